@@ -1,0 +1,1 @@
+"""The commands of ``bsconv``, one file each."""
