@@ -1,0 +1,110 @@
+"""CIFAR-10 and CIFAR-100 as ``.npz`` archives: where they lie, and reading one with suspicion."""
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.npyio import NpzFile
+
+from ._image_dataset import DatasetNotFoundError, ImageDataset
+
+CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes")
+
+
+def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``.
+
+    ``data/`` is that of the working directory; notebooks run in ``notebooks/`` and find the one
+    beside it.
+    """
+    given = root or os.environ.get("BSCONV_DATA")
+    if given:
+        return Path(given).expanduser().absolute()
+    here = Path.cwd()
+    if here.name == "notebooks" and not (here / "data").is_dir():
+        here = here.parent
+    return here / "data"
+
+
+def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bool) -> Path:
+    """The archive of data set ``name``, downloaded first if need be."""
+    archive = data_folder(root) / f"{name}.npz"
+    if archive.exists():
+        return archive
+    put_it_there = "put it there, or name the folder that holds it (--data or BSCONV_DATA)"
+    offline = os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0")
+    if offline or not download:
+        forbidden = "BSCONV_OFFLINE is set" if offline else "downloading is switched off"
+        raise DatasetNotFoundError(
+            f"no {archive.name} in {archive.parent}, and {forbidden}: "
+            f"allow the download, or {put_it_there}"
+        )
+    from ._download import DownloadError, download_archive
+
+    try:
+        download_archive(name, archive)
+    except DownloadError as error:
+        raise DatasetNotFoundError(
+            f"no {archive.name} in {archive.parent}, and fetching it failed ({error}): "
+            f"try again with a network, or {put_it_there}"
+        ) from error
+    return archive
+
+
+def read_archive(name: str, path: Path) -> ImageDataset:
+    """The data set in ``path``; ValueError says what is wrong with it. Runs no code from it."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, NpzFile):
+                raise ValueError("it is one array, not an archive of arrays")
+            if missing := [key for key in ARRAYS if key not in archive.files]:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            arrays = {key: archive[key] for key in ARRAYS}
+        _check(arrays, CLASS_COUNTS[name])
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise _broken(name, path, str(error)) from error
+    except MemoryError as error:
+        raise _broken(name, path, "an array in it claims more than the memory holds") from error
+    images = {
+        split: torch.from_numpy(np.ascontiguousarray(arrays[split].transpose(0, 3, 1, 2)))
+        for split in ("train_images", "test_images")
+    }
+    labels = {
+        split: torch.from_numpy(arrays[split].astype(np.int64))
+        for split in ("train_labels", "test_labels")
+    }
+    return ImageDataset(name, tuple(arrays["classes"].tolist()), **images, **labels)
+
+
+def _broken(name: str, path: Path, reason: str) -> ValueError:
+    reason = " ".join(reason.split())
+    return ValueError(f"{path} is not a whole {name} archive: {reason}; remove it and try again")
+
+
+def _check(arrays: dict[str, np.ndarray], class_count: int) -> None:
+    classes = arrays["classes"]
+    if classes.dtype.kind != "U" or classes.shape != (class_count,):
+        raise ValueError(
+            f"classes should be {class_count} names, not {classes.dtype} {list(classes.shape)}"
+        )
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
+            raise ValueError(
+                f"{split}_images should be uint8 [N, 32, 32, 3], "
+                f"not {images.dtype} {list(images.shape)}"
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{split}_labels should be {len(images)} integers, "
+                f"not {labels.dtype} {list(labels.shape)}"
+            )
+        if labels.min() < 0 or labels.max() >= class_count:
+            raise ValueError(
+                f"{split}_labels should lie in 0 ... {class_count - 1}, "
+                f"not in {labels.min()} ... {labels.max()}"
+            )

@@ -1,0 +1,138 @@
+"""A folder of images by class as a data set."""
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from ._image_dataset import ImageDataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+Sample = tuple[Path, int]  # file, label
+
+
+def read_folder(folder: Path, image_size: int) -> ImageDataset:
+    """``folder/train/CLASS/*`` and ``folder/test/CLASS/*``, or ``folder/CLASS/*`` split 80 : 20."""
+    if image_size < 1:
+        raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
+    top = folder.resolve()
+    if any(_subfolders(folder / split, top) for split in ("train", "test")):
+        splits = [_classes(folder / split, top) for split in ("train", "test")]
+        classes = tuple(splits[0])
+        if only_once := sorted(set(classes) ^ set(splits[1])):
+            raise ValueError(
+                f"train and test in {folder} should hold the same classes; "
+                f"only one of them has {', '.join(only_once)}"
+            )
+        train, test = (
+            [(file, label) for label, name in enumerate(classes) for file in split[name]]
+            for split in splits
+        )
+    else:
+        files = _classes(folder, top)
+        classes = tuple(files)
+        train, test = [], []
+        for label, name in enumerate(classes):
+            if len(files[name]) < 2:
+                raise ValueError(
+                    f"class {name!r} in {folder} needs 2 images, one to train and one to test"
+                )
+            shuffled = sorted(files[name], key=_order)
+            held_out = max(1, len(shuffled) // 5)
+            test += [(file, label) for file in shuffled[:held_out]]
+            train += [(file, label) for file in shuffled[held_out:]]
+    return ImageDataset(
+        folder.name or str(folder),
+        classes,
+        *_read_images(train, image_size),
+        *_read_images(test, image_size),
+    )
+
+
+def _order(file: Path) -> bytes:
+    """Sorts files as if shuffled, alike on every machine, whatever else the folder holds."""
+    return hashlib.sha256(f"{file.parent.name}/{file.name}".encode(errors="replace")).digest()
+
+
+def _subfolders(folder: Path, top: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    for path in found:
+        _refuse_link_out(path, top)
+    return found
+
+
+def _classes(folder: Path, top: Path) -> dict[str, list[Path]]:
+    """Class name -> image files, both sorted."""
+    classes = {}
+    for subfolder in _subfolders(folder, top):
+        files = sorted(
+            path
+            for path in subfolder.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+        if not files:
+            raise ValueError(f"class folder {subfolder} holds no image ({', '.join(SUFFIXES)})")
+        for file in files:
+            _refuse_link_out(file, top)
+        classes[subfolder.name] = files
+    if len(classes) < 2:
+        raise ValueError(
+            f"{folder} should hold one folder of images for each of 2 or more classes, "
+            f"found {len(classes)}"
+        )
+    return classes
+
+
+def _refuse_link_out(path: Path, top: Path) -> None:
+    if not path.resolve().is_relative_to(top):
+        raise ValueError(f"{path} is a link that leads out of {top}; copy the images instead")
+
+
+def _read_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
+    # mixed classes: the first so many images are then a fair sample
+    samples = sorted(samples, key=lambda sample: _order(sample[0]))
+    images = np.empty((len(samples), size, size, 3), np.uint8)
+    bar = tqdm(samples, desc="reading images", unit="image", disable=None, leave=False, delay=1)
+    with _bombs_refused():
+        for image, (file, _) in zip(images, bar, strict=True):
+            image[...] = _read_image(file, size)
+    labels = torch.tensor([label for _, label in samples])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _read_image(file: Path, size: int) -> np.ndarray:
+    if not file.is_file():
+        raise ValueError(f"{file} is not a readable image: it is no regular file")
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bit grey, which convert would clip at 255
+                wide = np.asarray(image).astype(np.float64)
+                image = Image.fromarray((wide / 257).round().clip(0, 255).astype(np.uint8))
+            if image.mode == "P":  # RGBA in between: a palette may carry its transparency in bytes
+                image = image.convert("RGBA")
+            image = image.convert("RGB")
+            # Pillow widens the filter when it shrinks, so this is antialiased
+            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{file} is not a readable image: {reason}") from error
+
+
+@contextlib.contextmanager
+def _bombs_refused() -> Iterator[None]:
+    """Images of absurd size are an error from the limit on at which Pillow begins to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield

@@ -1,0 +1,56 @@
+"""The one form in which every data set comes: whole sets of uint8 images as tensors."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DatasetNotFoundError(FileNotFoundError):
+    """A data set that is neither on disk nor to be had from the network."""
+
+
+@dataclass(frozen=True, eq=False)  # eq: tensors have no single truth value to compare by
+class ImageDataset:
+    """A training and a test set: images uint8 [N, 3, H, W], labels int64 [N]."""
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.train_images.shape[-2:]
+        return height, width
+
+    def to(self, device: torch.device | str) -> "ImageDataset":
+        """The same set on ``device``; tensors that are there already are shared, not copied."""
+        return dataclasses.replace(
+            self,
+            train_images=self.train_images.to(device),
+            train_labels=self.train_labels.to(device),
+            test_images=self.test_images.to(device),
+            test_labels=self.test_labels.to(device),
+        )
+
+    def limited(self, train: int | None = None, test: int | None = None) -> "ImageDataset":
+        """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""
+        for argument, limit in (("train", train), ("test", test)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"limited needs {argument} >= 1 images, got {argument}={limit!r}")
+        return dataclasses.replace(
+            self,
+            train_images=self.train_images[:train],
+            train_labels=self.train_labels[:train],
+            test_images=self.test_images[:test],
+            test_labels=self.test_labels[:test],
+        )

@@ -1,0 +1,72 @@
+"""Random crop, flip and cutout for a batch of uint8 images, on the device where they lie."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"to_float needs uint8 images, got {images.dtype}")
+    return images.float().div_(255)
+
+
+def augment(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    crop_padding: int = 4,
+    flip: bool = True,
+    cutout: int = 0,
+) -> Tensor:
+    """A new batch [N, C, H, W] in which every image has its own random crop, flip and cutout.
+
+    Each image is padded with ``crop_padding`` zeros on all sides and cropped back to its size at
+    one of the ``(2 * crop_padding + 1) ** 2`` places, mirrored left to right in half of the cases
+    (``flip``), and loses a square of ``cutout`` x ``cutout`` pixels (set to zero) whose centre is
+    anywhere in the image, so that the square may stick out. All draws come from ``generator``;
+    where it lives on another device than the images, only the drawn numbers move.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise ValueError(
+            "augment needs uint8 images of shape [N, C, H, W], "
+            f"got {images.dtype} of shape {list(images.shape)}"
+        )
+    for argument, value in (("crop_padding", crop_padding), ("cutout", cutout)):
+        if value < 0:
+            raise ValueError(f"augment needs {argument} >= 0 pixels, got {argument}={value!r}")
+
+    count, channels, height, width = images.shape
+
+    def draw(end: int) -> Tensor:
+        """One number of 0 ... end - 1 for each image, as a column [N, 1]."""
+        drawn = torch.randint(end, (count, 1), generator=generator, device=generator.device)
+        return drawn.to(images.device)
+
+    row = torch.arange(height, device=images.device)
+    column = torch.arange(width, device=images.device)
+
+    rows = row.expand(count, height)
+    columns = column.expand(count, width)
+    if crop_padding:
+        images = functional.pad(images, [crop_padding] * 4)
+        rows = rows + draw(2 * crop_padding + 1)
+        columns = columns + draw(2 * crop_padding + 1)
+    if flip:
+        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
+    if crop_padding or flip:
+        # one gather for all images: pixel (y, x) lies at y * row length + x
+        pixels = (rows[:, :, None] * images.shape[-1] + columns[:, None, :]).reshape(count, 1, -1)
+        flat = images.reshape(count, channels, -1)
+        images = flat.gather(2, pixels.expand(-1, channels, -1)).view(
+            count, channels, height, width
+        )
+    if cutout:
+        above = row - (draw(height) - cutout // 2)  # rows below the upper edge of the square
+        beside = column - (draw(width) - cutout // 2)
+        in_rows = (above >= 0) & (above < cutout)
+        in_columns = (beside >= 0) & (beside < cutout)
+        hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+        images = images.masked_fill(hole, 0)
+    return images if crop_padding or flip or cutout else images.clone()
