@@ -34,8 +34,10 @@ def _square(u: Tensor, v: Tensor) -> Tensor:
     return 0.8 - torch.maximum(u.abs(), v.abs())
 
 
-def _frame(u: Tensor, v: Tensor) -> Tensor:
-    return 0.2 - (torch.maximum(u.abs(), v.abs()) - 0.7).abs()
+def _corner(u: Tensor, v: Tensor) -> Tensor:
+    """Two arms of one square, along its left and its lower edge."""
+    arms = torch.minimum((u + 0.55).abs(), (v + 0.55).abs())
+    return torch.minimum(0.26 - arms, 0.81 - torch.maximum(u.abs(), v.abs()))
 
 
 def _triangle(u: Tensor, v: Tensor) -> Tensor:
@@ -61,22 +63,21 @@ def _stripes(u: Tensor, v: Tensor) -> Tensor:
     return torch.minimum(three, 0.9 - v.abs())
 
 
-def _checkerboard(u: Tensor, v: Tensor) -> Tensor:
-    opposite = torch.minimum(u.abs(), v.abs()) * (u * v).sign()
-    return torch.minimum(opposite, 0.9 - torch.maximum(u.abs(), v.abs()))
+def _four_dots(u: Tensor, v: Tensor) -> Tensor:
+    return 0.34 - ((u.abs() - 0.58) ** 2 + (v.abs() - 0.58) ** 2).sqrt()
 
 
 SHAPES: dict[str, Shape] = {
     "disc": _disc,
     "ring": _ring,
     "square": _square,
-    "frame": _frame,
+    "corner": _corner,
     "triangle": _triangle,
     "cross": _cross,
     "bar": _bar,
     "two dots": _two_dots,
     "stripes": _stripes,
-    "checkerboard": _checkerboard,
+    "four dots": _four_dots,
 }
 
 
@@ -121,7 +122,7 @@ def _coverage(labels: Tensor, generator: torch.Generator) -> Tensor:
     chosen = directions[torch.randint(64, (count,), generator=generator)]
     cosine, sine = chosen[:, 0, None, None], chosen[:, 1, None, None]
 
-    radius = uniform(7, 11)
+    radius = uniform(8, 11)
     pixel = torch.arange(SIZE) + 0.5
     y = (pixel[:, None] - uniform(10, SIZE - 10)) / radius
     x = (pixel[None, :] - uniform(10, SIZE - 10)) / radius
