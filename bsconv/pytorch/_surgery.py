@@ -1,0 +1,122 @@
+"""What an exchange of layers has to look at: places, shared weights, hooks, odd convolutions."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+MOVABLE_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
+STATE_HOOKS = (
+    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
+
+
+class Place(NamedTuple):
+    """Where a module hangs: its full name, and the parent's attribute (None for the root)."""
+
+    name: str
+    parent: nn.Module | None
+    key: str
+    module: nn.Module
+
+
+def places(model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> Iterator[Place]:
+    """Every place of every module, parents first, in the order of ``named_modules``.
+
+    A module that hangs in several places is entered once only, so cyclic references end; modules of
+    the types ``leaves`` are not entered.
+    """
+    entered: set[int] = set()
+
+    def walk(place: Place) -> Iterator[Place]:
+        yield place
+        module = place.module
+        if id(module) in entered or isinstance(module, (*leaves, torch.jit.ScriptModule)):
+            return
+        entered.add(id(module))
+        for key, child in module._modules.items():
+            if child is not None:
+                name = f"{place.name}.{key}" if place.name else key
+                yield from walk(Place(name, module, key, child))
+
+    return walk(Place("", None, "", model))
+
+
+def parameter_count(*modules: nn.Module) -> int:
+    """Parameters of all ``modules`` together; shared ones count once, lazy ones not yet."""
+    parameters = {id(p): p for module in modules for p in module.parameters()}
+    return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters.values())
+
+
+def peculiarity(module: nn.Module) -> str:
+    """Why ``module`` is not a plain dense 2-D convolution; empty if it is one."""
+    name = type(module).__name__
+    if parametrize.is_parametrized(module):
+        return f"parametrised ({', '.join(module.parametrizations)})"
+    if not isinstance(module, nn.Conv2d):
+        return f"{name} is no Conv2d"
+    if type(module) is not nn.Conv2d:
+        return f"{name} is a subclass of Conv2d and may compute something else"
+    if "forward" in vars(module):
+        return "its forward was exchanged on the instance"
+    own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
+    if own:
+        return f"has state beside weight and bias: {', '.join(sorted(own))}"
+    if type(module.weight) is not nn.Parameter or not module.weight.is_floating_point():
+        return f"its weight is a {type(module.weight).__name__} of {module.weight.dtype}"
+    if module.groups != 1:
+        return f"grouped (groups={module.groups})"
+    return ""
+
+
+def shared_outside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
+    """By id, those of ``convs`` that share a parameter with a module that is not among them.
+
+    One that is left out takes with it those that share a parameter with it in turn. The value is
+    the name of the parameter as the other module has it.
+    """
+    users: dict[int, list[tuple[nn.Module, str, str]]] = defaultdict(list)
+    for prefix, module in model.named_modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                users[id(parameter)].append((module, key, f"{prefix}.{key}" if prefix else key))
+    remaining = {id(conv): conv for conv in convs}
+    outside: dict[int, str] = {}
+    changed = True
+    while changed:
+        changed = False
+        for conv in list(remaining.values()):
+            for key, parameter in conv.named_parameters():
+                for user, user_key, full_name in users[id(parameter)]:
+                    if id(user) not in remaining or user_key != key:
+                        outside[id(conv)] = full_name
+                        changed |= remaining.pop(id(conv), None) is not None
+    return outside
+
+
+def unmovable_hooks(conv: nn.Conv2d) -> str:
+    """Which hooks of ``conv`` mean its very parameters or state dict; empty if there are none."""
+    if any(getattr(conv, hooks) for hooks in STATE_HOOKS):
+        return "hooks on its state dict"
+    for name, parameter in conv.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"hooks on its parameter {name}"
+    return ""
+
+
+def move_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Gives ``new`` the very hook tables of ``old``, so that handles still remove from them."""
+    for hooks in MOVABLE_HOOKS:
+        setattr(new, hooks, getattr(old, hooks))

@@ -1,0 +1,51 @@
+"""Rows as an aligned text table and as an HTML table."""
+
+import html
+from collections.abc import Sequence
+
+Row = Sequence[str | int]
+
+
+def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Columns aligned by width, numbers to the right and grouped by thousands."""
+    cells = [list(header), *([_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = _numeric_columns(header, rows)
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
+    """The same as a ``<table>``; every text is escaped."""
+    numeric = _numeric_columns(header, rows)
+    aligned = ["right" if is_number else "left" for is_number in numeric]
+
+    def line(tag: str, values: Sequence[str | int]) -> str:
+        return "".join(
+            f'<{tag} style="text-align: {align}">{html.escape(_text(value))}</{tag}>'
+            for value, align in zip(values, aligned, strict=True)
+        )
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return (
+        f"<table><caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{line('th', header)}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _text(value: str | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _numeric_columns(header: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    return [
+        bool(rows) and any(isinstance(row[column], int) for row in rows)
+        for column in range(len(header))
+    ]

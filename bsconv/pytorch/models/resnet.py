@@ -1,0 +1,87 @@
+"""ResNets, pre-activation ResNets and wide ResNets, for ImageNet and for CIFAR."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ._blocks import ConvBlock, ConvLayer, ImageClassifier, NormActivation, dense_conv
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; a ReLU follows the sum."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
+        super().__init__()
+        self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
+        self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, activation=False)
+        if stride != 1 or in_channels != out_channels:
+            self.projection = ConvBlock(in_channels, out_channels, 1, stride, activation=False)
+        else:
+            self.projection = None
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.projection is None else self.projection(x)
+        return self.relu(self.conv2(self.conv1(x)) + shortcut)
+
+
+class PreActivationBlock(nn.Module):
+    """BatchNorm and ReLU come before each of two 3x3 convolutions; nothing follows the sum."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
+        super().__init__()
+        bare = {"norm": False, "activation": False}
+        self.bn = nn.BatchNorm2d(in_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
+        self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, **bare)
+        if stride != 1 or in_channels != out_channels:
+            self.projection = ConvBlock(in_channels, out_channels, 1, stride, **bare)
+        else:
+            self.projection = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.relu(self.bn(x))
+        shortcut = x if self.projection is None else self.projection(activated)
+        return self.conv2(self.conv1(activated)) + shortcut
+
+
+def resnet(
+    blocks: Sequence[int],
+    num_classes: int,
+    *,
+    cifar: bool,
+    preactivated: bool = False,
+    width: int = 1,
+    conv: ConvLayer = dense_conv,
+) -> ImageClassifier:
+    """A residual network with ``blocks[i]`` blocks in stage i.
+
+    ``conv`` makes the 3x3 convolutions; the 7x7 stem, the shortcuts and the classifier are dense.
+    ``width`` multiplies the stages' channels, not the stem's. Images of any size of at least 32
+    pixels (ImageNet style) or 4 (CIFAR style).
+    """
+    block = PreActivationBlock if preactivated else ResidualBlock
+    channels = 16 if cifar else 64
+    stage_channels = [width * channels * 2**stage for stage in range(len(blocks))]
+    backbone = nn.Sequential()
+    backbone.add_module("data_bn", nn.BatchNorm2d(3))
+    stem = nn.Sequential()
+    if cifar:
+        after = not preactivated
+        stem.add_module("conv", ConvBlock(3, channels, 3, conv=conv, norm=after, activation=after))
+    else:
+        stem.add_module("conv", ConvBlock(3, channels, 7, stride=2))
+        stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+    backbone.add_module("init_unit", stem)
+    for index, (out_channels, count) in enumerate(zip(stage_channels, blocks, strict=True)):
+        stage = nn.Sequential()
+        for unit in range(count):
+            stride = 2 if index > 0 and unit == 0 else 1
+            stage.add_module(f"unit{unit + 1}", block(channels, out_channels, stride, conv))
+            channels = out_channels
+        backbone.add_module(f"stage{index + 1}", stage)
+    if preactivated:
+        backbone.add_module("final_activation", NormActivation(channels))
+    backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
+    return ImageClassifier(backbone, channels, num_classes)

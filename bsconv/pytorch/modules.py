@@ -1,0 +1,366 @@
+"""BSConv-U and BSConv-S as layers, and the dense convolutions they stand for (paper, section 3)."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .decomposition import blueprint_factors, compose, subspace_factors
+from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
+from .regularization import OrthonormalBasis
+
+if TYPE_CHECKING:  # in typing from Python 3.11 on
+    from typing_extensions import Self
+
+IntOrPair = int | tuple[int, int]
+
+
+class _BlueprintConv2d(nn.Sequential):
+    """What BSConvU and BSConvS share: pointwise layers, then the depthwise blueprints ``dw``."""
+
+    dw: nn.Conv2d
+
+    @property
+    def in_channels(self) -> int:
+        return self[0].in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.dw.out_channels
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        return self.dw.kernel_size
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        return self.dw.stride
+
+    @property
+    def padding(self) -> str | tuple[int, ...]:
+        return self.dw.padding
+
+    @property
+    def dilation(self) -> tuple[int, ...]:
+        return self.dw.dilation
+
+    @property
+    def padding_mode(self) -> str:
+        return self.dw.padding_mode
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+        """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
+        format, ``training`` and requires_grad are those of ``conv``.
+
+        ``options`` are the constructor's further arguments, such as ``with_bn`` and ``p``. Raises
+        TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
+        """
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(
+                f"{cls.__name__} takes the place of a Conv2d, got {type(conv).__name__}"
+            )
+        if conv.groups != 1:
+            raise ValueError(
+                f"{cls.__name__} takes the place of a convolution with groups=1, "
+                f"got groups={conv.groups}"
+            )
+        layer = cls(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
+        layer.to(memory_format=_memory_format_of(conv.weight))
+        layer.requires_grad_(conv.weight.requires_grad)
+        if conv.bias is not None:
+            layer.dw.bias.requires_grad_(conv.bias.requires_grad)
+        return layer.train(conv.training)
+
+    @torch.no_grad()
+    def to_conv2d(self) -> nn.Conv2d:
+        """The dense convolution that computes the same as this layer, with weights of its own.
+
+        It has this layer's device, dtype, memory format and ``training``, and a bias where this
+        layer has one or a BatchNorm shifts the channels. The products are formed in float64.
+
+        Raises ValueError where no dense convolution computes the same: with a BatchNorm that
+        normalises by its batch (training mode, or no running statistics), and with a BatchNorm
+        before a zero-padded depthwise convolution, since there the padding follows the shift.
+        """
+        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm2d)]
+        if any(norm.training or norm.running_mean is None for norm in norms):
+            raise ValueError(
+                f"{type(self).__name__} normalises by its batch, which no single convolution does: "
+                "call eval() first, and keep running statistics"
+            )
+        if norms and _pads_with_zeros(self.dw):
+            raise ValueError(
+                f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
+                "equals no single convolution: its padding follows BatchNorm's shift, got "
+                f"padding={self.padding!r}"
+            )
+        matrix, shift = self._pointwise_map()
+        blueprints = self.dw.weight[:, 0].to(matrix.dtype)
+        bias = shift * blueprints.sum(dim=(1, 2))
+        if self.dw.bias is not None:
+            bias = bias + self.dw.bias
+        has_bias = bool(norms) or self.dw.bias is not None
+        conv = nn.Conv2d(
+            self.in_channels, self.out_channels, **conv_arguments(self.dw) | {"bias": has_bias}
+        )
+        conv.weight.copy_(compose(matrix, blueprints))
+        if conv.bias is not None:
+            conv.bias.copy_(bias)
+        conv.to(memory_format=_memory_format_of(self.dw.weight))
+        return conv.train(self.training)
+
+    def _pointwise_map(self) -> tuple[Tensor, Tensor]:
+        """All that happens before ``dw``, as ``x -> matrix @ x + shift`` in float64."""
+        weight = self.dw.weight
+        dtype = torch.float32 if weight.device.type == "mps" else torch.float64
+        matrix = torch.eye(self.in_channels, dtype=dtype, device=weight.device)
+        shift = torch.zeros(self.in_channels, dtype=dtype, device=weight.device)
+        for layer in self:
+            if isinstance(layer, nn.BatchNorm2d):
+                scale, offset = _batch_norm_map(layer, dtype)
+                matrix, shift = scale[:, None] * matrix, scale * shift + offset
+            elif layer is not self.dw:
+                pointwise = layer.weight.flatten(1).to(dtype)
+                matrix, shift = pointwise @ matrix, pointwise @ shift
+        return matrix, shift
+
+
+class BSConvU(_BlueprintConv2d):
+    """Unconstrained blueprint separable convolution: pointwise ``pw``, then depthwise ``dw``.
+
+    Stands for a dense convolution whose kernels are ``weights[n, m] * blueprint[n]``: in_channels *
+    out_channels + out_channels * Kh * Kw weights. Input (B, in_channels, H, W), output (B,
+    out_channels, H', W') with H' and W' as for torch.nn.Conv2d, whose arguments it takes. Without
+    BatchNorm it computes exactly what one dense convolution computes (:meth:`to_conv2d`).
+
+    Args:
+        bias: whether ``dw`` adds one bias per output channel; ``pw`` never does.
+        with_bn: whether a BatchNorm ``bn`` follows ``pw``.
+        bn_kwargs: arguments for torch.nn.BatchNorm2d, such as ``{"eps": 1e-3}``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        with_bn: bool = False,
+        bn_kwargs: Mapping[str, Any] | None = None,
+        *,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        if with_bn:
+            self.bn = nn.BatchNorm2d(out_channels, **{**factory, **(bn_kwargs or {})})
+        self.dw = nn.Conv2d(
+            *(out_channels, out_channels, kernel_size, stride, padding, dilation),
+            groups=out_channels,
+            bias=bias,
+            padding_mode=padding_mode,
+            **factory,
+        )
+
+    @classmethod
+    def from_conv2d(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        with_bn: bool = False,
+        bn_kwargs: Mapping[str, Any] | None = None,
+    ) -> "Self":
+        """The layer whose dense kernel is closest to ``conv``'s, filter by filter (Eckart-Young).
+
+        Exact, up to rounding, where ``conv`` has a blueprint kernel. Device, dtype, memory format,
+        ``training`` and requires_grad are those of ``conv``, whose weights stay untouched; a
+        BatchNorm in between starts as the identity and takes no part in the approximation.
+
+        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
+        """
+        layer = cls.like(conv, with_bn=with_bn, bn_kwargs=bn_kwargs)
+        if not conv.weight.is_meta:
+            factors = blueprint_factors(conv.weight)
+            _load(layer.pw, factors.weights)
+            _load(layer.dw, factors.blueprints, conv.bias)
+        return layer
+
+
+class BSConvS(_BlueprintConv2d, OrthonormalBasis):
+    """Subspace blueprint separable convolution: pointwise ``pw1`` and ``pw2``, then depthwise ``dw``.
+
+    BSConv-U whose weight matrix is a product W_A W_B through ``mid_channels`` = min(in_channels,
+    max(min_mid_channels, ceil(p * in_channels))) channels. ``pw1`` holds the basis W_B, whose rows
+    training keeps close to orthonormal by adding :func:`bsconv.pytorch.reg_loss` to the loss;
+    ``pw2`` holds W_A. Shapes and the other arguments are those of :class:`BSConvU`; with ``with_bn``
+    a BatchNorm follows each of the two (``bn1``, ``bn2``).
+
+    Args:
+        p: share of the input channels kept, 0 <= p <= 1.
+        min_mid_channels: lower limit for ``mid_channels``; one channel there is in any case.
+
+    Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        p: float | Fraction = 0.25,
+        min_mid_channels: int = 4,
+        with_bn: bool = False,
+        bn_kwargs: Mapping[str, Any] | None = None,
+        *,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        mid = mid_channels(in_channels, p, min_mid_channels)
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        bn_kwargs = {**factory, **(bn_kwargs or {})}
+        self.pw1 = nn.Conv2d(in_channels, mid, 1, bias=False, **factory)
+        if with_bn:
+            self.bn1 = nn.BatchNorm2d(mid, **bn_kwargs)
+        self.pw2 = nn.Conv2d(mid, out_channels, 1, bias=False, **factory)
+        if with_bn:
+            self.bn2 = nn.BatchNorm2d(out_channels, **bn_kwargs)
+        self.dw = nn.Conv2d(
+            *(out_channels, out_channels, kernel_size, stride, padding, dilation),
+            groups=out_channels,
+            bias=bias,
+            padding_mode=padding_mode,
+            **factory,
+        )
+
+    def basis(self) -> Tensor:
+        """W_B, shape (mid_channels, in_channels): the weights of ``pw1``."""
+        return self.pw1.weight.flatten(1)
+
+    @classmethod
+    def from_conv2d(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        p: float | Fraction = 0.25,
+        min_mid_channels: int = 4,
+        with_bn: bool = False,
+        bn_kwargs: Mapping[str, Any] | None = None,
+    ) -> "Self":
+        """A layer whose dense kernel is close to ``conv``'s, found by alternating least squares.
+
+        The basis comes out orthonormal, so the penalty starts at zero. Exact, up to rounding, where
+        ``conv`` is a BSConv-S of this width or narrower. All else as in :meth:`BSConvU.from_conv2d`.
+
+        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
+        ``p`` or ``min_mid_channels`` out of range.
+        """
+        layer = cls.like(
+            conv, p=p, min_mid_channels=min_mid_channels, with_bn=with_bn, bn_kwargs=bn_kwargs
+        )
+        if not conv.weight.is_meta:
+            factors = subspace_factors(conv.weight, layer.pw1.out_channels)
+            _load(layer.pw1, factors.basis)
+            _load(layer.pw2, factors.mixing)
+            _load(layer.dw, factors.blueprints, conv.bias)
+        return layer
+
+
+def bsconv_u(
+    in_channels: int, out_channels: int, kernel_size: IntOrPair = 3, **kwargs: Any
+) -> BSConvU:
+    """A :class:`BSConvU`, 3x3 by default: for builders that take the convolution as an argument."""
+    return BSConvU(in_channels, out_channels, kernel_size, **kwargs)
+
+
+def bsconv_s(
+    in_channels: int, out_channels: int, kernel_size: IntOrPair = 3, **kwargs: Any
+) -> BSConvS:
+    """A :class:`BSConvS`, 3x3 by default: for builders that take the convolution as an argument."""
+    return BSConvS(in_channels, out_channels, kernel_size, **kwargs)
+
+
+def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
+    """Raises ValueError for a share or a lower limit that no BSConv-S can have."""
+    if not isinstance(p, Real) or not 0 <= p <= 1:
+        raise ValueError(
+            f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
+        )
+    if not isinstance(min_mid_channels, int) or min_mid_channels < 0:
+        raise ValueError(
+            "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
+            f"got min_mid_channels={min_mid_channels!r}"
+        )
+
+
+def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
+    """M' = min(M, max(min_mid_channels, ceil(p * M))) for M input channels (paper, section 3).
+
+    Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
+    channels is 7. Raises ValueError as :func:`check_subspace` does.
+    """
+    check_subspace(p, min_mid_channels)
+    share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
+    return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
+
+
+def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
+    """The geometry of ``conv``, and where its weights live, as keyword arguments."""
+    return {
+        "kernel_size": conv.kernel_size,
+        "stride": conv.stride,
+        "padding": conv.padding,
+        "dilation": conv.dilation,
+        "padding_mode": conv.padding_mode,
+        "bias": conv.bias is not None,
+        "device": conv.weight.device,
+        "dtype": conv.weight.dtype,
+    }
+
+
+@torch.no_grad()
+def _load(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
+    if conv.bias is not None and bias is not None:
+        conv.bias.copy_(bias)
+
+
+def _memory_format_of(weight: Tensor) -> torch.memory_format:
+    if weight.is_contiguous() or not weight.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _pads_with_zeros(conv: nn.Conv2d) -> bool:
+    if conv.padding_mode != "zeros" or conv.padding == "valid":
+        return False
+    if conv.padding == "same":
+        return any(d * (k - 1) > 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    return any(padding != 0 for padding in conv.padding)
+
+
+def _batch_norm_map(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``norm`` in eval mode as ``x -> scale * x + offset``, each of shape (channels,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    offset = -norm.running_mean * scale
+    return scale, offset if norm.bias is None else offset + norm.bias

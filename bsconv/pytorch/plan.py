@@ -1,0 +1,76 @@
+"""What a replacer would do, or has done, layer by layer."""
+
+from dataclasses import dataclass
+
+from ._tables import html_table, text_table
+
+HEADER = ("layer", "what happens, and why", "before", "after")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One convolution: whether it is replaced, why, and its number of parameters.
+
+    ``names`` are all paths that lead to it; a layer that the model uses in several places has
+    several. The root is called "".
+    """
+
+    names: tuple[str, ...]
+    replaced: bool
+    description: str
+    parameters_before: int
+    parameters_after: int
+
+    @property
+    def name(self) -> str:
+        """The first of its names."""
+        return self.names[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The convolutions of a model in the order of their names; prints as a table, in Jupyter too.
+
+    ``parameters_before`` and ``parameters_after`` count the whole model, shared parameters once.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    parameters_before: int
+    parameters_after: int
+
+    @property
+    def replaced(self) -> tuple[LayerPlan, ...]:
+        return tuple(layer for layer in self.layers if layer.replaced)
+
+    @property
+    def kept(self) -> tuple[LayerPlan, ...]:
+        return tuple(layer for layer in self.layers if not layer.replaced)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many layers are replaced, and the model's parameters before and after."""
+        line = f"{len(self.replaced)} of {len(self.layers)} convolutions replaced"
+        if not self.parameters_before:
+            return line
+        share = self.parameters_after / self.parameters_before
+        return (
+            f"{line}; parameters of the model: {self.parameters_before:,} before, "
+            f"{self.parameters_after:,} after ({share:.1%})"
+        )
+
+    def __str__(self) -> str:
+        return f"{text_table(HEADER, self._rows())}\n{self.summary}"
+
+    def _repr_html_(self) -> str:
+        return html_table(HEADER, self._rows(), caption=self.summary)
+
+    def _rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                ", ".join(name or "(root)" for name in layer.names),
+                layer.description,
+                layer.parameters_before,
+                layer.parameters_after,
+            )
+            for layer in self.layers
+        ]

@@ -1,0 +1,76 @@
+"""The orthonormal regularisation of BSConv-S (paper, section 3): alpha * sum of ||W_B W_B^T - I||_F."""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+
+class OrthonormalBasis(nn.Module):
+    """A layer with a basis whose rows the training keeps close to orthonormal."""
+
+    def basis(self) -> Tensor:
+        """The matrix W_B, shape (mid_channels, in_channels)."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method basis()")
+
+
+def orthonormality_penalty(basis: Tensor) -> Tensor:
+    """Distance of the rows of ``basis``, shape (mid, in), from orthonormal: ``||B B^T - I||_F``.
+
+    A scalar in float32, or in float64 for a float64 basis: half precision would lose the small
+    differences that the penalty is about, so neither a half-precision basis nor autocast makes it
+    half precision. Zero, with gradient zero, where the rows are orthonormal.
+
+    Raises ValueError if ``basis`` is not a matrix.
+    """
+    if basis.dim() != 2:
+        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(basis.shape)}")
+    dtype = torch.promote_types(basis.dtype, torch.float32)
+    with _without_autocast(basis.device.type):
+        basis = basis.to(dtype)
+        gram = basis @ basis.T
+        identity = torch.eye(gram.shape[0], dtype=dtype, device=basis.device)
+        return torch.linalg.vector_norm(gram - identity)
+
+
+def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
+    """``alpha`` times the summed penalties of all BSConv-S layers in ``model``: a scalar tensor.
+
+    Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
+    is used several times counts once. Zero, on the model's device, where no layer has a basis.
+    Wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked into.
+    """
+    penalties = [
+        orthonormality_penalty(module.basis())
+        for module in model.modules()
+        if isinstance(module, OrthonormalBasis)
+    ]
+    if not penalties:
+        return torch.zeros((), device=_device_of(model))
+    device = penalties[0].device  # a model may be spread over several
+    return alpha * torch.stack([penalty.to(device) for penalty in penalties]).sum()
+
+
+class BSConvS_ModelRegLossMixin:
+    """Gives a model class the method ``reg_loss``: ``class Net(BSConvS_ModelRegLossMixin, nn.Module)``."""
+
+    def reg_loss(self, alpha: float = 0.1) -> Tensor:
+        """The same as the function :func:`reg_loss` of this model."""
+        if not isinstance(self, nn.Module):
+            raise TypeError(
+                "BSConvS_ModelRegLossMixin belongs beside torch.nn.Module among a class's bases, "
+                f"got {type(self).__name__}, which is no module"
+            )
+        return reg_loss(self, alpha)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.get_default_device()
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()  # the meta device, for one
