@@ -64,7 +64,8 @@ def peculiarity(module: nn.Module) -> str:
     """Why ``module`` is not a plain dense 2-D convolution; empty if it is one."""
     name = type(module).__name__
     if parametrize.is_parametrized(module):
-        return f"parametrised ({', '.join(module.parametrizations)})"
+        names = (name for name, _ in module.get_submodule("parametrizations").named_children())
+        return f"parametrised ({', '.join(names)})"
     if not isinstance(module, nn.Conv2d):
         return f"{name} is no Conv2d"
     if type(module) is not nn.Conv2d:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MAX_ALTERNATIONS = 50
-GAIN_WORTH_GOING_ON = 1e-6  # share of the kernel's energy
+MAX_ALTERNATIONS = 10
+GAIN_WORTH_GOING_ON = 1e-3  # share of the kernel's energy
 
 
 class BlueprintFactors(NamedTuple):
@@ -21,10 +21,10 @@ class BlueprintFactors(NamedTuple):
 
 
 class SubspaceFactors(NamedTuple):
-    """``kernel[n, m] ~ (mixing @ basis)[n, m] * blueprints[n]``, rows of basis orthonormal (BSConv-S)."""
+    """``kernel[n, m] ~ (mixing @ basis)[n, m] * blueprints[n]`` (BSConv-S)."""
 
     mixing: Tensor  # (N, M'), W_A in the paper
-    basis: Tensor  # (M', M), W_B in the paper
+    basis: Tensor  # (M', M), W_B in the paper, rows orthonormal
     blueprints: Tensor  # (N, Kh, Kw)
 
 
@@ -81,7 +81,7 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
 
 
 def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Each filter as a matrix (N, M, Kh*Kw) with largest entry 1, and what it was divided by (N)."""
+    """Filters as matrices (N, M, Kh*Kw) of largest entry 1, and what each was divided by (N)."""
     if kernel.dim() != 4:
         raise ValueError(f"kernel needs shape (N, M, Kh, Kw), got shape {tuple(kernel.shape)}")
     # Apple's GPUs have no float64
@@ -110,6 +110,6 @@ def _leading_rows(matrix: Tensor, count: int) -> Tensor:
 def _share_norm(weights: Tensor, blueprints: Tensor) -> tuple[Tensor, Tensor]:
     """The same products, with the norm of each row of weights shared with its unit blueprint."""
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
-    # a filter of zeros keeps its unit blueprint: were both factors zero, no gradient could move them
+    # a filter of zeros keeps its unit blueprint: two zero factors would have no gradient
     share = torch.where(norm > 0, norm.sqrt(), 1.0)
     return weights / share, blueprints * share

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Self
 
 IntOrPair = int | tuple[int, int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _BlueprintConv2d(nn.Sequential):
@@ -26,7 +27,7 @@ class _BlueprintConv2d(nn.Sequential):
 
     @property
     def in_channels(self) -> int:
-        return self[0].in_channels
+        return cast(nn.Conv2d, self[0]).in_channels
 
     @property
     def out_channels(self) -> int:
@@ -66,14 +67,14 @@ class _BlueprintConv2d(nn.Sequential):
             )
         if conv.groups != 1:
             raise ValueError(
-                f"{cls.__name__} takes the place of a convolution with groups=1, "
-                f"got groups={conv.groups}"
+                f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
             )
-        layer = cls(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
+        make = cast(Any, cls)
+        layer: Self = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
         layer.to(memory_format=_memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
         if conv.bias is not None:
-            layer.dw.bias.requires_grad_(conv.bias.requires_grad)
+            cast(Tensor, layer.dw.bias).requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
 
     @torch.no_grad()
@@ -124,7 +125,7 @@ class _BlueprintConv2d(nn.Sequential):
             if isinstance(layer, nn.BatchNorm2d):
                 scale, offset = _batch_norm_map(layer, dtype)
                 matrix, shift = scale[:, None] * matrix, scale * shift + offset
-            elif layer is not self.dw:
+            elif isinstance(layer, nn.Conv2d) and layer is not self.dw:
                 pointwise = layer.weight.flatten(1).to(dtype)
                 matrix, shift = pointwise @ matrix, pointwise @ shift
         return matrix, shift
@@ -153,7 +154,7 @@ class BSConvU(_BlueprintConv2d):
         padding: IntOrPair | str = 0,
         dilation: IntOrPair = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
         *,
@@ -161,7 +162,7 @@ class BSConvU(_BlueprintConv2d):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
         if with_bn:
             self.bn = nn.BatchNorm2d(out_channels, **{**factory, **(bn_kwargs or {})})
@@ -198,13 +199,13 @@ class BSConvU(_BlueprintConv2d):
 
 
 class BSConvS(_BlueprintConv2d, OrthonormalBasis):
-    """Subspace blueprint separable convolution: pointwise ``pw1`` and ``pw2``, then depthwise ``dw``.
+    """Subspace blueprint separable convolution: pointwise ``pw1``, ``pw2``, then depthwise ``dw``.
 
     BSConv-U whose weight matrix is a product W_A W_B through ``mid_channels`` = min(in_channels,
     max(min_mid_channels, ceil(p * in_channels))) channels. ``pw1`` holds the basis W_B, whose rows
     training keeps close to orthonormal by adding :func:`bsconv.pytorch.reg_loss` to the loss;
-    ``pw2`` holds W_A. Shapes and the other arguments are those of :class:`BSConvU`; with ``with_bn``
-    a BatchNorm follows each of the two (``bn1``, ``bn2``).
+    ``pw2`` holds W_A. Shapes and the other arguments are those of :class:`BSConvU`, but ``with_bn``
+    puts a BatchNorm behind each of the two (``bn1``, ``bn2``).
 
     Args:
         p: share of the input channels kept, 0 <= p <= 1.
@@ -222,7 +223,7 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
         padding: IntOrPair | str = 0,
         dilation: IntOrPair = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         p: float | Fraction = 0.25,
         min_mid_channels: int = 4,
         with_bn: bool = False,
@@ -233,7 +234,7 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
     ) -> None:
         mid = mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         bn_kwargs = {**factory, **(bn_kwargs or {})}
         self.pw1 = nn.Conv2d(in_channels, mid, 1, bias=False, **factory)
         if with_bn:
@@ -266,7 +267,8 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
         """A layer whose dense kernel is close to ``conv``'s, found by alternating least squares.
 
         The basis comes out orthonormal, so the penalty starts at zero. Exact, up to rounding, where
-        ``conv`` is a BSConv-S of this width or narrower. All else as in :meth:`BSConvU.from_conv2d`.
+        ``conv`` is a BSConv-S of this width or narrower. For the rest see
+        :meth:`BSConvU.from_conv2d`.
 
         Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
         ``p`` or ``min_mid_channels`` out of range.

@@ -1,4 +1,4 @@
-"""The orthonormal regularisation of BSConv-S (paper, section 3): alpha * sum of ||W_B W_B^T - I||_F."""
+"""The penalty of BSConv-S: alpha times the sum of ||W_B W_B^T - I||_F (paper, section 3)."""
 
 import contextlib
 
@@ -52,7 +52,7 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
 
 
 class BSConvS_ModelRegLossMixin:
-    """Gives a model class the method ``reg_loss``: ``class Net(BSConvS_ModelRegLossMixin, nn.Module)``."""
+    """Gives a class the method ``reg_loss``, beside ``nn.Module`` among its bases."""
 
     def reg_loss(self, alpha: float = 0.1) -> Tensor:
         """The same as the function :func:`reg_loss` of this model."""

@@ -50,7 +50,7 @@ class _Candidate:
 
 
 class _Replacer:
-    """The walk, the plan and the exchange; a subclass says which layer comes in, and its options."""
+    """The walk, the plan and the exchange; a subclass says which layer comes in."""
 
     layer_class: type[BSConvU] | type[BSConvS]
     report: Plan | None = None
@@ -99,8 +99,8 @@ class _Replacer:
         afterwards. ``report`` then holds what was done; ``verbosity=1`` prints its summary, 2 all.
 
         Raises ValueError, before anything changes, for a layer to be replaced that has hooks on its
-        state dict or parameters, a name in ``exclude`` that is not in the model, and a model wrapped
-        in DistributedDataParallel. Warns if nothing is replaced.
+        state dict or parameters, for a name in ``exclude`` that is not in the model, and for one
+        wrapped in DistributedDataParallel. Warns if nothing is replaced.
         """
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
@@ -185,8 +185,8 @@ class _Replacer:
         names: dict[str, str] = {}
         for place in everywhere:  # parents come first
             parent = place.name.rpartition(".")[0]
-            pattern = covered.get(id(place.module)) or (names.get(parent) if place.name else None)
-            if pattern:
+            inherited = names.get(parent, "") if place.name else ""
+            if pattern := covered.get(id(place.module), inherited):
                 names[place.name] = pattern
         return names
 

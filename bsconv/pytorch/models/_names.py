@@ -1,7 +1,7 @@
 """Architecture names: one parser, and the list of what can be named.
 
-``[cifar_](resnet|preresnet)DEPTH`` and ``cifar_wrnDEPTH_WIDTH``, each plain, with ``_bsconvu``, or with
-``_bsconvs_pXdY`` for p = X/Y. Case does not matter.
+``[cifar_](resnet|preresnet)DEPTH`` and ``cifar_wrnDEPTH_WIDTH``, each plain, with ``_bsconvu``, or
+with ``_bsconvs_pXdY`` for p = X/Y. Case does not matter.
 """
 
 import re
@@ -10,8 +10,10 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
+BlocksByDepth = dict[int, tuple[int, ...]]
+
 # blocks in each stage, by depth
-IMAGENET_RESNETS = {
+IMAGENET_RESNETS: BlocksByDepth = {
     10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     26: (3, 3, 3, 3),
@@ -19,12 +21,16 @@ IMAGENET_RESNETS = {
     68: (3, 4, 23, 3),
     102: (3, 8, 36, 3),
 }
-CIFAR_RESNETS = {
-    depth: 3 * (blocks,) for depth, blocks in ((20, 3), (56, 9), (110, 18), (302, 50), (602, 100))
+CIFAR_RESNETS: BlocksByDepth = {
+    20: (3, 3, 3),
+    56: (9, 9, 9),
+    110: (18, 18, 18),
+    302: (50, 50, 50),
+    602: (100, 100, 100),
 }
-CIFAR_WRNS = {depth: 3 * (blocks,) for depth, blocks in ((16, 2), (28, 4), (40, 6))}
+CIFAR_WRNS: BlocksByDepth = {16: (2, 2, 2), 28: (4, 4, 4), 40: (6, 6, 6)}
 
-BLOCKS = {
+BLOCKS: dict[str, BlocksByDepth] = {
     "resnet": IMAGENET_RESNETS,
     "preresnet": IMAGENET_RESNETS,
     "cifar_resnet": CIFAR_RESNETS,
@@ -60,7 +66,7 @@ class ModelName:
 
     @property
     def is_preactivated(self) -> bool:
-        return not self.family.endswith("resnet") or self.family.endswith("preresnet")
+        return self.family.endswith(("preresnet", "wrn"))
 
 
 def parse_name(architecture: str) -> ModelName:

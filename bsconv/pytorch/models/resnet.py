@@ -1,6 +1,7 @@
 """ResNets, pre-activation ResNets and wide ResNets, for ImageNet and for CIFAR."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,10 +15,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
         self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, activation=False)
+        self.projection: ConvBlock | None = None
         if stride != 1 or in_channels != out_channels:
             self.projection = ConvBlock(in_channels, out_channels, 1, stride, activation=False)
-        else:
-            self.projection = None
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,15 +30,14 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
         super().__init__()
-        bare = {"norm": False, "activation": False}
+        bare: dict[str, Any] = {"norm": False, "activation": False}
         self.bn = nn.BatchNorm2d(in_channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
         self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, **bare)
+        self.projection: ConvBlock | None = None
         if stride != 1 or in_channels != out_channels:
             self.projection = ConvBlock(in_channels, out_channels, 1, stride, **bare)
-        else:
-            self.projection = None
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu(self.bn(x))
