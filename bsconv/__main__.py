@@ -1,0 +1,71 @@
+"""The command line: ``bsconv ...`` and ``python -m bsconv ...``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import __version__
+from .commands import data, evaluate, models, plan, train
+
+# one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
+# torch and other heavy packages in run only, so that help and errors are quick
+COMMANDS = {"train": train, "evaluate": evaluate, "models": models, "plan": plan, "data": data}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        "bsconv", description="Blueprint separable convolutions for PyTorch.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"bsconv {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.__doc__, allow_abbrev=False
+        )
+        module.add_arguments(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 2 for bad input, 130 for Ctrl-C."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        code = COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # the reader has seen enough, as in `bsconv models | head`; without this, Python would
+        # complain once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("bsconv: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"bsconv {arguments.command}: {describe(error)}", file=sys.stderr)
+        return 2
+
+
+def describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return one_line(f"{error.filename}: {error.strerror}")
+    return one_line(str(error) or type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

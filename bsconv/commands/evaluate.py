@@ -1,0 +1,98 @@
+"""Measure the top-1 accuracy of a trained model on the test images of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ..experiments.config import TrainConfig
+from ._arguments import MODEL_HELP, add_replacement
+
+HELP = "measure the accuracy of a trained model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR|FILE",
+        help="the --out of `bsconv train`, or its model.safetensors or checkpoint.pt",
+    )
+    which.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--pretrained", metavar="NAME", help="the weights for --model")
+    add_replacement(parser)
+    parser.argument_default = argparse.SUPPRESS
+    parser.add_argument(
+        "--dataset", metavar="NAME|FOLDER", help="default: what the model was trained on"
+    )
+    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default 128")
+    parser.add_argument("--test-limit", type=int, metavar="N", help="the first N images only")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize all images")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    given: dict[str, Any] = {
+        name: value for name, value in vars(arguments).items() if name in names
+    }
+    if arguments.checkpoint is None and arguments.pretrained is None:
+        raise ValueError("--pretrained is missing: the weights for --model")
+    if arguments.checkpoint is not None:
+        if arguments.pretrained is not None:
+            raise ValueError("--pretrained goes with --model, a checkpoint has its own weights")
+        given.pop("model")
+        fixed = [name for name in ("bsconv", "p", "with_bn") if name in given]
+        if fixed:
+            option = fixed[0].replace("_", "-")
+            raise ValueError(f"--{option} goes with --model, a checkpoint says so itself")
+
+    from ..experiments._setup import check_fit, find_dataset, find_device, make_model
+    from ..experiments.checkpoints import read_trained
+    from ..experiments.model_sources import build_model
+    from ..experiments.training import evaluate
+
+    trained = None if arguments.checkpoint is None else read_trained(arguments.checkpoint)
+    if trained is None:
+        config = TrainConfig(**given)
+    else:
+        fresh = dataclasses.replace(trained.config, device="auto", test_limit=None, data=None)
+        config = dataclasses.replace(fresh, **given)
+    device = find_device(config.device)
+    dataset = find_dataset(dataclasses.replace(config, train_limit=None))
+    if trained is None:
+        model = build_model(
+            config.model,
+            dataset.num_classes,
+            bsconv=config.bsconv,
+            p=config.p,
+            with_bn=config.with_bn,
+            pretrained=arguments.pretrained,
+        )
+    else:
+        if trained.num_classes != dataset.num_classes:
+            raise ValueError(
+                f"{arguments.checkpoint} knows {trained.num_classes} classes, "
+                f"{config.dataset} has {dataset.num_classes}"
+            )
+        model = make_model(config, trained.num_classes)
+        try:
+            model.load_state_dict(trained.state)
+        except (RuntimeError, TypeError) as error:
+            message = f"{arguments.checkpoint} does not fit {config.model}: {error}"
+            raise ValueError(message) from error
+    check_fit(model, dataset, config)
+    top1 = evaluate(
+        model.to(device),
+        dataset.test_images,
+        dataset.test_labels,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+    )
+    count = len(dataset.test_labels)
+    print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")
+    return 0

@@ -1,0 +1,193 @@
+"""The folder of a run: who may write there, what a resumed run starts from, what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoints import (
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    MODEL,
+    locked,
+    read_checkpoint,
+    read_config,
+    write_atomically,
+    write_checkpoint,
+    write_trained,
+)
+from .config import TrainConfig
+from .history import History
+
+__all__ = ["Run", "open_run"]
+
+CHECKPOINT_PARTS = (
+    *("config", "num_classes", "epoch", "history"),
+    *("model", "optimizer", "generator", "cpu_rng", "cuda_rng"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run and its folder; with ``folder`` None it keeps nothing."""
+
+    config: TrainConfig
+    folder: Path | None
+    state: dict[str, Any] | None  # the checkpoint to go on from
+
+    @property
+    def finished(self) -> bool:
+        return (
+            self.state is not None
+            and self.state["epoch"] == self.config.epochs
+            and self.folder is not None
+            and (self.folder / MODEL).exists()
+        )
+
+    def begin(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> History:
+        """Go on from the checkpoint if there is one; the history so far. The first to write."""
+        history = History() if self.state is None else self._restore(model, optimizer, generator)
+        if self.folder is not None:
+            _write_text(self.folder / CONFIG, self.config.to_json())
+            if history:
+                _write_text(self.folder / METRICS, history.to_jsonl())
+        return history
+
+    def save(
+        self,
+        history: History,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        num_classes: int,
+    ) -> None:
+        """Keep all that the next epoch depends on, and what has been measured."""
+        if self.folder is None:
+            return
+        state = {
+            "config": dataclasses.asdict(self.config),
+            "num_classes": num_classes,
+            "epoch": len(history),
+            "history": history.to_dicts(),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(),
+            "cpu_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write_checkpoint(self.folder / CHECKPOINT, state)
+        # after the checkpoint: a resumed run writes the metrics again from what is in there
+        _write_text(self.folder / METRICS, history.to_jsonl())
+
+    def finish(self, model: nn.Module, num_classes: int) -> None:
+        if self.folder is not None:
+            write_trained(self.folder / MODEL, model, self.config, num_classes)
+
+    def _restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> History:
+        state = self.state
+        assert state is not None
+        try:
+            history = History.from_dicts(state["history"])
+            if not 0 < len(history) == state["epoch"] <= self.config.epochs:
+                raise ValueError(f"epoch is {state['epoch']!r}, the history has {len(history)}")
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            generator.set_state(state["generator"])
+            torch.set_rng_state(state["cpu_rng"])
+            if state["cuda_rng"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(
+                f"the {CHECKPOINT} in {self.folder} does not fit its own settings ({reason}); "
+                "restore it or train into another folder"
+            ) from error
+        return history
+
+
+@contextlib.contextmanager
+def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
+    """Lock ``config.out`` and read what is there; refuses to touch another run.
+
+    Nothing is written before ``Run.begin``, and a folder made in vain is removed again.
+    """
+    if config.out is None:
+        if resume:
+            raise ValueError("resume needs the out folder of the run to go on with, got out=None")
+        yield Run(config, None, None)
+        return
+    folder = Path(config.out)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
+    try:
+        with locked(folder):
+            yield Run(config, folder, _state(config, folder, resume))
+    finally:
+        if made and {path.name for path in folder.iterdir()} <= {".lock"}:
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()
+
+
+def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from, None for a fresh start; ValueError if neither is right."""
+    present = [name for name in (CHECKPOINT, METRICS, MODEL, CONFIG) if (folder / name).exists()]
+    if not present:
+        return None
+    if not resume:
+        raise ValueError(
+            f"{folder} already holds a run ({present[0]}); resume it with --resume "
+            "or choose another out folder"
+        )
+    if CHECKPOINT not in present:
+        if METRICS in present or MODEL in present:
+            raise ValueError(
+                f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
+                "choose another out folder"
+            )
+        _refuse_other(folder, read_config(folder / CONFIG), config)
+        return None  # killed before its first epoch was over
+    path = folder / CHECKPOINT
+    state = read_checkpoint(path)
+    missing = [part for part in CHECKPOINT_PARTS if part not in state]
+    if missing:
+        raise ValueError(f"{path} is no whole checkpoint of bsconv train, it lacks {missing[0]!r}")
+    try:
+        saved = TrainConfig.from_dict(state["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds settings that this version does not know: {error}"
+        ) from error
+    _refuse_other(folder, saved, config)
+    return state
+
+
+def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
+    name = saved.difference(config)
+    if name is not None:
+        was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
+        raise ValueError(
+            f"{folder} holds a run with {name}={was!r}, not {name}={now!r}; "
+            "resume it with its own settings or choose another out folder"
+        )
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Only where it changes something, so that resuming a finished run leaves all files alone."""
+    content = text.encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)

@@ -1,0 +1,183 @@
+"""Files of a run: written whole or not at all, read without running code from them.
+
+``checkpoint.pt`` is the latest whole state of a run, ``model.safetensors`` the trained weights
+together with what is needed to build their model again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainConfig
+
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "METRICS",
+    "MODEL",
+    "TrainedModel",
+    "locked",
+    "read_checkpoint",
+    "read_config",
+    "read_trained",
+    "write_atomically",
+    "write_checkpoint",
+    "write_trained",
+]
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
+FORMAT = "bsconv training checkpoint 1"
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write next to ``path``, flush to the disk, then rename: readers see the old or the new file.
+
+    OSError with one line where that fails; what was at ``path`` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason = f"the disk is full ({len(content):,} bytes are needed)"
+        before = "; what was there before is unharmed" if path.exists() else ""
+        raise OSError(f"cannot write {path}: {reason}{before}") from error
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one process; when that ends, killed too, the system lets go of it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock, two runs in one folder are not noticed
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {folder}, wait for it or choose another out folder"
+            ) from None
+        yield
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    # through memory: torch.save into a file on a full disk fails with more than an OSError
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that ``write_checkpoint`` wrote, on the CPU; ValueError if it is anything else."""
+    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file may raise anything at all
+            raise ValueError(
+                f"{path} is damaged or no checkpoint of bsconv train, it is left as it is; "
+                "restore it or train into another folder"
+            ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is no checkpoint of bsconv train ({FORMAT!r}), it is left as it is"
+        )
+    return state
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings in a ``config.json``."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no JSON object")
+        return TrainConfig.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no settings of bsconv train: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """Weights with what is needed to build their model again."""
+
+    config: TrainConfig
+    num_classes: int
+    state: dict[str, Tensor]
+
+
+def write_trained(path: Path, model: nn.Module, config: TrainConfig, num_classes: int) -> None:
+    """Write ``model.safetensors``; its metadata key ``bsconv`` is JSON: settings and classes."""
+    from safetensors.torch import save
+
+    about = {**dataclasses.asdict(dataclasses.replace(config, data=None, out=None))}
+    # one key only: safetensors promises no order of keys, and equal runs must give equal bytes
+    metadata = {"bsconv": json.dumps({"num_classes": num_classes, "config": about}, sort_keys=True)}
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
+        for name, tensor in model.state_dict().items()
+    }
+    write_atomically(path, save(state, metadata=metadata))
+
+
+def read_trained(path: Path) -> TrainedModel:
+    """A ``model.safetensors``, a ``checkpoint.pt``, or a folder that holds one of them."""
+    if path.is_dir():
+        candidates = [path / MODEL, path / CHECKPOINT]
+        found = next((file for file in candidates if file.exists()), None)
+        if found is None:
+            raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
+        path = found
+    if path.suffix != ".safetensors":
+        state = read_checkpoint(path)
+        try:
+            config = TrainConfig.from_dict(state["config"])
+            return TrainedModel(config, state["num_classes"], state["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no whole checkpoint of bsconv train: {error}") from error
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["bsconv"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        return TrainedModel(
+            TrainConfig.from_dict(about["config"]), int(about["num_classes"]), tensors
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no model trained by bsconv train: {error}") from error

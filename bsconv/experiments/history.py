@@ -1,0 +1,64 @@
+"""What a run has measured, epoch by epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+__all__ = ["EpochMetrics", "History"]
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch. ``train_loss`` is the mean over the images of the loss that was minimised,
+    so it includes the orthonormality penalty; ``test_top1`` is in percent and knows no penalty;
+    ``learning_rate`` is the one of the epoch's last step."""
+
+    epoch: int  # counted from 1
+    train_loss: float
+    test_top1: float
+    learning_rate: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}: train loss {self.train_loss:.4f}, test top-1 "
+            f"{self.test_top1:.2f} %, learning rate {self.learning_rate:.4g}, {self.seconds:.1f} s"
+        )
+
+
+class History(list[EpochMetrics]):
+    """The epochs of a run in order, and in ``model`` the network as it is after the last one."""
+
+    def __init__(self, epochs: Iterable[EpochMetrics] = (), model: nn.Module | None = None) -> None:
+        super().__init__(epochs)
+        self.model = model
+
+    @property
+    def last(self) -> EpochMetrics:
+        if not self:
+            raise ValueError("the history has no epoch yet")
+        return self[-1]
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The epoch with the highest test accuracy, the first of equals."""
+        if not self:
+            raise ValueError("the history has no epoch yet")
+        return max(self, key=lambda metrics: metrics.test_top1)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(metrics) for metrics in self]
+
+    def to_jsonl(self) -> str:
+        """The content of ``metrics.jsonl``: one JSON object a line."""
+        return "".join(json.dumps(metrics) + "\n" for metrics in self.to_dicts())
+
+    @classmethod
+    def from_dicts(cls, rows: Iterable[Mapping[str, Any]]) -> History:
+        return cls(EpochMetrics(**row) for row in rows)

@@ -1,0 +1,204 @@
+"""Training for image classification: the recipe from top to bottom.
+
+``train(TrainConfig(...))`` is the published CIFAR recipe: SGD, rate 0.1 with tenfold drops,
+momentum 0.9, weight decay 1e-4 on everything, batch 128, 200 epochs, random crops and flips, no
+normalisation (the models start with a BatchNorm on the input).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from bsconv.pytorch import reg_loss
+
+from ._runs import Run, open_run
+from ._setup import (
+    check_fit,
+    find_dataset,
+    find_device,
+    logits_of,
+    make_model,
+    model_input,
+    reproducible,
+)
+from .config import RECIPES, Recipe, TrainConfig
+from .data import ImageDataset, augment
+from .history import EpochMetrics, History
+
+__all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
+
+
+def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> History:
+    """Train a model from its initialisation to the last epoch; returns what was measured.
+
+    The loss is cross-entropy plus ``config.alpha`` times the orthonormality penalty of the BSConv-S
+    layers; accuracies are measured on the whole test set after every epoch. With ``config.out``
+    the latest state is kept there after every epoch, and ``resume=True`` goes on from it: on the
+    same machine with as many threads, the result is the same to the last bit as without the break.
+    The trained model is ``History.model``. The global random state is left as it was.
+    """
+    device = find_device(config.device)
+    config = dataclasses.replace(config.resolved(), device=str(device))
+    with reproducible(device), open_run(config, resume) as run:
+        if run.finished:
+            return _finished(run, progress)
+        dataset = find_dataset(config).to(device)
+        torch.manual_seed(config.seed)
+        model = make_model(config, dataset.num_classes)
+        model = model.to(device).to(memory_format=torch.channels_last)
+        check_fit(model, dataset, config)
+        optimizer = make_optimizer(model, config)
+        # shuffling and augmentation draw from here, dropout from the global state
+        generator = torch.Generator(device).manual_seed(config.seed)
+        history = run.begin(model, optimizer, generator)
+        if progress and history:
+            print(f"resuming {config.out} after epoch {len(history)} of {config.epochs}")
+
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            start = time.perf_counter()
+            loss = _train_epoch(model, optimizer, dataset, generator, config, epoch, progress)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the training loss became {loss} in epoch {epoch} of {config.epochs}; "
+                    f"try a learning rate below {config.learning_rate}"
+                )
+            top1 = evaluate(
+                model,
+                dataset.test_images,
+                dataset.test_labels,
+                batch_size=config.batch_size,
+                image_size=config.image_size,
+            )
+            rate = optimizer.param_groups[0]["lr"]
+            seconds = round(time.perf_counter() - start, 3)
+            history.append(EpochMetrics(epoch, loss, top1, rate, seconds))
+            run.save(history, model, optimizer, generator, dataset.num_classes)
+            if progress:
+                print(history.last, flush=True)
+        run.finish(model, dataset.num_classes)
+    history.model = model
+    return history
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    dataset: ImageDataset,
+    generator: torch.Generator,
+    config: TrainConfig,
+    epoch: int,
+    progress: bool,
+) -> float:
+    """One pass over the training images in a new order; the mean loss, penalty included."""
+    model.train()
+    images, labels = dataset.train_images, dataset.train_labels
+    order = torch.randperm(len(images), generator=generator, device=images.device)
+    batches = _batches(order, config.batch_size)
+    total, count = torch.zeros((), device=images.device), 0
+    title = f"epoch {epoch}/{config.epochs}"
+    # disable=None: no bar where stderr is no terminal, a line per epoch is printed anyway
+    bar = tqdm(batches, title, leave=False, unit="batch", disable=None if progress else True)
+    for number, batch in enumerate(bar):
+        rate = config.learning_rate_at((epoch - 1) * len(batches) + number, len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        augmented = augment(
+            images[batch],
+            generator,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+            cutout=config.cutout,
+        )
+        logits = logits_of(model(model_input(augmented, config.image_size)))
+        loss = F.cross_entropy(logits, labels[batch]) + reg_loss(model, config.alpha)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(batch)
+        count += len(batch)
+    return float(total) / count
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 256,
+    image_size: int | None = None,
+) -> float:
+    """Top-1 accuracy in percent, on the device of the model, which is left as it was.
+
+    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,).
+    """
+    if len(images) != len(labels) or not len(labels):
+        raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    device = next((tensor.device for tensor in model.parameters()), images.device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    with _evaluating(model):
+        for part, truth in zip(
+            *(torch.split(tensor, batch_size) for tensor in (images, labels)), strict=True
+        ):
+            logits = logits_of(model(model_input(part.to(device), image_size)))
+            correct += (logits.argmax(dim=1) == truth.to(device)).sum()
+    return 100 * int(correct) / len(labels)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    """SGD; the recipe says whether biases and BatchNorm (vectors all) are decayed as well."""
+    settings = config.settings
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    vectors = [] if settings.decay_all else [tensor for tensor in parameters if tensor.ndim < 2]
+    weights = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
+    groups = [
+        {"params": weights, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov and settings.momentum > 0,  # SGD takes no nesterov without
+    )
+
+
+def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """All images; only a last batch of a single one is left out, BatchNorm can't learn from it."""
+    batches = list(torch.split(order, batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+        batches.pop()
+    return batches
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _finished(run: Run, progress: bool) -> History:
+    """The history of a run that needs no more training; nothing is changed."""
+    assert run.state is not None
+    history = History.from_dicts(run.state["history"])
+    history.model = make_model(run.config, run.state["num_classes"]).to(run.config.device)
+    history.model.load_state_dict(run.state["model"])
+    if progress:
+        print(f"{run.folder} is finished already, nothing to do: {history.last}")
+    return history
