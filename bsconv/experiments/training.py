@@ -147,11 +147,10 @@ def evaluate(
     device = next((tensor.device for tensor in model.parameters()), images.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with _evaluating(model):
-        for part, truth in zip(
-            *(torch.split(tensor, batch_size) for tensor in (images, labels)), strict=True
-        ):
-            logits = logits_of(model(model_input(part.to(device), image_size)))
-            correct += (logits.argmax(dim=1) == truth.to(device)).sum()
+        for start in range(0, len(labels), batch_size):
+            batch = slice(start, start + batch_size)
+            logits = logits_of(model(model_input(images[batch].to(device), image_size)))
+            correct += (logits.argmax(dim=1) == labels[batch].to(device)).sum()
     return 100 * int(correct) / len(labels)
 
 
