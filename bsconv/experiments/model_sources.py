@@ -1,0 +1,153 @@
+"""A model by its name: of this package, of torchvision or of pytorchcv; replaced where asked."""
+
+import difflib
+import functools
+import importlib
+import sys
+import types
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, list_models
+
+SOURCES = ("torchvision", "pytorchcv")
+
+# what the module docstrings of pytorchcv's classification models name as their data
+CLASSIFICATION_DATA = ("ImageNet-1K", "CIFAR", "CUB-200-2011")
+# though theirs do too: an object detector, and a network that returns a tuple
+NO_CLASSIFIERS = ("centernet", "ntsnet_cub")
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    bsconv: Literal["u", "s"] | str | None = None,
+    p: float = 0.25,
+    with_bn: bool = False,
+    init: str = "default",
+    pretrained: str | None = None,
+) -> nn.Module:
+    """The classification model ``name`` with ``num_classes`` outputs.
+
+    ``name`` is an architecture of :func:`bsconv.pytorch.list_models`, ``torchvision:NAME`` or
+    ``pytorchcv:NAME``; the latter two start from random weights. ``bsconv`` replaces the
+    convolutions by BSConv-U or BSConv-S, where ``p`` (S only), ``with_bn`` and ``init`` are those
+    of the replacers; ``pretrained`` is that of :func:`bsconv.pytorch.get_model`.
+    """
+    if num_classes < 1:
+        raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
+    replacer: BSConvU_Replacer | BSConvS_Replacer | None = None
+    if bsconv == "u":
+        replacer = BSConvU_Replacer(with_bn=with_bn, init=init)
+    elif bsconv == "s":
+        replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=init)
+    elif bsconv is not None:
+        raise ValueError(f"bsconv needs to be 'u', 's' or None, got {bsconv=}")
+    if replacer is not None and "_bsconv" in name.lower():
+        raise ValueError(
+            f"{name} is a BSConv network already: take it without bsconv={bsconv!r}, "
+            f"or replace in {name[: name.lower().index('_bsconv')]}"
+        )
+
+    source, separator, inner = name.partition(":")
+    if not separator:
+        model = _own(name, num_classes, pretrained)
+    elif source not in SOURCES:
+        known = " or ".join(f"{known}:NAME" for known in SOURCES)
+        raise ValueError(f"unknown source {source!r} in {name!r}: models come from {known}")
+    elif pretrained is not None:
+        raise ValueError(
+            f"pretrained weights are those of this package's architectures, "
+            f"not of {name}, got {pretrained=}"
+        )
+    elif source == "torchvision":
+        model = _torchvision(inner, num_classes)
+    else:
+        model = _pytorchcv(inner, num_classes)
+    return model if replacer is None else replacer.apply(model)
+
+
+def _own(name: str, num_classes: int, pretrained: str | None) -> nn.Module:
+    try:
+        return get_model(name, num_classes, pretrained=pretrained)
+    except ValueError as error:
+        if name.lower() not in list_models() and name in _torchvision_names():
+            raise ValueError(f"{error}; torchvision has one: torchvision:{name}") from error
+        raise
+
+
+def _torchvision_names() -> list[str]:
+    """The classifiers alone; without torchvision, none."""
+    try:
+        from torchvision import models
+    except ImportError:
+        return []
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def _torchvision(name: str, num_classes: int) -> nn.Module:
+    _require("torchvision")
+    from torchvision import models
+
+    _check_name("torchvision", name, _torchvision_names())
+    arguments: dict[str, bool] = {}
+    if name in ("googlenet", "inception_v3"):
+        # no second output while training; init_weights=None warns of a change of the default
+        arguments = {"aux_logits": False, "init_weights": True}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    return model
+
+
+def _pytorchcv(name: str, num_classes: int) -> nn.Module:
+    _require("pytorchcv")
+    from pytorchcv import model_provider
+
+    _check_name("pytorchcv", name, _pytorchcv_names())
+    make = getattr(model_provider, name)
+    try:
+        model: nn.Module = make(num_classes=num_classes, pretrained=False)
+    except AssertionError:  # some CIFAR models insist on 10 or 100 classes
+        model = make(pretrained=False)
+        model.output = nn.Linear(model.output.in_features, num_classes)
+        model.num_classes = num_classes
+    return model
+
+
+@functools.cache
+def _pytorchcv_names() -> tuple[str, ...]:
+    from pytorchcv import model_provider
+
+    return tuple(
+        name
+        for name, make in vars(model_provider).items()
+        if isinstance(make, types.FunctionType) and _makes_classifiers(make.__module__)
+    )
+
+
+def _makes_classifiers(module: str) -> bool:
+    """The first sentence of a module of pytorchcv says which data its models are for."""
+    if not module.startswith("pytorchcv.models.") or module.endswith(NO_CLASSIFIERS):
+        return False
+    purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]
+    return any(data in purpose for data in CLASSIFICATION_DATA)
+
+
+def _require(source: str) -> None:
+    try:
+        importlib.import_module(source)
+    except ImportError as error:
+        raise ValueError(
+            f"models of {source} need the package {source}: pip install 'bsconv[notebooks]'"
+        ) from error
+
+
+def _check_name(source: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name.lower(), known)
+        hint = " or ".join(f"{source}:{near}" for near in nearest)
+        question = f"did you mean {hint}?" if hint else f"it has {source}:resnet18, for example"
+        raise ValueError(f"{source} has no classification model {name!r}; {question}")
