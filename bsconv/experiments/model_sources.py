@@ -6,7 +6,7 @@ import importlib
 import sys
 import types
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -82,17 +82,15 @@ def _own(name: str, num_classes: int, pretrained: str | None) -> nn.Module:
 def _torchvision_names() -> list[str]:
     """The classifiers alone; without torchvision, none."""
     try:
-        from torchvision import models
-    except ImportError:
+        models = _import("torchvision.models")
+    except ValueError:
         return []
     names: list[str] = models.list_models(module=models)
     return names
 
 
 def _torchvision(name: str, num_classes: int) -> nn.Module:
-    _require("torchvision")
-    from torchvision import models
-
+    models = _import("torchvision.models")
     _check_name("torchvision", name, _torchvision_names())
     arguments: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
@@ -103,27 +101,25 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
 
 
 def _pytorchcv(name: str, num_classes: int) -> nn.Module:
-    _require("pytorchcv")
-    from pytorchcv import model_provider
-
+    provider = _import("pytorchcv.model_provider")
     _check_name("pytorchcv", name, _pytorchcv_names())
-    make = getattr(model_provider, name)
+    make = getattr(provider, name)
     try:
-        model: nn.Module = make(num_classes=num_classes, pretrained=False)
+        model = make(num_classes=num_classes, pretrained=False)
     except AssertionError:  # some CIFAR models insist on 10 or 100 classes
         model = make(pretrained=False)
         model.output = nn.Linear(model.output.in_features, num_classes)
         model.num_classes = num_classes
-    return model
+    classifier: nn.Module = model
+    return classifier
 
 
 @functools.cache
 def _pytorchcv_names() -> tuple[str, ...]:
-    from pytorchcv import model_provider
-
+    provider = _import("pytorchcv.model_provider")
     return tuple(
         name
-        for name, make in vars(model_provider).items()
+        for name, make in vars(provider).items()
         if isinstance(make, types.FunctionType) and _makes_classifiers(make.__module__)
     )
 
@@ -136,10 +132,11 @@ def _makes_classifiers(module: str) -> bool:
     return any(data in purpose for data in CLASSIFICATION_DATA)
 
 
-def _require(source: str) -> None:
+def _import(module: str) -> Any:
     try:
-        importlib.import_module(source)
+        return importlib.import_module(module)
     except ImportError as error:
+        source = module.partition(".")[0]
         raise ValueError(
             f"models of {source} need the package {source}: pip install 'bsconv[notebooks]'"
         ) from error
