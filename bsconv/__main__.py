@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -40,6 +41,8 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for bad input, 130 for Ctrl-C."""
     arguments = make_parser().parse_args(argv)
+    format_before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(str(message))}\n"
     try:
         code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
@@ -55,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"bsconv {arguments.command}: {describe(error)}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = format_before
 
 
 def describe(error: Exception) -> str:

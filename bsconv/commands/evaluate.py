@@ -51,8 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
             option = fixed[0].replace("_", "-")
             raise ValueError(f"--{option} goes with --model, a checkpoint says so itself")
 
+    import torch
+
     from ..experiments._setup import check_fit, find_dataset, find_device, make_model
-    from ..experiments.checkpoints import read_trained
+    from ..experiments.checkpoints import CONFIG, load_weights, read_config, read_trained
     from ..experiments.model_sources import build_model
     from ..experiments.training import evaluate
 
@@ -60,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     if trained is None:
         config = TrainConfig(**given)
     else:
-        fresh = dataclasses.replace(trained.config, device="auto", test_limit=None, data=None)
+        saved = arguments.checkpoint / CONFIG  # knows where the archives lie
+        data = read_config(saved).data if saved.exists() else None
+        fresh = dataclasses.replace(trained.config, device="auto", test_limit=None, data=data)
         config = dataclasses.replace(fresh, **given)
     device = find_device(config.device)
     dataset = find_dataset(dataclasses.replace(config, train_limit=None))
@@ -80,14 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{config.dataset} has {dataset.num_classes}"
             )
         model = make_model(config, trained.num_classes)
-        try:
-            model.load_state_dict(trained.state)
-        except (RuntimeError, TypeError) as error:
-            message = f"{arguments.checkpoint} does not fit {config.model}: {error}"
-            raise ValueError(message) from error
-    check_fit(model, dataset, config)
+        load_weights(model, trained.state, arguments.checkpoint)
+    check_fit(model, dataset, config, training=False)
     top1 = evaluate(
-        model.to(device),
+        model.to(device).to(memory_format=torch.channels_last),
         dataset.test_images,
         dataset.test_labels,
         batch_size=config.batch_size,

@@ -64,10 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
-    from ..experiments.training import train  # imports torch
+    import torch
+
+    from ..experiments.training import train
 
     try:
         train(config, resume=arguments.resume)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"{config.device} is out of memory, try a smaller --batch-size") from error
     except KeyboardInterrupt:
         print(f"bsconv train: interrupted; {_how_to_go_on(config)}", file=sys.stderr)
         return 130
@@ -93,4 +97,6 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
 def _how_to_go_on(config: TrainConfig) -> str:
     if config.out is None:
         return "nothing was kept, there was no --out"
+    if not (Path(config.out) / "config.json").exists():
+        return "nothing was written yet"
     return f"go on with: bsconv train --out {shlex.quote(config.out)} --resume"

@@ -59,21 +59,23 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def check_fit(model: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:
+def check_fit(
+    model: nn.Module, dataset: ImageDataset, config: TrainConfig, *, training: bool = True
+) -> None:
     """One step forward of a copy: ValueError where the model cannot take images or classes."""
     count = min(2, config.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size)
     shape = " x ".join(map(str, images.shape))
     advice = "a larger image_size, such as --image-size 224"
-    if count == 1:
+    if count == 1 and training:  # BatchNorm
         advice += ", or batches of more than one image"
     try:
         with torch.no_grad():
-            outputs = logits_of(copy.deepcopy(model).train()(images))
+            outputs = logits_of(copy.deepcopy(model).train(training)(images))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"{config.model} cannot train on images of {shape} ({reason}); try {advice}"
+            f"{config.model} cannot take images of {shape} ({reason}); try {advice}"
         ) from error
     if outputs.shape != (count, dataset.num_classes):
         raise ValueError(

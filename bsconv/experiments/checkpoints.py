@@ -27,6 +27,7 @@ __all__ = [
     "METRICS",
     "MODEL",
     "TrainedModel",
+    "load_weights",
     "locked",
     "read_checkpoint",
     "read_config",
@@ -130,6 +131,15 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no settings of bsconv train: {error}") from error
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit."""
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"the weights in {path} do not fit its model: {reason}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ from ._setup import (
     model_input,
     reproducible,
 )
+from .checkpoints import CHECKPOINT, load_weights
 from .config import RECIPES, Recipe, TrainConfig
 from .data import ImageDataset, augment
 from .history import EpochMetrics, History
@@ -195,9 +196,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _finished(run: Run, progress: bool) -> History:
     """The history of a run that needs no more training; nothing is changed."""
     assert run.state is not None
+    assert run.folder is not None
     history = History.from_dicts(run.state["history"])
     history.model = make_model(run.config, run.state["num_classes"]).to(run.config.device)
-    history.model.load_state_dict(run.state["model"])
+    load_weights(history.model, run.state["model"], run.folder / CHECKPOINT)
     if progress:
         print(f"{run.folder} is finished already, nothing to do: {history.last}")
     return history
