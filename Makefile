@@ -1,0 +1,91 @@
+# Everything that this project's commands need is made inside the folder: .venv (packages), .peer (the published
+# package, to compare with) and data (CIFAR). Needs make and Python 3.10 or newer; `make` alone lists the commands.
+
+PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
+LAB_ARGS ?=
+NOTEBOOKS ?=
+WORKERS ?= 2
+export BSCONV_DATA ?= $(CURDIR)/data
+
+PEER := bsconv==0.4.0
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# figures and IPython start from their own defaults, whatever the user has set up
+PLAIN := MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" IPYTHONDIR="$(CURDIR)/.venv/ipython"
+# one thread for each of the two processes; waiting threads sleep instead of spinning
+CHECKS := $(PLAIN) BSCONV_OFFLINE=1 BSCONV_MODE=fast OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+# a warning in a cell fails it; ipykernel's own on being shut down must not keep the kernel alive
+STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase
+
+# The environment stands when its Python still runs and the stamp, written last, names this folder and these requirements.
+STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml; } | cmp -s - .venv/.installed && echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test notebooks data lint types unit notebook-tests env FORCE
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser --port 9999")
+	@$(MAKE) --no-print-directory data || echo "data: no CIFAR-10; the notebooks will say so and use the synthetic set"
+	@echo "lab: opening notebooks/00_index.ipynb in JupyterLab"
+	@exec $(PY) -m jupyterlab notebooks/00_index.ipynb $(LAB_ARGS)
+
+test: lint types unit notebook-tests  ## lint, types, tests and every notebook against its stored outputs
+	@echo "test: all passed"
+
+notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01 02" takes some)
+	@echo "notebooks: running them and storing their outputs"
+	@$(CHECKS) $(STRICT) $(PY) notebooks/run_all.py $(NOTEBOOKS)
+
+data: env  ## fetch CIFAR-10 into data/ unless it is there
+	@if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
+	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10; fi
+
+lint: env  ## ruff: rules and format, notebooks too
+	@echo "lint: ruff checks rules and format"
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo "lint: mend it with $(PY) -m ruff format" >&2; exit 1; }
+
+types: env
+	@echo "types: mypy"
+	@$(PY) -m mypy --no-error-summary
+
+unit: env
+	@echo "tests: pytest, $(WORKERS) processes"
+	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile tests
+
+notebook-tests: env
+	@echo "notebooks: nbval runs each and compares every output"
+	@$(CHECKS) $(STRICT) $(PY) -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env \
+		--nbval-cell-timeout 120 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+
+env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with the published package
+
+.venv/.installed: $(if $(STANDS),,FORCE)
+	@rm -f $@
+	@if ! $(PY) -c 'import pip' 2>/dev/null; then \
+		for python in $(PYTHON); do \
+			if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then break; fi; \
+			python=; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "env: needs Python 3.10 or newer with its venv module (Debian: apt install python3-venv);" \
+				"none of these is: $(PYTHON). Name one: make PYTHON=/path/to/python" >&2; \
+			exit 1; \
+		fi; \
+		echo "env: making .venv with $$($$python --version)"; \
+		$$python -m venv --clear .venv; \
+	fi
+	@echo "env: installing bsconv and its requirements into .venv (PyTorch alone may take minutes)"
+	@$(PIP) install --quiet 'pip>=22'
+	@$(PIP) install --quiet --editable '.[notebooks,dev]'
+	@$(PLAIN) $(PY) -c 'import matplotlib.font_manager'  # builds its font list now, not with a message in a notebook
+	@{ pwd; cat pyproject.toml; } >$@
+
+# installed beside and renamed, so that .peer is there only when whole
+.peer: | .venv/.installed
+	@echo "env: fetching $(PEER) into .peer, to compare with"
+	@rm -rf .venv/peer
+	@if $(PIP) install --quiet --retries 1 --no-deps --target .venv/peer $(PEER) 2>.venv/peer.log; then mv .venv/peer .peer; \
+	else echo "env: no $(PEER) to be had (see .venv/peer.log); the tests that compare with it are skipped"; fi

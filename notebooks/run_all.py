@@ -1,0 +1,180 @@
+"""Run notebooks headless and store their outputs; no other tool makes stored outputs.
+
+usage: python notebooks/run_all.py [NOTEBOOK ...]    such as 02 or 02_replace_convolutions; or all
+
+Running an unchanged notebook again leaves the same bytes. One that fails is left as it was.
+"""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+HERE = Path(__file__).resolve().parent
+CELL_TIMEOUT = 600  # seconds
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+# what a traceback would tell about this machine, innermost folder first, and what stands for it
+PLACES = {
+    sysconfig.get_path("purelib"): "site-packages",
+    sysconfig.get_path("stdlib"): "python",
+    str(HERE.parent): "",
+}
+MACHINE_PATH = re.compile(r"(?:/(?:home|root|Users|tmp|work)|\b[A-Z]:\\Users)[/\\]\S*")
+
+
+class NotebookError(Exception):
+    """A notebook that can't be stored; the message names the cell."""
+
+
+def main(names: list[str]) -> int:
+    os.environ.setdefault("BSCONV_MODE", "fast")
+    try:
+        paths = chosen(names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = 0
+    for path in paths:
+        begin = time.perf_counter()
+        try:
+            verdict = "stored" if refresh(path) else "unchanged"
+        except NotebookError as error:
+            failed += 1
+            verdict = f"FAILED and left as it was: {error}"
+        print(f"{path.stem}: {time.perf_counter() - begin:.1f} s, {verdict}", flush=True)
+    return 1 if failed else 0
+
+
+def chosen(names: list[str]) -> list[Path]:
+    """The notebooks that ``names`` call for, by path, name or number; all of them without names."""
+    every = sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
+    paths = [] if names else every
+    for name in names:
+        wanted = Path(name)
+        named = [path for path in every if wanted.stem in (path.stem, path.stem[:2])]
+        if wanted.suffix == ".ipynb" and wanted.is_file():
+            named = [wanted.resolve()]
+        if not named:
+            there = ", ".join(path.stem for path in every)
+            raise ValueError(f"no notebook {name!r}; there are: {there or 'none'}")
+        paths += named
+    if not paths:
+        raise ValueError(f"no notebooks in {HERE.name}/")
+    return paths
+
+
+def refresh(path: Path) -> bool:
+    """Run the notebook and replace the file in one step; False if its bytes stayed the same."""
+    before = path.read_bytes()
+    notebook = read(before)
+    execute(notebook, path.parent)
+    tidy(notebook)
+    for number, cell in enumerate(code_cells(notebook), 1):
+        if fault := fault_of(cell):
+            raise NotebookError(f"code cell {number} ({first_line(cell)}) {fault}")
+    after = (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+    if after == before:
+        return False
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(after)
+    partial.replace(path)
+    return True
+
+
+def read(content: bytes) -> NotebookNode:
+    """The notebook; cells without an id get one that stays, where nbformat would draw lots."""
+    try:
+        raw = json.loads(content)
+        taken = {cell["id"] for cell in raw["cells"] if "id" in cell}
+        fresh = (name for i in itertools.count() if (name := f"cell-{i:02d}") not in taken)
+        for cell in raw["cells"]:
+            if "id" not in cell:
+                cell["id"] = next(fresh)
+        raw["nbformat_minor"] = max(5, raw["nbformat_minor"])
+        notebook = nbformat.reads(json.dumps(raw), as_version=4)
+        nbformat.validate(notebook)
+    except (ValueError, KeyError, TypeError, nbformat.ValidationError) as error:
+        raise NotebookError(f"not a notebook of format 4: {error}") from error
+    return notebook
+
+
+def execute(notebook: NotebookNode, folder: Path) -> None:
+    """Run every cell in a fresh kernel, which works in ``folder``."""
+    reached: list[NotebookNode] = []
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=CELL_TIMEOUT,
+        record_timing=False,
+        coalesce_streams=True,
+        on_cell_execute=lambda cell, cell_index: reached.append(cell),
+    )
+    try:
+        # the kernel's own stderr holds its log; what cells write there becomes an output
+        client.execute(cwd=str(folder), stderr=subprocess.DEVNULL)
+    except (CellControlSignal, CellExecutionError, DeadKernelError, RuntimeError) as error:
+        if not reached:
+            raise NotebookError(f"its kernel did not start: {error}") from error
+        number = sum(cell.cell_type == "code" for cell in reached)
+        print(error, file=sys.stderr)
+        reason = f"ended with {type(error).__name__}"
+        if isinstance(error, CellExecutionError):
+            reason = f"raised {error.ename}: {error.evalue}".partition("\n")[0]
+        raise NotebookError(f"code cell {number} ({first_line(reached[-1])}) {reason}") from error
+
+
+def tidy(notebook: NotebookNode) -> None:
+    """Take out what differs between machines and runs though the notebook is the same."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(
+            {key: cell.metadata[key] for key in ("tags",) if cell.metadata.get(key)}
+        )
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                output.traceback = [without_places(line) for line in output.traceback]
+
+
+def without_places(text: str) -> str:
+    for place, name in PLACES.items():
+        for spelling in (place, place.replace(str(Path.home()), "~", 1)):  # IPython writes ~
+            text = text.replace(f"{spelling}/", f"{name}/" if name else "")
+    return text
+
+
+def fault_of(cell: NotebookNode) -> str:
+    """Why the cell's outputs can't be stored; an empty string if they can."""
+    if any(output.get("name") == "stderr" for output in cell.outputs):
+        return "writes to stderr"
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    if "raises-exception" in cell.metadata.get("tags", []) and not errors:
+        return "is tagged raises-exception and raised none"
+    if path := MACHINE_PATH.search(json.dumps(cell.outputs)):
+        return f"shows a path of this machine: {path[0][:80]}"
+    return ""
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def first_line(cell: NotebookNode) -> str:
+    return cell.source.strip().partition("\n")[0][:60]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
