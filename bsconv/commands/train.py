@@ -89,6 +89,8 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
             from ..experiments.checkpoints import read_config
 
             return dataclasses.replace(read_config(saved), **given)
+        if "model" not in given:
+            raise ValueError(f"{given['out']} holds no run to resume; --model starts one there")
     if "model" not in given:
         raise ValueError(f"--model is missing: {MODEL_HELP}")
     return TrainConfig(**given)

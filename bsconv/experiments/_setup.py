@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,14 @@ def find_dataset(config: TrainConfig) -> ImageDataset:
     else:  # a folder has its own sizes: resize once, from the full resolution
         dataset = load_dataset(config.dataset, config.data, image_size=config.image_size)
     return dataset.limited(train=config.train_limit, test=config.test_limit)
+
+
+def check_model(config: TrainConfig) -> None:
+    """ValueError for a model that cannot be had, before any data is fetched for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when the model is made
+        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+            make_model(config, num_classes=10)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:

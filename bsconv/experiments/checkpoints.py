@@ -112,8 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise
         except Exception as error:  # a damaged file may raise anything at all
             raise ValueError(
-                f"{path} is damaged or no checkpoint of bsconv train, it is left as it is; "
-                "restore it or train into another folder"
+                f"{path} is damaged or no checkpoint of bsconv train; it is left as it is"
             ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(

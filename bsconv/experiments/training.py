@@ -23,6 +23,7 @@ from bsconv.pytorch import reg_loss
 from ._runs import Run, open_run
 from ._setup import (
     check_fit,
+    check_model,
     find_dataset,
     find_device,
     logits_of,
@@ -52,6 +53,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     with reproducible(device), open_run(config, resume) as run:
         if run.finished:
             return _finished(run, progress)
+        check_model(config)
         dataset = find_dataset(config).to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes)
