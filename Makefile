@@ -17,17 +17,21 @@ CHECKS := $(PLAIN) BSCONV_OFFLINE=1 BSCONV_MODE=fast OMP_NUM_THREADS=1 OMP_WAIT_
 # a warning in a cell fails it; ipykernel's own on being shut down must not keep the kernel alive
 STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase
 
+FETCH = if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
+	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10 >/dev/null; fi
+
 # The environment stands when its Python still runs and the stamp, written last, names this folder and these requirements.
 STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml; } | cmp -s - .venv/.installed && echo yes)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help lab test notebooks data lint types unit notebook-tests env FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser --port 9999")
-	@$(MAKE) --no-print-directory data || echo "data: no CIFAR-10; the notebooks will say so and use the synthetic set"
+	@$(FETCH) || echo "data: no CIFAR-10 to be had; the notebooks will say so and use the synthetic set"
 	@echo "lab: opening notebooks/00_index.ipynb in JupyterLab"
 	@exec $(PY) -m jupyterlab notebooks/00_index.ipynb $(LAB_ARGS)
 
@@ -39,8 +43,7 @@ notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01
 	@$(CHECKS) $(STRICT) $(PY) notebooks/run_all.py $(NOTEBOOKS)
 
 data: env  ## fetch CIFAR-10 into data/ unless it is there
-	@if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
-	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10; fi
+	@$(FETCH)
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"
