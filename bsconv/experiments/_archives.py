@@ -57,18 +57,19 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
 
 def read_archive(name: str, path: Path) -> ImageDataset:
     """The data set in ``path``; ValueError says what is wrong with it. Runs no code from it."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
+    with open(path, "rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, NpzFile):
                 raise ValueError("it is one array, not an archive of arrays")
             if missing := [key for key in ARRAYS if key not in archive.files]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             arrays = {key: archive[key] for key in ARRAYS}
-        _check(arrays, CLASS_COUNTS[name])
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise _broken(name, path, str(error)) from error
-    except MemoryError as error:
-        raise _broken(name, path, "an array in it claims more than the memory holds") from error
+            _check(arrays, CLASS_COUNTS[name])
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise _broken(name, path, str(error)) from error
+        except MemoryError as error:
+            raise _broken(name, path, "an array in it claims more than the memory holds") from error
     images = {
         split: torch.from_numpy(np.ascontiguousarray(arrays[split].transpose(0, 3, 1, 2)))
         for split in ("train_images", "test_images")

@@ -24,6 +24,9 @@ def read_folder(folder: Path, image_size: int) -> ImageDataset:
         raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
     top = folder.resolve()
     if any(_subfolders(folder / split, top) for split in ("train", "test")):
+        for split, other in (("train", "test"), ("test", "train")):
+            if not (folder / split).is_dir():
+                raise ValueError(f"there is no folder {split!r} beside {folder / other}")
         splits = [_classes(folder / split, top) for split in ("train", "test")]
         classes = tuple(splits[0])
         if only_once := sorted(set(classes) ^ set(splits[1])):

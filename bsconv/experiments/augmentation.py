@@ -57,11 +57,9 @@ def augment(
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
     if crop_padding or flip:
         # one gather for all images: pixel (y, x) lies at y * row length + x
-        pixels = (rows[:, :, None] * images.shape[-1] + columns[:, None, :]).reshape(count, 1, -1)
-        flat = images.reshape(count, channels, -1)
-        images = flat.gather(2, pixels.expand(-1, channels, -1)).view(
-            count, channels, height, width
-        )
+        pixels = rows[:, :, None] * images.shape[-1] + columns[:, None, :]
+        pixels = pixels.view(count, 1, height * width).expand(-1, channels, -1)
+        images = images.flatten(2).gather(2, pixels).view(count, channels, height, width)
     if cutout:
         above = row - (draw(height) - cutout // 2)  # rows below the upper edge of the square
         beside = column - (draw(width) - cutout // 2)

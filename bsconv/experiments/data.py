@@ -51,13 +51,14 @@ def load_dataset(
             return synthetic_dataset()
         return read_archive(name, find_archive(name, root, download=download))
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return read_folder(folder, image_size)
-    raise _unknown(name, folder)
+    raise _unknown(name)
 
 
-def _unknown(name: str, folder: Path) -> ValueError | FileNotFoundError:
-    if folder.exists():
+def _unknown(name: str) -> ValueError | FileNotFoundError:
+    folder = Path(name).expanduser()
+    if name and folder.exists():
         return ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):
         return DatasetNotFoundError(f"the folder {folder} does not exist")

@@ -1,0 +1,178 @@
+"""Models by name: this package's, torchvision's, pytorchcv's, and their BSConv forms."""
+
+import socket
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bsconv.experiments import model_sources
+from bsconv.experiments.model_sources import build_model
+from bsconv.pytorch import BSConvS, BSConvU
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a test tried to get at the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+
+
+def count(model: nn.Module, *types: type[nn.Module]) -> int:
+    return sum(isinstance(module, types) for module in model.modules())
+
+
+def output_shape(model: nn.Module, size: int, *, training: bool) -> list[int]:
+    with torch.no_grad():
+        output = model.train(training)(torch.zeros(2, 3, size, size))
+    assert isinstance(output, torch.Tensor)
+    return list(output.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("cifar_resnet20", 32),
+        ("cifar_resnet20_bsconvu", 32),
+        ("torchvision:resnet18", 32),
+        ("torchvision:squeezenet1_1", 32),
+        ("torchvision:googlenet", 96),  # these two would have outputs of their own while training
+        ("torchvision:inception_v3", 107),
+        ("torchvision:regnet_y_400mf", 32),
+        ("pytorchcv:resnet18", 224),
+        ("pytorchcv:resnet20_cifar10", 32),
+        ("pytorchcv:resnet10_cub", 224),
+    ],
+)
+def test_one_logit_for_each_class(name: str, size: int) -> None:
+    model = build_model(name, 7)
+    for training in (True, False):
+        assert output_shape(model, size, training=training) == [2, 7]
+
+
+@pytest.mark.parametrize("num_classes", [10, 100, 7])
+def test_cifar_models_of_pytorchcv_take_any_number_of_classes(num_classes: int) -> None:
+    model = build_model("pytorchcv:resnet20_cifar10", num_classes)
+    assert model.output.out_features == model.num_classes == num_classes
+    assert output_shape(model, 32, training=True) == [2, num_classes]
+
+
+def test_the_torchvision_models_are_its_classifiers() -> None:
+    names = model_sources._torchvision_names()
+    assert {"resnet18", "vgg19_bn", "densenet121", "mobilenet_v3_small", "vit_b_16"} <= set(names)
+    assert not {"fcn_resnet50", "raft_small", "r3d_18", "fasterrcnn_resnet50_fpn"} & set(names)
+
+
+def test_the_pytorchcv_models_are_its_classifiers() -> None:
+    names = set(model_sources._pytorchcv_names())
+    assert {"resnet18", "resnet20_cifar10", "vgg11", "densenet121", "resnet10_cub"} <= names
+    for others in ("unet_cityscapes", "centernet_resnet18_voc", "ntsnet_cub", "jasper5x3"):
+        assert others not in names
+    assert "get_model" not in names
+    assert len(names) > 700
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "torchvision:resnet18", "pytorchcv:resnet20_cifar10"]
+)
+def test_replacement(name: str) -> None:
+    dense = build_model(name, 10)
+    assert count(dense, BSConvU, BSConvS) == 0
+    as_u, as_s = build_model(name, 10, bsconv="u"), build_model(name, 10, bsconv="s")
+    assert count(as_u, BSConvU) > 10
+    assert count(as_s, BSConvS) > 10
+    assert count(as_u, BSConvS) == count(as_s, BSConvU) == 0
+    assert as_s.reg_loss(alpha=0.1).item() > 0
+    assert output_shape(as_s, 32, training=True) == [2, 10]
+
+
+def test_options_reach_the_replacers() -> None:
+    half = build_model("cifar_resnet20", 10, bsconv="s", p=0.5, with_bn=True)
+    layers = [module for module in half.modules() if isinstance(module, BSConvS)]
+    assert layers[-1].pw1.out_channels == layers[-1].in_channels // 2
+    plain = build_model("cifar_resnet20", 10)
+    assert count(half, nn.BatchNorm2d) == count(plain, nn.BatchNorm2d) + 2 * len(layers)
+    with_bn = build_model("cifar_resnet20", 10, bsconv="u", with_bn=True)
+    more = count(with_bn, nn.BatchNorm2d) - count(plain, nn.BatchNorm2d)
+    assert more == count(with_bn, BSConvU)
+
+
+def test_init_project_keeps_the_dense_function_as_far_as_it_can() -> None:
+    """A blueprint made from the dense kernel comes nearer to the dense layer than a fresh one."""
+    images = torch.randn(8, 3, 32, 32)
+    outputs = {}
+    for case, options in (
+        ("dense", {}),
+        ("project", {"bsconv": "u", "init": "project"}),
+        ("default", {"bsconv": "u"}),
+    ):
+        torch.manual_seed(0)
+        model = build_model("torchvision:resnet18", 10, **options)
+        # behind the stem, which is 7x7 and stays, the first layer that is replaced
+        outputs[case] = model.layer1[0].conv1(model.conv1(images)).detach()
+    project = (outputs["project"] - outputs["dense"]).norm()
+    default = (outputs["default"] - outputs["dense"]).norm()
+    assert project < 0.98 * outputs["dense"].norm() < default
+
+
+def test_the_seed_decides_the_weights() -> None:
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(build_model("pytorchcv:resnet20_cifar10", 10, bsconv="u").state_dict())
+    weights = [torch.cat([value.flatten().double() for value in s.values()]) for s in states]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("timm:resnet18", {}, "unknown source 'timm' in 'timm:resnet18': .* torchvision:NAME or"),
+        (":resnet18", {}, "unknown source ''"),
+        ("torchvision:resnet81", {}, "no classification model 'resnet81'; did you mean .*resnet18"),
+        ("torchvision:fcn_resnet50", {}, "no classification model 'fcn_resnet50'; did you mean"),
+        ("torchvision:", {}, "no classification model ''; it has torchvision:resnet18"),
+        ("pytorchcv:resnet20_cifar11", {}, "did you mean .*pytorchcv:resnet20_cifar10"),
+        (
+            "pytorchcv:unet_cityscapes",
+            {},
+            "no classification model 'unet_cityscapes'",
+        ),
+        ("cifar_resnet21", {}, "cifar_resnet20"),
+        ("vgg16", {}, "torchvision has one: torchvision:vgg16"),
+        ("torchvision:resnet18", {"num_classes": 0}, "needs num_classes >= 1, got num_classes=0"),
+        ("torchvision:resnet18", {"bsconv": "x"}, "'u', 's' or None, got bsconv='x'"),
+        ("torchvision:resnet18", {"bsconv": "s", "p": 1.5}, "0 <= p <= 1, .* got p=1.5"),
+        ("torchvision:resnet18", {"bsconv": "u", "init": "magic"}, "got init='magic'"),
+        ("cifar_resnet20_bsconvu", {"bsconv": "u"}, "is a BSConv network already: take it without"),
+        ("cifar_resnet20_bsconvs_p1d4", {"bsconv": "u"}, "or replace in cifar_resnet20$"),
+        (
+            "torchvision:resnet18",
+            {"pretrained": "imagenet"},
+            "not of torchvision:resnet18, got",
+        ),
+        ("pytorchcv:resnet18", {"pretrained": "imagenet"}, "got pretrained='imagenet'"),
+    ],
+)
+def test_wrong_arguments(name: str, options: dict[str, Any], message: str) -> None:
+    arguments = {"num_classes": 10, **options}
+    with pytest.raises(ValueError, match=message) as error:
+        build_model(name, **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["torchvision", "pytorchcv"])
+def test_a_source_that_is_not_installed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == source]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, source, None)
+    model_sources._pytorchcv_names.cache_clear()
+    with pytest.raises(ValueError, match=f"need the package {source}: pip install"):
+        build_model(f"{source}:resnet18", 10)
+    with pytest.raises(ValueError, match="no architecture of this package"):
+        build_model("vgg16", 10)
+    assert count(build_model("cifar_resnet20", 10), nn.Conv2d) > 10
