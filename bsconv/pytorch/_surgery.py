@@ -94,16 +94,19 @@ def shared_outside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, st
             if parameter is not None:
                 users[id(parameter)].append((module, key, f"{prefix}.{key}" if prefix else key))
     remaining = {id(conv): conv for conv in convs}
+
+    def outside_user(conv: nn.Conv2d) -> str | None:
+        for key, parameter in conv.named_parameters():
+            for user, user_key, full_name in users[id(parameter)]:
+                if id(user) not in remaining or user_key != key:
+                    return full_name
+        return None
+
     outside: dict[int, str] = {}
-    changed = True
-    while changed:
-        changed = False
-        for conv in list(remaining.values()):
-            for key, parameter in conv.named_parameters():
-                for user, user_key, full_name in users[id(parameter)]:
-                    if id(user) not in remaining or user_key != key:
-                        outside[id(conv)] = full_name
-                        changed |= remaining.pop(id(conv), None) is not None
+    while found := {key: name for key, conv in remaining.items() if (name := outside_user(conv))}:
+        outside.update(found)
+        for key in found:
+            del remaining[key]
     return outside
 
 

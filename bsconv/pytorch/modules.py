@@ -344,9 +344,12 @@ def _load(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
 
 
 def _memory_format_of(weight: Tensor) -> torch.memory_format:
-    if weight.is_contiguous() or not weight.is_contiguous(memory_format=torch.channels_last):
-        return torch.contiguous_format
-    return torch.channels_last
+    """Read from the strides, since is_contiguous can't tell the two apart where a side is 1."""
+    contiguous = torch.empty(weight.shape, device="meta")
+    channels_last = contiguous.to(memory_format=torch.channels_last)
+    if weight.stride() == channels_last.stride() != contiguous.stride():
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def _pads_with_zeros(conv: nn.Conv2d) -> bool:

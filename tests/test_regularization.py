@@ -1,0 +1,120 @@
+"""The penalty against NumPy, and its way through copies, wrappers, dtypes and devices."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvU, reg_loss
+from bsconv.pytorch.regularization import OrthonormalBasis, orthonormality_penalty
+
+
+class Net(BSConvS_ModelRegLossMixin, nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = BSConvU(3, 8, 3)
+        self.second = BSConvS(8, 16, 3)
+        self.third = nn.Sequential(BSConvS(16, 16, 3, p=0.5), nn.ReLU())
+
+
+def numpy_penalty(basis: torch.Tensor) -> float:
+    matrix = basis.detach().double().numpy()
+    return float(np.linalg.norm(matrix @ matrix.T - np.eye(len(matrix)), "fro"))
+
+
+def test_penalty_is_the_frobenius_norm_not_squared():
+    basis = torch.randn(4, 9)
+    torch.testing.assert_close(
+        orthonormality_penalty(basis).item(), numpy_penalty(basis), rtol=1e-6, atol=0
+    )
+
+
+def test_reg_loss_is_alpha_times_the_sum_over_layers():
+    model = Net()
+    expected = sum(numpy_penalty(layer.basis()) for layer in (model.second, model.third[0]))
+    for alpha in (0.1, 0.7, 0):
+        torch.testing.assert_close(model.reg_loss(alpha).item(), alpha * expected)
+        torch.testing.assert_close(model.reg_loss(alpha=alpha).item(), alpha * expected)
+        torch.testing.assert_close(reg_loss(model, alpha).item(), alpha * expected)
+    torch.testing.assert_close(model.reg_loss().item(), 0.1 * expected)
+
+
+def test_gradient_is_finite_and_zero_at_the_optimum():
+    basis = torch.linalg.qr(torch.randn(9, 4)).Q.T.contiguous()
+    for optimum in (basis, torch.eye(4, 9)):
+        optimum.requires_grad_()
+        orthonormality_penalty(optimum).backward()
+        assert optimum.grad.isfinite().all()
+    assert optimum.grad.abs().max() == 0
+
+
+def test_gradient_agrees_with_finite_differences():
+    basis = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(orthonormality_penalty, (basis,))
+
+
+def test_gradient_reaches_the_bases_only():
+    model = Net()
+    model.reg_loss().backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"second.pw1.weight", "third.0.pw1.weight"}
+
+
+def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
+    loss = reg_loss(nn.Linear(2, 2, device="meta"))
+    assert loss.device.type == "meta"
+    loss = torch.ones((), requires_grad=True) + reg_loss(nn.ReLU())
+    assert loss == 1
+    loss.backward()
+
+
+def test_a_layer_used_twice_counts_once():
+    layer = BSConvS(8, 8, 3)
+    torch.testing.assert_close(reg_loss(nn.Sequential(layer, layer)), reg_loss(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_precision_does_not_blur_the_penalty(dtype):
+    layer = BSConvS(64, 8, 3, dtype=dtype)
+    loss = reg_loss(layer, alpha=1)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(loss.item(), numpy_penalty(layer.basis()), rtol=1e-6, atol=0)
+    loss.backward()
+    assert layer.pw1.weight.grad.dtype == dtype
+
+
+def test_autocast_does_not_blur_the_penalty():
+    layer = BSConvS(64, 8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = reg_loss(layer)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, reg_loss(layer), rtol=0, atol=0)
+
+
+def test_wrappers_are_looked_into():
+    model = Net()
+    expected = reg_loss(model)
+    torch.testing.assert_close(reg_loss(nn.DataParallel(model)), expected)
+    torch.testing.assert_close(reg_loss(torch.compile(model)), expected)
+
+
+def test_any_layer_with_a_basis_can_take_part():
+    class Bottleneck(OrthonormalBasis):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Conv2d(9, 4, 1)
+
+        def basis(self):
+            return self.project.weight.flatten(1)
+
+    block = Bottleneck()
+    torch.testing.assert_close(reg_loss(block, 1).item(), numpy_penalty(block.basis()))
+    with pytest.raises(NotImplementedError, match="needs a method basis"):
+        reg_loss(OrthonormalBasis())
+
+
+def test_wrong_inputs_are_named():
+    with pytest.raises(ValueError, match=r"shape \(mid, in\), got shape \(4, 9, 1, 1\)"):
+        orthonormality_penalty(torch.zeros(4, 9, 1, 1))
+    with pytest.raises(TypeError, match=r"beside torch\.nn\.Module"):
+        BSConvS_ModelRegLossMixin().reg_loss()
