@@ -33,7 +33,8 @@ help:  ## list these commands
 lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser --port 9999")
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; the notebooks will say so and use the synthetic set"
 	@echo "lab: opening notebooks/00_index.ipynb in JupyterLab"
-	@exec $(PY) -m jupyterlab notebooks/00_index.ipynb $(LAB_ARGS)
+	@exec $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb \
+		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
 test: lint types unit notebook-tests  ## lint, types, tests and every notebook against its stored outputs
 	@echo "test: all passed"
@@ -64,6 +65,7 @@ notebook-tests: env
 		--nbval-cell-timeout 120 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with the published package
+	@echo "env: .venv is ready"
 
 .venv/.installed: $(if $(STANDS),,FORCE)
 	@rm -f $@
@@ -81,8 +83,8 @@ env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with
 		$$python -m venv --clear .venv; \
 	fi
 	@echo "env: installing bsconv and its requirements into .venv (PyTorch alone may take minutes)"
-	@$(PIP) install --quiet 'pip>=22'
-	@$(PIP) install --quiet --editable '.[notebooks,dev]'
+	@$(PIP) install --quiet --quiet 'pip>=22'
+	@$(PIP) install --quiet --quiet --editable '.[notebooks,dev]'
 	@$(PLAIN) $(PY) -c 'import matplotlib.font_manager'  # builds its font list now, not with a message in a notebook
 	@{ pwd; cat pyproject.toml; } >$@
 
@@ -90,5 +92,5 @@ env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with
 .peer: | .venv/.installed
 	@echo "env: fetching $(PEER) into .peer, to compare with"
 	@rm -rf .venv/peer
-	@if $(PIP) install --quiet --retries 1 --no-deps --target .venv/peer $(PEER) 2>.venv/peer.log; then mv .venv/peer .peer; \
+	@if $(PIP) install --quiet --quiet --retries 1 --no-deps --target .venv/peer $(PEER) 2>.venv/peer.log; then mv .venv/peer .peer; \
 	else echo "env: no $(PEER) to be had (see .venv/peer.log); the tests that compare with it are skipped"; fi
