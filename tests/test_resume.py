@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from bsconv.experiments import _setup, training
@@ -346,23 +347,35 @@ def test_full_disk_keeps_the_checkpoint_before(
 # --- real kills -----------------------------------------------------------------------------------
 
 # Starts runs as `bsconv train` does, each in a process of its own that is forked after the imports,
-# and kills them: after a time, or (a number and a function) at that call of it.
+# and kills them: so many seconds after the training began, or (a function and a number) at that
+# call of it.
 KILLER = """
 import json, os, signal, sys, time
 import torch
-import bsconv.experiments.training
 from bsconv.__main__ import main
+from bsconv.experiments import training
 
 kills, arguments = json.loads(sys.argv[1]), sys.argv[2:]
 torch.set_num_threads(1)
+torch.optim.SGD([torch.zeros(1)], 0.1)  # imports 900 modules, once is enough
 
 
-def suicide_at(function, number):
+def tell_when_training_begins(pipe):
+    plain = training.check_fit
+
+    def check_fit(*arguments):
+        plain(*arguments)
+        os.write(pipe, b"!")
+
+    training.check_fit = check_fit
+
+
+def die_at(function, number):
     plain, calls = getattr(os, function), iter(range(1, 10**6))
 
     def replacement(*arguments):
         if next(calls) == number:
-            if function == "fsync" and os.fstat(arguments[0]).st_size:
+            if function == "fsync":  # half of the file has reached the disk
                 os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(*arguments)
@@ -371,32 +384,45 @@ def suicide_at(function, number):
 
 
 for kill in kills:
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             if isinstance(kill, list):
-                suicide_at(*kill)
+                die_at(*kill)
+            elif kill is not None:
+                tell_when_training_begins(writer)
             code = main(arguments)
         finally:
             sys.stdout.flush()
             os._exit(code)
+    os.close(writer)
     if isinstance(kill, float):
+        os.read(reader, 1)
         time.sleep(kill)
         os.kill(child, signal.SIGKILL)
+    os.close(reader)
     status = os.waitpid(child, 0)[1]
-    print("ended", os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status),
-          flush=True)
+    print("ended by", os.WTERMSIG(status) if os.WIFSIGNALED(status) else "itself", flush=True)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
+    noise = random.Random(0)
+    for part, count in (("train", 8), ("test", 2)):
+        for name in "abcd":
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = Image.frombytes("RGB", (8, 8), noise.randbytes(192))
+                image.save(folder / f"{number:02}.png")
     arguments = [
-        *("train", "--model", "cifar_resnet20_bsconvs_p1d4", "--dataset", "synthetic"),
-        *("--train-limit", "80", "--test-limit", "16", "--image-size", "8", "--batch-size", "16"),
-        *("--epochs", "12", "--recipe", "fast", "--device", "cpu", "--seed", "1"),
+        *("train", "--model", "cifar_resnet20_bsconvs_p1d4"),
+        *("--dataset", str(tmp_path / "images"), "--image-size", "8", "--batch-size", "16"),
+        *("--epochs", "16", "--recipe", "fast", "--device", "cpu", "--seed", "1"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
@@ -409,22 +435,25 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
     # the real command line, not interrupted
     bsconv("-m", "bsconv", *arguments, "--out", str(straight))
-    seconds = sum(json.loads(line)["seconds"] for line in (straight / "metrics.jsonl").open())
+    rows = (straight / "metrics.jsonl").read_text().splitlines()
+    epoch = sum(json.loads(row)["seconds"] for row in rows) / len(rows)
 
     chance = random.Random(3)
-    times = [round(chance.uniform(0.02, 0.35) * seconds + 0.1, 3) for _ in range(10)]
-    # while the first file is written; a checkpoint half written, whole but not renamed; renamed
-    # while the metrics are not; the last: the model
-    writes: list[Any] = [["fsync", 1], ["fsync", 3], ["replace", 4], ["fsync", 5], ["replace", 6]]
-    kills = [*writes[:2], *(kill for pair in zip(times, writes * 2, strict=True) for kill in pair)]
+    times = [chance.uniform(0, 1.5) * epoch for _ in range(10)]
+    # the first checkpoint half written (a run that begins writes config.json before it), a later
+    # one too; whole but not yet in place; in place, but the metrics are not
+    writes: list[Any] = [["fsync", 3], ["fsync", 1], ["replace", 1], ["replace", 2], ["fsync", 5]]
+    kills = [*writes, *times]
+    chance.shuffle(kills)
+    kills = [["fsync", 1], *kills, None]  # config.json half written; at the end, no kill
     printed = bsconv(
-        *("-c", KILLER, json.dumps([*kills, None])), *arguments, "--out", str(killed), "--resume"
+        *("-c", KILLER, json.dumps(kills)), *arguments, "--out", str(killed), "--resume"
     )
-    endings = [line.split()[1] for line in printed.splitlines() if line.startswith("ended")]
-    assert endings[-1] == "0", printed
-    assert endings.count("9") >= 10, printed
+    endings = [line for line in printed.splitlines() if line.startswith("ended by")]
+    assert endings[-1] == "ended by itself", printed
+    assert endings.count("ended by 9") >= 10, printed
     assert_same_run(straight, killed)
-    assert read_checkpoint(killed / "checkpoint.pt")["epoch"] == 12
+    assert read_checkpoint(killed / "checkpoint.pt")["epoch"] == 16
     assert not list(killed.glob(".*.tmp"))
 
 
