@@ -63,8 +63,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         # shuffling and augmentation draw from here, dropout from the global state
         generator = torch.Generator(device).manual_seed(config.seed)
         history = run.begin(model, optimizer, generator)
-        if progress and history:
-            print(f"resuming {config.out} after epoch {len(history)} of {config.epochs}")
+        if progress:
+            print(_introduction(model, dataset, config, history), flush=True)
 
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
@@ -193,6 +193,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _introduction(
+    model: nn.Module, dataset: ImageDataset, config: TrainConfig, history: History
+) -> str:
+    action = f"resuming after epoch {len(history)}:" if history else "training"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{action} {config.model} ({parameters:,} parameters) on {len(dataset.train_images):,} "
+        f"images of {dataset.name}, {config.epochs} epochs on {config.device}"
+    )
 
 
 def _finished(run: Run, progress: bool) -> History:
