@@ -2,8 +2,8 @@
 
 usage: python notebooks/run_all.py [NOTEBOOK ...]    such as 02 or 02_replace_convolutions; or all
 
-Running an unchanged notebook again leaves the same bytes, unless it prints durations. One that fails
-is left as it was.
+Running an unchanged notebook again leaves the same bytes, unless it prints durations. One that
+fails is left as it was.
 """
 
 import itertools
