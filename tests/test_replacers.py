@@ -453,7 +453,7 @@ def test_another_kind_of_reg_loss_is_not_hidden():
 
 @pytest.mark.parametrize("replacer_class", REPLACERS)
 @pytest.mark.parametrize("with_bn", [False, True])
-def test_compiled_and_exported_models_compute_the_same(replacer_class, with_bn):
+def test_compiled_exported_and_scripted_models_compute_the_same(replacer_class, with_bn):
     model = replacer_class(with_bn=with_bn).apply(net()).eval()
     images = torch.randn(2, 3, 8, 8)
     expected = model(images)
@@ -463,6 +463,7 @@ def test_compiled_and_exported_models_compute_the_same(replacer_class, with_bn):
         torch.testing.assert_close(compiled(images), expected)
         exported = torch.export.export(model, (images,)).module()
         torch.testing.assert_close(exported(images), expected)
+        torch.testing.assert_close(torch.jit.script(model)(images), expected)
 
 
 @pytest.mark.parametrize("replacer_class", REPLACERS)

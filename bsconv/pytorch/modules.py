@@ -17,13 +17,16 @@ if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Self
 
 IntOrPair = int | tuple[int, int]
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _BlueprintConv2d(nn.Sequential):
     """What BSConvU and BSConvS share: pointwise layers, then the depthwise blueprints ``dw``."""
 
-    dw: nn.Conv2d
+    if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
+        dw: nn.Conv2d
+    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels")
 
     @property
     def in_channels(self) -> int:
@@ -324,16 +327,10 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
 
 def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
     """The geometry of ``conv``, and where its weights live, as keyword arguments."""
-    return {
-        "kernel_size": conv.kernel_size,
-        "stride": conv.stride,
-        "padding": conv.padding,
-        "dilation": conv.dilation,
-        "padding_mode": conv.padding_mode,
-        "bias": conv.bias is not None,
-        "device": conv.weight.device,
-        "dtype": conv.weight.dtype,
-    }
+    place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+    return (
+        {name: getattr(conv, name) for name in GEOMETRY} | place | {"bias": conv.bias is not None}
+    )
 
 
 @torch.no_grad()
