@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bsconv.pytorch import BSConvS, BSConvU
-from bsconv.pytorch.modules import bsconv_s, bsconv_u, mid_channels
+from bsconv.pytorch._geometry import mid_channels
+from bsconv.pytorch.modules import bsconv_s, bsconv_u
 
 # torch says so of any convolution with such a padding, the dense one too
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

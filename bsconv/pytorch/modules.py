@@ -1,24 +1,28 @@
 """BSConv-U and BSConv-S as layers, and the dense convolutions they stand for (paper, section 3)."""
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ._geometry import (
+    GEOMETRY,
+    IntOrPair,
+    PaddingMode,
+    batch_norm_map,
+    conv_arguments,
+    memory_format_of,
+    mid_channels,
+    pads_with_zeros,
+)
 from .decomposition import blueprint_factors, compose, subspace_factors
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
 from .regularization import OrthonormalBasis
 
 if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Self
-
-IntOrPair = int | tuple[int, int]
-GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _BlueprintConv2d(nn.Sequential):
@@ -74,7 +78,7 @@ class _BlueprintConv2d(nn.Sequential):
             )
         make = cast(Any, cls)
         layer: Self = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
-        layer.to(memory_format=_memory_format_of(conv.weight))
+        layer.to(memory_format=memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
         if conv.bias is not None:
             cast(Tensor, layer.dw.bias).requires_grad_(conv.bias.requires_grad)
@@ -97,7 +101,7 @@ class _BlueprintConv2d(nn.Sequential):
                 f"{type(self).__name__} normalises by its batch, which no single convolution does: "
                 "call eval() first, and keep running statistics"
             )
-        if norms and _pads_with_zeros(self.dw):
+        if norms and pads_with_zeros(self.dw):
             raise ValueError(
                 f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
                 "equals no single convolution: its padding follows BatchNorm's shift, got "
@@ -115,7 +119,7 @@ class _BlueprintConv2d(nn.Sequential):
         conv.weight.copy_(compose(matrix, blueprints))
         if conv.bias is not None:
             conv.bias.copy_(bias)
-        conv.to(memory_format=_memory_format_of(self.dw.weight))
+        conv.to(memory_format=memory_format_of(self.dw.weight))
         return conv.train(self.training)
 
     def _pointwise_map(self) -> tuple[Tensor, Tensor]:
@@ -126,7 +130,7 @@ class _BlueprintConv2d(nn.Sequential):
         shift = torch.zeros(self.in_channels, dtype=dtype, device=weight.device)
         for layer in self:
             if isinstance(layer, nn.BatchNorm2d):
-                scale, offset = _batch_norm_map(layer, dtype)
+                scale, offset = batch_norm_map(layer, dtype)
                 matrix, shift = scale[:, None] * matrix, scale * shift + offset
             elif isinstance(layer, nn.Conv2d) and layer is not self.dw:
                 pointwise = layer.weight.flatten(1).to(dtype)
@@ -301,68 +305,8 @@ def bsconv_s(
     return BSConvS(in_channels, out_channels, kernel_size, **kwargs)
 
 
-def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
-    """Raises ValueError for a share or a lower limit that no BSConv-S can have."""
-    if not isinstance(p, Real) or not 0 <= p <= 1:
-        raise ValueError(
-            f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
-        )
-    if not isinstance(min_mid_channels, int) or min_mid_channels < 0:
-        raise ValueError(
-            "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
-            f"got min_mid_channels={min_mid_channels!r}"
-        )
-
-
-def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
-    """M' = min(M, max(min_mid_channels, ceil(p * M))) for M input channels (paper, section 3).
-
-    Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
-    channels is 7. Raises ValueError as :func:`check_subspace` does.
-    """
-    check_subspace(p, min_mid_channels)
-    share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
-    return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
-
-
-def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
-    """The geometry of ``conv``, and where its weights live, as keyword arguments."""
-    place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    return (
-        {name: getattr(conv, name) for name in GEOMETRY} | place | {"bias": conv.bias is not None}
-    )
-
-
 @torch.no_grad()
 def _load(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
     conv.weight.copy_(weight.reshape(conv.weight.shape))
     if conv.bias is not None and bias is not None:
         conv.bias.copy_(bias)
-
-
-def _memory_format_of(weight: Tensor) -> torch.memory_format:
-    """Read from the strides, since is_contiguous can't tell the two apart where a side is 1."""
-    contiguous = torch.empty(weight.shape, device="meta")
-    channels_last = contiguous.to(memory_format=torch.channels_last)
-    if weight.stride() == channels_last.stride() != contiguous.stride():
-        return torch.channels_last
-    return torch.contiguous_format
-
-
-def _pads_with_zeros(conv: nn.Conv2d) -> bool:
-    if conv.padding_mode != "zeros" or conv.padding == "valid":
-        return False
-    if conv.padding == "same":
-        return any(d * (k - 1) > 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-    return any(padding != 0 for padding in conv.padding)
-
-
-def _batch_norm_map(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """``norm`` in eval mode as ``x -> scale * x + offset``, each of shape (channels,)."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    offset = -norm.running_mean * scale
-    return scale, offset if norm.bias is None else offset + norm.bias

@@ -4,223 +4,19 @@
 """
 
 import functools
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
-from ._surgery import (
-    CONVOLUTIONS,
-    Place,
-    move_hooks,
-    parameter_count,
-    peculiarity,
-    places,
-    shared_outside,
-    unmovable_hooks,
-)
-from .modules import BSConvS, BSConvU, IntOrPair, check_subspace, conv_arguments
-from .plan import LayerPlan, Plan
+from ._geometry import IntOrPair, check_subspace
+from ._replacement import Replacer
+from .modules import BSConvS, BSConvU
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 
-BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 
-
-@dataclass
-class _Candidate:
-    """A convolution, the places where it hangs, and why it stays (empty: it is replaced)."""
-
-    module: nn.Module
-    places: list[Place]
-    obstacle: str = ""
-
-    @property
-    def conv(self) -> nn.Conv2d:
-        return cast(nn.Conv2d, self.module)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(place.name for place in self.places)
-
-
-class _Replacer:
-    """The walk, the plan and the exchange; a subclass says which layer comes in."""
-
-    layer_class: type[BSConvU] | type[BSConvS]
-    report: Plan | None = None
-
-    def __init__(
-        self,
-        kernel_sizes: Sequence[IntOrPair] | None,
-        options: dict[str, Any],
-        verbosity: int,
-        init: str,
-        exclude: Sequence[str],
-    ) -> None:
-        if init not in ("default", "project"):
-            raise ValueError(f"init needs to be 'default' or 'project', got init={init!r}")
-        if isinstance(exclude, str):
-            raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
-        self.kernel_sizes = None if kernel_sizes is None else _pairs(kernel_sizes)
-        self.options = options
-        self.verbosity = verbosity
-        self.init = init
-        self.exclude = tuple(exclude)
-
-    def __repr__(self) -> str:
-        arguments = {
-            "kernel_sizes": self.kernel_sizes,
-            **self.options,
-            "init": self.init,
-            "exclude": self.exclude,
-        }
-        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        return f"{type(self).__name__}({listed})"
-
-    def plan(self, model: nn.Module) -> Plan:
-        """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
-
-        Raises ValueError where ``apply`` would refuse.
-        """
-        return self._plan_of(model, self._candidates(model))
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
-
-        A model that is itself a convolution is returned converted. New layers take over device,
-        dtype, memory format, ``training``, requires_grad, forward and backward hooks; a layer or a
-        weight used in several places stays shared. The parameters are new ones: make the optimiser
-        afterwards. ``report`` then holds what was done; ``verbosity=1`` prints its summary, 2 all.
-
-        Raises ValueError, before anything changes, for a layer to be replaced that has hooks on its
-        state dict or parameters, for a name in ``exclude`` that is not in the model, and for one
-        wrapped in DistributedDataParallel. Warns if nothing is replaced.
-        """
-        candidates = self._candidates(model)
-        report = self._plan_of(model, candidates)
-        chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        make = self.layer_class.like if self.init == "default" else self.layer_class.from_conv2d
-        layers = _build(chosen, functools.partial(make, **self.options))
-        model = _exchange(model, chosen, layers)
-        self._finish(model)
-        self.report = report
-        if not chosen:
-            warnings.warn(_why_nothing(candidates), stacklevel=2)
-        if self.verbosity >= 1:
-            print(report if self.verbosity >= 2 else report.summary)
-        return model
-
-    def _check(self, model: nn.Module) -> None:
-        """Raises ValueError for a model that ``apply`` must not touch."""
-        if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
-            raise ValueError(
-                "replace the convolutions before DistributedDataParallel wraps the model, "
-                "since it goes on reducing the old parameters"
-            )
-
-    def _finish(self, model: nn.Module) -> None:
-        """What remains to be done once the layers are in."""
-
-    def _candidates(self, model: nn.Module) -> list[_Candidate]:
-        self._check(model)
-        everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
-        excluded = self._excluded(everywhere)
-        found: dict[int, _Candidate] = {}
-        for place in everywhere:
-            if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
-                candidate = found.setdefault(id(place.module), _Candidate(place.module, []))
-                candidate.places.append(place)
-        candidates = list(found.values())
-        for candidate in candidates:
-            candidate.obstacle = self._obstacle(candidate, excluded)
-        shared = shared_outside(model, [c.conv for c in candidates if not c.obstacle])
-        for candidate in candidates:
-            if id(candidate.module) in shared:
-                candidate.obstacle = f"shares a parameter with {shared[id(candidate.module)]}"
-            elif not candidate.obstacle and (hooks := unmovable_hooks(candidate.conv)):
-                name = candidate.names[0]
-                raise ValueError(
-                    f"layer '{name}' has {hooks}, which can't move to another layer: "
-                    f"remove them, or keep the layer with exclude=['{name}']"
-                )
-        return candidates
-
-    def _obstacle(self, candidate: _Candidate, excluded: Mapping[str, str]) -> str:
-        """Why the layer stays as it is; empty if it can be replaced."""
-        for name in candidate.names:
-            if name in excluded:
-                return f"excluded by '{excluded[name]}'"
-        if isinstance(candidate.module, BLUEPRINT_LAYERS):
-            return f"is {type(candidate.module).__name__} already"
-        if peculiar := peculiarity(candidate.module):
-            return peculiar
-        conv = candidate.conv
-        if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:
-            return f"{_size(conv)} is not among kernel_sizes"
-        after = parameter_count(self._stand_in(conv))
-        if after > parameter_count(conv):
-            return f"{self.layer_class.__name__} would have more parameters ({after:,})"
-        return ""
-
-    def _excluded(self, everywhere: Sequence[Place]) -> dict[str, str]:
-        """The names of all places that ``exclude`` covers, with the pattern that does.
-
-        A pattern covers the layers that it names and all inside them, by whichever of its names a
-        shared layer is called.
-        """
-        covered: dict[int, str] = {}
-        for pattern in self.exclude:
-            named = [place for place in everywhere if fnmatchcase(place.name, pattern)]
-            if not named:
-                near = get_close_matches(pattern, [place.name for place in everywhere])
-                hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-                raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
-            covered.update((id(place.module), pattern) for place in named)
-        names: dict[str, str] = {}
-        for place in everywhere:  # parents come first
-            parent = place.name.rpartition(".")[0]
-            inherited = names.get(parent, "") if place.name else ""
-            if pattern := covered.get(id(place.module), inherited):
-                names[place.name] = pattern
-        return names
-
-    def _stand_in(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
-        """The layer that would replace ``conv``, without numbers in it."""
-        arguments = {**conv_arguments(conv), "device": "meta"}
-        bare = nn.Conv2d(conv.in_channels, conv.out_channels, **arguments)
-        return self.layer_class.like(bare, **self.options)
-
-    def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
-        chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        stand_ins = _build(chosen, self._stand_in)
-        layers = []
-        for candidate in candidates:
-            old, new = candidate.module, stand_ins.get(id(candidate.module))
-            layers.append(
-                LayerPlan(
-                    names=candidate.names,
-                    replaced=new is not None,
-                    description=(
-                        f"kept: {candidate.obstacle}"
-                        if new is None
-                        else f"{_size(candidate.conv)} Conv2d becomes {_title(new)}"
-                    ),
-                    parameters_before=parameter_count(old),
-                    parameters_after=parameter_count(new or old),
-                )
-            )
-        before = parameter_count(model)
-        change = parameter_count(*stand_ins.values()) - parameter_count(*(c.conv for c in chosen))
-        return Plan(tuple(layers), before, before + change)
-
-
-class BSConvU_Replacer(_Replacer):
+class BSConvU_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvU`.
 
     Args:
@@ -252,7 +48,7 @@ class BSConvU_Replacer(_Replacer):
         super().__init__(kernel_sizes, options, verbosity, init, exclude)
 
 
-class BSConvS_Replacer(_Replacer):
+class BSConvS_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvS`, and gives the model the method ``reg_loss``.
 
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
@@ -300,77 +96,8 @@ class BSConvS_Replacer(_Replacer):
             model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
 
 
-def _build(
-    chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], BSConvU | BSConvS]
-) -> dict[int, BSConvU | BSConvS]:
-    """The new layers by the id of the old; where the old share parameters, so do the new."""
-    layers: dict[int, BSConvU | BSConvS] = {}
-    first_with: dict[int, BSConvU | BSConvS] = {}
-    for candidate in chosen:
-        conv = candidate.conv
-        layer = layers[id(conv)] = make(conv)
-        first = first_with.setdefault(id(conv.weight), layer)
-        for name, child in layer.named_children():
-            if isinstance(child, nn.Conv2d):
-                child.weight = first.get_submodule(name).weight  # type: ignore[assignment]
-        if conv.bias is not None:
-            layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
-    return layers
-
-
-def _exchange(
-    model: nn.Module, chosen: Sequence[_Candidate], layers: Mapping[int, nn.Module]
-) -> nn.Module:
-    """Puts the layers in, or, if a parent won't have one, leaves all as it was."""
-    done: list[Place] = []
-    try:
-        for candidate in chosen:
-            layer = layers[id(candidate.module)]
-            move_hooks(candidate.module, layer)
-            for place in candidate.places:
-                if place.parent is None:
-                    model = layer
-                else:
-                    setattr(place.parent, place.key, layer)
-                    done.append(place)
-    except Exception:
-        for place in done:
-            setattr(cast(nn.Module, place.parent), place.key, place.module)
-        raise
-    return model
-
-
 def _has_our_reg_loss(model: nn.Module) -> bool:
     if isinstance(model, BSConvS_ModelRegLossMixin):
         return True
     method = model.reg_loss
     return isinstance(method, functools.partial) and method.func is reg_loss
-
-
-def _why_nothing(candidates: Sequence[_Candidate]) -> str:
-    reasons = Counter(candidate.obstacle for candidate in candidates)
-    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-    return f"no convolution was replaced: {listed or 'the model has none'}"
-
-
-def _pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]:
-    rule = "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1"
-    if isinstance(kernel_sizes, (int, str)):
-        raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-    pairs = []
-    for size in kernel_sizes:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-            raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-        pairs.append(pair)
-    return tuple(pairs)
-
-
-def _size(conv: nn.Conv2d) -> str:
-    return "x".join(map(str, conv.kernel_size))
-
-
-def _title(layer: BSConvU | BSConvS) -> str:
-    if isinstance(layer, BSConvS):
-        return f"BSConv-S, {layer.in_channels} channels through {layer.pw1.out_channels}"
-    return "BSConv-U"

@@ -1,0 +1,73 @@
+"""Questions about single layers: their arguments, padding, memory format, number of channels."""
+
+import math
+from fractions import Fraction
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+IntOrPair = int | tuple[int, int]
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
+    """Raises ValueError for a share or a lower limit that no BSConv-S can have."""
+    if not isinstance(p, Real) or not 0 <= p <= 1:
+        raise ValueError(
+            f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
+        )
+    if not isinstance(min_mid_channels, int) or min_mid_channels < 0:
+        raise ValueError(
+            "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
+            f"got min_mid_channels={min_mid_channels!r}"
+        )
+
+
+def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
+    """M' = min(M, max(min_mid_channels, ceil(p * M))) for M input channels (paper, section 3).
+
+    Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
+    channels is 7. Raises ValueError as :func:`check_subspace` does.
+    """
+    check_subspace(p, min_mid_channels)
+    share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
+    return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
+
+
+def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
+    """The geometry of ``conv``, and where its weights live, as keyword arguments."""
+    place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+    return (
+        {name: getattr(conv, name) for name in GEOMETRY} | place | {"bias": conv.bias is not None}
+    )
+
+
+def memory_format_of(weight: Tensor) -> torch.memory_format:
+    """Read from the strides, since is_contiguous can't tell the two apart where a side is 1."""
+    contiguous = torch.empty(weight.shape, device="meta")
+    channels_last = contiguous.to(memory_format=torch.channels_last)
+    if weight.stride() == channels_last.stride() != contiguous.stride():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def pads_with_zeros(conv: nn.Conv2d) -> bool:
+    if conv.padding_mode != "zeros" or conv.padding == "valid":
+        return False
+    if conv.padding == "same":
+        return any(d * (k - 1) > 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    return any(padding != 0 for padding in conv.padding)
+
+
+def batch_norm_map(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``norm`` in eval mode as ``x -> scale * x + offset``, each of shape (channels,)."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    offset = -norm.running_mean * scale
+    return scale, offset if norm.bias is None else offset + norm.bias
