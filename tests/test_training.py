@@ -497,3 +497,13 @@ def test_a_loss_that_is_no_number_stops_the_run(use: Use, tmp_path: Path) -> Non
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (out / "model.safetensors").exists()
+
+
+def test_compiled_steps_train_the_same(use: Use) -> None:
+    use(with_subspace)
+    plain, compiled = run(), run(compile=True)
+    assert [e.train_loss for e in compiled] == pytest.approx(
+        [e.train_loss for e in plain], rel=1e-4
+    )
+    for name, tensor in weights(compiled).items():
+        torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-3, atol=1e-4)

@@ -63,6 +63,7 @@ class TrainConfig:
     train_limit: int | None = None
     test_limit: int | None = None
     image_size: int | None = None  # images are resized to this on the device
+    compile: bool = False  # training steps through torch.compile: faster, after a slow first step
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "dataset"):  # pathlib paths are welcome

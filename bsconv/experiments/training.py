@@ -12,6 +12,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +64,13 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         # shuffling and augmentation draw from here, dropout from the global state
         generator = torch.Generator(device).manual_seed(config.seed)
         history = run.begin(model, optimizer, generator)
+        trained = cast(nn.Module, torch.compile(model)) if config.compile else model
         if progress:
             print(_introduction(model, dataset, config, history), flush=True)
 
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
-            loss = _train_epoch(model, optimizer, dataset, generator, config, epoch, progress)
+            loss = _train_epoch(trained, optimizer, dataset, generator, config, epoch, progress)
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the training loss became {loss} in epoch {epoch} of {config.epochs}; "
