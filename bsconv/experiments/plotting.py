@@ -4,8 +4,9 @@ Each function returns a figure that is to be shown with ``plt.show()``. Where a 
 apart by colour, it does so by dash, marker or hatch as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -19,9 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "COLOURS",
+    "accuracy_panels",
+    "curve_panels",
     "curves",
     "dots",
     "grouped_bars",
+    "image_rows",
     "kernel_slices",
     "matrices",
     "stacked_shares",
@@ -175,6 +179,8 @@ def grouped_bars(
     if log:
         axis.set_yscale("log")
         _plain_ticks(axis.yaxis)
+        lowest = min(min(values) for values in series.values())
+        axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
     slanted = sum(map(len, names)) > 90
     axis.set_xticks(at, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
     axis.grid(axis="y")
@@ -230,7 +236,7 @@ def dots(
     Rows run from the top; a series may lack some of them.
     """
     rows = list(dict.fromkeys(row for values in series.values() for row in values))
-    figure, axis = plt.subplots(figsize=(_WIDTH, min(_HEIGHT, 0.9 + 0.4 * len(rows))))
+    figure, axis = plt.subplots(figsize=(_WIDTH, min(_HEIGHT, 0.9 + 0.5 * len(rows))))
     step = 0.5 / max(1, len(series))
     looks = zip(cycle(COLOURS), cycle(_MARKERS), strict=False)
     for index, (label, values) in enumerate(series.items()):
@@ -242,7 +248,8 @@ def dots(
             axis.plot(np.mean(runs), at, "|", color=colour, markersize=16, markeredgewidth=2)
     axis.set(xlabel=xlabel, title=title)
     axis.set_yticks(range(len(rows)), rows)
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
     axis.grid(axis="x")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -263,14 +270,160 @@ def matrices(
         raise ValueError("images needs at least one matrix, got none")
     high = max(float(np.abs(a).max() if signed else a.max()) for a in arrays.values())
     low = -high if signed else min(float(a.min()) for a in arrays.values())
-    figure, axes = plt.subplots(1, len(arrays), figsize=(_WIDTH, 3.0), squeeze=False)
+    width = min(_WIDTH, 1 + 3 * len(arrays))
+    figure, axes = plt.subplots(1, len(arrays), figsize=(width, 3.0), squeeze=False)
     for axis, (name, array) in zip(axes[0], arrays.items(), strict=True):
         colours = "PuOr_r" if signed else "cividis"
         shown = axis.imshow(array, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
         axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axis.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     figure.colorbar(shown, ax=axes, label=colour_label, shrink=0.9)
     figure.suptitle(title)
     return figure
+
+
+def image_rows(
+    rows: Mapping[str, ArrayLike],
+    captions: Mapping[str, Sequence[str]] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Each row a few colour images, shape (images, H, W, 3), uint8 or in [0, 1].
+
+    ``captions`` holds, for the rows that have any, a text to stand above each image.
+    """
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    for label, images in arrays.items():
+        if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+            raise ValueError(
+                f"rows[{label!r}] needs shape (images, H, W, 3), got shape {images.shape}"
+            )
+    most = max(map(len, arrays.values()), default=1)
+    height = min(_HEIGHT, 0.5 + 0.95 * len(arrays))
+    figure, axes = plt.subplots(max(1, len(arrays)), most, figsize=(_WIDTH, height), squeeze=False)
+    for row, (label, images) in zip(axes, arrays.items(), strict=False):
+        above = (captions or {}).get(label, [""] * len(images))
+        for axis in row[len(images) :]:
+            axis.axis("off")
+        for axis, image, caption in zip(row, images, above, strict=False):
+            axis.imshow(image, interpolation="nearest")
+            axis.set_title(caption, fontsize=8)
+            _bare(axis)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
+    return figure
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    xlabel: str,
+    ylabels: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
+
+    Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
+    without any curve says so.
+    """
+    if len(ylabels) != len(panels) or not panels:
+        raise ValueError(f"{len(panels)} panels need as many ylabels, got {len(ylabels)}")
+    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    looks = _looks(label for series in panels.values() for label in series)
+    for axis, (name, series), ylabel in zip(axes[0], panels.items(), ylabels, strict=True):
+        for label, values in series.items():
+            runs = np.atleast_2d(np.asarray(values, dtype=float))
+            if runs.ndim != 2:
+                raise ValueError(
+                    f"panels[{name!r}][{label!r}] needs shape (points,) or (runs, points), "
+                    f"got {np.shape(values)}"
+                )
+            x = np.arange(1, runs.shape[1] + 1)
+            axis.plot(x, runs.mean(axis=0), label=label, **looks[label])
+            if len(runs) > 1:
+                low, high, colour = runs.min(axis=0), runs.max(axis=0), looks[label]["color"]
+                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        _finish_panel(axis)
+    _legend_below(figure, axes[0])
+    figure.suptitle(title)
+    return figure
+
+
+Network = tuple[str, float, Sequence[float]]
+"""A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
+
+
+def accuracy_panels(
+    panels: Mapping[str, Mapping[str, Sequence[Network]]], *, title: str = ""
+) -> Figure:
+    """Panels side by side, each ``{label: networks}``: top-1 accuracy against parameters.
+
+    The networks of a label are joined by a line in the order given; several runs of one are drawn
+    as their mean and range. A label looks the same in all panels; a panel without any says so.
+    """
+    if not panels:
+        raise ValueError("panels needs at least one panel, got none")
+    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    looks = _looks(label for series in panels.values() for label in series)
+    for axis, (name, series) in zip(axes[0], panels.items(), strict=True):
+        for label, networks in series.items():
+            millions = [network[1] for network in networks]
+            means = np.array([np.mean(network[2]) for network in networks])
+            spread = [
+                means - [min(network[2]) for network in networks],
+                [max(network[2]) for network in networks] - means,
+            ]
+            bars = spread if np.any(spread) else None
+            axis.errorbar(millions, means, bars, capsize=3, label=label, **looks[label])
+            for (text, *_), x, y in zip(networks, millions, means, strict=True):
+                below: dict[str, Any] = {"xytext": (0, -11), "textcoords": "offset points"}
+                colour = looks[label]["color"]
+                axis.annotate(text, (x, y), color=colour, fontsize=7, ha="center", **below)
+        axis.set(title=name, xlabel="million parameters")
+        axis.set_xscale("log")
+        axis.margins(0.12)
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if high > 100 * low else (1, 3)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        _finish_panel(axis)
+    axes[0, 0].set_ylabel("top-1 accuracy (%)")
+    _legend_below(figure, axes[0])
+    figure.suptitle(title)
+    return figure
+
+
+def _looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker for each label, in the order in which they first come."""
+    styles = cycle(zip(COLOURS, _DASHES, _MARKERS, strict=True))
+    return {
+        label: {"color": colour, "linestyle": dash, "marker": marker}
+        for label, (colour, dash, marker) in zip(dict.fromkeys(labels), styles, strict=False)
+    }
+
+
+def _finish_panel(axis: Axes) -> None:
+    axis.title.set_fontsize(9)
+    axis.grid()
+    if not axis.lines:
+        axis.text(0.5, 0.5, "nothing to show yet", transform=axis.transAxes, ha="center")
+        axis.axis("off")
+
+
+def _legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels."""
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    named = {
+        label: handle
+        for handles, labels in found
+        for handle, label in zip(handles, labels, strict=True)
+    }
+    if named:
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(named)}
+        figure.legend(list(named.values()), list(named), handlelength=3.5, **below)
 
 
 def _array(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
@@ -283,7 +436,7 @@ def _array(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float64]
 def _plain_ticks(axis: Axis) -> None:
     """A logarithmic axis with 0.1, 0.2, 0.5, 1, ... written out."""
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
