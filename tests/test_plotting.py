@@ -43,6 +43,20 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "dots": lambda: plotting.dots({"u": {"before": [1, 2], "after": [3]}}, xlabel="x"),
     "many dots": lambda: plotting.dots({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
     "matrices": lambda: plotting.matrices({"a": np.eye(4), "b": -np.eye(4)}, colour_label="c"),
+    "image_rows": lambda: plotting.image_rows(
+        {"a": np.zeros((3, 4, 4, 3)), "b": np.zeros((1, 4, 4, 3), np.uint8)}, {"b": ["a disc"]}
+    ),
+    "many image_rows": lambda: plotting.image_rows(
+        {str(i): np.zeros((2, 4, 4, 3)) for i in range(9)}
+    ),
+    "curve_panels": lambda: plotting.curve_panels(
+        {"live": {"u": [1, 2], "s": [[1, 2, 3], [2, 2, 5]]}, "recorded": {}},
+        xlabel="epoch",
+        ylabels=("loss", "%"),
+    ),
+    "accuracy_panels": lambda: plotting.accuracy_panels(
+        {"here": {"u": [("a", 0.2, [70]), ("", 3, [80, 82])]}, "recorded": {}}
+    ),
 }
 
 
@@ -134,6 +148,36 @@ def test_nothing_is_told_apart_by_colour_alone() -> None:
     assert len(looks) == len(names)
 
 
+def test_a_label_looks_the_same_in_all_panels() -> None:
+    figure = plotting.curve_panels(
+        {"a": {"u": [1, 2], "s": [[3, 6], [1, 2]]}, "b": {"s": [5, 5, 5]}},
+        xlabel="x",
+        ylabels=("y", "z"),
+    )
+    first, second = figure.axes
+    assert [line.get_label() for line in first.lines] == ["u", "s"]
+    assert first.lines[1].get_ydata() == pytest.approx([2, 4])
+    assert first.lines[1].get_xdata() == pytest.approx([1, 2])
+    for look in ("get_color", "get_linestyle", "get_marker"):
+        assert getattr(first.lines[1], look)() == getattr(second.lines[0], look)()
+    assert len(first.collections) == 1  # a range for the two runs only
+    assert not second.collections
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["u", "s"]
+
+
+def test_accuracies_stand_at_their_parameters_with_mean_and_range() -> None:
+    networks = [("small", 0.05, [60.0, 64.0, 65.0]), ("large", 2, [70.0])]
+    figure = plotting.accuracy_panels({"here": {"u": networks}, "nothing": {}})
+    axis, empty = figure.axes
+    assert axis.lines[0].get_xdata() == pytest.approx([0.05, 2])
+    assert axis.lines[0].get_ydata() == pytest.approx([63, 70])
+    ((low, high), _) = [segment[:, 1] for segment in axis.collections[0].get_segments()]
+    assert (low, high) == pytest.approx((60, 65))
+    assert {text.get_text() for text in axis.texts} == {"small", "large"}
+    assert [text.get_text() for text in empty.texts] == ["nothing to show yet"]
+
+
 WRONG: dict[str, Callable[[], Figure]] = {
     r"rows\['a'\] needs 3 dimensions, got shape \(3, 3\)": lambda: plotting.kernel_slices(
         {"a": np.eye(3)}
@@ -152,6 +196,16 @@ WRONG: dict[str, Callable[[], Figure]] = {
     r"images\['a'\] needs 2 dimensions, got shape \(4,\)": lambda: plotting.matrices(
         {"a": np.ones(4)}, colour_label="c"
     ),
+    r"rows\['a'\] needs shape \(images, H, W, 3\), got shape \(3, 4, 4\)": lambda: (
+        plotting.image_rows({"a": np.zeros((3, 4, 4))})
+    ),
+    "1 panels need as many ylabels, got 2": lambda: plotting.curve_panels(
+        {"a": {"u": [1]}}, xlabel="x", ylabels=("y", "z")
+    ),
+    r"panels\['a'\]\['u'\] needs shape \(points,\) or \(runs, points\), got \(1, 1, 1\)": lambda: (
+        plotting.curve_panels({"a": {"u": [[[1]]]}}, xlabel="x", ylabels=("y",))
+    ),
+    "panels needs at least one panel, got": lambda: plotting.accuracy_panels({}),
     "images needs at least one matrix": lambda: plotting.matrices({}, colour_label="c"),
 }
 
