@@ -76,11 +76,14 @@ def test_the_package_is_typed() -> None:
     assert PYPROJECT["tool"]["setuptools"]["package-data"] == {"bsconv": ["py.typed"]}
 
 
-def test_ruff_has_one_version() -> None:
-    (pin,) = (entry for entry in EXTRAS["dev"] if entry.startswith("ruff=="))
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    (revision,) = (repo["rev"] for repo in hooks if repo["repo"].endswith("/ruff-pre-commit"))
-    assert revision == "v" + pin.removeprefix("ruff==")
+def test_commits_are_checked_by_the_tools_that_are_pinned_here() -> None:
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    entries = {hook["id"]: hook["entry"] for hook in repos[0]["hooks"]}
+    for tool in ("ruff check", "ruff format", "mypy"):
+        assert entries[tool.replace(" ", "-")].startswith(f".venv/bin/python -m {tool}")
+    for tool in ("ruff", "mypy"):
+        assert any(entry.startswith(f"{tool}==") for entry in EXTRAS["dev"])
 
 
 def test_no_tracked_file_names_a_folder_of_one_machine() -> None:
