@@ -159,7 +159,8 @@ def test_notebooks_are_numbered_without_a_gap() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_keeps_the_standard(path: Path) -> None:
-    assert faults(path) == []
+    found = faults(path)
+    assert not found, "\n".join([path.name, *found])
 
 
 # The rules themselves, on a made-up notebook that has no fault, and on its spoilt copies.
