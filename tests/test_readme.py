@@ -1,0 +1,59 @@
+"""What the README shows must run."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from bsconv.__main__ import main
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1])
+def test_python_block_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_three_promised_lines_stand_there_as_written():
+    for line in (
+        "model = bsconv.pytorch.BSConvU_Replacer().apply(model)",
+        "model = bsconv.pytorch.BSConvS_Replacer().apply(model)",
+        "loss += model.reg_loss(alpha=0.1)",
+    ):
+        assert any(line in code.splitlines() for code in blocks("python"))
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = (line.split("#")[0] for code in blocks("sh") for line in code.splitlines())
+    return [shlex.split(line) for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.mark.parametrize("command", commands("bsconv"), ids=" ".join)
+def test_command_is_one_that_the_command_line_knows(command, monkeypatch):
+    name = command[1]
+    ran = []
+    module = sys.modules[f"bsconv.commands.{name}"]
+    monkeypatch.setattr(module, "run", lambda args: ran.append(args) or 0)
+    assert main(command[1:]) == 0
+    assert ran
+
+
+@pytest.mark.parametrize("command", commands("make"), ids=" ".join)
+def test_make_target_exists(command):
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert f"make {command[1]} " in listed.stdout
+
+
+def test_links_point_to_files():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
