@@ -109,7 +109,7 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
         ("cifar_wrn16", "needs a width"),
         ("cifar_wrn16_0", "has width 0"),
         ("", "no architecture"),
-        ("vgg16", r"no architecture.*see list_models\(\)"),
+        ("vgg16", r"no architecture.*list_models\(\) has them all"),
     ],
 )
 def test_an_unknown_name_is_explained(architecture, problem):

@@ -121,5 +121,5 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def _unknown(architecture: str, problem: str) -> ValueError:
     near = get_close_matches(architecture.lower(), list_models(), n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; see list_models()"
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; list_models() has them all"
     return ValueError(f"'{architecture}' {problem}{hint}")
