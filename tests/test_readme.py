@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from bsconv.__main__ import main
+from bsconv.experiments.results import load_records, summarize
 
 README = (ROOT / "README.md").read_text()
 
@@ -57,3 +58,15 @@ def test_make_target_exists(command):
 def test_links_point_to_files():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_measured_accuracies_are_those_of_the_records():
+    summaries = summarize(load_records(ROOT / "results"))
+    rows = re.findall(r"^\| `cifar_.*$", README, re.MULTILINE)
+    expected = [
+        f"| `{summary.config.model}` | {summary.parameters:,} | {summary.mean:.2f} | "
+        f"{summary.lowest:.2f} to {summary.highest:.2f} | {len(summary.runs)} |"
+        for summary in summaries
+    ]
+    assert rows
+    assert sorted(rows) == sorted(expected)
