@@ -45,7 +45,5 @@ def _text(value: str | int) -> str:
 
 
 def _numeric_columns(header: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-    return [
-        bool(rows) and any(isinstance(row[column], int) for row in rows)
-        for column in range(len(header))
-    ]
+    columns = range(len(header))
+    return [any(isinstance(row[column], int) for row in rows) for column in columns]
