@@ -1,6 +1,7 @@
 """The penalty of BSConv-S: alpha times the sum of ||W_B W_B^T - I||_F (paper, section 3)."""
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,29 @@ class OrthonormalBasis(nn.Module):
     def basis(self) -> Tensor:
         """The matrix W_B, shape (mid_channels, in_channels)."""
         raise NotImplementedError(f"{type(self).__name__} needs a method basis()")
+
+
+class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
+    """A pointwise convolution whose weights training keeps close to orthonormal.
+
+    It computes what torch.nn.Conv2d computes, has the same state dict and the same arguments; only
+    :func:`reg_loss` tells them apart. The linear bottlenecks of MobileNetV2, MobileNetV3 and
+    EfficientNet become BSConv-S by having it as their projection (paper, section 4.2).
+
+    Raises ValueError for another kernel size than 1x1, and for groups other than 1.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.kernel_size != (1, 1) or self.groups != 1:
+            raise ValueError(
+                "OrthonormalConv2d needs kernel_size=1 and groups=1, "
+                f"got kernel_size={self.kernel_size}, groups={self.groups}"
+            )
+
+    def basis(self) -> Tensor:
+        """The weights as a matrix, shape (out_channels, in_channels)."""
+        return self.weight.flatten(1)
 
 
 def orthonormality_penalty(basis: Tensor) -> Tensor:

@@ -1,27 +1,25 @@
 """What the networks are made of. Child names are those of the published checkpoints."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..initialization import dense_conv, uninitialized
 from ..regularization import BSConvS_ModelRegLossMixin
 
 ConvLayer = Callable[..., nn.Module]
 """Makes a convolution from what ``torch.nn.Conv2d`` takes; injected into the builders."""
 
-
-def dense_conv(in_channels: int, out_channels: int, kernel_size: int, **kwargs: Any) -> nn.Conv2d:
-    """A dense convolution that starts Kaiming-uniform, its bias at zero."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, **kwargs)
-    nn.init.kaiming_uniform_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+relu = partial(nn.ReLU, inplace=True)
 
 
 class ConvBlock(nn.Sequential):
-    """A convolution without bias, padded to keep the size, then BatchNorm and ReLU if wanted."""
+    """A convolution without bias, padded to keep the size, then BatchNorm and activation if wanted.
+
+    ``options`` are further arguments of the convolution, such as ``groups``.
+    """
 
     def __init__(
         self,
@@ -32,17 +30,16 @@ class ConvBlock(nn.Sequential):
         *,
         conv: ConvLayer = dense_conv,
         norm: bool = True,
-        activation: bool = True,
+        activation: Callable[[], nn.Module] | None = relu,
+        **options: Any,
     ) -> None:
         super().__init__()
-        padding = kernel_size // 2
-        self.conv = conv(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False
-        )
+        options |= {"stride": stride, "padding": kernel_size // 2, "bias": False}
+        self.conv = conv(in_channels, out_channels, kernel_size, **options)
         if norm:
             self.bn = nn.BatchNorm2d(out_channels)
-        if activation:
-            self.activation = nn.ReLU(inplace=True)
+        if activation is not None:
+            self.activation = activation()
 
 
 class NormActivation(nn.Sequential):
@@ -54,12 +51,37 @@ class NormActivation(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
 
 
+class Block(NamedTuple):
+    """How to make one block: ``make(in_channels, out_channels, stride)``."""
+
+    out_channels: int
+    make: Callable[[int, int, int], nn.Module]
+
+
+class Stage(NamedTuple):
+    """Blocks at one resolution, the first of which strides."""
+
+    stride: int
+    blocks: Sequence[Block]
+
+
+def add_stages(backbone: nn.Sequential, channels: int, stages: Sequence[Stage]) -> int:
+    """Appends ``stage1.unit1``, ... to ``backbone``, which gives ``channels``; returns the last."""
+    for index, (stride, blocks) in enumerate(stages, start=1):
+        stage = nn.Sequential()
+        for unit, (out_channels, make) in enumerate(blocks, start=1):
+            stage.add_module(f"unit{unit}", make(channels, out_channels, stride))
+            channels, stride = out_channels, 1
+        backbone.add_module(f"stage{index}", stage)
+    return channels
+
+
 class Classifier(nn.Module):
     """A 1x1 convolution on the pooled features: (B, channels, 1, 1) to logits (B, num_classes)."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, num_classes, 1)
+        self.conv = uninitialized(nn.Conv2d, channels, num_classes, 1)
         nn.init.xavier_normal_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 

@@ -1,9 +1,15 @@
-"""Architecture names: one parser, and the list of what can be named.
+"""Architecture names: one parser, and the list of what can be named. Case does not matter.
 
-``[cifar_](resnet|preresnet)DEPTH`` and ``cifar_wrnDEPTH_WIDTH``, each plain, with ``_bsconvu``, or
-with ``_bsconvs_pXdY`` for p = X/Y. Case does not matter.
+    [cifar_](resnet|preresnet)DEPTH[VARIANT], cifar_wrnDEPTH_WIDTH[VARIANT]
+    [cifar_]mobilenetv1_wWIDTH[_bsconvu]
+    [cifar_](mobilenetv2|mobilenetv3_small|mobilenetv3_large)_wWIDTH[_bsconvs_p1d6]
+
+VARIANT is ``_bsconvu`` or ``_bsconvs_pSHARE``; the width of a MobileNet and the share are written
+``3`` or ``3d4`` for 3/4.
 """
 
+import functools
+import itertools
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -37,12 +43,24 @@ BLOCKS: dict[str, BlocksByDepth] = {
     "cifar_preresnet": CIFAR_RESNETS,
     "cifar_wrn": CIFAR_WRNS,
 }
-LISTED_WRNS = ((16, 1), (16, 2), (16, 4), (16, 8), (28, 10), (40, 1), (40, 2), (40, 4), (40, 8))
-LISTED_VARIANTS = ("", "_bsconvu", "_bsconvs_p1d2", "_bsconvs_p1d4")
+MOBILENETS = ("mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large")
+# a narrower one has a layer without channels
+LEAST_WIDTHS = {
+    "mobilenetv1": Fraction(1, 32),
+    "mobilenetv2": Fraction(1, 16),
+    "mobilenetv3_small": Fraction(1, 4),
+    "mobilenetv3_large": Fraction(1, 16),
+}
+BOTTLENECK_SHARE = Fraction(1, 6)  # the bottlenecks of V2 and V3 have it, whatever their name
+
+LISTED_WRN_WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12)
+LISTED_SHARES = ("1d2", "1d4", "1d6", "1d8")
+LISTED_MOBILENET_WIDTHS = ("1", "3d4", "1d2", "7d20", "1d4")
 
 PATTERN = re.compile(
-    r"(?P<family>(cifar_)?(pre)?resnet|cifar_wrn)(?P<depth>\d+)(_(?P<width>\d+))?"
-    r"(_(?P<variant>bsconvu|bsconvs_p(?P<p>\w+)))?"
+    rf"(?P<family>(cifar_)?(?:(?:pre)?resnet|wrn|{'|'.join(MOBILENETS)}))"
+    r"(?P<depth>\d+)?(?:_(?P<width>\d+)|_w(?P<multiplier>\w+?))?"
+    r"(?:_(?P<variant>bsconvu|bsconvs_p(?P<p>\w+)))?"
 )
 
 
@@ -50,49 +68,100 @@ PATTERN = re.compile(
 class ModelName:
     """A parsed architecture name."""
 
-    family: str  # a key of BLOCKS
-    depth: int
-    width: int = 1
+    family: str  # without cifar_
+    is_cifar: bool
+    depth: int = 0  # 0 for MobileNets
+    width: Fraction = Fraction(1)
     variant: str = ""  # "", "u" or "s"
     p: Fraction = Fraction(1, 4)
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        return BLOCKS[self.family][self.depth]
-
-    @property
-    def is_cifar(self) -> bool:
-        return self.family.startswith("cifar_")
+        """Of a residual network, for each stage."""
+        return BLOCKS[f"cifar_{self.family}" if self.is_cifar else self.family][self.depth]
 
     @property
     def is_preactivated(self) -> bool:
-        return self.family.endswith(("preresnet", "wrn"))
+        return self.family in ("preresnet", "wrn")
 
 
 def parse_name(architecture: str) -> ModelName:
     """Reads an architecture name; ValueError, with the nearest names, for one that is none."""
-    match = PATTERN.fullmatch(architecture.lower())
-    if match is None:
-        raise _unknown(architecture, "is no architecture of this package")
-    family, depth = match["family"], int(match["depth"])
-    if depth not in BLOCKS[family]:
-        known = ", ".join(map(str, BLOCKS[family]))
-        raise _unknown(architecture, f"has depth {depth}, while {family} comes with {known}")
-    if (family == "cifar_wrn") != (match["width"] is not None):
-        rule = "needs a width" if family == "cifar_wrn" else "takes no width"
-        raise _unknown(architecture, f"{rule}, as in cifar_wrn16_4")
-    if match["width"] is not None and int(match["width"]) < 1:
-        raise _unknown(architecture, "has width 0, while it needs at least 1")
-    width, variant = int(match["width"] or 1), (match["variant"] or "")[6:7]
-    if match["p"] is None:
-        return ModelName(family, depth, width, variant)
     try:
-        p = parse_fraction(match["p"])
+        return _parse(architecture.lower())
     except ValueError as error:
-        raise _unknown(architecture, str(error)) from None
+        near = _nearest(architecture.lower())
+        hint = f"did you mean {' or '.join(near)}?" if near else "list_models() has them all"
+        raise ValueError(f"'{architecture}' {error}; {hint}") from None
+
+
+def _nearest(architecture: str) -> list[str]:
+    """Three names that are alike, those that begin alike first."""
+
+    def common_start(name: str) -> int:
+        pairs = itertools.zip_longest(name, architecture)
+        return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+    near = get_close_matches(architecture, _listed_names(), n=20)
+    return sorted(near, key=common_start, reverse=True)[:3]
+
+
+def _parse(architecture: str) -> ModelName:
+    match = PATTERN.fullmatch(architecture)
+    if match is None:
+        raise ValueError("is no architecture of this package")
+    family, is_cifar = match["family"].removeprefix("cifar_"), architecture.startswith("cifar_")
+    if family in MOBILENETS:
+        return _parse_mobilenet(match, family, is_cifar)
+    return _parse_resnet(match, family, is_cifar)
+
+
+def _parse_resnet(match: re.Match[str], family: str, is_cifar: bool) -> ModelName:
+    known = BLOCKS.get(match["family"])
+    if known is None:
+        raise ValueError(f"is no architecture of this package: {family} comes as cifar_{family}")
+    if match["depth"] is None or int(match["depth"]) not in known:
+        depth = f"depth {match['depth']}" if match["depth"] else "no depth"
+        raise ValueError(
+            f"has {depth}, while {match['family']} comes with {', '.join(map(str, known))}"
+        )
+    width = match["width"]
+    if match["multiplier"] or (family == "wrn") != (width is not None):
+        rule = "needs a width" if family == "wrn" else "takes no width"
+        raise ValueError(f"{rule}, as in cifar_wrn16_4")
+    if width is not None and int(width) < 1:
+        raise ValueError("has width 0, while it needs at least 1")
+    variant, p = _parse_variant(match)
+    return ModelName(family, is_cifar, int(match["depth"]), Fraction(width or 1), variant, p)
+
+
+def _parse_mobilenet(match: re.Match[str], family: str, is_cifar: bool) -> ModelName:
+    if match["multiplier"] is None or match["depth"] or match["width"]:
+        raise ValueError("needs a width multiplier such as _w1 or _w3d4, and nothing else")
+    width = parse_fraction(match["multiplier"])
+    if width < LEAST_WIDTHS[family]:
+        raise ValueError(
+            f"has width {width}, which leaves a layer without channels: {family} needs at least "
+            f"{LEAST_WIDTHS[family]}"
+        )
+    variant, p = _parse_variant(match)
+    if family == "mobilenetv1" and variant == "s":
+        raise ValueError(f"has the variant _{match['variant']}, while {family} takes _bsconvu only")
+    if family != "mobilenetv1" and (variant == "u" or (variant == "s" and p != BOTTLENECK_SHARE)):
+        raise ValueError(
+            f"has the variant _{match['variant']}, while {family} takes _bsconvs_p1d6 only"
+        )
+    return ModelName(family, is_cifar, 0, width, variant, p)
+
+
+def _parse_variant(match: re.Match[str]) -> tuple[str, Fraction]:
+    variant = (match["variant"] or "")[6:7]
+    if match["p"] is None:
+        return variant, Fraction(1, 4)
+    p = parse_fraction(match["p"])
     if p > 1:
-        raise _unknown(architecture, f"has p = {p}, while p is a share of channels, at most 1")
-    return ModelName(family, depth, width, variant, p)
+        raise ValueError(f"has p = {p}, while p is a share of channels, at most 1")
+    return variant, p
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -103,23 +172,25 @@ def parse_fraction(text: str) -> Fraction:
     return Fraction(int(match[1]), int(match[2] or 1))
 
 
+@functools.cache
+def _listed_names() -> tuple[str, ...]:
+    residual = [f"{family}{depth}" for family in BLOCKS for depth in BLOCKS[family]]
+    wide = [name for name in residual if "wrn" in name]
+    bases = [name for name in residual if "wrn" not in name]
+    bases += [f"{name}_{width}" for name in wide for width in LISTED_WRN_WIDTHS]
+    variants = ("", "_bsconvu", *(f"_bsconvs_p{share}" for share in LISTED_SHARES))
+    names = [base + variant for base in bases for variant in variants]
+    for style, family in itertools.product(("", "cifar_"), MOBILENETS):
+        own = "_bsconvu" if family == "mobilenetv1" else "_bsconvs_p1d6"
+        widths = (f"{style}{family}_w{width}" for width in LISTED_MOBILENET_WIDTHS)
+        names += [base + variant for base in widths for variant in ("", own)]
+    return tuple(sorted(names))
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """The architectures that have a name in the paper's tables, sorted, and their like.
+    """The architectures of the paper's tables, and their like, sorted.
 
-    ``pattern`` selects by shell wildcards, as in ``list_models("cifar_resnet*_bsconvu")``.
-    :func:`get_model` builds other widths and other values of p as well.
+    ``pattern`` selects by shell wildcards, as in ``list_models("cifar_wrn*_bsconvs_*")``; case does
+    not matter. :func:`get_model` builds other widths and other values of p as well.
     """
-    bases = [
-        f"{family}{depth}"
-        for family in ("resnet", "preresnet", "cifar_resnet", "cifar_preresnet")
-        for depth in BLOCKS[family]
-    ]
-    bases += [f"cifar_wrn{depth}_{width}" for depth, width in LISTED_WRNS]
-    names = [base + variant for base in bases for variant in LISTED_VARIANTS]
-    return sorted(name for name in names if fnmatchcase(name, pattern.lower()))
-
-
-def _unknown(architecture: str, problem: str) -> ValueError:
-    near = get_close_matches(architecture.lower(), list_models(), n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; list_models() has them all"
-    return ValueError(f"'{architecture}' {problem}{hint}")
+    return [name for name in _listed_names() if fnmatchcase(name, pattern.lower())]

@@ -1,42 +1,93 @@
 """From a name to a network."""
 
+from collections.abc import Callable
 from functools import partial
 
-from ..modules import bsconv_s, bsconv_u
-from ._blocks import ConvLayer, ImageClassifier, dense_conv
+from ..initialization import dense_conv, match_variance_
+from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
+from ..regularization import OrthonormalConv2d
+from ._blocks import ConvLayer, ImageClassifier
 from ._names import ModelName, parse_name
+from .mobilenet import (
+    V1,
+    V2,
+    V3_LARGE,
+    V3_SMALL,
+    DepthwiseSeparableBlock,
+    blueprint_block,
+    mobilenet,
+)
 from .resnet import resnet
+
+INITS = ("published", "matched")
+MOBILENET_TABLES = {
+    "mobilenetv1": V1,
+    "mobilenetv2": V2,
+    "mobilenetv3_small": V3_SMALL,
+    "mobilenetv3_large": V3_LARGE,
+}
+
+penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 
 
 def get_model(
-    architecture: str, num_classes: int, *, pretrained: str | None = None
+    architecture: str,
+    num_classes: int,
+    *,
+    pretrained: str | None = None,
+    init: str = "published",
 ) -> ImageClassifier:
     """The network of that name, freshly initialised (:func:`list_models` lists names).
 
-    Dense convolutions start Kaiming-uniform, BSConv layers as PyTorch starts convolutions, the
-    classifier Xavier-normal. No input normalisation is needed: a BatchNorm comes first.
+    Images (B, 3, H, W) to logits (B, num_classes). No input normalisation is needed: a BatchNorm
+    comes first. ``model.reg_loss(alpha=0.1)`` is the penalty of the BSConv-S variants.
 
-    Raises ValueError for an unknown name, for num_classes < 1, and for ``pretrained`` weights that
-    do not exist; this release ships none.
+    Args:
+        init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
+            Xavier-normal with either. "published": as PyTorch starts convolutions, which is what
+            bsconv 0.4.0 did. "matched": with the output variance of the dense convolution that they
+            stand for (:func:`bsconv.pytorch.initialization.match_variance_`).
+
+    Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, and for
+    ``pretrained`` weights that do not exist; this release ships none.
     """
     name = parse_name(architecture)
     if num_classes < 1:
         raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes}")
+    if init not in INITS:
+        raise ValueError(f"init needs to be 'published' or 'matched', got init={init!r}")
     if pretrained is not None:
         raise ValueError(f"there are no weights pretrained={pretrained!r} for '{architecture}'")
+    conv = _conv_layer(name, init)
+    if name.family in MOBILENET_TABLES:
+        return mobilenet(
+            MOBILENET_TABLES[name.family],
+            num_classes,
+            cifar=name.is_cifar,
+            width=name.width,
+            separable_block=(
+                partial(blueprint_block, conv=conv) if name.variant else DepthwiseSeparableBlock
+            ),
+            projection_conv=penalised_conv if name.variant == "s" else dense_conv,
+        )
     return resnet(
         name.blocks,
         num_classes,
         cifar=name.is_cifar,
         preactivated=name.is_preactivated,
-        width=name.width,
-        conv=_conv_layer(name),
+        width=int(name.width),
+        conv=conv,
     )
 
 
-def _conv_layer(name: ModelName) -> ConvLayer:
-    if name.variant == "u":
-        return bsconv_u
+def _conv_layer(name: ModelName, init: str) -> ConvLayer:
+    if not name.variant:
+        return dense_conv
+    conv: Callable[..., BSConvU | BSConvS] = bsconv_u
     if name.variant == "s":
-        return partial(bsconv_s, p=name.p, with_bn=True)
-    return dense_conv
+        conv = partial(bsconv_s, p=name.p, with_bn=True)
+    return (
+        conv
+        if init == "published"
+        else lambda *args, **kwargs: match_variance_(conv(*args, **kwargs))
+    )

@@ -1,11 +1,21 @@
 """ResNets, pre-activation ResNets and wide ResNets, for ImageNet and for CIFAR."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ConvLayer, ImageClassifier, NormActivation, dense_conv
+from ..initialization import dense_conv
+from ._blocks import (
+    Block,
+    ConvBlock,
+    ConvLayer,
+    ImageClassifier,
+    NormActivation,
+    Stage,
+    add_stages,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -14,10 +24,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
         super().__init__()
         self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
-        self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, activation=False)
+        self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, activation=None)
         self.projection: ConvBlock | None = None
         if stride != 1 or in_channels != out_channels:
-            self.projection = ConvBlock(in_channels, out_channels, 1, stride, activation=False)
+            self.projection = ConvBlock(in_channels, out_channels, 1, stride, activation=None)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +40,7 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
         super().__init__()
-        bare: dict[str, Any] = {"norm": False, "activation": False}
+        bare: dict[str, Any] = {"norm": False, "activation": None}
         self.bn = nn.BatchNorm2d(in_channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
@@ -60,27 +70,28 @@ def resnet(
     ``width`` multiplies the stages' channels, not the stem's. Images of any size of at least 32
     pixels (ImageNet style) or 4 (CIFAR style).
     """
-    block = PreActivationBlock if preactivated else ResidualBlock
+    block = partial(PreActivationBlock if preactivated else ResidualBlock, conv=conv)
     channels = 16 if cifar else 64
-    stage_channels = [width * channels * 2**stage for stage in range(len(blocks))]
+    stages = [
+        Stage(2 if index else 1, [Block(width * channels * 2**index, block)] * count)
+        for index, count in enumerate(blocks)
+    ]
     backbone = nn.Sequential()
     backbone.add_module("data_bn", nn.BatchNorm2d(3))
-    stem = nn.Sequential()
-    if cifar:
-        after = not preactivated
-        stem.add_module("conv", ConvBlock(3, channels, 3, conv=conv, norm=after, activation=after))
-    else:
-        stem.add_module("conv", ConvBlock(3, channels, 7, stride=2))
-        stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-    backbone.add_module("init_unit", stem)
-    for index, (out_channels, count) in enumerate(zip(stage_channels, blocks, strict=True)):
-        stage = nn.Sequential()
-        for unit in range(count):
-            stride = 2 if index > 0 and unit == 0 else 1
-            stage.add_module(f"unit{unit + 1}", block(channels, out_channels, stride, conv))
-            channels = out_channels
-        backbone.add_module(f"stage{index + 1}", stage)
+    backbone.add_module("init_unit", _stem(channels, cifar, preactivated, conv))
+    channels = add_stages(backbone, channels, stages)
     if preactivated:
         backbone.add_module("final_activation", NormActivation(channels))
     backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
     return ImageClassifier(backbone, channels, num_classes)
+
+
+def _stem(channels: int, cifar: bool, preactivated: bool, conv: ConvLayer) -> nn.Sequential:
+    stem = nn.Sequential()
+    if cifar:
+        after: dict[str, Any] = {"norm": False, "activation": None} if preactivated else {}
+        stem.add_module("conv", ConvBlock(3, channels, 3, conv=conv, **after))
+    else:
+        stem.add_module("conv", ConvBlock(3, channels, 7, stride=2))
+        stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+    return stem

@@ -1,0 +1,231 @@
+"""MobileNetV1, V2 and V3, for ImageNet and for CIFAR, and their BSConv forms (paper, section 4).
+
+Each network is a table; one builder reads them all.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..initialization import dense_conv
+from ..modules import bsconv_u
+from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, Stage, add_stages, relu
+
+Activation = Callable[[], nn.Module]
+relu6 = partial(nn.ReLU6, inplace=True)
+hard_swish = partial(nn.Hardswish, inplace=True)
+SE_REDUCTION = 4
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a number in [0, 1] read from the means of all (Hu et al., 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = channels // SE_REDUCTION
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = dense_conv(channels, reduced, 1)
+        self.activation1 = nn.ReLU(inplace=True)
+        self.conv2 = dense_conv(reduced, channels, 1)
+        self.activation2 = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced = self.activation1(self.conv1(self.pool(x)))
+        return x * self.activation2(self.conv2(reduced))
+
+
+class DepthwiseSeparableBlock(nn.Sequential):
+    """Depthwise 3x3, then pointwise, each with BatchNorm and ReLU: a block of MobileNetV1."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = ConvBlock(in_channels, in_channels, 3, stride, groups=in_channels)
+        self.conv_pw = ConvBlock(in_channels, out_channels, 1)
+
+
+def blueprint_block(
+    in_channels: int, out_channels: int, stride: int, *, conv: ConvLayer = bsconv_u
+) -> nn.Sequential:
+    """BSConv-U, then one BatchNorm and ReLU: what the V1 block becomes (paper, section 4.1)."""
+    layer = conv(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+class LinearBottleneck(nn.Module):
+    """Pointwise expansion, depthwise, linear pointwise projection: a block of MobileNetV2 and V3.
+
+    ``projection_conv`` makes the projecting convolution. The input is added where the shape stays.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        expanded: int,
+        kernel_size: int,
+        activation: Activation,
+        squeeze_excite: bool,
+        projection_conv: ConvLayer,
+    ) -> None:
+        super().__init__()
+        self.has_skip = stride == 1 and in_channels == out_channels
+        self.conv1 = ConvBlock(in_channels, expanded, 1, activation=activation)
+        self.conv2 = ConvBlock(
+            *(expanded, expanded, kernel_size, stride), groups=expanded, activation=activation
+        )
+        self.se_unit = SqueezeExcite(expanded) if squeeze_excite else None
+        self.conv3 = ConvBlock(expanded, out_channels, 1, conv=projection_conv, activation=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.conv2(self.conv1(x))
+        if self.se_unit is not None:
+            features = self.se_unit(features)
+        features = self.conv3(features)
+        return x + features if self.has_skip else features
+
+
+class StageTable(NamedTuple):
+    """One stage at width 1; a row is a block's output and expanded channels (V1: output twice)."""
+
+    rows: tuple[tuple[int, int], ...]
+    stride: int
+    cifar_stride: int
+    kernel_size: int = 3
+    activation: Activation = relu
+    squeeze_excite: int = 0  # in so many of the last blocks
+
+
+class MobileNetTable(NamedTuple):
+    """A family at width 1."""
+
+    stem: int
+    activation: Activation  # of the stem and of the last convolution
+    stages: tuple[StageTable, ...]
+    last: int = 0  # channels of the convolution behind the stages; 0: there is none
+    last_name: str = "final_conv"
+    last_squeeze_excite: bool = False
+    is_separable: bool = False  # depthwise-separable blocks instead of linear bottlenecks
+
+
+V1 = MobileNetTable(
+    stem=32,
+    activation=relu,
+    stages=(
+        StageTable(((64, 64),), 1, 1),
+        StageTable(((128, 128),) * 2, 2, 1),
+        StageTable(((256, 256),) * 2, 2, 2),
+        StageTable(((512, 512),) * 6, 2, 2),
+        StageTable(((1024, 1024),) * 2, 2, 2),
+    ),
+    is_separable=True,
+)
+V2 = MobileNetTable(
+    stem=32,
+    activation=relu6,
+    stages=(
+        StageTable(((16, 32),), 1, 1, activation=relu6),
+        StageTable(((24, 96), (24, 144)), 2, 1, activation=relu6),
+        StageTable(((32, 144), (32, 192), (32, 192)), 2, 2, activation=relu6),
+        StageTable(
+            ((64, 192), *((64, 384),) * 3, (96, 384), *((96, 576),) * 2), 2, 2, activation=relu6
+        ),
+        StageTable(((160, 576), *((160, 960),) * 2, (320, 960)), 2, 2, activation=relu6),
+    ),
+    last=1280,
+)
+V3_SMALL = MobileNetTable(
+    stem=16,
+    activation=hard_swish,
+    stages=(
+        StageTable(((16, 16),), 2, 1, squeeze_excite=1),
+        StageTable(((24, 72), (24, 88)), 2, 2),
+        StageTable(
+            ((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)),
+            *(2, 2, 5, hard_swish),
+            squeeze_excite=5,
+        ),
+        StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, hard_swish, squeeze_excite=3),
+    ),
+    last=576,
+    last_name="final_conv1",
+    last_squeeze_excite=True,
+)
+V3_LARGE = MobileNetTable(
+    stem=16,
+    activation=hard_swish,
+    stages=(
+        StageTable(((16, 16),), 1, 1),
+        StageTable(((24, 64), (24, 72)), 2, 1),
+        StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, squeeze_excite=3),
+        StageTable(
+            ((80, 240), (80, 200), (80, 184), (80, 184), (112, 480), (112, 672)),
+            *(2, 2, 3, hard_swish),
+            squeeze_excite=2,
+        ),
+        StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, hard_swish, squeeze_excite=3),
+    ),
+    last=960,
+    last_name="final_conv1",
+)
+
+
+def mobilenet(
+    table: MobileNetTable,
+    num_classes: int,
+    *,
+    cifar: bool,
+    width: Fraction = Fraction(1),
+    separable_block: Callable[[int, int, int], nn.Module] = DepthwiseSeparableBlock,
+    projection_conv: ConvLayer = dense_conv,
+) -> ImageClassifier:
+    """The network of ``table`` with its channels scaled by ``width``, rounded down.
+
+    ``separable_block(in_channels, out_channels, stride)`` makes the blocks of V1, and
+    ``projection_conv`` the projecting convolutions of the linear bottlenecks of V2 and V3; these
+    are what BSConv changes. Images of any size of at least 32 pixels (CIFAR style: 8).
+    """
+
+    def scaled(channels: int) -> int:
+        return int(channels * width)
+
+    def block(stage: StageTable, row: int) -> Block:
+        out_channels, expanded = map(scaled, stage.rows[row])
+        if table.is_separable:
+            return Block(out_channels, separable_block)
+        bottleneck = partial(
+            LinearBottleneck,
+            expanded=expanded,
+            kernel_size=stage.kernel_size,
+            activation=stage.activation,
+            squeeze_excite=row >= len(stage.rows) - stage.squeeze_excite,
+            projection_conv=projection_conv,
+        )
+        return Block(out_channels, bottleneck)
+
+    backbone = nn.Sequential()
+    backbone.add_module("data_bn", nn.BatchNorm2d(3))
+    channels = scaled(table.stem)
+    stem = ConvBlock(3, channels, 3, 1 if cifar else 2, activation=table.activation)
+    backbone.add_module("init_conv", stem)
+    stages = [
+        Stage(
+            stage.cifar_stride if cifar else stage.stride,
+            [block(stage, row) for row in range(len(stage.rows))],
+        )
+        for stage in table.stages
+    ]
+    channels = add_stages(backbone, channels, stages)
+    if table.last:
+        last = int(table.last * max(width, Fraction(1)))  # grows, but never shrinks
+        conv = ConvBlock(channels, last, 1, activation=table.activation)
+        backbone.add_module(table.last_name, conv)
+        channels = last
+    if table.last_squeeze_excite:
+        backbone.add_module("final_se", SqueezeExcite(channels))
+    backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
+    return ImageClassifier(backbone, channels, num_classes)
