@@ -15,7 +15,8 @@ from ._geometry import IntOrPair, conv_arguments
 from ._surgery import (
     CONVOLUTIONS,
     Place,
-    move_hooks,
+    check_unwrapped,
+    exchange,
     parameter_count,
     peculiarity,
     places,
@@ -103,7 +104,7 @@ class Replacer:
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
         make = self.layer_class.like if self.init == "default" else self.layer_class.from_conv2d
         layers = _build(chosen, functools.partial(make, **self.options))
-        model = _exchange(model, chosen, layers)
+        model = exchange(model, [place for c in chosen for place in c.places], layers)
         self._finish(model)
         self.report = report
         if not chosen:
@@ -114,11 +115,7 @@ class Replacer:
 
     def _check(self, model: nn.Module) -> None:
         """Raises ValueError for a model that ``apply`` must not touch."""
-        if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
-            raise ValueError(
-                "replace the convolutions before DistributedDataParallel wraps the model, "
-                "since it goes on reducing the old parameters"
-            )
+        check_unwrapped(model)
 
     def _finish(self, model: nn.Module) -> None:
         """What remains to be done once the layers are in."""
@@ -232,28 +229,6 @@ def _build(
         if conv.bias is not None:
             layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
     return layers
-
-
-def _exchange(
-    model: nn.Module, chosen: Sequence[_Candidate], layers: Mapping[int, nn.Module]
-) -> nn.Module:
-    """Puts the layers in, or, if a parent won't have one, leaves all as it was."""
-    done: list[Place] = []
-    try:
-        for candidate in chosen:
-            layer = layers[id(candidate.module)]
-            move_hooks(candidate.module, layer)
-            for place in candidate.places:
-                if place.parent is None:
-                    model = layer
-                else:
-                    setattr(place.parent, place.key, layer)
-                    done.append(place)
-    except Exception:
-        for place in done:
-            setattr(cast(nn.Module, place.parent), place.key, place.module)
-        raise
-    return model
 
 
 def _why_nothing(candidates: Sequence[_Candidate]) -> str:

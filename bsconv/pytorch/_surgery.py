@@ -1,7 +1,7 @@
 """What an exchange of layers has to look at: places, shared weights, hooks, odd convolutions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -60,8 +60,17 @@ def parameter_count(*modules: nn.Module) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters.values())
 
 
-def peculiarity(module: nn.Module) -> str:
-    """Why ``module`` is not a plain dense 2-D convolution; empty if it is one."""
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises ValueError for a model whose parameters DistributedDataParallel looks after."""
+    if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
+        raise ValueError(
+            "change the layers before DistributedDataParallel wraps the model, "
+            "since it goes on reducing the old parameters"
+        )
+
+
+def peculiarity(module: nn.Module, groups: int = 1) -> str:
+    """Why ``module`` is not a plain 2-D convolution in so many groups; empty if it is one."""
     name = type(module).__name__
     if parametrize.is_parametrized(module):
         names = (name for name, _ in module.get_submodule("parametrizations").named_children())
@@ -77,7 +86,7 @@ def peculiarity(module: nn.Module) -> str:
         return f"has state beside weight and bias: {', '.join(sorted(own))}"
     if type(module.weight) is not nn.Parameter or not module.weight.is_floating_point():
         return f"its weight is a {type(module.weight).__name__} of {module.weight.dtype}"
-    if module.groups != 1:
+    if module.groups != groups:
         return f"grouped (groups={module.groups})"
     return ""
 
@@ -124,3 +133,28 @@ def move_hooks(old: nn.Module, new: nn.Module) -> None:
     """Gives ``new`` the very hook tables of ``old``, so that handles still remove from them."""
     for hooks in MOVABLE_HOOKS:
         setattr(new, hooks, getattr(old, hooks))
+
+
+def exchange(
+    model: nn.Module, where: Iterable[Place], layers: Mapping[int, nn.Module]
+) -> nn.Module:
+    """Puts ``layers``, by the id of the module that each stands in for, in those places of
+    ``model``, with the hooks of the old, or, if a parent won't have one, leaves all as it was.
+
+    Returns the model: a new one where the root is exchanged.
+    """
+    done: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for place in where:
+            layer = layers[id(place.module)]
+            move_hooks(place.module, layer)
+            if place.parent is None:
+                model = layer
+            else:
+                setattr(place.parent, place.key, layer)
+                done.append((place.parent, place.key, place.module))
+    except Exception:
+        for parent, key, old in done:
+            setattr(parent, key, old)
+        raise
+    return model

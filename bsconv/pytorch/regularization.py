@@ -1,6 +1,7 @@
 """The penalty of BSConv-S: alpha times the sum of ||W_B W_B^T - I||_F (paper, section 3)."""
 
 import contextlib
+import functools
 from typing import Any
 
 import torch
@@ -86,6 +87,30 @@ class BSConvS_ModelRegLossMixin:
                 f"got {type(self).__name__}, which is no module"
             )
         return reg_loss(self, alpha)
+
+
+def check_reg_loss(model: nn.Module) -> None:
+    """Raises ValueError for a model that has a ``reg_loss`` of another kind."""
+    if hasattr(model, "reg_loss") and not _has_our_reg_loss(model):
+        raise ValueError(
+            f"{type(model).__name__} has a reg_loss of its own, which the penalty of BSConv-S "
+            "would hide: rename it, or change the model's children and call "
+            "bsconv.pytorch.reg_loss(model, alpha)"
+        )
+
+
+def attach_reg_loss(model: nn.Module) -> None:
+    """Gives ``model`` the method ``reg_loss`` where it has none yet."""
+    if not isinstance(model, BSConvS_ModelRegLossMixin):
+        # a partial, unlike a bound method, follows the model through pickle and deepcopy
+        model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
+
+
+def _has_our_reg_loss(model: nn.Module) -> bool:
+    if isinstance(model, BSConvS_ModelRegLossMixin):
+        return True
+    method = model.reg_loss
+    return isinstance(method, functools.partial) and method.func is reg_loss
 
 
 def _device_of(model: nn.Module) -> torch.device:

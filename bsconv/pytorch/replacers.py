@@ -3,7 +3,6 @@
 ``model = bsconv.pytorch.BSConvU_Replacer().apply(model)``
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from ._geometry import IntOrPair, check_subspace
 from ._replacement import Replacer
 from .modules import BSConvS, BSConvU
-from .regularization import BSConvS_ModelRegLossMixin, reg_loss
+from .regularization import attach_reg_loss, check_reg_loss
 
 
 class BSConvU_Replacer(Replacer):
@@ -83,21 +82,7 @@ class BSConvS_Replacer(Replacer):
 
     def _check(self, model: nn.Module) -> None:
         super()._check(model)
-        if hasattr(model, "reg_loss") and not _has_our_reg_loss(model):
-            raise ValueError(
-                f"{type(model).__name__} has a reg_loss of its own, which the penalty of BSConv-S "
-                "would hide: rename it, or replace in the model's children and call "
-                "bsconv.pytorch.reg_loss(model, alpha)"
-            )
+        check_reg_loss(model)
 
     def _finish(self, model: nn.Module) -> None:
-        if not isinstance(model, BSConvS_ModelRegLossMixin):
-            # a partial, unlike a bound method, follows the model through pickle and deepcopy
-            model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
-
-
-def _has_our_reg_loss(model: nn.Module) -> bool:
-    if isinstance(model, BSConvS_ModelRegLossMixin):
-        return True
-    method = model.reg_loss
-    return isinstance(method, functools.partial) and method.func is reg_loss
+        attach_reg_loss(model)
