@@ -1,6 +1,6 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
-from .models import get_model, list_models
+from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
@@ -13,8 +13,10 @@ __all__ = [
     "BSConvU",
     "BSConvU_Replacer",
     "LayerPlan",
+    "MobileNetModifier",
     "Plan",
     "get_model",
     "list_models",
+    "modify_mobilenet",
     "reg_loss",
 ]

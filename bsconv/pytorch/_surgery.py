@@ -124,9 +124,24 @@ def unmovable_hooks(conv: nn.Conv2d) -> str:
     if any(getattr(conv, hooks) for hooks in STATE_HOOKS):
         return "hooks on its state dict"
     for name, parameter in conv.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        if _is_hooked(parameter):
             return f"hooks on its parameter {name}"
     return ""
+
+
+def has_hooks(module: nn.Module, *, movable: bool) -> bool:
+    """Whether ``module`` itself has hooks that can't move to another module, or, if ``movable``,
+    any; those on its own parameters are among the former."""
+    tables = (*MOVABLE_HOOKS, *STATE_HOOKS) if movable else STATE_HOOKS
+    return any(getattr(module, table) for table in tables if table.endswith("_hooks")) or any(
+        map(_is_hooked, module.parameters(recurse=False))
+    )
+
+
+def _is_hooked(parameter: nn.Parameter) -> bool:
+    return bool(
+        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    )
 
 
 def move_hooks(old: nn.Module, new: nn.Module) -> None:
