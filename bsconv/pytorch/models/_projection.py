@@ -47,7 +47,8 @@ def project(layers: SeparableLayers) -> Projection:
     depthwise, shift = _affine(layers.depthwise)
     depthwise = depthwise[:, 0]
     if layers.inner_norm is not None:
-        scale, offset = map(_double, batch_norm_map(layers.inner_norm, torch.float32))
+        precise = torch.float32 if layers.depthwise.weight.device.type == "mps" else torch.float64
+        scale, offset = map(_double, batch_norm_map(layers.inner_norm, precise))
         depthwise, shift = scale[:, None, None] * depthwise, scale * shift + offset
     weights, bias = _affine(layers.pointwise)
     weights = weights.flatten(1)
