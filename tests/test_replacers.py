@@ -363,7 +363,10 @@ def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"init": "random"}, "init needs to be 'default' or 'project', got init='random'"),
+        (
+            {"init": "random"},
+            r"init needs to be 'default', 'matched' or 'project', got.*'random'",
+        ),
         ({"exclude": "layer1"}, "exclude needs a sequence of layer names, got exclude='layer1'"),
         ({"kernel_sizes": 3}, "kernel_sizes needs a sequence.*got kernel_sizes=3"),
         ({"kernel_sizes": [(3, 3, 3)]}, "kernel_sizes needs"),

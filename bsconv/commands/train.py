@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="resize all images (default: as they are)"
     )
+    parser.add_argument(
+        "--init",
+        choices=["published", "matched"],
+        help="first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
+    )
     parser.add_argument("--compile", action="store_true", help="train through torch.compile")
     parser.add_argument("--seed", type=int, metavar="S", help="default 0")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")

@@ -49,7 +49,12 @@ def check_model(config: TrainConfig) -> None:
 
 def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
     return build_model(
-        config.model, num_classes, bsconv=config.bsconv, p=config.p, with_bn=config.with_bn
+        config.model,
+        num_classes,
+        bsconv=config.bsconv,
+        p=config.p,
+        with_bn=config.with_bn,
+        init=config.init,
     )
 
 

@@ -47,6 +47,7 @@ class TrainConfig:
     bsconv: str | None = None  # "u" or "s": replace the convolutions of the model
     p: float = 0.25  # BSConv-S: share of the input channels kept
     with_bn: bool = False  # BatchNorm after each replaced pointwise conv
+    init: str = "published"  # where BSConv layers start, or "matched"; see get_model
     epochs: int = 200
     batch_size: int = 128
     seed: int = 0
@@ -81,6 +82,8 @@ class TrainConfig:
             raise ValueError(f"recipe must be {names}, got {self.recipe!r}")
         if self.bsconv not in (None, "u", "s"):
             raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
+        if self.init not in ("published", "matched"):
+            raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
         for name in ("epochs", "batch_size"):
             _check_whole(name, getattr(self, name), minimum=1)
         for name in ("train_limit", "test_limit", "image_size"):

@@ -27,23 +27,25 @@ def build_model(
     bsconv: Literal["u", "s"] | str | None = None,
     p: float = 0.25,
     with_bn: bool = False,
-    init: str = "default",
+    init: str = "published",
     pretrained: str | None = None,
 ) -> nn.Module:
     """The classification model ``name`` with ``num_classes`` outputs.
 
     ``name`` is an architecture of :func:`bsconv.pytorch.list_models`, ``torchvision:NAME`` or
     ``pytorchcv:NAME``; the latter two start from random weights. ``bsconv`` replaces the
-    convolutions by BSConv-U or BSConv-S, where ``p`` (S only), ``with_bn`` and ``init`` are those
-    of the replacers; ``pretrained`` is that of :func:`bsconv.pytorch.get_model`.
+    convolutions by BSConv-U or BSConv-S, where ``p`` (S only) and ``with_bn`` are those of the
+    replacers. ``init`` is where BSConv layers start, "published" or "matched", and ``pretrained``
+    names weights, as for :func:`bsconv.pytorch.get_model`.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
+    start = "default" if init == "published" else init
     replacer: BSConvU_Replacer | BSConvS_Replacer | None = None
     if bsconv == "u":
-        replacer = BSConvU_Replacer(with_bn=with_bn, init=init)
+        replacer = BSConvU_Replacer(with_bn=with_bn, init=start)
     elif bsconv == "s":
-        replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=init)
+        replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=start)
     elif bsconv is not None:
         raise ValueError(f"bsconv needs to be 'u', 's' or None, got {bsconv=}")
     if replacer is not None and "_bsconv" in name.lower():
@@ -54,7 +56,7 @@ def build_model(
 
     source, separator, inner = name.partition(":")
     if not separator:
-        model = _own(name, num_classes, pretrained)
+        model = _own(name, num_classes, pretrained, init)
     elif source not in SOURCES:
         known = " or ".join(f"{known}:NAME" for known in SOURCES)
         raise ValueError(f"unknown source {source!r} in {name!r}: models come from {known}")
@@ -70,9 +72,9 @@ def build_model(
     return model if replacer is None else replacer.apply(model)
 
 
-def _own(name: str, num_classes: int, pretrained: str | None) -> nn.Module:
+def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.Module:
     try:
-        return get_model(name, num_classes, pretrained=pretrained)
+        return get_model(name, num_classes, pretrained=pretrained, init=init)
     except ValueError as error:
         if name.lower() not in list_models() and name in _torchvision_names():
             raise ValueError(f"{error}; torchvision has one: torchvision:{name}") from error

@@ -23,6 +23,7 @@ from ._surgery import (
     shared_outside,
     unmovable_hooks,
 )
+from .initialization import match_variance_, uninitialized
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 
@@ -60,8 +61,10 @@ class Replacer:
         init: str,
         exclude: Sequence[str],
     ) -> None:
-        if init not in ("default", "project"):
-            raise ValueError(f"init needs to be 'default' or 'project', got init={init!r}")
+        if init not in ("default", "matched", "project"):
+            raise ValueError(
+                f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
+            )
         if isinstance(exclude, str):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
         self.kernel_sizes = None if kernel_sizes is None else _pairs(kernel_sizes)
@@ -102,8 +105,7 @@ class Replacer:
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        make = self.layer_class.like if self.init == "default" else self.layer_class.from_conv2d
-        layers = _build(chosen, functools.partial(make, **self.options))
+        layers = _build(chosen, self._replacement)
         model = exchange(model, [place for c in chosen for place in c.places], layers)
         self._finish(model)
         self.report = report
@@ -182,6 +184,15 @@ class Replacer:
             if pattern := covered.get(id(place.module), inherited):
                 names[place.name] = pattern
         return names
+
+    def _replacement(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
+        """The layer that replaces ``conv``, with its first weights."""
+        if self.init == "project":
+            return self.layer_class.from_conv2d(conv, **self.options)
+        if self.init == "matched":
+            make = functools.partial(uninitialized, self.layer_class)
+            return match_variance_(self.layer_class.like(conv, make=make, **self.options))
+        return self.layer_class.like(conv, **self.options)
 
     def _stand_in(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
         """The layer that would replace ``conv``, without numbers in it."""

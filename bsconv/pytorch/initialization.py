@@ -1,19 +1,20 @@
 """Where training starts: random weights for dense convolutions and for BSConv layers.
 
-A convolution with fan-in f (weights per output) whose weights are uniform within +-sqrt(3 g / f)
-gives each output the variance g E[x^2], whatever the kernel size. Kaiming's g = 2 makes up for the
-half that a ReLU removes. A BSConv layer has no ReLU inside: its pointwise convolutions want g = 1,
-its depthwise one g = 2, and then it starts like the dense convolution that it stands for.
-PyTorch's own start, g = 1/3 everywhere, leaves 1/9 (U) or 1/27 (S) of the variance instead of 2.
+A convolution with fan-in f (weights per output) whose weights have mean zero and variance g / f
+gives each output g times the mean square of its inputs, whatever the kernel size. Kaiming's g = 2
+makes up for the half that a ReLU removes. A BSConv layer has no ReLU inside: its pointwise
+convolutions want g = 1, its depthwise one g = 2, and then it starts like the dense convolution that
+it stands for. PyTorch's own start, g = 1/3 everywhere, leaves 1/9 (U) or 1/27 (S) instead of 2.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from .modules import BSConvS, BSConvU
+Layer = TypeVar("Layer", bound=nn.Module)
+BlueprintLayer = TypeVar("BlueprintLayer", bound=nn.Sequential)
 
 
 def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
@@ -21,7 +22,11 @@ def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
 
     Uniform within +-sqrt(3 * gain / fan_in); the bias, if there is one, becomes zero. ``gain=2`` is
     Kaiming's rule for ReLU (He et al., 2015). Returns ``conv``.
+
+    Raises ValueError for a gain that is not positive.
     """
+    if not gain > 0:
+        raise ValueError(f"gain needs to be positive, got gain={gain!r}")
     fan_in = conv.weight[0].numel()
     bound = (3 * gain / fan_in) ** 0.5
     nn.init.uniform_(conv.weight, -bound, bound)
@@ -30,28 +35,40 @@ def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
     return conv
 
 
-def match_variance_(layer: BSConvU | BSConvS) -> BSConvU | BSConvS:
-    """Fills a BSConv layer so that its outputs start with the variance of a Kaiming dense conv's.
+def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
+    """Fills a BSConvU or BSConvS so that its outputs start with a Kaiming dense conv's variance.
 
     That is twice the mean square of its inputs, kept through ``pw`` (or ``pw1`` and ``pw2``) and
     doubled in ``dw``. BatchNorm in between is left as it is. Returns ``layer``.
+
+    Raises ValueError for a layer of another kind.
     """
-    for child in layer.children():
-        if isinstance(child, nn.Conv2d):
-            uniform_variance_(child, gain=2 if child is layer.dw else 1)
+    convs = [child for child in layer.children() if isinstance(child, nn.Conv2d)]
+    if len(convs) not in (2, 3) or convs[-1] is not getattr(layer, "dw", None):
+        raise ValueError(f"match_variance_ needs a BSConvU or BSConvS, got {type(layer).__name__}")
+    *pointwise, depthwise = convs
+    for conv in pointwise:
+        uniform_variance_(conv, gain=1)
+    uniform_variance_(depthwise, gain=2)
     return layer
 
 
 def uninitialized(
-    make: Callable[..., nn.Conv2d],
+    make: Callable[..., Layer],
     *args: Any,
     device: torch.device | str | int | None = None,
     **kwargs: Any,
-) -> nn.Conv2d:
-    """The convolution ``make(*args, **kwargs)`` with arbitrary weights: no time goes into random
-    numbers that are overwritten."""
-    conv = make(*args, device="meta", **kwargs)
-    return conv.to_empty(device=torch.get_default_device() if device is None else device)
+) -> Layer:
+    """The layer ``make(*args, **kwargs)`` with arbitrary weights in its convolutions.
+
+    No time goes into random numbers that are overwritten. BatchNorm starts as it always does.
+    """
+    layer = make(*args, device="meta", **kwargs)
+    layer.to_empty(device=torch.get_default_device() if device is None else device)
+    for module in layer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return layer
 
 
 def dense_conv(

@@ -1,7 +1,8 @@
 """BSConv-U and BSConv-S as layers, and the dense convolutions they stand for (paper, section 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from ._geometry import (
     pads_with_zeros,
 )
 from .decomposition import blueprint_factors, compose, subspace_factors
+from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
 from .regularization import OrthonormalBasis
 
@@ -61,11 +63,14 @@ class _BlueprintConv2d(nn.Sequential):
         return self.dw.padding_mode
 
     @classmethod
-    def like(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+    def like(
+        cls, conv: nn.Conv2d, *, make: Callable[..., Any] | None = None, **options: Any
+    ) -> "Self":
         """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
         format, ``training`` and requires_grad are those of ``conv``.
 
-        ``options`` are the constructor's further arguments, such as ``with_bn`` and ``p``. Raises
+        ``options`` are the constructor's further arguments, such as ``with_bn`` and ``p``;
+        ``make`` takes the constructor's place where other first weights are wanted. Raises
         TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
         """
         if not isinstance(conv, nn.Conv2d):
@@ -76,7 +81,7 @@ class _BlueprintConv2d(nn.Sequential):
             raise ValueError(
                 f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
             )
-        make = cast(Any, cls)
+        make = make or cast(Any, cls)
         layer: Self = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
         layer.to(memory_format=memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
@@ -197,7 +202,8 @@ class BSConvU(_BlueprintConv2d):
 
         Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
         """
-        layer = cls.like(conv, with_bn=with_bn, bn_kwargs=bn_kwargs)
+        make = partial(uninitialized, cls)
+        layer = cls.like(conv, make=make, with_bn=with_bn, bn_kwargs=bn_kwargs)
         if not conv.weight.is_meta:
             factors = blueprint_factors(conv.weight)
             _load(layer.pw, factors.weights)
@@ -280,9 +286,9 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
         Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
         ``p`` or ``min_mid_channels`` out of range.
         """
-        layer = cls.like(
-            conv, p=p, min_mid_channels=min_mid_channels, with_bn=with_bn, bn_kwargs=bn_kwargs
-        )
+        options: dict[str, Any] = {"p": p, "min_mid_channels": min_mid_channels}
+        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
+        layer = cls.like(conv, make=partial(uninitialized, cls), **options)
         if not conv.weight.is_meta:
             factors = subspace_factors(conv.weight, layer.pw1.out_channels)
             _load(layer.pw1, factors.basis)

@@ -22,8 +22,10 @@ class BSConvU_Replacer(Replacer):
         kernel_sizes: which ones, as ints or pairs; None for all sizes.
         with_bn, bn_kwargs: whether a BatchNorm follows ``pw``, and its arguments.
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each layer.
-        init: "default" for fresh weights, "project" for those closest to the dense weights
-            (:meth:`BSConvU.from_conv2d`), so that a pretrained model keeps what it can.
+        init: "default" for fresh weights as PyTorch draws them, "matched" for fresh weights with
+            the output variance of a Kaiming-initialised dense convolution, "project" for those
+            closest to the dense weights (:meth:`BSConvU.from_conv2d`), so that a pretrained model
+            keeps what it can.
         exclude: names of layers to keep, with all inside them; ``*`` and ``?`` are wildcards.
 
     Kept are also: subclasses of Conv2d, grouped and parametrised convolutions, convolutions with a

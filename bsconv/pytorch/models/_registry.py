@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from ..initialization import dense_conv, match_variance_
+from ..initialization import dense_conv, match_variance_, uninitialized
 from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
 from ..regularization import OrthonormalConv2d
 from ._blocks import ConvLayer, ImageClassifier
@@ -86,8 +86,6 @@ def _conv_layer(name: ModelName, init: str) -> ConvLayer:
     conv: Callable[..., BSConvU | BSConvS] = bsconv_u
     if name.variant == "s":
         conv = partial(bsconv_s, p=name.p, with_bn=True)
-    return (
-        conv
-        if init == "published"
-        else lambda *args, **kwargs: match_variance_(conv(*args, **kwargs))
-    )
+    if init == "published":
+        return conv
+    return lambda *args, **kwargs: match_variance_(uninitialized(conv, *args, **kwargs))
