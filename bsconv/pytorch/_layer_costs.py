@@ -1,0 +1,192 @@
+"""What a layer costs, by its type, and the rows that add it up over its calls.
+
+FLOPs are those of the published tables of BSConv: a multiply-accumulate is one FLOP, a bias adds
+one per output, BatchNorm takes 2 per element (1 without affine), ReLU 1 per element, pooling 1 per
+input element, and everything else nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+
+POOLINGS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.LPPool1d, nn.LPPool2d, nn.LPPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+)
+# these compute nothing in eval mode: at most they move or copy
+IDLE = (
+    *(nn.Identity, nn.Sequential, nn.Flatten, nn.Unflatten),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+    *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+    *(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d),
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
+    *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
+)
+
+
+class Cost(NamedTuple):
+    """``activations`` are the outputs of convolutions and linear layers, of nothing else."""
+
+    flops: int
+    macs: int = 0
+    activations: int = 0
+
+
+def convolution(layer: Convolution, inputs: Tensor, outputs: Tensor) -> Cost:
+    weights_per_output = layer.in_channels // layer.groups * prod(layer.kernel_size)
+    return _weighted(layer, outputs.numel() * weights_per_output, outputs)
+
+
+def transposed(layer: TransposedConvolution, inputs: Tensor, outputs: Tensor) -> Cost:
+    weights_per_input = layer.out_channels // layer.groups * prod(layer.kernel_size)
+    return _weighted(layer, inputs.numel() * weights_per_input, outputs)
+
+
+def linear(layer: nn.Linear, inputs: Tensor, outputs: Tensor) -> Cost:
+    return _weighted(layer, outputs.numel() * layer.in_features, outputs)
+
+
+def batch_norm(layer: BatchNorm, inputs: Tensor, outputs: Tensor) -> Cost:
+    return Cost((2 if layer.affine else 1) * inputs.numel())
+
+
+def one_per_input(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> Cost:
+    return Cost(inputs.numel())
+
+
+def _weighted(layer: nn.Module, macs: int, outputs: Tensor) -> Cost:
+    biases = 0 if layer.bias is None else outputs.numel()
+    return Cost(macs + biases, macs, activations=outputs.numel())
+
+
+Rule = Callable[..., Cost]
+RULES: dict[type, Rule] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), transposed),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), batch_norm),
+    **dict.fromkeys((*POOLINGS, nn.ReLU), one_per_input),
+    nn.Linear: linear,
+}
+
+
+def rule_for(layer: nn.Module) -> Rule | None:
+    """``rule(layer, inputs, outputs) -> Cost`` of its type or the nearest base; None: it is free.
+
+    ``inputs`` and ``outputs`` are the tensors of one call, of any device, meta among them.
+    """
+    return next((RULES[base] for base in type(layer).__mro__ if base in RULES), None)
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """One layer: a module that computes something by a rule, has parameters, or has no children.
+
+    ``name`` is the first of its names; the root is called "". The counts are those of all its
+    ``calls`` together. ``parameters`` are its own, without its children's, and without those that
+    an earlier layer has as well. ``output_shape`` is that of the first tensor of its last output,
+    None if it was not called.
+    """
+
+    name: str
+    type: str
+    calls: int
+    parameters: int
+    flops: int
+    macs: int
+    activations: int
+    output_shape: tuple[int, ...] | None
+
+
+class Counter:
+    """Adds up the calls of one layer, as a hook after its forward; ``parameters`` are its share."""
+
+    def __init__(self, name: str, layer: nn.Module, parameters: int) -> None:
+        self.name = name
+        self.layer = layer
+        self.parameters = parameters
+        self.rule = rule_for(layer)
+        self.costs: list[Cost] = []
+        self.calls = 0
+        self.output_shape: tuple[int, ...] | None = None
+
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: object
+    ) -> None:
+        first_input = next(tensors_in([args, kwargs]), None)
+        first_output = next(tensors_in(outputs), None)
+        self.calls += 1
+        if first_output is not None:
+            self.output_shape = tuple(first_output.shape)
+        if self.rule and first_input is not None and first_output is not None:
+            self.costs.append(self.rule(self.layer, first_input, first_output))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it was called, and computed something that no rule counts, for all we know."""
+        return self.calls > 0 and self.rule is None and type(self.layer) not in IDLE
+
+    def row(self) -> LayerProfile:
+        return LayerProfile(
+            name=self.name,
+            type=type(self.layer).__name__,
+            calls=self.calls,
+            parameters=self.parameters,
+            flops=sum(cost.flops for cost in self.costs),
+            macs=sum(cost.macs for cost in self.costs),
+            activations=sum(cost.activations for cost in self.costs),
+            output_shape=self.output_shape,
+        )
+
+
+def count(model: nn.Module, inputs: Sequence[Tensor]) -> list[Counter]:
+    """Calls ``model(*inputs)``; a counter for each of its layers, in the order of their names."""
+    counters = list(_counters(model))
+    with ExitStack() as hooks:
+        for counter in counters:
+            handle = counter.layer.register_forward_hook(counter, with_kwargs=True)
+            hooks.callback(handle.remove)
+        model(*inputs)
+    return counters
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors of nested tuples, lists and dicts, in their order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(item)
+
+
+def _counters(model: nn.Module) -> Iterator[Counter]:
+    """What parametrises a weight belongs to the layer of that weight: it gets no row of its own."""
+    inner = {
+        id(part)
+        for module in model.modules()
+        if parametrize.is_parametrized(module)
+        for part in module.get_submodule("parametrizations").modules()
+    }
+    counted: set[int] = set()
+    for name, module in model.named_modules():
+        if id(module) in inner:
+            continue
+        own = [*module.parameters(recurse=False)]
+        if parametrize.is_parametrized(module):
+            own += module.get_submodule("parametrizations").parameters()
+        if own or rule_for(module) or not any(True for _ in module.children()):
+            new = {id(parameter): parameter for parameter in own if id(parameter) not in counted}
+            counted |= new.keys()
+            yield Counter(name, module, sum(parameter.numel() for parameter in new.values()))
