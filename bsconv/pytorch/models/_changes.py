@@ -127,10 +127,13 @@ class Replace(Change):
     def _sharer(self, everywhere: Sequence[Place]) -> str:
         """Where a parameter or buffer of the block is used outside it; empty if nowhere."""
         inside = set(self.block.modules())
-        tensors = {id(tensor) for module in inside for tensor in _own_tensors(module)}
+        tensors = {id(tensor) for tensor in _tensors(self.block)}
         for place in everywhere:
-            is_outside = place.parent not in inside and place.module is not self.block
-            if is_outside and any(id(tensor) in tensors for tensor in _own_tensors(place.module)):
+            if place.parent in inside or place.module is self.block:
+                continue
+            # a layer of the block that hangs elsewhere too is not entered there
+            used = _tensors(place.module, recurse=place.module in inside)
+            if any(id(tensor) in tensors for tensor in used):
                 return place.name
         return ""
 
@@ -156,6 +159,5 @@ class Replace(Change):
         return replace(super().plan(), description=said, parameters_after=after, share_kept=share)
 
 
-def _own_tensors(module: nn.Module) -> list[Tensor]:
-    tensors = (*module._parameters.values(), *module._buffers.values())
-    return [tensor for tensor in tensors if tensor is not None]
+def _tensors(module: nn.Module, recurse: bool = True) -> list[Tensor]:
+    return [*module.parameters(recurse), *module.buffers(recurse)]

@@ -1,6 +1,7 @@
 """A block of MobileNetV1 as BSConv-U, BatchNorm, activation (paper, section 4.1)."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from .._geometry import batch_norm_map, conv_arguments, memory_format_of
 from .._surgery import parameter_count
 from ..decomposition import BlueprintFactors, blueprint_factors
+from ..initialization import uninitialized
 from ..modules import BSConvU
 from ._recognition import SeparableLayers
 
@@ -68,10 +70,10 @@ def as_blueprint_block(
 
     :func:`absorb` then lets that BatchNorm know the constant.
     """
-    layer = _bsconv_u(layers, on_meta=projection is not None)
     depthwise, pointwise = layers.depthwise, layers.pointwise
+    make = BSConvU if projection is None else partial(uninitialized, BSConvU)
+    layer = make(**_arguments(layers))
     if projection is not None:
-        layer.to_empty(device=depthwise.weight.device)
         layer.pw.weight.copy_(projection.factors.weights[:, :, None, None])
         layer.dw.weight.copy_(projection.factors.blueprints[:, None])
     layer.to(memory_format=memory_format_of(depthwise.weight))
@@ -94,14 +96,16 @@ def absorb(norm: nn.Module, constant: Tensor) -> None:
 
 
 def parameters_after(layers: SeparableLayers) -> int:
-    return parameter_count(_bsconv_u(layers, on_meta=True), *layers.tail)
+    layer = BSConvU(**_arguments(layers) | {"device": "meta"})
+    return parameter_count(layer, *layers.tail)
 
 
-def _bsconv_u(layers: SeparableLayers, *, on_meta: bool) -> BSConvU:
-    arguments = conv_arguments(layers.depthwise) | {"bias": False}
-    if on_meta:  # no time for random numbers that are overwritten
-        arguments["device"] = "meta"
-    return BSConvU(layers.depthwise.in_channels, layers.pointwise.out_channels, **arguments)
+def _arguments(layers: SeparableLayers) -> dict[str, Any]:
+    channels = {
+        "in_channels": layers.depthwise.in_channels,
+        "out_channels": layers.pointwise.out_channels,
+    }
+    return channels | conv_arguments(layers.depthwise) | {"bias": False}
 
 
 def _affine(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
