@@ -10,11 +10,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import data, evaluate, models, plan, train
+from .commands import data, evaluate, models, plan, profile, train
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
-COMMANDS = {"train": train, "evaluate": evaluate, "models": models, "plan": plan, "data": data}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "models": models,
+    "plan": plan,
+    "profile": profile,
+    "data": data,
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
+from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
 
@@ -13,7 +14,9 @@ __all__ = [
     "BSConvU",
     "BSConvU_Replacer",
     "LayerPlan",
+    "LayerProfile",
     "MobileNetModifier",
+    "ModelProfiler",
     "Plan",
     "get_model",
     "list_models",

@@ -1,0 +1,70 @@
+"""Count parameters, FLOPs as published, MACs and activations of a model, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ._arguments import MODEL_HELP
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..pytorch import ModelProfiler
+
+HELP = "count parameters, FLOPs, MACs and activations"
+
+
+def image_size(text: str) -> tuple[int, ...]:
+    """``3x32x32``, or ``32`` for a square of three channels."""
+    parts = text.lower().split("x")
+    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) for part in parts):
+        lengths = tuple(map(int, parts))
+        return lengths if len(lengths) == 3 else (3, *lengths, *lengths)
+    raise argparse.ArgumentTypeError(f"expected a size as 3x224x224 or 224, got {text!r}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--input-size",
+        type=image_size,
+        metavar="CxHxW",
+        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
+    )
+    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
+    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.num_classes < 1:
+        raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
+    profile = _profile(arguments)
+    if arguments.csv is not None:
+        profile.to_csv(arguments.csv)
+    print(profile)
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> ModelProfiler:
+    import torch
+
+    from ..experiments.model_sources import build_model
+    from ..pytorch import ModelProfiler
+
+    def build_and_profile() -> ModelProfiler:
+        model = build_model(arguments.model, arguments.num_classes)
+        size = arguments.input_size or _usual_size(arguments.model, model)
+        return ModelProfiler(model, (1, *size))
+
+    try:
+        with torch.device("meta"):  # spends nothing on weights
+            return build_and_profile()
+    except Exception:  # a model that computes with values while it is made or run, or bad input
+        return build_and_profile()
+
+
+def _usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
+    # models of pytorchcv say it themselves
+    side = 32 if name.lower().startswith("cifar_") else 224
+    return (3, *getattr(model, "in_size", (side, side)))
