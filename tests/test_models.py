@@ -1,13 +1,16 @@
 """get_model and list_models: names, structure, parameters."""
 
+import csv
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, list_models
-from bsconv.pytorch.models._names import parse_fraction, parse_name
+from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction, parse_name
+from bsconv.pytorch.regularization import OrthonormalConv2d
 
 
 def parameters(architecture: str, num_classes: int = 100) -> int:
@@ -74,6 +77,99 @@ def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
     assert model.classifier.conv.bias.abs().max() == 0
 
 
+BOTTLENECK_FAMILIES = ("mobilenetv2", "mobilenetv3_small", "mobilenetv3_large")
+
+
+@pytest.mark.parametrize("architecture", list_models("*mobilenet*_w1d4*"))
+def test_mobilenets_map_images_to_logits_and_train(architecture):
+    model = get_model(architecture, 7)
+    logits = model(torch.rand(2, 3, 48, 48))
+    assert logits.shape == (2, 7)
+    (logits.sum() + model.reg_loss(alpha=0.1)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_mobilenetv1_as_bsconv_turns_the_order_of_its_blocks_around():
+    dense, model = (get_model(f"cifar_mobilenetv1_w1d2{v}", 10) for v in ("", "_bsconvu"))
+    blocks = [block for stage in list(dense.backbone)[2:7] for block in stage]
+    blueprints = [module for module in model.modules() if isinstance(module, BSConvU)]
+    assert len(blocks) == len(blueprints) == 13
+    for block, layer in zip(blocks, blueprints, strict=True):
+        depthwise, pointwise = block.conv_dw.conv, block.conv_pw.conv
+        assert depthwise.groups == depthwise.in_channels == layer.in_channels
+        assert layer.pw.weight.shape == pointwise.weight.shape
+        assert layer.stride == depthwise.stride
+        assert layer.dw.bias is None
+
+
+@pytest.mark.parametrize("style", ["", "cifar_"])
+@pytest.mark.parametrize("family", BOTTLENECK_FAMILIES)
+def test_bottlenecks_as_bsconv_keep_their_layers_and_penalise_the_projection(style, family):
+    dense, model = (get_model(f"{style}{family}_w1d2{v}", 10) for v in ("", "_bsconvs_p1d6"))
+    assert {k: v.shape for k, v in dense.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    penalised = [n for n, m in model.named_modules() if isinstance(m, OrthonormalConv2d)]
+    expected = [n for n, m in model.named_modules() if n.endswith("conv3.conv")]
+    assert penalised == expected
+    assert len(expected) == {"mobilenetv2": 17, "mobilenetv3_small": 11}.get(family, 15)
+    penalty = 0.0
+    for name in expected:
+        rows = model.get_submodule(name).weight.detach().flatten(1).double()
+        penalty += float((rows @ rows.T - torch.eye(len(rows))).square().sum().sqrt())
+    assert float(model.reg_loss(alpha=0.3).detach()) == pytest.approx(0.3 * penalty, rel=1e-5)
+    assert float(dense.reg_loss(alpha=0.3)) == 0
+    assert repr(dense) != repr(model)
+
+
+@pytest.mark.parametrize(("family", "least"), LEAST_WIDTHS.items())
+def test_the_narrowest_mobilenets_have_a_channel_everywhere(family, least):
+    for style in ("", "cifar_"):
+        model = get_model(f"{style}{family}_w{least.numerator}d{least.denominator}", 2)
+        channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+        assert min(channels) >= 1
+        assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2)
+    with pytest.raises(ValueError, match=f"leaves a layer without.*needs at least {least}"):
+        get_model(f"{family}_w1d{least.denominator + 1}", 2)
+
+
+def test_the_last_convolution_grows_with_the_width_but_never_shrinks():
+    def last(architecture: str) -> int:
+        return get_model(architecture, 2).classifier.conv.in_channels
+
+    assert [last(f"cifar_mobilenetv2_w{w}") for w in ("1d2", "1", "3d2")] == [1280, 1280, 1920]
+    assert last("mobilenetv3_small_w2") == 1152
+    assert last("cifar_mobilenetv1_w1d2") == 512  # V1 has no last convolution
+
+
+def test_widths_are_exact_fractions():
+    model = get_model("cifar_mobilenetv3_large_w7d20", 2)
+    assert model.backbone.init_conv.conv.out_channels == 16 * 7 // 20
+    assert model.backbone.stage5.unit3.conv1.conv.out_channels == 960 * 7 // 20
+    assert get_model("mobilenetv1_w1d3", 2).backbone.stage4.unit1.conv_pw.conv.out_channels == 170
+
+
+def test_squeeze_and_excite_stands_where_the_paper_has_it():
+    def with_it(family: str) -> list[str]:
+        model = get_model(f"{family}_w1", 2).backbone
+        return [
+            f"{s}.{u}"
+            for s in ("stage3", "stage4", "stage5")
+            if hasattr(model, s)
+            for u, block in getattr(model, s).named_children()
+            if block.se_unit is not None
+        ]
+
+    assert with_it("mobilenetv2") == []
+    assert with_it("mobilenetv3_large") == [
+        *("stage3.unit1", "stage3.unit2", "stage3.unit3", "stage4.unit5", "stage4.unit6"),
+        *("stage5.unit1", "stage5.unit2", "stage5.unit3"),
+    ]
+    small = get_model("mobilenetv3_small_w1", 2).backbone
+    assert small.stage1.unit1.se_unit.conv1.out_channels == 4
+    assert small.final_se.conv1.in_channels == 576
+
+
 def test_case_does_not_matter():
     assert parse_name("CIFAR_ResNet20_BSConvS_P3D4") == parse_name("cifar_resnet20_bsconvs_p3d4")
     assert parse_name("cifar_resnet20_bsconvs_p3d4").p == Fraction(3, 4)
@@ -86,6 +182,10 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
     for depth in (20, 56, 110):
         for variant in ("", "_bsconvu", "_bsconvs_p1d4"):
             assert f"cifar_resnet{depth}{variant}" in names
+    assert len(names) >= 242
+    assert list_models("cifar_wrn*_bsconvs_*") == [
+        name for name in names if name.startswith("cifar_wrn") and "_bsconvs_" in name
+    ]
     assert list_models("cifar_resnet56_*") == [
         name for name in names if name.startswith("cifar_resnet56_")
     ]
@@ -108,6 +208,18 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
         ("cifar_resnet20_4", "takes no width"),
         ("cifar_wrn16", "needs a width"),
         ("cifar_wrn16_0", "has width 0"),
+        ("wrn16_4", "comes as cifar_wrn; did you mean cifar_wrn16_4"),
+        ("resnet", "has no depth, while resnet comes with 10, 18"),
+        ("resnet18_w1", "takes no width"),
+        ("cifar_resnet20_bsconvs_p1d0d2", "has the fraction '1d0d2'"),
+        ("mobilenetv1", "needs a width multiplier such as _w1.*did you mean mobilenetv1_w1"),
+        ("mobilenetv1_w1_bsconvs_p1d6", "mobilenetv1 takes _bsconvu only.*mobilenetv1_w1_bsconvu"),
+        ("cifar_mobilenetv2_w1_bsconvu", "mobilenetv2 takes _bsconvs_p1d6 only; did you mean"),
+        ("mobilenetv2_w1_bsconvs_p1d4", "takes _bsconvs_p1d6 only.*mobilenetv2_w1_bsconvs_p1d6"),
+        ("mobilenetv3_w1", "no architecture.*mobilenetv3_"),
+        ("mobilenetv2_w0", "has the fraction '0'"),
+        ("mobilenetv2_w1d0", "has the fraction '1d0'"),
+        ("mobilenetv2_w-1", "no architecture"),
         ("", "no architecture"),
         ("vgg16", r"no architecture.*list_models\(\) has them all"),
     ],
@@ -115,6 +227,16 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
 def test_an_unknown_name_is_explained(architecture, problem):
     with pytest.raises(ValueError, match=problem):
         get_model(architecture, 10)
+
+
+def test_every_published_name_is_listed():
+    table = Path(__file__).parents[2] / "shared" / "reference" / "published_results.csv"
+    if not table.is_file():
+        pytest.skip("no ../shared/reference on this machine")
+    with table.open() as file:
+        published = {row["architecture"] for row in csv.DictReader(file)}
+    assert len(published) == 113
+    assert published <= set(list_models())
 
 
 def test_wrong_arguments_are_named():

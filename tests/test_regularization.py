@@ -6,7 +6,11 @@ import torch
 from torch import nn
 
 from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvU, reg_loss
-from bsconv.pytorch.regularization import OrthonormalBasis, orthonormality_penalty
+from bsconv.pytorch.regularization import (
+    OrthonormalBasis,
+    OrthonormalConv2d,
+    orthonormality_penalty,
+)
 
 
 class Net(BSConvS_ModelRegLossMixin, nn.Module):
@@ -118,3 +122,27 @@ def test_wrong_inputs_are_named():
         orthonormality_penalty(torch.zeros(4, 9, 1, 1))
     with pytest.raises(TypeError, match=r"beside torch\.nn\.Module"):
         BSConvS_ModelRegLossMixin().reg_loss()
+
+
+def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
+    plain = nn.Conv2d(12, 4, 1, stride=2, bias=False)
+    penalised = OrthonormalConv2d(12, 4, 1, stride=2, bias=False)
+    penalised.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 12, 5, 5)
+    torch.testing.assert_close(penalised(images), plain(images), rtol=0, atol=0)
+    expected = 0.1 * orthonormality_penalty(plain.weight.flatten(1))
+    torch.testing.assert_close(reg_loss(penalised), expected)
+    assert float(reg_loss(plain)) == 0
+    assert "OrthonormalConv2d(12, 4, kernel_size=(1, 1)" in repr(penalised)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        ({"kernel_size": 3}, r"got kernel_size=\(3, 3\), groups=1"),
+        ({"kernel_size": 1, "groups": 2}, r"got kernel_size=\(1, 1\), groups=2"),
+    ],
+)
+def test_an_orthonormal_conv_is_pointwise(arguments, got):
+    with pytest.raises(ValueError, match=f"needs kernel_size=1 and groups=1, {got}"):
+        OrthonormalConv2d(4, 4, **arguments)
