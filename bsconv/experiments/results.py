@@ -157,11 +157,19 @@ class Summary:
     def highest(self) -> float:
         return max(self.top1)
 
+    @property
+    def schedule(self) -> str:
+        """How long the runs are, on how many images, and from which start, if it is not usual."""
+        config = self.config
+        images = f" of {config.train_limit:,} images" if config.train_limit else ""
+        start = "" if config.init == TrainConfig.init else f", init {config.init}"
+        return f"{config.epochs} epochs{images}{start}"
+
     def __str__(self) -> str:
         seeds = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return (
             f"{self.config.model} on {self.config.dataset}, recipe {self.config.recipe}, "
-            f"{self.config.epochs} epochs: {self.mean:.2f} % "
+            f"{self.schedule}: {self.mean:.2f} % "
             f"({self.lowest:.2f} to {self.highest:.2f}, {seeds})"
         )
 
