@@ -211,11 +211,11 @@ def _shape_text(shape: Sequence[int] | None) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
         if target.exists() and not target.is_file():  # such as /dev/stdout, or a folder
             target.write_text(text, encoding="utf-8")
             return
+        temporary = target.with_name(f".{target.name}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, target)
