@@ -1,14 +1,17 @@
 """get_model and list_models: names, structure, parameters."""
 
 import csv
+import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from bsconv.pytorch import BSConvS, BSConvU, get_model, list_models
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, get_model, list_models
 from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction, parse_name
 from bsconv.pytorch.regularization import OrthonormalConv2d
 
@@ -237,6 +240,27 @@ def test_every_published_name_is_listed():
         published = {row["architecture"] for row in csv.DictReader(file)}
     assert len(published) == 113
     assert published <= set(list_models())
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """The least of three tries; CPU time, since other processes may run beside."""
+    seconds = []
+    for _ in range(3):
+        before = time.process_time()
+        work()
+        seconds.append(time.process_time() - before)
+    return min(seconds)
+
+
+def test_the_deepest_network_is_built_in_no_time():
+    assert cpu_seconds(lambda: get_model("cifar_resnet602_bsconvu", 10)) < 3
+
+
+@pytest.mark.parametrize("init", ["default", "matched", "project"])
+def test_replacing_in_a_deep_network_takes_no_time(init):
+    models = iter([torchvision.models.resnet152() for _ in range(3)])
+    replacer = BSConvU_Replacer(init=init)
+    assert cpu_seconds(lambda: replacer.apply(next(models))) < 1
 
 
 def test_wrong_arguments_are_named():
