@@ -144,6 +144,8 @@ ARROWS = {
     "models": {"replacers", "modules", "initialization", "regularization", "decomposition"},
     "spectra": {"decomposition"},
     "profiler": set(),
+    "_output_fit": {"decomposition"},
+    "pretrained": {"replacers", "modules", "decomposition"},
     "inference": {"modules"},
 }
 CORE = "bsconv.pytorch"

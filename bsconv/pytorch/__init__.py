@@ -3,6 +3,12 @@
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
+from .pretrained import (
+    LayerProjection,
+    ProjectionReport,
+    project_pretrained,
+    reestimate_batch_norm,
+)
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
@@ -15,11 +21,15 @@ __all__ = [
     "BSConvU_Replacer",
     "LayerPlan",
     "LayerProfile",
+    "LayerProjection",
     "MobileNetModifier",
     "ModelProfiler",
     "Plan",
+    "ProjectionReport",
     "get_model",
     "list_models",
     "modify_mobilenet",
+    "project_pretrained",
+    "reestimate_batch_norm",
     "reg_loss",
 ]

@@ -1,0 +1,183 @@
+"""Where the output of a convolution lands, found by watching one forward pass and disturbing it.
+
+In ``relu(norm(conv(x)) + shortcut)`` the output of ``conv`` lands, behind ``norm`` and with
+something added, in the input of ``relu``. Who knows that can choose ``conv`` so that the *sum*
+comes out right, whatever is wrong with the shortcut.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Call(NamedTuple):
+    """The ``turn``-th call, counted from 0, of the module of that name in one forward pass."""
+
+    name: str
+    turn: int
+
+
+class Landing(NamedTuple):
+    """What happens to the output of a convolution that is called once."""
+
+    norm: str  # the BatchNorm that takes it and nothing else; "" if none does
+    call: Call | None  # the next call that sees it, with something constant added; None if unknown
+    rectified: bool  # that call is one of ReLU
+
+
+class _Reached(Exception):
+    """All that was wanted of a forward pass has been seen."""
+
+
+class _Step(NamedTuple):
+    call: Call
+    module: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+def find_landings(model: nn.Module, images: Tensor, names: Iterable[str]) -> dict[str, Landing]:
+    """For each convolution of that name that the model calls exactly once, in the order of calls.
+
+    ``images`` are a few inputs; ``model`` is in eval mode.
+    """
+    wanted = set(names)
+    kept: list[Tensor] = []  # so that no tensor takes the place of another
+    produced: dict[int, str] = {}
+    taken: dict[str, str] = {}
+
+    def link(call: Call, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        kept.append(output)
+        if isinstance(module, NORMS) and produced.get(id(given)) in wanted:
+            taken[produced[id(given)]] = call.name
+        produced[id(output)] = call.name
+
+    steps = list(_watch(model, images, link))
+    counts = Counter(step.call.name for step in steps)
+    order = [step.call.name for step in steps if step.call.name in wanted]
+    landings = {}
+    for name in order:
+        if counts[name] == 1:
+            norm = taken.get(name, "")
+            if norm and not _can_take_over(model.get_submodule(norm), counts[norm]):
+                norm = ""
+            landings[name] = _landing(model, images, steps, name, norm)
+    return landings
+
+
+def capture(model: nn.Module, images: Tensor, points: dict[Call, str]) -> dict[Call, Tensor]:
+    """The ``"input"`` or ``"output"`` of calls during a forward pass, which ends with the last."""
+    found: dict[Call, Tensor] = {}
+    counts: Counter[str] = Counter()
+
+    def note(call: Call, side: str, value: Tensor) -> None:
+        if points.get(call) == side:
+            found[call] = value.detach().clone()
+            if len(found) == len(points):
+                raise _Reached
+
+    def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        note(Call(name, counts[name]), "input", given[0])
+
+    def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        counts[name] += 1
+        note(Call(name, counts[name] - 1), "output", output)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in {call.name for call in points}:
+            module = model.get_submodule(name)
+            stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
+            stack.callback(module.register_forward_hook(partial(after, name)).remove)
+        with suppress(_Reached):
+            model(images)
+    return found
+
+
+def _can_take_over(norm: nn.Module, calls: int) -> bool:
+    """Whether scale and shift of ``norm`` are the convolution's own, and can be set."""
+    affine = isinstance(norm, NORMS) and norm.affine and norm.running_mean is not None
+    return affine and calls == 1
+
+
+def _landing(model: nn.Module, images: Tensor, steps: list[_Step], name: str, norm: str) -> Landing:
+    """Adds noise to the output of the convolution and looks where it is seen first."""
+    noise: list[Tensor] = []
+
+    def disturb(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randn(output.shape, generator=generator).to(output)
+        noise.append(drawn * output.std().clamp_min(1e-3))
+        return output + noise[0]
+
+    handle = model.get_submodule(name).register_forward_hook(disturb, prepend=True)
+    try:
+        disturbed = list(_watch(model, images))
+    finally:
+        handle.remove()
+    expected = noise[0]
+    started = False
+    for old, new in zip(steps, disturbed, strict=False):
+        if old.call.name == (norm or name):
+            started = True
+            if norm:
+                expected = new.output - old.output
+        elif started and old.input.shape == new.input.shape:
+            change = new.input - old.input
+            if change.abs().max() == 0:
+                continue
+            fits = change.shape == expected.shape and torch.allclose(
+                change, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            )
+            return Landing(norm, old.call if fits else None, fits and type(old.module) is nn.ReLU)
+    return Landing(norm, None, False)
+
+
+def _watch(
+    model: nn.Module,
+    images: Tensor,
+    link: Callable[[Call, nn.Module, Tensor, Tensor], None] | None = None,
+) -> Iterator[_Step]:
+    """The calls of all modules without children, in order, with copies of input and output."""
+    steps: list[_Step] = []
+    with _hooked(model, steps, link), torch.no_grad():
+        model(images)
+    return iter(steps)
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module,
+    steps: list[_Step],
+    link: Callable[[Call, nn.Module, Tensor, Tensor], None] | None,
+) -> Iterator[None]:
+    counts: Counter[str] = Counter()
+    inputs: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if any(True for _ in module.children()):
+                continue
+
+            def before(_: nn.Module, given: tuple[object, ...], name: str = name) -> None:
+                if given and isinstance(given[0], Tensor):
+                    inputs[name] = given[0].clone()
+
+            def after(
+                module: nn.Module, given: tuple[object, ...], output: object, name: str = name
+            ) -> None:
+                if name in inputs and isinstance(output, Tensor):
+                    call = Call(name, counts[name])
+                    counts[name] += 1
+                    if link is not None and isinstance(given[0], Tensor):
+                        link(call, module, given[0], output)
+                    steps.append(_Step(call, module, inputs.pop(name), output.clone()))
+
+            stack.callback(module.register_forward_pre_hook(before).remove)
+            stack.callback(module.register_forward_hook(after).remove)
+        yield

@@ -1,0 +1,240 @@
+"""Projection of trained networks: exactness, what is fitted, what stays as it was, wrong inputs."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
+from bsconv.pytorch._landings import Call, Landing, capture, find_landings
+from bsconv.pytorch._output_fit import constant, fit_blueprints, fit_subspace, moments
+from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+
+IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def trained_like(model: nn.Module) -> nn.Module:
+    """BatchNorm with statistics of its own, so that nothing is the identity by chance."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(0, 0.3, generator=generator)
+    return model.eval()
+
+
+def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:
+    with torch.no_grad():
+        expected, found = model(images), other(images)
+    return float((found - expected).square().mean() / expected.var())
+
+
+class Branched(nn.Module):
+    """Additions, a concatenation, a convolution used twice, and functional activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.side = nn.Conv2d(8, 8, 3, padding=1)
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.hidden = nn.Conv2d(8, 8, 3, padding=1)
+        self.join = nn.Conv2d(16, 4, 3)
+        self.last = nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.norm(self.first(images)))
+        x = self.relu(self.side(x) + x)
+        x = self.twice(self.twice(x))
+        x = torch.cat((F.relu(self.hidden(x)), x), dim=1)
+        return self.last(self.join(x)).mean((2, 3))
+
+
+def test_landings_are_found():
+    landings = find_landings(
+        trained_like(Branched()), IMAGES[:2], ["first", "side", "twice", "hidden", "join"]
+    )
+    assert list(landings) == ["first", "side", "hidden", "join"]
+    assert landings["first"] == Landing("norm", Call("relu", 0), rectified=True)
+    assert landings["side"] == Landing("", Call("relu", 1), rectified=True)
+    assert landings["hidden"] == Landing("", None, rectified=False)
+    assert landings["join"] == Landing("last", None, rectified=False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("cifar_resnet20", ("conv2.bn", "relu", True)),
+        ("cifar_preresnet20", ("", "bn", False)),  # lands in the next block's BatchNorm
+    ],
+)
+def test_landings_behind_a_shortcut_are_found(architecture, expected):
+    stage = "backbone.stage2"
+    name = f"{stage}.unit2.conv2.conv"
+    landing = find_landings(trained_like(get_model(architecture, 4)), IMAGES[:2], [name])[name]
+    norm, call, rectified = expected
+    assert landing.norm == (f"{stage}.unit2.{norm}" if norm else "")
+    place = f"{stage}.unit2.{call}" if rectified else f"{stage}.unit3.{call}"
+    assert landing.call == Call(place, 0)
+    assert landing.rectified == rectified
+
+
+def test_capture_takes_the_call_asked_for():
+    model = trained_like(Branched())
+    inputs = []
+    handle = model.twice.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    with torch.no_grad():
+        model(IMAGES[:3])
+    handle.remove()
+    seen = capture(model, IMAGES[:3], {Call("twice", 1): "input", Call("relu", 0): "output"})
+    torch.testing.assert_close(seen[Call("twice", 1)], inputs[1])
+    assert len(inputs) == 2
+    assert float(seen[Call("relu", 0)].min()) >= 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def samples(channels: int, filters: int, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    images = torch.randn(40, channels, 8, 8) + 0.7
+    targets = F.conv2d(images, kernel, padding=1) + torch.arange(filters)[:, None, None]
+    patches = F.unfold(images, 3, padding=1).mT.flatten(0, 1)
+    return patches, targets.flatten(2).mT.flatten(0, 1)
+
+
+def test_the_fit_recovers_a_blueprint_kernel_and_its_constant():
+    kernel = compose(torch.randn(5, 4), torch.randn(5, 3, 3))
+    known = moments(*samples(4, 5, kernel))
+    start = blueprint_factors(kernel + 0.5 * torch.randn_like(kernel))
+    found = compose(*fit_blueprints(known, start, rounds=60))
+    torch.testing.assert_close(found.float(), kernel, rtol=1e-2, atol=1e-2)
+    expected = torch.arange(5.0) + known.patch_mean.float() @ (kernel - found.float()).flatten(1).T
+    torch.testing.assert_close(constant(known, found).float(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mid", [2, 4])
+def test_fitted_outputs_are_closer_than_those_of_the_closest_weights(mid):
+    kernel = torch.randn(6, 4, 3, 3)
+    patches, targets = samples(4, 6, kernel)
+    # patches whose entries differ in size: closeness of weights is not that of outputs
+    patches = patches * torch.logspace(-1, 0.5, 36)
+    targets = patches @ kernel.flatten(1).T
+    known = moments(patches, targets)
+
+    def output_error(dense: Tensor) -> float:
+        found = patches.double() @ dense.double().flatten(1).T + constant(known, dense.double())
+        return float((found - targets).square().mean())
+
+    weights = subspace_factors(kernel, mid)
+    outputs = fit_subspace(known, weights)
+    by_weights = compose(weights.mixing @ weights.basis, weights.blueprints)
+    by_outputs = compose(outputs.mixing @ outputs.basis, outputs.blueprints)
+    assert output_error(by_outputs) < 0.8 * output_error(by_weights)
+    rows = outputs.basis.numpy()
+    np.testing.assert_allclose(rows @ rows.T, np.eye(mid), atol=1e-10)
+    if mid == 4:  # nothing is cut off: as good as without a subspace
+        free = compose(*fit_blueprints(known, blueprint_factors(kernel)))
+        assert output_error(by_outputs) == pytest.approx(output_error(free), rel=0.05)
+
+
+@pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1.0)])
+@pytest.mark.parametrize("method", ["weights", "outputs"])
+def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
+    blueprint = trained_like(get_model("cifar_resnet20_bsconvu", 4))
+    dense = trained_like(get_model("cifar_resnet20", 4))
+    for name, layer in blueprint.named_modules():
+        if isinstance(layer, BSConvU):
+            dense.get_submodule(name).load_state_dict(layer.to_conv2d().state_dict())
+    images = None if method == "weights" else IMAGES
+    model, report = project_pretrained(dense, images, kind, p, method=method, progress=False)
+    assert error(dense, model) < (1e-9 if method == "weights" else 1e-5)
+    assert all(layer.weights_kept > 1 - 1e-5 for layer in report.layers)
+
+
+@pytest.mark.parametrize("architecture", ["cifar_resnet20", "cifar_preresnet20"])
+def test_each_way_is_better_than_the_one_before(architecture):
+    dense = trained_like(get_model(architecture, 4))
+    reestimate_batch_norm(dense, IMAGES)
+    errors = {}
+    for method in ("weights", "batch_norm", "outputs"):
+        model, report = project_pretrained(dense, IMAGES, method=method, progress=False)
+        errors[method] = error(dense, model)
+        assert report.method == method
+        assert report.images == len(IMAGES)
+        assert report.agreement is not None
+        assert 0 <= report.agreement <= 1
+    assert errors["outputs"] < 0.5 * errors["batch_norm"]
+    assert errors["outputs"] < 0.5 * errors["weights"]
+
+
+def test_any_model_with_convolutions_comes_through():
+    dense = trained_like(Branched())
+    model, report = project_pretrained(dense, IMAGES, progress=False)
+    assert [layer.name for layer in report.layers] == ["first", "side", "twice", "hidden", "join"]
+    fitted = {layer.name for layer in report.layers if layer.output_error is not None}
+    assert fitted == {"first", "side", "hidden", "join"}  # what is called twice keeps its weights
+    closest, _ = project_pretrained(dense, progress=False)
+    assert error(dense, model) < 0.8 * error(dense, closest)
+
+
+def test_the_dense_model_stays_as_it_was_and_the_new_one_trains_on():
+    dense = trained_like(get_model("cifar_resnet20", 4)).train()
+    before = copy.deepcopy(dense.state_dict())
+    model, report = project_pretrained(dense, IMAGES, "s", 0.5, progress=False)
+    assert dense.training
+    for name, tensor in before.items():
+        torch.testing.assert_close(dense.state_dict()[name], tensor, rtol=0, atol=0)
+    assert not any(module.training for module in model.modules())
+    assert sum(isinstance(module, BSConvS) for module in model.modules()) == len(report.layers)
+    assert float(model.reg_loss(alpha=0.1).detach()) < 1e-4  # bases come out orthonormal
+    model.train()(IMAGES).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    own = {tensor.data_ptr() for tensor in dense.state_dict().values()}
+    assert not own & {tensor.data_ptr() for tensor in model.state_dict().values()}
+
+
+def test_statistics_are_those_of_the_images():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm2d(4))
+    momentum = model[1].momentum
+    reestimate_batch_norm(model.train(), IMAGES, batch_size=8)
+    with torch.no_grad():
+        outputs = model[0](IMAGES)
+    torch.testing.assert_close(model[1].running_mean, outputs.mean((0, 2, 3)))
+    assert model[1].momentum == momentum
+    assert all(module.training for module in model.modules())
+
+
+def test_the_report_prints():
+    _, report = project_pretrained(
+        trained_like(get_model("cifar_resnet20", 4)), IMAGES[:8], progress=False
+    )
+    text = str(report)
+    assert "weights kept" in text
+    assert f"{len(report.layers)} layers projected by their outputs" in text
+    assert "of 8 images" in text
+    assert report._repr_html_().startswith("<table>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "x"}, "kind needs to be 'u' or 's', got kind='x'"),
+        ({"method": "best"}, "method needs to be one of 'weights'.*got method='best'"),
+        ({"method": "outputs"}, "method='outputs' needs images"),
+        ({"images": IMAGES[0]}, r"shape \(B, C, H, W\).*got torch.float32 of shape \(3, 16, 16\)"),
+        ({"images": (IMAGES * 255).byte()}, "needs floats.*got torch.uint8"),
+        ({"images": IMAGES[:0]}, "at least one image"),
+        ({"images": IMAGES * float("nan")}, "finite"),
+        ({"batch_size": 0}, "batch_size needs to be at least 1, got batch_size=0"),
+        ({"positions": 0}, "positions needs to be at least 1, got positions=0"),
+        ({"kind": "s", "p": 2}, "got p=2"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    model = trained_like(get_model("cifar_resnet20", 4))
+    with pytest.raises(ValueError, match=message):
+        project_pretrained(model, **arguments)
