@@ -31,6 +31,9 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "many kernel_slices": lambda: plotting.kernel_slices(
         {str(i): np.ones((2, 3, 3)) for i in range(9)}
     ),
+    "kernel_grids": lambda: plotting.kernel_grids(
+        {"a": np.ones((4, 5, 3, 3)), "b": np.ones((2, 3, 5, 5))}, {"a": "rows", "b": "columns"}
+    ),
     "stacked_shares": lambda: plotting.stacked_shares({"weights": {"net": {"3x3": 1, "1x1": 3}}}),
     "grouped_bars": lambda: plotting.grouped_bars(["a"], {"u": [1], "s": [2]}, ylabel="y"),
     "logarithmic grouped_bars": lambda: plotting.grouped_bars(
@@ -79,6 +82,21 @@ def test_slices_share_one_scale_symmetric_about_zero() -> None:
     assert {image.get_clim() for image in images} == {(-2.0, 2.0)}
     assert [axis.get_title() for axis in figure.axes[:2]] == ["+1 B", "-1 B"]
     assert np.array_equal(images[2].get_array(), kernels["blueprint"][0])
+
+
+def test_a_grid_has_a_filter_in_each_row_and_frames_what_it_is_told_to() -> None:
+    kernel = np.arange(6.0).reshape(2, 3, 1, 1)  # slices of one number, a gap between them
+    grids = {"free": kernel, "rows": -2 * kernel, "columns": kernel}
+    figure = plotting.kernel_grids(grids, {"rows": "rows", "columns": "columns"})
+    free, rows, columns = figure.axes[:3]
+    (image,) = free.get_images()
+    assert image.get_clim() == (-10.0, 10.0)
+    assert np.array_equal(image.get_array()[::2, ::2], kernel[:, :, 0, 0])
+    assert image.get_array().mask[1].all()
+    assert [len(axis.patches) for axis in (free, rows, columns)] == [0, 2, 3]
+    assert {box.get_width() > box.get_height() for box in rows.patches} == {True}
+    with pytest.raises(ValueError, match="framed needs to be 'rows' or 'columns', got 'all'"):
+        plotting.kernel_grids({"a": kernel}, {"a": "all"})
 
 
 def test_stacked_shares_add_up_to_one() -> None:
@@ -183,6 +201,7 @@ WRONG: dict[str, Callable[[], Figure]] = {
         {"a": np.eye(3)}
     ),
     "rows needs at least one kernel": lambda: plotting.kernel_slices({}),
+    "grids needs at least one kernel": lambda: plotting.kernel_grids({}),
     "panels needs at least one panel": lambda: plotting.stacked_shares({}),
     r"the same bars, \['vgg'\], got \['resnet'\] in 'MACs'": lambda: plotting.stacked_shares(
         {"weights": {"vgg": {"3x3": 1}}, "MACs": {"resnet": {"3x3": 1}}}
