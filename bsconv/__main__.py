@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import data, evaluate, models, plan, profile, train
+from .commands import data, evaluate, models, plan, profile, spectra, train
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
@@ -20,6 +20,7 @@ COMMANDS = {
     "models": models,
     "plan": plan,
     "profile": profile,
+    "spectra": spectra,
     "data": data,
 }
 

@@ -12,6 +12,13 @@ from .pretrained import (
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
+from .spectra import (
+    LayerSpectrum,
+    SpectraTable,
+    cross_kernel_spectra,
+    kernel_spectra,
+    spectra_table,
+)
 
 __all__ = [
     "BSConvS",
@@ -22,14 +29,19 @@ __all__ = [
     "LayerPlan",
     "LayerProfile",
     "LayerProjection",
+    "LayerSpectrum",
     "MobileNetModifier",
     "ModelProfiler",
     "Plan",
     "ProjectionReport",
+    "SpectraTable",
+    "cross_kernel_spectra",
     "get_model",
+    "kernel_spectra",
     "list_models",
     "modify_mobilenet",
     "project_pretrained",
     "reestimate_batch_norm",
     "reg_loss",
+    "spectra_table",
 ]
