@@ -183,6 +183,39 @@ def test_plan_prints_the_table_of_the_replacer(capsys: Captured) -> None:
     assert capsys.readouterr().out == f"{plan}\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "summary"),
+    [
+        (["cifar_resnet20", "--num-classes", "10"], "1x3x32x32: 272,480 parameters, 41,413,258 F"),
+        (["cifar_mobilenetv1_w1d4", "--input-size", "64"], "on 1x3x64x64: "),
+        (["mobilenetv1_w1d4", "--input-size", "3x160x128"], "on 1x3x160x128: "),
+        (["torchvision:mobilenet_v2"], "on 1x3x224x224: 3,504,872 parameters.*as free: ReLU6$"),
+        (["pytorchcv:resnet20_cifar10", "--num-classes", "10"], "on 1x3x32x32: 272,474 parameters"),
+        (["torchvision:regnet_y_400mf"], "4,344,144 parameters"),  # cannot be built on meta
+    ],
+)
+def test_profile_prints_the_table_of_the_profiler(
+    line: list[str], summary: str, capsys: Captured
+) -> None:
+    assert main(["profile", *line]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:4] == ["layer", "type", "calls", "parameters"]
+    assert re.search(summary, printed[-1])
+
+
+def test_profile_writes_what_it_prints(tmp_path: Path, capsys: Captured) -> None:
+    from bsconv.pytorch import ModelProfiler, get_model
+
+    file = tmp_path / "rows.csv"
+    line = ["profile", "cifar_resnet20_bsconvu", "--num-classes", "7", "--csv", str(file)]
+    assert main(line) == 0
+    profiler = ModelProfiler(get_model("cifar_resnet20_bsconvu", 7), (1, 3, 32, 32))
+    assert capsys.readouterr().out == f"{profiler}\n"
+    written = file.read_text()
+    profiler.to_csv(file)
+    assert file.read_text() == written
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_names_everything(command: list[str], capsys: Captured) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -252,6 +285,16 @@ SYNTHETIC = ["--dataset", "synthetic"]
         (["plan", "cifar_resnet20", "--num-classes", "0"], "--num-classes must be at least 1"),
         (["plan", "cifar_resnet20", "--exclude", "x"], "exclude names no layer of this model"),
         (["plan", "cifar_resnet20", "--bsconv", "s", "--p", "2"], "0 <= p <= 1"),
+        (["profile"], "the following arguments are required: MODEL"),
+        (["profile", "cifar_resnet21"], "did you mean cifar_resnet20"),
+        (["profile", "torchvision:resnet19"], "did you mean torchvision:resnet1"),
+        (["profile", "cifar_resnet20", "--num-classes", "0"], "--num-classes must be at least 1"),
+        (["profile", "cifar_resnet20", "--input-size", "3x32"], "as 3x224x224 or 224, got '3x32'"),
+        (["profile", "cifar_resnet20", "--input-size", "0"], "as 3x224x224 or 224, got '0'"),
+        (["profile", "cifar_resnet20", "--input-size", "1x32x32"], r"input_size=\(1, 1, 32, 32\)"),
+        (["profile", "torchvision:alexnet", "--input-size", "32"], "what AlexNet takes, got input"),
+        (["profile", "cifar_resnet20", "--csv", "no/x.csv"], "cannot write no/x.csv: No such file"),
+        (["profile", "cifar_resnet20", "--csv", "."], r"cannot write \.: Is a directory"),
         (["data", "cifar11"], "did you mean cifar10"),
     ],
 )
