@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -47,28 +48,38 @@ def _on_meta(model: nn.Module) -> nn.Module:
     """A copy in eval mode, without the weights; what is shared in the model is shared in it."""
     memo: dict[int, Any] = {}  # deepcopy takes from here what it would copy
     for parameter in model.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
     for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        memo[id(buffer)] = _empty(buffer)
+    for module in model.modules():  # a dozen empty tables of hooks each, which take the most time
+        for table in vars(module).values():
+            if type(table) is OrderedDict and not table:
+                memo[id(table)] = OrderedDict()
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         module.training = False
         # the meta device runs these in Python, in milliseconds each, only to find the same shape
         if "forward" not in vars(module):
             if type(module) in BATCH_NORMS:
-                module.forward = partial(_norm_shape, module)
+                module.forward = partial(_normalised, module)
             elif type(module) in ACTIVATIONS:
-                module.forward = torch.empty_like
+                module.forward = _activated
     return twin
 
 
-def _norm_shape(norm: Any, input: Tensor) -> Tensor:
-    """Shape and complaints of a BatchNorm."""
+def _empty(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def _activated(input: Tensor) -> Tensor:
+    return input
+
+
+def _normalised(norm: Any, input: Tensor) -> Tensor:
     norm._check_input_dim(input)
     if input.shape[1] != norm.num_features:
         raise ValueError(f"expected {norm.num_features} channels, got {input.shape[1]}")
-    return torch.empty_like(input)
+    return input
 
 
 @contextlib.contextmanager
