@@ -1,18 +1,16 @@
 """What a model costs: parameters, FLOPs, MACs and activations, layer by layer."""
 
-import csv
 import importlib
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ._csv import write_csv
 from ._dry_run import dry_run
 from ._layer_costs import LayerProfile, count
 from ._tables import html_table, text_table
@@ -122,12 +120,10 @@ class ModelProfiler:
 
         The file is written whole or not at all; OSError with one line if it cannot be.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(LayerProfile))
-        for row in self.rows:
-            writer.writerow([*list(asdict(row).values())[:-1], _shape_text(row.output_shape)])
-        _write_whole(Path(path), text.getvalue())
+        rows = [
+            (*list(asdict(row).values())[:-1], _shape_text(row.output_shape)) for row in self.rows
+        ]
+        write_csv(path, [field.name for field in fields(LayerProfile)], rows)
 
     def to_dataframe(self) -> Any:
         """The rows as a ``pandas.DataFrame``, a column per field; ImportError without pandas."""
@@ -189,7 +185,7 @@ def _checked_model(model: nn.Module) -> nn.Module:
     """``model``, or what it wraps."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
-    while inner := _wrapped_by(model):
+    while (inner := _wrapped_by(model)) is not None:
         model = inner
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError("model has scripted parts, whose layers cannot be seen: script it later")
@@ -207,19 +203,3 @@ def _wrapped_by(model: nn.Module) -> nn.Module | None:
 
 def _shape_text(shape: Sequence[int] | None) -> str:
     return "x".join(map(str, shape or ()))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    target = Path(os.path.realpath(path))  # a link stays a link
-    try:
-        if target.exists() and not target.is_file():  # such as /dev/stdout, or a folder
-            target.write_text(text, encoding="utf-8")
-            return
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
