@@ -6,8 +6,10 @@ A network of trained weights is read from a file, or fetched with --weights DEFA
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 HELP = "say how alike the slices of each kernel are"
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 WRAPPED_AS = ("state_dict", "model")  # what holds the weights in a checkpoint
+IMAGENET_CLASSES = 1000
 OWN_WEIGHTS = ("cifar10", 10)  # of get_model, and their number of classes
 
 
@@ -40,12 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="shares of the energy, which BSConv-U keeps, rather than of the variance",
     )
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="of MODEL (default: as many as the weights have, else 1000)",
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_classes < 1:
+    if arguments.num_classes is not None and arguments.num_classes < 1:
         raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
     source = _source(arguments.model, arguments.weights, arguments.num_classes)
 
@@ -58,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _source(name: str, weights: str | None, num_classes: int) -> nn.Module | dict[str, Tensor]:
+def _source(
+    name: str, weights: str | None, num_classes: int | None
+) -> nn.Module | dict[str, Tensor]:
     import torch
 
     from ..experiments.model_sources import build_model
@@ -70,12 +80,9 @@ def _source(name: str, weights: str | None, num_classes: int) -> nn.Module | dic
     if weights == "DEFAULT":
         return _with_default_weights(name)
     if weights is not None:
-        state = _read(Path(weights))
-        model = _build_empty(name, num_classes)
-        _fill(model, state, f"{weights} does not fit {name}")
-        return model
+        return _with_weights(name, Path(weights), num_classes)
     torch.manual_seed(0)  # the same table each time
-    model = build_model(name, num_classes)
+    model = build_model(name, num_classes or IMAGENET_CLASSES)
     print(
         f"bsconv spectra: {name} starts from random weights; "
         "--weights FILE or --weights DEFAULT gives it trained ones",
@@ -125,26 +132,32 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], misfit: str) -> None:
-    """Loads the kernels alone: nothing else is looked at, so the number of classes is free."""
-
-    def kernels(state: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {name: value for name, value in state.items() if value.dim() > 2}
-
-    wanted, found = kernels(model.state_dict()), kernels(state)
+def _with_weights(name: str, path: Path, num_classes: int | None) -> nn.Module:
+    """The model with the kernels of a file; what else is in the file is not looked at."""
+    misfit = f"{path} does not fit {name}"
+    found = _kernels(_read(path))
+    model = _build_empty(name, num_classes or IMAGENET_CLASSES)
+    wanted = _kernels(model.state_dict())
     for verb, names in (("lacks", wanted.keys() - found), ("also has", found.keys() - wanted)):
         if names:
-            first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(f"{misfit}: it {verb} {first}{more}")
-    for name, value in found.items():
-        if value.shape != wanted[name].shape:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"{misfit}: it {verb} {min(names)}{more}")
+    for kernel, value in found.items():
+        shape, expected = tuple(value.shape), tuple(wanted[kernel].shape)
+        if num_classes is None and expected[0] == IMAGENET_CLASSES and shape[1:] == expected[1:]:
+            return _with_weights(name, path, shape[0])  # a classifier that is a convolution
+        if shape != expected:
             raise ValueError(
-                f"{misfit}: {name} has shape {tuple(value.shape)} in the file, "
-                f"{tuple(wanted[name].shape)} in the model"
+                f"{misfit}: {kernel} has shape {shape} in the file, {expected} in the model"
             )
         if not value.is_floating_point():
-            raise ValueError(f"{misfit}: {name} has numbers of {value.dtype}")
+            raise ValueError(f"{misfit}: {kernel} has numbers of {value.dtype}")
     model.load_state_dict(found, strict=False, assign=True)
+    return model
+
+
+def _kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if value.dim() > 2}
 
 
 def _with_default_weights(name: str) -> nn.Module:
@@ -154,12 +167,13 @@ def _with_default_weights(name: str) -> nn.Module:
     if not separator:
         pretrained, num_classes = OWN_WEIGHTS
         return build_model(name, num_classes, pretrained=pretrained)
-    _build_empty(name, 1000)  # an unknown name fails here, before anything is fetched
+    _build_empty(name, IMAGENET_CLASSES)  # an unknown name fails here, before anything is fetched
     way_out = f"--weights FILE takes a file of weights of {name} instead"
     if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
         raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
     try:
-        return _fetch(source, inner)
+        with contextlib.redirect_stdout(io.StringIO()):  # it is for the table alone
+            return _fetch(source, inner)
     # a bad checksum is a RuntimeError, a name without weights a ValueError
     except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -50,18 +50,16 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
     if isinstance(source, Tensor):
         return [_of_weight(source)]
     if isinstance(source, nn.Module):
-        found = list(_of_modules(source))
+        found, wanted = list(_of_modules(source)), "convolution layers"
     elif isinstance(source, Mapping):
-        found = list(_of_state_dict(source))
+        found, wanted = list(_of_state_dict(source)), "weights (N, M, Kh, Kw) named '*.weight'"
     else:
         raise TypeError(
             "source needs to be a model, a state dict or a weight tensor, "
             f"got a {type(source).__name__}"
         )
     if not found:
-        wanted = "layers" if isinstance(source, nn.Module) else "weights (N, M, Kh, Kw) named"
-        what = "convolution layers" if wanted == "layers" else f"{wanted} 'weight' or '*.weight'"
-        raise ValueError(f"source needs {what}, got a {type(source).__name__} without any")
+        raise ValueError(f"source needs {wanted}, got a {type(source).__name__} without any")
     return found
 
 

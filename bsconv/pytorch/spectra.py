@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -51,7 +50,8 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     name of their layer, so that a model and its state dict give the same.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), in at most three times
-    the memory of the largest layer beside the result, or that of some filters.
+    the memory of the largest layer, or of a few filters; the result and the computing of
+    parametrised weights come on top.
 
     Raises TypeError for another kind of source. Raises ValueError for a source without convolution
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
@@ -149,7 +149,7 @@ class SpectraTable:
     def mean(self) -> float:
         """The mean over layers of their mean first shares; NaN if none was compared."""
         means = [row.mean for row in self.compared]
-        return statistics.fmean(means) if means else math.nan
+        return sum(means) / (len(means) or math.nan)
 
     @property
     def summary(self) -> str:
@@ -159,13 +159,13 @@ class SpectraTable:
         if not rows:
             return line
         what = "variance" if self.center else "energy"
-        excess = statistics.median(row.excess for row in rows)
+        excess = _median([row.excess for row in rows])
         line += (
             f"; the first component of a kernel's slices explains {self.mean:.3f} of their {what} "
             f"in the mean of layers; the median layer exceeds random kernels by {excess:.2f}"
         )
         crossed = [row.cross_excess for row in rows if not math.isnan(row.cross_excess)]
-        return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
+        return f"{line}, across kernels by {_median(crossed):.2f}" if crossed else line
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows as a CSV file: names of the fields, then a line per layer; no number is
@@ -248,6 +248,10 @@ def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
         if part.isnan().any():
             raise ValueError(f"the weight of {name!r} needs finite numbers, got NaN or infinity")
     return {layer.name: found[layer.name] for layer in layers}
+
+
+def _median(values: Sequence[float]) -> float:
+    return torch.tensor(values, dtype=torch.float64, device="cpu").quantile(0.5).item()
 
 
 def _csv_value(value: object) -> object:

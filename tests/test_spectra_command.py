@@ -1,0 +1,246 @@
+"""``bsconv spectra``: the table of any network, and one clear line for whatever is wrong."""
+
+import csv
+import re
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bsconv.__main__ import main
+from bsconv.pytorch import get_model, spectra_table
+
+Captured = pytest.CaptureFixture[str]
+MODEL = "cifar_resnet20"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return get_model(MODEL, 10)
+
+
+@pytest.fixture
+def weights(network: nn.Module, tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+def failure(capsys: Captured, *arguments: object) -> str:
+    """The line on stderr of a command that must fail as bad input does."""
+    try:
+        code: Any = main(["spectra", *map(str, arguments)])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert re.fullmatch(r"bsconv spectra: [^\n]*\n", captured.err), captured.err
+    return captured.err
+
+
+# --- good input -----------------------------------------------------------------------------------
+
+
+def test_a_file_alone(weights: Path, network: nn.Module, capsys: Captured) -> None:
+    assert main(["spectra", str(weights)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{spectra_table(network)}\n"
+    assert captured.err == ""
+    assert main(["spectra", str(weights), "--no-center"]) == 0
+    assert capsys.readouterr().out == f"{spectra_table(network, center=False)}\n"
+
+
+def test_trained_weights(shared_data: Path, capsys: Captured) -> None:
+    assert main(["spectra", str(shared_data / "resnet20-cifar10.safetensors")]) == 0
+    assert "explains 0.477 of their variance" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"epoch": 3, "state_dict": state},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+    ],
+)
+def test_a_model_with_weights_of_any_number_of_classes(
+    network: nn.Module, tmp_path: Path, capsys: Captured, wrap: Any
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(wrap(dict(network.state_dict())), path)
+    assert main(["spectra", MODEL, "--weights", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{spectra_table(network)}\n"
+    assert captured.err == ""
+    assert main(["spectra", str(path)]) == 0
+    assert capsys.readouterr().out == f"{spectra_table(network)}\n"
+
+
+def test_weights_tell_no_groups_but_the_model_does(tmp_path: Path, capsys: Captured) -> None:
+    model = torchvision.models.shufflenet_v2_x0_5()
+    path = tmp_path / "weights.pt"
+    torch.save(model.state_dict(), path)
+    line = ["spectra", "torchvision:shufflenet_v2_x0_5", "--weights", str(path)]
+    assert main(line) == 0
+    assert capsys.readouterr().out == f"{spectra_table(model)}\n"
+
+
+@pytest.mark.parametrize("name", [MODEL, "torchvision:squeezenet1_1", "pytorchcv:resnet20_cifar10"])
+def test_random_weights_are_said_to_be_random(name: str, capsys: Captured) -> None:
+    tables = []
+    for _ in range(2):
+        assert main(["spectra", name, "--num-classes", "10"]) == 0
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"bsconv spectra: {name} starts from random weights; --weig")
+        assert captured.err.count("\n") == 1
+        tables.append(captured.out)
+    assert tables[0] == tables[1]
+    assert "convolutions compared" in tables[0]
+
+
+def test_csv(weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "table.csv"
+    assert main(["spectra", str(weights), "--csv", str(path)]) == 0
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = spectra_table(network)
+    assert [row["name"] for row in rows] == [row.name for row in table.rows]
+    assert [float(row["median"] or 0) for row in rows[:3]] == [row.median for row in table.rows[:3]]
+    missing = tmp_path / "none" / "table.csv"
+    capsys.readouterr()
+    assert f"cannot write {missing}" in failure(capsys, weights, "--csv", missing)
+
+
+def test_default_weights_are_those_of_torchvision(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    model = torchvision.models.squeezenet1_1()
+    asked = []
+
+    def fetch(url: str, *_: object, **__: object) -> dict[str, Any]:
+        asked.append(url)
+        return model.state_dict()
+
+    monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fetch)
+    assert main(["spectra", "torchvision:squeezenet1_1", "--weights", "DEFAULT"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{spectra_table(model)}\n"
+    assert captured.err == ""
+    assert asked == [torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url]
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ([], "the following arguments are required: MODEL"),
+        (["cifar_resnet21"], "cifar_resnet21"),
+        (["torchvision:resnet19"], "did you mean torchvision:resnet1"),
+        (["timm:resnet18"], "unknown source 'timm'"),
+        ([MODEL, "--num-classes", "0"], "--num-classes must be at least 1, got 0"),
+        (["none.safetensors"], "none.safetensors: No such file or directory"),
+        ([MODEL, "--weights", "none.pth"], "none.pth: No such file or directory"),
+        ([MODEL, "--weights", "."], r"\.: Is a directory"),
+        (
+            ["none.pth", "--weights", "other.pth"],
+            "--weights goes with a model by its name, none.pt",
+        ),
+        ([MODEL, "--weights", "DEFAULT"], "pretrained="),
+        (["torchvision:resnet19", "--weights", "DEFAULT"], "did you mean torchvision:resnet1"),
+        (["torchvision:vgg19", "--weights", "DEFAULT"], "BSCONV_OFFLINE is set, .*--weights FILE"),
+    ],
+)
+def test_bad_input_is_one_line(
+    line: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BSCONV_OFFLINE", "1")
+    assert re.search(message, failure(capsys, *line))
+
+
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "pytorchcv:squeezenet_v1_1"])
+def test_default_weights_without_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("Name or service\nnot known")
+
+    monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setattr("requests.get", refuse, raising=False)
+    printed = failure(capsys, name, "--weights", "DEFAULT")
+    assert f"cannot get the weights of {name} (" in printed
+    assert f"--weights FILE takes a file of weights of {name} instead" in printed
+
+
+@pytest.mark.parametrize("name", ["damaged.safetensors", "damaged.pt"])
+def test_damaged_files(name: str, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"nonsense")
+    for line in ([path], [MODEL, "--weights", path]):
+        assert f"{path} is damaged or " in failure(capsys, *line)
+
+
+class Pickled:
+    """Would be run by unpickling."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("code was run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nn.Conv2d(3, 4, 3), "holds more than weights, .*save a state dict"),
+        (Pickled(), "holds more than weights, .*save a state dict"),
+        ([torch.zeros(3)], "holds a list, no state dict"),
+        ({"epoch": 3}, "got a dict without any"),
+    ],
+)
+def test_files_of_something_else(
+    content: Any, message: str, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "content.pt"
+    torch.save(content, path)
+    assert re.search(message, failure(capsys, path))
+
+
+def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: Captured) -> None:
+    misfit = f"{weights} does not fit "
+    printed = failure(capsys, "cifar_resnet56", "--weights", weights)
+    assert re.search(re.escape(misfit) + r"cifar_resnet56: it lacks \S+ and 35 more\n", printed)
+    line = (MODEL, "--weights", weights, "--num-classes", 100)
+    assert re.search(
+        r"shape \(10, 64, 1, 1\) in the file, \(100, 64, 1, 1\) in", failure(capsys, *line)
+    )
+    state = load_file(weights)
+    first = next(name for name, value in state.items() if value.dim() == 4)
+    shape = tuple(state[first].shape)
+    for change, message in [
+        (
+            torch.zeros(4, 4, 5, 5),
+            rf"has shape \(4, 4, 5, 5\) in the file, {re.escape(str(shape))}",
+        ),
+        (torch.zeros(shape, dtype=torch.int8), "has numbers of torch.int8"),
+    ]:
+        save_file({**state, first: change}, weights)
+        assert re.search(message, failure(capsys, MODEL, "--weights", weights))
+    save_file({**state, "extra.weight": torch.zeros(3, 3, 3, 3)}, weights)
+    printed = failure(capsys, MODEL, "--weights", weights)
+    assert printed.endswith(f"{misfit}{MODEL}: it also has extra.weight\n")
