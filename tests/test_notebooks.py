@@ -151,10 +151,17 @@ def faults(path: Path) -> list[str]:
     return [fault for rule in RULES for fault in rule(notebook)]
 
 
-def test_notebooks_are_numbered_without_a_gap() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(len(NOTEBOOKS))]
-    assert NOTEBOOKS
-    assert NOTEBOOKS[0].stem == INDEX
+COURSE = [  # in the order of reading
+    INDEX,
+    *("01_load_models", "02_replace_convolutions", "03_train_on_cifar", "05_build_from_scratch"),
+    "06_mobilenets",
+]
+
+
+def test_the_course_is_complete_and_the_index_links_to_all_of_it() -> None:
+    assert [path.stem for path in NOTEBOOKS] == COURSE
+    index = NOTEBOOKS[0].read_text()
+    assert all(f"]({name}.ipynb)" in index for name in COURSE[1:])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -226,12 +226,12 @@ print(json.dumps([seconds, sorted(new - set(sys.stdlib_module_names))]))
 def test_importing_the_core_costs_little_more_than_torch() -> None:
     command = [sys.executable, "-c", IMPORT_COST]
     costs = []
-    while min(costs, default=1) >= 0.05 and len(costs) < 5:  # other processes only make it slower
+    while min(costs, default=1) >= 0.1 and len(costs) < 5:  # other processes only make it slower
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         seconds, new = json.loads(run.stdout)
         assert set(new) <= {"bsconv", "torch"}
         costs.append(seconds)
-    assert min(costs) < 0.05, f"import bsconv.pytorch adds {costs} s to import torch"
+    assert min(costs) < 0.1, f"import bsconv.pytorch adds {costs} s to import torch"
 
 
 # the fixture that runs the published package
