@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from typing import ClassVar
 
 Row = Sequence[str | int]
 
@@ -38,6 +39,30 @@ def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
         f"<table><caption>{html.escape(caption)}</caption>"
         f"<thead><tr>{line('th', header)}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+class Table:
+    """Prints as an aligned table with a summary below it, and as an HTML table in Jupyter.
+
+    A subclass has the attribute ``header``, the property ``summary`` and the method
+    ``_table_rows``.
+    """
+
+    header: ClassVar[Sequence[str]]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        raise NotImplementedError
+
+    def _table_rows(self) -> Sequence[Row]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{text_table(self.header, self._table_rows())}\n{self.summary}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.header, self._table_rows(), caption=self.summary)
 
 
 def _text(value: str | int) -> str:

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from ._tables import html_table, text_table
-
-HEADER = ("layer", "what happens, and why", "before", "after")
+from ._tables import Table
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,13 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Table):
     """The convolutions of a model in the order of their names; prints as a table, in Jupyter too.
 
     ``parameters_before`` and ``parameters_after`` count the whole model, shared parameters once.
     """
+
+    header = ("layer", "what happens, and why", "before", "after")
 
     layers: tuple[LayerPlan, ...]
     parameters_before: int
@@ -58,13 +58,7 @@ class Plan:
             f"{self.parameters_after:,} after ({share:.1%})"
         )
 
-    def __str__(self) -> str:
-        return f"{text_table(HEADER, self._rows())}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return html_table(HEADER, self._rows(), caption=self.summary)
-
-    def _rows(self) -> list[tuple[str | int, ...]]:
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
                 ", ".join(name or "(root)" for name in layer.names),

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from ._geometry import IntOrPair
 from ._landings import Call, Landing, capture, find_landings
 from ._output_fit import Moments, constant, fit_blueprints, fit_subspace, moments
-from ._tables import html_table, text_table
+from ._tables import Table
 from .decomposition import BlueprintFactors, SubspaceFactors, compose
 from .modules import BSConvS, BSConvU
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
 
 Method = Literal["weights", "batch_norm", "outputs"]
 METHODS = ("weights", "batch_norm", "outputs")
-HEADER = ("layer", "parameters before", "after", "weights kept", "output error")
 RECTIFIED_ROUNDS = 3
 Item = TypeVar("Item")
 
@@ -47,12 +46,14 @@ class LayerProjection:
 
 
 @dataclass(frozen=True)
-class ProjectionReport:
+class ProjectionReport(Table):
     """What :func:`project_pretrained` did; prints as a table, in Jupyter too.
 
     ``agreement`` is the share of the images for which the new network's largest output is that of
     the dense network; None without images, and for models that don't return a matrix of logits.
     """
+
+    header = ("layer", "parameters before", "after", "weights kept", "output error")
 
     layers: tuple[LayerProjection, ...]
     method: Method
@@ -68,13 +69,7 @@ class ProjectionReport:
             f"{said}; agrees with the dense network on {self.agreement:.1%} of {self.images} images"
         )
 
-    def __str__(self) -> str:
-        return f"{text_table(HEADER, self._rows())}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return html_table(HEADER, self._rows(), caption=self.summary)
-
-    def _rows(self) -> list[tuple[str | int, ...]]:
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
                 *(layer.name or "(root)", layer.parameters_before, layer.parameters_after),

@@ -13,15 +13,14 @@ from torch import nn
 from ._csv import write_csv
 from ._dry_run import dry_run
 from ._layer_costs import LayerProfile, count
-from ._tables import html_table, text_table
+from ._tables import Table
 
 __all__ = ["LayerProfile", "ModelProfiler"]
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-HEADER = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")
 
 
-class ModelProfiler:
+class ModelProfiler(Table):
     """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.
 
     FLOPs are counted as the published tables of BSConv count them: a multiply-accumulate of a
@@ -57,6 +56,8 @@ class ModelProfiler:
     size or that the model cannot run on, for an unknown device, for layers whose size is not known
     yet (lazy ones), and for a scripted model, whose layers are not called one by one.
     """
+
+    header = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")
 
     def __init__(
         self,
@@ -134,13 +135,7 @@ class ModelProfiler:
         columns = [field.name for field in fields(LayerProfile)]
         return pandas.DataFrame([asdict(row) for row in self.rows], columns=columns)
 
-    def __str__(self) -> str:
-        return f"{text_table(HEADER, self._table())}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return html_table(HEADER, self._table(), caption=self.summary)
-
-    def _table(self) -> list[tuple[str | int, ...]]:
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
                 *(row.name or "(root)", row.type, row.calls),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ._csv import write_csv
 from ._shares import shares_of
 from ._slices import Kernels, across, kernels_of
-from ._tables import html_table, text_table
+from ._tables import Table
 
 __all__ = [
     "LayerSpectrum",
@@ -127,15 +127,14 @@ class LayerSpectrum:
         return self.cross_median - self.cross_random
 
 
-HEADER = (
-    *("layer", "N", "M", "K", "quartile", "median", "quartile", "random", "excess"),
-    *("across kernels", "random", "excess", "why left out"),
-)
-
-
 @dataclass(frozen=True)
-class SpectraTable:
+class SpectraTable(Table):
     """The first shares of all layers, in the order of their names; prints as a table."""
+
+    header = (
+        *("layer", "N", "M", "K", "quartile", "median", "quartile", "random", "excess"),
+        *("across kernels", "random", "excess", "why left out"),
+    )
 
     rows: tuple[LayerSpectrum, ...]
     center: bool
@@ -178,13 +177,7 @@ class SpectraTable:
         lines = ([_csv_value(getattr(row, name)) for name in header] for row in self.rows)
         write_csv(path, header, lines)
 
-    def __str__(self) -> str:
-        return f"{text_table(HEADER, self._table())}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return html_table(HEADER, self._table(), caption=self.summary)
-
-    def _table(self) -> list[tuple[str | int, ...]]:
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
                 *(row.name or "(root)", row.filters, row.slices, _size_text(row.kernel_size)),

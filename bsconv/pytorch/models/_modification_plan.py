@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from .._tables import html_table, text_table
+from .._tables import Table
 
-HEADER = ("block", "recognised as", "what happens", "before", "after")
 Action = Literal["replaced", "penalised", "done", "kept"]
 SUMMARY: dict[Action, str] = {  # in this order
     "replaced": "become BSConv-U",
@@ -53,11 +52,13 @@ class BlockPlan:
 
 
 @dataclass(frozen=True)
-class ModificationPlan:
+class ModificationPlan(Table):
     """The blocks of a model in the order of their names; prints as a table, in Jupyter too.
 
     ``parameters_before`` and ``parameters_after`` count the whole model, shared parameters once.
     """
+
+    header = ("block", "recognised as", "what happens", "before", "after")
 
     blocks: tuple[BlockPlan, ...]
     parameters_before: int
@@ -78,13 +79,7 @@ class ModificationPlan:
             f"{self.parameters_before:,} before, {self.parameters_after:,} after"
         )
 
-    def __str__(self) -> str:
-        return f"{text_table(HEADER, self._rows())}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return html_table(HEADER, self._rows(), caption=self.summary)
-
-    def _rows(self) -> list[tuple[str | int, ...]]:
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
                 ", ".join(name or "(root)" for name in block.names),
