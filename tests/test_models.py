@@ -38,10 +38,16 @@ def test_parameter_counts_are_the_published_ones(architecture, millions):
     assert f"{parameters(architecture) / 1e6:.2f}" == f"{millions:.2f}"
 
 
-@pytest.mark.parametrize("architecture", [*list_models("cifar_resnet20*"), "resnet10_bsconvu"])
-def test_networks_map_images_to_logits_and_train(architecture):
+@pytest.mark.parametrize(
+    ("architecture", "side"),
+    [
+        *((name, 32) for name in [*list_models("cifar_resnet20*"), "resnet10_bsconvu"]),
+        *((name, 48) for name in list_models("*mobilenet*_w1d4*")),
+    ],
+)
+def test_networks_map_images_to_logits_and_train(architecture, side):
     model = get_model(architecture, 7)
-    logits = model(torch.rand(2, 3, 32, 32))
+    logits = model(torch.rand(2, 3, side, side))
     assert logits.shape == (2, 7)
     (logits.sum() + model.reg_loss(alpha=0.1)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -81,15 +87,6 @@ def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
 
 
 BOTTLENECK_FAMILIES = ("mobilenetv2", "mobilenetv3_small", "mobilenetv3_large")
-
-
-@pytest.mark.parametrize("architecture", list_models("*mobilenet*_w1d4*"))
-def test_mobilenets_map_images_to_logits_and_train(architecture):
-    model = get_model(architecture, 7)
-    logits = model(torch.rand(2, 3, 48, 48))
-    assert logits.shape == (2, 7)
-    (logits.sum() + model.reg_loss(alpha=0.1)).backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_mobilenetv1_as_bsconv_turns_the_order_of_its_blocks_around():

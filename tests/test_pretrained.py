@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
-from bsconv.pytorch._landings import Call, Landing, capture, find_landings
+from bsconv.pytorch._landings import Call, Landing, Point, capture, find_landings
 from bsconv.pytorch._output_fit import constant, fit_blueprints, fit_subspace, moments
 from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
 
@@ -92,10 +92,11 @@ def test_capture_takes_the_call_asked_for():
     with torch.no_grad():
         model(IMAGES[:3])
     handle.remove()
-    seen = capture(model, IMAGES[:3], {Call("twice", 1): "input", Call("relu", 0): "output"})
-    torch.testing.assert_close(seen[Call("twice", 1)], inputs[1])
+    second, first = Point(Call("twice", 1), "input"), Point(Call("relu", 0), "output")
+    seen = capture(model, IMAGES[:3], {second, first})
+    torch.testing.assert_close(seen[second], inputs[1])
     assert len(inputs) == 2
-    assert float(seen[Call("relu", 0)].min()) >= 0
+    assert float(seen[first].min()) >= 0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

@@ -6,10 +6,10 @@ comes out right, whatever is wrong with the shortcut.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,13 @@ class Call(NamedTuple):
 
     name: str
     turn: int
+
+
+class Point(NamedTuple):
+    """One side of a call."""
+
+    call: Call
+    side: Literal["input", "output"]
 
 
 class Landing(NamedTuple):
@@ -39,7 +46,9 @@ class _Reached(Exception):
 class _Step(NamedTuple):
     call: Call
     module: nn.Module
-    input: Tensor
+    given: Tensor  # the tensors themselves, which tell who took whose output,
+    returned: Tensor
+    input: Tensor  # and copies, since later calls may write into them
     output: Tensor
 
 
@@ -49,49 +58,50 @@ def find_landings(model: nn.Module, images: Tensor, names: Iterable[str]) -> dic
     ``images`` are a few inputs; ``model`` is in eval mode.
     """
     wanted = set(names)
-    kept: list[Tensor] = []  # so that no tensor takes the place of another
-    produced: dict[int, str] = {}
-    taken: dict[str, str] = {}
-
-    def link(call: Call, module: nn.Module, given: Tensor, output: Tensor) -> None:
-        kept.append(output)
-        if isinstance(module, NORMS) and produced.get(id(given)) in wanted:
-            taken[produced[id(given)]] = call.name
-        produced[id(output)] = call.name
-
-    steps = list(_watch(model, images, link))
+    steps = _watch(model, images)
     counts = Counter(step.call.name for step in steps)
-    order = [step.call.name for step in steps if step.call.name in wanted]
+    norms = _norms_behind(steps)
     landings = {}
-    for name in order:
+    for name in (step.call.name for step in steps if step.call.name in wanted):
         if counts[name] == 1:
-            norm = taken.get(name, "")
+            norm = norms.get(name, "")
             if norm and not _can_take_over(model.get_submodule(norm), counts[norm]):
                 norm = ""
             landings[name] = _landing(model, images, steps, name, norm)
     return landings
 
 
-def capture(model: nn.Module, images: Tensor, points: dict[Call, str]) -> dict[Call, Tensor]:
-    """The ``"input"`` or ``"output"`` of calls during a forward pass, which ends with the last."""
-    found: dict[Call, Tensor] = {}
+def _norms_behind(steps: list[_Step]) -> dict[str, str]:
+    """Which BatchNorm takes the very output of which module."""
+    producers: dict[int, str] = {}
+    norms = {}
+    for step in steps:
+        if isinstance(step.module, NORMS) and id(step.given) in producers:
+            norms[producers[id(step.given)]] = step.call.name
+        producers[id(step.returned)] = step.call.name
+    return norms
+
+
+def capture(model: nn.Module, images: Tensor, points: Collection[Point]) -> dict[Point, Tensor]:
+    """What is seen at ``points`` in one forward pass, which ends with the last of them."""
+    found: dict[Point, Tensor] = {}
     counts: Counter[str] = Counter()
 
-    def note(call: Call, side: str, value: Tensor) -> None:
-        if points.get(call) == side:
-            found[call] = value.detach().clone()
+    def note(point: Point, value: Tensor) -> None:
+        if point in points:
+            found[point] = value.detach().clone()
             if len(found) == len(points):
                 raise _Reached
 
     def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        note(Call(name, counts[name]), "input", given[0])
+        note(Point(Call(name, counts[name]), "input"), given[0])
 
     def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         counts[name] += 1
-        note(Call(name, counts[name] - 1), "output", output)
+        note(Point(Call(name, counts[name] - 1), "output"), output)
 
     with ExitStack() as stack, torch.no_grad():
-        for name in {call.name for call in points}:
+        for name in {point.call.name for point in points}:
             module = model.get_submodule(name)
             stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
             stack.callback(module.register_forward_hook(partial(after, name)).remove)
@@ -118,7 +128,7 @@ def _landing(model: nn.Module, images: Tensor, steps: list[_Step], name: str, no
 
     handle = model.get_submodule(name).register_forward_hook(disturb, prepend=True)
     try:
-        disturbed = list(_watch(model, images))
+        disturbed = _watch(model, images)
     finally:
         handle.remove()
     expected = noise[0]
@@ -139,45 +149,27 @@ def _landing(model: nn.Module, images: Tensor, steps: list[_Step], name: str, no
     return Landing(norm, None, False)
 
 
-def _watch(
-    model: nn.Module,
-    images: Tensor,
-    link: Callable[[Call, nn.Module, Tensor, Tensor], None] | None = None,
-) -> Iterator[_Step]:
-    """The calls of all modules without children, in order, with copies of input and output."""
+def _watch(model: nn.Module, images: Tensor) -> list[_Step]:
+    """The calls of all modules without children, in order."""
     steps: list[_Step] = []
-    with _hooked(model, steps, link), torch.no_grad():
-        model(images)
-    return iter(steps)
-
-
-@contextmanager
-def _hooked(
-    model: nn.Module,
-    steps: list[_Step],
-    link: Callable[[Call, nn.Module, Tensor, Tensor], None] | None,
-) -> Iterator[None]:
     counts: Counter[str] = Counter()
-    inputs: dict[str, Tensor] = {}
-    with ExitStack() as stack:
+    copies: dict[str, Tensor] = {}
+
+    def before(name: str, _: nn.Module, given: tuple[object, ...]) -> None:
+        if given and isinstance(given[0], Tensor):
+            copies[name] = given[0].clone()
+
+    def after(name: str, module: nn.Module, given: tuple[Tensor, ...], output: object) -> None:
+        if name in copies and isinstance(output, Tensor):
+            call = Call(name, counts[name])
+            counts[name] += 1
+            copy = copies.pop(name)
+            steps.append(_Step(call, module, given[0], output, copy, output.clone()))
+
+    with ExitStack() as stack, torch.no_grad():
         for name, module in model.named_modules():
-            if any(True for _ in module.children()):
-                continue
-
-            def before(_: nn.Module, given: tuple[object, ...], name: str = name) -> None:
-                if given and isinstance(given[0], Tensor):
-                    inputs[name] = given[0].clone()
-
-            def after(
-                module: nn.Module, given: tuple[object, ...], output: object, name: str = name
-            ) -> None:
-                if name in inputs and isinstance(output, Tensor):
-                    call = Call(name, counts[name])
-                    counts[name] += 1
-                    if link is not None and isinstance(given[0], Tensor):
-                        link(call, module, given[0], output)
-                    steps.append(_Step(call, module, inputs.pop(name), output.clone()))
-
-            stack.callback(module.register_forward_pre_hook(before).remove)
-            stack.callback(module.register_forward_hook(after).remove)
-        yield
+            if not any(True for _ in module.children()):
+                stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
+                stack.callback(module.register_forward_hook(partial(after, name)).remove)
+        model(images)
+    return steps

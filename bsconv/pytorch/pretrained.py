@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._geometry import IntOrPair
-from ._landings import Call, Landing, capture, find_landings
+from ._landings import Call, Landing, Point, capture, find_landings
 from ._output_fit import Moments, constant, fit_blueprints, fit_subspace, moments
 from ._tables import Table
 from .decomposition import BlueprintFactors, SubspaceFactors, compose
@@ -241,23 +241,18 @@ class _OutputFit:
         return samples.error(_dense(factors), shift, rectified=landing.rectified)
 
     def _samples(self, name: str, landing: Landing) -> _Samples:
-        end = Call(landing.norm or name, 0)
-        target = {landing.call: "input"} if landing.call else {end: "output"}
+        seen = Point(Call(name, 0), "input")
+        output = Point(Call(landing.norm or name, 0), "output")
+        arrival = Point(landing.call, "input") if landing.call else output
         conv = cast(nn.Conv2d, self.teacher.get_submodule(name))
         generator = torch.Generator().manual_seed(0)
         parts = []
         for batch in torch.split(self.images, self.batch_size):
-            (wanted,) = capture(self.teacher, batch, target).values()
-            points = {Call(name, 0): "input"} | ({landing.call: "input"} if landing.call else {})
-            if landing.call:
-                seen = capture(self.student, batch, points)
-                outputs = capture(self.student, batch, {end: "output"})[end]
-                added = seen[landing.call] - outputs
-            else:
-                seen = capture(self.student, batch, points)
-                added = torch.zeros_like(wanted)
+            wanted = capture(self.teacher, batch, {arrival})[arrival]
+            there = capture(self.student, batch, {seen, output, arrival})
+            added = there[arrival] - there[output]
             chosen = torch.randperm(wanted[0, 0].numel(), generator=generator)[: self.places]
-            patches = _patches(conv, seen[Call(name, 0)])[:, :, chosen]
+            patches = _patches(conv, there[seen])[:, :, chosen]
             rows = [part.flatten(2)[:, :, chosen] for part in (wanted, added)]
             parts.append([part.mT.flatten(0, 1) for part in (patches, *rows)])
         return _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
