@@ -144,6 +144,7 @@ ARROWS = {
     "models": {"replacers", "modules", "initialization", "regularization", "decomposition"},
     "spectra": {"decomposition"},
     "profiler": set(),
+    "_slices": set(),
     "_output_fit": {"decomposition"},
     "pretrained": {"replacers", "modules", "decomposition"},
     "inference": {"modules"},

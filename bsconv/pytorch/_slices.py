@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ._surgery import wrapped_by
+
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _of_weight(weight: Tensor) -> Kernels:
 
 
 def _of_modules(model: nn.Module) -> Iterator[Kernels]:
-    while inner := _wrapped_by(model):
+    while inner := wrapped_by(model):
         model = inner
     for name, module in model.named_modules():
         if isinstance(module, CONVS + TRANSPOSED):
@@ -157,10 +158,3 @@ def _effective_weight(conv: Any) -> Tensor:
     finally:
         for part, mode in modes.items():
             part.training = mode
-
-
-def _wrapped_by(model: nn.Module) -> nn.Module | None:
-    if isinstance(model, WRAPPERS):
-        return model.module
-    compiled: nn.Module | None = getattr(model, "_orig_mod", None)
-    return compiled

@@ -12,6 +12,7 @@ CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 MOVABLE_HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
@@ -58,6 +59,14 @@ def parameter_count(*modules: nn.Module) -> int:
     """Parameters of all ``modules`` together; shared ones count once, lazy ones not yet."""
     parameters = {id(p): p for module in modules for p in module.parameters()}
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters.values())
+
+
+def wrapped_by(model: nn.Module) -> nn.Module | None:
+    """What DataParallel, DistributedDataParallel or torch.compile wraps; None for other models."""
+    if isinstance(model, WRAPPERS):
+        return model.module
+    compiled: nn.Module | None = getattr(model, "_orig_mod", None)
+    return compiled
 
 
 def check_unwrapped(model: nn.Module) -> None:

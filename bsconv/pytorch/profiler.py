@@ -13,11 +13,10 @@ from torch import nn
 from ._csv import write_csv
 from ._dry_run import dry_run
 from ._layer_costs import LayerProfile, count
+from ._surgery import wrapped_by
 from ._tables import Table
 
 __all__ = ["LayerProfile", "ModelProfiler"]
-
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 class ModelProfiler(Table):
@@ -180,20 +179,13 @@ def _checked_model(model: nn.Module) -> nn.Module:
     """``model``, or what it wraps."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
-    while (inner := _wrapped_by(model)) is not None:
+    while (inner := wrapped_by(model)) is not None:
         model = inner
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError("model has scripted parts, whose layers cannot be seen: script it later")
     if any(map(nn.parameter.is_lazy, chain(model.parameters(), model.buffers()))):
         raise ValueError("model has lazy layers, whose size is not known yet: call it once before")
     return model
-
-
-def _wrapped_by(model: nn.Module) -> nn.Module | None:
-    if isinstance(model, WRAPPERS):
-        return model.module
-    compiled: nn.Module | None = getattr(model, "_orig_mod", None)
-    return compiled
 
 
 def _shape_text(shape: Sequence[int] | None) -> str:
