@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..experiments.config import RECIPES, TrainConfig
+from ..experiments.config import PRECISIONS, RECIPES, TrainConfig
 from ._arguments import MODEL_HELP, add_replacement
 
 HELP = "train a model"
@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
     parser.add_argument("--compile", action="store_true", help="train through torch.compile")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the training steps: float32 (default), or bfloat16 by autocast where it is faster",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="default 0")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RECIPES", "Recipe", "TrainConfig"]
+__all__ = ["PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class TrainConfig:
     test_limit: int | None = None
     image_size: int | None = None  # images are resized to this on the device
     compile: bool = False  # training steps through torch.compile: faster, after a slow first step
+    precision: str = "float32"  # of the forward and backward pass; weights stay in float32
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "dataset"):  # pathlib paths are welcome
@@ -84,6 +87,9 @@ class TrainConfig:
             raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
         if self.init not in ("published", "matched"):
             raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
+        if self.precision not in PRECISIONS:
+            names = " or ".join(repr(name) for name in PRECISIONS)
+            raise ValueError(f"precision must be {names}, got {self.precision!r}")
         for name in ("epochs", "batch_size"):
             _check_whole(name, getattr(self, name), minimum=1)
         for name in ("train_limit", "test_limit", "image_size"):

@@ -123,7 +123,8 @@ def _train_epoch(
             flip=config.flip,
             cutout=config.cutout,
         )
-        logits = logits_of(model(model_input(augmented, config.image_size)))
+        with torch.autocast(images.device.type, torch.bfloat16, config.precision == "bfloat16"):
+            logits = logits_of(model(model_input(augmented, config.image_size))).float()
         loss = F.cross_entropy(logits, labels[batch]) + reg_loss(model, config.alpha)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
