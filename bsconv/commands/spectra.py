@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HELP = "say how alike the slices of each kernel are"
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")
-WRAPPED_AS = ("state_dict", "model")  # what holds the weights in a checkpoint
 IMAGENET_CLASSES = 1000
 OWN_WEIGHTS = ("cifar10", 10)  # of get_model, and their number of classes
 
@@ -72,11 +70,12 @@ def _source(
     import torch
 
     from ..experiments.model_sources import build_model
+    from ..experiments.weight_files import WEIGHT_FILES, read_weights
 
     if name.endswith(WEIGHT_FILES):
         if weights is not None:
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
-        return _read(Path(name))
+        return read_weights(name)
     if weights == "DEFAULT":
         return _with_default_weights(name)
     if weights is not None:
@@ -103,39 +102,12 @@ def _build_empty(name: str, num_classes: int) -> nn.Module:
         return build_model(name, num_classes)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their names, without running code from it."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
-        try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file") from error
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file may raise anything at all
-            raise ValueError(
-                f"{path} is damaged or holds more than weights, which would have to be run to be "
-                "read: save a state dict"
-            ) from error
-    inner = (content[key] for key in WRAPPED_AS if isinstance(content, dict) and key in content)
-    state = next(inner, content)
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, no state dict")
-    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-    torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
-    return tensors
-
-
 def _with_weights(name: str, path: Path, num_classes: int | None) -> nn.Module:
     """The model with the kernels of a file; what else is in the file is not looked at."""
+    from ..experiments.weight_files import read_weights
+
     misfit = f"{path} does not fit {name}"
-    found = _kernels(_read(path))
+    found = _kernels(read_weights(path))
     model = _build_empty(name, num_classes or IMAGENET_CLASSES)
     wanted = _kernels(model.state_dict())
     for verb, names in (("lacks", wanted.keys() - found), ("also has", found.keys() - wanted)):
