@@ -93,3 +93,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder() -> Path:
+    """The folder of the real CIFAR-10 archive, where this machine has it."""
+    folder = Path(os.environ.get("BSCONV_DATA", ROOT / "data"))
+    if not (folder / "cifar10.npz").is_file():
+        pytest.skip(f"no cifar10.npz in {folder.name}/: make data fetches it (or BSCONV_DATA)")
+    return folder

@@ -263,5 +263,5 @@ def test_replacing_in_a_deep_network_takes_no_time(init):
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="got num_classes=0"):
         get_model("cifar_resnet20", 0)
-    with pytest.raises(ValueError, match="no weights pretrained='cifar10' for 'cifar_resnet20'"):
-        get_model("cifar_resnet20", 10, pretrained="cifar10")
+    with pytest.raises(ValueError, match="no weights pretrained='mnist' for 'cifar_resnet20'"):
+        get_model("cifar_resnet20", 10, pretrained="mnist")

@@ -8,6 +8,7 @@ from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
 from ..regularization import OrthonormalConv2d
 from ._blocks import ConvLayer, ImageClassifier
 from ._names import ModelName, parse_name
+from ._weights import find_weights
 from .mobilenet import (
     V1,
     V2,
@@ -43,6 +44,8 @@ def get_model(
     comes first. ``model.reg_loss(alpha=0.1)`` is the penalty of the BSConv-S variants.
 
     Args:
+        pretrained: the data set of weights that come with the package, None for fresh ones:
+            "cifar10", for cifar_resnet20 and cifar_wrn16_1 with 10 classes.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
             Xavier-normal with either. "published": as PyTorch starts convolutions, which is what
             bsconv 0.4.0 did. "matched": with the output variance of the dense convolution that they
@@ -50,8 +53,9 @@ def get_model(
             one that did better: ResNet-20 as BSConv-U on half of CIFAR-10, 3 epochs, 3 seeds, ended
             at 69.5 % (69.1 to 69.8) published and 68.6 % (68.2 to 69.2) matched.
 
-    Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, and for
-    ``pretrained`` weights that do not exist; this release ships none.
+    Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
+    ``pretrained`` weights that do not exist or know other classes, and for a damaged file of them.
+    Raises ImportError if they are asked for and safetensors is not installed.
     """
     name = parse_name(architecture)
     if num_classes < 1:
@@ -59,7 +63,14 @@ def get_model(
     if init not in INITS:
         raise ValueError(f"init needs to be 'published' or 'matched', got init={init!r}")
     if pretrained is not None:
-        raise ValueError(f"there are no weights pretrained={pretrained!r} for '{architecture}'")
+        weights = find_weights(architecture, pretrained, num_classes)
+        model = _build(name, num_classes, init)
+        model.load_state_dict(weights.read())
+        return model
+    return _build(name, num_classes, init)
+
+
+def _build(name: ModelName, num_classes: int, init: str) -> ImageClassifier:
     conv = _conv_layer(name, init)
     if name.family in MOBILENET_TABLES:
         return mobilenet(
