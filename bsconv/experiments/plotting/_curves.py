@@ -1,0 +1,89 @@
+"""Curves, of single runs or as the mean and range of several."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from ._parts import finish_panel, legend_below, plain_ticks
+from ._style import looks_of
+
+_FEW_POINTS = 25  # more markers than this on one curve hide it
+
+
+def curves(
+    x: Sequence[float],
+    series: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: str = "",
+) -> Figure:
+    """One curve for each series: values (points), or (runs, points) drawn as mean and range.
+
+    ``log`` names the logarithmic axes: "x", "y" or "xy".
+    """
+    figure, axis = plt.subplots()
+    every = max(1, len(x) // _FEW_POINTS)
+    for label, values in series.items():
+        runs = np.atleast_2d(np.asarray(values, dtype=float))
+        if runs.ndim != 2 or runs.shape[1] != len(x):
+            raise ValueError(
+                f"series[{label!r}] needs shape ({len(x)},) or (runs, {len(x)}), "
+                f"got {np.shape(values)}"
+            )
+        (line,) = axis.plot(x, runs.mean(axis=0), label=label, markevery=every)
+        if len(runs) > 1:
+            low, high = runs.min(axis=0), runs.max(axis=0)
+            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if "x" in log:
+        axis.set_xscale("log")
+        plain_ticks(axis.xaxis)
+    if "y" in log:
+        axis.set_yscale("log")
+        plain_ticks(axis.yaxis)
+    axis.grid()
+    axis.legend()
+    return figure
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, ArrayLike]],
+    *,
+    xlabel: str,
+    ylabels: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
+
+    Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
+    without any curve says so.
+    """
+    if len(ylabels) != len(panels) or not panels:
+        raise ValueError(f"{len(panels)} panels need as many ylabels, got {len(ylabels)}")
+    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    looks = looks_of(label for series in panels.values() for label in series)
+    for axis, (name, series), ylabel in zip(axes[0], panels.items(), ylabels, strict=True):
+        for label, values in series.items():
+            runs = np.atleast_2d(np.asarray(values, dtype=float))
+            if runs.ndim != 2:
+                raise ValueError(
+                    f"panels[{name!r}][{label!r}] needs shape (points,) or (runs, points), "
+                    f"got {np.shape(values)}"
+                )
+            x = np.arange(1, runs.shape[1] + 1)
+            axis.plot(x, runs.mean(axis=0), label=label, **looks[label])
+            if len(runs) > 1:
+                low, high, colour = runs.min(axis=0), runs.max(axis=0), looks[label]["color"]
+                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        finish_panel(axis)
+    legend_below(figure, axes[0])
+    figure.suptitle(title)
+    return figure

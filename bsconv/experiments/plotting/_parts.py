@@ -1,0 +1,52 @@
+"""What several figures need: arrays that are checked, axes without ticks, one legend for all."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+
+def array_of(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != dimensions or not array.size:
+        raise ValueError(f"{name} needs {dimensions} dimensions, got shape {array.shape}")
+    return array
+
+
+def bare(axis: Axes) -> None:
+    """No ticks, but a frame, so that pale slices have an edge."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color="#999999", linewidth=0.5)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """A logarithmic axis with 0.1, 0.2, 0.5, 1, ... written out."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def finish_panel(axis: Axes) -> None:
+    axis.title.set_fontsize(9)
+    axis.grid()
+    if not axis.lines:
+        axis.text(0.5, 0.5, "nothing to show yet", transform=axis.transAxes, ha="center")
+        axis.axis("off")
+
+
+def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels."""
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    named = {
+        label: handle
+        for handles, labels in found
+        for handle, label in zip(handles, labels, strict=True)
+    }
+    if named:
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(named)}
+        figure.legend(list(named.values()), list(named), handlelength=3.5, **below)

@@ -1,0 +1,83 @@
+"""What single runs reached, beside their mean: as dots, or against the size of the network."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from ._parts import finish_panel, legend_below
+from ._style import COLOURS, HEIGHT, MARKERS, WIDTH, looks_of
+
+Network = tuple[str, float, Sequence[float]]
+"""A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
+
+
+def dots(
+    series: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str, title: str = ""
+) -> Figure:
+    """``{series: {row: values of the runs}}``: a dot for each run, a bar across at their mean.
+
+    Rows run from the top; a series may lack some of them.
+    """
+    rows = list(dict.fromkeys(row for values in series.values() for row in values))
+    figure, axis = plt.subplots(figsize=(WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
+    step = 0.5 / max(1, len(series))
+    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    for index, (label, values) in enumerate(series.items()):
+        colour, marker = next(looks)
+        for row, runs in values.items():
+            at = rows.index(row) + (index - (len(series) - 1) / 2) * step
+            named = label if row == next(iter(values)) else None
+            axis.plot(runs, [at] * len(runs), marker, color=colour, alpha=0.7, label=named)
+            axis.plot(np.mean(runs), at, "|", color=colour, markersize=16, markeredgewidth=2)
+    axis.set(xlabel=xlabel, title=title)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
+    axis.grid(axis="x")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def accuracy_panels(
+    panels: Mapping[str, Mapping[str, Sequence[Network]]], *, title: str = ""
+) -> Figure:
+    """Panels side by side, each ``{label: networks}``: top-1 accuracy against parameters.
+
+    The networks of a label are joined by a line in the order given; several runs of one are drawn
+    as their mean and range. A label looks the same in all panels; a panel without any says so.
+    """
+    if not panels:
+        raise ValueError("panels needs at least one panel, got none")
+    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    looks = looks_of(label for series in panels.values() for label in series)
+    for axis, (name, series) in zip(axes[0], panels.items(), strict=True):
+        for label, networks in series.items():
+            millions = [network[1] for network in networks]
+            means = np.array([np.mean(network[2]) for network in networks])
+            spread = [
+                means - [min(network[2]) for network in networks],
+                [max(network[2]) for network in networks] - means,
+            ]
+            bars = spread if np.any(spread) else None
+            axis.errorbar(millions, means, bars, capsize=3, label=label, **looks[label])
+            for (text, *_), x, y in zip(networks, millions, means, strict=True):
+                below: dict[str, Any] = {"xytext": (0, -11), "textcoords": "offset points"}
+                colour = looks[label]["color"]
+                axis.annotate(text, (x, y), color=colour, fontsize=7, ha="center", **below)
+        axis.set(title=name, xlabel="million parameters")
+        axis.set_xscale("log")
+        axis.margins(0.12)
+        low, high = axis.get_xlim()
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if high > 100 * low else (1, 3)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        finish_panel(axis)
+    axes[0, 0].set_ylabel("top-1 accuracy (%)")
+    legend_below(figure, axes[0])
+    figure.suptitle(title)
+    return figure
