@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import data, evaluate, models, plan, profile, spectra, train
+from .commands import data, evaluate, models, plan, profile, project, spectra, train
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": plan,
     "profile": profile,
     "spectra": spectra,
+    "project": project,
     "data": data,
 }
 

@@ -274,7 +274,11 @@ SYNTHETIC = ["--dataset", "synthetic"]
         (["evaluate", "--checkpoint", ".", "--model", "m"], "not allowed with argument"),
         (["evaluate", "--checkpoint", ".", "--pretrained", "x"], "--pretrained goes with --model"),
         (["evaluate", "--checkpoint", ".", "--bsconv", "u"], "--bsconv goes with --model"),
-        (["evaluate", "--model", "cifar_resnet20"], "--pretrained is missing"),
+        (["evaluate", "--model", "cifar_resnet20"], "--pretrained or --weights is missing"),
+        (["evaluate", "--checkpoint", ".", "--weights", "x"], "--weights goes with --model"),
+        (["evaluate", "--model", "cifar_resnet20", "--weights", "no.pt"], "no.pt: No such file"),
+        (["train", "--model", "cifar_resnet20", "--weights", "no.pt"], "no.pt: No such file"),
+        (["train", "--model", "cifar_resnet20", "--weights", ""], "weights must name a file of w"),
         (
             ["evaluate", "--model", "cifar_resnet20", "--pretrained", "x", *SYNTHETIC],
             "pretrained='x'",

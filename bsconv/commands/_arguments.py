@@ -37,3 +37,16 @@ def add_replacement(parser: argparse.ArgumentParser, *, required: bool = False) 
         default=argparse.SUPPRESS,
         help="BatchNorm after each replaced pointwise convolution",
     )
+
+
+def add_weights(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Where trained weights come from: the package or a file, not both."""
+    which = parser.add_mutually_exclusive_group(required=required)
+    which.add_argument(
+        "--pretrained", metavar="NAME", help="weights that come with the package, such as cifar10"
+    )
+    which.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights of MODEL in a file (.safetensors, .pt, .pth) or the --out of a run",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_replacement
+from ._arguments import MODEL_HELP, add_replacement, add_weights
 
 HELP = "measure the accuracy of a trained model"
 
@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="DIR|FILE",
-        help="the --out of `bsconv train`, or its model.safetensors or checkpoint.pt",
+        help="the --out of `bsconv train`, its model.safetensors or checkpoint.pt, or the --out of "
+        "`bsconv project`: files that say themselves which model they are of",
     )
     which.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--pretrained", metavar="NAME", help="the weights for --model")
+    add_weights(parser)
     add_replacement(parser)
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument(
@@ -40,12 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {
         name: value for name, value in vars(arguments).items() if name in names
     }
-    if arguments.checkpoint is None and arguments.pretrained is None:
-        raise ValueError("--pretrained is missing: the weights for --model")
-    if arguments.checkpoint is not None:
-        if arguments.pretrained is not None:
-            raise ValueError("--pretrained goes with --model, a checkpoint has its own weights")
+    if arguments.checkpoint is None:
+        if arguments.pretrained is None and arguments.weights is None:
+            raise ValueError("--pretrained or --weights is missing: the weights for --model")
+    else:
+        for name in ("pretrained", "weights"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} goes with --model, a checkpoint has its own weights")
         given.pop("model")
+        given.pop("weights")
         fixed = [name for name in ("bsconv", "p", "with_bn") if name in given]
         if fixed:
             option = fixed[0].replace("_", "-")
@@ -53,7 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from ..experiments._setup import check_fit, find_dataset, find_device, make_model
+    from ..experiments._setup import (
+        check_fit,
+        find_dataset,
+        find_device,
+        load_start,
+        make_model,
+        read_start,
+    )
     from ..experiments.checkpoints import CONFIG, load_weights, read_config, read_trained
     from ..experiments.model_sources import build_model
     from ..experiments.training import evaluate
@@ -67,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         fresh = dataclasses.replace(trained.config, device="auto", test_limit=None, data=data)
         config = dataclasses.replace(fresh, **given)
     device = find_device(config.device)
+    weights = read_start(config) if trained is None else None
     dataset = find_dataset(dataclasses.replace(config, train_limit=None))
     if trained is None:
         model = build_model(
@@ -77,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
             with_bn=config.with_bn,
             pretrained=arguments.pretrained,
         )
+        if weights is not None:
+            load_start(model, weights, config)
     else:
         if trained.num_classes != dataset.num_classes:
             raise ValueError(

@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["published", "matched"],
         help="first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
+        "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
+    )
     parser.add_argument("--compile", action="store_true", help="train through torch.compile")
     parser.add_argument(
         "--precision",

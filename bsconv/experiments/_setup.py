@@ -6,15 +6,18 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checkpoints import load_weights, read_trained
 from .config import TrainConfig
 from .data import DATASETS, ImageDataset, load_dataset, to_float
 from .model_sources import build_model
+from .weight_files import read_weights
 
 
 def find_device(name: str) -> torch.device:
@@ -56,6 +59,25 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
         with_bn=config.with_bn,
         init=config.init,
     )
+
+
+def read_start(config: TrainConfig) -> dict[str, Tensor] | None:
+    """The weights that a run starts from, of a file or of a run's folder; None for fresh ones.
+
+    OSError for a file that is not there, ValueError with one line for one that holds no weights.
+    """
+    if config.weights is None:
+        return None
+    path = Path(config.weights)
+    return read_trained(path).state if path.is_dir() else read_weights(path)
+
+
+def load_start(model: nn.Module, weights: dict[str, Tensor], config: TrainConfig) -> None:
+    """``weights`` into the model of ``config``; ValueError with one line where it does not fit."""
+    name = config.model
+    if config.bsconv is not None:
+        name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"
+    load_weights(model, weights, Path(str(config.weights)), name)
 
 
 def model_input(images: Tensor, image_size: int | None = None) -> Tensor:

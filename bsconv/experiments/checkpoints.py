@@ -27,6 +27,7 @@ __all__ = [
     "METRICS",
     "MODEL",
     "TrainedModel",
+    "check_writable",
     "load_weights",
     "locked",
     "read_checkpoint",
@@ -66,6 +67,18 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         before = "; what was there before is unharmed" if path.exists() else ""
         raise OSError(f"cannot write {path}: {reason}{before}") from error
     _flush_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """OSError with one line where ``write_atomically`` could not write; leaves nothing there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _flush_folder(folder: Path) -> None:
@@ -132,13 +145,29 @@ def read_config(path: Path) -> TrainConfig:
         raise ValueError(f"{path} holds no settings of bsconv train: {error}") from error
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit."""
+def load_weights(
+    model: nn.Module, state: dict[str, Tensor], path: Path, name: str = "its model"
+) -> None:
+    """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
+
+    The line says what the file lacks, has besides, or has in another shape than ``name``, the model
+    in words.
+    """
+    misfit = f"the weights in {path} do not fit {name}"
+    own = model.state_dict()
+    for key, tensor in state.items():
+        if key in own and tensor.shape != own[key].shape:
+            found, wanted = tuple(tensor.shape), tuple(own[key].shape)
+            raise ValueError(f"{misfit}: {key} needs shape {wanted}, got {found}")
     try:
-        model.load_state_dict(state)
+        missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"the weights in {path} do not fit its model: {reason}") from error
+        raise ValueError(f"{misfit}: {reason}") from error
+    for verb, keys in (("it lacks", missing), ("it has no", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise ValueError(f"{misfit}: {verb} {keys[0]}{more}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +183,7 @@ def write_trained(path: Path, model: nn.Module, config: TrainConfig, num_classes
     """Write ``model.safetensors``; its metadata key ``bsconv`` is JSON: settings and classes."""
     from safetensors.torch import save
 
-    about = {**dataclasses.asdict(dataclasses.replace(config, data=None, out=None))}
+    about = dataclasses.asdict(config.without_folders())
     # one key only: safetensors promises no order of keys, and equal runs must give equal bytes
     metadata = {"bsconv": json.dumps({"num_classes": num_classes, "config": about}, sort_keys=True)}
     state = {

@@ -39,7 +39,8 @@ class TrainConfig:
     """All that decides the result of a run; the defaults are the published CIFAR recipe.
 
     ``learning_rate``, ``momentum``, ``weight_decay`` and ``milestones`` are the recipe's where they
-    are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``) changes no result.
+    are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``) changes no result;
+    ``weights`` is compared as it is written, and read once, when the run begins.
     """
 
     model: str = "cifar_resnet20_bsconvu"
@@ -50,6 +51,7 @@ class TrainConfig:
     p: float = 0.25  # BSConv-S: share of the input channels kept
     with_bn: bool = False  # BatchNorm after each replaced pointwise conv
     init: str = "published"  # where BSConv layers start, or "matched"; see get_model
+    weights: str | None = None  # file of weights, or folder of a run, to start from
     epochs: int = 200
     batch_size: int = 128
     seed: int = 0
@@ -74,6 +76,12 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, Path):
                 object.__setattr__(self, name, str(value))
+        if self.weights is not None:
+            if not isinstance(self.weights, (str, Path)) or not str(self.weights):
+                raise ValueError(
+                    f"weights must name a file of weights or a run's folder, got {self.weights!r}"
+                )
+            object.__setattr__(self, "weights", str(Path(self.weights)))  # ./x and x are one file
         if self.milestones is not None:
             object.__setattr__(self, "milestones", tuple(self.milestones))
         for name in ("model", "dataset"):
@@ -142,6 +150,11 @@ class TrainConfig:
             weight_decay=settings.weight_decay,
             milestones=settings.milestones,
         )
+
+    def without_folders(self) -> TrainConfig:
+        """The same run for others to read: no folder of this machine is named in it."""
+        weights = None if self.weights is None else Path(self.weights).name
+        return dataclasses.replace(self, data=None, out=None, weights=weights)
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0 over the whole run.

@@ -163,6 +163,8 @@ class Summary:
         config = self.config
         images = f" of {config.train_limit:,} images" if config.train_limit else ""
         start = "" if config.init == TrainConfig.init else f", init {config.init}"
+        if config.weights is not None:
+            start = f", from {Path(config.weights).name}"
         return f"{config.epochs} epochs{images}{start}"
 
     def __str__(self) -> str:
@@ -201,7 +203,7 @@ def make_record(
     dataset = config.dataset if config.dataset in DATASETS else Path(config.dataset).name
     ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
     return Record(
-        config=dataclasses.replace(config.resolved(), data=None, out=None, dataset=dataset),
+        config=dataclasses.replace(config.resolved().without_folders(), dataset=dataset),
         parameters=_count_parameters(folder),
         epochs=epochs,
         machine=machine,

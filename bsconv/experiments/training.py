@@ -27,9 +27,11 @@ from ._setup import (
     check_model,
     find_dataset,
     find_device,
+    load_start,
     logits_of,
     make_model,
     model_input,
+    read_start,
     reproducible,
 )
 from .checkpoints import CHECKPOINT, load_weights
@@ -41,7 +43,10 @@ __all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evalu
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> History:
-    """Train a model from its initialisation to the last epoch; returns what was measured.
+    """Train a model from its start to the last epoch; returns what was measured.
+
+    The start is the initialisation that ``config.seed`` draws, or the weights in the file
+    ``config.weights``; a run that is resumed does not read that file again.
 
     The loss is cross-entropy plus ``config.alpha`` times the orthonormality penalty of the BSConv-S
     layers; accuracies are measured on the whole test set after every epoch. With ``config.out``
@@ -55,9 +60,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         if run.finished:
             return _finished(run, progress)
         check_model(config)
+        weights = read_start(config) if run.state is None else None
         dataset = find_dataset(config).to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes)
+        if weights is not None:
+            load_start(model, weights, config)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
         optimizer = make_optimizer(model, config)
