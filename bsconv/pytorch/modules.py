@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from ._execution import convolve, fastest_plan, is_plain_conv, takes_time
 from ._geometry import (
     GEOMETRY,
     IntOrPair,
@@ -32,7 +33,59 @@ class _BlueprintConv2d(nn.Sequential):
 
     if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
         dw: nn.Conv2d
-    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels")
+    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan")
+    _plans: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plan = self._measured_plan = "factored"
+
+    @property
+    def plan(self) -> str:
+        """How the layer is computed; weights, outputs and gradients are the same with each.
+
+        "factored", the default: its convolutions in turn. "merged": their weights are multiplied
+        into a dense kernel in each forward pass, for one dense convolution. "joined" (BSConvS): the
+        pointwise weights alone are multiplied. "auto": the fastest of them, forward and backward,
+        measured the first time for the shapes, dtype, device and mode at hand and remembered. Where
+        torch.compile traces the layer, it is the one it ran last outside, "factored" if it never
+        did: call the model once before.
+
+        A layer with BatchNorm in between, or whose parts are no plain convolutions any more or have
+        hooks, which only they would run, is computed factored with all of them. Raises ValueError
+        for another plan.
+        """
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: str) -> None:
+        known = (*self._plans, "auto")
+        if plan not in known:
+            names = ", ".join(map(repr, known))
+            raise ValueError(
+                f"plan of a {type(self).__name__} needs to be one of {names}, got {plan!r}"
+            )
+        self._plan = plan
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self._plan != "factored":
+            return self._planned(input)
+        for layer in self:
+            input = layer(input)
+        return input
+
+    @torch.jit.unused
+    def _planned(self, input: Tensor) -> Tensor:
+        layers = cast(list[nn.Conv2d], list(self))
+        plan = self._plan if all(map(is_plain_conv, layers)) else "factored"
+        if plan == "factored":
+            return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
+        weights = [layer.weight for layer in layers]
+        *pointwise, blueprints = weights
+        if plan == "auto" and takes_time(input):
+            self._measured_plan = fastest_plan(self._plans, input, pointwise, blueprints, self.dw)
+        plan = self._measured_plan if plan == "auto" else plan
+        return convolve(plan, input, pointwise, blueprints, self.dw)
 
     @property
     def in_channels(self) -> int:
@@ -157,6 +210,8 @@ class BSConvU(_BlueprintConv2d):
         bn_kwargs: arguments for torch.nn.BatchNorm2d, such as ``{"eps": 1e-3}``.
     """
 
+    _plans = ("factored", "merged")
+
     def __init__(
         self,
         in_channels: int,
@@ -226,6 +281,8 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
 
     Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges.
     """
+
+    _plans = ("factored", "joined", "merged")
 
     def __init__(
         self,

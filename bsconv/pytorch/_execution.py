@@ -1,0 +1,115 @@
+"""How a BSConv layer is computed: its convolutions in turn, or multiplied into fewer.
+
+Without BatchNorm in between, all ways are the same function of the same weights. Which of them is
+the fastest depends on shapes, dtype and device, so it is measured.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+REPEATS = 3
+
+_fastest: dict[tuple[Any, ...], str] = {}
+
+
+def is_plain_conv(layer: nn.Module) -> bool:
+    """Whether calling ``layer`` is its convolution and nothing else."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    return type(layer) is nn.Conv2d and not hooked and not layer._backward_pre_hooks
+
+
+def takes_time(images: Tensor) -> bool:
+    """Whether there is something to measure: what is traced or on the meta device takes none."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    traced = torch.compiler.is_compiling() or tracing
+    return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
+
+
+def convolve(
+    plan: str, images: Tensor, pointwise: Sequence[Tensor], blueprints: Tensor, dw: nn.Conv2d
+) -> Tensor:
+    """What pointwise convolutions with these weights compute, and then ``dw`` with ``blueprints``.
+
+    "factored": one after the other; "joined": the pointwise weights multiplied into one; "merged":
+    all of them multiplied into one dense kernel.
+    """
+    if plan != "factored":
+        pointwise = [_product(pointwise)]
+    if plan == "merged":
+        return _as_dw(dw, images, pointwise[0] * blueprints, groups=1)
+    for weight in pointwise:
+        images = F.conv2d(images, weight)
+    return _as_dw(dw, images, blueprints, groups=dw.groups)
+
+
+def fastest_plan(
+    plans: Sequence[str],
+    images: Tensor,
+    pointwise: Sequence[Tensor],
+    blueprints: Tensor,
+    dw: nn.Conv2d,
+) -> str:
+    """The plan with the shortest forward pass, and backward pass where gradients are recorded.
+
+    Measured the first time for these shapes, dtype, device and mode, and remembered.
+    """
+    weights = (*pointwise, blueprints)
+    key = (*plans, *_situation(images), *(weight.shape for weight in weights), repr(dw))
+    if key not in _fastest:
+        trial = [tensor.detach().clone() for tensor in weights]
+        copies = [copy.requires_grad_(torch.is_grad_enabled()) for copy in trial]
+        example = images.detach().requires_grad_(torch.is_grad_enabled())
+        seconds = dict.fromkeys(plans, float("inf"))
+        for _ in range(1 + REPEATS):  # alternating; the first round only warms up
+            for plan in plans:
+                took = _seconds(plan, example, copies[:-1], copies[-1], dw)
+                seconds[plan] = min(seconds[plan], took)
+        _fastest[key] = min(plans, key=seconds.__getitem__)
+    return _fastest[key]
+
+
+def _seconds(
+    plan: str, images: Tensor, pointwise: Sequence[Tensor], blueprints: Tensor, dw: nn.Conv2d
+) -> float:
+    _synchronize(images.device)
+    start = time.perf_counter()
+    output = convolve(plan, images, pointwise, blueprints, dw)
+    if output.requires_grad:
+        torch.autograd.grad(output, (images, *pointwise, blueprints), torch.ones_like(output))
+    _synchronize(images.device)
+    return time.perf_counter() - start
+
+
+def _situation(images: Tensor) -> tuple[Any, ...]:
+    device = images.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    return (
+        *(images.shape, images.stride(), images.dtype, images.device, autocast),
+        *(torch.is_grad_enabled(), torch.get_num_threads()),
+    )
+
+
+def _product(pointwise: Sequence[Tensor]) -> Tensor:
+    product = pointwise[0]
+    for weight in pointwise[1:]:
+        product = (weight.flatten(1) @ product.flatten(1))[:, :, None, None]
+    return product
+
+
+def _as_dw(dw: nn.Conv2d, images: Tensor, weight: Tensor, *, groups: int) -> Tensor:
+    """A convolution with the geometry and the bias of ``dw``."""
+    padding: str | tuple[int, ...] = dw.padding
+    if dw.padding_mode != "zeros":
+        images = F.pad(images, dw._reversed_padding_repeated_twice, mode=dw.padding_mode)
+        padding = 0, 0
+    return F.conv2d(images, weight, dw.bias, dw.stride, padding, dw.dilation, groups)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

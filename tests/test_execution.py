@@ -1,0 +1,208 @@
+"""The plans of BSConv layers: other ways to compute the same function of the same weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _execution
+
+PLANS = {BSConvU: ("factored", "merged", "auto"), BSConvS: ("factored", "joined", "merged", "auto")}
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> BSConvU | BSConvS:
+    kernel_size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    odd = all(size % 2 for size in kernel_size)
+    stride = draw(st.sampled_from([1, 2, (1, 2)]))
+    same = st.just("same") if odd and stride == 1 else st.nothing()
+    return draw(st.sampled_from([BSConvU, BSConvS]))(
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+        kernel_size,
+        stride,
+        draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)) | same),
+        draw(st.sampled_from([1, 2])),
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(["zeros", "reflect", "circular"])),
+        with_bn=draw(st.booleans()),
+        dtype=torch.float64,
+    )
+
+
+def results(layer: nn.Module, images: Tensor) -> list[Tensor]:
+    """The output, and all gradients of the sum of its squares, that of the input first."""
+    images = images.clone().requires_grad_()
+    output = layer(images)
+    loss = output.square().sum()
+    return [output.detach(), *torch.autograd.grad(loss, [images, *layer.parameters()])]
+
+
+@given(layer=layers(), seed=st.integers(0, 9), training=st.booleans())
+@settings(max_examples=60)
+def test_all_plans_compute_the_same_outputs_and_gradients(
+    layer: BSConvU | BSConvS, seed: int, training: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, layer.in_channels, 13, 12, dtype=torch.float64, generator=generator)
+    expected = results(copy.deepcopy(layer).train(training), images)
+    for plan in PLANS[type(layer)]:
+        planned = copy.deepcopy(layer).train(training)
+        planned.plan = plan
+        for found, value in zip(results(planned, images), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+        assert planned.state_dict().keys() == layer.state_dict().keys()
+
+
+@pytest.mark.parametrize("layer", [BSConvU(8, 12, 3, padding=1), BSConvS(8, 12, 3, padding=1)])
+def test_float32_agrees_to_five_digits(layer: BSConvU | BSConvS) -> None:
+    images = torch.randn(4, 8, 16, 16).to(memory_format=torch.channels_last)
+    expected = results(layer, images)
+    for plan in PLANS[type(layer)]:
+        layer.plan = plan
+        for found, value in zip(results(layer, images), expected, strict=True):
+            assert (found - value).norm() <= 1e-5 * value.norm()
+
+
+def test_one_dense_convolution_is_computed_when_merged() -> None:
+    calls = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.nn.functional.conv2d:
+                calls.append(tuple(args[1].shape))
+            return function(*args, **(kwargs or {}))
+
+    layer = BSConvS(8, 12, 3)
+    for plan, expected in {
+        "merged": [(12, 8, 3, 3)],
+        "joined": [(12, 8, 1, 1), (12, 1, 3, 3)],
+        "factored": [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)],
+    }.items():
+        layer.plan = plan
+        calls.clear()
+        with Watch():
+            layer(torch.randn(1, 8, 5, 5))
+        assert calls == expected
+
+
+def test_layers_are_factored_unless_asked() -> None:
+    model = BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    assert (BSConvU(3, 8, 3).plan, BSConvS(3, 8, 3).plan, model[0].plan) == ("factored",) * 3
+
+
+def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def seconds(plan: str, *_: object) -> float:
+        measured.append(plan)
+        return {"factored": 3.0, "joined": 1.0, "merged": 2.0}[plan]
+
+    ran: list[str] = []
+
+    def convolve(plan: str, images: Tensor, *_: object) -> Tensor:
+        ran.append(plan)
+        return images
+
+    monkeypatch.setattr(_execution, "_fastest", {})
+    monkeypatch.setattr(_execution, "_seconds", seconds)
+    monkeypatch.setattr("bsconv.pytorch.modules.convolve", convolve)
+    layer = BSConvS(4, 4, 3)
+    layer.plan = "auto"
+    for _ in range(2):
+        layer(torch.randn(1, 4, 8, 8))
+    assert (ran, len(measured)) == (["joined"] * 2, 3 * (1 + _execution.REPEATS))
+    layer(torch.randn(1, 4, 9, 9))  # another shape
+    with torch.no_grad():  # another mode
+        layer(torch.randn(1, 4, 8, 8))
+    assert len(measured) == 9 * (1 + _execution.REPEATS)
+
+
+def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_execution, "_fastest", {})
+    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: 1.0 if plan == "merged" else 2.0)
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "auto"
+    images = torch.randn(1, 4, 8, 8)
+    graphs: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph.code)
+        return graph
+
+    torch.compile(layer, backend=look, fullgraph=True)(images)
+    layer(images)
+    torch.compile(layer, backend=look, fullgraph=True)(images)
+    assert [code.count("conv2d(") for code in graphs] == [2, 1]
+
+
+def test_measuring_leaves_no_trace() -> None:
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "auto"
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    state = torch.get_rng_state()
+    layer(torch.ones(2, 4, 8, 8))
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_hooks_and_other_parts_still_run() -> None:
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "merged"
+    seen = []
+    layer.pw.register_forward_hook(lambda *_: seen.append("pw"))
+    layer(torch.randn(1, 4, 8, 8))
+    assert seen == ["pw"]
+
+    class Doubled(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 * super().forward(images)
+
+    layer = BSConvU(4, 8, 3, bias=False)
+    images = torch.randn(1, 4, 8, 8)
+    expected = 2 * layer(images)
+    doubled = Doubled(4, 8, 1, bias=False)
+    doubled.load_state_dict(layer.pw.state_dict())
+    layer.pw = doubled
+    layer.plan = "merged"
+    torch.testing.assert_close(layer(images), expected)
+
+
+@pytest.mark.parametrize("plan", ["merged", "auto"])
+def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> None:
+    layer = BSConvU(4, 8, 3, padding=1).eval()
+    images = torch.randn(2, 4, 8, 8)
+    expected = layer(images).detach()
+    layer.plan = plan
+    assert copy.deepcopy(layer).plan == pickle.loads(pickle.dumps(layer)).plan == plan
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(images), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = layer(images)
+    assert coarse.dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.float(), expected, rtol=0.05, atol=0.05)
+    assert layer.to("meta")(images.to("meta")).shape == expected.shape
+
+
+def test_scripts_are_factored() -> None:
+    with pytest.warns(FutureWarning):
+        scripted = torch.jit.script(BSConvU(4, 8, 3))
+    assert scripted(torch.randn(1, 4, 5, 5)).shape == (1, 8, 3, 3)
+
+
+@pytest.mark.parametrize("layer", [BSConvU(4, 8, 3), BSConvS(4, 8, 3)])
+@pytest.mark.parametrize("plan", ["fast", "", None])
+def test_another_plan_is_refused(layer: BSConvU | BSConvS, plan: object) -> None:
+    known = ", ".join(map(repr, PLANS[type(layer)]))
+    with pytest.raises(ValueError, match=f"plan of a {type(layer).__name__} needs .* {known}, got"):
+        layer.plan = plan  # type: ignore[assignment]
+    assert layer.plan == "factored"
+
+
+def test_what_bsconv_u_does_not_know() -> None:
+    with pytest.raises(ValueError, match="got 'joined'"):
+        BSConvU(4, 8, 3).plan = "joined"
