@@ -392,6 +392,32 @@ def test_history_knows_best_and_last() -> None:
             getattr(History(), name)
 
 
+def test_after_every_epoch_the_model_can_be_looked_at(use: Use) -> None:
+    use(with_subspace)
+    seen: list[tuple[EpochMetrics, dict[str, Tensor]]] = []
+
+    def look(metrics: EpochMetrics, model: nn.Module) -> None:
+        seen.append((metrics, {name: value.clone() for name, value in model.state_dict().items()}))
+
+    history = train(config(epochs=3), progress=False, after_epoch=look)
+    assert [metrics for metrics, _ in seen] == list(history)
+    assert all(torch.equal(seen[-1][1][name], value) for name, value in weights(history).items())
+    assert any(not torch.equal(value, seen[0][1][name]) for name, value in seen[1][1].items())
+
+
+def test_whoever_looks_may_stop_and_the_epoch_is_kept(use: Use, tmp_path: Path) -> None:
+    use(with_subspace)
+
+    def stop(metrics: EpochMetrics, _: nn.Module) -> None:
+        if metrics.epoch == 2:
+            raise KeyboardInterrupt
+
+    settings = config(epochs=3, out=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, progress=False, after_epoch=stop)
+    assert len(train(settings, resume=True, progress=False)) == 3
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -417,6 +443,7 @@ def test_history_knows_best_and_last() -> None:
         ({"p": -0.5}, "p must be a number >= 0, got -0.5"),
         ({"recipe": "slow"}, "recipe must be 'published' or 'fast', got 'slow'"),
         ({"bsconv": "x"}, "bsconv must be 'u' or 's' or None, got 'x'"),
+        ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16', got 'float16'"),
         ({"milestones": (0,)}, "milestones must be a whole number >= 1, got 0"),
         ({"milestones": (3,), "recipe": "fast"}, "recipe 'fast' has no milestones"),
         ({"train_limit": 0}, "train_limit must be a whole number >= 1, got 0"),
@@ -507,3 +534,22 @@ def test_compiled_steps_train_the_same(use: Use) -> None:
     )
     for name, tensor in weights(compiled).items():
         torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> None:
+    inputs: list[torch.dtype] = []
+
+    class Linear(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            outputs = super().forward(images)
+            inputs.append(outputs.dtype)
+            return outputs
+
+    use(lambda classes: nn.Sequential(nn.Flatten(), Linear(192, classes)))
+    precise, coarse = run(learning_rate=0.01), run(learning_rate=0.01, precision="bfloat16")
+    assert set(inputs) == {torch.float32, torch.bfloat16}
+    assert [e.train_loss for e in coarse] == pytest.approx(
+        [e.train_loss for e in precise], rel=0.05
+    )
+    assert [e.train_loss for e in coarse] != [e.train_loss for e in precise]
+    assert {tensor.dtype for tensor in weights(coarse).values()} == {torch.float32}

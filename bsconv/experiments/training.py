@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -42,7 +42,13 @@ from .history import EpochMetrics, History
 __all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
 
 
-def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> History:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    after_epoch: Callable[[EpochMetrics, nn.Module], object] | None = None,
+) -> History:
     """Train a model from its start to the last epoch; returns what was measured.
 
     The start is the initialisation that ``config.seed`` draws, or the weights in the file
@@ -53,6 +59,9 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     the latest state is kept there after every epoch, and ``resume=True`` goes on from it: on the
     same machine with as many threads, the result is the same to the last bit as without the break.
     The trained model is ``History.model``. The global random state is left as it was.
+
+    ``after_epoch`` is called with what was measured and the model as it is then, once the epoch is
+    saved: to look at weights while they are learnt, or to stop by raising an exception.
     """
     device = find_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
@@ -97,6 +106,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             run.save(history, model, optimizer, generator, dataset.num_classes)
             if progress:
                 print(history.last, flush=True)
+            if after_epoch is not None:
+                after_epoch(history.last, model)
         run.finish(model, dataset.num_classes)
     history.model = model
     return history
