@@ -26,6 +26,12 @@ def curves(**changes: object) -> Figure:
     return plotting.curves([0, 1], **(arguments | changes))
 
 
+def many_layers() -> dict[str, list[float]]:
+    """150 layers whose names are long."""
+    names = [f"stage{i // 50}.unit{i % 50}.a_block_of_that_kind.conv" for i in range(150)]
+    return {f"backbone.features.{name}": [0.4, 0.5, 0.6] for name in names}
+
+
 MAKERS: dict[str, Callable[[], Figure]] = {
     "kernel_slices": lambda: plotting.kernel_slices({"a": np.eye(3)[None].repeat(8, axis=0)}),
     "many kernel_slices": lambda: plotting.kernel_slices(
@@ -56,6 +62,31 @@ MAKERS: dict[str, Callable[[], Figure]] = {
         {"live": {"u": [1, 2], "s": [[1, 2, 3], [2, 2, 5]]}, "recorded": {}},
         xlabel="epoch",
         ylabels=("loss", "%"),
+    ),
+    "slice_grid": lambda: plotting.slice_grid(
+        {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
+    ),
+    "blueprint_fit": lambda: plotting.blueprint_fit(np.ones((3, 7, 7)), np.ones((7, 7)), [1, 1, 1]),
+    "blueprint_fit of many slices": lambda: plotting.blueprint_fit(
+        np.zeros((512, 3, 5)), np.zeros((3, 5)), np.zeros(512), title="kept {kept:.1%}"
+    ),
+    "share_histogram": lambda: plotting.share_histogram({"a": [0.2, 0.9], "b": [1.0]}, 0.3),
+    "cumulative_shares": lambda: plotting.cumulative_shares(
+        {"a": [[0.8, 0.2], [0.6, 0.4]], "b": [[1.0]]}, [[0.5, 0.5]]
+    ),
+    "layer_boxes": lambda: plotting.layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
+    "many layer_boxes": lambda: plotting.layer_boxes(many_layers(), [0.3] * 150),
+    "layer_overview": lambda: plotting.layer_overview(
+        {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
+    ),
+    "many layer_overview": lambda: plotting.layer_overview(
+        many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
+    ),
+    "excess_panels": lambda: plotting.excess_panels(
+        {"within": ([0.5, 0.4], [0.3, 0.3]), "across": ([np.nan, np.nan],) * 2}, ["a", "b"]
+    ),
+    "many excess_panels": lambda: plotting.excess_panels(
+        {"within": ([0.5] * 150, [0.3] * 150)}, list(many_layers())
     ),
     "accuracy_panels": lambda: plotting.accuracy_panels(
         {"here": {"u": [("a", 0.2, [70]), ("", 3, [80, 82])]}, "recorded": {}}
@@ -196,6 +227,122 @@ def test_accuracies_stand_at_their_parameters_with_mean_and_range() -> None:
     assert [text.get_text() for text in empty.texts] == ["nothing to show yet"]
 
 
+def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> None:
+    kernel = np.arange(-6.0, 6).reshape(12, 1, 1)
+    figure = plotting.slice_grid({"a": kernel, "b": 100 * kernel})
+    pictures = [axis.get_images()[0] for axis in figure.axes[:2]]
+    assert {picture.get_clim() for picture in pictures} == {(-1, 1)}
+    first, second = (picture.get_array().compressed() for picture in pictures)
+    assert first == pytest.approx(second)
+    shown = np.unique(first)
+    assert shown == pytest.approx(np.unique(kernel) / np.percentile(np.abs(kernel), 98))
+
+
+def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:
+    blueprint, weights = np.eye(2), np.array([3.0, -1, 2])
+    kernel = weights[:, None, None] * blueprint + 0.5 * (1 - blueprint)
+    kept = 1 - 1.5 / (np.square(kernel)).sum()  # six numbers of 0.5 are lost
+    figure = plotting.blueprint_fit(kernel, blueprint, weights, title="{kept:.3f}")
+    assert figure.get_suptitle() == f"{kept:.3f}"
+    above, bars, below = figure.axes[:3]
+    assert [bar.get_height() for bar in bars.patches] == [-1, 2, 3]
+    assert above.get_images()[0].get_clim() == below.get_images()[0].get_clim() == (-3, 3)
+    assert set(below.get_images()[0].get_array().compressed()) == {-1.0, 0.0, 2.0, 3.0}
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]
+    row = above.get_images()[0].get_array()[4]  # through the upper values of the slices
+    for centre, weight in zip(centres, (-1, 2, 3), strict=True):
+        assert weight in row[int(centre) - 4 : int(centre) + 5]
+
+
+def test_of_many_slices_some_of_the_whole_range_are_shown() -> None:
+    weights = np.arange(100.0)
+    figure = plotting.blueprint_fit(weights[:, None, None] * np.eye(3), np.eye(3), weights)
+    heights = [bar.get_height() for bar in figure.axes[1].patches]
+    assert len(heights) == 16
+    assert (heights[0], heights[-1]) == (0, 99)
+    assert figure.axes[0].get_title().startswith("16 of its 100 slices")
+    assert figure.get_suptitle() == "100% kept"
+
+
+def test_each_set_of_a_histogram_adds_up_to_100_percent() -> None:
+    shares = {"trained": [0.5, 0.52, 0.9, 1.0], "random": [0.2, 0.3]}
+    figure = plotting.share_histogram(shares, random=0.25)
+    (axis,) = figure.axes
+    sums = [patch.get_data().values.sum() for patch in axis.patches]
+    assert sums == pytest.approx([100, 100])
+    assert axis.lines[0].get_xdata() == [0.25, 0.25]
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == [
+        *("trained, median 0.71", "random, median 0.25", "median of random kernels, 0.25"),
+    ]
+    assert len({patch.get_hatch() for patch in axis.patches}) == 2
+
+
+def test_cumulative_shares_are_medians_with_quartiles() -> None:
+    shares = np.array([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.9, 0.1, 0.0]])
+    (axis,) = plotting.cumulative_shares({"a": shares}, random=[[0.4, 0.6]]).axes
+    drawn, baseline = axis.lines
+    assert drawn.get_ydata() == pytest.approx([0.6, 0.9, 1])
+    assert baseline.get_ydata() == pytest.approx([0.4, 1])
+    assert drawn.get_linestyle() != baseline.get_linestyle() == "--"
+    low, high = axis.collections[0].get_paths()[0].get_extents().intervaly
+    assert (low, high) == pytest.approx((0.55, 1))
+
+
+@pytest.mark.parametrize("copies", [1, 60])
+def test_layers_show_quartiles_and_the_random_baseline(copies: int) -> None:
+    layers = {f"layer{i}": [0.0, 0.4, 0.5, 0.6, 1.0] for i in range(copies)}
+    (axis,) = plotting.layer_boxes(layers, [0.2] * copies).axes
+    axis.figure.canvas.draw()
+    if copies == 1:
+        box = axis.patches[0].get_path().get_extents()
+        assert (box.ymin, box.ymax) == pytest.approx((0.4, 0.6))
+        ((_, dash),) = axis.collections[0].get_segments()[0][None, :, 1]
+        assert dash == 0.2
+    else:
+        median, baseline = axis.lines
+        assert set(median.get_ydata()) == {0.5}
+        assert set(baseline.get_ydata()) == {0.2}
+        low, high = axis.collections[0].get_paths()[0].get_extents().intervaly
+        assert (low, high) == pytest.approx((0.4, 0.6))
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert "random kernels" in texts
+
+
+def test_names_of_layers_are_short_and_do_not_overlap() -> None:
+    (axis,) = plotting.layer_boxes(many_layers(), [0.3] * 150).axes
+    axis.figure.canvas.draw()
+    labels = axis.get_xticklabels()
+    assert labels[0].get_text() == "stage0.unit0"
+    assert all(len(label.get_text()) <= 20 for label in labels)
+    boxes = sorted(label.get_window_extent().intervalx.tolist() for label in labels)
+    assert all(left[1] <= right[0] + 1 for left, right in itertools.pairwise(boxes))
+    for names, expected in [
+        (["a.b.conv"], ["a.b.conv"]),
+        (["a.x.conv", "a.y.conv"], ["x", "y"]),
+        (["conv", "a.conv"], ["conv", "a.conv"]),
+        (["", "a"], ["", "a"]),
+    ]:
+        (axis,) = plotting.layer_boxes({name: [0.5] for name in names}, [0] * len(names)).axes
+        assert [label.get_text() for label in axis.get_xticklabels()] == expected
+
+
+def test_the_excess_stands_above_each_panel() -> None:
+    panels = {
+        "within": ([0.5, 0.7, 0.6], [0.3, 0.3, 0.3]),
+        "across": ([0.3, np.nan, 0.4], [0.35, np.nan, 0.35]),
+    }
+    figure = plotting.excess_panels(panels, ["a", "b", "c"])
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["within: +0.30", "across: +0.00"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (0, 0.77)
+    overview = plotting.layer_overview(
+        {"a": [0.5], "b": [0.7]}, [0.3, 0.3], {"within kernels": [0.2, 0.4], "across": [np.nan] * 2}
+    )
+    labels = [label.get_text() for label in overview.axes[1].get_xticklabels()]
+    assert labels == ["within\nkernels\n+0.30", "across\nnone"]
+
+
 WRONG: dict[str, Callable[[], Figure]] = {
     r"rows\['a'\] needs 3 dimensions, got shape \(3, 3\)": lambda: plotting.kernel_slices(
         {"a": np.eye(3)}
@@ -225,6 +372,33 @@ WRONG: dict[str, Callable[[], Figure]] = {
         plotting.curve_panels({"a": {"u": [[[1]]]}}, xlabel="x", ylabels=("y",))
     ),
     "panels needs at least one panel, got": lambda: plotting.accuracy_panels({}),
+    "kernels needs at least one kernel": lambda: plotting.slice_grid({}),
+    r"kernels\['a'\] needs 3 dimensions, got shape \(3, 3\)": lambda: plotting.slice_grid(
+        {"a": np.eye(3)}
+    ),
+    r"\(4, 3, 3\) needs 4 weights and a blueprint of shape \(3, 3\), got 3 and \(3, 3\)": lambda: (
+        plotting.blueprint_fit(np.ones((4, 3, 3)), np.eye(3), np.ones(3))
+    ),
+    "weights needs 1 dimensions": lambda: plotting.blueprint_fit(
+        np.ones((4, 3, 3)), np.eye(3), np.ones((4, 1))
+    ),
+    "sets needs at least one set of shares": lambda: plotting.share_histogram({}),
+    r"sets\['a'\] needs 1 dimensions, got shape \(0,\)": lambda: plotting.share_histogram(
+        {"a": []}
+    ),
+    "sets needs at least one set of shares, got": lambda: plotting.cumulative_shares({}),
+    "random needs 2 dimensions": lambda: plotting.cumulative_shares({"a": [[1.0]]}, [1.0]),
+    "layers needs at least one layer": lambda: plotting.layer_boxes({}, []),
+    "random needs a number for each of 1 layers, got 2": lambda: plotting.layer_boxes(
+        {"a": [0.5]}, [0.1, 0.2]
+    ),
+    "excess needs at least one set of numbers": lambda: plotting.layer_overview(
+        {"a": [0.5]}, [0.1], {}
+    ),
+    "panels needs at least one panel, got none": lambda: plotting.excess_panels({}, []),
+    r"panels\['a'\] needs a number for each of 2 layers, got 1": lambda: plotting.excess_panels(
+        {"a": ([0.5], [0.1])}, ["a", "b"]
+    ),
     "images needs at least one matrix": lambda: plotting.matrices({}, colour_label="c"),
 }
 

@@ -8,20 +8,30 @@ from ._bars import grouped_bars, stacked_shares
 from ._curves import curve_panels, curves
 from ._images import image_rows, matrices
 from ._kernels import kernel_grids, kernel_slices
+from ._layers import excess_panels, layer_boxes, layer_overview
 from ._runs import accuracy_panels, dots
+from ._shares import cumulative_shares, share_histogram
+from ._slices import blueprint_fit, slice_grid
 from ._style import COLOURS, use_style
 
 __all__ = [
     "COLOURS",
     "accuracy_panels",
+    "blueprint_fit",
+    "cumulative_shares",
     "curve_panels",
     "curves",
     "dots",
+    "excess_panels",
     "grouped_bars",
     "image_rows",
     "kernel_grids",
     "kernel_slices",
+    "layer_boxes",
+    "layer_overview",
     "matrices",
+    "share_histogram",
+    "slice_grid",
     "stacked_shares",
     "use_style",
 ]

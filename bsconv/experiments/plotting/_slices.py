@@ -1,0 +1,120 @@
+"""One kernel slice by slice: all of them, or beside the blueprint that comes closest to them."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike, NDArray
+
+from ._parts import array_of, bare
+from ._style import COLOURS, HEIGHT, WIDTH
+
+_MOST = 16  # slices in a row that can still be told apart
+_FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large
+_FINE, _GAP = 6, 3  # pixels of the picture for each value of a slice, and between two slices
+_FRAME = "#BBBBBB"  # between slices, so that pale ones have an edge
+_WITHIN = 98  # percent of a kernel's values within the scale: few large ones would pale the others
+
+
+def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+    """All slices of each kernel, shape (M, K, K), in rows one after another (paper, Figure 2).
+
+    Kernels stand side by side, each on a scale of its own, symmetric about 0, which 98 % of its
+    values keep within: colours tell how the slices of a kernel relate to one another, not how large
+    kernels are.
+    """
+    arrays = {name: array_of(f"kernels[{name!r}]", kernel, 3) for name, kernel in kernels.items()}
+    if not arrays:
+        raise ValueError("kernels needs at least one kernel, got none")
+    wide, high = (WIDTH - 1) / len(arrays), HEIGHT - 0.7  # room for each, in inches
+    columns = {name: _columns(len(kernel), wide / high) for name, kernel in arrays.items()}
+    ratios = [-(-len(kernel) // columns[name]) / columns[name] for name, kernel in arrays.items()]
+    height = min(high, wide * max(ratios)) + HEIGHT - high
+    figure, axes = plt.subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
+    for axis, (name, kernel) in zip(axes[0], arrays.items(), strict=True):
+        limit = float(np.percentile(np.abs(kernel), _WITHIN)) or float(np.abs(kernel).max()) or 1
+        shown = _show(axis, _mosaic(kernel / limit, columns[name]), 1)
+        axis.set_title(name, fontsize=9)
+    bar = figure.colorbar(shown, ax=axes, label="weight, relative", aspect=15, extend="both")
+    bar.set_ticks([-1, 0, 1])
+    figure.suptitle(title)
+    return figure
+
+
+def blueprint_fit(
+    kernel: ArrayLike, blueprint: ArrayLike, weights: ArrayLike, *, title: str = "{kept:.0%} kept"
+) -> Figure:
+    """A kernel (M, K, K) above its reconstruction: ``weights``, shape (M,), times ``blueprint``.
+
+    Slices stand in the order of their weights, which are drawn as bars between the two rows; of
+    more than 16, as many are picked evenly from that order. In ``title``, ``{kept}`` becomes the
+    share of the kernel's energy that the reconstruction keeps.
+    """
+    slices = array_of("kernel", kernel, 3)
+    plane, factors = array_of("blueprint", blueprint, 2), array_of("weights", weights, 1)
+    if (len(factors), *plane.shape) != slices.shape:
+        raise ValueError(
+            f"a kernel of shape {slices.shape} needs {len(slices)} weights and a blueprint of "
+            f"shape {slices.shape[1:]}, got {len(factors)} and {plane.shape}"
+        )
+    fit = factors[:, None, None] * plane
+    kept = 1 - np.square(slices - fit).sum() / (np.square(slices).sum() or 1)
+    order = np.argsort(factors, kind="stable")
+    picked = order[np.linspace(0, len(order) - 1, min(len(order), _MOST)).round().astype(int)]
+    limit = float(np.abs(slices).max()) or 1
+    row = 5.0 / max(_FEWEST, len(picked))  # inches
+    figure = plt.figure(figsize=(WIDTH, min(HEIGHT, 1.7 + 2 * row)))
+    grid = figure.add_gridspec(3, 2, width_ratios=(1, 5.0), height_ratios=(row, 0.7, row))
+    above, middle, below = (figure.add_subplot(grid[i, 1]) for i in range(3))
+    for axis, what, label in ((above, slices, "kernel"), (below, fit, "weight x\nblueprint")):
+        shown = _show(axis, _mosaic(what[picked], len(picked)), limit)
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+    pitch = plane.shape[-1] * _FINE + _GAP
+    at = _GAP + (pitch - _GAP) / 2 - 0.5 + pitch * np.arange(len(picked))
+    colours = [COLOURS[1] if factor > 0 else COLOURS[0] for factor in factors[picked]]
+    middle.bar(at, factors[picked], 0.6 * pitch, color=colours)
+    middle.axhline(0, color="black", linewidth=0.8)
+    middle.set_ylabel("weight", rotation=0, ha="right", va="center")
+    middle.set_xticks([])
+    middle.spines["bottom"].set_visible(False)
+    for axis in (above, middle, below):
+        axis.set_xlim(-0.5, max(_FEWEST, len(picked)) * pitch + _GAP - 0.5)
+    some = f"{len(picked)} of its {len(slices)}" if len(picked) < len(slices) else "all its"
+    above.set_title(f"{some} slices, in the order of their weights", fontsize=9)
+    left = figure.add_subplot(grid[:, 0])
+    _show(left, plane, float(np.abs(plane).max()) or 1)
+    bare(left)
+    left.set_title("blueprint\n(own scale)", fontsize=9)
+    figure.colorbar(shown, ax=[above, middle, below], label="value", shrink=0.8, aspect=15)
+    figure.suptitle(title.format(kept=kept))
+    return figure
+
+
+def _columns(slices: int, ratio: float) -> int:
+    """How many columns fill a panel ``ratio`` times as wide as high; rows are full if they can."""
+    ideal = min(slices, max(1.0, np.sqrt(slices * ratio)))
+    full = [n for n in range(1, slices + 1) if slices % n == 0]
+    nearest = min(full, key=lambda n: max(n / ideal, ideal / n))
+    return nearest if 2 / 3 < nearest / ideal < 3 / 2 else round(ideal)
+
+
+def _mosaic(kernel: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    """The slices as one picture, NaN between them."""
+    rows = -(-len(kernel) // columns)
+    high, wide = (size * _FINE + _GAP for size in kernel.shape[1:])
+    picture = np.full((rows * high + _GAP, columns * wide + _GAP), np.nan)
+    for index, values in enumerate(kernel):
+        top, left = index // columns * high + _GAP, index % columns * wide + _GAP
+        fine = values.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
+        picture[top : top + len(fine), left : left + fine.shape[1]] = fine
+    return picture
+
+
+def _show(axis: Axes, picture: NDArray[np.float64], limit: float) -> AxesImage:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    colours = plt.get_cmap("PuOr_r").with_extremes(bad=_FRAME)
+    return axis.imshow(picture, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
