@@ -19,6 +19,7 @@ from bsconv.experiments import _setup, training
 from bsconv.experiments.checkpoints import read_checkpoint, write_checkpoint
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.training import History, TrainConfig, train
+from bsconv.pytorch import BSConvU_Replacer, _execution
 
 FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
 
@@ -152,6 +153,44 @@ def test_resumed_after_each_epoch(
     assert_same_run(straight, broken)
     assert [row.epoch for row in history] == [1, 2, 3, 4]
     assert history.model is not None
+
+
+def test_a_resumed_run_keeps_the_plans_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fastest_is(fastest: str) -> None:
+        monkeypatch.setattr(_execution, "_fastest", {})
+        monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: float(plan != fastest))
+
+    def with_blueprints(classes: int) -> nn.Module:
+        return BSConvU_Replacer().apply(net(classes))
+
+    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: with_blueprints(classes))
+    fastest_is("merged")
+    run(tmp_path / "whole", plan="auto")
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "broken", plan="auto"), progress=False, after_epoch=interrupt)
+    fastest_is("factored")
+    run(tmp_path / "broken", plan="auto", resume=True)
+    assert read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["plans"] == {"0": "merged"}
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("plans", [{"0": "merged"}, {"nowhere": "merged"}])
+def test_plans_that_do_not_fit_are_refused(tmp_path: Path, plans: dict[str, str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "run"), progress=False, after_epoch=interrupt)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = {name: value for name, value in read_checkpoint(path).items() if name != "format"}
+    write_checkpoint(path, {**state, "plans": plans})
+    before = contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="plans do not fit the model"):
+        run(tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
 
 
 def test_resume_of_nothing_is_a_start(tmp_path: Path) -> None:

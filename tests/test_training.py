@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from bsconv.experiments import _setup, training
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.training import EpochMetrics, History, TrainConfig, evaluate, train
-from bsconv.pytorch import BSConvS, reg_loss
+from bsconv.pytorch import BSConvS, _execution, reg_loss
 
 
 def dataset(train: int = 20, test: int = 12, size: int = 8, classes: int = 4) -> ImageDataset:
@@ -444,6 +444,7 @@ def test_whoever_looks_may_stop_and_the_epoch_is_kept(use: Use, tmp_path: Path) 
         ({"recipe": "slow"}, "recipe must be 'published' or 'fast', got 'slow'"),
         ({"bsconv": "x"}, "bsconv must be 'u' or 's' or None, got 'x'"),
         ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"plan": "joined"}, "plan must be 'factored' or 'merged' or 'auto', got 'joined'"),
         ({"milestones": (0,)}, "milestones must be a whole number >= 1, got 0"),
         ({"milestones": (3,), "recipe": "fast"}, "recipe 'fast' has no milestones"),
         ({"train_limit": 0}, "train_limit must be a whole number >= 1, got 0"),
@@ -553,3 +554,20 @@ def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> Non
     )
     assert [e.train_loss for e in coarse] != [e.train_loss for e in precise]
     assert {tensor.dtype for tensor in weights(coarse).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("plan", ["merged", "auto"])
+def test_plans_change_how_layers_are_computed_and_nothing_else(
+    use: Use, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_execution, "_fastest", {})
+    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: 1.0 if plan == "joined" else 2.0)
+    use(with_subspace)
+    factored, planned = run(), run(plan=plan)
+    losses = [[epoch.train_loss for epoch in history] for history in (planned, factored)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name, tensor in weights(planned).items():
+        torch.testing.assert_close(tensor, weights(factored)[name], rtol=1e-3, atol=1e-5)
+    assert planned.model is not None
+    layers = [layer for layer in planned.model.modules() if isinstance(layer, BSConvS)]
+    assert {layer.plan for layer in layers} == {"joined" if plan == "auto" else "merged"}

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..experiments.config import PRECISIONS, RECIPES, TrainConfig
+from ..experiments.config import PLANS, PRECISIONS, RECIPES, TrainConfig
 from ._arguments import MODEL_HELP, add_replacement
 
 HELP = "train a model"
@@ -74,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         help="of the training steps: float32 (default), or bfloat16 by autocast where it is faster",
+    )
+    parser.add_argument(
+        "--plan",
+        choices=PLANS,
+        help="how BSConv layers are computed: factored (default), merged into dense convolutions "
+        "on the way, or auto, whichever is faster for each layer",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="default 0")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")

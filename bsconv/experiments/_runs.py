@@ -51,6 +51,11 @@ class Run:
             and (self.folder / MODEL).exists()
         )
 
+    @property
+    def plans(self) -> dict[str, str]:
+        """The plan of each BSConv layer so far: another one would round otherwise."""
+        return {} if self.state is None else self.state.get("plans", {})
+
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> History:
@@ -69,6 +74,7 @@ class Run:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         num_classes: int,
+        plans: dict[str, str],
     ) -> None:
         """Keep all that the next epoch depends on, and what has been measured."""
         if self.folder is None:
@@ -78,6 +84,7 @@ class Run:
             "num_classes": num_classes,
             "epoch": len(history),
             "history": history.to_dicts(),
+            "plans": plans,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),

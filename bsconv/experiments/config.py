@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
+__all__ = ["PLANS", "PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
 
 PRECISIONS = ("float32", "bfloat16")
+PLANS = ("factored", "merged", "auto")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class TrainConfig:
     test_limit: int | None = None
     image_size: int | None = None  # images are resized to this on the device
     compile: bool = False  # training steps through torch.compile: faster, after a slow first step
+    plan: str = "factored"  # how BSConv layers are computed, see BSConvU.plan; one choice per run
     precision: str = "float32"  # of the forward and backward pass; weights stay in float32
 
     def __post_init__(self) -> None:
@@ -95,9 +97,10 @@ class TrainConfig:
             raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
         if self.init not in ("published", "matched"):
             raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
-        if self.precision not in PRECISIONS:
-            names = " or ".join(repr(name) for name in PRECISIONS)
-            raise ValueError(f"precision must be {names}, got {self.precision!r}")
+        for name, known in (("precision", PRECISIONS), ("plan", PLANS)):
+            if getattr(self, name) not in known:
+                names = " or ".join(map(repr, known))
+                raise ValueError(f"{name} must be {names}, got {getattr(self, name)!r}")
         for name in ("epochs", "batch_size"):
             _check_whole(name, getattr(self, name), minimum=1)
         for name in ("train_limit", "test_limit", "image_size"):

@@ -25,14 +25,17 @@ from ._runs import Run, open_run
 from ._setup import (
     check_fit,
     check_model,
+    choose_plans,
     find_dataset,
     find_device,
+    forward_precision,
     load_start,
     logits_of,
     make_model,
     model_input,
     read_start,
     reproducible,
+    set_plans,
 )
 from .checkpoints import CHECKPOINT, load_weights
 from .config import RECIPES, Recipe, TrainConfig
@@ -77,6 +80,8 @@ def train(
             load_start(model, weights, config)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
+        plans = run.plans or choose_plans(model, dataset.train_images, config)
+        set_plans(model, plans)
         optimizer = make_optimizer(model, config)
         # shuffling and augmentation draw from here, dropout from the global state
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -103,7 +108,7 @@ def train(
             rate = optimizer.param_groups[0]["lr"]
             seconds = round(time.perf_counter() - start, 3)
             history.append(EpochMetrics(epoch, loss, top1, rate, seconds))
-            run.save(history, model, optimizer, generator, dataset.num_classes)
+            run.save(history, model, optimizer, generator, dataset.num_classes, plans)
             if progress:
                 print(history.last, flush=True)
             if after_epoch is not None:
@@ -142,7 +147,7 @@ def _train_epoch(
             flip=config.flip,
             cutout=config.cutout,
         )
-        with torch.autocast(images.device.type, torch.bfloat16, config.precision == "bfloat16"):
+        with forward_precision(images.device, config):
             logits = logits_of(model(model_input(augmented, config.image_size))).float()
         loss = F.cross_entropy(logits, labels[batch]) + reg_loss(model, config.alpha)
         optimizer.zero_grad()

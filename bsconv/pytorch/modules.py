@@ -33,7 +33,7 @@ class _BlueprintConv2d(nn.Sequential):
 
     if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
         dw: nn.Conv2d
-    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan")
+    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan", "chosen_plan")
     _plans: ClassVar[tuple[str, ...]]
 
     def __init__(self) -> None:
@@ -67,6 +67,11 @@ class _BlueprintConv2d(nn.Sequential):
             )
         self._plan = plan
 
+    @property
+    def chosen_plan(self) -> str:
+        """``plan``, or what "auto" found to be the fastest when it was last asked."""
+        return self._measured_plan if self._plan == "auto" else self._plan
+
     def forward(self, input: Tensor) -> Tensor:
         if self._plan != "factored":
             return self._planned(input)
@@ -84,8 +89,7 @@ class _BlueprintConv2d(nn.Sequential):
         *pointwise, blueprints = weights
         if plan == "auto" and takes_time(input):
             self._measured_plan = fastest_plan(self._plans, input, pointwise, blueprints, self.dw)
-        plan = self._measured_plan if plan == "auto" else plan
-        return convolve(plan, input, pointwise, blueprints, self.dw)
+        return convolve(self.chosen_plan, input, pointwise, blueprints, self.dw)
 
     @property
     def in_channels(self) -> int:
