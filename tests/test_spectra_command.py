@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bsconv.__main__ import main
+from bsconv.experiments import plotting
 from bsconv.pytorch import get_model, spectra_table
 
 Captured = pytest.CaptureFixture[str]
@@ -117,6 +119,46 @@ def test_csv(weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured
     assert f"cannot write {missing}" in failure(capsys, weights, "--csv", missing)
 
 
+STARTS = {".png": b"\x89PNG", ".PDF": b"%PDF", ".svg": b"<?xml"}
+
+
+@pytest.mark.parametrize("suffix", STARTS)
+def test_a_figure(
+    suffix: str, weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / f"figure{suffix}"
+    path.write_bytes(b"an older one")
+    assert main(["spectra", str(weights), "--out", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"{spectra_table(network)}\n", "")
+    assert path.read_bytes().startswith(STARTS[suffix])
+    assert sorted(tmp_path.iterdir()) == sorted([path, weights])
+
+
+def test_a_figure_shows_the_shares_of_each_layer(
+    weights: Path, network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, Any] = {}
+
+    def layer_overview(*arguments: Any, **labels: str) -> Any:
+        shown.update(labels, arguments=arguments)
+        return plotting.layer_boxes({"a": [0.5]}, [0.2])
+
+    monkeypatch.setattr(plotting, "layer_overview", layer_overview)
+    line = ["spectra", str(weights), "--no-center", "--out", str(tmp_path / "figure.png")]
+    assert main(line) == 0
+    layers, random, excess = shown["arguments"]
+    rows = spectra_table(network, center=False).compared
+    assert list(layers) == [row.name for row in rows]
+    for row, shares in zip(rows, layers.values(), strict=True):
+        assert float(shares.quantile(0.5)) == pytest.approx(row.median)
+    assert random == [row.random for row in rows]
+    assert excess["within kernels"] == [row.excess for row in rows]
+    assert excess["across kernels"] == [row.cross_excess for row in rows]
+    assert shown["ylabel"] == "first share of energy"
+    assert shown["title"].startswith("weights.safetensors: ")
+
+
 def test_default_weights_are_those_of_torchvision(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -134,6 +176,13 @@ def test_default_weights_are_those_of_torchvision(
     assert captured.out == f"{spectra_table(model)}\n"
     assert captured.err == ""
     assert asked == [torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url]
+
+
+def test_default_weights_of_our_own(capsys: Captured) -> None:
+    assert main(["spectra", MODEL, "--weights", "DEFAULT"]) == 0
+    captured = capsys.readouterr()
+    table = spectra_table(get_model(MODEL, 10, pretrained="cifar10"))
+    assert (captured.out, captured.err) == (f"{table}\n", "")
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -154,7 +203,7 @@ def test_default_weights_are_those_of_torchvision(
             ["none.pth", "--weights", "other.pth"],
             "--weights goes with a model by its name, none.pt",
         ),
-        ([MODEL, "--weights", "DEFAULT"], "pretrained="),
+        (["cifar_resnet56", "--weights", "DEFAULT"], "pretrained='cifar10'.*it has none"),
         (["torchvision:resnet19", "--weights", "DEFAULT"], "did you mean torchvision:resnet1"),
         (["torchvision:vgg19", "--weights", "DEFAULT"], "BSCONV_OFFLINE is set, .*--weights FILE"),
     ],
@@ -187,6 +236,42 @@ def test_default_weights_without_network(
     printed = failure(capsys, name, "--weights", "DEFAULT")
     assert f"cannot get the weights of {name} (" in printed
     assert f"--weights FILE takes a file of weights of {name} instead" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("figure.jpg", "needs to end in .png, .pdf, .svg, got figure.jpg"),
+        ("figure", "needs to end in .png, .pdf, .svg, got figure"),
+        ("none/figure.png", "cannot write .*none/figure.png: No such file or directory"),
+        ("folder.png", "cannot write .*folder.png: Is a directory"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_said_before_anything_is_computed(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    # that there is no such model would be said if it were looked for
+    assert re.search(message, failure(capsys, "none.pth", "--out", name))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_a_figure_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    printed = failure(capsys, "none.pth", "--out", tmp_path / "figure.png")
+    assert "figures need the package matplotlib: pip install 'bsconv[notebooks]'" in printed
+
+
+def test_a_figure_of_nothing(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "pointwise.pt"
+    torch.save(nn.Conv2d(3, 4, 1).state_dict(), path)
+    printed = failure(capsys, path, "--out", tmp_path / "figure.png")
+    assert "nothing to draw in" in printed
+    assert "0 of 1 convolutions compared" in printed
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["damaged.safetensors", "damaged.pt"])

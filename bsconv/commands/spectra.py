@@ -6,22 +6,18 @@ A network of trained weights is read from a file, or fetched with --weights DEFA
 from __future__ import annotations
 
 import argparse
-import contextlib
-import http.client
-import importlib
-import io
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._weighted_model import weighted_model
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from ..pytorch import SpectraTable
 
 HELP = "say how alike the slices of each kernel are"
-IMAGENET_CLASSES = 1000
-OWN_WEIGHTS = ("cifar10", 10)  # of get_model, and their number of classes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,112 +43,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of MODEL (default: as many as the weights have, else 1000)",
     )
+    parser.add_argument(
+        "--out",
+        metavar="FIG.png",
+        help="draw the shares of each layer beside those of random kernels (.png, .pdf or .svg)",
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.num_classes is not None and arguments.num_classes < 1:
         raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
-    source = _source(arguments.model, arguments.weights, arguments.num_classes)
+    if arguments.out is not None:
+        from ..experiments.figure_files import check_figure_file, write_figure
 
-    from ..pytorch import spectra_table
+        check_figure_file(arguments.out)
+    source = weighted_model(arguments.model, arguments.weights, arguments.num_classes)
 
-    table = spectra_table(source, center=not arguments.no_center)
+    from ..pytorch import kernel_spectra, spectra_table
+
+    center = not arguments.no_center
+    table = spectra_table(source, center)
+    if arguments.out is not None:
+        if not table.compared:
+            raise ValueError(f"there is nothing to draw in {arguments.out}: {table.summary}")
+        spectra = kernel_spectra(source, center)
+        write_figure(arguments.out, lambda: _overview(arguments.model, table, spectra))
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
     print(table)
     return 0
 
 
-def _source(
-    name: str, weights: str | None, num_classes: int | None
-) -> nn.Module | dict[str, Tensor]:
-    import torch
+def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Figure:
+    from ..experiments import plotting
 
-    from ..experiments.model_sources import build_model
-    from ..experiments.weight_files import WEIGHT_FILES, read_weights
-
-    if name.endswith(WEIGHT_FILES):
-        if weights is not None:
-            raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
-        return read_weights(name)
-    if weights == "DEFAULT":
-        return _with_default_weights(name)
-    if weights is not None:
-        return _with_weights(name, Path(weights), num_classes)
-    torch.manual_seed(0)  # the same table each time
-    model = build_model(name, num_classes or IMAGENET_CLASSES)
-    print(
-        f"bsconv spectra: {name} starts from random weights; "
-        "--weights FILE or --weights DEFAULT gives it trained ones",
-        file=sys.stderr,
+    rows = table.compared
+    what = "variance" if table.center else "energy"
+    return plotting.layer_overview(
+        {row.name or "(root)": spectra[row.name][:, 0] for row in rows},
+        [row.random for row in rows],
+        {
+            "within kernels": [row.excess for row in rows],
+            "across kernels": [row.cross_excess for row in rows],
+        },
+        ylabel=f"first share of {what}",
+        title=f"{Path(model).name}: how alike the slices of each kernel are",
     )
-    return model
-
-
-def _build_empty(name: str, num_classes: int) -> nn.Module:
-    import torch
-
-    from ..experiments.model_sources import build_model
-
-    try:
-        with torch.device("meta"):  # spends nothing on weights
-            return build_model(name, num_classes)
-    except Exception:  # a model that computes with values while it is made, or bad input
-        return build_model(name, num_classes)
-
-
-def _with_weights(name: str, path: Path, num_classes: int | None) -> nn.Module:
-    """The model with the kernels of a file; what else is in the file is not looked at."""
-    from ..experiments.weight_files import read_weights
-
-    misfit = f"{path} does not fit {name}"
-    found = _kernels(read_weights(path))
-    model = _build_empty(name, num_classes or IMAGENET_CLASSES)
-    wanted = _kernels(model.state_dict())
-    for verb, names in (("lacks", wanted.keys() - found), ("also has", found.keys() - wanted)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(f"{misfit}: it {verb} {min(names)}{more}")
-    for kernel, value in found.items():
-        shape, expected = tuple(value.shape), tuple(wanted[kernel].shape)
-        if num_classes is None and expected[0] == IMAGENET_CLASSES and shape[1:] == expected[1:]:
-            return _with_weights(name, path, shape[0])  # a classifier that is a convolution
-        if shape != expected:
-            raise ValueError(
-                f"{misfit}: {kernel} has shape {shape} in the file, {expected} in the model"
-            )
-        if not value.is_floating_point():
-            raise ValueError(f"{misfit}: {kernel} has numbers of {value.dtype}")
-    model.load_state_dict(found, strict=False, assign=True)
-    return model
-
-
-def _kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if value.dim() > 2}
-
-
-def _with_default_weights(name: str) -> nn.Module:
-    from ..experiments.model_sources import build_model
-
-    source, separator, inner = name.partition(":")
-    if not separator:
-        pretrained, num_classes = OWN_WEIGHTS
-        return build_model(name, num_classes, pretrained=pretrained)
-    _build_empty(name, IMAGENET_CLASSES)  # an unknown name fails here, before anything is fetched
-    way_out = f"--weights FILE takes a file of weights of {name} instead"
-    if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
-        raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it is for the table alone
-            return _fetch(source, inner)
-    # a bad checksum is a RuntimeError, a name without weights a ValueError
-    except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
-
-
-def _fetch(source: str, name: str) -> Any:
-    if source == "torchvision":
-        return importlib.import_module("torchvision.models").get_model(name, weights="DEFAULT")
-    return getattr(importlib.import_module("pytorchcv.model_provider"), name)(pretrained=True)

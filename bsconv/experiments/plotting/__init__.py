@@ -6,6 +6,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 
 from ._bars import grouped_bars, stacked_shares
 from ._curves import curve_panels, curves
+from ._files import rendered
 from ._images import image_rows, matrices
 from ._kernels import kernel_grids, kernel_slices
 from ._layers import excess_panels, layer_boxes, layer_overview
@@ -30,6 +31,7 @@ __all__ = [
     "layer_boxes",
     "layer_overview",
     "matrices",
+    "rendered",
     "share_histogram",
     "slice_grid",
     "stacked_shares",
