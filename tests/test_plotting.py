@@ -203,6 +203,8 @@ def test_a_label_looks_the_same_in_all_panels() -> None:
         xlabel="x",
         ylabels=("y", "z"),
     )
+    later = plotting.curve_panels({"a": {"u": [1, 2]}}, xlabel="x", ylabels=("y",), first=0)
+    assert later.axes[0].lines[0].get_xdata() == pytest.approx([0, 1])
     first, second = figure.axes
     assert [line.get_label() for line in first.lines] == ["u", "s"]
     assert first.lines[1].get_ydata() == pytest.approx([2, 4])

@@ -58,8 +58,11 @@ def curve_panels(
     xlabel: str,
     ylabels: Sequence[str],
     title: str = "",
+    first: int = 1,
 ) -> Figure:
     """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
+
+    ``first`` is where the first point stands, such as 0 for what was before the first epoch.
 
     Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
     without any curve says so.
@@ -76,8 +79,9 @@ def curve_panels(
                     f"panels[{name!r}][{label!r}] needs shape (points,) or (runs, points), "
                     f"got {np.shape(values)}"
                 )
-            x = np.arange(1, runs.shape[1] + 1)
-            axis.plot(x, runs.mean(axis=0), label=label, **looks[label])
+            x = first + np.arange(runs.shape[1])
+            every = max(1, len(x) // _FEW_POINTS)
+            axis.plot(x, runs.mean(axis=0), label=label, markevery=every, **looks[label])
             if len(runs) > 1:
                 low, high, colour = runs.min(axis=0), runs.max(axis=0), looks[label]["color"]
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
