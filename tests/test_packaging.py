@@ -146,6 +146,7 @@ ARROWS = {
     "profiler": set(),
     "_slices": set(),
     "_output_fit": {"decomposition"},
+    "_layer_fit": {"modules", "decomposition"},
     "pretrained": {"replacers", "modules", "decomposition"},
     "inference": {"modules"},
 }

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
+from bsconv.pytorch._head_fit import find_head, refit_head
 from bsconv.pytorch._landings import Call, Landing, Point, capture, find_landings
 from bsconv.pytorch._output_fit import constant, fit_blueprints, fit_subspace, moments
+from bsconv.pytorch._sensitivity import EQUAL_SHARE, sensitivities
 from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
 
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -140,6 +142,116 @@ def test_fitted_outputs_are_closer_than_those_of_the_closest_weights(mid):
     if mid == 4:  # nothing is cut off: as good as without a subspace
         free = compose(*fit_blueprints(known, blueprint_factors(kernel)))
         assert output_error(by_outputs) == pytest.approx(output_error(free), rel=0.05)
+
+
+@pytest.mark.parametrize("mid", [None, 2])
+def test_a_metric_lets_the_errors_of_filters_make_up_for_one_another(mid):
+    kernel = torch.randn(6, 4, 3, 3)
+    patches, targets = samples(4, 6, kernel)
+    known = moments(patches, targets)
+    root = torch.randn(6, 6).double()
+    metric = root @ root.T + 0.1 * torch.eye(6)
+
+    def error_in_metric(dense: Tensor) -> float:
+        found = patches.double() @ dense.flatten(1).T + constant(known, dense)
+        errors = found - targets
+        return float(((errors @ metric) * errors).sum(1).mean())
+
+    def fit(metric: Tensor | None) -> Tensor:
+        if mid is None:
+            return compose(*fit_blueprints(known, blueprint_factors(kernel), metric))
+        found = fit_subspace(known, subspace_factors(kernel, mid), metric)
+        return compose(found.mixing @ found.basis, found.blueprints)
+
+    assert error_in_metric(fit(metric)) < 0.8 * error_in_metric(fit(None))
+
+
+def test_a_metric_of_unrelated_filters_changes_nothing():
+    kernel = torch.randn(3, 4, 3, 3)
+    known = moments(*samples(4, 3, kernel))
+    start = blueprint_factors(kernel)
+    apart = compose(*fit_blueprints(known, start, rounds=5))
+    metric = torch.diag(torch.tensor([0.1, 1.0, 5.0])).double()
+    joint = compose(*fit_blueprints(known, start, metric, rounds=4))  # and one filter by filter
+    torch.testing.assert_close(joint, apart)
+
+
+def test_the_metric_is_the_mean_product_of_derivatives():
+    conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)  # one output: not a matrix of logits
+    model = nn.Sequential(
+        conv, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear
+    )
+    point = Point(Call("1", 0), "input")
+    with torch.no_grad():  # of the caller
+        metric = sensitivities(model, IMAGES, {point}, 10)[point]
+        on = (conv(IMAGES) > 0).double().transpose(0, 1).flatten(1)
+    energy = on @ on.T * linear.weight.detach().double().T * linear.weight.detach().double()
+    # the random direction is one number for each image, so the mean over images is only close
+    expected = energy / energy.diagonal().mean() * (1 - EQUAL_SHARE) + EQUAL_SHARE * torch.eye(4)
+    torch.testing.assert_close(metric, expected, rtol=0.2, atol=0.05)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model)
+
+
+def test_without_derivatives_there_is_no_metric():
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, bias=False)
+
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images).mean((2, 3))
+
+    assert sensitivities(Detached(), IMAGES, {Point(Call("conv", 0), "output")}, 10) == {}
+    _, report = project_pretrained(Detached(), IMAGES, progress=False)
+    assert report.layers[0].output_error is not None
+
+
+def test_the_head_is_the_linear_layer_that_answers():
+    answering = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Linear(8, 5))
+    assert find_head(answering, IMAGES[:2]) == "2"
+    assert find_head(Branched().eval(), IMAGES[:2]) is None
+    scaled = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.Softmax(1))
+    assert find_head(scaled, IMAGES[:2]) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_refitted_head_says_what_the_teacher_says(bias):
+    """The features of the student are those of the teacher, mixed: another head says the same."""
+
+    def network(mix: Tensor) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias))
+        model[1].weight.data = mix @ model[1].weight.data
+        model[1].bias.data = mix @ model[1].bias.data
+        return model
+
+    teacher, student = network(torch.eye(6)), network(torch.randn(6, 6) + 2 * torch.eye(6))
+    images = torch.randn(2000, 1, 4, 4)
+    before = error(teacher, student, images)
+    refit_head(teacher, student, "2", images, 100)
+    assert error(teacher, student, images) < 1e-2 * before
+    again = copy.deepcopy(student[2].weight)
+    refit_head(student, student, "2", images, 100)
+    torch.testing.assert_close(student[2].weight, again)
+
+
+def test_few_images_do_not_wreck_the_head():
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(16, 40), nn.Linear(40, 3))
+    student = copy.deepcopy(teacher)
+    student[1].weight.data += 0.02 * torch.randn(40, 16)
+    images = torch.randn(500, 1, 4, 4)
+    before = error(teacher, student, images)
+    refit_head(teacher, student, "2", images[:5], 100)
+    assert error(teacher, student, images) < 2 * before
+
+
+def test_random_numbers_are_not_touched():
+    dense = trained_like(Branched())
+    state = torch.get_rng_state()
+    project_pretrained(dense, IMAGES[:4], progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1.0)])

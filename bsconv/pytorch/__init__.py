@@ -1,14 +1,10 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
+from ._projection_report import LayerProjection, ProjectionReport
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
-from .pretrained import (
-    LayerProjection,
-    ProjectionReport,
-    project_pretrained,
-    reestimate_batch_norm,
-)
+from .pretrained import project_pretrained, reestimate_batch_norm
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer

@@ -5,6 +5,7 @@ moments of patches and targets at hand, the data are no longer needed. Half of t
 the problem is linear (alternating least squares), so the error never rises.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from .decomposition import BlueprintFactors, SubspaceFactors
 
 RIDGE = 1e-4  # share of the mean variance of a patch's entries, added to all of them
+ROUNDS = 8
 FILTERS_AT_ONCE = 32  # their systems of equations take M*M numbers each
 
 
@@ -25,59 +27,93 @@ class Moments(NamedTuple):
     target_mean: Tensor  # (N)
 
 
+class Patches:
+    """R patches (R, M*K*K), and their moments with whatever target, in float64.
+
+    The moments are about zero instead of the means unless ``centered``, where no constant may be
+    fitted.
+    """
+
+    def __init__(self, rows: Tensor, *, centered: bool = True) -> None:
+        self.centered = centered
+        self.mean = self._mean(rows)
+        self.rows = rows - self.mean
+        self.covariance = (self.rows.T @ self.rows).double() / len(rows)
+
+    def moments(self, targets: Tensor) -> Moments:
+        mean = self._mean(targets)
+        cross = (self.rows.T @ (targets - mean)).double() / len(targets)
+        return Moments(self.covariance, cross, self.mean.double(), mean.double())
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        return rows.mean(0) if self.centered else rows.new_zeros(rows.shape[1])
+
+
 def moments(patches: Tensor, targets: Tensor, *, centered: bool = True) -> Moments:
-    """The moments in float64; about zero instead of the means where no constant may be fitted."""
-    count = len(patches)
-    patch_mean, target_mean = patches.mean(0), targets.mean(0)
-    if not centered:
-        patch_mean, target_mean = torch.zeros_like(patch_mean), torch.zeros_like(target_mean)
-    patches, targets = patches - patch_mean, targets - target_mean
-    return Moments(
-        (patches.T @ patches).double() / count,
-        (patches.T @ targets).double() / count,
-        patch_mean.double(),
-        target_mean.double(),
-    )
+    """All moments at once, for a target that is fitted only once."""
+    return Patches(patches, centered=centered).moments(targets)
 
 
-def fit_blueprints(known: Moments, start: BlueprintFactors, rounds: int = 15) -> BlueprintFactors:
-    """The blueprint kernel with the least squared error on the outputs, reached from ``start``."""
+def fit_blueprints(
+    known: Moments,
+    start: BlueprintFactors,
+    metric: Tensor | None = None,
+    rounds: int = ROUNDS,
+) -> BlueprintFactors:
+    """The blueprint kernel with the least squared error on the outputs, reached from ``start``.
+
+    With a positive definite ``metric`` (N, N), the mean of ``e @ metric @ e`` is minimised instead,
+    e being the errors of all N filters at one place: these may then make up for one another. That
+    takes one more round, filter by filter, after ``rounds`` for all filters apart.
+    """
     weights, blueprints = start.weights.double(), start.blueprints.double().flatten(1)
-    gram, cross = _by_slices(known, weights.shape[1])
+    pairs, cross = _by_slices(known, weights.shape[1])
     parts = []
     filters = torch.arange(len(weights), device=weights.device)
     for chosen in torch.split(filters, FILTERS_AT_ONCE):
-        w, b, c = weights[chosen], blueprints[chosen], cross[chosen]
+        w, b = weights[chosen], blueprints[chosen]
         for _ in range(rounds):
-            w = _solve(_along_depth(gram, b), torch.einsum("nmk,nk->nm", c, b))
-            b = _solve(_along_space(gram, w), torch.einsum("nmk,nm->nk", c, w))
-            w, b = _unit_blueprints(w, b)
+            w, b = _alternate(pairs, cross[chosen], b)
         parts.append((w, b))
     weights, blueprints = (torch.cat(part) for part in zip(*parts, strict=True))
+    if metric is not None:
+        weights, blueprints = _joint_round(
+            _steady(known), pairs, cross, weights, blueprints, metric
+        )
     return BlueprintFactors(weights, blueprints.view_as(start.blueprints))
 
 
-def fit_subspace(known: Moments, start: SubspaceFactors, rounds: int = 15) -> SubspaceFactors:
-    """The BSConv-S kernel with a small squared error on the outputs.
+def fit_subspace(
+    known: Moments, start: SubspaceFactors, metric: Tensor | None = None, rounds: int = ROUNDS
+) -> SubspaceFactors:
+    """The BSConv-S kernel with a small error on the outputs, measured as by :func:`fit_blueprints`.
 
     ``start`` decides the number of channels in the middle. The basis is the leading one of the
     unconstrained blueprint fit, measured by the outputs it accounts for on average; then mixing and
-    blueprints are fitted to it. The basis comes out orthonormal.
+    blueprints are fitted to it. The basis comes out orthonormal. With ``rounds=0`` it stays as it
+    is, and mixing and blueprints alone are improved.
     """
-    mid = len(start.basis)
-    free = fit_blueprints(known, BlueprintFactors(start.mixing @ start.basis, start.blueprints))
-    gram, _ = _by_slices(known, free.weights.shape[1])
-    blueprints = free.blueprints.flatten(1)
-    metric = torch.einsum("akbl,nk,nl->ab", gram, blueprints, blueprints) / len(blueprints)
-    values, vectors = torch.linalg.eigh(metric)
-    root = vectors * values.clamp_min(values[-1] * 1e-12).sqrt()
-    _, _, right = torch.linalg.svd(free.weights @ root, full_matrices=False)
-    rows = right[:mid] @ torch.linalg.inv(root)
-    basis = torch.linalg.qr(rows.T).Q.T
+    basis, free = start.basis, BlueprintFactors(start.mixing @ start.basis, start.blueprints)
+    if rounds:
+        free = fit_blueprints(known, free, metric, rounds)
+        basis = _leading_basis(known, free, metric, len(basis))
     inside = Moments(*_project_patches(known, basis))
     mixing = BlueprintFactors(free.weights @ basis.T, free.blueprints)
-    fitted = fit_blueprints(inside, mixing, rounds)
+    fitted = fit_blueprints(inside, mixing, metric, rounds)
     return SubspaceFactors(fitted.weights, basis, fitted.blueprints)
+
+
+def _leading_basis(
+    known: Moments, free: BlueprintFactors, metric: Tensor | None, count: int
+) -> Tensor:
+    """The orthonormal rows (count, M) that account for most of the outputs."""
+    pairs, _ = _by_slices(known, free.weights.shape[1])
+    blueprints = free.blueprints.flatten(1)
+    values, vectors = torch.linalg.eigh(_along_depth(pairs, blueprints).mean(0))
+    root = vectors * values.clamp_min(values[-1] * 1e-12).sqrt()
+    weights = free.weights if metric is None else torch.linalg.cholesky(metric).mT @ free.weights
+    _, _, right = torch.linalg.svd(weights @ root, full_matrices=False)
+    return torch.linalg.qr((right[:count] @ torch.linalg.inv(root)).T).Q.T
 
 
 def constant(known: Moments, kernel: Tensor) -> Tensor:
@@ -86,11 +122,17 @@ def constant(known: Moments, kernel: Tensor) -> Tensor:
 
 
 def _by_slices(known: Moments, channels: int) -> tuple[Tensor, Tensor]:
-    """The moments with the index of the slice apart: (M, K*K, M, K*K) and (N, M, K*K)."""
+    """The covariance of patches, pairs of positions by pairs of slices (K^4, M*M); (N, M, K*K)."""
+    gram = _steady(known)
+    size = len(gram) // channels
+    pairs = gram.view(channels, size, channels, size).permute(1, 3, 0, 2)
+    return pairs.reshape(size**2, channels**2), known.targets.T.view(-1, channels, size)
+
+
+def _steady(known: Moments) -> Tensor:
     gram = known.patches.clone()
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-    size = len(gram) // channels
-    return gram.view(channels, size, channels, size), known.targets.T.view(-1, channels, size)
+    return gram
 
 
 def _project_patches(known: Moments, basis: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -105,18 +147,46 @@ def _project_patches(known: Moments, basis: Tensor) -> tuple[Tensor, Tensor, Ten
     return gram.reshape(flat, flat), targets.reshape(flat, -1), mean.flatten(), known.target_mean
 
 
-def _along_depth(gram: Tensor, blueprints: Tensor) -> Tensor:
+def _alternate(pairs: Tensor, cross: Tensor, blueprints: Tensor) -> tuple[Tensor, Tensor]:
+    """The best weights for the blueprints, and then the best blueprints for these weights."""
+    right = torch.einsum("nmk,nk->nm", cross, blueprints)
+    weights = _solve(_along_depth(pairs, blueprints), right)
+    right = torch.einsum("nmk,nm->nk", cross, weights)
+    return _unit_blueprints(weights, _solve(_along_space(pairs, weights), right))
+
+
+def _joint_round(
+    gram: Tensor,
+    pairs: Tensor,
+    cross: Tensor,
+    weights: Tensor,
+    blueprints: Tensor,
+    metric: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Each filter anew, given what the others leave of the error at present."""
+    weights, blueprints = weights.clone(), blueprints.clone()
+    errors = (weights[:, :, None] * blueprints[:, None]).flatten(1) @ gram - cross.flatten(1)
+    for n in range(len(weights)):
+        others = metric[n] @ errors - metric[n, n] * errors[n]
+        target = cross[n] - (others / metric[n, n]).view_as(cross[n])
+        w, b = _alternate(pairs, target[None], blueprints[n, None])
+        weights[n], blueprints[n] = w[0], b[0]
+        errors[n] = (w.T * b).flatten() @ gram - cross[n].flatten()
+    return weights, blueprints
+
+
+def _along_depth(pairs: Tensor, blueprints: Tensor) -> Tensor:
     """For each filter the normal equations of its weights, (n, M, M)."""
-    channels, size = gram.shape[:2]
-    half = torch.einsum("nk,akc->nac", blueprints, gram.reshape(channels, size, channels * size))
-    return torch.einsum("nabl,nl->nab", half.view(-1, channels, channels, size), blueprints)
+    square = (blueprints[:, :, None] * blueprints[:, None]).flatten(1)
+    channels = math.isqrt(pairs.shape[1])
+    return (square @ pairs).view(-1, channels, channels)
 
 
-def _along_space(gram: Tensor, weights: Tensor) -> Tensor:
+def _along_space(pairs: Tensor, weights: Tensor) -> Tensor:
     """For each filter the normal equations of its blueprint, (n, K*K, K*K)."""
-    channels, size = gram.shape[:2]
-    half = weights @ gram.reshape(channels, size * channels * size)
-    return torch.einsum("nkbl,nb->nkl", half.view(-1, size, channels, size), weights)
+    square = (weights[:, :, None] * weights[:, None]).flatten(1)
+    size = math.isqrt(pairs.shape[0])
+    return (square @ pairs.T).view(-1, size, size)
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:

@@ -7,77 +7,22 @@ estimated anew on unlabelled images; and, layer by layer, the weights with the c
 import copy
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._geometry import IntOrPair
-from ._landings import Call, Landing, Point, capture, find_landings
-from ._output_fit import Moments, constant, fit_blueprints, fit_subspace, moments
-from ._tables import Table
-from .decomposition import BlueprintFactors, SubspaceFactors, compose
+from ._head_fit import find_head, refit_head
+from ._landings import find_landings
+from ._layer_fit import LayerFit, dense, factors_of
+from ._projection_report import LayerProjection, Method, ProjectionReport
 from .modules import BSConvS, BSConvU
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
 
-Method = Literal["weights", "batch_norm", "outputs"]
 METHODS = ("weights", "batch_norm", "outputs")
-RECTIFIED_ROUNDS = 3
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class LayerProjection:
-    """One replaced layer and what it kept of the dense one.
-
-    ``weights_kept`` is the share of the sum of squares of the dense kernel that the closest
-    blueprint kernel has, in [0, 1]. ``output_error``, where outputs were fitted, is the squared
-    error of what the layer should have computed, relative to its variance.
-    """
-
-    name: str
-    parameters_before: int
-    parameters_after: int
-    weights_kept: float
-    output_error: float | None = None
-
-
-@dataclass(frozen=True)
-class ProjectionReport(Table):
-    """What :func:`project_pretrained` did; prints as a table, in Jupyter too.
-
-    ``agreement`` is the share of the images for which the new network's largest output is that of
-    the dense network; None without images, and for models that don't return a matrix of logits.
-    """
-
-    header = ("layer", "parameters before", "after", "weights kept", "output error")
-
-    layers: tuple[LayerProjection, ...]
-    method: Method
-    images: int
-    agreement: float | None
-
-    @property
-    def summary(self) -> str:
-        said = f"{len(self.layers)} layers projected by their {self.method.replace('_', ' ')}"
-        if self.agreement is None:
-            return said
-        return (
-            f"{said}; agrees with the dense network on {self.agreement:.1%} of {self.images} images"
-        )
-
-    def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                *(layer.name or "(root)", layer.parameters_before, layer.parameters_after),
-                f"{layer.weights_kept:.1%}",
-                "" if layer.output_error is None else f"{layer.output_error:.1%}",
-            )
-            for layer in self.layers
-        ]
 
 
 def project_pretrained(
@@ -90,7 +35,7 @@ def project_pretrained(
     kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
     batch_size: int = 50,
-    positions: int = 256,
+    positions: int = 64,
     progress: bool = True,
 ) -> tuple[nn.Module, ProjectionReport]:
     """A BSConv network that computes about what the trained dense ``model`` computes.
@@ -109,6 +54,8 @@ def project_pretrained(
             closest outputs, by alternating least squares. Each layer sees what the new network
             feeds it, and where its output is added to a shortcut, the *sum* is fitted, so that it
             makes up for errors before it; where a ReLU follows, what the ReLU removes is no error.
+            Errors count as far as they move the dense network's answer, by its derivatives. In the
+            end, where a Linear gives the answer, it is fitted to the dense network's.
         kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
         batch_size: images that run through the model at once.
         positions: of each image and layer, so many places are looked at.
@@ -125,7 +72,8 @@ def project_pretrained(
             raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
     teacher = copy.deepcopy(model).eval()
     replacer = _replacer(kind, p, kernel_sizes, exclude)
-    student = replacer.apply(copy.deepcopy(teacher)).eval()
+    with torch.random.fork_rng(devices=[]):  # new layers draw weights, which are then replaced
+        student = replacer.apply(copy.deepcopy(teacher)).eval()
     assert replacer.report is not None
     names = [layer.names for layer in replacer.report.replaced]
     kept = {
@@ -134,10 +82,14 @@ def project_pretrained(
     }
     errors: dict[str, float] = {}
     if images is not None and method == "outputs":
-        fit = _OutputFit(teacher, student, images, batch_size, positions)
         landings = find_landings(teacher, images[:2], [own[0] for own in names if len(own) == 1])
-        for name, landing in _bar(list(landings.items()), progress):
-            errors[name] = fit.layer(name, landing)
+        sizes = {"batch_size": batch_size, "positions": positions}
+        fit = LayerFit(teacher, student, images, landings, **sizes)
+        for name in _bar(list(landings), progress):
+            errors[name] = fit.layer(name)
+        head = find_head(teacher, images[:2])
+        if head is not None:
+            refit_head(teacher, student, head, images, batch_size)
     elif images is not None and method == "batch_norm":
         reestimate_batch_norm(student, images, batch_size=batch_size)
     layers = tuple(
@@ -187,140 +139,11 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int =
     return model
 
 
-class _Samples(NamedTuple):
-    """Places of a layer in all images: what it sees, what is wanted, what is added behind it."""
-
-    patches: Tensor  # (R, M*K*K)
-    wanted: Tensor  # (R, N)
-    added: Tensor  # (R, N)
-
-    def total(self, kernel: Tensor, shift: Tensor) -> Tensor:
-        """What arrives behind the layer, with what is added."""
-        rows = kernel.flatten(1).to(self.patches)
-        return self.patches @ rows.T + shift.to(self.patches) + self.added
-
-    def rectified_target(self, kernel: Tensor, shift: Tensor) -> Tensor:
-        """What is wanted; but below zero, where a ReLU removes it, what is there already."""
-        there = self.total(kernel, shift).clamp_max(0)
-        return self.wanted.where(self.wanted > 0, there)
-
-    def error(self, kernel: Tensor, shift: Tensor, *, rectified: bool) -> float:
-        """The squared error relative to the variance of what is wanted, behind the ReLU if any."""
-        total, wanted = self.total(kernel, shift), self.wanted
-        if rectified:
-            total, wanted = total.relu(), wanted.relu()
-        variance = float(wanted.var(dim=0, correction=0).sum())
-        return float((total - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
-
-
-class _OutputFit:
-    """Fits the layers of ``student`` in turn, to the outputs of ``teacher`` on ``images``."""
-
-    def __init__(
-        self, teacher: nn.Module, student: nn.Module, images: Tensor, batch_size: int, places: int
-    ) -> None:
-        self.teacher = teacher
-        self.student = student
-        self.images = images
-        self.batch_size = batch_size
-        self.places = places
-
-    def layer(self, name: str, landing: Landing) -> float:
-        """Puts the best factors into the layer; returns its relative squared error."""
-        layer = cast(BSConvU | BSConvS, self.student.get_submodule(name))
-        samples = self._samples(name, landing)
-        has_constant = bool(landing.norm) or layer.dw.bias is not None
-        factors, target = _factors(layer), samples.wanted
-        for _ in range(1 + RECTIFIED_ROUNDS * landing.rectified):
-            known = moments(samples.patches, target - samples.added, centered=has_constant)
-            factors = _fit(known, factors)
-            shift = constant(known, _dense(factors))
-            if landing.rectified:
-                target = samples.rectified_target(_dense(factors), shift)
-        _put(self.student, layer, factors, shift, known, landing.norm)
-        return samples.error(_dense(factors), shift, rectified=landing.rectified)
-
-    def _samples(self, name: str, landing: Landing) -> _Samples:
-        seen = Point(Call(name, 0), "input")
-        output = Point(Call(landing.norm or name, 0), "output")
-        arrival = Point(landing.call, "input") if landing.call else output
-        conv = cast(nn.Conv2d, self.teacher.get_submodule(name))
-        generator = torch.Generator().manual_seed(0)
-        parts = []
-        for batch in torch.split(self.images, self.batch_size):
-            wanted = capture(self.teacher, batch, {arrival})[arrival]
-            there = capture(self.student, batch, {seen, output, arrival})
-            added = there[arrival] - there[output]
-            chosen = torch.randperm(wanted[0, 0].numel(), generator=generator)[: self.places]
-            patches = _patches(conv, there[seen])[:, :, chosen]
-            rows = [part.flatten(2)[:, :, chosen] for part in (wanted, added)]
-            parts.append([part.mT.flatten(0, 1) for part in (patches, *rows)])
-        return _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def _patches(conv: nn.Conv2d, images: Tensor) -> Tensor:
-    """What each output of ``conv`` sees, (B, M*Kh*Kw, positions)."""
-    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    padded = F.pad(images, conv._reversed_padding_repeated_twice, mode=mode)
-    return F.unfold(padded, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
-
-
-def _factors(layer: BSConvU | BSConvS) -> BlueprintFactors | SubspaceFactors:
-    blueprints = layer.dw.weight[:, 0].detach().double()
-    if isinstance(layer, BSConvU):
-        return BlueprintFactors(layer.pw.weight.detach().flatten(1).double(), blueprints)
-    mixing, basis = (pw.weight.detach().flatten(1).double() for pw in (layer.pw2, layer.pw1))
-    return SubspaceFactors(mixing, basis, blueprints)
-
-
-def _fit(
-    known: Moments, start: BlueprintFactors | SubspaceFactors
-) -> BlueprintFactors | SubspaceFactors:
-    if isinstance(start, BlueprintFactors):
-        return fit_blueprints(known, start)
-    return fit_subspace(known, start)
-
-
-def _dense(factors: BlueprintFactors | SubspaceFactors) -> Tensor:
-    if isinstance(factors, BlueprintFactors):
-        return compose(factors.weights, factors.blueprints)
-    return compose(factors.mixing @ factors.basis, factors.blueprints)
-
-
-@torch.no_grad()
-def _put(
-    student: nn.Module,
-    layer: BSConvU | BSConvS,
-    factors: BlueprintFactors | SubspaceFactors,
-    shift: Tensor,
-    known: Moments,
-    norm_name: str,
-) -> None:
-    """The factors into the layer, the constant into the BatchNorm behind it or into its bias."""
-    if isinstance(layer, BSConvU):
-        layer.pw.weight.copy_(cast(BlueprintFactors, factors).weights[:, :, None, None])
-    else:
-        subspace = cast(SubspaceFactors, factors)
-        layer.pw1.weight.copy_(subspace.basis[:, :, None, None])
-        layer.pw2.weight.copy_(subspace.mixing[:, :, None, None])
-    layer.dw.weight.copy_(factors.blueprints[:, None])
-    if layer.dw.bias is not None:
-        layer.dw.bias.copy_(torch.zeros_like(shift) if norm_name else shift)
-    if norm_name:
-        norm = cast(nn.BatchNorm2d, student.get_submodule(norm_name))
-        rows = _dense(factors).flatten(1)
-        mean, variance = rows @ known.patch_mean, ((rows @ known.patches) * rows).sum(1)
-        cast(Tensor, norm.running_mean).copy_(mean)
-        cast(Tensor, norm.running_var).copy_(variance)
-        norm.weight.copy_((variance + norm.eps).sqrt())
-        norm.bias.copy_(shift + mean)
-
-
 @torch.no_grad()
 def _weights_kept(conv: nn.Module, layer: nn.Module) -> float:
-    dense = cast(nn.Conv2d, conv).weight.double()
-    error = (_dense(_factors(cast(BSConvU | BSConvS, layer))) - dense).square().sum()
-    energy = dense.square().sum()
+    kernel = cast(nn.Conv2d, conv).weight.double()
+    error = (dense(factors_of(cast(BSConvU | BSConvS, layer))) - kernel).square().sum()
+    energy = kernel.square().sum()
     return float(1 - error / energy) if energy > 0 else 1.0
 
 

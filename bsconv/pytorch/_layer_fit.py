@@ -1,0 +1,172 @@
+"""Fits the layers of a BSConv network in turn, so that it computes what a dense network computes.
+
+Each layer sees what the new network feeds it; wanted is what the dense one has where the output
+lands, be it behind a shortcut; and errors count as far as they reach the outputs.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._landings import Call, Landing, Point, capture
+from ._output_fit import ROUNDS, Moments, Patches, constant, fit_blueprints, fit_subspace
+from ._sensitivity import sensitivities
+from .decomposition import BlueprintFactors, SubspaceFactors, compose
+from .modules import BSConvS, BSConvU
+
+RECTIFIED_ROUNDS = 6
+Factors = BlueprintFactors | SubspaceFactors
+
+
+class _Samples(NamedTuple):
+    """Places of a layer in all images: what it sees, what is wanted, what is added behind it."""
+
+    patches: Tensor  # (R, M*K*K)
+    wanted: Tensor  # (R, N)
+    added: Tensor  # (R, N)
+
+    def total(self, kernel: Tensor, shift: Tensor) -> Tensor:
+        """What arrives behind the layer, with what is added."""
+        rows = kernel.flatten(1).to(self.patches)
+        return self.patches @ rows.T + shift.to(self.patches) + self.added
+
+    def rectified_target(self, kernel: Tensor, shift: Tensor) -> Tensor:
+        """What is wanted; but below zero, where a ReLU removes it, what is there already."""
+        there = self.total(kernel, shift).clamp_max(0)
+        return self.wanted.where(self.wanted > 0, there)
+
+    def error(self, kernel: Tensor, shift: Tensor, *, rectified: bool) -> float:
+        """The squared error relative to the variance of what is wanted, behind the ReLU if any."""
+        total, wanted = self.total(kernel, shift), self.wanted
+        if rectified:
+            total, wanted = total.relu(), wanted.relu()
+        variance = float(wanted.var(dim=0, correction=0).sum())
+        return float((total - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
+
+
+class LayerFit:
+    """Fits the layers of ``student`` in turn, to what ``teacher`` computes from ``images``."""
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        images: Tensor,
+        landings: Mapping[str, Landing],
+        *,
+        batch_size: int,
+        positions: int,
+    ) -> None:
+        self.teacher = teacher
+        self.student = student
+        self.images = images
+        self.landings = landings
+        self.batch_size = batch_size
+        self.positions = positions
+        arrivals = {_arrival(name, landing) for name, landing in landings.items()}
+        self.metrics = sensitivities(teacher, images, arrivals, batch_size)
+
+    def layer(self, name: str) -> float:
+        """Puts the best factors into the layer; returns its relative squared error."""
+        landing = self.landings[name]
+        layer = cast(BSConvU | BSConvS, self.student.get_submodule(name))
+        samples = self._samples(name, landing)
+        metric = self.metrics.get(_arrival(name, landing))
+        has_constant = bool(landing.norm) or layer.dw.bias is not None
+        patches = Patches(samples.patches, centered=has_constant)
+        factors, target = factors_of(layer), samples.wanted
+        for turn in range(1 + RECTIFIED_ROUNDS * landing.rectified):
+            known = patches.moments(target - samples.added)
+            # later on, filter by filter, so that they go on making up for one another
+            rounds = ROUNDS if turn == 0 or metric is None else 0
+            factors = _fit(known, factors, metric, rounds)
+            shift = constant(known, dense(factors))
+            if landing.rectified:
+                target = samples.rectified_target(dense(factors), shift)
+        _put(self.student, layer, factors, shift, known, landing.norm)
+        return samples.error(dense(factors), shift, rectified=landing.rectified)
+
+    def _samples(self, name: str, landing: Landing) -> _Samples:
+        seen = Point(Call(name, 0), "input")
+        output = Point(Call(landing.norm or name, 0), "output")
+        arrival = _arrival(name, landing)
+        conv = cast(nn.Conv2d, self.teacher.get_submodule(name))
+        generator = torch.Generator().manual_seed(0)
+        parts = []
+        for batch in torch.split(self.images, self.batch_size):
+            wanted = capture(self.teacher, batch, {arrival})[arrival]
+            there = capture(self.student, batch, {seen, output, arrival})
+            added = there[arrival] - there[output]
+            chosen = torch.randperm(wanted[0, 0].numel(), generator=generator)[: self.positions]
+            patches = _patches(conv, there[seen])[:, :, chosen]
+            rows = [part.flatten(2)[:, :, chosen] for part in (wanted, added)]
+            parts.append([part.mT.flatten(0, 1) for part in (patches, *rows)])
+        return _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _arrival(name: str, landing: Landing) -> Point:
+    """Where the outputs of the two networks are compared."""
+    if landing.call:
+        return Point(landing.call, "input")
+    return Point(Call(landing.norm or name, 0), "output")
+
+
+def _patches(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """What each output of ``conv`` sees, (B, M*Kh*Kw, positions)."""
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    padded = F.pad(images, conv._reversed_padding_repeated_twice, mode=mode)
+    return F.unfold(padded, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
+
+
+def factors_of(layer: BSConvU | BSConvS) -> Factors:
+    """What the layer holds, in float64."""
+    blueprints = layer.dw.weight[:, 0].detach().double()
+    if isinstance(layer, BSConvU):
+        return BlueprintFactors(layer.pw.weight.detach().flatten(1).double(), blueprints)
+    mixing, basis = (pw.weight.detach().flatten(1).double() for pw in (layer.pw2, layer.pw1))
+    return SubspaceFactors(mixing, basis, blueprints)
+
+
+def _fit(known: Moments, start: Factors, metric: Tensor | None, rounds: int) -> Factors:
+    if isinstance(start, BlueprintFactors):
+        return fit_blueprints(known, start, metric, rounds)
+    return fit_subspace(known, start, metric, rounds)
+
+
+def dense(factors: Factors) -> Tensor:
+    """The dense kernel (N, M, Kh, Kw) of the factors."""
+    if isinstance(factors, BlueprintFactors):
+        return compose(factors.weights, factors.blueprints)
+    return compose(factors.mixing @ factors.basis, factors.blueprints)
+
+
+@torch.no_grad()
+def _put(
+    student: nn.Module,
+    layer: BSConvU | BSConvS,
+    factors: Factors,
+    shift: Tensor,
+    known: Moments,
+    norm_name: str,
+) -> None:
+    """The factors into the layer, the constant into the BatchNorm behind it or into its bias."""
+    if isinstance(layer, BSConvU):
+        layer.pw.weight.copy_(cast(BlueprintFactors, factors).weights[:, :, None, None])
+    else:
+        subspace = cast(SubspaceFactors, factors)
+        layer.pw1.weight.copy_(subspace.basis[:, :, None, None])
+        layer.pw2.weight.copy_(subspace.mixing[:, :, None, None])
+    layer.dw.weight.copy_(factors.blueprints[:, None])
+    if layer.dw.bias is not None:
+        layer.dw.bias.copy_(torch.zeros_like(shift) if norm_name else shift)
+    if norm_name:
+        norm = cast(nn.BatchNorm2d, student.get_submodule(norm_name))
+        rows = dense(factors).flatten(1)
+        mean, variance = rows @ known.patch_mean, ((rows @ known.patches) * rows).sum(1)
+        cast(Tensor, norm.running_mean).copy_(mean)
+        cast(Tensor, norm.running_var).copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(shift + mean)

@@ -1,0 +1,90 @@
+"""How much a network's answer changes with each channel of a layer, and with which together.
+
+The error of a layer matters as far as it reaches the answer: two channels whose errors cancel there
+may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ._landings import Call, Point
+
+PROBES = 3  # directions in the space of outputs, drawn at random for each image
+EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
+
+
+def sensitivities(
+    model: nn.Module, images: Tensor, points: Collection[Point], batch_size: int
+) -> dict[Point, Tensor]:
+    """For each point a positive definite metric (N, N) for errors e (N) at one place of it.
+
+    Up to a factor, ``e @ metric @ e`` is about how far the error moves the answer: the classes'
+    probabilities where the model returns a matrix of logits (Fisher information), else the outputs
+    themselves. The mean diagonal is 1. Errors at different places are taken as unrelated. Empty
+    where the model returns no tensor that its derivatives reach.
+    """
+    energies: dict[Point, Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    for batch in torch.split(images, batch_size):
+        outputs, reached = _trace(model, batch, points)
+        if not isinstance(outputs, Tensor) or not outputs.requires_grad:
+            return {}
+        for _ in range(PROBES):
+            direction = _direction(outputs.detach(), generator)
+            slopes = torch.autograd.grad(
+                outputs, list(reached.values()), direction, retain_graph=True, allow_unused=True
+            )
+            for point, slope in zip(reached, slopes, strict=True):
+                if slope is not None:
+                    rows = slope.transpose(0, 1).flatten(1)
+                    energies[point] = energies.get(point, 0) + (rows @ rows.T).double()
+    return {point: _metric(energy) for point, energy in energies.items()}
+
+
+def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Random, with the covariance of which the metric is the image."""
+    drawn = torch.randn(outputs.shape, generator=generator).to(outputs)
+    if outputs.dim() != 2 or outputs.shape[1] == 1:
+        return drawn
+    chances = outputs.softmax(1)
+    drawn = drawn * chances.sqrt()
+    return drawn - chances * drawn.sum(1, keepdim=True)  # diag(chances) - chances chances^T
+
+
+def _metric(energy: Tensor) -> Tensor:
+    eye = torch.eye(len(energy), dtype=energy.dtype, device=energy.device)
+    scale = energy.diagonal().mean()
+    return (1 - EQUAL_SHARE) * energy / scale + EQUAL_SHARE * eye if scale > 0 else eye
+
+
+def _trace(
+    model: nn.Module, images: Tensor, points: Collection[Point]
+) -> tuple[object, dict[Point, Tensor]]:
+    """What the model returns, and the tensors at ``points`` from which that was computed."""
+    found: dict[Point, Tensor] = {}
+    counts: Counter[str] = Counter()
+
+    def note(point: Point, value: Tensor) -> Tensor:
+        if point in points and value.requires_grad:
+            found[point] = value
+            return value.clone()  # what comes next may write into it
+        return value
+
+    def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return note(Point(Call(name, counts[name]), "input"), given[0]), *given[1:]
+
+    def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        counts[name] += 1
+        return note(Point(Call(name, counts[name] - 1), "output"), output)
+
+    with ExitStack() as stack, torch.enable_grad():
+        for name in {point.call.name for point in points}:
+            module = model.get_submodule(name)
+            stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
+            stack.callback(module.register_forward_hook(partial(after, name)).remove)
+        return model(images.clone().requires_grad_()), found
