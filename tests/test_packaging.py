@@ -147,6 +147,9 @@ ARROWS = {
     "_slices": set(),
     "_output_fit": {"decomposition"},
     "_layer_fit": {"modules", "decomposition"},
+    "_head_fit": set(),
+    "_sensitivity": set(),
+    "_projection_report": set(),
     "pretrained": {"replacers", "modules", "decomposition"},
     "inference": {"modules"},
 }
