@@ -82,8 +82,8 @@ def blueprint_fit(
     middle.spines["bottom"].set_visible(False)
     for axis in (above, middle, below):
         axis.set_xlim(-0.5, max(_FEWEST, len(picked)) * pitch + _GAP - 0.5)
-    some = f"{len(picked)} of its {len(slices)}" if len(picked) < len(slices) else f"its {len(picked)}"
-    above.set_title(f"{some} slices, in the order of their weights", fontsize=9)
+    some = f"{len(picked)} of " if len(picked) < len(slices) else ""
+    above.set_title(f"{some}its {len(slices)} slices, in the order of their weights", fontsize=9)
     left = figure.add_subplot(grid[:, 0])
     _show(left, plane, float(np.abs(plane).max()) or 1)
     bare(left)
