@@ -64,7 +64,7 @@ def test_measured_accuracies_are_those_of_the_records():
     summaries = summarize(load_records(ROOT / "results"))
     rows = re.findall(r"^\| `cifar_.*$", README, re.MULTILINE)
     expected = [
-        f"| `{summary.config.model}` | {summary.parameters:,} | {summary.schedule} | "
+        f"| `{summary.network}` | {summary.parameters:,} | {summary.schedule} | "
         f"{summary.mean:.2f} | "
         f"{summary.lowest:.2f} to {summary.highest:.2f} | {len(summary.runs)} |"
         for summary in summaries

@@ -275,6 +275,34 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
     assert summarize([]) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "network", "schedule"),
+    [
+        ({}, "cifar_resnet20_bsconvu", "1 epoch"),
+        (
+            {"model": "cifar_resnet20", "bsconv": "s", "p": 0.25, "with_bn": True},
+            "cifar_resnet20 as BSConv-S, p = 1/4, with BatchNorm",
+            "1 epoch",
+        ),
+        (
+            {"model": "cifar_resnet20", "bsconv": "u", "weights": "runs/u_projected.safetensors"},
+            "cifar_resnet20 as BSConv-U",
+            "1 epoch, from u projected",
+        ),
+        (
+            {"train_limit": 25_000, "precision": "bfloat16"},
+            "cifar_resnet20_bsconvu",
+            "1 epoch of 25,000 images, bfloat16",
+        ),
+    ],
+)
+def test_a_summary_says_what_was_trained_and_how(
+    settings: dict[str, object], network: str, schedule: str
+) -> None:
+    [summary] = summarize([record(50, **settings)])
+    assert (summary.network, summary.schedule) == (network, schedule)
+
+
 def test_settings_filled_in_or_left_to_the_recipe_are_the_same() -> None:
     filled = record(10, 50)
     left = dataclasses.replace(filled, config=TrainConfig(epochs=2, recipe="fast"))

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -158,19 +159,31 @@ class Summary:
         return max(self.top1)
 
     @property
+    def network(self) -> str:
+        """The model, and what its convolutions were replaced by, if they were."""
+        config = self.config
+        if config.bsconv is None:
+            return config.model
+        share = f", p = {Fraction(config.p).limit_denominator(100)}" if config.bsconv == "s" else ""
+        norm = ", with BatchNorm" if config.with_bn else ""
+        return f"{config.model} as BSConv-{config.bsconv.upper()}{share}{norm}"
+
+    @property
     def schedule(self) -> str:
-        """How long the runs are, on how many images, and from which start, if it is not usual."""
+        """How long the runs are, and what is not usual: fewer images, start, precision."""
         config = self.config
         images = f" of {config.train_limit:,} images" if config.train_limit else ""
         start = "" if config.init == TrainConfig.init else f", init {config.init}"
         if config.weights is not None:
-            start = f", from {Path(config.weights).name}"
-        return f"{config.epochs} epochs{images}{start}"
+            start = f", from {Path(config.weights).stem.replace('_', ' ')}"
+        precision = "" if config.precision == TrainConfig.precision else f", {config.precision}"
+        epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
+        return f"{epochs}{images}{start}{precision}"
 
     def __str__(self) -> str:
         seeds = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         return (
-            f"{self.config.model} on {self.config.dataset}, recipe {self.config.recipe}, "
+            f"{self.network} on {self.config.dataset}, recipe {self.config.recipe}, "
             f"{self.schedule}: {self.mean:.2f} % "
             f"({self.lowest:.2f} to {self.highest:.2f}, {seeds})"
         )
