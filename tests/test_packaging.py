@@ -213,7 +213,8 @@ def test_one_package_imports_matplotlib() -> None:
         for module, names in IMPORTS.items()
         if any(name.split(".")[0] == "matplotlib" for name in names)
     ]
-    assert {module.rpartition(".")[0] for module in drawing} == {"bsconv.experiments.plotting"}
+    assert drawing
+    assert all(f"{module}.".startswith("bsconv.experiments.plotting.") for module in drawing)
 
 
 IMPORT_COST = """

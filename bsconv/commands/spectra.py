@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from ._weighted_model import weighted_model
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
 
+    from ..experiments.plotting import Figure
     from ..pytorch import SpectraTable
 
 HELP = "say how alike the slices of each kernel are"

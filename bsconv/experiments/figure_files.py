@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .checkpoints import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from .plotting import Figure
 
 __all__ = ["FIGURE_FILES", "check_figure_file", "write_figure"]
 

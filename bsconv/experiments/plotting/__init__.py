@@ -4,6 +4,8 @@ Each function returns a figure that is to be shown with ``plt.show()``. Where a 
 apart by colour, it does so by dash, marker or hatch as well.
 """
 
+from matplotlib.figure import Figure
+
 from ._bars import grouped_bars, stacked_shares
 from ._curves import curve_panels, curves
 from ._files import rendered
@@ -17,6 +19,7 @@ from ._style import COLOURS, use_style
 
 __all__ = [
     "COLOURS",
+    "Figure",
     "accuracy_panels",
     "blueprint_fit",
     "cumulative_shares",
