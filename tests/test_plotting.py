@@ -240,6 +240,17 @@ def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> 
     assert shown == pytest.approx(np.unique(kernel) / np.percentile(np.abs(kernel), 98))
 
 
+def test_negative_values_carry_a_dot_where_colours_are_not_seen() -> None:
+    kernel = np.full((1, 3, 3), 1.0)
+    kernel[0, 1, 2] = -0.5
+    kernel[0, 2, 2] = -0.01  # pale
+    [axis, _] = plotting.slice_grid({"kernel": kernel}).axes
+    picture = np.ma.filled(axis.images[0].get_array(), np.nan)
+    inside = picture[3:-3, 3:-3]  # without the frame
+    dots = np.isnan(inside).reshape(3, 6, 3, 6).any(axis=(1, 3))
+    assert dots.tolist() == [[False] * 3, [False, False, True], [False] * 3]
+
+
 def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:
     blueprint, weights = np.eye(2), np.array([3.0, -1, 2])
     kernel = weights[:, None, None] * blueprint + 0.5 * (1 - blueprint)

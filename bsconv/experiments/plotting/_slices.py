@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from ._parts import array_of, bare
+from ._parts import array_of
 from ._style import COLOURS, HEIGHT, WIDTH
 
 _MOST = 16  # slices in a row that can still be told apart
 _FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large
 _FINE, _GAP = 6, 3  # pixels of the picture for each value of a slice, and between two slices
 _FRAME = "#BBBBBB"  # between slices, so that pale ones have an edge
+_DOT = np.pad(np.ones((2, 2)), 2)  # in the middle of a value: it is negative, in greyscale too
+_PALE = 0.1  # of the scale: so small a value has no dot
 _WITHIN = 98  # percent of a kernel's values within the scale: few large ones would pale the others
 
 
@@ -24,7 +26,7 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
 
     Kernels stand side by side, each on a scale of its own, symmetric about 0, which 98 % of its
     values keep within: colours tell how the slices of a kernel relate to one another, not how large
-    kernels are.
+    kernels are. Negative values carry a dot, for eyes and printers that see no colours.
     """
     arrays = {name: array_of(f"kernels[{name!r}]", kernel, 3) for name, kernel in kernels.items()}
     if not arrays:
@@ -36,9 +38,11 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     figure, axes = plt.subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
     for axis, (name, kernel) in zip(axes[0], arrays.items(), strict=True):
         limit = float(np.percentile(np.abs(kernel), _WITHIN)) or float(np.abs(kernel).max()) or 1
-        shown = _show(axis, _mosaic(kernel / limit, columns[name]), 1)
+        shown = _show(axis, _mosaic(kernel / limit, columns[name], 1), 1)
         axis.set_title(name, fontsize=9)
-    bar = figure.colorbar(shown, ax=axes, label="weight, relative", aspect=15, extend="both")
+    bar = figure.colorbar(
+        shown, ax=axes, label="weight, relative (dot: negative)", aspect=15, extend="both"
+    )
     bar.set_ticks([-1, 0, 1])
     figure.suptitle(title)
     return figure
@@ -70,7 +74,7 @@ def blueprint_fit(
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 5.0), height_ratios=(row, 0.7, row))
     above, middle, below = (figure.add_subplot(grid[i, 1]) for i in range(3))
     for axis, what, label in ((above, slices, "kernel"), (below, fit, "weight x\nblueprint")):
-        shown = _show(axis, _mosaic(what[picked], len(picked)), limit)
+        shown = _show(axis, _mosaic(what[picked], len(picked), limit), limit)
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
     pitch = plane.shape[-1] * _FINE + _GAP
     at = _GAP + (pitch - _GAP) / 2 - 0.5 + pitch * np.arange(len(picked))
@@ -85,10 +89,12 @@ def blueprint_fit(
     some = f"{len(picked)} of " if len(picked) < len(slices) else ""
     above.set_title(f"{some}its {len(slices)} slices, in the order of their weights", fontsize=9)
     left = figure.add_subplot(grid[:, 0])
-    _show(left, plane, float(np.abs(plane).max()) or 1)
-    bare(left)
+    largest = float(np.abs(plane).max()) or 1
+    _show(left, _mosaic(plane[None], 1, largest), largest)
     left.set_title("blueprint\n(own scale)", fontsize=9)
-    figure.colorbar(shown, ax=[above, middle, below], label="value", shrink=0.8, aspect=15)
+    figure.colorbar(
+        shown, ax=[above, middle, below], label="value (dot: negative)", shrink=0.8, aspect=15
+    )
     figure.suptitle(title.format(kept=kept))
     return figure
 
@@ -101,14 +107,15 @@ def _columns(slices: int, ratio: float) -> int:
     return nearest if 2 / 3 < nearest / ideal < 3 / 2 else round(ideal)
 
 
-def _mosaic(kernel: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
-    """The slices as one picture, NaN between them."""
+def _mosaic(kernel: NDArray[np.float64], columns: int, limit: float) -> NDArray[np.float64]:
+    """The slices as one picture, NaN between them and where a dot says that a value is negative."""
     rows = -(-len(kernel) // columns)
     high, wide = (size * _FINE + _GAP for size in kernel.shape[1:])
     picture = np.full((rows * high + _GAP, columns * wide + _GAP), np.nan)
     for index, values in enumerate(kernel):
         top, left = index // columns * high + _GAP, index % columns * wide + _GAP
         fine = values.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
+        fine[np.kron(values < -_PALE * limit, _DOT) > 0] = np.nan
         picture[top : top + len(fine), left : left + fine.shape[1]] = fine
     return picture
 
