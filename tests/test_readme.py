@@ -1,5 +1,6 @@
 """What the README shows must run."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -71,3 +72,15 @@ def test_measured_accuracies_are_those_of_the_records():
     ]
     assert rows
     assert sorted(rows) == sorted(expected)
+
+
+def test_weights_that_come_along_reach_what_is_written_of_them():
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\((\S+)\) \| recipe `(\w+)`, (\d+) epochs.* \| (\S+) \|$", README, re.M
+    )
+    assert len(rows) == len(list((ROOT / "bsconv" / "weights").glob("*/*.json")))
+    for name, path, recipe, epochs, top1 in rows:
+        note = json.loads((ROOT / path).read_text())
+        config = note["config"]
+        assert (name, recipe, int(epochs)) == (config["model"], config["recipe"], config["epochs"])
+        assert top1 == f"{note['test_top1']:.2f}"
