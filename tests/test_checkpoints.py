@@ -275,9 +275,10 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"the weights in .*file do not fit its model: .*weight needs shape \(4"
-    ):
+    message = (
+        r"the weights in .*file do not fit its model: .*weight needs shape \(3, 4\), got \(4, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
         load_weights(model(3), model(4).state_dict(), tmp_path / "file")
 
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bsconv"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+PACKAGE_DATA = PYPROJECT["tool"]["setuptools"]["package-data"]["bsconv"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -71,9 +72,12 @@ def test_there_is_one_licence() -> None:
     assert PROJECT["license"] == citation["license"] == "Apache-2.0"
 
 
-def test_the_package_is_typed() -> None:
-    assert (PACKAGE / "py.typed").is_file()
-    assert PYPROJECT["tool"]["setuptools"]["package-data"] == {"bsconv": ["py.typed"]}
+def test_the_package_is_typed_and_brings_its_weights() -> None:
+    data = {file for pattern in PACKAGE_DATA for file in PACKAGE.glob(pattern)}
+    assert PACKAGE / "py.typed" in data
+    weights = {path for path in PACKAGE.rglob("*") if path.suffix in (".safetensors", ".json")}
+    assert weights
+    assert weights <= data
 
 
 def test_commits_are_checked_by_the_tools_that_are_pinned_here() -> None:
