@@ -132,15 +132,16 @@ def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
 
 def choose_plans(model: nn.Module, images: Tensor, config: TrainConfig) -> dict[str, str]:
     """The plan of each BSConv layer, by its name; with "auto" measured in a step of a copy."""
+    names = [name for name, m in model.named_modules() if isinstance(m, (BSConvU, BSConvS))]
+    plans = dict.fromkeys(names, config.plan)
+    if config.plan != "auto" or not plans:
+        return plans
     twin = copy.deepcopy(model).train()
-    layers = [(name, m) for name, m in twin.named_modules() if isinstance(m, (BSConvU, BSConvS))]
-    for _, layer in layers:
-        layer.plan = config.plan
-    if config.plan == "auto" and layers:
-        devices = [images.device] if images.is_cuda else []
-        with torch.random.fork_rng(devices), forward_precision(images.device, config):
-            twin(model_input(images[: config.batch_size], config.image_size))
-    return {name: layer.chosen_plan for name, layer in layers}
+    set_plans(twin, plans)
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices), forward_precision(images.device, config):
+        twin(model_input(images[: config.batch_size], config.image_size))
+    return {name: twin.get_submodule(name).chosen_plan for name in names}
 
 
 def set_plans(model: nn.Module, plans: dict[str, str]) -> None:

@@ -6,8 +6,8 @@ comes out right, whatever is wrong with the shortcut.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -85,29 +85,41 @@ def _norms_behind(steps: list[_Step]) -> dict[str, str]:
 def capture(model: nn.Module, images: Tensor, points: Collection[Point]) -> dict[Point, Tensor]:
     """What is seen at ``points`` in one forward pass, which ends with the last of them."""
     found: dict[Point, Tensor] = {}
+
+    def note(point: Point, value: Tensor) -> Tensor:
+        found[point] = value.detach().clone()
+        if len(found) == len(points):
+            raise _Reached
+        return value
+
+    with at_points(model, points, note), torch.no_grad(), suppress(_Reached):
+        model(images)
+    return found
+
+
+@contextmanager
+def at_points(
+    model: nn.Module, points: Collection[Point], note: Callable[[Point, Tensor], Tensor]
+) -> Iterator[None]:
+    """At each of ``points``, forward passes go on with what ``note`` returns for the tensor."""
     counts: Counter[str] = Counter()
 
-    def note(point: Point, value: Tensor) -> None:
-        if point in points:
-            found[point] = value.detach().clone()
-            if len(found) == len(points):
-                raise _Reached
+    def seen(point: Point, value: Tensor) -> Tensor:
+        return note(point, value) if point in points else value
 
-    def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        note(Point(Call(name, counts[name]), "input"), given[0])
+    def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return seen(Point(Call(name, counts[name]), "input"), given[0]), *given[1:]
 
-    def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+    def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         counts[name] += 1
-        note(Point(Call(name, counts[name] - 1), "output"), output)
+        return seen(Point(Call(name, counts[name] - 1), "output"), output)
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for name in {point.call.name for point in points}:
             module = model.get_submodule(name)
             stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
             stack.callback(module.register_forward_hook(partial(after, name)).remove)
-        with suppress(_Reached):
-            model(images)
-    return found
+        yield
 
 
 def _can_take_over(norm: nn.Module, calls: int) -> bool:

@@ -4,15 +4,12 @@ The error of a layer matters as far as it reaches the answer: two channels whose
 may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.
 """
 
-from collections import Counter
 from collections.abc import Collection
-from contextlib import ExitStack
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ._landings import Call, Point
+from ._landings import Point, at_points
 
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
@@ -67,24 +64,12 @@ def _trace(
 ) -> tuple[object, dict[Point, Tensor]]:
     """What the model returns, and the tensors at ``points`` from which that was computed."""
     found: dict[Point, Tensor] = {}
-    counts: Counter[str] = Counter()
 
     def note(point: Point, value: Tensor) -> Tensor:
-        if point in points and value.requires_grad:
-            found[point] = value
-            return value.clone()  # what comes next may write into it
-        return value
+        if not value.requires_grad:
+            return value
+        found[point] = value
+        return value.clone()  # what comes next may write into it
 
-    def before(name: str, _: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return note(Point(Call(name, counts[name]), "input"), given[0]), *given[1:]
-
-    def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        counts[name] += 1
-        return note(Point(Call(name, counts[name] - 1), "output"), output)
-
-    with ExitStack() as stack, torch.enable_grad():
-        for name in {point.call.name for point in points}:
-            module = model.get_submodule(name)
-            stack.callback(module.register_forward_pre_hook(partial(before, name)).remove)
-            stack.callback(module.register_forward_hook(partial(after, name)).remove)
+    with at_points(model, points, note), torch.enable_grad():
         return model(images.clone().requires_grad_()), found
