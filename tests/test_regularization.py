@@ -43,6 +43,27 @@ def test_reg_loss_is_alpha_times_the_sum_over_layers():
     torch.testing.assert_close(model.reg_loss().item(), 0.1 * expected)
 
 
+def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
+    shapes = [(16, 8), (16, 16), (16, 16), (8, 8), (16, 16)]
+    layers = [BSConvS(*channels, 3, p=0.5) for channels in shapes]
+    layers[2].double()
+    layers[3].bfloat16()
+    weights = [layer.pw1.weight for layer in layers]
+    alone = sum(orthonormality_penalty(layer.basis()) for layer in layers)
+    together = reg_loss(nn.ModuleList(layers), alpha=1)
+    torch.testing.assert_close(together, alone)
+    expected = torch.autograd.grad(alone, weights)
+    torch.testing.assert_close(torch.autograd.grad(together, weights), expected)
+
+
+def test_one_orthonormal_layer_among_others_has_no_gradient():
+    model = nn.Sequential(BSConvS(16, 16, 3), BSConvS(16, 16, 3))
+    nn.init.eye_(model[0].pw1.weight.data.flatten(1))
+    reg_loss(model).backward()
+    assert model[0].pw1.weight.grad.abs().max() == 0
+    assert model[1].pw1.weight.grad.isfinite().all()
+
+
 def test_gradient_is_finite_and_zero_at_the_optimum():
     basis = torch.linalg.qr(torch.randn(9, 4)).Q.T.contiguous()
     for optimum in (basis, torch.eye(4, 9)):
@@ -120,6 +141,10 @@ def test_any_layer_with_a_basis_can_take_part():
 def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match=r"shape \(mid, in\), got shape \(4, 9, 1, 1\)"):
         orthonormality_penalty(torch.zeros(4, 9, 1, 1))
+    layer = BSConvS(8, 8, 3)
+    layer.basis = lambda: layer.pw1.weight
+    with pytest.raises(ValueError, match=r"shape \(mid, in\), got shape \(4, 8, 1, 1\)"):
+        reg_loss(layer)
     with pytest.raises(TypeError, match=r"beside torch\.nn\.Module"):
         BSConvS_ModelRegLossMixin().reg_loss()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -48,14 +49,8 @@ def orthonormality_penalty(basis: Tensor) -> Tensor:
 
     Raises ValueError if ``basis`` is not a matrix.
     """
-    if basis.dim() != 2:
-        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(basis.shape)}")
-    dtype = torch.promote_types(basis.dtype, torch.float32)
-    with _without_autocast(basis.device.type):
-        basis = basis.to(dtype)
-        gram = basis @ basis.T
-        identity = torch.eye(gram.shape[0], dtype=dtype, device=basis.device)
-        return torch.linalg.vector_norm(gram - identity)
+    _check_matrix(basis)
+    return _penalties(basis[None])[0]
 
 
 def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
@@ -65,15 +60,18 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     is used several times counts once. Zero, on the model's device, where no layer has a basis.
     Wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked into.
     """
-    penalties = [
-        orthonormality_penalty(module.basis())
-        for module in model.modules()
-        if isinstance(module, OrthonormalBasis)
-    ]
-    if not penalties:
+    # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
+    alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
+    for module in model.modules():
+        if isinstance(module, OrthonormalBasis):
+            basis = module.basis()
+            _check_matrix(basis)
+            alike[basis.shape, basis.dtype, basis.device].append(basis)
+    if not alike:
         return torch.zeros((), device=_device_of(model))
-    device = penalties[0].device  # a model may be spread over several
-    return alpha * torch.stack([penalty.to(device) for penalty in penalties]).sum()
+    sums = [_penalties(torch.stack(bases)).sum() for bases in alike.values()]
+    device = sums[0].device  # a model may be spread over several
+    return alpha * torch.stack([some.to(device) for some in sums]).sum()
 
 
 class BSConvS_ModelRegLossMixin:
@@ -117,6 +115,21 @@ def _device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.get_default_device()
+
+
+def _check_matrix(basis: Tensor) -> None:
+    if basis.dim() != 2:
+        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(basis.shape)}")
+
+
+def _penalties(bases: Tensor) -> Tensor:
+    """The penalty of each basis, shape (layers,), of bases of shape (layers, mid, in)."""
+    dtype = torch.promote_types(bases.dtype, torch.float32)
+    with _without_autocast(bases.device.type):
+        bases = bases.to(dtype)
+        grams = bases @ bases.mT
+        identity = torch.eye(grams.shape[-1], dtype=dtype, device=bases.device)
+        return torch.linalg.vector_norm(grams - identity, dim=(1, 2))
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
