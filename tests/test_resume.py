@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bsconv.experiments import _setup, training
+from bsconv.experiments import _setup, execution, training
 from bsconv.experiments.checkpoints import read_checkpoint, write_checkpoint
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.training import History, TrainConfig, train
@@ -166,13 +166,15 @@ def test_a_resumed_run_keeps_the_plans_it_measured(
         return BSConvU_Replacer().apply(net(classes))
 
     monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: with_blueprints(classes))
+    monkeypatch.setattr(execution, "WORTH_MEASURING", 0)
     fastest_is("merged")
     run(tmp_path / "whole", plan="auto")
     with pytest.raises(KeyboardInterrupt):
         train(config(tmp_path / "broken", plan="auto"), progress=False, after_epoch=interrupt)
     fastest_is("factored")
     run(tmp_path / "broken", plan="auto", resume=True)
-    assert read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["plans"] == {"0": "merged"}
+    kept = read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["execution"]
+    assert kept["plans"] == {"0": "merged"}
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.experiments import _setup, training
+from bsconv.experiments import _setup, execution, training
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.training import EpochMetrics, History, TrainConfig, evaluate, train
 from bsconv.pytorch import BSConvS, _execution, reg_loss
@@ -373,8 +373,9 @@ def test_progress_is_a_line_per_epoch_or_nothing(
     assert lines[0] == (
         "training cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
     )
-    assert [line.split(":")[0] for line in lines[1:]] == ["epoch 1", "epoch 2"]
-    assert "test top-1" in lines[1]
+    assert lines[1].startswith("steps in float32, eager, ")
+    assert [line.split(":")[0] for line in lines[2:]] == ["epoch 1", "epoch 2"]
+    assert "test top-1" in lines[2]
     assert errors == ""  # no bar where stderr is no terminal
 
 
@@ -443,7 +444,10 @@ def test_whoever_looks_may_stop_and_the_epoch_is_kept(use: Use, tmp_path: Path) 
         ({"p": -0.5}, "p must be a number >= 0, got -0.5"),
         ({"recipe": "slow"}, "recipe must be 'published' or 'fast', got 'slow'"),
         ({"bsconv": "x"}, "bsconv must be 'u' or 's' or None, got 'x'"),
-        ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16', got 'float16'"),
+        (
+            {"precision": "float16"},
+            "precision must be 'float32' or 'bfloat16' or 'auto', got 'float16'",
+        ),
         ({"plan": "joined"}, "plan must be 'factored' or 'merged' or 'auto', got 'joined'"),
         ({"milestones": (0,)}, "milestones must be a whole number >= 1, got 0"),
         ({"milestones": (3,), "recipe": "fast"}, "recipe 'fast' has no milestones"),
@@ -562,6 +566,7 @@ def test_plans_change_how_layers_are_computed_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(_execution, "_fastest", {})
     monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: 1.0 if plan == "joined" else 2.0)
+    monkeypatch.setattr(execution, "WORTH_MEASURING", 0)
     use(with_subspace)
     factored, planned = run(), run(plan=plan)
     losses = [[epoch.train_loss for epoch in history] for history in (planned, factored)]

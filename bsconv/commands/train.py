@@ -69,17 +69,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
-    parser.add_argument("--compile", action="store_true", help="train through torch.compile")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="train through torch.compile (default: in long runs, where a compiler is at hand)",
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="of the training steps: float32 (default), or bfloat16 by autocast where it is faster",
+        help="of the training steps: float32, bfloat16 by autocast, or auto (default): float32 in "
+        "short runs, whichever is faster here in long ones",
     )
     parser.add_argument(
         "--plan",
         choices=PLANS,
-        help="how BSConv layers are computed: factored (default), merged into dense convolutions "
-        "on the way, or auto, whichever is faster for each layer",
+        help="how BSConv layers are computed: factored, merged into dense convolutions on the way, "
+        "or auto (default): factored in short runs, in long ones the faster for each layer",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="default 0")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")

@@ -24,6 +24,7 @@ from .checkpoints import (
     write_trained,
 )
 from .config import TrainConfig
+from .execution import Execution
 from .history import History
 
 __all__ = ["Run", "open_run"]
@@ -52,9 +53,10 @@ class Run:
         )
 
     @property
-    def plans(self) -> dict[str, str]:
-        """The plan of each BSConv layer so far: another one would round otherwise."""
-        return {} if self.state is None else self.state.get("plans", {})
+    def execution(self) -> Execution | None:
+        """How the steps so far were computed: any other way would round otherwise."""
+        kept = self.state and self.state.get("execution")
+        return Execution(**kept) if kept else None
 
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
@@ -74,7 +76,7 @@ class Run:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         num_classes: int,
-        plans: dict[str, str],
+        execution: Execution,
     ) -> None:
         """Keep all that the next epoch depends on, and what has been measured."""
         if self.folder is None:
@@ -84,7 +86,7 @@ class Run:
             "num_classes": num_classes,
             "epoch": len(history),
             "history": history.to_dicts(),
-            "plans": plans,
+            "execution": dataclasses.asdict(execution),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),
@@ -95,9 +97,10 @@ class Run:
         # after the checkpoint: a resumed run writes the metrics again from what is in there
         _write_text(self.folder / METRICS, history.to_jsonl())
 
-    def finish(self, model: nn.Module, num_classes: int) -> None:
+    def finish(self, model: nn.Module, num_classes: int, execution: Execution) -> None:
         if self.folder is not None:
-            write_trained(self.folder / MODEL, model, self.config, num_classes)
+            config = execution.noted_in(self.config)
+            write_trained(self.folder / MODEL, model, config, num_classes)
 
     def _restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import BSConvS, BSConvU
-
 from .checkpoints import load_weights, read_trained
 from .config import TrainConfig
 from .data import DATASETS, ImageDataset, load_dataset, to_float
@@ -128,34 +126,6 @@ def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(f"{name} must be in 0 to {num_classes - 1}, got {low} to {high}")
-
-
-def choose_plans(model: nn.Module, images: Tensor, config: TrainConfig) -> dict[str, str]:
-    """The plan of each BSConv layer, by its name; with "auto" measured in a step of a copy."""
-    names = [name for name, m in model.named_modules() if isinstance(m, (BSConvU, BSConvS))]
-    plans = dict.fromkeys(names, config.plan)
-    if config.plan != "auto" or not plans:
-        return plans
-    twin = copy.deepcopy(model).train()
-    set_plans(twin, plans)
-    devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices), forward_precision(images.device, config):
-        twin(model_input(images[: config.batch_size], config.image_size))
-    return {name: twin.get_submodule(name).chosen_plan for name in names}
-
-
-def set_plans(model: nn.Module, plans: dict[str, str]) -> None:
-    """ValueError for plans that are not those of this model, of a damaged checkpoint perhaps."""
-    layers = dict(model.named_modules())
-    for name, plan in plans.items():
-        layer = layers.get(name)
-        if not isinstance(layer, (BSConvU, BSConvS)):
-            raise ValueError(f"the plans do not fit the model: {name!r} is no BSConv layer in it")
-        layer.plan = plan
-
-
-def forward_precision(device: torch.device, config: TrainConfig) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, config.precision == "bfloat16")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["PLANS", "PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 PLANS = ("factored", "merged", "auto")
 
 
@@ -69,9 +69,10 @@ class TrainConfig:
     train_limit: int | None = None
     test_limit: int | None = None
     image_size: int | None = None  # images are resized to this on the device
-    compile: bool = False  # training steps through torch.compile: faster, after a slow first step
-    plan: str = "factored"  # how BSConv layers are computed, see BSConvU.plan; one choice per run
-    precision: str = "float32"  # of the forward and backward pass; weights stay in float32
+    # how steps are computed, chosen at the start of a run where it is left open, see execution.py
+    compile: bool | None = None  # through torch.compile: faster, after a slow first step
+    plan: str = "auto"  # of the BSConv layers, see BSConvU.plan
+    precision: str = "auto"  # of the forward and backward pass; weights stay in float32
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "dataset"):  # pathlib paths are welcome
@@ -97,6 +98,8 @@ class TrainConfig:
             raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
         if self.init not in ("published", "matched"):
             raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
+        if self.compile not in (None, True, False):
+            raise ValueError(f"compile must be True, False or None, got {self.compile!r}")
         for name, known in (("precision", PRECISIONS), ("plan", PLANS)):
             if getattr(self, name) not in known:
                 names = " or ".join(map(repr, known))

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +24,21 @@ from ._runs import Run, open_run
 from ._setup import (
     check_fit,
     check_model,
-    choose_plans,
     find_dataset,
     find_device,
-    forward_precision,
     load_start,
     logits_of,
     make_model,
     model_input,
     read_start,
     reproducible,
-    set_plans,
 )
 from .checkpoints import CHECKPOINT, load_weights
 from .config import RECIPES, Recipe, TrainConfig
 from .data import ImageDataset, augment
+from .execution import Execution, choose_execution
 from .history import EpochMetrics, History
+from .optimizers import make_optimizer
 
 __all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
 
@@ -80,19 +78,21 @@ def train(
             load_start(model, weights, config)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
-        plans = run.plans or choose_plans(model, dataset.train_images, config)
-        set_plans(model, plans)
+        execution = run.execution or choose_execution(model, dataset.train_images, config)
+        execution.set_plans(model)
         optimizer = make_optimizer(model, config)
         # shuffling and augmentation draw from here, dropout from the global state
         generator = torch.Generator(device).manual_seed(config.seed)
         history = run.begin(model, optimizer, generator)
-        trained = cast(nn.Module, torch.compile(model)) if config.compile else model
+        trained = execution.compiled(model, device)
         if progress:
-            print(_introduction(model, dataset, config, history), flush=True)
+            print(_introduction(model, dataset, config, execution, history), flush=True)
 
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
-            loss = _train_epoch(trained, optimizer, dataset, generator, config, epoch, progress)
+            loss = _train_epoch(
+                trained, optimizer, dataset, generator, config, execution, epoch, progress
+            )
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the training loss became {loss} in epoch {epoch} of {config.epochs}; "
@@ -108,12 +108,12 @@ def train(
             rate = optimizer.param_groups[0]["lr"]
             seconds = round(time.perf_counter() - start, 3)
             history.append(EpochMetrics(epoch, loss, top1, rate, seconds))
-            run.save(history, model, optimizer, generator, dataset.num_classes, plans)
+            run.save(history, model, optimizer, generator, dataset.num_classes, execution)
             if progress:
                 print(history.last, flush=True)
             if after_epoch is not None:
                 after_epoch(history.last, model)
-        run.finish(model, dataset.num_classes)
+        run.finish(model, dataset.num_classes, execution)
     history.model = model
     return history
 
@@ -124,6 +124,7 @@ def _train_epoch(
     dataset: ImageDataset,
     generator: torch.Generator,
     config: TrainConfig,
+    execution: Execution,
     epoch: int,
     progress: bool,
 ) -> float:
@@ -147,7 +148,7 @@ def _train_epoch(
             flip=config.flip,
             cutout=config.cutout,
         )
-        with forward_precision(images.device, config):
+        with execution.autocast(images.device):
             logits = logits_of(model(model_input(augmented, config.image_size))).float()
         loss = F.cross_entropy(logits, labels[batch]) + reg_loss(model, config.alpha)
         optimizer.zero_grad()
@@ -184,24 +185,6 @@ def evaluate(
     return 100 * int(correct) / len(labels)
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """SGD; the recipe says whether biases and BatchNorm (vectors all) are decayed as well."""
-    settings = config.settings
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    vectors = [] if settings.decay_all else [tensor for tensor in parameters if tensor.ndim < 2]
-    weights = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
-    groups = [
-        {"params": weights, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,  # SGD takes no nesterov without
-    )
-
-
 def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
     """All images; only a last batch of a single one is left out, BatchNorm can't learn from it."""
     batches = list(torch.split(order, batch_size))
@@ -223,14 +206,24 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _introduction(
-    model: nn.Module, dataset: ImageDataset, config: TrainConfig, history: History
+    model: nn.Module,
+    dataset: ImageDataset,
+    config: TrainConfig,
+    execution: Execution,
+    history: History,
 ) -> str:
     action = f"resuming after epoch {len(history)}:" if history else "training"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"{action} {config.model} ({parameters:,} parameters) on {len(dataset.train_images):,} "
-        f"images of {dataset.name}, {config.epochs} epochs on {config.device}"
+        f"images of {dataset.name}, {config.epochs} epochs on {config.device}\n"
+        f"steps in {execution}{_threads_text(config.device)}"
     )
+
+
+def _threads_text(device: str) -> str:
+    threads = torch.get_num_threads()
+    return f", {threads} thread{'s' * (threads > 1)}" if device == "cpu" else ""
 
 
 def _finished(run: Run, progress: bool) -> History:

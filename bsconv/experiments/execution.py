@@ -1,0 +1,144 @@
+"""How the training steps of a run are computed: precision, torch.compile, plans of BSConv layers.
+
+What a run does not set is chosen at its start and kept in its checkpoint. A long run measures it;
+a short one, which would not earn back the time, takes float32 and the layers as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsconv.pytorch import BSConvS, BSConvU
+
+from ._setup import logits_of, model_input
+from .config import TrainConfig
+
+__all__ = ["Execution", "choose_execution"]
+
+WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
+WORTH_COMPILING = 200_000
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One choice for a whole run; ``plans`` is the plan of each BSConv layer, by its name."""
+
+    precision: str
+    compile: bool
+    plans: dict[str, str]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16")
+
+    def noted_in(self, config: TrainConfig) -> TrainConfig:
+        """The settings with what was chosen for them."""
+        return dataclasses.replace(config, precision=self.precision, compile=self.compile)
+
+    def set_plans(self, model: nn.Module) -> None:
+        """ValueError for plans that are not those of this model, of a damaged checkpoint maybe."""
+        layers = dict(model.named_modules())
+        for name, plan in self.plans.items():
+            layer = layers.get(name)
+            if not isinstance(layer, (BSConvU, BSConvS)):
+                raise ValueError(
+                    f"the plans do not fit the model: {name!r} is no BSConv layer in it"
+                )
+            layer.plan = plan
+
+    def compiled(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model to train, which shares all parameters with ``model``."""
+        if not self.compile:
+            return model
+        # on a GPU the narrow networks wait for kernel launches, which CUDA graphs replay at once
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        return cast(nn.Module, torch.compile(model, mode=mode))
+
+    def __str__(self) -> str:
+        merged = sum(plan != "factored" for plan in self.plans.values())
+        parts = [self.precision, "compiled" if self.compile else "eager"]
+        if self.plans:
+            parts.append(f"{merged} of {len(self.plans)} BSConv layers merged")
+        return ", ".join(parts)
+
+
+def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> Execution:
+    """What ``config`` sets, and the fastest here of what it leaves open."""
+    seen = config.epochs * len(images)
+    compiled = config.compile
+    if compiled is None:
+        compiled = seen >= WORTH_COMPILING and can_compile(images.device.type)
+    precisions = [config.precision]
+    if config.precision == "auto":
+        both = seen >= WORTH_MEASURING and images.device.type in ("cpu", "cuda")
+        precisions = ["float32", "bfloat16"] if both else ["float32"]
+    plan = config.plan
+    if plan == "auto" and (seen < WORTH_MEASURING or not _bsconv_layers(model)):
+        plan = "factored"
+    if plan != "auto" and len(precisions) == 1:
+        return Execution(precisions[0], compiled, dict.fromkeys(_bsconv_layers(model), plan))
+    batch = model_input(images[: config.batch_size], config.image_size)
+    return dataclasses.replace(_fastest(model, batch, precisions, plan), compile=compiled)
+
+
+@functools.cache
+def can_compile(device: str) -> bool:
+    """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception:  # whatever the compiler of this machine may raise
+        return False
+    return True
+
+
+def _fastest(model: nn.Module, batch: Tensor, precisions: list[str], plan: str) -> Execution:
+    """Of a few training steps of copies, alternating; the first warms up and measures plans."""
+    plans = dict.fromkeys(_bsconv_layers(model), plan)
+    trials = {precision: Execution(precision, False, plans) for precision in precisions}
+    twins = {precision: copy.deepcopy(model).train() for precision in precisions}
+    seconds = dict.fromkeys(precisions, float("inf"))
+    for twin in twins.values():
+        trials[precisions[0]].set_plans(twin)
+    for number in range(1 + ROUNDS if len(precisions) > 1 else 1):
+        for precision in precisions:
+            took = _step_seconds(twins[precision], batch, trials[precision])
+            if number:
+                seconds[precision] = min(seconds[precision], took)
+    best = min(precisions, key=seconds.__getitem__)
+    layers = _bsconv_layers(twins[best])
+    return Execution(best, False, {name: layer.chosen_plan for name, layer in layers.items()})
+
+
+def _step_seconds(model: nn.Module, batch: Tensor, execution: Execution) -> float:
+    """Forward and backward pass; the random state is left as it was."""
+    device = batch.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _synchronize(device)
+        start = time.perf_counter()
+        with execution.autocast(device):
+            logits = logits_of(model(batch)).float()
+        F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
+        _synchronize(device)
+        return time.perf_counter() - start
+
+
+def _bsconv_layers(model: nn.Module) -> dict[str, BSConvU | BSConvS]:
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, (BSConvU, BSConvS))
+    }
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
