@@ -76,7 +76,8 @@ def test_train_prints_a_line_per_epoch_and_writes_the_run(
     assert main(small(images, "--bsconv", "s", "--model", "cifar_resnet20", "--out", out)) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("training cifar_resnet20 (")
-    assert [line.split(":")[0] for line in printed[1:]] == ["epoch 1", "epoch 2"]
+    assert printed[1].startswith("steps in float32, eager, 0 of 19 BSConv layers merged, ")
+    assert [line.split(":")[0] for line in printed[2:]] == ["epoch 1", "epoch 2"]
     config = json.loads((out / "config.json").read_text())
     assert (config["bsconv"], config["p"], config["with_bn"]) == ("s", 0.25, False)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2

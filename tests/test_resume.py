@@ -188,11 +188,23 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path, plans: dict[str, str]
         train(config(tmp_path / "run"), progress=False, after_epoch=interrupt)
     path = tmp_path / "run" / "checkpoint.pt"
     state = {name: value for name, value in read_checkpoint(path).items() if name != "format"}
-    write_checkpoint(path, {**state, "plans": plans})
+    execution = {**state["execution"], "plans": plans}
+    write_checkpoint(path, {**state, "execution": execution})
     before = contents(tmp_path / "run")
     with pytest.raises(ValueError, match="plans do not fit the model"):
         run(tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("kept", ["fast", {"precision": "bfloat16"}, {"mood": "fast"}])
+def test_an_execution_that_is_none_is_refused(tmp_path: Path, kept: object) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "run"), progress=False, after_epoch=interrupt)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = {name: value for name, value in read_checkpoint(path).items() if name != "format"}
+    write_checkpoint(path, {**state, "execution": kept})
+    with pytest.raises(ValueError, match="does not say how its steps are computed"):
+        run(tmp_path / "run", resume=True)
 
 
 def test_resume_of_nothing_is_a_start(tmp_path: Path) -> None:

@@ -55,8 +55,15 @@ class Run:
     @property
     def execution(self) -> Execution | None:
         """How the steps so far were computed: any other way would round otherwise."""
-        kept = self.state and self.state.get("execution")
-        return Execution(**kept) if kept else None
+        if self.state is None or "execution" not in self.state:
+            return None
+        try:
+            return Execution(**self.state["execution"])
+        except TypeError as error:
+            raise ValueError(
+                f"the {CHECKPOINT} in {self.folder} does not say how its steps are computed, got "
+                f"{self.state['execution']!r}"
+            ) from error
 
     def begin(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
