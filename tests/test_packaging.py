@@ -72,12 +72,13 @@ def test_there_is_one_licence() -> None:
     assert PROJECT["license"] == citation["license"] == "Apache-2.0"
 
 
-def test_the_package_is_typed_and_brings_its_weights() -> None:
+def test_the_package_is_typed_and_brings_its_weights_and_tables() -> None:
     data = {file for pattern in PACKAGE_DATA for file in PACKAGE.glob(pattern)}
     assert PACKAGE / "py.typed" in data
-    weights = {path for path in PACKAGE.rglob("*") if path.suffix in (".safetensors", ".json")}
-    assert weights
-    assert weights <= data
+    kinds = (".safetensors", ".json", ".csv")
+    files = {path for path in PACKAGE.rglob("*") if path.suffix in kinds}
+    assert {path.suffix for path in files} == set(kinds)
+    assert files <= data
 
 
 def test_commits_are_checked_by_the_tools_that_are_pinned_here() -> None:

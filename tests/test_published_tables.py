@@ -3,7 +3,6 @@
 All networks are built and run on the meta device, without weights: hundreds of them in a minute.
 """
 
-import csv
 import functools
 import gc
 from collections.abc import Callable
@@ -11,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
+from bsconv.experiments.results import published_results
 from bsconv.pytorch import ModelProfiler, get_model, list_models
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -45,13 +44,12 @@ def counts(architecture: str, num_classes: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("dataset", CLASSES)
 def test_the_published_tables_come_out_to_the_printed_decimals(dataset: str) -> None:
-    table = ROOT.parent / "shared" / "reference" / "published_results.csv"
-    if not table.is_file():
-        pytest.skip("no ../shared/reference/published_results.csv on this machine")
-    with table.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset]
-    assert len(rows) == ROWS[dataset]
-    printed = {row["architecture"]: (row["params_million"], row["flops_million"]) for row in rows}
+    printed = {
+        name: (f"{row.million_parameters:.2f}", f"{row.million_flops:.2f}")
+        for (data, name), row in published_results().items()
+        if data == dataset
+    }
+    assert len(printed) == ROWS[dataset]
     counted = {
         name: tuple(f"{count / 1e6:.2f}" for count in counts(name, CLASSES[dataset]))
         for name in printed
@@ -65,6 +63,7 @@ PUBLISHED = """
 import gc
 import warnings
 from torch import nn
+from bsconv.experiments.results import published_results
 from bsconv.pytorch import ModelProfiler, get_model
 
 warnings.simplefilter("ignore")  # of types that it has no FLOPs for

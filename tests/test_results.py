@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from bsconv.experiments import results
 from bsconv.experiments.history import EpochMetrics
 from bsconv.experiments.results import (
     Record,
@@ -20,6 +19,7 @@ from bsconv.experiments.results import (
     summarize,
     write_record,
 )
+from bsconv.experiments.results.__main__ import main
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 
@@ -244,7 +244,12 @@ def test_a_folder_that_was_asked_for_must_exist(tmp_path: Path) -> None:
 def test_the_records_of_the_project_are_whole() -> None:
     folder = ROOT / "results"
     records = load_records(folder)
-    assert [path.stem for path in sorted(folder.glob("*.json"))] == [one.name for one in records]
+    for path, one in zip(sorted(folder.glob("*.json")), records, strict=True):
+        config = one.config
+        assert path.name.startswith(f"{config.dataset}-{config.model}-{config.recipe}")
+        assert f"-{config.epochs}epochs-" in path.name
+        assert f"-seed{config.seed}" in path.name
+    assert len({one.to_json() for one in records}) == len(records)
 
 
 # --- summaries ------------------------------------------------------------------------------------
@@ -292,7 +297,7 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
         (
             {"train_limit": 25_000, "precision": "bfloat16"},
             "cifar_resnet20_bsconvu",
-            "1 epoch of 25,000 images, bfloat16",
+            "1 epoch, 25,000 images, bfloat16",
         ),
     ],
 )
@@ -316,7 +321,7 @@ def test_records_are_made_from_the_command_line(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--machine", "1 CPU core", "--note", "a trial", "--commit", "abc1234"]
-    assert results.main([str(finished), *given, "--out", str(tmp_path)]) == 0
+    assert main([str(finished), *given, "--out", str(tmp_path)]) == 0
     assert Path(capsys.readouterr().out.strip()).parent == tmp_path
     expected = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
     assert load_records(tmp_path) == [expected]
@@ -326,7 +331,7 @@ def test_one_bad_run_and_nothing_is_written(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [str(finished), str(tmp_path / "nowhere")]
-    assert results.main([*runs, "--machine", "m", "--out", str(tmp_path / "out")]) == 2
+    assert main([*runs, "--machine", "m", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "nowhere does not exist" in error

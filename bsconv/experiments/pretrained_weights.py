@@ -1,6 +1,6 @@
 """Put the weights of finished runs into the package, for ``get_model(..., pretrained=...)``.
 
-usage: python -m bsconv.experiments.pretrained_weights RUN [RUN ...] --data data
+usage: python -m bsconv.experiments.pretrained_weights RUN [RUN ...] --machine "8 CPU cores"
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import copy
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..pytorch.models._names import parse_name
 from ..pytorch.models._weights import FOLDER
 from ._setup import make_model
 from .checkpoints import load_weights, read_trained, write_atomically, write_trained
 from .data import ImageDataset, load_dataset
 from .results import Record, make_record
+from .results._finished import command
 from .training import evaluate
 
 __all__ = ["pack_weights"]
@@ -33,15 +35,23 @@ def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder
 
     Weights are rounded to float16 where that costs less than 0.05 points of accuracy on the test
     images of ``dataset``. The note, ``MODEL.json``, holds the SHA-256 checksum of the file, the
-    accuracy measured with it, and what ``record`` says of the run.
+    accuracy measured with it, and what ``record`` says of the run. ValueError where ``get_model``
+    has no name for the network that was trained.
     """
+    parse_name(record.config.model)
+    if record.config.bsconv is not None:
+        raise ValueError(
+            "weights for get_model need a run of a model that it names, such as "
+            f"cifar_resnet20_bsconvu, got {record.config.model} with "
+            f"bsconv={record.config.bsconv!r}"
+        )
     trained = read_trained(run_folder)
     model = make_model(trained.config, trained.num_classes)
     load_weights(model, trained.state, run_folder)
     rounded = copy.deepcopy(model).half()
     before, after = _top1(model, dataset), _top1(copy.deepcopy(rounded).float(), dataset)
-    kept = rounded if before - after < MOST_POINTS_LOST else model
-    path = folder / record.config.dataset / f"{record.config.model}.safetensors"
+    kept = rounded if abs(before - after) < MOST_POINTS_LOST else model
+    path = folder / record.config.dataset / f"{record.config.model.lower()}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_trained(path, kept, record.config, trained.num_classes)
     note = {
@@ -66,21 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m bsconv.experiments.pretrained_weights", description=__doc__
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out of bsconv train")
     parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
-    parser.add_argument("--machine", required=True, help="what the runs ran on, in words")
-    parser.add_argument("--commit", help="short hash of the code that ran")
     parser.add_argument("--out", type=Path, default=FOLDER, help="default: the package's own")
-    given = parser.parse_args(argv)
-    try:
-        for run in given.runs:
-            record = make_record(run, machine=given.machine, commit=given.commit)
-            dataset = load_dataset(record.config.dataset, given.data)
-            print(pack_weights(run, dataset, record, given.out))
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return command(parser, _pack, argv)
+
+
+def _pack(given: argparse.Namespace) -> Iterator[Path]:
+    for run in given.runs:
+        record = make_record(run, machine=given.machine, commit=given.commit)
+        dataset = load_dataset(record.config.dataset, given.data)
+        yield pack_weights(run, dataset, record, given.out)
 
 
 if __name__ == "__main__":

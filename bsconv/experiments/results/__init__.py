@@ -1,0 +1,23 @@
+"""Records of finished runs, summed up over seeds and set beside the published numbers."""
+
+from ._beside import ResultsTable
+from ._finished import make_record
+from ._record import Record, load_records, results_folder, write_record
+from ._summary import Summary, summarize, variants_of
+from .published import PUBLISHED_EPOCHS, PublishedResult, published_results, published_variants
+
+__all__ = [
+    "PUBLISHED_EPOCHS",
+    "PublishedResult",
+    "Record",
+    "ResultsTable",
+    "Summary",
+    "load_records",
+    "make_record",
+    "published_results",
+    "published_variants",
+    "results_folder",
+    "summarize",
+    "variants_of",
+    "write_record",
+]

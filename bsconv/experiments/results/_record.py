@@ -1,0 +1,143 @@
+"""Records of finished runs: measured once, kept in ``results/`` for everyone to compare with."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import write_atomically
+from ..config import TrainConfig
+from ..history import EpochMetrics
+from ._settings import completed, recipe_of
+
+FORMAT = "bsconv record 1"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its settings, what it measured after every epoch, and on what.
+
+    ``config`` names no folders. ``versions`` are those of python, torch, torchvision and bsconv,
+    ``date`` is the day on which the run ended, as 2026-01-31, and ``commit`` the code that it ran.
+    """
+
+    config: TrainConfig
+    parameters: int
+    epochs: tuple[EpochMetrics, ...]
+    machine: str  # its class in words; no host name
+    versions: Mapping[str, str]
+    date: str
+    commit: str | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if [metrics.epoch for metrics in self.epochs] != list(range(1, self.config.epochs + 1)):
+            raise ValueError(
+                f"epochs must be 1 to {self.config.epochs}, "
+                f"got {[metrics.epoch for metrics in self.epochs]}"
+            )
+        if not all(0 <= metrics.test_top1 <= 100 for metrics in self.epochs):
+            raise ValueError("test_top1 must be in 0 to 100 percent, in every epoch")
+        if not isinstance(self.parameters, int) or self.parameters < 1:
+            raise ValueError(f"parameters must be a whole number >= 1, got {self.parameters!r}")
+        if not isinstance(self.machine, str) or not self.machine.strip():
+            raise ValueError(f"machine must say in words what it is, got {self.machine!r}")
+        datetime.date.fromisoformat(self.date)
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def last_top1(self) -> float:
+        """Test accuracy after the last epoch, in percent."""
+        return self.epochs[-1].test_top1
+
+    @property
+    def best_top1(self) -> float:
+        """The highest of all epochs: chosen by looking at the test set, so a little too good."""
+        return max(metrics.test_top1 for metrics in self.epochs)
+
+    @property
+    def name(self) -> str:
+        """Data, model, recipe, length, each setting that is not the recipe's own, and the seed.
+
+        Device and precision follow where they are not the CPU's and float32.
+        """
+        config = self.config
+        recipe, others = recipe_of(config)
+        parts = [config.dataset, config.model, recipe, f"{config.epochs}epochs"]
+        if config.bsconv is not None:
+            parts.append(f"bsconv{config.bsconv}")
+            parts += [f"p{config.p}"] if config.bsconv == "s" else []
+            parts += ["with_bn"] if config.with_bn else []
+        parts += [f"{name}{value}" for name, value in others.items()]
+        parts.append(f"seed{config.seed}")
+        parts += [] if config.device.startswith("cpu") else [config.device]
+        parts += ["bfloat16"] if config.precision == "bfloat16" else []
+        return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
+
+    def to_json(self) -> str:
+        """One line for each entry, and for each epoch."""
+        values = dataclasses.asdict(self)
+        del values["config"]["data"], values["config"]["out"]
+        epochs = ",\n".join("    " + json.dumps(row) for row in values["epochs"])
+        entries = [
+            f"  {json.dumps(name)}: "
+            + (f"[\n{epochs}\n  ]" if name == "epochs" else json.dumps(value))
+            for name, value in {"format": FORMAT, **values}.items()
+        ]
+        return "{\n" + ",\n".join(entries) + "\n}\n"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """The inverse of ``to_json``, read; ValueError, TypeError or KeyError for anything else."""
+        if values["format"] != FORMAT:
+            raise ValueError(f"format must be {FORMAT!r}, got {values['format']!r}")
+        rest = {name: value for name, value in values.items() if name != "format"}
+        rest["config"] = TrainConfig.from_dict(completed(values["config"]))
+        rest["epochs"] = tuple(EpochMetrics(**row) for row in values["epochs"])
+        return cls(**rest)
+
+
+def write_record(record: Record, folder: str | Path) -> Path:
+    """Write ``FOLDER/NAME.json``; FileExistsError where another run's record has that name."""
+    path = Path(folder) / f"{record.name}.json"
+    content = record.to_json().encode()
+    if path.exists() and path.read_bytes() != content:
+        raise FileExistsError(f"{path} already holds another record; remove or rename it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return path
+
+
+def results_folder() -> Path:
+    """``results/`` of the working directory; notebooks in ``notebooks/`` find the one beside it."""
+    here = Path.cwd()
+    if here.name == "notebooks" and not (here / "results").is_dir():
+        here = here.parent
+    return here / "results"
+
+
+def load_records(folder: str | Path | None = None) -> list[Record]:
+    """All records in ``folder``, by file name; by default those of the project, if there are any.
+
+    ValueError names a file that holds no record.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise FileNotFoundError(f"the folder of records {folder} does not exist")
+    records = []
+    for path in sorted(Path(folder or results_folder()).glob("*.json")):
+        try:
+            records.append(Record.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+        except KeyError as error:
+            raise ValueError(f"{path} holds no record of a run: it lacks {error}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} holds no record of a run: {error}") from error
+    return records

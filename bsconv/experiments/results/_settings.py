@@ -1,0 +1,51 @@
+"""Which settings of a run decide its result, and what it says of its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Recipe, TrainConfig
+
+# how steps are computed: another speed, the same result but for rounding
+EXECUTION = ("device", "compile", "plan", "precision")
+# what runs did before there were such settings, which their records lack
+BEFORE: dict[str, Any] = {"compile": False, "plan": "factored", "precision": "float32"}
+# recipes as they were when older records were made, by the recipe's name
+FORMER: dict[str, dict[str, dict[str, Any]]] = {
+    "fast": {"fast (SGD)": {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}}
+}
+_FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
+_OF_RECIPE = [field.name for field in dataclasses.fields(Recipe) if field.name in _FIELDS]
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a record, with those that are younger than it."""
+    return {name: value for name, value in BEFORE.items() if name in _FIELDS} | dict(values)
+
+
+def deciding(config: TrainConfig) -> TrainConfig:
+    """The same for runs that differ in seed, folders and execution alone."""
+    same = {name: getattr(TrainConfig, name) for name in ("seed", "data", "out", *EXECUTION)}
+    return dataclasses.replace(config.resolved(), **same)
+
+
+def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
+    """The recipe that the run is closest to, today's or a former one, and what it does otherwise.
+
+    What is trained, on which data, for how long and with which seed is no matter of the recipe.
+    """
+    free = ("model", "dataset", "bsconv", "p", "with_bn", "epochs")
+    kept = {name: getattr(config, name) for name in (*free, "recipe")}
+    today = dataclasses.asdict(deciding(TrainConfig(**kept)))
+    recipes = {config.recipe: today}
+    for label, settings in FORMER.get(config.recipe, {}).items():
+        recipes[label] = today | {name: settings[name] for name in _OF_RECIPE if name in settings}
+    mine = dataclasses.asdict(deciding(config))
+    others = {
+        label: {name: value for name, value in mine.items() if value != usual[name]}
+        for label, usual in recipes.items()
+    }
+    label = min(others, key=lambda label: len(others[label]))
+    return label, others[label]

@@ -1,0 +1,146 @@
+"""Runs that differ in their seed, summed up; and which of them stand side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ..config import RECIPES, TrainConfig
+from ._record import Record
+from ._settings import deciding, recipe_of
+from .published import VARIANTS, family_and_variant
+
+# of these get_model has the variants that the replacers make
+_REPLACED_ALIKE = re.compile(r"cifar_(resnet|preresnet|wrn)\d+(_\d+)?")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Last-epoch accuracies of runs that differ in seed, machine and execution alone.
+
+    ``config`` is the one of the first of them. Execution is how steps were computed: device,
+    precision, plans, torch.compile.
+    """
+
+    config: TrainConfig
+    parameters: int
+    runs: tuple[Record, ...]
+
+    @property
+    def top1(self) -> list[float]:
+        return [run.last_top1 for run in self.runs]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.top1) / len(self.top1)
+
+    @property
+    def lowest(self) -> float:
+        return min(self.top1)
+
+    @property
+    def highest(self) -> float:
+        return max(self.top1)
+
+    @property
+    def network(self) -> str:
+        """The model, and what its convolutions were replaced by, if they were."""
+        config = self.config
+        if config.bsconv is None:
+            return config.model
+        share = f", p = {Fraction(config.p).limit_denominator(100)}" if config.bsconv == "s" else ""
+        norm = ", with BatchNorm" if config.with_bn else ""
+        return f"{config.model} as BSConv-{config.bsconv.upper()}{share}{norm}"
+
+    @property
+    def architecture(self) -> str:
+        """The name that ``get_model`` has for the network, or ``network`` where it has none."""
+        config = self.config
+        name = config.model.lower()
+        if config.bsconv is None:
+            return name
+        if config.with_bn == (config.bsconv == "s") and _REPLACED_ALIKE.fullmatch(name):
+            share = Fraction(config.p).limit_denominator(100)
+            s = f"s_p{share.numerator}d{share.denominator}"
+            return f"{name}_bsconv{'u' if config.bsconv == 'u' else s}"
+        return self.network
+
+    @property
+    def family(self) -> str:
+        """The dense network that this one is, or is a variant of."""
+        return family_and_variant(self.config.model)[0]
+
+    @property
+    def variant(self) -> str:
+        """``"dense"``, ``"BSConv-U"`` or ``"BSConv-S"``."""
+        if self.config.bsconv is not None:
+            return f"BSConv-{self.config.bsconv.upper()}"
+        return family_and_variant(self.config.model)[1]
+
+    @property
+    def recipe(self) -> str:
+        """The recipe by name; a former one, which has changed since, by what it was."""
+        return recipe_of(self.config)[0]
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """What the runs did otherwise than their recipe, in words; mostly nothing."""
+        return tuple(_in_words(*item) for item in recipe_of(self.config)[1].items())
+
+    @property
+    def precision(self) -> str:
+        """Of the runs' steps, such as ``"float32"`` or ``"bfloat16 and float32"``."""
+        return " and ".join(sorted({run.config.precision for run in self.runs}))
+
+    @property
+    def schedule(self) -> str:
+        """How long the runs are, and what is not usual: fewer images, start, precision."""
+        epochs = "1 epoch" if self.config.epochs == 1 else f"{self.config.epochs} epochs"
+        precision = () if self.precision in ("float32", "auto") else (self.precision,)
+        return ", ".join((epochs, *self.own_settings, *precision))
+
+    def __str__(self) -> str:
+        seeds = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        return (
+            f"{self.network} on {self.config.dataset}, recipe {self.recipe}, "
+            f"{self.schedule}: {self.mean:.2f} % "
+            f"({self.lowest:.2f} to {self.highest:.2f}, {seeds})"
+        )
+
+
+def _in_words(setting: str, value: object) -> str:
+    if setting == "train_limit":
+        return f"{value:,} images"
+    if setting == "weights":
+        return f"from {Path(str(value)).stem.replace('_', ' ')}"
+    return f"{setting.replace('_', ' ')} {value}"
+
+
+def summarize(records: Iterable[Record]) -> list[Summary]:
+    """One summary for each model, data set and schedule, in the order in which they first come."""
+    groups: dict[TrainConfig, list[Record]] = {}
+    for record in records:
+        groups.setdefault(deciding(record.config), []).append(record)
+    return [Summary(runs[0].config, runs[0].parameters, tuple(runs)) for runs in groups.values()]
+
+
+def variants_of(
+    family: str, summaries: Sequence[Summary], dataset: str = "cifar10"
+) -> dict[str, Summary]:
+    """The recorded variants of a network that may be compared: all of one recipe and one length.
+
+    Runs with settings of their own are left out. Of several recipes and lengths, it is the one with
+    the most variants; then the longest; then one of today's recipes.
+    """
+    together: dict[tuple[int, str], dict[str, Summary]] = {}
+    for summary in summaries:
+        if (summary.family, summary.config.dataset, summary.own_settings) == (family, dataset, ()):
+            alike = together.setdefault((summary.config.epochs, summary.recipe), {})
+            alike.setdefault(summary.variant, summary)
+    if not together:
+        return {}
+    best = max(together, key=lambda key: (len(together[key]), key[0], key[1] in RECIPES))
+    return {name: together[best][name] for name in VARIANTS if name in together[best]}

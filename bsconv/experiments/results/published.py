@@ -1,0 +1,62 @@
+"""The published accuracies of 211 networks on CIFAR-10 and CIFAR-100, in ``published.csv``."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = (
+    "D. Haase, M. Amthor: Rethinking Depthwise Separable Convolutions, CVPR 2020, "
+    "arXiv 2003.13549; the CIFAR tables published with its code"
+)
+# of the published training script; whether the tables have its best or its last epoch is not said
+PUBLISHED_EPOCHS = 200
+VARIANTS = ("dense", "BSConv-U", "BSConv-S")
+_SUFFIX = re.compile(r"_bsconv(u|s_p\d+d\d+)$")
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """A row of the tables: top-1 accuracy in percent, size and cost in millions, as printed."""
+
+    dataset: str
+    architecture: str
+    top1: float
+    million_parameters: float
+    million_flops: float
+
+
+def family_and_variant(architecture: str) -> tuple[str, str]:
+    """The dense network's name, and which of ``VARIANTS`` the architecture is of it."""
+    name = architecture.lower()
+    found = _SUFFIX.search(name)
+    return _SUFFIX.sub("", name), f"BSConv-{found[1][0].upper()}" if found else "dense"
+
+
+def published_variants(family: str, dataset: str) -> dict[str, PublishedResult]:
+    """What is published of a dense network and its BSConv variants, by ``VARIANTS``."""
+    return {
+        family_and_variant(name)[1]: row
+        for (data, name), row in published_results().items()
+        if (data, family_and_variant(name)[0]) == (dataset, family)
+    }
+
+
+@functools.cache
+def published_results() -> dict[tuple[str, str], PublishedResult]:
+    """All rows, by data set and name of the architecture, in the order of the tables."""
+    with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            PublishedResult(
+                row["dataset"],
+                row["architecture"],
+                float(row["top1_percent"]),
+                float(row["params_million"]),
+                float(row["flops_million"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+    return {(row.dataset, row.architecture): row for row in rows}
