@@ -7,6 +7,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 from matplotlib.figure import Figure
 
 from ._bars import grouped_bars, stacked_shares
+from ._beside import AccuracyLine, accuracy_beside_published
 from ._curves import curve_panels, curves
 from ._files import rendered
 from ._images import image_rows, matrices
@@ -19,7 +20,9 @@ from ._style import COLOURS, use_style
 
 __all__ = [
     "COLOURS",
+    "AccuracyLine",
     "Figure",
+    "accuracy_beside_published",
     "accuracy_panels",
     "blueprint_fit",
     "cumulative_shares",

@@ -1,0 +1,97 @@
+"""Show the recorded runs beside the published numbers, as a table and as a figure.
+
+Runs of one network, data set, recipe and length are summed up over their seeds. Lengths differ:
+mind the epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..experiments.plotting import Figure
+    from ..experiments.results import ResultsTable
+
+HELP = "show the recorded runs beside the published numbers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", metavar="DIR", help="the folder of records (default: results of this project)"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="runs on this data set alone")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table as the README has it"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+    parser.add_argument(
+        "--out",
+        metavar="FIG.png",
+        help="draw accuracy against parameters, recorded and published (.png, .pdf or .svg)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..experiments import results
+
+    if arguments.out is not None:
+        from ..experiments.figure_files import check_figure_file, write_figure
+
+        check_figure_file(arguments.out)
+    folder = results.results_folder() if arguments.results is None else arguments.results
+    try:
+        summaries = results.summarize(results.load_records(folder))
+    except FileNotFoundError as error:
+        raise ValueError(f"{error}; --results DIR names another") from error
+    if not summaries:
+        raise ValueError(f"there is no record of a run in {folder}; --results DIR names another")
+    if arguments.dataset is not None:
+        known = ", ".join(sorted({one.config.dataset for one in summaries}))
+        summaries = [one for one in summaries if one.config.dataset == arguments.dataset]
+        if not summaries:
+            raise ValueError(f"--dataset {arguments.dataset} has no recorded run, {known} has")
+    table = results.ResultsTable(summaries)
+    if arguments.out is not None:
+        if not table.beside:
+            raise ValueError(f"there is nothing to draw in {arguments.out}: {table.apart_title}")
+        write_figure(arguments.out, lambda: _figure(table))
+    if arguments.csv is not None:
+        table.to_csv(arguments.csv)
+    print(table.markdown() if arguments.markdown else table)
+    return 0
+
+
+def _figure(table: ResultsTable) -> Figure:
+    from ..experiments import plotting
+    from ..experiments.results import PUBLISHED_EPOCHS, published_variants, variants_of
+
+    panels: dict[str, list[plotting.AccuracyLine]] = {}
+    for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in table.beside):
+        recorded = variants_of(family, table.beside, dataset)
+        (epochs,) = {one.config.epochs for one in recorded.values()}
+        line = plotting.AccuracyLine(
+            f"{family.removeprefix('cifar_')}\n{epochs} epoch{'s' if epochs > 1 else ''}",
+            {name: (one.parameters / 1e6, one.top1) for name, one in recorded.items()},
+            {
+                name: (_parameters(row.architecture, dataset) / 1e6, row.top1)
+                for name, row in published_variants(family, dataset).items()
+            },
+        )
+        panels.setdefault(dataset.replace("cifar", "CIFAR-"), []).append(line)
+    return plotting.accuracy_beside_published(
+        panels,
+        published=f"published, {PUBLISHED_EPOCHS} epochs",
+        title="Accuracy against size: recorded runs beside the published numbers",
+    )
+
+
+def _parameters(architecture: str, dataset: str) -> int:
+    """Exactly: two decimals of a million, as published, are coarse for small networks."""
+    import torch
+
+    from ..pytorch import get_model
+
+    with torch.device("meta"):
+        model = get_model(architecture, num_classes=int(dataset.removeprefix("cifar")))
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,136 @@
+"""What recorded runs reached beside what is published, against the size of the network."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ._style import HEIGHT, WIDTH, looks_of
+
+_PUBLISHED = "#999999"
+_BELOW: dict[str, Any] = {
+    "loc": "outside lower center",
+    "ncols": 5,
+    "fontsize": 8,
+    "columnspacing": 1.2,
+    "handletextpad": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class AccuracyLine:
+    """A network and its variants; each has a size and accuracies in percent.
+
+    ``recorded`` and ``published`` are ``{variant: (million parameters, accuracies)}``.
+    """
+
+    label: str
+    recorded: Mapping[str, tuple[float, Sequence[float]]]
+    published: Mapping[str, tuple[float, float]]
+
+
+def accuracy_beside_published(
+    panels: Mapping[str, Sequence[AccuracyLine]], *, published: str = "published", title: str = ""
+) -> Figure:
+    """Panels side by side: what was recorded as filled markers, what is published as hollow ones.
+
+    A line joins a network with its variants; dots lead from a recorded mean to what is published of
+    the same. Bars span the lowest to the highest run. ``published`` is what the legend calls the
+    hollow markers.
+    """
+    if not panels or not all(panels.values()):
+        raise ValueError("panels needs at least one panel, and a network in each, got none")
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH, HEIGHT))
+    variants = [name for lines in panels.values() for one in lines for name in one.recorded]
+    looks = looks_of(sorted(variants, key=("dense", "BSConv-U", "BSConv-S").index))
+    for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
+        for line in lines:
+            _draw_published(axis, line, looks)
+        for line in lines:
+            _draw_recorded(axis, line, looks)
+        axis.set(title=name, xlabel="million parameters", xscale="log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.margins(0.08)
+        axis.grid()
+        _label_at_the_right(axis, lines)
+    axes[0, 0].set_ylabel("top-1 accuracy (%)")
+    figure.legend(handles=_legend(looks, published), **_BELOW)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_recorded(axis: Axes, line: AccuracyLine, looks: Mapping[str, dict[str, Any]]) -> None:
+    sizes = [size for size, _ in line.recorded.values()]
+    means = [float(np.mean(runs)) for _, runs in line.recorded.values()]
+    axis.plot(sizes, means, "-", color="black", linewidth=1.2, zorder=3)
+    for (variant, (size, runs)), mean in zip(line.recorded.items(), means, strict=True):
+        look = {"color": looks[variant]["color"], "marker": looks[variant]["marker"]}
+        if variant in line.published:
+            there = line.published[variant]
+            axis.plot([size, there[0]], [mean, there[1]], ":", color=_PUBLISHED, zorder=1)
+        bars = [[mean - min(runs)], [max(runs) - mean]]
+        axis.errorbar([size], [mean], bars, capsize=3, markersize=5, linestyle="", zorder=4, **look)
+
+
+def _draw_published(axis: Axes, line: AccuracyLine, looks: Mapping[str, dict[str, Any]]) -> None:
+    points = list(line.published.values())
+    sizes, top1 = [size for size, _ in points], [accuracy for _, accuracy in points]
+    axis.plot(sizes, top1, "--", color=_PUBLISHED, linewidth=1, zorder=1)
+    for variant, (size, accuracy) in line.published.items():
+        look = looks.get(variant, {"color": _PUBLISHED, "marker": "o"})
+        axis.plot(
+            [size],
+            [accuracy],
+            look["marker"],
+            markersize=9,
+            markerfacecolor="white",
+            color=look["color"],
+            zorder=2,
+        )
+
+
+def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
+    """Each label beside the panel, level with its network, or as near as the others let it."""
+    ends = sorted(
+        (float(np.mean(runs)), size, line.label)
+        for line in lines
+        for size, runs in [max(line.recorded.values(), key=lambda point: point[0])]
+    )
+    low, high = axis.get_ylim()
+    gap = 0.13 * (high - low)
+    heights: list[float] = []
+    for accuracy, *_ in ends:
+        heights.append(max([accuracy, *(height + gap for height in heights[-1:])]))
+    excess = max(0.0, heights[-1] - high)
+    for (accuracy, size, label), height in zip(ends, heights, strict=True):
+        at = (height - excess - low) / (high - low)
+        axis.annotate(
+            label,
+            xy=(size, accuracy),
+            xytext=(1.02, at),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.8, "shrinkB": 4},
+        )
+
+
+def _legend(looks: Mapping[str, dict[str, Any]], published: str) -> list[Line2D]:
+    handles = [
+        Line2D([], [], linestyle="", label=name, color=look["color"], marker=look["marker"])
+        for name, look in looks.items()
+    ]
+    grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
+    ours = Line2D([], [], linestyle="-", label="recorded, mean and range", **grey)
+    theirs = Line2D(
+        [], [], linestyle="--", label=published, markerfacecolor="white", markersize=8, **grey
+    )
+    return [*handles, ours, theirs]
