@@ -11,10 +11,22 @@ from ..config import Recipe, TrainConfig
 # how steps are computed: another speed, the same result but for rounding
 EXECUTION = ("device", "compile", "plan", "precision")
 # what runs did before there were such settings, which their records lack
-BEFORE: dict[str, Any] = {"compile": False, "plan": "factored", "precision": "float32"}
+BEFORE: dict[str, Any] = {
+    "compile": False,
+    "plan": "factored",
+    "precision": "float32",
+    "optimizer": "sgd",
+}
 # recipes as they were when older records were made, by the recipe's name
 FORMER: dict[str, dict[str, dict[str, Any]]] = {
-    "fast": {"fast (SGD)": {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}}
+    "fast": {
+        "fast (SGD)": {
+            "optimizer": "sgd",
+            "learning_rate": 0.3,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+        }
+    }
 }
 _FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
 _OF_RECIPE = [field.name for field in dataclasses.fields(Recipe) if field.name in _FIELDS]
