@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..experiments.config import PLANS, PRECISIONS, RECIPES, TrainConfig
+from ..experiments.config import OPTIMIZERS, PLANS, PRECISIONS, RECIPES, TrainConfig
 from ._arguments import MODEL_HELP, add_replacement
 
 HELP = "train a model"
@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
         "--recipe", choices=list(RECIPES), help="published (default) or fast: one cycle"
+    )
+    parser.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        help="sgd, or muon (default of fast): orthogonal steps for the weights that mix channels",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="default 200")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default 128")

@@ -26,6 +26,7 @@ from .checkpoints import (
 from .config import TrainConfig
 from .execution import Execution
 from .history import History
+from .optimizers import Optimizers
 
 __all__ = ["Run", "open_run"]
 
@@ -65,9 +66,7 @@ class Run:
                 f"{self.state['execution']!r}"
             ) from error
 
-    def begin(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> History:
+    def begin(self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator) -> History:
         """Go on from the checkpoint if there is one; the history so far. The first to write."""
         history = History() if self.state is None else self._restore(model, optimizer, generator)
         if self.folder is not None:
@@ -80,7 +79,7 @@ class Run:
         self,
         history: History,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         generator: torch.Generator,
         num_classes: int,
         execution: Execution,
@@ -110,7 +109,7 @@ class Run:
             write_trained(self.folder / MODEL, model, config, num_classes)
 
     def _restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+        self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator
     ) -> History:
         state = self.state
         assert state is not None

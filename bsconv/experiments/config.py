@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLANS", "PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
+__all__ = ["OPTIMIZERS", "PLANS", "PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
 
+OPTIMIZERS = ("sgd", "muon")
 PRECISIONS = ("float32", "bfloat16", "auto")
 PLANS = ("factored", "merged", "auto")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of SGD with their schedule."""
+    """Settings of the optimiser with their schedule; see optimizers.py."""
 
     learning_rate: float
     momentum: float
@@ -26,12 +27,15 @@ class Recipe:
     nesterov: bool
     decay_all: bool  # weight decay on biases and BatchNorm too
     milestones: tuple[int, ...] | None  # tenfold drops after these epochs; None: one cycle
+    optimizer: str  # "sgd", or "muon" for the weights that mix channels and SGD for the rest
 
 
 RECIPES = {
     # the published CIFAR script, for its 200 epochs of batches of 128
-    "published": Recipe(0.1, 0.9, 1e-4, False, decay_all=True, milestones=(100, 150, 180)),
-    "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None),
+    "published": Recipe(
+        0.1, 0.9, 1e-4, False, decay_all=True, milestones=(100, 150, 180), optimizer="sgd"
+    ),
+    "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
 }
 
 
@@ -39,9 +43,9 @@ RECIPES = {
 class TrainConfig:
     """All that decides the result of a run; the defaults are the published CIFAR recipe.
 
-    ``learning_rate``, ``momentum``, ``weight_decay`` and ``milestones`` are the recipe's where they
-    are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``) changes no result;
-    ``weights`` is compared as it is written, and read once, when the run begins.
+    ``optimizer``, ``learning_rate``, ``momentum``, ``weight_decay`` and ``milestones`` are the
+    recipe's where they are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``)
+    changes no result; ``weights`` is compared as it is written, and read once, when the run begins.
     """
 
     model: str = "cifar_resnet20_bsconvu"
@@ -58,6 +62,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"  # cuda if there is one, else cpu
     recipe: str = "published"
+    optimizer: str | None = None  # "sgd" or "muon"
     learning_rate: float | None = None  # recipe "fast": the peak
     momentum: float | None = None
     weight_decay: float | None = None
@@ -98,6 +103,8 @@ class TrainConfig:
             raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
         if self.init not in ("published", "matched"):
             raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
+        if self.optimizer not in (None, *OPTIMIZERS):
+            raise ValueError(f"optimizer must be 'sgd' or 'muon', got {self.optimizer!r}")
         if self.compile not in (None, True, False):
             raise ValueError(f"compile must be True, False or None, got {self.compile!r}")
         for name, known in (("precision", PRECISIONS), ("plan", PLANS)):
@@ -138,7 +145,7 @@ class TrainConfig:
         recipe = RECIPES[self.recipe]
         own = {
             name: getattr(self, name)
-            for name in ("learning_rate", "momentum", "weight_decay", "milestones")
+            for name in ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
             if getattr(self, name) is not None
         }
         if recipe.milestones is not None and self.milestones is None:
@@ -151,6 +158,7 @@ class TrainConfig:
         settings = self.settings
         return dataclasses.replace(
             self,
+            optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
@@ -187,7 +195,7 @@ class TrainConfig:
         for name in values:
             if name not in known:
                 raise ValueError(f"unknown setting {name!r}, known are {', '.join(known)}")
-        return cls(**values)
+        return cls(**{"optimizer": "sgd", **values})  # the only one before there were two
 
     def difference(self, other: TrainConfig) -> str | None:
         """The first setting that would give another result, None if there is no such."""

@@ -38,7 +38,7 @@ from .config import RECIPES, Recipe, TrainConfig
 from .data import ImageDataset, augment
 from .execution import Execution, choose_execution
 from .history import EpochMetrics, History
-from .optimizers import make_optimizer
+from .optimizers import Optimizers, make_optimizer
 
 __all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
 
@@ -105,7 +105,7 @@ def train(
                 batch_size=config.batch_size,
                 image_size=config.image_size,
             )
-            rate = optimizer.param_groups[0]["lr"]
+            rate = optimizer.learning_rate
             seconds = round(time.perf_counter() - start, 3)
             history.append(EpochMetrics(epoch, loss, top1, rate, seconds))
             run.save(history, model, optimizer, generator, dataset.num_classes, execution)
@@ -120,7 +120,7 @@ def train(
 
 def _train_epoch(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     dataset: ImageDataset,
     generator: torch.Generator,
     config: TrainConfig,
@@ -138,9 +138,8 @@ def _train_epoch(
     # disable=None: no bar where stderr is no terminal, a line per epoch is printed anyway
     bar = tqdm(batches, title, leave=False, unit="batch", disable=None if progress else True)
     for number, batch in enumerate(bar):
-        rate = config.learning_rate_at((epoch - 1) * len(batches) + number, len(batches))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        step = (epoch - 1) * len(batches) + number
+        optimizer.learning_rate = config.learning_rate_at(step, len(batches))
         augmented = augment(
             images[batch],
             generator,
