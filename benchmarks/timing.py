@@ -1,0 +1,80 @@
+"""Alternating rounds, medians and their spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Clock = Callable[[], float]
+
+
+def stopwatch(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """Seconds that one call takes."""
+    start = clock()
+    function()
+    return clock() - start
+
+
+def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each contender returns in each round, after a first turn that warms it up.
+
+    A machine that slows down or is disturbed meets all of them alike: they take turns, and every
+    other round goes through them backwards.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be a whole number >= 1, got {rounds!r}")
+    names = list(contenders)
+    for name in names:
+        contenders[name]()
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            figures[name].append(contenders[name]())
+    return figures
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A middle with the smallest and the largest that was seen."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Times of several contenders for the same work, round by round, in seconds."""
+
+    what: str
+    seconds: dict[str, list[float]]
+    reference: str = "ours"  # ratios are times relative to its time
+    notes: dict[str, str] = field(default_factory=dict)  # by contender
+
+    def time(self, name: str) -> Spread:
+        """Median of a contender's seconds."""
+        seconds = self.seconds[name]
+        return Spread(statistics.median(seconds), min(seconds), max(seconds))
+
+    def ratio(self, name: str) -> Spread:
+        """Ratio of the medians, and the smallest and largest ratio within one round."""
+        own, others = self.seconds[name], self.seconds[self.reference]
+        rounds = [mine / its for mine, its in zip(own, others, strict=True)]
+        middle = statistics.median(own) / statistics.median(others)
+        return Spread(middle, min(rounds), max(rounds))
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for name in self.seconds:
+            line = f"  {name:<12} {self.time(name)!s:>28} s"
+            if name != self.reference:
+                line += f"   {self.ratio(name)!s:>24} of {self.reference}"
+            if name in self.notes:
+                line += f"   {self.notes[name]}"
+            lines.append(line)
+        return "\n".join(lines)
