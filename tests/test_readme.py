@@ -10,7 +10,6 @@ import pytest
 from conftest import ROOT
 
 from bsconv.__main__ import main
-from bsconv.experiments.results import load_records, summarize
 
 README = (ROOT / "README.md").read_text()
 
@@ -61,17 +60,11 @@ def test_links_point_to_files():
         assert (ROOT / target).exists(), target
 
 
-def test_measured_accuracies_are_those_of_the_records():
-    summaries = summarize(load_records(ROOT / "results"))
-    rows = re.findall(r"^\| `cifar_.*$", README, re.MULTILINE)
-    expected = [
-        f"| `{summary.network}` | {summary.parameters:,} | {summary.schedule} | "
-        f"{summary.mean:.2f} | "
-        f"{summary.lowest:.2f} to {summary.highest:.2f} | {len(summary.runs)} |"
-        for summary in summaries
-    ]
-    assert rows
-    assert sorted(rows) == sorted(expected)
+def test_measured_accuracies_are_what_the_command_prints(capsys):
+    assert main(["results", "--results", str(ROOT / "results"), "--markdown"]) == 0
+    begin, end = "<!-- bsconv results --markdown -->", "<!-- end of bsconv results -->"
+    shown = re.search(f"^{begin}\n\n(.*?)\n{end}$", README, re.MULTILINE | re.DOTALL)
+    assert shown[1] == capsys.readouterr().out
 
 
 def test_weights_that_come_along_reach_what_is_written_of_them():

@@ -62,7 +62,7 @@ class ResultsTable:
     @property
     def apart_title(self) -> str:
         runs = sum(len(one.runs) for one in self.apart)
-        return f"{runs} runs with settings of their own, which no published number stands beside:"
+        return f"{runs} runs with settings of their own, beside no published number:"
 
     def __str__(self) -> str:
         parts = []
