@@ -178,7 +178,7 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
 @pytest.mark.parametrize("recipe", ["published", "fast"])
 def test_weight_decay_reaches_what_the_recipe_says(recipe: str) -> None:
     model = with_dropout(4)
-    optimizer = training.make_optimizer(model, config(recipe=recipe))
+    optimizer = training.make_optimizer(model, config(recipe=recipe, optimizer="sgd"))
     decay = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
