@@ -4,6 +4,7 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 LAB_ARGS ?=
 NOTEBOOKS ?=
+BENCHMARK_ARGS ?= all
 WORKERS ?= 2
 export BSCONV_DATA ?= $(CURDIR)/data
 
@@ -25,7 +26,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test notebooks data lint types unit notebook-tests env FORCE
+.PHONY: help lab test notebooks data benchmark lint types unit notebook-tests env FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,10 @@ notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01
 
 data: env  ## fetch CIFAR-10 into data/ unless it is there
 	@$(FETCH)
+
+benchmark: env  ## measure against the published package (BENCHMARK_ARGS="training --help")
+	@$(FETCH)
+	@$(PLAIN) $(PY) -m benchmarks $(BENCHMARK_ARGS)
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"
