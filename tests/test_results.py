@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from bsconv.experiments.config import RECIPES
 from bsconv.experiments.history import EpochMetrics
 from bsconv.experiments.results import (
     Record,
@@ -17,6 +18,7 @@ from bsconv.experiments.results import (
     make_record,
     results_folder,
     summarize,
+    variants_of,
     write_record,
 )
 from bsconv.experiments.results.__main__ import main
@@ -168,7 +170,7 @@ def test_an_epoch_is_a_line(tmp_path: Path) -> None:
         ),
         (
             {"recipe": "published", "milestones": (1, 2)},
-            "cifar10-cifar_resnet20_bsconvu-published-3epochs-learning_rate0.3-"
+            "cifar10-cifar_resnet20_bsconvu-published-3epochs-optimizermuon-learning_rate0.3-"
             "weight_decay0.0005-seed0",
         ),
     ],
@@ -312,6 +314,99 @@ def test_settings_filled_in_or_left_to_the_recipe_are_the_same() -> None:
     filled = record(10, 50)
     left = dataclasses.replace(filled, config=TrainConfig(epochs=2, recipe="fast"))
     assert len(summarize([filled, left])) == 1
+
+
+def test_how_steps_were_computed_splits_no_row() -> None:
+    [summary] = summarize(
+        [
+            record(50, precision="float32", compile=False, plan="factored"),
+            record(52, seed=1, precision="bfloat16", compile=True, plan="merged", device="cuda"),
+            record(54, seed=2),  # all of it left open
+        ]
+    )
+    assert summary.mean == 52
+    assert summary.precision == "auto and bfloat16 and float32"
+
+
+def test_execution_has_no_part_in_a_name_but_what_tells_apart_runs_of_a_seed() -> None:
+    plain = record().name
+    assert record(compile=True, plan="merged", precision="float32").name == plain
+    assert record(precision="bfloat16").name == f"{plain}-bfloat16"
+    assert record(precision="bfloat16", device="cuda").name == f"{plain}-cuda-bfloat16"
+
+
+def written_before(text: str, **settings: Any) -> Record:
+    """A record as it was written when there was one optimiser and no choice of execution."""
+    values = json.loads(text)
+    for name in ("optimizer", "precision", "plan", "compile"):
+        values["config"].pop(name, None)
+    values["config"] |= settings
+    return Record.from_dict(values)
+
+
+def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
+    new, sgd = record(10, 50), {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
+    old = written_before(new.to_json(), **sgd)
+    assert (old.config.precision, old.config.plan) == ("float32", "factored")
+    assert old.config.compile is False
+    today, former = summarize([new, old])
+    assert (today.recipe, today.own_settings) == ("fast", ())
+    assert (former.recipe, former.own_settings) == ("fast (SGD)", ())
+    assert "-fast_SGD-2epochs-seed0" in old.name
+    tuned = written_before(new.to_json(), **sgd | {"learning_rate": 0.1})
+    [summary] = summarize([tuned])
+    assert (summary.recipe, summary.own_settings) == ("fast (SGD)", ("learning rate 0.1",))
+
+
+def test_a_recipe_that_changes_again_keeps_its_records_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = record(10, 50)
+    changed = dataclasses.replace(RECIPES["fast"], learning_rate=0.7, weight_decay=0.01)
+    monkeypatch.setitem(RECIPES, "fast", changed)
+    after = dataclasses.replace(before, config=TrainConfig(epochs=2, recipe="fast").resolved())
+    ours, theirs = summarize([after, before])
+    assert (ours.recipe, ours.own_settings) == ("fast", ())
+    assert theirs.runs == (before,)
+    assert theirs.own_settings != () or theirs.recipe != "fast"
+
+
+# --- side by side ---------------------------------------------------------------------------------
+
+NETWORK = "cifar_resnet20"
+
+
+def of(variant: str, *top1: float, **settings: Any) -> Record:
+    return record(*top1, model=NETWORK + variant, **settings)
+
+
+@pytest.mark.parametrize(
+    ("records", "chosen"),
+    [
+        ([], {}),
+        ([of("", 1, 2)], {"dense": 0}),
+        # variants of one length stand together, however long others are
+        ([of("", 1, 2, 3), of("", 1, 2), of("_bsconvu", 1, 2)], {"dense": 1, "BSConv-U": 2}),
+        # of as many variants, the longest
+        ([of("_bsconvu", 1), of("", 1, 2)], {"dense": 1}),
+        # and today's recipe
+        ([of("", 1, optimizer="sgd"), of("", 1)], {"dense": 1}),
+        # in one order
+        (
+            [of("_bsconvs_p1d4", 1), of("_bsconvu", 1), of("", 1)],
+            {"dense": 2, "BSConv-U": 1, "BSConv-S": 0},
+        ),
+        ([record(1, model=NETWORK, bsconv="u")], {"BSConv-U": 0}),
+        ([of("", 1, train_limit=9), of("", 1, dataset="cifar100"), of("", 1, alpha=0.0)], {}),
+        ([record(1, model="cifar_resnet56")], {}),
+    ],
+)
+def test_variants_that_may_be_compared(records: list[Record], chosen: dict[str, int]) -> None:
+    found = variants_of(NETWORK, summarize(records))
+    assert list(found) == list(chosen)
+    assert {name: one.runs for name, one in found.items()} == {
+        name: (records[index],) for name, index in chosen.items()
+    }
 
 
 # --- command line ---------------------------------------------------------------------------------

@@ -53,16 +53,14 @@ class ResultsTable:
     @property
     def source(self) -> str:
         """One line: what the numbers are."""
-        runs = sum(len(one.runs) for one in self.summaries)
         return (
-            f"{runs} runs; top-1 in % on the whole test set after the last epoch; "
+            f"{_count(self.summaries)}; top-1 in % on the whole test set after the last epoch; "
             f"published: {SOURCE}"
         )
 
     @property
     def apart_title(self) -> str:
-        runs = sum(len(one.runs) for one in self.apart)
-        return f"{runs} runs with settings of their own, beside no published number:"
+        return f"{_count(self.apart)} with settings of their own, beside no published number:"
 
     def __str__(self) -> str:
         parts = []
@@ -86,6 +84,11 @@ class ResultsTable:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line for each summary; OSError with one line if it cannot be written."""
         write_csv(path, CSV, (_csv_row(one) for one in (*self.beside, *self.apart)))
+
+
+def _count(summaries: Sequence[Summary]) -> str:
+    runs = sum(len(one.runs) for one in summaries)
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def _sorted(summaries: Iterable[Summary]) -> list[Summary]:
