@@ -32,6 +32,14 @@ def many_layers() -> dict[str, list[float]]:
     return {f"backbone.features.{name}": [0.4, 0.5, 0.6] for name in names}
 
 
+def accuracies(label: str = "net") -> plotting.AccuracyLine:
+    return plotting.AccuracyLine(
+        label,
+        {"dense": (0.3, [89, 91]), "BSConv-U": (0.05, [86, 88, 87])},
+        {"dense": (0.3, 91.0), "BSConv-S": (0.03, 86.0)},
+    )
+
+
 MAKERS: dict[str, Callable[[], Figure]] = {
     "kernel_slices": lambda: plotting.kernel_slices({"a": np.eye(3)[None].repeat(8, axis=0)}),
     "many kernel_slices": lambda: plotting.kernel_slices(
@@ -90,6 +98,10 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     ),
     "accuracy_panels": lambda: plotting.accuracy_panels(
         {"here": {"u": [("a", 0.2, [70]), ("", 3, [80, 82])]}, "recorded": {}}
+    ),
+    "accuracy_beside_published": lambda: plotting.accuracy_beside_published({"a": [accuracies()]}),
+    "many accuracy_beside_published": lambda: plotting.accuracy_beside_published(
+        {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
     ),
 }
 
@@ -227,6 +239,34 @@ def test_accuracies_stand_at_their_parameters_with_mean_and_range() -> None:
     assert (low, high) == pytest.approx((60, 65))
     assert {text.get_text() for text in axis.texts} == {"small", "large"}
     assert [text.get_text() for text in empty.texts] == ["nothing to show yet"]
+
+
+def test_recorded_accuracies_are_filled_and_joined_and_published_ones_hollow() -> None:
+    figure = plotting.accuracy_beside_published({"here": [accuracies("net")]}, published="theirs")
+    (axis,) = figure.axes
+    assert axis.get_xscale() == "log"
+    points = {
+        (line.get_xdata()[0], float(line.get_ydata()[0]), line.get_markerfacecolor() == "white")
+        for line in axis.lines
+        if line.get_marker() in ("o", "s", "^") and len(line.get_xdata()) == 1
+    }
+    assert points == {(0.3, 90, False), (0.05, 87, False), (0.3, 91, True), (0.03, 86, True)}
+    joined = {
+        tuple(map(float, line.get_ydata())) for line in axis.lines if len(line.get_xdata()) > 1
+    }
+    assert joined == {(90, 87), (91, 86), (90, 91)}  # ours, theirs, and from ours to theirs
+    spans = [segments.get_segments()[0][:, 1].tolist() for segments in axis.collections]
+    assert spans == [[89, 91], [86, 88]]
+    assert [text.get_text() for text in axis.texts] == ["net"]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["dense", "BSConv-U", "BSConv-S", "recorded, mean and range", "theirs"]
+
+
+def test_labels_at_the_right_keep_their_distance() -> None:
+    figure = plotting.accuracy_beside_published({"": [accuracies(str(n)) for n in range(5)]})
+    heights = sorted(text.xyann[1] for text in figure.axes[0].texts)
+    assert np.diff(heights).min() > 0.1
 
 
 def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> None:
@@ -385,6 +425,15 @@ WRONG: dict[str, Callable[[], Figure]] = {
         plotting.curve_panels({"a": {"u": [[[1]]]}}, xlabel="x", ylabels=("y",))
     ),
     "panels needs at least one panel, got": lambda: plotting.accuracy_panels({}),
+    "panels needs at least one panel, and a network in each": lambda: (
+        plotting.accuracy_beside_published({"a": []})
+    ),
+    "variants are dense, BSConv-U, BSConv-S, got 'u'": lambda: plotting.AccuracyLine(
+        "net", {"u": (1, [2])}, {}
+    ),
+    "recorded needs at least one variant of 'net', got none": lambda: plotting.AccuracyLine(
+        "net", {}, {}
+    ),
     "kernels needs at least one kernel": lambda: plotting.slice_grid({}),
     r"kernels\['a'\] needs 3 dimensions, got shape \(3, 3\)": lambda: plotting.slice_grid(
         {"a": np.eye(3)}

@@ -6,13 +6,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ._parts import size_axis
 from ._style import HEIGHT, WIDTH, looks_of
 
+_LOOKS = looks_of(("dense", "BSConv-U", "BSConv-S"))  # the same in every figure
 _PUBLISHED = "#999999"
 _BELOW: dict[str, Any] = {
     "loc": "outside lower center",
@@ -27,12 +28,20 @@ _BELOW: dict[str, Any] = {
 class AccuracyLine:
     """A network and its variants; each has a size and accuracies in percent.
 
-    ``recorded`` and ``published`` are ``{variant: (million parameters, accuracies)}``.
+    ``recorded`` and ``published`` are ``{variant: (million parameters, accuracies)}``; the variants
+    are "dense", "BSConv-U" and "BSConv-S".
     """
 
     label: str
     recorded: Mapping[str, tuple[float, Sequence[float]]]
     published: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        for variant in (*self.recorded, *self.published):
+            if variant not in _LOOKS:
+                raise ValueError(f"variants are {', '.join(_LOOKS)}, got {variant!r}")
+        if not self.recorded:
+            raise ValueError(f"recorded needs at least one variant of {self.label!r}, got none")
 
 
 def accuracy_beside_published(
@@ -47,45 +56,42 @@ def accuracy_beside_published(
     if not panels or not all(panels.values()):
         raise ValueError("panels needs at least one panel, and a network in each, got none")
     figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH, HEIGHT))
-    variants = [name for lines in panels.values() for one in lines for name in one.recorded]
-    looks = looks_of(sorted(variants, key=("dense", "BSConv-U", "BSConv-S").index))
     for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
         for line in lines:
-            _draw_published(axis, line, looks)
+            _draw_published(axis, line)
         for line in lines:
-            _draw_recorded(axis, line, looks)
-        axis.set(title=name, xlabel="million parameters", xscale="log")
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.margins(0.08)
+            _draw_recorded(axis, line)
+        axis.set(title=name, xlabel="million parameters")
+        size_axis(axis, margins=0.08)
         axis.grid()
         _label_at_the_right(axis, lines)
     axes[0, 0].set_ylabel("top-1 accuracy (%)")
-    figure.legend(handles=_legend(looks, published), **_BELOW)
+    figure.legend(handles=_legend(published), **_BELOW)
     figure.suptitle(title)
     return figure
 
 
-def _draw_recorded(axis: Axes, line: AccuracyLine, looks: Mapping[str, dict[str, Any]]) -> None:
+def _draw_recorded(axis: Axes, line: AccuracyLine) -> None:
     sizes = [size for size, _ in line.recorded.values()]
     means = [float(np.mean(runs)) for _, runs in line.recorded.values()]
     axis.plot(sizes, means, "-", color="black", linewidth=1.2, zorder=3)
     for (variant, (size, runs)), mean in zip(line.recorded.items(), means, strict=True):
-        look = {"color": looks[variant]["color"], "marker": looks[variant]["marker"]}
+        look = {"color": _LOOKS[variant]["color"], "marker": _LOOKS[variant]["marker"]}
         if variant in line.published:
             there = line.published[variant]
             axis.plot([size, there[0]], [mean, there[1]], ":", color=_PUBLISHED, zorder=1)
         bars = [[mean - min(runs)], [max(runs) - mean]]
-        axis.errorbar([size], [mean], bars, capsize=3, markersize=5, linestyle="", zorder=4, **look)
+        axis.errorbar(
+            [size], [mean], bars, capsize=3, markersize=5.5, linestyle="", zorder=4, **look
+        )
 
 
-def _draw_published(axis: Axes, line: AccuracyLine, looks: Mapping[str, dict[str, Any]]) -> None:
+def _draw_published(axis: Axes, line: AccuracyLine) -> None:
     points = list(line.published.values())
     sizes, top1 = [size for size, _ in points], [accuracy for _, accuracy in points]
     axis.plot(sizes, top1, "--", color=_PUBLISHED, linewidth=1, zorder=1)
     for variant, (size, accuracy) in line.published.items():
-        look = looks.get(variant, {"color": _PUBLISHED, "marker": "o"})
+        look = _LOOKS[variant]
         axis.plot(
             [size],
             [accuracy],
@@ -123,10 +129,10 @@ def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
         )
 
 
-def _legend(looks: Mapping[str, dict[str, Any]], published: str) -> list[Line2D]:
+def _legend(published: str) -> list[Line2D]:
     handles = [
         Line2D([], [], linestyle="", label=name, color=look["color"], marker=look["marker"])
-        for name, look in looks.items()
+        for name, look in _LOOKS.items()
     ]
     grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
     ours = Line2D([], [], linestyle="-", label="recorded, mean and range", **grey)

@@ -31,6 +31,16 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
+def size_axis(axis: Axes, margins: float) -> None:
+    """Of what is drawn, x as the size of a network: logarithmic, with few numbers written out."""
+    axis.set_xscale("log")
+    axis.margins(margins)
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if high > 100 * low else (1, 3)))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
 def finish_panel(axis: Axes) -> None:
     axis.title.set_fontsize(9)
     axis.grid()

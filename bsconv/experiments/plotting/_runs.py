@@ -6,10 +6,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from ._parts import finish_panel, legend_below
+from ._parts import finish_panel, legend_below, size_axis
 from ._style import COLOURS, HEIGHT, MARKERS, WIDTH, looks_of
 
 Network = tuple[str, float, Sequence[float]]
@@ -70,12 +69,7 @@ def accuracy_panels(
                 colour = looks[label]["color"]
                 axis.annotate(text, (x, y), color=colour, fontsize=7, ha="center", **below)
         axis.set(title=name, xlabel="million parameters")
-        axis.set_xscale("log")
-        axis.margins(0.12)
-        low, high = axis.get_xlim()
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1,) if high > 100 * low else (1, 3)))
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        size_axis(axis, margins=0.12)
         finish_panel(axis)
     axes[0, 0].set_ylabel("top-1 accuracy (%)")
     legend_below(figure, axes[0])
