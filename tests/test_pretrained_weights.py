@@ -10,6 +10,7 @@ import torch
 
 from bsconv.__main__ import main
 from bsconv.experiments import pretrained_weights
+from bsconv.experiments.checkpoints import read_trained
 from bsconv.experiments.data import load_dataset
 from bsconv.experiments.results import make_record
 from bsconv.experiments.training import TrainConfig, evaluate, train
@@ -34,7 +35,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_are_weights_of_both_networks_and_they_are_small() -> None:
     assert {"cifar_resnet20", "cifar_wrn16_1"} <= set(NAMES)
-    assert sum(path.stat().st_size for path in _weights.FOLDER.glob("*/*")) <= 5 * 2**20
+    assert sum(path.stat().st_size for path in _weights.FOLDER.glob("*/*")) <= 8 * 2**20
     assert {path.stem for path in _weights.FOLDER.glob("*/*.json")} == set(NAMES)
 
 
@@ -113,16 +114,21 @@ def test_without_safetensors_the_package_to_install_is_named(
         get_model("cifar_resnet20", 10, pretrained="cifar10")
 
 
+def finished(run: Path, model: str, **changes: object) -> list[str]:
+    """What packs a run of one epoch that is trained here."""
+    settings = {"epochs": 1, "train_limit": 64, "test_limit": 64, "image_size": 16}
+    settings |= {"device": "cpu", "recipe": "fast", "out": str(run)}
+    train(TrainConfig(model, "synthetic", **settings | changes), progress=False)
+    return [str(run), "--machine", "a test", "--commit", "abc"]
+
+
 def test_runs_are_packed_with_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = TrainConfig(
-        "cifar_resnet20", "synthetic", epochs=1, train_limit=256, device="cpu", recipe="fast"
-    )
     run = tmp_path / "run"
-    train(TrainConfig(**{**vars(settings), "out": str(run)}), progress=False)
-    given = [str(run), "--machine", "a test", "--commit", "abc", "--out", str(tmp_path / "weights")]
-    assert pretrained_weights.main(given) == 0
+    whole = {"train_limit": 256, "test_limit": None, "image_size": None}
+    given = finished(run, "cifar_resnet20", **whole)
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 0
     path = tmp_path / "weights" / "synthetic" / "cifar_resnet20.safetensors"
     assert capsys.readouterr().out == f"{path}\n"
     monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
@@ -131,6 +137,34 @@ def test_runs_are_packed_with_what_was_measured(
     assert note(path)["test_top1"] == evaluate(model, data.test_images, data.test_labels)
     assert note(path)["test_top1_in_float32"] == make_record(run, machine="a test").last_top1
     assert note(path)["commit"] == "abc"
+
+
+@pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
+def test_weights_of_bsconv_networks_are_packed_under_their_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = finished(tmp_path / "run", name)
+    tiny = load_dataset("synthetic").limited(train=8, test=8)
+    monkeypatch.setattr(pretrained_weights, "load_dataset", lambda *_: tiny)
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 0
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    assert (tmp_path / "weights" / "synthetic" / f"{name.lower()}.safetensors").is_file()
+    loaded = get_model(name, 10, pretrained="synthetic").state_dict()
+    trained = read_trained(tmp_path / "run").state
+    assert loaded.keys() == trained.keys()
+    for key, value in trained.items():
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_without_a_name_is_not_packed_under_that_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = finished(tmp_path / "run", "cifar_wrn16_1", bsconv="u")
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 2
+    error = capsys.readouterr().err
+    assert "such as cifar_resnet20_bsconvu, got cifar_wrn16_1 with bsconv='u'" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "weights").exists()
 
 
 def test_runs_that_are_not_finished_are_not_packed(
