@@ -45,6 +45,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     record = Record(arguments.machine)
+    code = 0
     for name in BENCHMARKS if arguments.benchmark == "all" else [arguments.benchmark]:
         try:
             for comparison in BENCHMARKS[name].run(_arguments_of(name, arguments)):
@@ -54,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     record.write()  # each time: what is interrupted keeps what was measured
         except (ContenderError, OSError, ValueError) as error:
             print(f"benchmarks: {name}: {error}", file=sys.stderr)
-            return 2
+            code = 2  # the others need not miss what this one misses
     if record.path is not None:
         print(f"recorded in {record.path.parent.name}/{record.path.name}")
-    return 0
+    return code
 
 
 def _arguments_of(name: str, given: argparse.Namespace) -> argparse.Namespace:

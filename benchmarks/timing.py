@@ -44,7 +44,7 @@ class Spread:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.middle:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{_short(self.middle)} ({_short(self.low)} to {_short(self.high)})"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,13 @@ class Comparison:
         for name in self.seconds:
             line = f"  {name:<12} {self.time(name)!s:>28} s"
             if name != self.reference:
-                line += f"   {self.ratio(name)!s:>24} of {self.reference}"
+                line += f"   {self.ratio(name)!s:>24} times {self.reference}"
             if name in self.notes:
                 line += f"   {self.notes[name]}"
             lines.append(line)
         return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """Three digits, or the whole number where that has more."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,5 +1,6 @@
 """The benchmarks: their arithmetic on known times, their turns, and each of them on tiny work."""
 
+import argparse
 import itertools
 import json
 import pickle
@@ -41,6 +42,14 @@ class FakeContender:
         pass
 
 
+class FakeParser:
+    """Of a command line that asks for everything and records nothing."""
+
+    @staticmethod
+    def parse_args(_: list[str]) -> argparse.Namespace:
+        return argparse.Namespace(benchmark="all", machine="any", no_record=True)
+
+
 def test_stopwatch_takes_the_difference():
     clock = iter([10.0, 12.5]).__next__
     called = []
@@ -74,7 +83,8 @@ def test_ratios_are_those_of_medians_with_the_extremes_of_single_rounds():
     assert comparison.time("ours") == Spread(2.0, 1.0, 4.0)
     assert comparison.ratio("other") == Spread(2.0, 1.0, 4.0)
     assert comparison.ratio("ours") == Spread(1.0, 1.0, 1.0)
-    assert "2 (1 to 4) of ours" in str(comparison)
+    assert "2 (1 to 4) times ours" in str(comparison)
+    assert str(Spread(1258.4, 0.01234, 99.96)) == "1258 (0.0123 to 100)"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -190,7 +200,29 @@ def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_p
 
 def test_spectra_beside_numpy(capsys):
     assert main(["spectra", "--model", "squeezenet1_1", *ONCE]) == 0
-    assert " of ours" in capsys.readouterr().out
+    assert " times ours" in capsys.readouterr().out
+
+
+def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):
+    class Broken:
+        @staticmethod
+        def run(arguments):
+            raise FileNotFoundError("no data")
+
+    class Sound(Broken):
+        @staticmethod
+        def run(arguments):
+            yield Comparison("sound", {"ours": [1.0]})
+
+    monkeypatch.setitem(BENCHMARKS, "training", Broken)
+    for name in ("replacing", "penalty", "spectra"):
+        monkeypatch.setitem(BENCHMARKS, name, Sound)
+    monkeypatch.setattr("benchmarks.__main__._arguments_of", lambda name, given: given)
+    monkeypatch.setattr("benchmarks.__main__.make_parser", lambda: FakeParser)
+    assert main(["all"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "benchmarks: training: no data\n"
+    assert printed.out.count("sound") == 3
 
 
 def test_results_are_not_ignored_by_git():
