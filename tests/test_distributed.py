@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bsconv.experiments.distributed import ALONE, Processes, StoppedElsewhere, join_processes
+from bsconv.experiments.distributed import (
+    ALONE,
+    Processes,
+    StoppedElsewhere,
+    join_processes,
+    process_device,
+)
 from bsconv.experiments.global_batch_norm import with_global_batch_norm
 
 # Runs jobs, each in so many processes that are forked after the imports and find in their
@@ -21,10 +29,61 @@ from bsconv.experiments.global_batch_norm import with_global_batch_norm
 LAUNCHER = """
 import json, os, signal, socket, sys, traceback
 import torch
-from bsconv.experiments import distributed
+from torch import nn
+from bsconv.__main__ import main
+from bsconv.experiments import _setup, training
+from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.distributed import join_processes
+from bsconv.pytorch import BSConvS
 
 torch.set_num_threads(1)
+torch.optim.SGD([torch.zeros(1)], 0.1)  # imports 900 modules, once is enough
+
+
+def use(train, dropout=0.0, test=12):
+    def net(classes):
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), BSConvS(8, 8, 3, p=1.0),
+            nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
+            nn.Linear(8, classes),
+        )
+
+    def draw(count):
+        images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        return images, torch.randint(0, 4, (count,), generator=generator)
+
+    generator = torch.Generator().manual_seed(5)
+    dataset = ImageDataset("noise", tuple("abcd"), *draw(train), *draw(test))
+    _setup.load_dataset = lambda *_, **__: dataset
+    _setup.build_model = lambda name, classes, **_: net(classes)
+
+
+def in_float64():
+    # so exact that equal functions give equal curves, which float32 soon drives apart
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+
+
+def at_batch(number, function, *arguments):
+    # calls function before that batch, counted from 1 over all epochs
+    plain, calls = training.augment, iter(range(1, 10**6))
+
+    def augment(*inputs, **settings):
+        if next(calls) == number:
+            function(*arguments)
+        return plain(*inputs, **settings)
+
+    training.augment = augment
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def command(*arguments):
+    names = ("train", "--model", "cifar_resnet20", "--batch-size", "16", "--alpha", "0.5")
+    settings = ("--learning-rate", "0.05", "--epochs", "2", "--device", "cpu")
+    raise SystemExit(main([*names, *settings, *arguments]))
 
 
 def start(code, rank, count, port, names):
@@ -63,16 +122,22 @@ for job in json.load(open("jobs.json")):
 """
 
 
-def launch(folder: Path, *jobs: dict[str, Any], timeout: float = 120) -> None:
+def launch(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """Each job has a ``name``, a ``count`` of processes and their ``code``, in which ``rank`` and
     the job's values are defined; what they print goes to ``<name>.<rank>.log``."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     ended = subprocess.run(
         [sys.executable, "-c", LAUNCHER],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
+
+
+def train_job(name: str, count: int, *arguments: str, before: str = "use(40)") -> dict[str, Any]:
+    """Trains into the folder that ``name`` begins with; ``before`` is code."""
+    code = f"{before}\ncommand('--out', name.split('-')[0], *{arguments!r})"
+    return {"name": name, "count": count, "code": code}
 
 
 def codes(folder: Path, name: str) -> list[int]:
@@ -110,7 +175,7 @@ def test_parts_make_up_the_batch_and_its_mean(count: int, images: int) -> None:
 BATCH_NORM = """
 from torch import nn
 from bsconv.experiments.global_batch_norm import GlobalBatchNorm
-with join_processes("cpu") as processes:
+with join_processes(torch.device("cpu")) as processes:
     results = []
     for settings, inputs, gradients in torch.load("cases.pt", weights_only=True):
         norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[
@@ -174,14 +239,11 @@ def one_batch_norm(settings: dict[str, Any], inputs: Tensor, gradients: Tensor) 
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(
-    tmp_path: Path, count: int
-) -> None:
-    cases = batch_norm_cases()
-    torch.save(cases, tmp_path / "cases.pt")
-    launch(tmp_path, {"name": "norm", "count": count, "code": BATCH_NORM})
-    assert codes(tmp_path, "norm") == [0] * count, printed(tmp_path, "norm")
-    parts = [torch.load(tmp_path / f"norm.{rank}.pt", weights_only=True) for rank in range(count)]
+def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, count: int) -> None:
+    name = f"norm{count}"
+    assert codes(ran, name) == [0] * count, printed(ran, name)
+    parts = [torch.load(ran / f"{name}.{rank}.pt", weights_only=True) for rank in range(count)]
+    cases = torch.load(ran / "cases.pt", weights_only=True)
     for number, case in enumerate(cases):
         inputs = case[1]
         tolerance = {"rtol": 1e-4, "atol": 1e-4} if case[0]["dtype"] == torch.float32 else {}
@@ -245,7 +307,7 @@ def visit():
     Path(f"visit{rank}").touch()
     return seen
 from pathlib import Path
-with join_processes("cpu") as processes:
+with join_processes(torch.device("cpu")) as processes:
     found = [
         processes.together(fails),
         tell(processes.together, fails, 1, 2),
@@ -264,10 +326,9 @@ assert not torch.distributed.is_initialized()
 """
 
 
-def test_processes_agree_and_fail_together(tmp_path: Path) -> None:
-    launch(tmp_path, {"name": "together", "count": 3, "code": TOGETHER})
-    assert codes(tmp_path, "together") == [0, 0, 0], printed(tmp_path, "together")
-    found = [json.loads((tmp_path / f"together.{rank}.json").read_text()) for rank in range(3)]
+def test_processes_agree_and_fail_together(ran: Path) -> None:
+    assert codes(ran, "together") == [0, 0, 0], printed(ran, "together")
+    found = [json.loads((ran / f"together.{rank}.json").read_text()) for rank in range(3)]
     elsewhere = "StoppedElsewhere"
     expected = [
         [0, elsewhere, 0, "process 0 says no", False, elsewhere, 6, True],
@@ -282,7 +343,7 @@ def test_processes_agree_and_fail_together(tmp_path: Path) -> None:
 
 def test_alone_everything_is_done_here() -> None:
     model = nn.BatchNorm2d(3)
-    with join_processes("cpu") as processes:
+    with join_processes(torch.device("cpu")) as processes:
         assert processes is ALONE
         assert not torch.distributed.is_initialized()
         assert processes.shared(model) is model
@@ -309,10 +370,186 @@ def test_devices_that_processes_cannot_have(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match=message), join_processes(device):
-        pass
+    with pytest.raises(ValueError, match=message):
+        process_device(device)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    expected = StoppedElsewhere if "GPU" in message else ValueError
-    with pytest.raises(expected), join_processes(device):
-        pass
-    assert not torch.distributed.is_initialized()
+    with pytest.raises(StoppedElsewhere):  # one line on each machine is enough
+        process_device(device)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
+EXACT = "in_float64(); "
+KILL = "at_batch(5, send, signal.SIGKILL); "  # in the second of three batches of epoch 2
+DROPOUT = "use(40, dropout=0.5); "
+JOBS = [
+    {"name": "norm2", "count": 2, "code": BATCH_NORM},
+    {"name": "norm3", "count": 3, "code": BATCH_NORM},
+    {"name": "together", "count": 3, "code": TOGETHER},
+    # batches of 16, 16 and 8
+    *(train_job(f"even{count}", count, before=EXACT + "use(40)") for count in (1, 2, 3)),
+    # the last batch has two images, fewer than three processes
+    *(train_job(f"odd{count}", count, before=EXACT + "use(34)") for count in (1, 3)),
+    *(train_job(f"single{count}", count) for count in (1, 2)),
+    # the first process evaluates two batches of the three, and the other one
+    *(train_job(f"fast{count}", count, "--recipe", "fast", before=EXACT + "use(40, test=37)")
+      for count in (1, 2)),
+    train_job("up-killed", 1, before=EXACT + KILL + "use(40)"),
+    train_job("up-resumed", 2, "--resume", before=EXACT + "use(40)"),
+    train_job("down-killed", 2, before=EXACT + KILL + "use(40)"),
+    train_job("down-resumed", 1, "--resume", before=EXACT + "use(40)"),
+    train_job("straight", 2, before=DROPOUT),
+    train_job("broken-killed", 2, before="if rank: " + KILL + "\n" + DROPOUT),
+    train_job("broken-resumed", 2, "--resume", before=DROPOUT),
+    train_job("broken-finished", 2, "--resume", before=DROPOUT),
+    train_job("broken-again", 2, before=DROPOUT),
+    train_job("small", 3, "--batch-size", "2"),
+    {"name": "unlike", "count": 2, "code": "use(40); command('--seed', str(rank))"},
+    train_job("nowhere", 2, "--epochs", "0"),
+    train_job("nan", 2, before="if rank: at_batch(5, lambda: setattr(training, 'reg_loss', "
+              "lambda model, alpha: torch.tensor(float('nan'))))\nuse(40)"),
+    train_job("stopped", 2, before="at_batch(5, send, signal.SIGINT)\nuse(40)"),
+    train_job("terminated", 2, before="at_batch(5, send, signal.SIGTERM)\nuse(40)"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which all jobs have run."""
+    folder = tmp_path_factory.mktemp("ran")
+    torch.manual_seed(0)
+    torch.save(batch_norm_cases(), folder / "cases.pt")
+    launch(folder, JOBS)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: row[name] for name in row if name != "seconds"} for row in found]
+
+
+def assert_same_curve(one: Path, other: Path) -> None:
+    assert len(rows(one)) == len(rows(other)) == 2
+    for first, second in zip(rows(one), rows(other), strict=True):
+        assert second["test_top1"] == first["test_top1"]
+        assert second == pytest.approx(first, rel=1e-9)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    torch.testing.assert_close(second, first, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("even1", "even2"), ("even1", "even3"), ("odd1", "odd3"), ("fast1", "fast2")],
+)
+def test_several_processes_train_as_one(ran: Path, one: str, other: str) -> None:
+    count = int(other[-1])
+    assert codes(ran, other) == [0] * count, printed(ran, other)
+    assert_same_curve(ran / one, ran / other)
+    if other != "odd3":  # where running variances count images that two processes share twice
+        assert_same_weights(ran / one, ran / other)
+
+
+def test_in_float32_the_first_steps_are_the_same(ran: Path) -> None:
+    one, two = (rows(ran / name)[0]["train_loss"] for name in ("single1", "single2"))
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
+    for count in (1, 2):
+        assert (
+            sorted(path.name for path in (ran / f"even{count}").iterdir() if path.name != ".lock")
+            == FILES
+        )
+    alone, first, second = printed(ran, "even1"), printed(ran, "even2", 0), printed(ran, "even2", 1)
+    assert second == ""
+    assert [line.split(":")[0] for line in first.splitlines()] == [
+        alone.splitlines()[0],
+        "2 processes, steps in float32, eager, 0 of 1 BSConv layers merged, 1 thread",
+        "epoch 1",
+        "epoch 2",
+    ]
+    keys = [list(load_file(ran / name / "model.safetensors")) for name in ("even1", "even2")]
+    assert keys[0] == keys[1]
+
+
+# --- ends and new beginnings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "count", "then"), [("up", 1, 2), ("down", 2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    ran: Path, name: str, count: int, then: int
+) -> None:
+    assert -signal.SIGKILL in codes(ran, f"{name}-killed")
+    assert codes(ran, f"{name}-resumed") == [0] * then, printed(ran, f"{name}-resumed")
+    assert "resuming after epoch 1" in printed(ran, f"{name}-resumed")
+    assert_same_curve(ran / "even1", ran / name)
+    assert_same_weights(ran / "even1", ran / name)
+
+
+def test_a_killed_process_ends_all_and_the_run_can_go_on(ran: Path) -> None:
+    assert codes(ran, "broken-killed") == [2, -signal.SIGKILL]
+    last = printed(ran, "broken-killed").splitlines()[-1]
+    assert last.startswith("bsconv train: process 0 of 2 has lost another one, which was killed or")
+    assert last.endswith(
+        "go on with: torchrun --nproc-per-node 2 -m bsconv train --out broken --resume"
+    )
+    assert codes(ran, "broken-resumed") == [0, 0], printed(ran, "broken-resumed")
+    # with as many processes to the last bit, dropout included
+    weights = [(ran / name / "model.safetensors").read_bytes() for name in ("straight", "broken")]
+    assert weights[0] == weights[1]
+    assert rows(ran / "straight") == rows(ran / "broken")
+
+
+def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
+    assert codes(ran, "broken-finished") == [0, 0]
+    assert "broken is finished already, nothing to do" in printed(ran, "broken-finished")
+    assert printed(ran, "broken-finished", 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "message"),
+    [
+        ("broken-again", [2, 2], "broken already holds a run (checkpoint.pt); resume it with"),
+        (
+            "small",
+            [2, 2, 2],
+            "batch_size counts the images of all processes together and must be at least their "
+            "number, 3, got 2",
+        ),
+        ("unlike", [2, 2], "got seed=0 in process 0 and seed=1 in process 1"),
+        ("nowhere", [2, 2], "epochs must be a whole number >= 1, got 0"),
+        ("nan", [2, 2], "the training loss became nan in epoch 2 of 2; try a learning rate below"),
+    ],
+)
+def test_what_stops_all_processes_is_said_once(
+    ran: Path, name: str, expected: list[int], message: str
+) -> None:
+    assert codes(ran, name) == expected
+    lines = [
+        line
+        for rank in range(len(expected))
+        for line in printed(ran, name, rank).splitlines()
+        if line.startswith("bsconv train: ")
+    ]
+    assert len(lines) == 1
+    assert message in lines[0]
+    if name == "nan":
+        assert lines[0].endswith("(nan keeps the checkpoint of epoch 1)")
+        assert len(rows(ran / "nan")) == 1
+    elif name != "broken-again":
+        assert not (ran / name).exists()
+
+
+@pytest.mark.parametrize(("name", "code"), [("stopped", 130), ("terminated", 143)])
+def test_interrupted_processes_end_cleanly(ran: Path, name: str, code: int) -> None:
+    assert codes(ran, name)[0] == code
+    assert printed(ran, name).splitlines()[-1] == (
+        "bsconv train: interrupted; go on with: "
+        f"torchrun --nproc-per-node 2 -m bsconv train --out {name} --resume"
+    )
+    assert "Traceback" not in printed(ran, name, 1)
+    assert len(rows(ran / name)) == 1

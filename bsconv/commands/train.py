@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -96,18 +97,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = _config(arguments)
+    try:
+        config = _config(arguments)
+    except ValueError:
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # the first process here says the same
+            return 2
+        raise
     import torch
 
+    from ..experiments._interruption import Terminated, terminable
+    from ..experiments.distributed import StoppedElsewhere
     from ..experiments.training import train
 
     try:
-        train(config, resume=arguments.resume)
+        with terminable():
+            train(config, resume=arguments.resume)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"{config.device} is out of memory, try a smaller --batch-size") from error
-    except KeyboardInterrupt:
-        print(f"bsconv train: interrupted; {_how_to_go_on(config)}", file=sys.stderr)
-        return 130
+    except StoppedElsewhere:
+        return 2
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}; {_how_to_go_on(config)}") from error
+    except KeyboardInterrupt as stop:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"bsconv train: interrupted; {_how_to_go_on(config)}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
 
 
@@ -134,4 +148,7 @@ def _how_to_go_on(config: TrainConfig) -> str:
         return "nothing was kept, there was no --out"
     if not (Path(config.out) / "config.json").exists():
         return "nothing was written yet"
-    return f"go on with: bsconv train --out {shlex.quote(config.out)} --resume"
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    launcher = f"torchrun --nproc-per-node {here} -m " if several else ""
+    return f"go on with: {launcher}bsconv train --out {shlex.quote(config.out)} --resume"

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._interruption import uninterrupted
+from ._tensorboard import EventFile
 from .checkpoints import (
     CHECKPOINT,
     CONFIG,
@@ -24,6 +26,7 @@ from .checkpoints import (
     write_trained,
 )
 from .config import TrainConfig
+from .distributed import ALONE, Processes
 from .execution import Execution
 from .history import History
 from .optimizers import Optimizers
@@ -36,22 +39,15 @@ CHECKPOINT_PARTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Run:
     """A run and its folder; with ``folder`` None it keeps nothing."""
 
     config: TrainConfig
     folder: Path | None
     state: dict[str, Any] | None  # the checkpoint to go on from
-
-    @property
-    def finished(self) -> bool:
-        return (
-            self.state is not None
-            and self.state["epoch"] == self.config.epochs
-            and self.folder is not None
-            and (self.folder / MODEL).exists()
-        )
+    finished: bool = False
+    events: EventFile | None = None
 
     @property
     def execution(self) -> Execution | None:
@@ -73,6 +69,7 @@ class Run:
             _write_text(self.folder / CONFIG, self.config.to_json())
             if history:
                 _write_text(self.folder / METRICS, history.to_jsonl())
+            self.events = EventFile(self.folder, history)
         return history
 
     def save(
@@ -99,9 +96,12 @@ class Run:
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        write_checkpoint(self.folder / CHECKPOINT, state)
-        # after the checkpoint: a resumed run writes the metrics again from what is in there
-        _write_text(self.folder / METRICS, history.to_jsonl())
+        with uninterrupted():
+            write_checkpoint(self.folder / CHECKPOINT, state)
+            # after the checkpoint: a resumed run writes the metrics again from what is in there
+            _write_text(self.folder / METRICS, history.to_jsonl())
+        if self.events is not None:
+            self.events.add(history.last)
 
     def finish(self, model: nn.Module, num_classes: int, execution: Execution) -> None:
         if self.folder is not None:
@@ -122,7 +122,7 @@ class Run:
             generator.set_state(state["generator"])
             torch.set_rng_state(state["cpu_rng"])
             if state["cuda_rng"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
+                torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ValueError(
@@ -133,11 +133,20 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
+def open_run(config: TrainConfig, resume: bool, processes: Processes = ALONE) -> Iterator[Run]:
     """Lock ``config.out`` and read what is there; refuses to touch another run.
 
-    Nothing is written before ``Run.begin``, and a folder made in vain is removed again.
+    Nothing is written before ``Run.begin``, and a folder made in vain is removed again. Of several
+    processes the first alone does so, and tells the others what it found.
     """
+    with contextlib.ExitStack() as stack:
+        run = processes.from_first(lambda: stack.enter_context(_open_run(config, resume)))
+        processes.together(_refuse_unlike, run.config, config, processes)
+        yield run if processes.first else dataclasses.replace(run, folder=None)
+
+
+@contextlib.contextmanager
+def _open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
     if config.out is None:
         if resume:
             raise ValueError("resume needs the out folder of the run to go on with, got out=None")
@@ -151,7 +160,14 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
         raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
     try:
         with locked(folder):
-            yield Run(config, folder, _state(config, folder, resume))
+            state = _state(config, folder, resume)
+            over = state is not None and state["epoch"] == config.epochs
+            run = Run(config, folder, state, finished=over and (folder / MODEL).exists())
+            try:
+                yield run
+            finally:
+                if run.events is not None:
+                    run.events.close()
     finally:
         if made and {path.name for path in folder.iterdir()} <= {".lock"}:
             with contextlib.suppress(OSError):
@@ -190,6 +206,20 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
         ) from error
     _refuse_other(folder, saved, config)
     return state
+
+
+def _refuse_unlike(first: TrainConfig, config: TrainConfig, processes: Processes) -> None:
+    name = first.difference(config)
+    if name is not None:
+        raise ValueError(
+            f"all processes of a run need the same settings, got {name}={getattr(first, name)!r} "
+            f"in process 0 and {name}={getattr(config, name)!r} in process {processes.rank}"
+        )
+    if config.batch_size < processes.count:
+        raise ValueError(
+            f"batch_size counts the images of all processes together and must be at least their "
+            f"number, {processes.count}, got {config.batch_size}"
+        )
 
 
 def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["ALONE", "Processes", "StoppedElsewhere", "join_processes"]
+from ._setup import find_device
+
+__all__ = ["ALONE", "Processes", "StoppedElsewhere", "join_processes", "process_device"]
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)  # one may download a data set while the others wait
@@ -38,7 +40,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     local_rank: int = 0  # among those on this machine
-    device: str = "cpu"
+    device: torch.device | str = "cpu"
 
     @property
     def first(self) -> bool:
@@ -50,7 +52,7 @@ class Processes:
 
         The average over the processes of their weighted means is the mean over the batch. All
         processes take all of a batch with fewer images than processes: none may stay without, or
-        it would hold up the others.
+        it would hold up the others. (Running variances then see each image several times.)
         """
         if images < self.count:
             return slice(0, images), 1.0
@@ -136,29 +138,41 @@ class Processes:
 ALONE = Processes()
 
 
+def process_device(name: str) -> torch.device:
+    """The device of this process; of several with "cuda", each makes another GPU its current one.
+
+    Raises ValueError where there is no such device, or where the machine has too few GPUs; of
+    several processes on one machine only the first says so.
+    """
+    count, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    try:
+        if count > 1:
+            _check_several(name)
+            if name != "cpu" and torch.cuda.is_available():
+                torch.cuda.set_device(local_rank)
+        return find_device(name)
+    except ValueError:
+        if local_rank > 0:
+            raise StoppedElsewhere from None
+        raise
+
+
 @contextlib.contextmanager
-def join_processes(device: str) -> Iterator[Processes]:
+def join_processes(device: torch.device) -> Iterator[Processes]:
     """Meet the other processes that torchrun has started, and part at the end.
 
-    ``device`` is that of the run, "auto" included; with "cuda" each process gets a GPU of its own,
-    which is the current one from then on.
-
-    Raises ValueError where the machine has not what so many processes need, and ConnectionError
-    when one of them is lost on the way.
+    Raises ConnectionError when one of them is lost on the way.
     """
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1 or "RANK" not in os.environ:
+    rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if count == 1:
         yield ALONE
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
-    kind = _device_kind(device, local_rank)
-    if kind == "cuda":
-        torch.cuda.set_device(local_rank)
-    backend = "nccl" if kind == "cuda" else "gloo"
+    backend = "nccl" if device.type == "cuda" else "gloo"
     failed = True
     try:
-        distributed.init_process_group(backend, timeout=PATIENCE)
-        yield Processes(rank, count, local_rank, kind)
+        gpu = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
+        distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
+        yield Processes(rank, count, _number("LOCAL_RANK", 0), device)
         failed = False
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
@@ -175,20 +189,21 @@ def join_processes(device: str) -> Iterator[Processes]:
             distributed.destroy_process_group()
 
 
-def _device_kind(device: str, local_rank: int) -> str:
+def _number(name: str, default: int) -> int:
+    """What torchrun tells its processes; without it, a run has one process."""
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return int(os.environ.get(name, default)) if launched else default
+
+
+def _check_several(device: str) -> None:
     if not distributed.is_available():
         raise ValueError("this build of PyTorch trains in one process only, got several")
-    kind = device
-    if device == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda"):
+    if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {device!r}")
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if kind == "cuda" and gpus < here:
-        if local_rank > 0:
-            raise StoppedElsewhere
+    here = _number("LOCAL_WORLD_SIZE", 1)
+    gpus = torch.cuda.device_count()
+    if gpus < here and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         raise ValueError(
             f"each process needs a GPU of its own: {here} processes, {gpus} "
             f"GPU{'s' * (gpus != 1)} here; start fewer or train on the cpu"
         )
-    return kind

@@ -12,20 +12,20 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from bsconv.pytorch import reg_loss
 
+from ._epoch_watch import EpochWatch
 from ._runs import Run, open_run
 from ._setup import (
     check_fit,
     check_model,
     find_dataset,
-    find_device,
     load_start,
     logits_of,
     make_model,
@@ -36,6 +36,7 @@ from ._setup import (
 from .checkpoints import CHECKPOINT, load_weights
 from .config import RECIPES, Recipe, TrainConfig
 from .data import ImageDataset, augment
+from .distributed import ALONE, Processes, join_processes, process_device
 from .execution import Execution, choose_execution
 from .history import EpochMetrics, History
 from .optimizers import Optimizers, make_optimizer
@@ -63,57 +64,70 @@ def train(
 
     ``after_epoch`` is called with what was measured and the model as it is then, once the epoch is
     saved: to look at weights while they are learnt, or to stop by raising an exception.
+
+    Several processes that torchrun has started train together what one would train alone, with
+    ``config.batch_size`` images in a step of all of them; the first keeps the folder, prints and
+    calls ``after_epoch``.
     """
-    device = find_device(config.device)
+    device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
-    with reproducible(device), open_run(config, resume) as run:
+    with (
+        join_processes(device) as processes,
+        reproducible(device),
+        open_run(config, resume, processes) as run,
+    ):
+        progress = progress and processes.first
         if run.finished:
             return _finished(run, progress)
-        check_model(config)
-        weights = read_start(config) if run.state is None else None
-        dataset = find_dataset(config).to(device)
+        processes.together(check_model, config)
+        weights = processes.from_first(read_start, config) if run.state is None else None
+        dataset = processes.in_turns(find_dataset, config).to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes)
         if weights is not None:
-            load_start(model, weights, config)
+            processes.together(load_start, model, weights, config)
         model = model.to(device).to(memory_format=torch.channels_last)
-        check_fit(model, dataset, config)
-        execution = run.execution or choose_execution(model, dataset.train_images, config)
-        execution.set_plans(model)
+        processes.together(check_fit, model, dataset, config)
+        execution = processes.from_first(
+            lambda: run.execution or choose_execution(model, dataset.train_images, config)
+        )
+        processes.together(execution.set_plans, model)
         optimizer = make_optimizer(model, config)
         # shuffling and augmentation draw from here, dropout from the global state
         generator = torch.Generator(device).manual_seed(config.seed)
-        history = run.begin(model, optimizer, generator)
-        trained = execution.compiled(model, device)
+        if processes.count == 1:
+            trained = execution.compiled(model, device)
+        else:
+            trained = processes.together(processes.shared, model)
+        history = processes.together(run.begin, model, optimizer, generator)
         if progress:
-            print(_introduction(model, dataset, config, execution, history), flush=True)
+            text = _introduction(model, dataset, config, execution, history, processes)
+            print(text, flush=True)
 
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
-            loss = _train_epoch(
-                trained, optimizer, dataset, generator, config, execution, epoch, progress
-            )
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the training loss became {loss} in epoch {epoch} of {config.epochs}; "
-                    f"try a learning rate below {config.learning_rate}"
-                )
+            processes.own_randomness(config.seed, epoch)
+            how = config, execution, epoch, processes, progress
+            loss = _train_epoch(trained, optimizer, dataset, generator, *how)
+            processes.together(_check_loss, loss, epoch, run)
             top1 = evaluate(
                 model,
                 dataset.test_images,
                 dataset.test_labels,
                 batch_size=config.batch_size,
                 image_size=config.image_size,
+                processes=processes,
             )
             rate = optimizer.learning_rate
             seconds = round(time.perf_counter() - start, 3)
             history.append(EpochMetrics(epoch, loss, top1, rate, seconds))
-            run.save(history, model, optimizer, generator, dataset.num_classes, execution)
+            state = history, model, optimizer, generator, dataset.num_classes, execution
+            processes.together(run.save, *state)
             if progress:
                 print(history.last, flush=True)
-            if after_epoch is not None:
+            if after_epoch is not None and processes.first:
                 after_epoch(history.last, model)
-        run.finish(model, dataset.num_classes, execution)
+        processes.together(run.finish, model, dataset.num_classes, execution)
     history.model = model
     return history
 
@@ -126,18 +140,19 @@ def _train_epoch(
     config: TrainConfig,
     execution: Execution,
     epoch: int,
+    processes: Processes,
     progress: bool,
 ) -> float:
-    """One pass over the training images in a new order; the mean loss, penalty included."""
+    """One pass over the training images in a new order; the mean loss, penalty included.
+
+    It ends early where the loss is no finite number any more.
+    """
     model.train()
     images, labels = dataset.train_images, dataset.train_labels
     order = torch.randperm(len(images), generator=generator, device=images.device)
     batches = _batches(order, config.batch_size)
-    total, count = torch.zeros((), device=images.device), 0
-    title = f"epoch {epoch}/{config.epochs}"
-    # disable=None: no bar where stderr is no terminal, a line per epoch is printed anyway
-    bar = tqdm(batches, title, leave=False, unit="batch", disable=None if progress else True)
-    for number, batch in enumerate(bar):
+    watch = EpochWatch(f"epoch {epoch}/{config.epochs}", batches, processes, progress)
+    for number, batch in enumerate(watch):
         step = (epoch - 1) * len(batches) + number
         optimizer.learning_rate = config.learning_rate_at(step, len(batches))
         augmented = augment(
@@ -147,15 +162,27 @@ def _train_epoch(
             flip=config.flip,
             cutout=config.cutout,
         )
+        # every process draws for the whole batch, so that all draw the same
+        part, weight = processes.part(len(batch))
         with execution.autocast(images.device):
-            logits = logits_of(model(model_input(augmented, config.image_size))).float()
-        loss = F.cross_entropy(logits, labels[batch]) + reg_loss(model, config.alpha)
+            logits = logits_of(model(model_input(augmented[part], config.image_size))).float()
+        loss = weight * F.cross_entropy(logits, labels[batch[part]])
+        loss = loss + reg_loss(model, config.alpha)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.detach() * len(batch)
-        count += len(batch)
-    return float(total) / count
+        watch.add(loss, len(batch))
+    return watch.mean_loss()
+
+
+def _check_loss(loss: float, epoch: int, run: Run) -> None:
+    if not math.isfinite(loss):
+        kept = run.folder is not None and epoch > 1
+        raise FloatingPointError(
+            f"the training loss became {loss} in epoch {epoch} of {run.config.epochs}; "
+            f"try a learning rate below {run.config.learning_rate}"
+            + (f" ({run.folder} keeps the checkpoint of epoch {epoch - 1})" if kept else "")
+        )
 
 
 def evaluate(
@@ -165,10 +192,12 @@ def evaluate(
     *,
     batch_size: int = 256,
     image_size: int | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """Top-1 accuracy in percent, on the device of the model, which is left as it was.
 
-    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,).
+    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,). Several
+    ``processes`` share the batches out, and all get the same number.
     """
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
@@ -177,11 +206,11 @@ def evaluate(
     device = next((tensor.device for tensor in model.parameters()), images.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with _evaluating(model):
-        for start in range(0, len(labels), batch_size):
+        for start in range(0, len(labels), batch_size)[processes.rank :: processes.count]:
             batch = slice(start, start + batch_size)
             logits = logits_of(model(model_input(images[batch].to(device), image_size)))
             correct += (logits.argmax(dim=1) == labels[batch].to(device)).sum()
-    return 100 * int(correct) / len(labels)
+    return 100 * int(processes.sum(correct)) / len(labels)
 
 
 def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
@@ -210,14 +239,23 @@ def _introduction(
     config: TrainConfig,
     execution: Execution,
     history: History,
+    processes: Processes,
 ) -> str:
     action = f"resuming after epoch {len(history)}:" if history else "training"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"{action} {config.model} ({parameters:,} parameters) on {len(dataset.train_images):,} "
         f"images of {dataset.name}, {config.epochs} epochs on {config.device}\n"
-        f"steps in {execution}{_threads_text(config.device)}"
+        f"{_steps_text(execution, processes)}{_threads_text(config.device)}"
     )
+
+
+def _steps_text(execution: Execution, processes: Processes) -> str:
+    if processes.count == 1:
+        return f"steps in {execution}"
+    eager = " (torch.compile takes one process)" if execution.compile else ""
+    execution = dataclasses.replace(execution, compile=False)
+    return f"{processes.count} processes, steps in {execution}{eager}"
 
 
 def _threads_text(device: str) -> str:
@@ -228,10 +266,10 @@ def _threads_text(device: str) -> str:
 def _finished(run: Run, progress: bool) -> History:
     """The history of a run that needs no more training; nothing is changed."""
     assert run.state is not None
-    assert run.folder is not None
+    folder = Path(str(run.config.out))
     history = History.from_dicts(run.state["history"])
     history.model = make_model(run.config, run.state["num_classes"]).to(run.config.device)
-    load_weights(history.model, run.state["model"], run.folder / CHECKPOINT)
+    load_weights(history.model, run.state["model"], folder / CHECKPOINT)
     if progress:
-        print(f"{run.folder} is finished already, nothing to do: {history.last}")
+        print(f"{folder} is finished already, nothing to do: {history.last}")
     return history
