@@ -397,6 +397,7 @@ def of(variant: str, *top1: float, **settings: Any) -> Record:
             {"dense": 2, "BSConv-U": 1, "BSConv-S": 0},
         ),
         ([record(1, model=NETWORK, bsconv="u")], {"BSConv-U": 0}),
+        ([record(1, model=NETWORK, bsconv="u", with_bn=True)], {}),  # a network without a name
         ([of("", 1, train_limit=9), of("", 1, dataset="cifar100"), of("", 1, alpha=0.0)], {}),
         ([record(1, model="cifar_resnet56")], {}),
     ],

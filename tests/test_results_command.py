@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from bsconv.__main__ import main
+from bsconv.commands.results import _panels
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.history import EpochMetrics
 from bsconv.experiments.results import (
     Record,
     ResultsTable,
+    load_records,
     published_results,
     published_variants,
     summarize,
@@ -117,6 +119,20 @@ def test_the_records_of_the_project_are_the_default(
     monkeypatch.chdir(folder.parent)
     assert main(["results"]) == 0
     assert "cifar_wrn16_1_bsconvu" in capsys.readouterr().out
+
+
+def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
+    other_share = record(80.0, model="cifar_wrn16_1_bsconvs_p1d2")
+    table = ResultsTable(summarize([*load_records(folder), other_share]))
+    lines = {data: {one.label: one for one in some} for data, some in _panels(table).items()}
+    assert list(lines["CIFAR-10"]) == ["resnet20\n2 epochs", "wrn16_1\n2 epochs"]
+    line = lines["CIFAR-10"]["wrn16_1\n2 epochs"]
+    assert line.recorded["dense"] == (0.175072, [90.0, 91.0, 92.0])
+    assert line.published["dense"] == (0.175072, 91.11)
+    assert line.published["BSConv-U"] == (0.027312, 89.09)
+    assert "BSConv-S" in line.recorded
+    assert "BSConv-S" not in line.published  # which is of p = 1/4
+    assert lines["CIFAR-10"]["resnet20\n2 epochs"].published == {}
 
 
 # --- wrong inputs ---------------------------------------------------------------------------------

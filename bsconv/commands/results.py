@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..experiments.plotting import Figure
+    from ..experiments.plotting import AccuracyLine, Figure
     from ..experiments.results import ResultsTable
 
 HELP = "show the recorded runs beside the published numbers"
@@ -53,22 +53,26 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--dataset {arguments.dataset} has no recorded run, {known} has")
     table = results.ResultsTable(summaries)
     if arguments.out is not None:
-        if not table.beside:
+        panels = _panels(table)
+        if not panels:
             raise ValueError(f"there is nothing to draw in {arguments.out}: {table.apart_title}")
-        write_figure(arguments.out, lambda: _figure(table))
+        write_figure(arguments.out, lambda: _figure(panels))
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
     print(table.markdown() if arguments.markdown else table)
     return 0
 
 
-def _figure(table: ResultsTable) -> Figure:
+def _panels(table: ResultsTable) -> dict[str, list[AccuracyLine]]:
+    """For each data set its networks, with all variants that may be compared."""
     from ..experiments import plotting
-    from ..experiments.results import PUBLISHED_EPOCHS, published_variants, variants_of
+    from ..experiments.results import published_variants, variants_of
 
     panels: dict[str, list[plotting.AccuracyLine]] = {}
     for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in table.beside):
         recorded = variants_of(family, table.beside, dataset)
+        if not recorded:
+            continue
         (epochs,) = {one.config.epochs for one in recorded.values()}
         line = plotting.AccuracyLine(
             f"{family.removeprefix('cifar_')}\n{epochs} epoch{'s' if epochs > 1 else ''}",
@@ -76,9 +80,17 @@ def _figure(table: ResultsTable) -> Figure:
             {
                 name: (_parameters(row.architecture, dataset) / 1e6, row.top1)
                 for name, row in published_variants(family, dataset).items()
+                if name not in recorded or recorded[name].architecture == row.architecture
             },
         )
         panels.setdefault(dataset.replace("cifar", "CIFAR-"), []).append(line)
+    return panels
+
+
+def _figure(panels: dict[str, list[AccuracyLine]]) -> Figure:
+    from ..experiments import plotting
+    from ..experiments.results import PUBLISHED_EPOCHS
+
     return plotting.accuracy_beside_published(
         panels,
         published=f"published, {PUBLISHED_EPOCHS} epochs",

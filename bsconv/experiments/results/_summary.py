@@ -132,12 +132,15 @@ def variants_of(
 ) -> dict[str, Summary]:
     """The recorded variants of a network that may be compared: all of one recipe and one length.
 
-    Runs with settings of their own are left out. Of several recipes and lengths, it is the one with
-    the most variants; then the longest; then one of today's recipes.
+    Left out are runs with settings of their own, and networks that ``get_model`` has no name for.
+    Of several recipes and lengths, it is the one with the most variants; then the longest; then one
+    of today's recipes.
     """
     together: dict[tuple[int, str], dict[str, Summary]] = {}
     for summary in summaries:
-        if (summary.family, summary.config.dataset, summary.own_settings) == (family, dataset, ()):
+        named = summary.config.bsconv is None or summary.architecture != summary.network
+        about = (summary.family, summary.config.dataset, summary.own_settings)
+        if named and about == (family, dataset, ()):
             alike = together.setdefault((summary.config.epochs, summary.recipe), {})
             alike.setdefault(summary.variant, summary)
     if not together:
