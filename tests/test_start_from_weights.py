@@ -192,4 +192,4 @@ def test_no_folder_gets_into_what_is_passed_on(start: State, tmp_path: Path) -> 
     record = make_record(tmp_path / "run", machine="m")
     assert record.config.weights == "start.pt"
     assert "weightsstart.pt" in record.name
-    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start"
+    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start, batch size 16"
