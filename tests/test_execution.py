@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _execution
 
-PLANS = {BSConvU: ("factored", "merged", "auto"), BSConvS: ("factored", "joined", "merged", "auto")}
+PLANS = {
+    BSConvU: ("factored", "merged", "auto"),
+    BSConvS: ("factored", "joined", "narrow", "merged", "auto"),
+}
 
 
 @st.composite
@@ -68,7 +71,8 @@ def test_float32_agrees_to_five_digits(layer: BSConvU | BSConvS) -> None:
             assert (found - value).norm() <= 1e-5 * value.norm()
 
 
-def test_one_dense_convolution_is_computed_when_merged() -> None:
+def convolutions(layer: nn.Module) -> list[tuple[int, ...]]:
+    """The shapes of the weights of all convolutions in a forward pass."""
     calls = []
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -77,17 +81,69 @@ def test_one_dense_convolution_is_computed_when_merged() -> None:
                 calls.append(tuple(args[1].shape))
             return function(*args, **(kwargs or {}))
 
+    with Watch():
+        layer(torch.randn(2, 8, 5, 5))
+    return calls
+
+
+def test_one_dense_convolution_is_computed_when_merged() -> None:
     layer = BSConvS(8, 12, 3)
     for plan, expected in {
         "merged": [(12, 8, 3, 3)],
         "joined": [(12, 8, 1, 1), (12, 1, 3, 3)],
+        "narrow": [(4, 8, 1, 1), (12, 4, 3, 3)],
         "factored": [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)],
     }.items():
         layer.plan = plan
-        calls.clear()
-        with Watch():
-            layer(torch.randn(1, 8, 5, 5))
-        assert calls == expected
+        assert convolutions(layer) == expected
+
+
+@pytest.mark.parametrize(
+    "bn_kwargs",
+    [
+        {},
+        {"momentum": None},
+        {"momentum": 0.3, "eps": 0.01},
+        {"affine": False},
+        {"track_running_stats": False},
+    ],
+)
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_batch_norms_learn_the_same_when_they_are_merged(
+    bn_kwargs: dict[str, object], padding_mode: str
+) -> None:
+    """Their running statistics too, over several steps, and what they do with them afterwards."""
+    torch.manual_seed(0)
+    options = {"padding": 1, "padding_mode": padding_mode, "dtype": torch.float64}
+    factored = BSConvS(6, 10, 3, **options, with_bn=True, bn_kwargs=bn_kwargs)
+    with torch.no_grad():
+        for parameter in factored.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
+    for step in range(3):
+        images = step + torch.randn(4, 6, 8, 7, dtype=torch.float64)
+        for found, value in zip(results(narrow, images), results(factored, images), strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+    for name, value in factored.state_dict().items():
+        torch.testing.assert_close(narrow.state_dict()[name], value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(narrow.eval()(images), factored.eval()(images))
+
+
+def test_narrow_with_batch_norms_is_two_convolutions() -> None:
+    layer = BSConvS(8, 12, 3, padding=1, with_bn=True)
+    layer.plan = "narrow"
+    shapes = [(4, 8, 1, 1), (12, 5, 3, 3)]  # one channel more, for what BatchNorm adds
+    assert convolutions(layer) == shapes
+    layer.bn2.register_forward_hook(lambda *_: None)
+    assert len(convolutions(layer)) == 3
+
+
+def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
+    layer = BSConvS(8, 12, 1, with_bn=True)
+    layer.plan = "narrow"
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        layer(torch.randn(1, 8, 1, 1))
 
 
 def test_layers_are_factored_unless_asked() -> None:
@@ -100,7 +156,7 @@ def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -
 
     def seconds(plan: str, *_: object) -> float:
         measured.append(plan)
-        return {"factored": 3.0, "joined": 1.0, "merged": 2.0}[plan]
+        return {"factored": 3.0, "joined": 1.0, "narrow": 2.0, "merged": 2.0}[plan]
 
     ran: list[str] = []
 
@@ -115,11 +171,11 @@ def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -
     layer.plan = "auto"
     for _ in range(2):
         layer(torch.randn(1, 4, 8, 8))
-    assert (ran, len(measured)) == (["joined"] * 2, 3 * (1 + _execution.REPEATS))
+    assert (ran, len(measured)) == (["joined"] * 2, 4 * (1 + _execution.REPEATS))
     layer(torch.randn(1, 4, 9, 9))  # another shape
     with torch.no_grad():  # another mode
         layer(torch.randn(1, 4, 8, 8))
-    assert len(measured) == 9 * (1 + _execution.REPEATS)
+    assert len(measured) == 12 * (1 + _execution.REPEATS)
 
 
 def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,26 +1,30 @@
 """How a BSConv layer is computed: its convolutions in turn, or multiplied into fewer.
 
-Without BatchNorm in between, all ways are the same function of the same weights. Which of them is
-the fastest depends on shapes, dtype and device, so it is measured.
+All ways are the same function of the same weights. Which of them is the fastest depends on shapes,
+dtype and device, so it is measured.
 """
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._batch_norm import scale_and_shift
+
 REPEATS = 3
 
 _fastest: dict[tuple[Any, ...], str] = {}
 
 
-def is_plain_conv(layer: nn.Module) -> bool:
-    """Whether calling ``layer`` is its convolution and nothing else."""
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return type(layer) is nn.Conv2d and not hooked and not layer._backward_pre_hooks
+    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
+    return plain and not hooked and not layer._backward_pre_hooks
 
 
 def takes_time(images: Tensor) -> bool:
@@ -36,8 +40,11 @@ def convolve(
     """What pointwise convolutions with these weights compute, and then ``dw`` with ``blueprints``.
 
     "factored": one after the other; "joined": the pointwise weights multiplied into one; "merged":
-    all of them multiplied into one dense kernel.
+    all of them multiplied into one dense kernel; "narrow": all but the first.
     """
+    if plan == "narrow":
+        images = F.conv2d(images, pointwise[0])
+        return _as_dw(dw, images, pointwise[1] * blueprints, groups=1)
     if plan != "factored":
         pointwise = [_product(pointwise)]
     if plan == "merged":
@@ -47,40 +54,52 @@ def convolve(
     return _as_dw(dw, images, blueprints, groups=dw.groups)
 
 
-def fastest_plan(
-    plans: Sequence[str],
+def convolve_normed(
     images: Tensor,
-    pointwise: Sequence[Tensor],
+    first: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    norm: nn.BatchNorm2d,
     blueprints: Tensor,
     dw: nn.Conv2d,
-) -> str:
+) -> Tensor:
+    """Plan "narrow" with BatchNorm: ``first``, then pointwise, ``norm`` and ``dw`` as one kernel.
+
+    The shift of ``norm`` is the weight of one more input channel, all ones: padded as the others
+    are, it is cut off at the border just where it must be.
+    """
+    images = first(images)
+    scale, shift = scale_and_shift(norm, weight, images)
+    weight = torch.cat([weight * scale[:, None, None, None], shift[:, None, None, None]], 1)
+    images = F.pad(images, (0, 0, 0, 0, 0, 1), value=1.0)
+    return _as_dw(dw, images, weight * blueprints, groups=1)
+
+
+def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
     """The plan with the shortest forward pass, and backward pass where gradients are recorded.
 
-    Measured the first time for these shapes, dtype, device and mode, and remembered.
+    Measured the first time for these shapes, dtype, device and mode, on a copy, and remembered.
     """
-    weights = (*pointwise, blueprints)
-    key = (*plans, *_situation(images), *(weight.shape for weight in weights), repr(dw))
+    weights = [tensor.shape for tensor in layer.parameters()]
+    key = (*plans, *_situation(images), *weights, repr(layer), layer.training)
     if key not in _fastest:
-        trial = [tensor.detach().clone() for tensor in weights]
-        copies = [copy.requires_grad_(torch.is_grad_enabled()) for copy in trial]
+        trial = copy.deepcopy(layer)
         example = images.detach().requires_grad_(torch.is_grad_enabled())
         seconds = dict.fromkeys(plans, float("inf"))
         for _ in range(1 + REPEATS):  # alternating; the first round only warms up
             for plan in plans:
-                took = _seconds(plan, example, copies[:-1], copies[-1], dw)
-                seconds[plan] = min(seconds[plan], took)
+                seconds[plan] = min(seconds[plan], _seconds(plan, trial, example))
         _fastest[key] = min(plans, key=seconds.__getitem__)
     return _fastest[key]
 
 
-def _seconds(
-    plan: str, images: Tensor, pointwise: Sequence[Tensor], blueprints: Tensor, dw: nn.Conv2d
-) -> float:
+def _seconds(plan: str, layer: Any, images: Tensor) -> float:
+    layer.plan = plan
     _synchronize(images.device)
     start = time.perf_counter()
-    output = convolve(plan, images, pointwise, blueprints, dw)
+    output = layer(images)
     if output.requires_grad:
-        torch.autograd.grad(output, (images, *pointwise, blueprints), torch.ones_like(output))
+        wanted = [images, *(weight for weight in layer.parameters() if weight.requires_grad)]
+        torch.autograd.grad(output, wanted, torch.ones_like(output))
     _synchronize(images.device)
     return time.perf_counter() - start
 

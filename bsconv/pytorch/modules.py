@@ -1,6 +1,6 @@
 """BSConv-U and BSConv-S as layers, and the dense convolutions they stand for (paper, section 3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ._execution import convolve, fastest_plan, is_plain_conv, takes_time
+from ._execution import convolve, convolve_normed, fastest_plan, is_plain, takes_time
 from ._geometry import (
     GEOMETRY,
     IntOrPair,
@@ -46,14 +46,15 @@ class _BlueprintConv2d(nn.Sequential):
 
         "factored", the default: its convolutions in turn. "merged": their weights are multiplied
         into a dense kernel in each forward pass, for one dense convolution. "joined" (BSConvS): the
-        pointwise weights alone are multiplied. "auto": the fastest of them, forward and backward,
-        measured the first time for the shapes, dtype, device and mode at hand and remembered. Where
+        pointwise weights alone are multiplied. "narrow" (BSConvS): ``pw1``, then one dense
+        convolution of its few channels. "auto": the fastest of them, forward and backward, measured
+        the first time for the shapes, dtype, device and mode at hand and remembered. Where
         torch.compile traces the layer, it is the one it ran last outside, "factored" if it never
         did: call the model once before.
 
-        A layer with BatchNorm in between, or whose parts are no plain convolutions any more or have
-        hooks, which only they would run, is computed factored with all of them. Raises ValueError
-        for another plan.
+        With BatchNorm in between, "narrow" is possible and the others are not. A plan that is not
+        possible, also since parts of the layer are no plain convolutions any more or have hooks,
+        which only they would run, is computed factored. Raises ValueError for an unknown plan.
         """
         return self._plan
 
@@ -81,15 +82,21 @@ class _BlueprintConv2d(nn.Sequential):
 
     @torch.jit.unused
     def _planned(self, input: Tensor) -> Tensor:
-        layers = cast(list[nn.Conv2d], list(self))
-        plan = self._plan if all(map(is_plain_conv, layers)) else "factored"
-        if plan == "factored":
+        plans = self._possible_plans(input)
+        if self._plan == "auto" and len(plans) > 1 and takes_time(input):
+            self._measured_plan = fastest_plan(plans, self, input)
+        plan = self.chosen_plan
+        if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
-        weights = [layer.weight for layer in layers]
-        *pointwise, blueprints = weights
-        if plan == "auto" and takes_time(input):
-            self._measured_plan = fastest_plan(self._plans, input, pointwise, blueprints, self.dw)
-        return convolve(self.chosen_plan, input, pointwise, blueprints, self.dw)
+        return self._as_planned(plan, input)
+
+    def _possible_plans(self, input: Tensor) -> Sequence[str]:
+        plain = all(map(is_plain, self)) and not any(isinstance(m, nn.BatchNorm2d) for m in self)
+        return self._plans if plain else ("factored",)
+
+    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
+        *pointwise, blueprints = (cast(nn.Conv2d, layer).weight for layer in self)
+        return convolve(plan, input, pointwise, blueprints, self.dw)
 
     @property
     def in_channels(self) -> int:
@@ -286,7 +293,7 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
     Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges.
     """
 
-    _plans = ("factored", "joined", "merged")
+    _plans = ("factored", "joined", "narrow", "merged")
 
     def __init__(
         self,
@@ -323,6 +330,18 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
             padding_mode=padding_mode,
             **factory,
         )
+
+    def _possible_plans(self, input: Tensor) -> Sequence[str]:
+        if not hasattr(self, "bn2") or not all(map(is_plain, self)):
+            return super()._possible_plans(input)
+        several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
+        return ("factored", "narrow") if several else ("factored",)
+
+    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
+        if not hasattr(self, "bn2"):
+            return super()._as_planned(plan, input)
+        first = nn.Sequential(self.pw1, self.bn1)
+        return convolve_normed(input, first, self.pw2.weight, self.bn2, self.dw.weight, self.dw)
 
     def basis(self) -> Tensor:
         """W_B, shape (mid_channels, in_channels): the weights of ``pw1``."""
