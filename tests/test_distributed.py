@@ -1,10 +1,13 @@
 """Several processes compute what one computes, each promise against a run of one process."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from bsconv.experiments.distributed import (
     process_device,
 )
 from bsconv.experiments.global_batch_norm import with_global_batch_norm
+from bsconv.experiments.training import TrainConfig, train
 
 # Runs jobs, each in so many processes that are forked after the imports and find in their
 # environment what torchrun writes there.
@@ -126,7 +130,7 @@ def launch(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """Each job has a ``name``, a ``count`` of processes and their ``code``, in which ``rank`` and
     the job's values are defined; what they print goes to ``<name>.<rank>.log``."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", LAUNCHER],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
@@ -553,3 +557,54 @@ def test_interrupted_processes_end_cleanly(ran: Path, name: str, code: int) -> N
     )
     assert "Traceback" not in printed(ran, name, 1)
     assert len(rows(ran / name)) == 1
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+def processes_of(launcher: int) -> dict[str, int]:
+    """The processes that torchrun has started, by their rank."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    found = {}
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
+        found |= {pair[5:]: int(child) for pair in environment if pair.startswith("RANK=")}
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_torchrun_and_a_killed_worker(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = {"dataset": "synthetic", "train_limit": 128, "test_limit": 32, "image_size": 8}
+    settings |= {"batch_size": 32, "epochs": 6}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "bsconv", "train", "--model", "cifar_resnet20_bsconvs_p1d4", *options),
+        *("--device", "cpu", "--out", str(out)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "log", "w") as log:
+        launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for((out / "metrics.jsonl").exists, launcher)
+        os.kill(processes_of(launcher.pid)["1"], signal.SIGKILL)
+        ended = launcher.wait(timeout=60)
+    finally:
+        launcher.terminate()
+        launcher.wait(timeout=60)
+    said = (tmp_path / "log").read_text()
+    assert ended != 0
+    assert "go on with: torchrun --nproc-per-node 2 -m bsconv train --out" in said
+    assert 1 <= len(rows(out)) < 6
+    config = TrainConfig(model="cifar_resnet20_bsconvs_p1d4", device="cpu", out=out)
+    history = train(dataclasses.replace(config, **settings), resume=True, progress=False)
+    assert [row.epoch for row in history] == list(range(1, 7))
+    assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == FILES
+
+
+def wait_for(event: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(2400):
+        if event() or process.poll() is not None:
+            return
+        time.sleep(0.05)

@@ -10,6 +10,8 @@ import contextlib
 import copy
 import datetime
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -128,11 +130,9 @@ class Processes:
 
         tensors = [*model.parameters(), *model.buffers()]
         twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-        # buffers are equal everywhere already; a static graph may leave parameters unused (second
-        # outputs of Inception), and use others beside the model (the penalty)
-        return DistributedDataParallel(
-            with_global_batch_norm(twin), broadcast_buffers=False, static_graph=True
-        )
+        # a static graph may leave parameters unused (second outputs of Inception), and use others
+        # beside the model (the penalty)
+        return DistributedDataParallel(with_global_batch_norm(twin), static_graph=True)
 
 
 ALONE = Processes()
@@ -172,12 +172,16 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     try:
         gpu = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
         distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
-        yield Processes(rank, count, _number("LOCAL_RANK", 0), device)
+        with warnings.catch_warnings():
+            # "This is not an error": a 1x1 kernel has several right strides
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield Processes(rank, count, _number("LOCAL_RANK", 0), device)
         failed = False
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise
-        reason = " ".join(str(error).split())[:120]
+        reason = re.sub(r"\[[^]]*\]:?\d*:?", " ", str(error))  # places in C++ files, addresses
+        reason = " ".join(reason.split()).split(". ")[0]
         raise ConnectionError(
             f"process {rank} of {count} has lost another one, which was killed or says itself why "
             f"it failed ({reason})"
