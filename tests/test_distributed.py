@@ -62,6 +62,20 @@ def use(train, dropout=0.0, test=12):
     _setup.build_model = lambda name, classes, **_: net(classes)
 
 
+def second_output():
+    class Two(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.net, self.head = plain("", classes), nn.Linear(4, classes)
+
+        def forward(self, inputs):
+            logits = self.net(inputs)
+            return (logits, self.head(logits)) if self.training else logits
+
+    plain = _setup.build_model
+    _setup.build_model = lambda name, classes, **_: Two(classes)
+
+
 def in_float64():
     # so exact that equal functions give equal curves, which float32 soon drives apart
     torch.set_default_dtype(torch.float64)
@@ -399,6 +413,10 @@ JOBS = [
     # the first process evaluates two batches of the three, and the other one
     *(train_job(f"fast{count}", count, "--recipe", "fast", before=EXACT + "use(40, test=37)")
       for count in (1, 2)),
+    # a second output that the loss leaves alone, as Inception has one
+    *(train_job(f"second{count}", count, before=EXACT + "use(40); second_output()")
+      for count in (1, 2)),
+    *(train_job(f"half{count}", count, "--precision", "bfloat16") for count in (1, 2)),
     train_job("up-killed", 1, before=EXACT + KILL + "use(40)"),
     train_job("up-resumed", 2, "--resume", before=EXACT + "use(40)"),
     train_job("down-killed", 2, before=EXACT + KILL + "use(40)"),
@@ -447,7 +465,13 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("even1", "even2"), ("even1", "even3"), ("odd1", "odd3"), ("fast1", "fast2")],
+    [
+        ("even1", "even2"),
+        ("even1", "even3"),
+        ("odd1", "odd3"),
+        ("fast1", "fast2"),
+        ("second1", "second2"),
+    ],
 )
 def test_several_processes_train_as_one(ran: Path, one: str, other: str) -> None:
     count = int(other[-1])
@@ -457,9 +481,11 @@ def test_several_processes_train_as_one(ran: Path, one: str, other: str) -> None
         assert_same_weights(ran / one, ran / other)
 
 
-def test_in_float32_the_first_steps_are_the_same(ran: Path) -> None:
+def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
     one, two = (rows(ran / name)[0]["train_loss"] for name in ("single1", "single2"))
     assert two == pytest.approx(one, rel=1e-5)
+    one, two = (rows(ran / name)[0]["train_loss"] for name in ("half1", "half2"))
+    assert two == pytest.approx(one, rel=1e-2)
 
 
 def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:

@@ -25,9 +25,10 @@ def watch(batches: int, progress: bool = False, images: int = 4) -> EpochWatch:
 def test_it_gives_every_batch_and_the_mean_loss(batches: int) -> None:
     epoch = watch(batches)
     seen = []
-    for number, batch in enumerate(epoch):
-        seen.append(batch)
-        epoch.add(torch.tensor(float(number), requires_grad=True), len(batch))
+    with epoch:
+        for number, batch in enumerate(epoch):
+            seen.append(batch)
+            epoch.add(torch.tensor(float(number), requires_grad=True), len(batch))
     assert torch.equal(torch.cat(seen), torch.arange(4 * batches))
     assert epoch.mean_loss() == pytest.approx((batches - 1) / 2)
 
@@ -56,14 +57,31 @@ def test_the_bar_says_speed_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stderr", terminal)
     epoch = watch(40, progress=True)
     epoch._bar.mininterval = 0
-    for batch in epoch:
-        epoch.add(torch.tensor(1.25), len(batch))
+    with epoch:
+        for batch in epoch:
+            epoch.add(torch.tensor(1.25), len(batch))
     shown = terminal.getvalue()
     half = next(line for line in shown.split("\r") if " 80/160 " in line or " 80.0/160 " in line)
     assert half.startswith("epoch 1/2:  50%")
     assert "images/s" in half
     assert "<00:" in half  # time left
     assert "loss 1.250" in half
+
+
+def test_an_interrupted_bar_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    def interrupted() -> None:
+        with watch(3, progress=True) as epoch:
+            for batch in epoch:
+                epoch.add(torch.tensor(1.0), len(batch))
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    *_, bar, last = terminal.getvalue().split("\r")
+    assert bar.strip() == last == ""
 
 
 @pytest.mark.parametrize("progress", [True, False])

@@ -35,17 +35,22 @@ class EpochWatch:
             disable=None if progress else True,
         )
 
+    def __enter__(self) -> EpochWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()  # before anything else is printed, after an interruption too
+
     def __iter__(self) -> Iterator[Tensor]:
         every = max(1, len(self._batches) // LOOKS)
-        with self._bar:
-            for number, batch in enumerate(self._batches, 1):
-                yield batch
-                self._bar.update(len(batch))
-                if number % every == 0:
-                    loss = self.mean_loss()  # the same in all processes, which stop together
-                    self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-                    if not math.isfinite(loss):
-                        return
+        for number, batch in enumerate(self._batches, 1):
+            yield batch
+            self._bar.update(len(batch))
+            if number % every == 0:
+                loss = self.mean_loss()  # the same in all processes, which stop together
+                self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                if not math.isfinite(loss):
+                    return
 
     def add(self, loss: Tensor, images: int) -> None:
         """The loss of a step, whose mean over the processes is that of a batch of ``images``."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from ._setup import find_device
+from ._setup import find_device, logits_of
 
 __all__ = ["ALONE", "Processes", "StoppedElsewhere", "join_processes", "process_device"]
 
@@ -130,9 +130,19 @@ class Processes:
 
         tensors = [*model.parameters(), *model.buffers()]
         twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-        # a static graph may leave parameters unused (second outputs of Inception), and use others
-        # beside the model (the penalty)
-        return DistributedDataParallel(with_global_batch_norm(twin), static_graph=True)
+        # a static graph may leave parameters unused and use others beside the model (the penalty)
+        return DistributedDataParallel(FirstOutput(with_global_batch_norm(twin)), static_graph=True)
+
+
+class FirstOutput(nn.Module):
+    """A model without its further outputs (Inception), from which no gradient would come."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of(self.model(images))
 
 
 ALONE = Processes()

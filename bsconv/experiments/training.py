@@ -151,27 +151,27 @@ def _train_epoch(
     images, labels = dataset.train_images, dataset.train_labels
     order = torch.randperm(len(images), generator=generator, device=images.device)
     batches = _batches(order, config.batch_size)
-    watch = EpochWatch(f"epoch {epoch}/{config.epochs}", batches, processes, progress)
-    for number, batch in enumerate(watch):
-        step = (epoch - 1) * len(batches) + number
-        optimizer.learning_rate = config.learning_rate_at(step, len(batches))
-        augmented = augment(
-            images[batch],
-            generator,
-            crop_padding=config.crop_padding,
-            flip=config.flip,
-            cutout=config.cutout,
-        )
-        # every process draws for the whole batch, so that all draw the same
-        part, weight = processes.part(len(batch))
-        with execution.autocast(images.device):
-            logits = logits_of(model(model_input(augmented[part], config.image_size))).float()
-        loss = weight * F.cross_entropy(logits, labels[batch[part]])
-        loss = loss + reg_loss(model, config.alpha)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        watch.add(loss, len(batch))
+    with EpochWatch(f"epoch {epoch}/{config.epochs}", batches, processes, progress) as watch:
+        for number, batch in enumerate(watch):
+            step = (epoch - 1) * len(batches) + number
+            optimizer.learning_rate = config.learning_rate_at(step, len(batches))
+            augmented = augment(
+                images[batch],
+                generator,
+                crop_padding=config.crop_padding,
+                flip=config.flip,
+                cutout=config.cutout,
+            )
+            # every process draws for the whole batch, so that all draw the same
+            part, weight = processes.part(len(batch))
+            with execution.autocast(images.device):
+                logits = logits_of(model(model_input(augmented[part], config.image_size))).float()
+            loss = weight * F.cross_entropy(logits, labels[batch[part]])
+            loss = loss + reg_loss(model, config.alpha)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            watch.add(loss, len(batch))
     return watch.mean_loss()
 
 
