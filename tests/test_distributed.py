@@ -25,8 +25,9 @@ from bsconv.experiments.distributed import (
     join_processes,
     process_device,
 )
+from bsconv.experiments.execution import Execution
 from bsconv.experiments.global_batch_norm import with_global_batch_norm
-from bsconv.experiments.training import TrainConfig, train
+from bsconv.experiments.training import TrainConfig, _steps_text, train
 
 # Runs jobs, each in so many processes that are forked after the imports and find in their
 # environment what torchrun writes there.
@@ -486,6 +487,14 @@ def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
     assert two == pytest.approx(one, rel=1e-5)
     one, two = (rows(ran / name)[0]["train_loss"] for name in ("half1", "half2"))
     assert two == pytest.approx(one, rel=1e-2)
+
+
+def test_several_processes_say_that_they_do_not_compile() -> None:
+    chosen = Execution("float32", compile=True, plans={})
+    assert _steps_text(chosen, ALONE) == "steps in float32, compiled"
+    assert _steps_text(chosen, Processes(0, 2)) == (
+        "2 processes, steps in float32, eager (torch.compile takes one process)"
+    )
 
 
 def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
