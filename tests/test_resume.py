@@ -321,7 +321,10 @@ def drop(part: str) -> Callable[[dict[str, Any]], Any]:
         (drop("optimizer"), "is no whole checkpoint of bsconv train, it lacks 'optimizer'"),
         (drop("config"), "it lacks 'config'"),
         (lambda state: state["model"].popitem(), r"does not fit its own settings \(.*Missing key"),
-        (lambda state: state["optimizer"]["0"]["param_groups"].pop(), "does not fit its own settings"),
+        (
+            lambda state: state["optimizer"]["0"]["param_groups"].pop(),
+            "does not fit its own settings",
+        ),
         (lambda state: state.update(generator=torch.zeros(3)), "does not fit its own settings"),
         (lambda state: state.update(epoch=3), "epoch is 3, the history has 2"),
         (lambda state: state["history"][0].pop("epoch"), "does not fit its own settings"),

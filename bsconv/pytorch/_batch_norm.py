@@ -1,31 +1,58 @@
-"""What a BatchNorm behind a pointwise convolution amounts to: a scale and a shift per channel."""
+"""BatchNorm as what it is to a convolution: a scale and a shift per channel."""
 
 import torch
 from torch import Tensor, nn
 
 
-def scale_and_shift(norm: nn.BatchNorm2d, weight: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``norm`` does to the channels (n,) of the convolution of ``images`` with ``weight``.
+def normed_product(
+    first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``first``, a pointwise convolution with ``weight`` and ``second`` as one affine map.
 
-    ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w). In training, mean and variance of the
-    outputs follow from those of the images, W m and diag(W C W^T), so the outputs themselves are
-    not needed; the running statistics are updated as ever.
+    ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w). Returns a matrix (n, m) and a constant (n,).
+    In training, all means and variances follow from the mean and the covariance C of the images:
+    those of a product with W are W m and diag(W C W^T). Running statistics are updated as ever.
     """
     matrix = weight.flatten(1)
+    count = images.numel() // images.shape[1]
     with torch.autocast(images.device.type, enabled=False):
-        if norm.training or norm.running_mean is None:
+        mean, covariance = None, None
+        if _takes_batch(first) or _takes_batch(second):
             mean, covariance = _moments(images)
-            mean, variance = matrix @ mean, (matrix @ covariance * matrix).sum(1).clamp(min=0)
-            if norm.training:
-                _track(norm, mean.detach(), variance.detach(), images.numel() // images.shape[1])
-        else:
-            assert norm.running_var is not None
-            mean, variance = norm.running_mean, norm.running_var
-        scale = (variance + norm.eps).rsqrt()
-        if norm.affine:
-            scale = scale * norm.weight
-            return scale, norm.bias - mean * scale
+        variance = None if covariance is None else _diagonal(covariance)
+        scale, shift = _scale_and_shift(first, mean, variance, count)
+        if mean is not None and covariance is not None:
+            mean = matrix @ (scale * mean + shift)
+            scaled = matrix * scale
+            variance = (scaled @ covariance * scaled).sum(1)
+        outer_scale, outer_shift = _scale_and_shift(second, mean, variance, count)
+        constant = outer_scale * (matrix @ shift) + outer_shift
+        return outer_scale[:, None] * matrix * scale, constant
+
+
+def _diagonal(matrix: Tensor) -> Tensor:
+    # not matrix.diagonal(): torch.compile warns there
+    return (matrix * torch.eye(len(matrix)).to(matrix)).sum(1)
+
+
+def _takes_batch(norm: nn.BatchNorm2d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _scale_and_shift(
+    norm: nn.BatchNorm2d, mean: Tensor | None, variance: Tensor | None, count: int
+) -> tuple[Tensor, Tensor]:
+    if not _takes_batch(norm):
+        mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    if norm.training:
+        _track(norm, mean.detach(), variance.detach(), count)
+    scale = (variance.clamp(min=0) + norm.eps).rsqrt()
+    if not norm.affine:
         return scale, -mean * scale
+    scale = scale * norm.weight
+    return scale, norm.bias - mean * scale
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

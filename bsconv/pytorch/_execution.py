@@ -6,14 +6,14 @@ dtype and device, so it is measured.
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._batch_norm import scale_and_shift
+from ._batch_norm import normed_product
 
 REPEATS = 3
 
@@ -56,22 +56,22 @@ def convolve(
 
 def convolve_normed(
     images: Tensor,
-    first: Callable[[Tensor], Tensor],
-    weight: Tensor,
-    norm: nn.BatchNorm2d,
-    blueprints: Tensor,
+    pointwise: tuple[nn.Conv2d, nn.Conv2d],
+    norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d],
     dw: nn.Conv2d,
 ) -> Tensor:
-    """Plan "narrow" with BatchNorm: ``first``, then pointwise, ``norm`` and ``dw`` as one kernel.
+    """Plan "narrow" with a BatchNorm behind each pointwise convolution.
 
-    The shift of ``norm`` is the weight of one more input channel, all ones: padded as the others
-    are, it is cut off at the border just where it must be.
+    What they add to the channels, ``dw`` spreads over positions as it does with any images: at the
+    border, where it is padded, less than elsewhere. This map is the same for all images.
     """
-    images = first(images)
-    scale, shift = scale_and_shift(norm, weight, images)
-    weight = torch.cat([weight * scale[:, None, None, None], shift[:, None, None, None]], 1)
-    images = F.pad(images, (0, 0, 0, 0, 0, 1), value=1.0)
-    return _as_dw(dw, images, weight * blueprints, groups=1)
+    images = F.conv2d(images, pointwise[0].weight)
+    matrix, constant = normed_product(norms[0], pointwise[1].weight, norms[1], images)
+    output = _as_dw(dw, images, matrix[:, :, None, None] * dw.weight, groups=1)
+    with torch.autocast(images.device.type, enabled=False):
+        flat = constant[None, :, None, None].expand(-1, -1, *images.shape[2:])
+        added = _as_dw(dw, flat, dw.weight, groups=dw.groups, bias=False)
+    return output + added.to(output.dtype)
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
@@ -120,13 +120,16 @@ def _product(pointwise: Sequence[Tensor]) -> Tensor:
     return product
 
 
-def _as_dw(dw: nn.Conv2d, images: Tensor, weight: Tensor, *, groups: int) -> Tensor:
+def _as_dw(
+    dw: nn.Conv2d, images: Tensor, weight: Tensor, *, groups: int, bias: bool = True
+) -> Tensor:
     """A convolution with the geometry and the bias of ``dw``."""
     padding: str | tuple[int, ...] = dw.padding
     if dw.padding_mode != "zeros":
         images = F.pad(images, dw._reversed_padding_repeated_twice, mode=dw.padding_mode)
         padding = 0, 0
-    return F.conv2d(images, weight, dw.bias, dw.stride, padding, dw.dilation, groups)
+    added = dw.bias if bias else None
+    return F.conv2d(images, weight, added, dw.stride, padding, dw.dilation, groups)
 
 
 def _synchronize(device: torch.device) -> None:

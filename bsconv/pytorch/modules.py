@@ -340,8 +340,7 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
     def _as_planned(self, plan: str, input: Tensor) -> Tensor:
         if not hasattr(self, "bn2"):
             return super()._as_planned(plan, input)
-        first = nn.Sequential(self.pw1, self.bn1)
-        return convolve_normed(input, first, self.pw2.weight, self.bn2, self.dw.weight, self.dw)
+        return convolve_normed(input, (self.pw1, self.pw2), (self.bn1, self.bn2), self.dw)
 
     def basis(self) -> Tensor:
         """W_B, shape (mid_channels, in_channels): the weights of ``pw1``."""
