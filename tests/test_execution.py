@@ -148,7 +148,7 @@ def test_compiled_batch_norms_learn_the_same() -> None:
     compiled = torch.compile(narrow, fullgraph=True)
     expected = results(factored, images)
     for found, value in zip(results(compiled, images), expected, strict=True):
-        assert (found - value).norm() <= 3e-5 * value.norm()  # gradients behind BatchNorm cancel
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(narrow.state_dict(), factored.state_dict())
 
 
