@@ -149,6 +149,7 @@ ARROWS = {
     "models": {"replacers", "modules", "initialization", "regularization", "decomposition"},
     "spectra": {"decomposition"},
     "profiler": set(),
+    "_execution": set(),
     "_slices": set(),
     "_output_fit": {"decomposition"},
     "_layer_fit": {"modules", "decomposition"},

@@ -63,7 +63,6 @@ PUBLISHED = """
 import gc
 import warnings
 from torch import nn
-from bsconv.experiments.results import published_results
 from bsconv.pytorch import ModelProfiler, get_model
 
 warnings.simplefilter("ignore")  # of types that it has no FLOPs for

@@ -161,4 +161,5 @@ def _sgd(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.SGD
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov and settings.momentum > 0,  # SGD takes no nesterov without
+        fused=all(tensor.device.type in ("cpu", "cuda") for tensor in parameters),
     )
