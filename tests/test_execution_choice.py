@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bsconv.experiments import execution
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.execution import Execution, choose_execution
-from bsconv.pytorch import BSConvU
+from bsconv.pytorch import BSConvS, BSConvU
 from bsconv.pytorch import _execution as layer_execution
 
 
@@ -28,6 +28,11 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "WORTH_MEASURING", 16)
     monkeypatch.setattr(execution, "WORTH_COMPILING", 16)
     monkeypatch.setattr(execution, "can_compile", lambda device: True)
+
+
+@pytest.fixture(autouse=True)
+def without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Execution, "compiled", lambda self, model, device: model)
 
 
 def seconds_are(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
@@ -57,7 +62,34 @@ def test_plans_are_those_of_the_chosen_precision(
 
     monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", fastest)
     for precision, plan in (("bfloat16", "merged"), ("float32", "factored")):
-        assert chosen(precision=precision).plans == {"0": plan, "2": plan}
+        assert chosen(precision=precision, compile=False).plans == {"0": plan, "2": plan}
+
+
+@pytest.mark.parametrize("faster", ["measured", "merged"])
+def test_compiled_steps_are_compared_with_all_layers_merged(
+    long: None, monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    def step_seconds(model: nn.Module, batch: Tensor, trial: Execution) -> float:
+        merged = set(trial.plans.values()) == {"merged"}
+        return 1.0 if merged == (faster == "merged") else 2.0
+
+    monkeypatch.setattr(execution, "_step_seconds", step_seconds)
+    found = choose_execution(net(), torch.rand(16, 3, 8, 8), TrainConfig(epochs=1, batch_size=8))
+    expected = {"measured": "factored", "merged": "merged"}[faster]
+    assert found.plans == {"0": expected, "2": expected}
+    assert found.compile
+
+
+def test_bsconv_s_is_compared_as_narrow(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(BSConvS(8, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    monkeypatch.setattr(
+        execution,
+        "_step_seconds",
+        lambda model, batch, trial: float("factored" in trial.plans["0"]),
+    )
+    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
+    config = TrainConfig(epochs=1, batch_size=8)
+    assert choose_execution(model, torch.rand(16, 8, 8, 8), config).plans == {"0": "narrow"}
 
 
 def test_what_a_run_sets_is_taken(long: None) -> None:
