@@ -6,6 +6,7 @@ training set alone: it waits there for its turn, and measures until the set is u
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import time
@@ -56,6 +57,7 @@ def main() -> None:
     sys.argv += ["-g", "0" if cuda else "-1", "-b", str(given["batch_size"]), "-e", "1000000"]
     if given["workers"] is not None:
         sys.argv += ["-j", str(given["workers"])]
+    os.chdir(given["folder"])  # it leaves a checkpoint in the working directory after each epoch
     runpy.run_path(str(PEER / SCRIPT), run_name="__main__")
 
 
