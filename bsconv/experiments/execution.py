@@ -104,19 +104,12 @@ def can_compile(device: str) -> bool:
 def _fastest(model: nn.Module, batch: Tensor, precisions: list[str], plan: str) -> Execution:
     """Of a few training steps of copies, alternating; the first warms up and measures plans."""
     plans = dict.fromkeys(_bsconv_layers(model), plan)
-    trials = {precision: Execution(precision, False, plans) for precision in precisions}
-    twins = {precision: copy.deepcopy(model).train() for precision in precisions}
-    seconds = dict.fromkeys(precisions, float("inf"))
-    for twin in twins.values():
-        trials[precisions[0]].set_plans(twin)
-    for number in range(1 + ROUNDS if len(precisions) > 1 else 1):
-        for precision in precisions:
-            took = _step_seconds(twins[precision], batch, trials[precision])
-            if number:
-                seconds[precision] = min(seconds[precision], took)
-    best = min(precisions, key=seconds.__getitem__)
+    trials = [Execution(precision, False, plans) for precision in precisions]
+    twins = [_twin(model, trial) for trial in trials]
+    best = _least_seconds(twins, batch, trials, warm_up=1)
     layers = _bsconv_layers(twins[best])
-    return Execution(best, False, {name: layer.chosen_plan for name, layer in layers.items()})
+    chosen = {name: layer.chosen_plan for name, layer in layers.items()}
+    return dataclasses.replace(trials[best], plans=chosen)
 
 
 def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Execution:
@@ -131,18 +124,28 @@ def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Ex
     candidates = [measured, dataclasses.replace(measured, plans=merged)]
     if merged == measured.plans:
         return measured
-    twins = []
-    for candidate in candidates:
-        twin = copy.deepcopy(model).train()
-        candidate.set_plans(twin)
-        twins.append(candidate.compiled(twin, batch.device))
-    seconds = [float("inf")] * len(candidates)
-    for number in range(2 + ROUNDS):  # the first two compile and warm up
-        for index, candidate in enumerate(candidates):
-            took = _step_seconds(twins[index], batch, candidate)
-            if number > 1:
+    twins = [one.compiled(_twin(model, one), batch.device) for one in candidates]
+    return candidates[_least_seconds(twins, batch, candidates, warm_up=2)]
+
+
+def _twin(model: nn.Module, execution: Execution) -> nn.Module:
+    twin = copy.deepcopy(model).train()
+    execution.set_plans(twin)
+    return twin
+
+
+def _least_seconds(
+    models: list[nn.Module], batch: Tensor, executions: list[Execution], warm_up: int
+) -> int:
+    """Which of the models is the fastest: the least of some steps, alternating, after others."""
+    seconds = [float("inf")] * len(models)
+    rounds = warm_up + (ROUNDS if len(models) > 1 else 0)
+    for number in range(rounds):
+        for index, (model, execution) in enumerate(zip(models, executions, strict=True)):
+            took = _step_seconds(model, batch, execution)
+            if number >= warm_up:
                 seconds[index] = min(seconds[index], took)
-    return candidates[seconds.index(min(seconds))]
+    return seconds.index(min(seconds))
 
 
 def _step_seconds(model: nn.Module, batch: Tensor, execution: Execution) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bsconv.pytorch._csv import write_csv
@@ -63,23 +63,20 @@ class ResultsTable:
         return f"{_count(self.apart)} with settings of their own, beside no published number:"
 
     def __str__(self) -> str:
-        parts = []
-        if self.beside:
-            parts.append(text_table(HEADER, [_row(one) for one in self.beside]))
-        if self.apart:
-            table = text_table(HEADER_APART, [_row_apart(one) for one in self.apart])
-            parts.append(f"{self.apart_title}\n\n{table}")
-        return "\n\n".join((*parts, self.source))
+        return "\n\n".join((*self._tables(text_table), self.source))
 
     def markdown(self) -> str:
         """The same for a README."""
+        return "\n\n".join(self._tables(_markdown))
+
+    def _tables(self, table: Callable[[Sequence[str], Sequence[Row]], str]) -> list[str]:
         parts = []
         if self.beside:
-            parts.append(_markdown(HEADER, [_row(one) for one in self.beside]))
+            parts.append(table(HEADER, [_row(one) for one in self.beside]))
         if self.apart:
-            table = _markdown(HEADER_APART, [_row_apart(one) for one in self.apart])
-            parts.append(f"{self.apart_title}\n\n{table}")
-        return "\n\n".join(parts)
+            apart = table(HEADER_APART, [_row_apart(one) for one in self.apart])
+            parts.append(f"{self.apart_title}\n\n{apart}")
+        return parts
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line for each summary; OSError with one line if it cannot be written."""
