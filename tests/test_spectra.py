@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,46 @@ def test_squares_out_of_range(scale: float, samples: int, center: bool) -> None:
     torch.testing.assert_close(
         kernel_spectra(weight * scale, center), kernel_spectra(weight, center)
     )
+
+
+def long_kernels() -> Tensor:
+    """Of 256 slices, which are summed in float32 where that keeps enough digits."""
+    weight = torch.randn(12, 256, 3, 3)
+    weight[1] *= 1e-3
+    weight[2] += 0.5 * torch.randn(3, 3)
+    weight[3] += 10
+    weight[4] += 100
+    weight[5] *= 1e-30
+    weight[6] *= 1e30
+    weight[7] = torch.randn(256, 1, 1) * torch.randn(3, 3)
+    weight[8] = weight[8, :1] + 1e-3 * torch.randn(256, 3, 3)
+    weight[9, 0] = 1e6
+    weight[10, :128] += 1e3
+    weight[11, :, 0] = 0
+    return weight
+
+
+@centering
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_kernels_keep_six_digits(dtype: torch.dtype, center: bool) -> None:
+    weight = long_kernels().to(dtype)
+    for given in (weight, weight.to(memory_format=torch.channels_last), weight[:, 1:]):
+        found, expected = kernel_spectra(given, center)[""], by_svd(given, center)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@centering
+def test_long_kernels_in_float64_where_float32_is_cut_short(
+    center: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by torch.set_float32_matmul_precision("medium") on processors with bfloat16 units."""
+
+    def cut_short(first: Tensor, second: Tensor) -> Tensor:
+        return (first.bfloat16() @ second.bfloat16()).float()
+
+    monkeypatch.setattr(torch, "bmm", cut_short)
+    weight = long_kernels()
+    assert_same(kernel_spectra(weight, center), {"": by_svd(weight, center)})
 
 
 def test_outliers() -> None:
@@ -525,14 +566,16 @@ def test_memory_is_that_of_three_layers_at_most(
     convs: list[Any], dtype: torch.dtype, prepare: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if prepare:  # take the way of filters that need care
-        monkeypatch.setattr(_shares, "CANCELLATION", 2)
+        for name in ("SINGLE", "DOUBLE"):
+            sums = replace(getattr(_shares, name), cancellation=2)
+            monkeypatch.setattr(_shares, name, sums)
     model = nn.Sequential(*convs).to(dtype)
     largest = max(conv.weight.nbytes for conv in convs)
     for function in (kernel_spectra, cross_kernel_spectra):
         with PeakMemory(*model.parameters()) as memory:
             found = function(model)
         results = sum(shares.nbytes for shares in found.values())
-        assert largest / 4 < memory.peak < 3 * largest + 2 * results
+        assert largest / 5 < memory.peak < 3 * largest + 2 * results
 
 
 def test_parametrised_weights_are_computed_one_after_the_other() -> None:

@@ -5,8 +5,10 @@ Gram matrix of the smaller side, divided by their sum.
 """
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -14,8 +16,21 @@ from torch import Tensor
 
 CACHED = 2**17  # numbers in float64, 1 MiB, that stay near the processor between two steps
 WORTH_A_THREAD = 64  # matrices
-CANCELLATION = 1e-6  # of the energy; what remains has ten digits at least
-COMFORTABLE = 1e-200, 1e200  # no square of what lies between them is lost
+LONG = 128  # samples from which on sums in float32, twice as fast, are worth their rounding
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of products in one precision, and between which bounds they are good enough."""
+
+    dtype: torch.dtype
+    fold: int  # samples side by side in a row
+    cancellation: float  # share of the energy that has to remain without the mean
+    comfortable: tuple[float, float]  # no square of what lies between them is lost
+
+
+DOUBLE = Sums(torch.float64, 1, 1e-6, (1e-200, 1e200))  # ten digits at least
+SINGLE = Sums(torch.float32, 2, 0.1, (1e-25, 1e30))  # five digits at least
 
 
 def shares_of(filters: Iterable[Tensor], size: Sequence[int], center: bool, memory: int) -> Tensor:
@@ -31,7 +46,7 @@ def shares_of(filters: Iterable[Tensor], size: Sequence[int], center: bool, memo
     capacity = max(1, memory // 16 // min(samples, features) ** 2)
     gram = _gram if samples >= features else _small_gram
     batches = _batches(filters, capacity)
-    return torch.cat([_shares(gram(batch, center, at_once)) for batch in batches])
+    return torch.cat([_shares(gram(batch, center, at_once)).double() for batch in batches])
 
 
 def _batches(filters: Iterable[Tensor], capacity: int) -> Iterator[list[Tensor]]:
@@ -56,37 +71,66 @@ def _gram(batch: list[Tensor], center: bool, at_once: int) -> Tensor:
     The mean is taken from the sums afterwards: that is faster than to subtract it from the samples,
     and as good where it is not overwhelming.
     """
-    gram, total = _moments(batch, at_once)
+    sums = _sums_for(batch)
+    gram, total = _moments(batch, at_once, sums)
     energy = remaining = _trace(gram)
     if center:
         gram.baddbmm_(total[:, :, None], total[:, None], alpha=-1 / batch[0].shape[1])
         remaining = _trace(gram)
-    low, high = COMFORTABLE
-    good = (remaining > CANCELLATION * energy) & (remaining > low) & (energy < high)
+    low, high = sums.comfortable
+    good = (remaining > sums.cancellation * energy) & (remaining > low) & (energy < high)
     if not good.all():
         filters = [filter for piece in batch for filter in piece]
         for indices in torch.split((~good).nonzero().flatten(), at_once):
             chosen = torch.stack([filters[index] for index in indices.tolist()])
             prepared = _prepared(chosen, center)
-            gram[indices] = prepared.mT @ prepared
+            gram[indices] = (prepared.mT @ prepared).to(gram.dtype)
     return gram
 
 
-def _moments(batch: list[Tensor], at_once: int) -> tuple[Tensor, Tensor]:
-    """Sums over samples of products (n, features, features) and of features (n, features)."""
+def _sums_for(batch: list[Tensor]) -> Sums:
+    samples, on_cpu = batch[0].shape[1], batch[0].device.type == "cpu"
+    wide = any(piece.dtype == torch.float64 for piece in batch)
+    worth_it = on_cpu and not wide and samples >= LONG and samples % SINGLE.fold == 0
+    return SINGLE if worth_it and _float32_is_exact() else DOUBLE
+
+
+def _float32_is_exact() -> bool:
+    """Whether products are computed in float32, as they are unless a setting asks for less.
+
+    Tried out on numbers that any shorter format rounds: the settings have several names.
+    """
+    values = torch.zeros(2, 16, 18, device="cpu", dtype=torch.float32)
+    values[:, 0] = 1 + 2**-11
+    return bool((torch.bmm(values.mT, values) == (1 + 2**-11) ** 2).all())
+
+
+def _moments(batch: list[Tensor], at_once: int, sums: Sums) -> tuple[Tensor, Tensor]:
+    """Sums over samples of products (n, features, features) and of features (n, features).
+
+    Where two samples make one row, its matrices of 18 columns rather than 9 keep the processor
+    busier, although half of the products are not wanted.
+    """
     samples, features = batch[0].shape[1], batch[0].shape[2:].numel()
-    empty = functools.partial(torch.empty, device=_device_for(batch[0]), dtype=torch.float64)
-    values = empty((at_once, samples, features))
+    empty = functools.partial(torch.empty, device=_device_for(batch[0]), dtype=sums.dtype)
     count = sum(map(len, batch))
-    gram = empty((count, features, features))
-    total = empty((count, features))
+    gram, total = empty(count, features, features), empty(count, features)
     end = 0
-    for chunk in (chunk for piece in batch for chunk in torch.split(piece, at_once)):
+    for chunk in _chunks(batch, at_once, sums.dtype):
         begin, end = end, end + len(chunk)
-        filters = values[: len(chunk)].copy_(chunk.to(values.device).flatten(2))
-        torch.bmm(filters.mT, filters, out=gram[begin:end])
-        torch.sum(filters, 1, out=total[begin:end])
+        rows = chunk.to(gram).reshape(len(chunk), samples // sums.fold, sums.fold * features)
+        products, row_sums = rows.mT @ rows, rows.sum(1)
+        sides = [slice(start, start + features) for start in range(0, rows.shape[2], features)]
+        gram[begin:end] = sum(products[:, side, side] for side in sides)
+        total[begin:end] = sum(row_sums[:, side] for side in sides)
     return gram, total
+
+
+def _chunks(batch: list[Tensor], at_once: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Filters that are copied together; those that can be read where they lie, all at once."""
+    for piece in batch:
+        in_place = piece.dtype == dtype and piece.is_contiguous()
+        yield from torch.split(piece, len(piece) if in_place else at_once)
 
 
 def _small_gram(batch: list[Tensor], center: bool, at_once: int) -> Tensor:
@@ -111,7 +155,9 @@ def _prepared(filters: Tensor, center: bool) -> Tensor:
 
 def _shares(gram: Tensor) -> Tensor:
     finite = _trace(gram).isfinite()[:, None]
-    values = _eigenvalues(gram.where(finite[..., None], 0.0)).flip(1).clamp(min=0)
+    if not finite.all():
+        gram = gram.where(finite[..., None], 0.0)
+    values = _eigenvalues(gram).flip(1).clamp(min=0)
     total = values.sum(1, keepdim=True)
     alike = torch.zeros_like(values)
     alike[:, 0] = 1
@@ -122,8 +168,16 @@ def _eigenvalues(gram: Tensor) -> Tensor:
     threads = min(torch.get_num_threads(), len(gram) // WORTH_A_THREAD)
     if gram.device.type != "cpu" or threads < 2:
         return torch.linalg.eigvalsh(gram)
-    with ThreadPoolExecutor(threads) as pool:  # LAPACK takes one small matrix after the other
-        return torch.cat(list(pool.map(torch.linalg.eigvalsh, gram.chunk(threads))))
+    # LAPACK takes one small matrix after the other
+    return torch.cat(
+        list(_pool(threads, os.getpid()).map(torch.linalg.eigvalsh, gram.chunk(threads)))
+    )
+
+
+@functools.cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept, as a thread's first call takes milliseconds; a forked process needs its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="bsconv-spectra")
 
 
 def _trace(matrices: Tensor) -> Tensor:
