@@ -120,9 +120,11 @@ def _moments(batch: list[Tensor], at_once: int, sums: Sums) -> tuple[Tensor, Ten
         begin, end = end, end + len(chunk)
         rows = chunk.to(gram).reshape(len(chunk), samples // sums.fold, sums.fold * features)
         products, row_sums = rows.mT @ rows, rows.sum(1)
-        sides = [slice(start, start + features) for start in range(0, rows.shape[2], features)]
-        gram[begin:end] = sum(products[:, side, side] for side in sides)
-        total[begin:end] = sum(row_sums[:, side] for side in sides)
+        gram[begin:end] = products[:, :features, :features]
+        total[begin:end] = row_sums[:, :features]
+        for side in range(features, rows.shape[2], features):
+            gram[begin:end] += products[:, side : side + features, side : side + features]
+            total[begin:end] += row_sums[:, side : side + features]
     return gram, total
 
 
