@@ -45,7 +45,11 @@ def test_conda_installs_what_pyproject_asks_for() -> None:
 def test_the_core_needs_torch_alone() -> None:
     (requirement,) = PROJECT["dependencies"]
     assert requirement.startswith("torch>=")
-    assert set(EXTRAS) == {"notebooks", "dev"}
+    assert set(EXTRAS) == {"notebooks", "export", "dev"}
+
+
+def test_the_tests_have_what_export_needs() -> None:
+    assert set(EXTRAS["export"]) <= set(EXTRAS["dev"])
 
 
 def test_there_is_one_version() -> None:
@@ -157,6 +161,10 @@ ARROWS = {
     "_sensitivity": set(),
     "_projection_report": set(),
     "pretrained": {"replacers", "modules", "decomposition"},
+    "_folding": {"modules", "regularization"},
+    "_forms": {"modules", "decomposition", "initialization"},
+    "_inference_report": set(),
+    "_optimized": set(),
     "inference": {"modules"},
 }
 CORE = "bsconv.pytorch"

@@ -1,6 +1,13 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
 from ._projection_report import LayerProjection, ProjectionReport
+from .inference import (
+    InferenceReport,
+    OptimizedLayer,
+    OptimizedModel,
+    collapse,
+    optimize_for_inference,
+)
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
@@ -22,20 +29,25 @@ __all__ = [
     "BSConvS_Replacer",
     "BSConvU",
     "BSConvU_Replacer",
+    "InferenceReport",
     "LayerPlan",
     "LayerProfile",
     "LayerProjection",
     "LayerSpectrum",
     "MobileNetModifier",
     "ModelProfiler",
+    "OptimizedLayer",
+    "OptimizedModel",
     "Plan",
     "ProjectionReport",
     "SpectraTable",
+    "collapse",
     "cross_kernel_spectra",
     "get_model",
     "kernel_spectra",
     "list_models",
     "modify_mobilenet",
+    "optimize_for_inference",
     "project_pretrained",
     "reestimate_batch_norm",
     "reg_loss",

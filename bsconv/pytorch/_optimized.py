@@ -12,20 +12,18 @@ Nested = Any  # a tensor, or tuples, lists and dictionaries of such
 
 
 class Network(nn.Module):
-    """A model behind the conversion of its input to ``dtype`` and ``memory_format``, and back."""
+    """A model behind the conversion of its input to ``dtype`` and the memory format, and back."""
 
-    def __init__(
-        self, model: nn.Module, dtype: torch.dtype, memory_format: torch.memory_format
-    ) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, channels_last: bool) -> None:
         super().__init__()
         self.model = model
         self.dtype = dtype
-        self.memory_format = memory_format
+        self.channels_last = channels_last
 
     def forward(self, input: Tensor) -> Nested:
         converted = input.to(self.dtype)
-        if self.memory_format != torch.contiguous_format:
-            converted = converted.contiguous(memory_format=self.memory_format)
+        if self.channels_last:
+            converted = converted.contiguous(memory_format=torch.channels_last)
         return _converted(self.model(converted), input.dtype)
 
 

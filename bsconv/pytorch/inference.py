@@ -30,6 +30,8 @@ LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
 MODEL_BUDGET = 2.0
 SAME = 1e-3  # of the largest output: more is no rounding
 SAME_WHEN_SHORT = 0.1
+CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
+FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
 
 
 def optimize_for_inference(
@@ -71,14 +73,14 @@ def optimize_for_inference(
         expected = _repeatable_outputs(given, example.to(own_dtype))
         twin = copy.deepcopy(given)
         norms = _fold_norms(twin, example.to(own_dtype))
-        twin, layers, memory_format = _take_forms(twin, example.to(own_dtype), dtype, norms)
+        twin, layers, channels_last = _take_forms(twin, example.to(own_dtype), dtype, norms)
         difference = _difference(_outputs(twin(example.to(own_dtype))), expected)
         if not difference <= SAME:
             raise ValueError(
                 "model cannot be optimised: the result differs from it by "
                 f"{difference:.1e} of its largest output, which is more than rounding"
             )
-        network = Network(_cast(twin, dtype, memory_format), dtype, memory_format)
+        network = Network(_cast(twin, dtype, channels_last), dtype, channels_last)
         optimized = OptimizedModel(network, example, None)
         lost = _compile(optimized, example, compile)
         seconds = _time(given, optimized, example.to(own_dtype), example)
@@ -89,7 +91,7 @@ def optimize_for_inference(
             layers,
             tuple(example.shape),
             _name(dtype),
-            "channels_last" if memory_format == torch.channels_last else "contiguous",
+            CHANNELS_LAST if channels_last else CONTIGUOUS,
             difference,
             seconds["given"],
             eager,
@@ -190,14 +192,16 @@ def _fold_norms(model: nn.Module, example: Tensor) -> dict[int, int]:
 
 def _take_forms(
     model: nn.Module, example: Tensor, dtype: torch.dtype, norms: dict[int, int]
-) -> tuple[nn.Module, tuple[OptimizedLayer, ...], torch.memory_format]:
-    """The model with each BSConv layer in its fastest form, what was done, and the best format."""
+) -> tuple[nn.Module, tuple[OptimizedLayer, ...], bool]:
+    """The model with each BSConv layer in its fastest form, what was done, and whether
+    channels_last is faster.
+    """
     found = _blueprint_places(model)
     known = {id(place.module): forms(cast(Any, place.module)) for place in found}
     movable = [place for place in found if known[id(place.module)]]
     factored = {key: ways["factored"] for key, ways in known.items() if ways}
     model = exchange(model, movable, factored)
-    memory_format = _faster_format(model, example, dtype)
+    channels_last = _is_faster_channels_last(model, example, dtype)
     sizes = _input_sizes(model, factored, example)
     seconds: dict[int, dict[str, float]] = {}
     measured: dict[Any, dict[str, float]] = {}
@@ -207,7 +211,7 @@ def _take_forms(
             situation = repr(place.module), sizes[key]
             if situation not in measured:
                 images = torch.randn(sizes[key], device=example.device, dtype=dtype)
-                measured[situation] = _time_forms(known[key], images, memory_format)
+                measured[situation] = _time_forms(known[key], images, channels_last)
             seconds[key] = measured[situation]
     best = {key: min(times, key=times.__getitem__) for key, times in seconds.items()}
     model = exchange(
@@ -226,30 +230,33 @@ def _take_forms(
         if id(place.module) in norms:
             kind = type(place.module).__name__
             layers[place.name] = OptimizedLayer(place.name, kind, "one convolution", 1)
-    return model, tuple(layers.values()), memory_format
+    return model, tuple(layers.values()), channels_last
 
 
 def _time_forms(
-    ways: dict[str, nn.Module], images: Tensor, memory_format: torch.memory_format
+    ways: dict[str, nn.Module], images: Tensor, channels_last: bool
 ) -> dict[str, float]:
-    images = images.contiguous(memory_format=memory_format)
+    images = images.contiguous(memory_format=FORMATS[channels_last])
     contenders = {
-        name: partial(_cast(copy.deepcopy(way), images.dtype, memory_format), images)
+        name: partial(_cast(copy.deepcopy(way), images.dtype, channels_last), images)
         for name, way in ways.items()
     }
     return seconds_in_turns(contenders, images.device, LAYER_BUDGET)
 
 
-def _faster_format(model: nn.Module, example: Tensor, dtype: torch.dtype) -> torch.memory_format:
+def _is_faster_channels_last(model: nn.Module, example: Tensor, dtype: torch.dtype) -> bool:
     if example.dim() != 4:
-        return torch.contiguous_format
-    formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+        return False
+
+    def network(channels_last: bool) -> Network:
+        return Network(_cast(copy.deepcopy(model), dtype, channels_last), dtype, channels_last)
+
     contenders = {
-        name: partial(Network(_cast(copy.deepcopy(model), dtype, format), dtype, format), example)
-        for name, format in formats.items()
+        CONTIGUOUS: partial(network(False), example),
+        CHANNELS_LAST: partial(network(True), example),
     }
     seconds = seconds_in_turns(contenders, example.device, LAYER_BUDGET)
-    return formats[min(seconds, key=seconds.__getitem__)]
+    return seconds[CHANNELS_LAST] < seconds[CONTIGUOUS]
 
 
 def _input_sizes(
@@ -300,18 +307,14 @@ def _time(
     return seconds_in_turns(contenders, example.device, MODEL_BUDGET)
 
 
-def _cast(
-    model: nn.Module, dtype: torch.dtype, memory_format: torch.memory_format | None = None
-) -> nn.Module:
+def _cast(model: nn.Module, dtype: torch.dtype, channels_last: bool) -> nn.Module:
     """In place; BatchNorms keep their precision."""
     for module in model.modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)
-    if memory_format is not None:
-        model.to(memory_format=memory_format)
-    return model
+    return model.to(memory_format=FORMATS[channels_last])
 
 
 def _blueprint_places(model: nn.Module) -> list[Place]:
