@@ -99,6 +99,10 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "accuracy_panels": lambda: plotting.accuracy_panels(
         {"here": {"u": [("a", 0.2, [70]), ("", 3, [80, 82])]}, "recorded": {}}
     ),
+    "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
+    "roofline above a low roof": lambda: plotting.roofline(
+        {"a": (0.001, 2e6)}, peak=1, bandwidth=1000
+    ),
     "accuracy_beside_published": lambda: plotting.accuracy_beside_published({"a": [accuracies()]}),
     "many accuracy_beside_published": lambda: plotting.accuracy_beside_published(
         {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
@@ -396,6 +400,22 @@ def test_the_excess_stands_above_each_panel() -> None:
     assert labels == ["within\nkernels\n+0.30", "across\nnone"]
 
 
+def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:
+    points = {"dw": (2.0, 10.0), "dense": (100.0, 70.0)}
+    (axis,) = plotting.roofline(points, peak=80, bandwidth=20).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    roof, *drawn = axis.lines
+    assert (roof.get_xdata()[1], roof.get_ydata()[1]) == (4, 80)  # the ridge
+    assert roof.get_ydata()[0] == pytest.approx(20 * roof.get_xdata()[0])
+    gaps, markers = drawn[::2], drawn[1::2]
+    assert [tuple(gap.get_ydata()) for gap in gaps] == [(10, 40), (70, 80)]
+    assert [(m.get_xdata()[0], m.get_ydata()[0]) for m in markers] == list(points.values())
+    assert len({marker.get_marker() for marker in markers}) == len(points)
+    texts = [text.get_text() for text in axis.texts]
+    assert texts[:2] == ["dw\n10 GFLOP/s", "dense\n70 GFLOP/s"]
+    assert texts[2:] == ["memory: 20 GB/s", "arithmetic: 80 GFLOP/s"]
+
+
 WRONG: dict[str, Callable[[], Figure]] = {
     r"rows\['a'\] needs 3 dimensions, got shape \(3, 3\)": lambda: plotting.kernel_slices(
         {"a": np.eye(3)}
@@ -460,6 +480,13 @@ WRONG: dict[str, Callable[[], Figure]] = {
     "panels needs at least one panel, got none": lambda: plotting.excess_panels({}, []),
     r"panels\['a'\] needs a number for each of 2 layers, got 1": lambda: plotting.excess_panels(
         {"a": ([0.5], [0.1])}, ["a", "b"]
+    ),
+    "points needs at least one layer": lambda: plotting.roofline({}, peak=1, bandwidth=1),
+    r"peak needs numbers above 0, got \(0,\)": lambda: plotting.roofline(
+        {"a": (1, 1)}, peak=0, bandwidth=1
+    ),
+    r"dw needs numbers above 0, got \(1, -1\)": lambda: plotting.roofline(
+        {"dw": (1, -1)}, peak=1, bandwidth=1
     ),
     "images needs at least one matrix": lambda: plotting.matrices({}, colour_label="c"),
 }

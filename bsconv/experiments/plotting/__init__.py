@@ -13,6 +13,7 @@ from ._files import rendered
 from ._images import image_rows, matrices
 from ._kernels import kernel_grids, kernel_slices
 from ._layers import excess_panels, layer_boxes, layer_overview
+from ._roofline import roofline
 from ._runs import accuracy_panels, dots
 from ._shares import cumulative_shares, share_histogram
 from ._slices import blueprint_fit, slice_grid
@@ -38,6 +39,7 @@ __all__ = [
     "layer_overview",
     "matrices",
     "rendered",
+    "roofline",
     "share_histogram",
     "slice_grid",
     "stacked_shares",
