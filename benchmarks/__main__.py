@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import penalty, replacing, spectra, training
+from . import inference, penalty, replacing, spectra, training
 from .arguments import add_common_arguments
 from .contenders import ContenderError
 from .records import Record
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "replacing": replacing,
     "penalty": penalty,
     "spectra": spectra,
+    "inference": inference,
 }
 
 

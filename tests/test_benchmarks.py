@@ -1,9 +1,11 @@
 """The benchmarks: their arithmetic on known times, their turns, and each of them on tiny work."""
 
 import argparse
+import functools
 import itertools
 import json
 import pickle
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 import torch
 import torchvision
 
-from benchmarks import penalty, published, training
+import bsconv.pytorch
+from benchmarks import inference, inference_child, penalty, published, training
 from benchmarks.__main__ import BENCHMARKS, _arguments_of, main, make_parser
 from benchmarks.cifar_folder import write_cifar10_folder
 from benchmarks.contenders import Contender, ContenderError
@@ -203,6 +206,36 @@ def test_spectra_beside_numpy(capsys):
     assert " times ours" in capsys.readouterr().out
 
 
+def test_calls_of_a_model_beside_dense_and_published(monkeypatch):
+    class Fake(FakeContender):
+        def turn(self):
+            ours = self.given["variant"] == "U" and not self.given["published"]
+            return {"seconds": 1.0 if ours else 2.0}
+
+    monkeypatch.setattr(inference, "Contender", Fake)
+    monkeypatch.setattr(inference, "is_installed", lambda: True)
+    arguments = make_parser().parse_args(["inference", "--models", "resnet18", "--size", "32"])
+    in_float32, in_bfloat16 = inference.run(arguments)
+    assert in_float32.what == "resnet18, BSConv-U, 16x3x32x32, float32"
+    assert in_bfloat16.what == "resnet18, BSConv-U, 16x3x32x32, bfloat16"
+    assert in_float32.seconds == {"ours": [1.0] * 5, "dense": [2.0] * 5, "published": [2.0] * 5}
+    assert in_float32.notes == dict.fromkeys(in_float32.seconds, "as told")
+
+
+@pytest.mark.parametrize("variant", ["dense", "U", "S"])
+def test_what_is_called_in_a_turn(monkeypatch, variant):
+    eager = functools.partial(bsconv.pytorch.optimize_for_inference, compile=False)
+    monkeypatch.setattr(bsconv.pytorch, "optimize_for_inference", eager)
+    given = {"model": "resnet18", "variant": variant, "published": False, "dtype": "float32"}
+    images = torch.randn(1, 3, 32, 32)
+    model, how = inference_child._model(given, images)
+    assert model(images).shape == (1, 1000)
+    assert re.match(r"float32, (channels_last|contiguous), eager(, (factored|joined|merged))*", how)
+    as_it_comes, how = inference_child._model(given | {"published": True}, images)
+    assert not as_it_comes.training
+    assert how == "as it comes, float32"
+
+
 def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):
     class Broken:
         @staticmethod
@@ -215,14 +248,14 @@ def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatc
             yield Comparison("sound", {"ours": [1.0]})
 
     monkeypatch.setitem(BENCHMARKS, "training", Broken)
-    for name in ("replacing", "penalty", "spectra"):
+    for name in BENCHMARKS.keys() - {"training"}:
         monkeypatch.setitem(BENCHMARKS, name, Sound)
     monkeypatch.setattr("benchmarks.__main__._arguments_of", lambda name, given: given)
     monkeypatch.setattr("benchmarks.__main__.make_parser", lambda: FakeParser)
     assert main(["all"]) == 2
     printed = capsys.readouterr()
     assert printed.err == "benchmarks: training: no data\n"
-    assert printed.out.count("sound") == 3
+    assert printed.out.count("sound") == len(BENCHMARKS) - 1
 
 
 def test_results_are_not_ignored_by_git():

@@ -35,10 +35,11 @@ class OptimizedModel(nn.Module):
     compiled code: they compile anew in their first call, or do without where that is not possible.
     """
 
-    def __init__(self, network: Network, example: Tensor, report: InferenceReport | None) -> None:
+    report: InferenceReport
+
+    def __init__(self, network: Network, example: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.report = report
         self._situation = _situation(example)
         self._compile = False
         self._compiled: Callable[[Tensor], Nested] | None = None

@@ -81,7 +81,7 @@ def optimize_for_inference(
                 f"{difference:.1e} of its largest output, which is more than rounding"
             )
         network = Network(_cast(twin, dtype, channels_last), dtype, channels_last)
-        optimized = OptimizedModel(network, example, None)
+        optimized = OptimizedModel(network, example)
         lost = _compile(optimized, example, compile)
         seconds = _time(given, optimized, example.to(own_dtype), example)
         eager, compiled = seconds["eager"], seconds.get("compiled")

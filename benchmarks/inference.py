@@ -1,0 +1,62 @@
+"""A call of a torchvision model: our BSConv form optimised, the published one, dense optimised."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+
+from .contenders import Contender
+from .published import ADVICE, is_installed
+from .timing import Comparison, alternate
+
+MODELS = ("resnet18", "resnet34", "vgg16_bn")
+DTYPES = ("float32", "bfloat16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
+    parser.add_argument("--variants", nargs="+", default=("U",), choices=("U", "S"))
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--batch-size", type=int, default=16, help="default 16")
+    parser.add_argument("--size", type=int, default=224, help="pixels a side (default 224)")
+
+
+def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
+    with_published = is_installed()
+    if not with_published:
+        print(f"inference: without the published package; {ADVICE}")
+    for model in arguments.models:
+        for dtype in arguments.dtypes:
+            for variant in arguments.variants:
+                contenders = {"ours": variant, "dense": "dense"}
+                if with_published:
+                    contenders["published"] = variant
+                yield _compare(model, dtype, contenders, arguments)
+
+
+def _compare(
+    model: str, dtype: str, contenders: dict[str, str], arguments: argparse.Namespace
+) -> Comparison:
+    size = (arguments.batch_size, 3, arguments.size, arguments.size)
+    with contextlib.ExitStack() as processes:
+        running = {
+            name: processes.enter_context(
+                Contender(
+                    "inference_child",
+                    arguments.threads,
+                    **{"model": model, "variant": variant, "dtype": dtype, "size": size},
+                    published=name == "published",
+                )
+            )
+            for name, variant in contenders.items()
+        }
+        turns = {name: _seconds_of(contender) for name, contender in running.items()}
+        seconds = alternate(turns, arguments.rounds)
+    notes = {name: contender.last["how"] for name, contender in running.items()}
+    what = f"{model}, BSConv-{contenders['ours']}, {'x'.join(map(str, size))}, {dtype}"
+    return Comparison(what, seconds, notes=notes)
+
+
+def _seconds_of(contender: Contender) -> Callable[[], float]:
+    return lambda: float(contender.turn()["seconds"])

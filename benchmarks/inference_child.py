@@ -1,0 +1,57 @@
+"""A process that calls a torchvision model on one batch: ours optimised, or as published."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from typing import Any
+
+from .published import become_published
+from .timing import stopwatch
+from .turns import Turns, given_arguments
+
+CALLS = 5  # a turn; their median counts
+
+
+def main() -> None:
+    given = given_arguments()
+    turns = Turns()
+    turns.wait()
+    if given["published"]:
+        become_published()
+    import torch
+
+    torch.manual_seed(0)
+    images = torch.randn(given["size"])
+    model, how = _model(given, images)
+    with torch.inference_mode():
+        model(images)
+        while True:
+            seconds = [stopwatch(functools.partial(model, images)) for _ in range(CALLS)]
+            turns.report(seconds=statistics.median(seconds), how=how)
+            turns.wait()
+
+
+def _model(given: dict[str, Any], images: Any) -> tuple[Any, str]:
+    """What is called, and in words how it computes."""
+    import torch
+    import torchvision
+
+    import bsconv.pytorch
+
+    model = getattr(torchvision.models, given["model"])()
+    if given["variant"] != "dense":
+        model = getattr(bsconv.pytorch, f"BSConv{given['variant']}_Replacer")().apply(model)
+    if given["published"]:
+        return model.eval(), "as it comes, float32"
+    optimized = bsconv.pytorch.optimize_for_inference(
+        model, images, dtype=getattr(torch, given["dtype"])
+    )
+    report = optimized.report
+    how = "compiled" if report.compiled else "eager"
+    forms = sorted({layer.form for layer in report.layers if layer.kind.startswith("BSConv")})
+    return optimized, ", ".join([given["dtype"], report.memory_format, how, *forms])
+
+
+if __name__ == "__main__":
+    main()
