@@ -18,6 +18,7 @@ from ._runs import accuracy_panels, dots
 from ._shares import cumulative_shares, share_histogram
 from ._slices import blueprint_fit, slice_grid
 from ._style import COLOURS, use_style
+from ._timings import timing_bars
 
 __all__ = [
     "COLOURS",
@@ -43,5 +44,6 @@ __all__ = [
     "share_histogram",
     "slice_grid",
     "stacked_shares",
+    "timing_bars",
     "use_style",
 ]

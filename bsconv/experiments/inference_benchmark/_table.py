@@ -1,0 +1,126 @@
+"""What was measured, as a table, as CSV and in a sentence that says which is the fastest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bsconv.pytorch._csv import write_csv
+from bsconv.pytorch._tables import Table
+
+from ._measurement import AS_GIVEN, DENSE, Measurement
+from ._verdict import verdict
+
+CSV = (
+    *("model", "network", "batch_size", "computed", "device", "threads", "dtype", "input_size"),
+    *("parameters", "flops", "macs", "rounds", "seconds", "seconds_low", "seconds_high"),
+    *("times_dense", "images_per_second", "peak_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how all was measured; ``threads`` is None for a GPU."""
+
+    model: str
+    device: str
+    threads: int | None
+    dtype: str
+    input_size: tuple[int, ...]
+
+    @classmethod
+    def here(
+        cls, model: str, device: torch.device, dtype: str, input_size: tuple[int, ...]
+    ) -> Setting:
+        if device.type == "cuda":
+            return cls(model, torch.cuda.get_device_name(device), None, dtype, input_size)
+        name = f"{device.type.upper()} ({platform.machine() or 'unknown'})"
+        return cls(model, name, torch.get_num_threads(), dtype, input_size)
+
+    @property
+    def size_text(self) -> str:
+        return "x".join(map(str, self.input_size))
+
+    def __str__(self) -> str:
+        threads = {None: "", 1: " with 1 thread"}.get(self.threads, f" with {self.threads} threads")
+        return f"{self.device}{threads} in {self.dtype}"
+
+
+@dataclass(frozen=True)
+class InferenceBenchmark(Table):
+    """Prints as a table that ends in a sentence: which network is the fastest, if it can be told.
+
+    Two networks cannot be told apart where the middle halves of their rounds overlap.
+    """
+
+    header = (
+        *("batch", "network", "computed", "parameters", "FLOPs", "MACs", "ms", "spread"),
+        *("times dense", "images/s", "peak MB"),
+    )
+
+    setting: Setting
+    rows: tuple[Measurement, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        return list(dict.fromkeys(row.batch_size for row in self.rows))
+
+    def times_dense(self, row: Measurement) -> float | None:
+        """Its seconds over those of the dense network in the same treatment, if there is one."""
+        for other in self.rows:
+            treated_alike = (other.computed == AS_GIVEN) == (row.computed == AS_GIVEN)
+            if other.network == DENSE and other.batch_size == row.batch_size and treated_alike:
+                return row.median / other.median
+        return None
+
+    @property
+    def legend(self) -> str:
+        """What the columns are, in one line."""
+        model = f"{self.setting.model}: " if self.setting.model else ""
+        rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
+        return (
+            f"{model}images of {self.setting.size_text}; FLOPs and MACs of one image; ms of a "
+            f"batch, median of {rounds} rounds in turns, spread: the middle half of them; peak MB: "
+            "what a call holds at most beyond weights and input"
+        )
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        return f"On this {self.setting}, {verdict(self.rows)}."
+
+    def __str__(self) -> str:
+        table = super().__str__().removesuffix(self.summary)
+        return "\n".join([f"{table}{self.legend}", *self.notes, self.summary])
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """A line for each row, all numbers in full; OSError with one line if it cannot be done."""
+        write_csv(path, CSV, map(self._csv_row, self.rows))
+
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                *(row.batch_size, row.network, row.computed),
+                *(row.parameters, row.flops, row.macs),
+                f"{1e3 * row.median:8.2f}",
+                " to ".join(f"{1e3 * seconds:.2f}" for seconds in row.spread),
+                "" if (ratio := self.times_dense(row)) is None else f"{ratio:11.2f}",
+                *(round(row.images_per_second), f"{row.peak_bytes / 1e6:7.1f}"),
+            )
+            for row in self.rows
+        ]
+
+    def _csv_row(self, row: Measurement) -> Sequence[object]:
+        where = self.setting
+        ratio = self.times_dense(row)
+        return (
+            *(where.model, row.network, row.batch_size, row.computed, where.device),
+            *("" if where.threads is None else where.threads, where.dtype, where.size_text),
+            *(row.parameters, row.flops, row.macs, len(row.seconds), row.median, *row.spread),
+            *("" if ratio is None else ratio, row.images_per_second, row.peak_bytes),
+        )

@@ -1,0 +1,68 @@
+"""Seconds of several contenders that take turns, round by round."""
+
+from __future__ import annotations
+
+import math
+import operator
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+Work = Callable[[], object]
+Stopwatch = Callable[[Work], float]
+
+BUDGET = 30.0  # seconds of measuring, unless the number of rounds is given
+FEWEST, MOST = 5, 50  # rounds
+TURN = 0.05  # seconds that a turn lasts at least
+
+
+def stopwatch_of(device: torch.device) -> Stopwatch:
+    """Takes the seconds of one call, the device's work awaited before and after it."""
+
+    def seconds_of(work: Work) -> float:
+        _wait_for(device)
+        start = time.perf_counter()
+        work()
+        _wait_for(device)
+        return time.perf_counter() - start
+
+    return seconds_of
+
+
+def measure_in_turns(
+    contenders: Sequence[Work],
+    seconds_of: Stopwatch,
+    rounds: int | None = None,
+    done: Callable[[float], object] = lambda share: None,
+) -> list[tuple[float, ...]]:
+    """For each contender the seconds of one call, in each round.
+
+    Each has a turn in every round, and every other round goes through them backwards: a machine
+    that slows down meets all alike. Two calls of each come before, which warm up. A turn is as
+    many calls as 50 ms hold, one at least, of which the mean counts. ``rounds=None``: as many as 30
+    seconds hold, 5 to 50. ``done`` is told after each round which share of all it was.
+    """
+    if rounds is not None and rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    for work in contenders:
+        seconds_of(work)
+    about = [max(seconds_of(work), 1e-6) for work in contenders]
+    calls = [max(1, math.ceil(TURN / took)) for took in about]
+    if rounds is None:
+        one_round = sum(map(operator.mul, calls, about))
+        rounds = min(MOST, max(FEWEST, int(BUDGET / one_round)))
+    taken: list[list[float]] = [[] for _ in contenders]
+    order = range(len(contenders))
+    for number in range(rounds):
+        for index in order if number % 2 == 0 else reversed(order):
+            turn = [seconds_of(contenders[index]) for _ in range(calls[index])]
+            taken[index].append(statistics.fmean(turn))
+        done(1 / rounds)
+    return [tuple(seconds) for seconds in taken]
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
