@@ -18,6 +18,7 @@ from bsconv.pytorch import (
     BSConvS_Replacer,
     BSConvU,
     BSConvU_Replacer,
+    _form_choice,
     _optimized,
     collapse,
     get_model,
@@ -488,14 +489,37 @@ def test_wrong_compiled_code_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
     assert "compiled, it differed by 1.0e-02" in optimized.report.lost
 
 
-def test_the_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"given": 4.0, "eager": 1.0, "compiled": 2.0}
+@pytest.mark.parametrize(
+    ("compile", "factored", "seconds", "forms"),
+    [
+        ("auto", 2.0, 1.0, ["merged", "joined"]),  # eager is the fastest
+        (True, 2.0, 1.5, ["merged", "joined"]),
+        ("auto", 0.5, 0.5, ["factored", "factored"]),
+        (True, 0.5, 0.5, ["factored", "factored"]),
+    ],
+)
+def test_the_fastest_is_taken(
+    compile: Any, factored: float, seconds: float, forms: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(contenders: dict[str, Any], device: torch.device, budget: float) -> dict[str, float]:
+        for contender in contenders.values():
+            contender()
+        times = {"factored": 3.0, "joined": 2.0, "narrow": 4.0, "merged": 2.5} | {
+            **{"contiguous": 2.0, "channels_last": 1.0},
+            **{"given": 4.0, "eager": 1.0, "compiled": 1.5, "compiled factored": factored},
+        }
+        return {name: times[name] for name in contenders}
+
+    for module in (inference, _form_choice):
+        monkeypatch.setattr(module, "seconds_in_turns", known)
     monkeypatch.setattr(inference, "compiled_for", lambda network, example: network)
-    monkeypatch.setattr(inference, "_time", lambda *_: times)
-    for compile, compiled, seconds in (("auto", False, 1.0), (True, True, 2.0)):
-        options: dict[str, Any] = {"compile": compile}
-        report = optimize_for_inference(small(), torch.randn(IMAGES), **options).report
-        assert (report.compiled, report.seconds, report.seconds_before) == (compiled, seconds, 4.0)
+    model = small()
+    optimized = optimize_for_inference(model, torch.randn(IMAGES), compile=compile)
+    report = optimized.report
+    assert (report.seconds, report.seconds_before) == (seconds, 4.0)
+    assert report.compiled == optimized.compiles == (seconds != 1.0)
+    assert [row.form for row in report.layers] == forms
+    assert_same_function(optimized, model)
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -507,7 +531,8 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
         seconds |= {"contiguous": 2.0, "channels_last": 1.0, "given": 0.03, "eager": 0.01}
         return {name: seconds[name] for name in contenders}
 
-    monkeypatch.setattr(inference, "seconds_in_turns", known)
+    for module in (inference, _form_choice):
+        monkeypatch.setattr(module, "seconds_in_turns", known)
     report = eager(small()).report
     assert [(row.name, row.kind, row.form, row.norms_folded) for row in report.layers] == [
         ("0", "BSConvU", "factored", 2),

@@ -163,6 +163,7 @@ ARROWS = {
     "pretrained": {"replacers", "modules", "decomposition"},
     "_folding": {"modules", "regularization"},
     "_forms": {"modules", "decomposition", "initialization"},
+    "_form_choice": set(),
     "_inference_report": set(),
     "_optimized": set(),
     "inference": {"modules"},

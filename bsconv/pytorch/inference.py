@@ -4,18 +4,25 @@ import copy
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ._execution import is_plain
-from ._folding import BLUEPRINT_LAYERS, fold, foldable_pairs
-from ._forms import forms
+from ._folding import fold, foldable_pairs
+from ._form_choice import (
+    CHANNELS_LAST,
+    CONTIGUOUS,
+    Choice,
+    blueprint_places,
+    cast_to,
+    choose_forms,
+)
 from ._inference_report import InferenceReport, OptimizedLayer
 from ._optimized import Network, OptimizedModel, compiled_for
 from ._stopwatch import seconds_in_turns
-from ._surgery import Place, exchange, places, wrapped_by
+from ._surgery import exchange, places, wrapped_by
 
 __all__ = [
     "InferenceReport",
@@ -26,12 +33,10 @@ __all__ = [
 ]
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
-MODEL_BUDGET = 2.0
+MODEL_BUDGET = 2.0  # seconds of measuring
 SAME = 1e-3  # of the largest output: more is no rounding
 SAME_WHEN_SHORT = 0.1
-CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
-FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
+COMPILED = ("compiled", "compiled factored")  # the names of choose_forms' choices when timed
 
 
 def optimize_for_inference(
@@ -70,35 +75,36 @@ def optimize_for_inference(
     dtype = dtype or own_dtype
     example = example_input.detach()
     with torch.no_grad(), torch.inference_mode(False):
-        expected = _repeatable_outputs(given, example.to(own_dtype))
+        own_example = example.to(own_dtype)
+        expected = _repeatable_outputs(given, own_example)
         twin = copy.deepcopy(given)
-        norms = _fold_norms(twin, example.to(own_dtype))
-        twin, layers, channels_last = _take_forms(twin, example.to(own_dtype), dtype, norms)
-        difference = _difference(_outputs(twin(example.to(own_dtype))), expected)
-        if not difference <= SAME:
-            raise ValueError(
-                "model cannot be optimised: the result differs from it by "
-                f"{difference:.1e} of its largest output, which is more than rounding"
+        norms = _fold_norms(twin, own_example)
+        choices, channels_last = choose_forms(twin, own_example, dtype, norms)
+        differences = [_checked_difference(choice, own_example, expected) for choice in choices]
+        candidates = [
+            OptimizedModel(
+                Network(cast_to(choice.model, dtype, channels_last), dtype, channels_last), example
             )
-        network = Network(_cast(twin, dtype, channels_last), dtype, channels_last)
-        optimized = OptimizedModel(network, example)
-        lost = _compile(optimized, example, compile)
-        seconds = _time(given, optimized, example.to(own_dtype), example)
-        eager, compiled = seconds["eager"], seconds.get("compiled")
-        if compile == "auto" and compiled is not None and compiled > eager:
-            optimized.set_compiled(None)
-        optimized.report = InferenceReport(
-            layers,
-            tuple(example.shape),
-            _name(dtype),
-            CHANNELS_LAST if channels_last else CONTIGUOUS,
-            difference,
-            seconds["given"],
-            eager,
-            compiled,
-            optimized.compiles,
-            lost,
-        )
+            for choice in choices
+        ]
+        lost = [_compile(candidate, example, compile) for candidate in candidates]
+        seconds = _time(given, candidates, own_example, example)
+    best, is_compiled = _fastest(seconds, candidates, compile)
+    optimized = candidates[best]
+    if not is_compiled:
+        optimized.set_compiled(None)
+    optimized.report = InferenceReport(
+        choices[best].layers,
+        tuple(example.shape),
+        _name(dtype),
+        CHANNELS_LAST if channels_last else CONTIGUOUS,
+        differences[best],
+        seconds["given"],
+        seconds["eager"],
+        seconds.get(COMPILED[best]),
+        is_compiled,
+        lost[best],
+    )
     return optimized
 
 
@@ -113,7 +119,7 @@ def collapse(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
     twin = copy.deepcopy(model)
-    found = _blueprint_places(twin)
+    found = blueprint_places(twin)
     dense: dict[int, nn.Module] = {}
     refused: dict[str, str] = {}
     for place in found:
@@ -190,136 +196,62 @@ def _fold_norms(model: nn.Module, example: Tensor) -> dict[int, int]:
     return {id(pair.conv): 1 for pair in pairs}
 
 
-def _take_forms(
-    model: nn.Module, example: Tensor, dtype: torch.dtype, norms: dict[int, int]
-) -> tuple[nn.Module, tuple[OptimizedLayer, ...], bool]:
-    """The model with each BSConv layer in its fastest form, what was done, and whether
-    channels_last is faster.
-    """
-    found = _blueprint_places(model)
-    known = {id(place.module): forms(cast(Any, place.module)) for place in found}
-    movable = [place for place in found if known[id(place.module)]]
-    factored = {key: ways["factored"] for key, ways in known.items() if ways}
-    model = exchange(model, movable, factored)
-    channels_last = _is_faster_channels_last(model, example, dtype)
-    sizes = _input_sizes(model, factored, example)
-    seconds: dict[int, dict[str, float]] = {}
-    measured: dict[Any, dict[str, float]] = {}
-    for place in movable:
-        key = id(place.module)
-        if key in sizes and key not in seconds:
-            situation = repr(place.module), sizes[key]
-            if situation not in measured:
-                images = torch.randn(sizes[key], device=example.device, dtype=dtype)
-                measured[situation] = _time_forms(known[key], images, channels_last)
-            seconds[key] = measured[situation]
-    best = {key: min(times, key=times.__getitem__) for key, times in seconds.items()}
-    model = exchange(
-        model, movable, {key: known[key][best.get(key, "factored")] for key in factored}
-    )
-    layers = {}
-    for place in found:
-        key, layer = id(place.module), cast(Any, place.module)
-        inside = sum(isinstance(part, nn.BatchNorm2d) for part in layer) if known[key] else 0
-        form = best.get(key, "factored") if known[key] else "as it is: hooks or other layers in it"
-        folded = inside + norms.get(key, 0)
-        layers[place.name] = OptimizedLayer(
-            place.name, type(layer).__name__, form, folded, seconds.get(key, {})
+def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor]) -> float:
+    difference = _difference(_outputs(choice.model(example)), expected)
+    if not difference <= SAME:
+        raise ValueError(
+            f"model cannot be optimised: the result differs from it by {difference:.1e} of its "
+            "largest output, which is more than rounding"
         )
-    for place in places(model, ()):
-        if id(place.module) in norms:
-            kind = type(place.module).__name__
-            layers[place.name] = OptimizedLayer(place.name, kind, "one convolution", 1)
-    return model, tuple(layers.values()), channels_last
+    return difference
 
 
-def _time_forms(
-    ways: dict[str, nn.Module], images: Tensor, channels_last: bool
-) -> dict[str, float]:
-    images = images.contiguous(memory_format=FORMATS[channels_last])
-    contenders = {
-        name: partial(_cast(copy.deepcopy(way), images.dtype, channels_last), images)
-        for name, way in ways.items()
-    }
-    return seconds_in_turns(contenders, images.device, LAYER_BUDGET)
-
-
-def _is_faster_channels_last(model: nn.Module, example: Tensor, dtype: torch.dtype) -> bool:
-    if example.dim() != 4:
-        return False
-
-    def network(channels_last: bool) -> Network:
-        return Network(_cast(copy.deepcopy(model), dtype, channels_last), dtype, channels_last)
-
-    contenders = {
-        CONTIGUOUS: partial(network(False), example),
-        CHANNELS_LAST: partial(network(True), example),
-    }
-    seconds = seconds_in_turns(contenders, example.device, LAYER_BUDGET)
-    return seconds[CHANNELS_LAST] < seconds[CONTIGUOUS]
-
-
-def _input_sizes(
-    model: nn.Module, layers: dict[int, nn.Module], example: Tensor
-) -> dict[int, torch.Size]:
-    """The size of what each of ``layers`` is first called with; none for those that are not."""
-    sizes: dict[int, torch.Size] = {}
-
-    def note(key: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes.setdefault(key, inputs[0].shape)
-
-    handles = [layer.register_forward_pre_hook(partial(note, key)) for key, layer in layers.items()]
-    try:
-        model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
-
-
-def _compile(optimized: OptimizedModel, example: Tensor, compile: bool | Literal["auto"]) -> str:
+def _compile(candidate: OptimizedModel, example: Tensor, compile: bool | Literal["auto"]) -> str:
     """Compiles, if it works; what is lost otherwise."""
     if compile is False:
         return ""
     lost = "not compiled, which costs speed: "
     try:
-        compiled = compiled_for(optimized.network, example)
+        compiled = compiled_for(candidate.network, example)
     except Exception as error:  # of the many that compilers raise
         return lost + _line(error)
-    expected = _outputs(optimized.network(example))
-    short = optimized.network.dtype in (torch.bfloat16, torch.float16)
+    expected = _outputs(candidate.network(example))
+    short = candidate.network.dtype in (torch.bfloat16, torch.float16)
     difference = _difference(_outputs(compiled(example)), expected)
     if not difference <= (SAME_WHEN_SHORT if short else SAME):
         return f"{lost}compiled, it differed by {difference:.1e} of its largest output"
-    optimized.set_compiled(compiled)
+    candidate.set_compiled(compiled)
     return ""
 
 
 def _time(
-    given: nn.Module, optimized: OptimizedModel, own_example: Tensor, example: Tensor
+    given: nn.Module, candidates: list[OptimizedModel], own_example: Tensor, example: Tensor
 ) -> dict[str, float]:
     contenders: dict[str, Callable[[], object]] = {
         "given": partial(given, own_example),
-        "eager": partial(optimized.network, example),
+        "eager": partial(candidates[0].network, example),
     }
-    if optimized.compiles:
-        contenders["compiled"] = partial(optimized, example)
+    for name, candidate in zip(COMPILED, candidates, strict=False):
+        if candidate.compiles:
+            contenders[name] = partial(candidate, example)
     return seconds_in_turns(contenders, example.device, MODEL_BUDGET)
 
 
-def _cast(model: nn.Module, dtype: torch.dtype, channels_last: bool) -> nn.Module:
-    """In place; BatchNorms keep their precision."""
-    for module in model.modules():
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor.is_floating_point():
-                    tensor.data = tensor.data.to(dtype)
-    return model.to(memory_format=FORMATS[channels_last])
-
-
-def _blueprint_places(model: nn.Module) -> list[Place]:
-    found = places(model, BLUEPRINT_LAYERS)
-    return [place for place in found if isinstance(place.module, BLUEPRINT_LAYERS)]
+def _fastest(
+    seconds: dict[str, float], candidates: list[OptimizedModel], compile: bool | Literal["auto"]
+) -> tuple[int, bool]:
+    """Which candidate, and whether compiled."""
+    compiled = {
+        number: seconds[COMPILED[number]]
+        for number, candidate in enumerate(candidates)
+        if candidate.compiles
+    }
+    if not compiled:
+        return 0, False
+    best = min(compiled, key=compiled.__getitem__)
+    if compile == "auto" and seconds["eager"] < compiled[best]:
+        return 0, False
+    return best, True
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:
