@@ -53,6 +53,20 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "logarithmic grouped_bars": lambda: plotting.grouped_bars(
         ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
     ),
+    "timing_bars": lambda: plotting.timing_bars(
+        {f"batches of {n}": {"as given": {"dense": (2, 1, 4)}} for n in (1, 16)}, ylabel="ms"
+    ),
+    "many timing_bars": lambda: plotting.timing_bars(
+        {
+            str(n): {
+                name: {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
+                for name in ("as given", "optimised")
+            }
+            for n in range(4)
+        },
+        ylabel="ms",
+        title="of four panels",
+    ),
     "curves": curves,
     "logarithmic curves": lambda: plotting.curves(
         [1, 10], {"u": [1, 0.01]}, xlabel="x", ylabel="y", log="xy"
@@ -167,6 +181,31 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches)
     assert all(left[1] <= right[0] + 1e-9 for left, right in itertools.pairwise(edges))
     assert [text.get_text() for text in axis.texts] == ["17 %", "94 %", "11 %", "93 %"]
+
+
+def test_times_stand_side_by_side_with_their_spread() -> None:
+    panels = {
+        "one": {
+            "given": {"dense": (2.0, 1.0, 4.0), "u": (3.0, 3.0, 3.0)},
+            "fast": {"u": (1, 1, 2)},
+        },
+        "two": {"fast": {"dense": (100, 90, 120)}},
+    }
+    figure = plotting.timing_bars(panels, ylabel="ms")
+    first, second = figure.axes
+    assert [bar.get_height() for bar in first.patches] == [2, 3, 1]
+    assert [bar.get_height() for bar in second.patches] == [100]
+    spans = [
+        segment[:, 1].tolist() for lines in first.collections for segment in lines.get_segments()
+    ]
+    assert spans == [[1, 4], [3, 3], [1, 2]]
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in first.patches)
+    assert all(left[1] <= right[0] + 1e-9 for left, right in itertools.pairwise(edges))
+    looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in (first.patches[2], *second.patches)]
+    assert looks[0] == looks[1]
+    assert first.patches[0].get_hatch() != first.patches[2].get_hatch()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["given", "fast"]
 
 
 def test_curves_show_the_mean_and_the_range_of_runs() -> None:
@@ -478,6 +517,11 @@ WRONG: dict[str, Callable[[], Figure]] = {
         {"a": [0.5]}, [0.1], {}
     ),
     "panels needs at least one panel, got none": lambda: plotting.excess_panels({}, []),
+    "panels need to be 1 to 4, got 0": lambda: plotting.timing_bars({}, ylabel="y"),
+    "panels need to be 1 to 4, got 5": lambda: plotting.timing_bars(
+        {str(n): {"a": {"b": (1, 1, 1)}} for n in range(5)}, ylabel="y"
+    ),
+    "panels need at least one bar, got none": lambda: plotting.timing_bars({"": {}}, ylabel="y"),
     r"panels\['a'\] needs a number for each of 2 layers, got 1": lambda: plotting.excess_panels(
         {"a": ([0.5], [0.1])}, ["a", "b"]
     ),
