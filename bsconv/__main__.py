@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import data, evaluate, models, plan, profile, project, results, spectra, train
+from .commands import (
+    data,
+    evaluate,
+    export,
+    models,
+    plan,
+    profile,
+    project,
+    results,
+    spectra,
+    train,
+)
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
@@ -22,6 +33,7 @@ COMMANDS = {
     "profile": profile,
     "spectra": spectra,
     "project": project,
+    "export": export,
     "results": results,
     "data": data,
 }

@@ -5,23 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ._arguments import MODEL_HELP
+from ._arguments import MODEL_HELP, image_size, usual_size
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..pytorch import ModelProfiler
 
 HELP = "count parameters, FLOPs, MACs and activations"
-
-
-def image_size(text: str) -> tuple[int, ...]:
-    """``3x32x32``, or ``32`` for a square of three channels."""
-    parts = text.lower().split("x")
-    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) for part in parts):
-        lengths = tuple(map(int, parts))
-        return lengths if len(lengths) == 3 else (3, *lengths, *lengths)
-    raise argparse.ArgumentTypeError(f"expected a size as 3x224x224 or 224, got {text!r}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +43,7 @@ def _profile(arguments: argparse.Namespace) -> ModelProfiler:
 
     def build_and_profile() -> ModelProfiler:
         model = build_model(arguments.model, arguments.num_classes)
-        size = arguments.input_size or _usual_size(arguments.model, model)
+        size = arguments.input_size or usual_size(arguments.model, model)
         return ModelProfiler(model, (1, *size))
 
     try:
@@ -62,9 +51,3 @@ def _profile(arguments: argparse.Namespace) -> ModelProfiler:
             return build_and_profile()
     except Exception:  # a model that computes with values while it is made or run, or bad input
         return build_and_profile()
-
-
-def _usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
-    # models of pytorchcv say it themselves
-    side = 32 if name.lower().startswith("cifar_") else 224
-    return (3, *getattr(model, "in_size", (side, side)))

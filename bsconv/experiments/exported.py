@@ -1,0 +1,77 @@
+"""Exported files as functions of tensors, run by ONNX Runtime, OpenVINO or torch, on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ENGINES", "default_engine", "is_installed", "load_exported"]
+
+Function = Callable[[Tensor], Tensor]
+
+
+def load_exported(
+    path: str | os.PathLike[str],
+    engine: str | None = None,
+    *,
+    threads: int | None = None,
+    bfloat16: bool = False,
+) -> Function:
+    """What the file ``path`` of :func:`export_model` computes, as a function of its images.
+
+    ``engine`` is one of ``ENGINES``, by default that of the suffix. ``threads`` is up to the engine
+    where it is None. With ``bfloat16``, OpenVINO rounds to that; the others stay as they are.
+
+    Raises ValueError with one line for an unknown engine or one that is not installed.
+    """
+    engine = engine or default_engine(path)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be {' or '.join(map(repr, ENGINES))}, got {engine!r}")
+    if not is_installed(engine):
+        raise ValueError(f"running {path} needs the package {engine}: pip install {engine}")
+    return ENGINES[engine](Path(path), threads, bfloat16)
+
+
+def default_engine(path: str | os.PathLike[str]) -> str:
+    return "torch" if Path(path).suffix == ".pt2" else "onnxruntime"
+
+
+def is_installed(engine: str) -> bool:
+    return importlib.util.find_spec(engine) is not None
+
+
+def _torch(path: Path, threads: int | None, bfloat16: bool) -> Function:
+    network = torch.export.load(path).module()
+    return torch.no_grad()(network)
+
+
+def _onnxruntime(path: Path, threads: int | None, bfloat16: bool) -> Function:
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (images,) = session.get_inputs()
+    return lambda values: torch.from_numpy(session.run(None, {images.name: values.numpy()})[0])
+
+
+def _openvino(path: Path, threads: int | None, bfloat16: bool) -> Function:
+    openvino: Any = importlib.import_module("openvino")
+    hints: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+    }
+    if threads is not None:
+        hints["INFERENCE_NUM_THREADS"] = threads
+    request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+    # the result is the engine's own memory, which the next call writes over
+    return lambda values: torch.from_numpy(request.infer([values.numpy()])[0].copy())
+
+
+ENGINES = {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}
