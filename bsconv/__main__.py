@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from . import __version__
 from .commands import (
+    benchmark,
     data,
     evaluate,
     export,
@@ -34,6 +35,7 @@ COMMANDS = {
     "spectra": spectra,
     "project": project,
     "export": export,
+    "benchmark": benchmark,
     "results": results,
     "data": data,
 }

@@ -1,0 +1,181 @@
+"""Measure how long a model and its BSConv variants take for inference on this machine.
+
+Weights and images are random, on which time hardly depends. Each network is measured as PyTorch
+gives it (eval mode, inference mode) and optimised (BatchNorms folded, each BSConv layer in its
+fastest form, compiled where that is faster). All take turns in every round. Printed are the median
+of the rounds and the middle half of them. Peak memory is the most that one call holds at a time
+beyond weights and input, as PyTorch's allocator counts it: tensors and scratch space.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._arguments import MODEL_HELP, image_size, share, usual_size
+
+if TYPE_CHECKING:
+    from ..experiments.inference_benchmark import InferenceBenchmark
+    from ..experiments.plotting import Figure
+
+HELP = "measure how fast a model and its BSConv variants are here"
+VARIANTS = ("dense", "u", "s")
+MOST_DRAWN = 4  # sizes of batches in a figure
+
+
+def variants(text: str) -> tuple[str, ...]:
+    """``dense,u,s``, or some of them."""
+    found = tuple(dict.fromkeys(text.lower().split(",")))
+    if not set(found) <= set(VARIANTS):
+        raise argparse.ArgumentTypeError(f"expected some of dense,u,s, got {text!r}")
+    return found
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """``1,16``, or one number."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected numbers of images as 1,16 or 8, got {text!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--variants",
+        type=variants,
+        default=VARIANTS,
+        metavar="LIST",
+        help="some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)",
+    )
+    parser.add_argument(
+        "--p",
+        type=share,
+        default=0.25,
+        metavar="SHARE",
+        help="BSConv-S: share of the input channels kept (default 1/4)",
+    )
+    parser.add_argument(
+        "--with-bn",
+        action="store_true",
+        help="BatchNorm after each replaced pointwise convolution",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=batch_sizes,
+        default=(1, 16),
+        metavar="LIST",
+        help="images in a batch, each measured by itself (default 1,16)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="what the networks compute in, images included (default float32)",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)"
+    )
+    parser.add_argument(
+        "--input-size",
+        type=image_size,
+        metavar="CxHxW",
+        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
+    )
+    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="turns of each network (default: 5 to 50, as many as half a minute holds)",
+    )
+    parser.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="optimise without torch.compile, which takes up to minutes",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FIG.png",
+        help="draw milliseconds per image (.png, .pdf or .svg), of 4 sizes of batches at most",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for option in ("num_classes", "rounds"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
+    _check_files(arguments)
+
+    from ..experiments._setup import find_device
+    from ..experiments.figure_files import write_figure
+    from ..experiments.inference_benchmark import benchmark_inference, build_variants
+
+    find_device(arguments.device)
+    name = arguments.model
+    models, notes = build_variants(
+        *(name, arguments.num_classes, arguments.variants),
+        p=arguments.p,
+        with_bn=arguments.with_bn,
+    )
+    found = benchmark_inference(
+        models,
+        arguments.input_size or usual_size(name, next(iter(models.values()))),
+        name=name,
+        batch_sizes=arguments.batch_size,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        rounds=arguments.rounds,
+        compile=not arguments.no_compile,
+        notes=notes,
+        progress=sys.stderr.isatty(),
+    )
+    print(found, flush=True)  # first: what took minutes is not lost to a full disk
+    if arguments.csv is not None:
+        found.to_csv(arguments.csv)
+    if arguments.out is not None:
+        write_figure(arguments.out, lambda: _figure(found))
+    return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Before anything is measured."""
+    from ..experiments.checkpoints import check_writable
+    from ..experiments.figure_files import check_figure_file
+
+    if arguments.out is not None:
+        if len(arguments.batch_size) > MOST_DRAWN:
+            raise ValueError(
+                f"--out draws {MOST_DRAWN} sizes of batches at most, got "
+                f"{len(arguments.batch_size)} in --batch-size"
+            )
+        check_figure_file(arguments.out)
+    if arguments.csv is not None:
+        path = Path(arguments.csv)
+        if path.is_dir():
+            raise IsADirectoryError(f"cannot write {path}: Is a directory")
+        if path.is_file() or not path.exists():  # no device, such as /dev/stdout
+            check_writable(path)
+
+
+def _figure(found: InferenceBenchmark) -> Figure:
+    from ..experiments import plotting
+    from ..experiments.inference_benchmark import AS_GIVEN
+
+    panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+    for row in found.rows:
+        panel = panels.setdefault(f"batches of {row.batch_size}", {})
+        series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
+        low, middle, high = (
+            1e3 * seconds / row.batch_size for seconds in (row.spread[0], row.median, row.spread[1])
+        )
+        panel.setdefault(series, {})[row.network] = middle, low, high
+    return plotting.timing_bars(
+        panels,
+        ylabel="ms per image",
+        title=f"{found.setting.model}: inference on this {found.setting}",
+    )
