@@ -85,8 +85,8 @@ class InferenceBenchmark(Table):
         rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
         return (
             f"{model}images of {self.setting.size_text}; FLOPs and MACs of one image; ms of a "
-            f"batch, median of {rounds} rounds in turns, spread: the middle half of them; peak MB: "
-            "what a call holds at most beyond weights and input"
+            f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: the "
+            "middle half of them; peak MB: what a call holds at most beyond weights and input"
         )
 
     @property
