@@ -155,7 +155,7 @@ COURSE = [  # in the order of reading
     INDEX,
     *("01_load_models", "02_replace_convolutions", "03_train_on_cifar"),
     *("04_kernel_correlations", "05_build_from_scratch", "06_mobilenets"),
-    "07_pretrained_to_bsconv",
+    *("07_pretrained_to_bsconv", "08_deploy"),
 ]
 
 
