@@ -67,12 +67,7 @@ def roofline(
     for scale in (axis.xaxis, axis.yaxis):
         plain_ticks(scale)
     axis.grid()
-    above: dict[str, Any] = {
-        "textcoords": "offset points",
-        "color": _LIMITS,
-        "ha": "center",
-        "va": "bottom",
-    }
+    above: dict[str, Any] = {"textcoords": "offset points", "color": _LIMITS, "va": "bottom"}
     figure.canvas.draw()  # the slope on paper is known once the layout is
     start, end = axis.transData.transform([(low, low * bandwidth), (ridge, peak)])
     slope = float(np.degrees(np.arctan2(end[1] - start[1], end[0] - start[0])))
@@ -82,9 +77,8 @@ def roofline(
         xytext=(-3, 3),
         rotation=slope,
         rotation_mode="anchor",
+        ha="center",
         **above,
     )
-    axis.annotate(
-        f"arithmetic: {peak:,.3g} GFLOP/s", (np.sqrt(ridge * high), peak), xytext=(0, 3), **above
-    )
+    axis.annotate(f"arithmetic: {peak:,.3g} GFLOP/s", (ridge, peak), xytext=(6, 3), **above)
     return figure
