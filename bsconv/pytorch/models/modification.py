@@ -20,9 +20,9 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
 
     Blocks of MobileNetV1 become BSConv-U (section 4.1). Those of MobileNetV2, MobileNetV3 and
     EfficientNet keep their layers, parameters and outputs; their projecting 1x1 convolution becomes
-    an :class:`OrthonormalConv2d`, which ``loss += model.reg_loss(alpha=0.1)`` penalises (section
-    4.2). For the arguments, the errors and the blocks known see :class:`MobileNetModifier`, which
-    can also say beforehand what happens.
+    an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
+    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). For the arguments, the errors and
+    the blocks known see :class:`MobileNetModifier`, which can also say beforehand what happens.
     """
     return MobileNetModifier(init=init, verbosity=verbosity).apply(model)
 
