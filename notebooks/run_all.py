@@ -33,6 +33,7 @@ PLACES = {
     sysconfig.get_path("stdlib"): "python",
     str(HERE.parent): "",
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE_PATH = re.compile(r"(?:/(?:home|root|Users|tmp|work)|\b[A-Z]:\\Users)[/\\]\S*")
 
 
@@ -146,6 +147,8 @@ def tidy(notebook: NotebookNode) -> None:
         )
     for cell in code_cells(notebook):
         for output in cell.outputs:
+            # a widget ends with its kernel: its text says more than "model not found"
+            output.get("data", {}).pop(WIDGET, None)
             if output.output_type == "error":
                 output.traceback = [without_places(line) for line in output.traceback]
 

@@ -28,6 +28,12 @@ def cell(source: str, printed: str = "", tags: tuple[str, ...] = ()) -> Notebook
     return new_code_cell(source, execution_count=1, outputs=outputs, metadata=metadata)
 
 
+def widget_cell(source: str, text: str) -> NotebookNode:
+    """A code cell that showed a widget, stored as its text alone."""
+    shown = new_output("execute_result", data={"text/plain": text}, execution_count=1)
+    return new_code_cell(source, execution_count=1, outputs=[shown])
+
+
 def write(path: Path, *cells: NotebookNode) -> Path:
     for number, one in enumerate(cells):
         one.id = f"cell-{number}"
@@ -51,6 +57,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         cell("print('same')", "same\n"),
         cell("print(0.5, '3.2 s')", "0.5 4.1 s\n"),
         cell("print('new')", "old\n", tags=("nbval-ignore-output",)),
+        widget_cell("import ipywidgets\nipywidgets.IntSlider(3)", "IntSlider(value=3)"),
+        widget_cell("ipywidgets.IntSlider(4)", "IntSlider(value=3)"),
     )
     write(
         folder / "stderr.ipynb",
@@ -106,6 +114,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("compared 1", "PASSED"),
         ("compared 2", "PASSED"),  # a duration may differ
         ("compared 3", "PASSED"),  # its output is ignored
+        ("compared 4", "PASSED"),  # a widget whose view is not stored
+        ("compared 5", "FAILED"),  # its text counts
         ("stderr 0", "FAILED"),
         ("stderr 1", "FAILED"),  # also where the output is ignored
         ("stderr 2", "FAILED"),  # a warning is an exception
@@ -150,6 +160,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         new_code_cell("for i in range(3):\n    print(i)", metadata={"collapsed": True}),
         new_code_cell(plot),
         new_code_cell("import json\njson.loads('{')", metadata={"tags": ["raises-exception"]}),
+        new_code_cell("import ipywidgets\nipywidgets.IntSlider(3)"),
     )
     raw = json.loads(good.read_text())
     del raw["cells"][1]["id"]
@@ -178,13 +189,14 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    printing, plotting, raising = notebook.cells
-    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3]
-    assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-00", "cell-2"]
+    printing, plotting, raising, widget = notebook.cells
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3, 4]
+    assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-00", "cell-2", "cell-3"]
     assert (printing.metadata, plotting.metadata) == ({}, {})
     assert raising.metadata == {"tags": ["raises-exception"]}
     assert printing.outputs == [new_output("stream", text="0\n1\n2\n")]
     assert "image/png" in plotting.outputs[0].data
+    assert widget.outputs[0].data == {"text/plain": "IntSlider(value=3)"}  # no model, no view
     traceback = "\n".join(raising.outputs[0].traceback)
     assert "python/json/" in traceback
     assert sys.base_prefix not in traceback

@@ -15,6 +15,7 @@ from nbval.plugin import get_sanitize_patterns
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 INDEX = "00_index"
+FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 
 spec = importlib.util.spec_from_file_location("run_all", FOLDER / "run_all.py")
 run_all = importlib.util.module_from_spec(spec)
@@ -77,6 +78,8 @@ def output_faults(notebook: Notebook) -> Iterator[str]:
         text = json.dumps([cell["source"], cell["outputs"]])
         if path := run_all.MACHINE_PATH.search(text):
             yield f"{where} shows a path of one machine: {path[0][:80]}"
+        if any(run_all.WIDGET in output.get("data", {}) for output in cell["outputs"]):
+            yield f"{where} holds the view of a widget that is gone"
         if "SYNTHETIC DATA:" in text:
             yield f"{where} was run without CIFAR: unpack it, then make notebooks"
 
@@ -89,7 +92,9 @@ def size_faults(notebook: Notebook) -> Iterator[str]:
             yield f"code cell {number} has {lines} lines, at most 35"
     if notebook.path.stem == INDEX:
         return
-    words = sum(len(cell["source"].split()) for cell in notebook.prose)
+    # a folded solution is read by who asks for it, and makes the lesson no longer
+    unfolded = [FOLDED.sub("", cell["source"]) for cell in notebook.prose]
+    words = sum(len(text.split()) for text in unfolded)
     lines = sum(bool(line.strip()) for cell in notebook.code for line in cell["source"].split("\n"))
     for what, count, least, most in (
         ("cells", len(notebook.cells), 25, 50),
@@ -231,6 +236,12 @@ def test_a_notebook_without_fault_passes(tmp_path: Path) -> None:
     assert faults(stored(tmp_path, made_up())) == []
 
 
+def test_folded_solutions_do_not_count_as_words(tmp_path: Path) -> None:
+    notebook = made_up()
+    notebook["cells"][1]["source"] += f"<details>\n{'word ' * 2000}\n</details>"
+    assert faults(stored(tmp_path, notebook)) == []
+
+
 def test_the_index_may_be_short_and_fail_nowhere(tmp_path: Path) -> None:
     header = prose("# Index\n[first](01_made_up.ipynb)")
     index = {"cells": [header], "metadata": {"kernelspec": {"name": "python3"}}}
@@ -247,6 +258,9 @@ SPOILT: dict[str, Callable[[Cells], Any]] = {
     "code cell 2 raised an exception": lambda cells: cells[4]["outputs"].append(ERROR),
     "code cell 11 is tagged raises-exception and": lambda cells: cells[22]["outputs"].clear(),
     "code cell 2 shows a path of one": lambda cells: cells[4].update(outputs=[stream("/tmp/x")]),
+    "code cell 2 holds the view of a widget": lambda cells: cells[4].update(
+        outputs=[image("{}", run_all.WIDGET)]
+    ),
     "code cell 3 was run without CIFAR": lambda cells: cells[6]["outputs"].append(
         stream("SYNTHETIC DATA: no cifar10.npz")
     ),
