@@ -1,0 +1,118 @@
+"""What is wrong with an answer, in a sentence that helps on and does not give the answer away."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["NotAttemptedError", "function_hint", "same", "value_hint"]
+
+
+class NotAttemptedError(Exception):
+    """The stub is still there: the answer is ``...`` or None, or a function that returns them."""
+
+
+def value_hint(
+    answer: Any,
+    expected: Any,
+    *,
+    tolerance: float = 0.0,
+    hints: Iterable[tuple[Any, str]] = (),
+) -> str:
+    """An empty string if ``answer`` is ``expected`` within ``tolerance``, else a hint.
+
+    ``hints`` are pairs of a typical wrong answer and what to tell who gives it.
+    """
+    _require_attempt(answer)
+    if same(answer, expected, tolerance):
+        return ""
+    for wrong, hint in hints:
+        if same(answer, wrong, tolerance):
+            return hint
+    if _is_number(expected) and not _is_number(_plain(answer)):
+        return f"the answer should be a number, got {shown(answer)}"
+    return f"{shown(answer)} is not it"
+
+
+def function_hint(
+    function: Any,
+    reference: Callable[..., Any],
+    cases: Iterable[Sequence[Any]],
+    *,
+    tolerance: float = 1e-5,
+    hints: Iterable[tuple[Callable[..., Any], str]] = (),
+) -> str:
+    """An empty string if ``function`` returns what ``reference`` does in all cases, else a hint.
+
+    A case is the positional arguments. ``hints`` are pairs of a typical wrong function and what to
+    tell who has written it; else the hint says which case failed, and what came out.
+    """
+    _require_attempt(function)
+    if not callable(function):
+        return f"the answer should be a function, got {shown(function)}"
+    names = list(inspect.signature(reference).parameters)
+    for case in cases:
+        given = ", ".join(f"{n}={shown(v)}" for n, v in zip(names, case, strict=True))
+        try:
+            found = function(*copy.deepcopy(case))
+        except Exception as error:
+            return f"for {given}, it raised {type(error).__name__}: {error}"
+        _require_attempt(found)
+        if same(found, reference(*case), tolerance):
+            continue
+        for wrong, hint in hints:
+            if same(found, wrong(*case), tolerance):
+                return f"for {given}, it returned {shown(found)}; {hint}"
+        return f"for {given}, it returned {shown(found)}, which is not it"
+    return ""
+
+
+def same(found: Any, expected: Any, tolerance: float) -> bool:
+    """Equal in kind, shape and value; numbers within ``tolerance``, which is absolute."""
+    if isinstance(expected, Tensor):
+        if not isinstance(found, Tensor) or found.shape != expected.shape:
+            return False
+        gap = found.detach().cpu().double() - expected.detach().cpu().double()
+        return bool((gap.abs() <= tolerance).all())  # False for NaN
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(found, (tuple, list)) or len(found) != len(expected):
+            return False
+        return all(same(f, e, tolerance) for f, e in zip(found, expected, strict=True))
+    found = _plain(found)
+    if _is_number(expected):
+        return _is_number(found) and abs(found - expected) <= tolerance
+    return type(found) is type(expected) and found == expected
+
+
+def shown(value: Any) -> str:
+    """The value as a hint quotes it: short, and without more digits than it takes."""
+    if isinstance(value, Tensor):
+        value = _plain(value)
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(shown, value))})"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _plain(value: Any) -> Any:
+    """A tensor of no dimensions as the number or truth value that it holds."""
+    return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _require_attempt(answer: Any) -> None:
+    parts = answer if isinstance(answer, (tuple, list)) else (answer,)
+    if any(part is None or part is Ellipsis for part in parts):
+        raise NotAttemptedError

@@ -1,0 +1,46 @@
+"""Exercises of 02_replace_convolutions: how many weights BSConv-S has, and when it saves any."""
+
+from typing import Any
+
+from bsconv.pytorch import BSConvS, BSConvU
+
+from .hints import function_hint, value_hint
+
+__all__ = ["CHECKS"]
+
+
+def _weights(layer: BSConvS | BSConvU) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters())
+
+
+def weights_of_a_subspace_layer(answer: Any) -> str:
+    M, N, K = 40, 96, 3
+    layer = BSConvS(M, N, K, bias=False, p=1 / 6)
+    mid = layer.pw1.out_channels
+    hints = [
+        (_weights(BSConvU(M, N, K, bias=False)), "that is BSConv-U; here pw is two layers"),
+        (mid * (M + N), "you forgot the depthwise part"),
+        ((mid - 1) * (M + N) + N * K**2, "p M is rounded up"),
+        (mid * (M + N) + M * K**2, "there is one blueprint for each of the N filters"),
+        (4 * (M + N) + N * K**2, "4 is the least M' can be; here p M is more"),
+    ]
+    return value_hint(answer, _weights(layer), hints=hints)
+
+
+def largest_that_saves(answer: Any) -> str:
+    def reference(M: int, N: int) -> int:
+        return max(mid for mid in range(M + N) if mid * (M + N) < M * N)
+
+    hints = [
+        (
+            lambda M, N: M * N // (M + N),
+            "with M' = M N / (M + N) the two are equal, and fewer is asked for",
+        ),
+        (lambda M, N: M * N / (M + N), "M' is a number of channels, and whole"),
+        (lambda M, N: N / (M + N), "that is the limit of M' / M"),
+    ]
+    cases = [(128, 32), (100, 50), (64, 64), (3, 64), (512, 512)]
+    return function_hint(answer, reference, cases, hints=hints)
+
+
+CHECKS = {"2.1": weights_of_a_subspace_layer, "2.2": largest_that_saves}
