@@ -1,0 +1,72 @@
+"""Controls as plain data: what may be chosen, and what a value becomes when the choice changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """A slider over the whole numbers from ``low`` to ``high``."""
+
+    label: str
+    low: int
+    high: int
+    value: int
+
+    def fitted(self, value: Any) -> Any:
+        """The allowed value nearest to ``value``."""
+        return min(max(value, self.low), self.high)
+
+    def check(self, value: Any) -> Any:
+        if not isinstance(value, int):
+            raise TypeError(f"{self.label} needs a whole number, got {value!r}")
+        return self.fitted(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``options``, ``{what is shown: value}``, as a "list", as "buttons" or as a "slider".
+
+    ``value`` is the one to begin with, and the one to return to where an option has gone.
+    """
+
+    label: str
+    options: Mapping[str, Any]
+    value: Any
+    look: str = "list"
+
+    def fitted(self, value: Any) -> Any:
+        return value if value in self.options.values() else self.value
+
+    def check(self, value: Any) -> Any:
+        if value not in self.options.values():
+            raise ValueError(
+                f"{self.label} needs one of {list(self.options.values())}, got {value!r}"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Words:
+    """A line to type into, taken when the Enter key is pressed."""
+
+    label: str
+    value: str = ""
+    hint: str = ""
+
+    def fitted(self, value: Any) -> Any:
+        return value
+
+    def check(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise TypeError(f"{self.label} needs a text, got {value!r}")
+        return value
+
+
+Control = Range | Choice | Words
+
+
+def numbers(label: str, options: tuple[int, ...], value: int) -> Choice:
+    """A slider over a few whole numbers."""
+    return Choice(label, {str(option): option for option in options}, value, "slider")

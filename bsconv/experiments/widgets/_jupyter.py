@@ -1,0 +1,72 @@
+"""The panel made of ipywidgets; imported only where they are installed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from ._controls import Choice, Control, Range, Words
+from ._panel import Panel, Scene
+
+_LOOKS = {
+    "list": widgets.Dropdown,
+    "buttons": widgets.ToggleButtons,
+    "slider": widgets.SelectionSlider,
+}
+
+
+class JupyterPanel(Panel, widgets.VBox):  # type: ignore[misc]
+    """A box with the controls on top, the picture below, then the text."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__()
+        self.text = widgets.HTML()
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "width": "700px"})
+        self.start(scene, _widget)
+        rows = widgets.Box(
+            list(self.controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
+        )
+        shown = [self.picture] if self.picture.value else []
+        self.children = [rows, *shown, self.text]
+
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """With the view in one line for readers that have no widgets, such as a stored notebook."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return {**bundle, "text/plain": self.summary}
+
+    def _fit(self, widget: Any, control: Control) -> None:
+        value = control.fitted(widget.value)
+        if isinstance(control, Range):
+            widget.min = min(widget.min, control.low)  # never above max, whatever comes first
+            widget.max, widget.min = control.high, control.low
+        elif isinstance(control, Choice):
+            options = tuple(control.options.items())
+            if widget.options != options:
+                widget.options = options
+        if widget.description != control.label:
+            widget.description = control.label
+        if widget.value != value:
+            widget.value = value
+
+
+def _widget(control: Control, moved: Callable[[Any], None]) -> Any:
+    arguments: dict[str, Any] = {
+        "description": control.label,
+        "value": control.value,
+        "style": {"description_width": "initial"},
+        "layout": {"width": "auto", "min_width": "21em", "margin": "2px 1em 2px 0"},
+    }
+    if isinstance(control, Range):
+        widget = widgets.IntSlider(
+            min=control.low, max=control.high, continuous_update=False, **arguments
+        )
+    elif isinstance(control, Words):
+        widget = widgets.Text(placeholder=control.hint, continuous_update=False, **arguments)
+    else:
+        later = {"continuous_update": False} if control.look == "slider" else {}
+        widget = _LOOKS[control.look](options=tuple(control.options.items()), **later, **arguments)
+    widget.observe(moved, names="value")
+    return widget

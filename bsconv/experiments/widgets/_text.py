@@ -1,0 +1,16 @@
+"""Pieces of HTML that inherit all colours, so that they are legible in dark themes as well."""
+
+import html
+from collections.abc import Sequence
+
+from bsconv.pytorch._tables import Row, html_table
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def table(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table that scrolls by itself where it is long or wide, by keyboard too."""
+    style = "max-height: 22em; overflow: auto"
+    return f'<div tabindex="0" style="{style}">{html_table(header, rows, caption="")}</div>'
