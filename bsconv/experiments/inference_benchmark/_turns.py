@@ -40,19 +40,21 @@ def measure_in_turns(
     """For each contender the seconds of one call, in each round.
 
     Each has a turn in every round, and every other round goes through them backwards: a machine
-    that slows down meets all alike. Two calls of each come before, which warm up. A turn is as
-    many calls as 50 ms hold, one at least, of which the mean counts. ``rounds=None``: as many as 30
-    seconds hold, 5 to 50. ``done`` is told after each round which share of all it was.
+    that slows down meets all alike. A call of each comes before, which warms up, and one more of
+    those below 50 ms. A turn is as many calls as 50 ms hold, one at least, of which the mean
+    counts. ``rounds=None``: as many as 30 seconds hold, 5 to 50. ``done`` is told after each round
+    which share of all it was.
     """
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    for work in contenders:
-        seconds_of(work)
-    about = [max(seconds_of(work), 1e-6) for work in contenders]
-    calls = [max(1, math.ceil(TURN / took)) for took in about]
+    about = [seconds_of(work) for work in contenders]
+    for index, took in enumerate(about):
+        if took < TURN:
+            about[index] = seconds_of(contenders[index])
+    calls = [max(1, math.ceil(TURN / max(took, 1e-6))) for took in about]
     if rounds is None:
         one_round = sum(map(operator.mul, calls, about))
-        rounds = min(MOST, max(FEWEST, int(BUDGET / one_round)))
+        rounds = min(MOST, max(FEWEST, int(BUDGET / max(one_round, 1e-6))))
     taken: list[list[float]] = [[] for _ in contenders]
     order = range(len(contenders))
     for number in range(rounds):
