@@ -45,11 +45,12 @@ def test_conda_installs_what_pyproject_asks_for() -> None:
 def test_the_core_needs_torch_alone() -> None:
     (requirement,) = PROJECT["dependencies"]
     assert requirement.startswith("torch>=")
-    assert set(EXTRAS) == {"notebooks", "export", "dev"}
+    assert set(EXTRAS) == {"notebooks", "export", "docs", "dev"}
 
 
-def test_the_tests_have_what_export_needs() -> None:
-    assert set(EXTRAS["export"]) <= set(EXTRAS["dev"])
+@pytest.mark.parametrize("extra", ["export", "docs"])
+def test_the_tests_have_what_is_tested(extra: str) -> None:
+    assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 
 
 def test_there_is_one_version() -> None:
@@ -385,5 +386,5 @@ def test_no_python_is_said_in_one_line(setup: Setup) -> None:
 
 def test_help_is_what_make_does_by_itself(setup: Setup) -> None:
     listed = re.findall(r"^make (\S+) +\w", setup.make().stdout, re.MULTILINE)
-    assert {"lab", "test", "notebooks", "data", "lint", "env", "help"} <= set(listed)
+    assert {"lab", "test", "notebooks", "docs", "data", "lint", "env", "help"} <= set(listed)
     assert setup.installs() == 0
