@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import inference, penalty, replacing, spectra, training
+from . import engines, inference, penalty, replacing, spectra, training
 from .arguments import add_common_arguments
 from .contenders import ContenderError
 from .records import Record
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "penalty": penalty,
     "spectra": spectra,
     "inference": inference,
+    "engines": engines,
 }
 
 

@@ -15,13 +15,22 @@ import torch
 import torchvision
 
 import bsconv.pytorch
-from benchmarks import inference, inference_child, penalty, published, training
+from benchmarks import (
+    engines,
+    engines_child,
+    inference,
+    inference_child,
+    penalty,
+    published,
+    training,
+)
 from benchmarks.__main__ import BENCHMARKS, _arguments_of, main, make_parser
 from benchmarks.cifar_folder import write_cifar10_folder
 from benchmarks.contenders import Contender, ContenderError
 from benchmarks.records import Record
 from benchmarks.timing import Comparison, Spread, alternate, stopwatch
 from benchmarks.training_ours import penalty_seconds
+from bsconv.experiments import exported
 from bsconv.experiments.data import load_dataset
 from bsconv.pytorch import BSConvS
 
@@ -234,6 +243,37 @@ def test_what_is_called_in_a_turn(monkeypatch, variant):
     as_it_comes, how = inference_child._model(given | {"published": True}, images)
     assert not as_it_comes.training
     assert how == "as it comes, float32"
+
+
+def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
+    class Fake(FakeContender):
+        def turn(self):
+            return {"seconds": {"eager": 2.0, "onnxruntime": 1.0}[self.given["engine"]]}
+
+    monkeypatch.setattr(engines, "Contender", Fake)
+    monkeypatch.setattr(exported, "is_installed", lambda package: package != "openvino")
+    asked = ["engines", "--size", "32", "--engines", "eager", "onnxruntime", "--variants"]
+    dense, blueprint, *_ = engines.run(make_parser().parse_args([*asked, "dense", "U"]))
+    assert dense.what == "resnet18, 1x3x32x32"
+    assert blueprint.what == "resnet18, BSConv-U, 1x3x32x32"
+    assert dense.ratio("onnxruntime").middle == 0.5
+    assert capsys.readouterr().out == ""
+    assert engines._engines(None) == ["eager", "compiled", "onnxruntime"]
+    missing = "engines: without openvino, openvino-bf16; pip install openvino\n"
+    assert capsys.readouterr().out == missing
+    with pytest.raises(ValueError, match="openvino needs a package: pip install openvino"):
+        engines._engines(["eager", "openvino"])
+
+
+@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("optimize", [False, True])
+def test_each_engine_computes_what_the_model_does(engine, optimize):
+    given = {"model": "resnet18", "variant": "U", "optimize": optimize, "engine": engine}
+    images = torch.rand(1, 3, 32, 32)
+    model = engines_child._model(given, images)
+    with torch.no_grad():
+        call = engines_child._engine(given, model, images)
+        torch.testing.assert_close(call(), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):

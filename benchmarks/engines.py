@@ -1,0 +1,85 @@
+"""A call of a torchvision model and of its BSConv forms: PyTorch, ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+
+from .arguments import positive
+from .contenders import Contender
+from .timing import Comparison, alternate
+
+ENGINES = {  # by contender, the package that it needs
+    "eager": "torch",
+    "compiled": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "openvino-bf16": "openvino",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="resnet18", help="of torchvision (default resnet18)")
+    parser.add_argument(
+        "--variants", nargs="+", default=("dense", "U", "S"), choices=("dense", "U", "S")
+    )
+    parser.add_argument(
+        "--engines", nargs="+", choices=tuple(ENGINES), help="default: those that are installed"
+    )
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=positive, default=(1, 16), metavar="N", help="1 and 16"
+    )
+    parser.add_argument("--size", type=positive, default=224, help="pixels a side (default 224)")
+    parser.add_argument(
+        "--optimize", action="store_true", help="what is run or exported is optimised beforehand"
+    )
+
+
+def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
+    engines = _engines(arguments.engines)
+    for batch_size in arguments.batch_sizes:
+        for variant in arguments.variants:
+            yield _compare(engines, variant, batch_size, arguments)
+
+
+def _engines(asked: list[str] | None) -> list[str]:
+    """Those asked for, which must be installed, or all that are; says which of all are not."""
+    from bsconv.experiments.exported import is_installed
+
+    missing = {name: package for name, package in ENGINES.items() if not is_installed(package)}
+    for engine in asked or ():
+        if engine in missing:
+            raise ValueError(f"{engine} needs a package: pip install {missing[engine]}")
+    if asked is None and missing:
+        packages = " ".join(dict.fromkeys(missing.values()))
+        print(f"engines: without {', '.join(missing)}; pip install {packages}")
+    return asked or [engine for engine in ENGINES if engine not in missing]
+
+
+def _compare(
+    engines: list[str], variant: str, batch_size: int, arguments: argparse.Namespace
+) -> Comparison:
+    size = (batch_size, 3, arguments.size, arguments.size)
+    given = {"model": arguments.model, "variant": variant, "optimize": arguments.optimize}
+    with contextlib.ExitStack() as processes:
+        running = {
+            engine: processes.enter_context(
+                Contender(
+                    "engines_child",
+                    arguments.threads,
+                    **{"engine": engine, "size": size, **given},
+                )
+            )
+            for engine in engines
+        }
+        turns = {engine: _seconds_of(contender) for engine, contender in running.items()}
+        seconds = alternate(turns, arguments.rounds)
+    notes = {engine: contender.last["how"] for engine, contender in running.items()}
+    what = arguments.model if variant == "dense" else f"{arguments.model}, BSConv-{variant}"
+    what += f", {'x'.join(map(str, size))}" + (", optimised" if arguments.optimize else "")
+    return Comparison(what, seconds, reference=engines[0], notes=notes)
+
+
+def _seconds_of(contender: Contender) -> Callable[[], float]:
+    return lambda: float(contender.turn()["seconds"])
