@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -262,13 +263,12 @@ def test_compiled_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.times_dense(found.rows[3]) == 1
 
 
-def test_more_networks_than_torch_compile_expects() -> None:
-    from torch._dynamo import config
-
-    before = config.recompile_limit
-    with _run._many_compilations():
-        assert config.recompile_limit >= 1000
-    assert config.recompile_limit == before
+def test_advice_on_gpus_is_kept_off_the_terminal() -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    with _run._without_gpu_advice():
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.level == before
 
 
 @pytest.mark.parametrize(

@@ -357,6 +357,7 @@ def test_no_gradients_and_no_training() -> None:
     assert not optimized.training
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
     assert not optimized(torch.randn(IMAGES).requires_grad_()).requires_grad
+    assert torch.is_grad_enabled()
     optimized.eval()
     with pytest.raises(ValueError, match="an optimised model cannot be trained"):
         optimized.train()
@@ -447,6 +448,32 @@ def test_compiled_for_the_example_and_eager_for_the_rest() -> None:
     twin = copy.deepcopy(optimized)
     assert_equal(twin(images), in_eval_mode(model, images))
     assert twin.compiles == report.compiled
+
+
+def test_more_networks_than_torch_compile_takes_by_itself() -> None:
+    from torch._dynamo import config
+
+    images = torch.randn(1, 3, 4, 4)
+    with config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for layer in (nn.ReLU(), nn.Tanh(), nn.Sigmoid()):
+            network = optimize_for_inference(layer, images, compile=True)
+            assert network.compiles or network.report.lost
+            assert "limit" not in network.report.lost
+            torch.testing.assert_close(network(images), layer(images))
+
+
+def test_nothing_is_recorded_for_gradients_on_the_way() -> None:
+    class Watching(nn.Module):
+        seen: set[bool] = set()  # noqa: RUF012 - shared by all copies
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen.add(torch.is_grad_enabled())
+            return images
+
+    optimized = eager(nn.Sequential(Watching(), small()))
+    with torch.inference_mode():
+        optimized(torch.randn(IMAGES))
+    assert Watching.seen == {False}
 
 
 def test_without_a_compiler_it_says_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,11 +91,15 @@ def compiled_for(network: Network, example: Tensor) -> Callable[[Tensor], Nested
 
     Raises whatever the compiler does, and what running it does.
     """
+    from torch._dynamo import config  # takes a second to import
+
     options: dict[str, Any] | None = {"freezing": True} if example.device.type == "cpu" else None
     compiled = cast(
         Callable[[Tensor], Nested], torch.compile(network, dynamic=False, options=options)
     )
-    compiled(example)
+    # by itself, torch.compile stops after eight networks, since they share the code of Network
+    with config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
+        compiled(example)
     return compiled
 
 

@@ -74,7 +74,7 @@ def optimize_for_inference(
     own_dtype = _dtype_of(given)
     dtype = dtype or own_dtype
     example = example_input.detach()
-    with torch.no_grad(), torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():  # in this order: the first allows gradients
         own_example = example.to(own_dtype)
         expected = _repeatable_outputs(given, own_example)
         twin = copy.deepcopy(given)

@@ -69,7 +69,7 @@ def benchmark_inference(
     rows: list[Measurement] = []
     lines = list(notes)
     sizes = dict.fromkeys(batch_sizes)
-    with _many_compilations(), _bar(2 * len(sizes), progress) as bar:
+    with _without_gpu_advice(), _bar(2 * len(sizes), progress) as bar:
         for key, model in models.items():
             with _explained(key, setting, SETTLED_ON):
                 _settle(model, input_size).to(place)
@@ -119,8 +119,7 @@ def _contenders(
     )
     how = COMPILED if optimized.compiles else OPTIMISED
     faster = functools.partial(_call, optimized, images)
-    lost = "" if optimized.report is None else optimized.report.lost
-    return [_Contender(key, AS_GIVEN, call), _Contender(key, how, faster)], lost
+    return [_Contender(key, AS_GIVEN, call), _Contender(key, how, faster)], optimized.report.lost
 
 
 def _call(model: nn.Module, images: Tensor) -> None:
@@ -154,16 +153,13 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _many_compilations() -> Iterator[None]:
-    """torch.compile gives up after 8 variants of the same code, and here are as many networks."""
-    from torch._dynamo import config
-
+def _without_gpu_advice() -> Iterator[None]:
+    """torch.compile warns where a CUDA toolkit is installed and there is no GPU to use it."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # warns where PyTorch could use a GPU and there is none
+    logger.setLevel(logging.ERROR)
     try:
-        with config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
-            yield
+        yield
     finally:
         logger.setLevel(level)
 
