@@ -42,9 +42,9 @@ def fits_depthwise_first(answer: Any) -> str:
     w = torch.randn(6, 4).double()
     D, B, noise = (torch.randn(n, 3, 3).double() for n in (4, 6, 24))
     kernels = {
+        "all alike": w[:, :, None, None] * D[0],
         "across": torch.einsum("nm,mkl->nmkl", w, D),
         "within": torch.einsum("nm,nkl->nmkl", w, B),
-        "all alike": w[:, :, None, None] * D[0],
         "noise": noise.view(6, 4, 3, 3),
     }
     hints = [
