@@ -35,7 +35,7 @@ CORE = [
 ]
 EXPERIMENTS = [
     f"bsconv.experiments.{name}"
-    for name in ("config", "data", "history", "model_sources", "plotting", "results", "training")
+    for name in ("data", "model_sources", "plotting", "results", "training")
 ]
 # parts of these modules that are defined elsewhere
 BESIDE = {
@@ -55,6 +55,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 PRIME = re.compile("<msup>(<mi>.</mi>)<mo>\u2032</mo></msup>")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 ROLE = re.compile(r":(func|class|meth):`([^`]+)`")
+TIMES = re.compile(r"(`+[^`]*`+|(?<!\w)\*\w[\w -]*\*(?!\w))|\*")  # code and *emphasis*, or a mere *
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -87,7 +88,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
             pages[f"notebooks/{path.stem}.md"], figures = notebook(path)
             for name, figure in figures.items():
                 files.append(File.generated(config, f"notebooks/{name}", content=figure))
-    pages["results/README.md"] = f"# Results\n\n{results()}\n\n#{pages['results/README.md']}"
+    wide = "---\nhide: [toc]\n---\n"
+    records = pages["results/README.md"]
+    pages["results/README.md"] = f"{wide}# Results\n\n{results()}\n\n#{records}"
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
 
@@ -210,11 +213,12 @@ def contents() -> str:
 def summary(thing: object) -> str:
     """The first sentence of a docstring."""
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
-    return ROLE.sub(r"`\2`", re.split(r"(?<=\.)\s", text)[0]).replace("*", r"\*")
+    text = ROLE.sub(r"`\2`", re.split(r"(?<=\.)\s", text)[0])
+    return TIMES.sub(lambda found: found[1] or r"\*", text)
 
 
 class Docstrings(griffe.Extension):
-    """Roles of reStructuredText become links, and asterisks stay what they are."""
+    """Roles of reStructuredText become links, and what multiplies does not emphasise."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         def link(role: re.Match[str]) -> str:
@@ -224,5 +228,4 @@ class Docstrings(griffe.Extension):
 
         if obj.docstring:
             text = ROLE.sub(link, obj.docstring.value)
-            text = re.sub(r"(`+[^`]*`+)|\*", lambda found: found[1] or r"\*", text)
-            obj.docstring.value = text
+            obj.docstring.value = TIMES.sub(lambda found: found[1] or r"\*", text)
