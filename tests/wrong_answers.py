@@ -130,7 +130,7 @@ WRONG: dict[str, dict[str, str]] = {
             "kernel_spectra(kernel[None], center=False)[''][0, 0].item()"
             " - random_first_share(len(kernel), 9, False)",
         ): "the excess of energy",
-        written("4.2", "kernel_spectra(kernel)['']"): "not it",
+        written("4.2", "kernel_spectra(kernel)['']"): "it raised ValueError: weight needs shape",
     },
     "4.3": {
         "answer = {'positions', 'order', 'signs'}": "right for energy",
