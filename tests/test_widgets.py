@@ -472,12 +472,12 @@ def test_the_plan_is_what_the_replacer_does(rule: str, sizes: tuple[int, ...] | 
 def test_the_surgeon_shows_the_plan(maybe_installed: bool) -> None:
     surgeon = widgets.model_surgeon(NETS)
     surgeon.controls["architecture"].value = "resnet20"
-    for rule, p, sizes, exclude in (
-        ("U", 1 / 4, (3, 5), ""),
-        ("S", 1 / 6, (3,), "backbone.stage1, *.conv2"),
-        ("S", 1.0, None, ""),
+    for rule, p, shown, sizes, exclude in (
+        ("U", 1 / 4, "3 x 3 and 5 x 5", (3, 5), ""),
+        ("S", 1 / 6, "3 x 3", (3,), "backbone.stage1, *.conv2"),
+        ("S", 1.0, "all", None, ""),
     ):
-        given = {"rule": rule, "p": p, "kernel_sizes": sizes, "exclude": exclude}
+        given = {"rule": rule, "p": p, "kernel_sizes": shown, "exclude": exclude}
         for name, value in given.items():
             surgeon.controls[name].value = value
         plan = widgets.surgery_plan(get_model("cifar_resnet20", 10), rule, p, sizes, exclude)

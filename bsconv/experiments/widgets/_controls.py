@@ -26,7 +26,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of ``options``, ``{what is shown: value}``, as a "list", as "buttons" or as a "slider".
+    """One of ``options``, ``{what is shown: value}``, as a slider or as ``buttons``.
 
     ``value`` is the one to begin with, and the one to return to where an option has gone.
     """
@@ -34,7 +34,7 @@ class Choice:
     label: str
     options: Mapping[str, Any]
     value: Any
-    look: str = "list"
+    buttons: bool = False
 
     def fitted(self, value: Any) -> Any:
         return value if value in self.options.values() else self.value
@@ -69,4 +69,4 @@ Control = Range | Choice | Words
 
 def numbers(label: str, options: tuple[int, ...], value: int) -> Choice:
     """A slider over a few whole numbers."""
-    return Choice(label, {str(option): option for option in options}, value, "slider")
+    return Choice(label, {str(option): option for option in options}, value)

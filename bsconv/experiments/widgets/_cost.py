@@ -98,10 +98,10 @@ class _Costs:
             "M": numbers("M, input channels", CHANNELS, given["M"]),
             "N": numbers("N, output channels", CHANNELS, given["N"]),
             "K": numbers("K, kernel side (pixels)", (1, 3, 5, 7), given["K"]),
-            "p": Choice("p, share of channels in BSConv-S", SHARES, given["p"], "slider"),
+            "p": Choice("p, share of channels in BSConv-S", SHARES, given["p"]),
             "H": numbers("H, input height (pixels)", SIDES, given["H"]),
             "W": numbers("W, input width (pixels)", SIDES, given["W"]),
-            "stride": Choice("stride (pixels)", sides, given["stride"], "buttons"),
+            "stride": Choice("stride (pixels)", sides, given["stride"], buttons=True),
         }
 
     def view(self, values: Values) -> View:

@@ -8,11 +8,7 @@ import ipywidgets as widgets
 from ._controls import Choice, Control, Range, Words
 from ._panel import Panel, Scene
 
-_LOOKS = {
-    "list": widgets.Dropdown,
-    "buttons": widgets.ToggleButtons,
-    "slider": widgets.SelectionSlider,
-}
+_READ_OUT = 16  # letters beside a slider; longer names are cut there, and begin the text anyway
 
 
 class JupyterPanel(Panel, widgets.VBox):  # type: ignore[misc]
@@ -57,7 +53,7 @@ def _widget(control: Control, moved: Callable[[Any], None]) -> Any:
         "description": control.label,
         "value": control.value,
         "style": {"description_width": "initial"},
-        "layout": {"width": "auto", "min_width": "21em", "margin": "2px 1em 2px 0"},
+        "layout": {"width": "auto", "min_width": "34em", "margin": "2px 1em 2px 0"},
     }
     if isinstance(control, Range):
         widget = widgets.IntSlider(
@@ -65,8 +61,15 @@ def _widget(control: Control, moved: Callable[[Any], None]) -> Any:
         )
     elif isinstance(control, Words):
         widget = widgets.Text(placeholder=control.hint, continuous_update=False, **arguments)
+    elif control.buttons:
+        widget = widgets.ToggleButtons(options=tuple(control.options.items()), **arguments)
     else:
-        later = {"continuous_update": False} if control.look == "slider" else {}
-        widget = _LOOKS[control.look](options=tuple(control.options.items()), **later, **arguments)
+        # no Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
+        widget = widgets.SelectionSlider(
+            options=tuple(control.options.items()),
+            continuous_update=False,
+            readout=max(map(len, control.options)) <= _READ_OUT,
+            **arguments,
+        )
     widget.observe(moved, names="value")
     return widget

@@ -70,7 +70,7 @@ class _Orders:
         orders = {f"{DEPTHWISE} (separable)": DEPTHWISE, f"{POINTWISE} (BSConv-U)": POINTWISE}
         most = len(_PATTERNS)
         return {
-            "order": Choice("order", orders, DEPTHWISE, "buttons"),
+            "order": Choice("order", orders, DEPTHWISE, buttons=True),
             "M": Range("M, input channels", 2, most, self.M),
             "N": Range("N, filters", 2, most, self.N),
         }

@@ -62,19 +62,20 @@ class _Surgeon:
 
     def controls(self, values: Values) -> dict[str, Control]:
         names = list(self.architectures)
+        sizes = {name: name for name in SIZES}
         return {
             "architecture": Choice("architecture", {name: name for name in names}, names[0]),
-            "rule": Choice("layers become", RULES, "U", "buttons"),
-            "p": Choice("p, share of channels (BSConv-S only)", SHARES, 1 / 4, "slider"),
-            "kernel_sizes": Choice("kernel sizes (pixels)", SIZES, (3, 5)),
+            "rule": Choice("layers become", RULES, "U", buttons=True),
+            "p": Choice("p, share of channels in BSConv-S", SHARES, 1 / 4),
+            "kernel_sizes": Choice("kernel sizes (pixels)", sizes, next(iter(sizes))),
             "exclude": Words("layers to exclude", hint="layer1.*, *.conv2"),
         }
 
     def view(self, values: Values) -> View:
         model = self._model(values["architecture"])
-        rest = {name: value for name, value in values.items() if name != "architecture"}
+        sizes = SIZES[values["kernel_sizes"]]
         try:
-            plan = surgery_plan(model, **rest)
+            plan = surgery_plan(model, values["rule"], values["p"], sizes, values["exclude"])
         except ValueError as error:
             return View(f"{values['architecture']}: no plan.", paragraph(str(error)))
         rule = "BSConv-U" if values["rule"] == "U" else "BSConv-S"

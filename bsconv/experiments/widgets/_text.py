@@ -12,5 +12,6 @@ def paragraph(text: str) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     """A table that scrolls by itself where it is long or wide, by keyboard too."""
-    style = "max-height: 22em; overflow: auto"
-    return f'<div tabindex="0" style="{style}">{html_table(header, rows, caption="")}</div>'
+    # the class: JupyterLab's own look of tables, in any theme
+    look = 'class="jp-RenderedHTMLCommon" style="max-height: 22em; overflow: auto"'
+    return f'<div tabindex="0" {look}>{html_table(header, rows, caption="")}</div>'
