@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bsconv.commands import export as export_command
 from bsconv.experiments import checkpoints, export, exported
 from bsconv.experiments.checkpoints import write_trained
 from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.data import load_dataset, to_float
 from bsconv.experiments.export import FORMATS, ONNX_OPSET, check_export, export_model
 from bsconv.experiments.exported import ENGINES, load_exported
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
@@ -173,6 +175,62 @@ def test_the_model_is_left_as_it_was(format: str, tmp_path: Path, capfd: Any) ->
     check(path, model, images)
 
 
+# --- int8 -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def training_images() -> Tensor:
+    return to_float(load_dataset("synthetic").train_images[:64])
+
+
+@pytest.mark.parametrize(("example", "dynamic"), [(1, True), (16, False)])
+def test_int8(example: int, dynamic: bool, training_images: Tensor, tmp_path: Path) -> None:
+    model = get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10").eval()
+    images, path = training_images[:example], tmp_path / "m.onnx"
+    settings: dict[str, Any] = {"format": "onnx", "dynamic_batch": dynamic}
+    export_model(model, images, path, **settings)
+    size = path.stat().st_size
+    export_model(model, images, path, calibration=training_images, **settings)
+    assert path.stat().st_size < size
+    expected = outputs(model, training_images[:16])
+    found = load_exported(path, threads=1)(training_images[:16])
+    error = float((found - expected).norm() / expected.norm())
+    assert 0.001 < error < 0.2
+    onnx.checker.check_model(path, full_check=True)
+    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert kinds["QuantizeLinear"] > 10
+    assert kinds.keys() <= {*CONVOLUTION_NETWORK, "QuantizeLinear", "DequantizeLinear"}
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+
+
+CONVOLUTION_NETWORK = {
+    *("Conv", "Relu", "Add", "BatchNormalization", "Reshape", "Gemm", "Mul"),
+    *("GlobalAveragePool", "AveragePool", "ReduceMean", "Flatten", "Shape", "Concat"),
+}
+
+
+def test_calibration_images_have_the_shape_of_the_example(small: nn.Module, tmp_path: Path) -> None:
+    images, path = torch.rand(4, 3, 32, 32), tmp_path / "m.onnx"
+    wanted = (
+        r"calibration needs 4 images or more of shape \(3, 32, 32\), got shape \(%d, 3, %d, %d\)"
+    )
+    for shape in ((3, 3, 32, 32), (8, 3, 16, 16)):
+        message = wanted % (shape[0], *shape[2:])
+        with pytest.raises(ValueError, match=message):
+            export_model(small, images, path, format="onnx", calibration=torch.rand(shape))
+
+
+def test_int8_by_the_command(tmp_path: Path, capsys: Captured) -> None:
+    arguments = line(tmp_path, "cifar_wrn16_1", "--pretrained", "cifar10", "--int8")
+    assert main([*arguments, "--calibration", "synthetic", "--batch-size", "50"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    kind = rf"ONNX of opset {ONNX_OPSET} in int8, 0\.2\d MB, for 50 x 3 x 32 x 32"
+    assert re.search(kind, first)
+    same = re.search(r"the same class for (\d+\.\d) % of 500 images \(onnxruntime\)", second)
+    assert same is not None
+    assert float(same[1]) > 80
+
+
 # --- wrong input ----------------------------------------------------------------------------------
 
 
@@ -251,14 +309,16 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     )
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+@pytest.mark.parametrize(
+    ("what", "package"), [("ONNX", "onnx"), ("ONNX", "onnxscript"), ("int8", "onnxruntime")]
+)
 def test_packages_that_are_missing(
-    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, package)
-    message = rf"ONNX needs the package {package}: pip install 'bsconv\[export\]'"
+    message = rf"{what} needs the package {package}: pip install 'bsconv\[export\]'"
     with pytest.raises(ValueError, match=message):
-        check_export(tmp_path / "m.onnx", "onnx")
+        check_export(tmp_path / "m.onnx", "onnx", int8=what == "int8")
     check_export(tmp_path / "m.pt2", "exported-program")
 
 
@@ -299,8 +359,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: Captured) -> Non
     kind = rf"ONNX of opset {ONNX_OPSET}, 0\.1\d MB, for any x 3 x 32 x 32"
     assert re.fullmatch(rf"{tmp_path}/m\.onnx: cifar_wrn16_1_bsconvu as {kind}", first)
     assert re.fullmatch(
-        r"largest difference from PyTorch: \d\.\de-0\d, of outputs up to \d+(\.\d)? "
-        r"\(onnxruntime\)",
+        r"largest difference from PyTorch: \d\.\de-0\d, of outputs up to \d+(\.\d)?, "
+        r"the same class for 100\.0 % of 3 images \(onnxruntime\)",
         second,
     )
     images = torch.rand(5, 3, 32, 32)
@@ -374,6 +434,9 @@ def test_the_formats_are_those_of_the_library() -> None:
     assert f"opset {ONNX_OPSET}," in str(export_command.__doc__)
 
 
+INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", "synthetic"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -398,6 +461,16 @@ def test_the_formats_are_those_of_the_library() -> None:
         (
             ["cifar_resnet20", "--pretrained", "cifar10", "--bsconv", "u"],
             "--pretrained has no weights of a model changed by --bsconv",
+        ),
+        (["cifar_resnet20", "--int8"], "--calibration is missing: the data set that --int8"),
+        (["cifar_resnet20", "--calibration", "synthetic"], "--calibration goes with --int8"),
+        (
+            [*INT8, "--out", "m.pt2", "--format", "exported-program"],
+            "int8 goes with format 'onnx', got 'exported-program'",
+        ),
+        (
+            [*INT8, "--input-size", "3x32x16"],
+            "--calibration needs 1 images or more of 3x32x16, got 500x3x32x32",
         ),
         (["cifar_resnet20", "--pretrained", "a", "--weights", "b"], "not allowed with argument"),
         (["--checkpoint", "c", "--weights", "b"], "not allowed with argument"),

@@ -1,16 +1,19 @@
 """Write a model for other programs, as ONNX or as an exported program of torch.
 
-ONNX is of opset 18, in one file with the weights inside, its input "images", its output "logits".
-ONNX Runtime and OpenVINO both read it. What is written computes what the model does in
-eval mode; where an engine is installed that runs it, it is run and compared with PyTorch.
+ONNX is of opset 18, in one file with the weights inside, its input "images", its output "logits";
+with --int8, convolutions are in 8-bit integers. ONNX Runtime and OpenVINO both read it. What is
+written computes what the model does in eval mode; where an engine is installed that runs it, it is
+run and compared with PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..experiments.config import TrainConfig
 from ._arguments import MODEL_HELP, add_replacement, add_weights, image_size
 from ._trained_model import trained_model
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HELP = "write a model as ONNX or as an exported program"
+CALIBRATION_IMAGES = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fold BatchNorms and multiply layers into one where that is faster here; prints what "
         "was done",
     )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="convolutions in int8, by --calibration: smaller, and faster where they are dense, "
+        "often slower for BSConv: measure both",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="NAME|FOLDER",
+        help=f"int8: the data set whose first {CALIBRATION_IMAGES} training images, without their "
+        "labels, say how large activations are",
+    )
+    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,27 +88,58 @@ def run(arguments: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
 
+    for option in ("calibration", "data"):
+        if getattr(arguments, option) is not None and not arguments.int8:
+            raise ValueError(f"--{option} goes with --int8")
+    if arguments.int8 and arguments.calibration is None:
+        raise ValueError("--calibration is missing: the data set that --int8 looks at")
+
     import torch
 
     from ..experiments.export import check_export, export_model
 
-    check_export(arguments.out, arguments.format)
+    check_export(arguments.out, arguments.format, int8=arguments.int8)
     name, model, usual = trained_model(arguments)
     size = arguments.input_size or usual
-    dynamic = arguments.dynamic_batch
+    count, dynamic = arguments.batch_size, arguments.dynamic_batch
     # compared is a batch of another size than the example's, where any will do
-    count = arguments.batch_size + dynamic
-    images = torch.rand(count, *size, generator=torch.Generator().manual_seed(0))
-    expected = _outputs(model.eval(), images, name)
-    example = images[: arguments.batch_size]
+    images = torch.rand(count + dynamic, *size, generator=torch.Generator().manual_seed(0))
+    calibration = _calibration(arguments, size) if arguments.int8 else None
+    if calibration is not None:
+        images = calibration[: len(calibration) // count * count]
+    batches = torch.split(images, count + (dynamic and not arguments.int8))
+    model.eval()
+    expected = torch.cat([_outputs(model, batch, name) for batch in batches])
     if arguments.optimize:
-        model = _optimized(model, example)
-    export_model(model, example, arguments.out, format=arguments.format, dynamic_batch=dynamic)
-    shape = " x ".join(map(str, ("any" if dynamic else arguments.batch_size, *size)))
-    megabytes = arguments.out.stat().st_size / 1e6
-    print(f"{arguments.out}: {name} as {_kind(arguments.format)}, {megabytes:.2f} MB, for {shape}")
-    print(_difference(expected, arguments.out, images))
+        model = _optimized(model, batches[0][:count])
+    export_model(
+        *(model, batches[0][:count], arguments.out),
+        format=arguments.format,
+        dynamic_batch=dynamic,
+        calibration=calibration,
+    )
+    print(_written(arguments, name, size))
+    print(_difference(expected, arguments.out, batches))
     return 0
+
+
+def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:
+    """Images of the training set, of the size that the model takes, shape (N, 3, H, W)."""
+    from ..experiments._setup import find_dataset, model_input
+
+    config = TrainConfig(
+        dataset=arguments.calibration,
+        data=arguments.data,
+        train_limit=CALIBRATION_IMAGES,
+        image_size=size[1],
+    )
+    images = model_input(find_dataset(config).train_images, size[1])
+    if tuple(images.shape[1:]) != size or len(images) < arguments.batch_size:
+        wanted, got = ("x".join(map(str, shape)) for shape in (size, images.shape))
+        raise ValueError(
+            f"--calibration needs {arguments.batch_size} images or more of {wanted}, got {got}"
+        )
+    return images
 
 
 def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
@@ -118,19 +166,30 @@ def _optimized(model: nn.Module, example: Tensor) -> nn.Module:
     return optimized
 
 
-def _kind(format: str) -> str:
+def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
     from ..experiments.export import ONNX_OPSET
 
-    return f"ONNX of opset {ONNX_OPSET}" if format == "onnx" else "an exported program of torch"
+    kind = "an exported program of torch"
+    if arguments.format == "onnx":
+        kind = f"ONNX of opset {ONNX_OPSET}" + (" in int8" if arguments.int8 else "")
+    count = "any" if arguments.dynamic_batch else arguments.batch_size
+    shape = " x ".join(map(str, (count, *size)))
+    megabytes = arguments.out.stat().st_size / 1e6
+    return f"{arguments.out}: {name} as {kind}, {megabytes:.2f} MB, for {shape}"
 
 
-def _difference(expected: Tensor, path: Path, images: Tensor) -> str:
+def _difference(expected: Tensor, path: Path, batches: Sequence[Tensor]) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
+    import torch
+
     from ..experiments.exported import default_engine, is_installed, load_exported
 
     engine = default_engine(path)
     if not is_installed(engine):
         return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[export]'"
-    worst = float((load_exported(path)(images) - expected).abs().max())
-    largest = f"{float(expected.abs().max()):.2g}"
-    return f"largest difference from PyTorch: {worst:.1e}, of outputs up to {largest} ({engine})"
+    run = load_exported(path)
+    found = torch.cat([run(batch) for batch in batches])
+    worst, largest = (float(values.abs().max()) for values in (found - expected, expected))
+    text = f"largest difference from PyTorch: {worst:.1e}, of outputs up to {largest:.2g}"
+    same = 100 * float((found.argmax(1) == expected.argmax(1)).float().mean())
+    return f"{text}, the same class for {same:.1f} % of {len(found)} images ({engine})"

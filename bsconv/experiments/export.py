@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import io
@@ -13,26 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ._quantization import in_int8
 from .checkpoints import check_writable, write_atomically
 
 __all__ = ["FORMATS", "ONNX_OPSET", "check_export", "export_model"]
 
 FORMATS = {"onnx": ".onnx", "exported-program": ".pt2"}  # and their suffixes
 ONNX_OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
+CALIBRATION_BATCH = 50  # where any size will do
 ONNX_LIMIT = 2_000_000_000  # bytes of weights in one file, whose lengths are 32 bits, signed
 
 
-def check_export(path: str | os.PathLike[str], format: str) -> None:
+def check_export(path: str | os.PathLike[str], format: str, *, int8: bool = False) -> None:
     """ValueError or OSError with one line where :func:`export_model` could not write ``path``."""
     if format not in FORMATS:
         names = " or ".join(map(repr, FORMATS))
         raise ValueError(f"format must be {names}, got {format!r}")
     if Path(path).suffix != FORMATS[format]:
         raise ValueError(f"a file of format {format} ends in {FORMATS[format]}, got {path}")
+    if int8 and format != "onnx":
+        raise ValueError(f"int8 goes with format 'onnx', got {format!r}")
     if format == "onnx":
-        for package in ("onnx", "onnxscript"):
+        for package in ("onnx", "onnxscript", *(["onnxruntime"] if int8 else [])):
             if importlib.util.find_spec(package) is None:
-                raise ValueError(f"ONNX needs the package {package}: pip install 'bsconv[export]'")
+                what = "int8" if package == "onnxruntime" else "ONNX"
+                raise ValueError(
+                    f"{what} needs the package {package}: pip install 'bsconv[export]'"
+                )
     check_writable(_target(path))
 
 
@@ -43,20 +51,29 @@ def export_model(
     *,
     format: str,
     dynamic_batch: bool = False,
+    calibration: Tensor | None = None,
 ) -> None:
     """Write what ``model`` computes in eval mode to ``path``, whole or not at all.
 
     ``format`` is "onnx", one file with the weights inside, of opset ``ONNX_OPSET``, whose input is
     called "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
     ``example_input``, on the device of ``model``, has the shape that the file is for, (N, C, H, W);
-    with ``dynamic_batch``, N may be any number from 1. The model is left as it was, and nothing in
-    the file says where or when it was made.
+    with ``dynamic_batch``, N may be any number from 1. With ``calibration``, a few hundred images
+    of that shape without labels, an ONNX file has its dense and pointwise convolutions in int8:
+    smaller, and close to the model's outputs. The model is left as it was, and nothing in the file
+    says where or when it was made.
 
     Raises ValueError with one line for an unknown format, a name that does not end as its files do,
     a package that is missing, and a model that cannot be exported; OSError where nothing can be
     written.
     """
-    check_export(path, format)
+    check_export(path, format, int8=calibration is not None)
+    size = len(example_input)
+    if calibration is not None:
+        size = min(CALIBRATION_BATCH, len(calibration)) if dynamic_batch else size
+        if calibration.shape[1:] != example_input.shape[1:] or not 0 < size <= len(calibration):
+            wanted = f"{max(1, size)} images or more of shape {tuple(example_input.shape[1:])}"
+            raise ValueError(f"calibration needs {wanted}, got shape {tuple(calibration.shape)}")
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if format == "onnx" and weights > ONNX_LIMIT:
         raise ValueError(f"one ONNX file takes {ONNX_LIMIT:,} bytes of weights, got {weights:,}")
@@ -64,11 +81,13 @@ def export_model(
     if dynamic_batch and len(example_input) == 1:
         example_input = torch.cat([example_input] * 2)  # a dimension of 1 is taken for always 1
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of the exporter, about itself and what it uses
             shapes = ({0: torch.export.Dim("batch")} if dynamic_batch else {},)
             program = torch.export.export(twin, (example_input,), dynamic_shapes=shapes)
             content = _onnx(program, shapes) if format == "onnx" else _saved(program)
+            if calibration is not None:
+                content = in_int8(bytes(content), calibration.cpu(), size)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # the exporter may raise anything at all on what it cannot follow
