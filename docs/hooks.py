@@ -146,6 +146,7 @@ def notebook(path: Path) -> tuple[str, dict[str, bytes]]:
             # small letters
             source = re.sub(r"^( +)(?=[-*] )", r"\1\1", source, flags=re.MULTILINE)
             source = re.sub(r"\]\(#[^)]*\)", lambda link: link[0].lower(), source)
+            source = source.replace("<details>", '<details markdown="1">')
             parts.append(source)
             continue
         parts.append(fence(source, "python"))
