@@ -517,7 +517,7 @@ def test_layers_of_like_shape_in_small_batches(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_share_the_work() -> None:
-    weight = torch.randn(200, 10, 3, 3)
+    weight = torch.randn(500, 10, 3, 3)
     expected = by_svd(weight)
     before = torch.get_num_threads()
     torch.set_num_threads(2)

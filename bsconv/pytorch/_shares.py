@@ -4,18 +4,20 @@ A filter is a set of vectors, a matrix (samples, features). Its shares are the e
 Gram matrix of the smaller side, divided by their sum.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
+from queue import Empty, SimpleQueue
 
 import torch
 from torch import Tensor
 
 CACHED = 2**17  # numbers in float64, 1 MiB, that stay near the processor between two steps
-WORTH_A_THREAD = 64  # matrices
+PIECE = 128  # matrices that a thread takes at a time
 LONG = 128  # samples from which on sums in float32, twice as fast, are worth their rounding
 
 
@@ -167,13 +169,27 @@ def _shares(gram: Tensor) -> Tensor:
 
 
 def _eigenvalues(gram: Tensor) -> Tensor:
-    threads = min(torch.get_num_threads(), len(gram) // WORTH_A_THREAD)
-    if gram.device.type != "cpu" or threads < 2:
+    """LAPACK takes one small matrix after the other: several threads take them piece by piece."""
+    pieces = torch.split(gram, PIECE)
+    helpers = min(torch.get_num_threads(), len(pieces)) - 1
+    if gram.device.type != "cpu" or helpers < 1:
         return torch.linalg.eigvalsh(gram)
-    # LAPACK takes one small matrix after the other
-    return torch.cat(
-        list(_pool(threads, os.getpid()).map(torch.linalg.eigvalsh, gram.chunk(threads)))
-    )
+    found = [gram] * len(pieces)
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for number in range(len(pieces)):
+        waiting.put(number)
+
+    def work() -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                number = waiting.get_nowait()
+                found[number] = torch.linalg.eigvalsh(pieces[number])
+
+    others = [_pool(helpers, os.getpid()).submit(work) for _ in range(helpers)]
+    work()  # this thread has a core of its own: others may have to wait for one
+    for other in others:
+        other.result()
+    return torch.cat(found)
 
 
 @functools.cache
