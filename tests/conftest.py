@@ -2,8 +2,10 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,11 @@ PEER = Path(os.environ.get("BSCONV_PEER") or ROOT / ".peer").absolute()
 
 # one thread unless told otherwise: test processes run side by side
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+# shells start background jobs with Ctrl-C ignored, and so would be all that the tests start
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class TorchRandom:
