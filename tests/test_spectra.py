@@ -18,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.timing import Comparison, alternate, stopwatch
 from bsconv.pytorch import (
     BSConvS,
     BSConvU,
@@ -613,19 +614,17 @@ def test_one_core_is_faster_than_numpy() -> None:
 def test_two_cores_are_eight_times_faster_than_numpy() -> None:
     convs = [module for module in torchvision.models.vgg19().modules() if type(module) is nn.Conv2d]
     state = {f"{number}.weight": conv.weight.detach() for number, conv in enumerate(convs)}
+    contenders = {
+        "ours": lambda: stopwatch(lambda: kernel_spectra(state)),
+        "numpy": lambda: stopwatch(lambda: svd_of_all(state)),
+    }
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        kernel_spectra(state)
-        seconds = []
-        for function in (kernel_spectra, svd_of_all):
-            begin = time.perf_counter()
-            for _ in range(3):
-                function(state)
-            seconds.append(time.perf_counter() - begin)
+        comparison = Comparison("spectra", alternate(contenders, rounds=21))
     finally:
         torch.set_num_threads(before)
-    assert seconds[1] / seconds[0] >= 8
+    assert comparison.ratio("numpy").middle >= 8
 
 
 def test_resnet152_takes_less_than_two_seconds() -> None:
