@@ -29,6 +29,15 @@ def image_size(text: str) -> tuple[int, ...]:
     raise argparse.ArgumentTypeError(f"expected a size as 3x224x224 or 224, got {text!r}")
 
 
+def add_input_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-size",
+        type=image_size,
+        metavar="CxHxW",
+        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
+    )
+
+
 def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
     """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
     side = 32 if name.lower().startswith("cifar_") else 224

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._arguments import MODEL_HELP, image_size, share, usual_size
+from ._arguments import MODEL_HELP, add_input_size, share, usual_size
 
 if TYPE_CHECKING:
     from ..experiments.inference_benchmark import InferenceBenchmark
@@ -78,12 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)"
     )
-    parser.add_argument(
-        "--input-size",
-        type=image_size,
-        metavar="CxHxW",
-        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
-    )
+    add_input_size(parser)
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
     parser.add_argument(
         "--rounds",

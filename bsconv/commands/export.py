@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_replacement, add_weights, image_size
+from ._arguments import MODEL_HELP, add_input_size, add_replacement, add_weights
 from ._trained_model import trained_model
 
 if TYPE_CHECKING:
@@ -51,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="onnx: a .onnx file; exported-program: a .pt2 file for torch.export.load",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    parser.add_argument(
-        "--input-size",
-        type=image_size,
-        metavar="CxHxW",
-        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
-    )
+    add_input_size(parser)
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument(
         "--dynamic-batch", action="store_true", help="batches of any size, rather than of N"

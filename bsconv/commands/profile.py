@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ._arguments import MODEL_HELP, image_size, usual_size
+from ._arguments import MODEL_HELP, add_input_size, usual_size
 
 if TYPE_CHECKING:
     from ..pytorch import ModelProfiler
@@ -15,12 +15,7 @@ HELP = "count parameters, FLOPs, MACs and activations"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument(
-        "--input-size",
-        type=image_size,
-        metavar="CxHxW",
-        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
-    )
+    add_input_size(parser)
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 

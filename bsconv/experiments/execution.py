@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch._stopwatch import synchronize
 
 from ._setup import logits_of, model_input
 from .config import TrainConfig
@@ -152,12 +153,12 @@ def _step_seconds(model: nn.Module, batch: Tensor, execution: Execution) -> floa
     """Forward and backward pass; the random state is left as it was."""
     device = batch.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         with execution.autocast(device):
             logits = logits_of(model(batch)).float()
         F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
-        _synchronize(device)
+        synchronize(device)
         return time.perf_counter() - start
 
 
@@ -167,8 +168,3 @@ def _bsconv_layers(model: nn.Module) -> dict[str, BSConvU | BSConvS]:
         for name, layer in model.named_modules()
         if isinstance(layer, (BSConvU, BSConvS))
     }
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

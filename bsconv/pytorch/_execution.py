@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._batch_norm import normed_product
+from ._stopwatch import synchronize
 
 REPEATS = 3
 
@@ -94,13 +95,13 @@ def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
 
 def _seconds(plan: str, layer: Any, images: Tensor) -> float:
     layer.plan = plan
-    _synchronize(images.device)
+    synchronize(images.device)
     start = time.perf_counter()
     output = layer(images)
     if output.requires_grad:
         wanted = [images, *(weight for weight in layer.parameters() if weight.requires_grad)]
         torch.autograd.grad(output, wanted, torch.ones_like(output))
-    _synchronize(images.device)
+    synchronize(images.device)
     return time.perf_counter() - start
 
 
@@ -130,8 +131,3 @@ def _as_dw(
         padding = 0, 0
     added = dw.bias if bias else None
     return F.conv2d(images, weight, added, dw.stride, padding, dw.dilation, groups)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from ._geometry import batch_norm_map
+from ._geometry import batch_norm_map, exact_dtype
 from ._surgery import has_hooks, peculiarity
 from .modules import BSConvS, BSConvU
 from .regularization import OrthonormalConv2d
@@ -44,7 +44,7 @@ def fold(pair: Pair) -> None:
     """``conv`` alone computes from now on what ``norm`` made of it; computed in float64."""
     last = pair.conv.dw if isinstance(pair.conv, BLUEPRINT_LAYERS) else pair.conv
     assert isinstance(last, nn.Conv2d)
-    scale, offset = batch_norm_map(pair.norm, _exact(last.weight))
+    scale, offset = batch_norm_map(pair.norm, exact_dtype(last.weight))
     bias = offset if last.bias is None else offset + scale * last.bias
     last.weight = _like(last.weight, last.weight * scale[:, None, None, None])
     last.bias = _like(last.weight, bias)
@@ -146,10 +146,6 @@ def _calls(model: nn.Module, run: Callable[[], object]) -> Counter[int]:
         for handle in handles:
             handle.remove()
     return calls
-
-
-def _exact(tensor: Tensor) -> torch.dtype:
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def _like(old: Tensor, values: Tensor) -> nn.Parameter:

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from ._execution import is_plain
 from ._folding import is_fixed
-from ._geometry import batch_norm_map, conv_arguments, memory_format_of, pads_with_zeros
+from ._geometry import (
+    batch_norm_map,
+    conv_arguments,
+    exact_dtype,
+    memory_format_of,
+    pads_with_zeros,
+)
 from .decomposition import compose
 from .initialization import uninitialized
 from .modules import BSConvS, BSConvU
@@ -74,7 +80,7 @@ def forms(layer: BSConvU | BSConvS) -> dict[str, nn.Module]:
 
 def _pointwise_steps(layer: BSConvU | BSConvS) -> list[Affine]:
     """Each pointwise convolution with the BatchNorm behind it."""
-    exact = torch.float32 if layer.dw.weight.device.type == "mps" else torch.float64
+    exact = exact_dtype(layer.dw.weight)
     steps: list[Affine] = []
     for part in layer:
         if isinstance(part, nn.BatchNorm2d):

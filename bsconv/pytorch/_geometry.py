@@ -54,6 +54,11 @@ def memory_format_of(weight: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def exact_dtype(tensor: Tensor) -> torch.dtype:
+    """float64; float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
 def pads_with_zeros(conv: nn.Conv2d) -> bool:
     if conv.padding_mode != "zeros" or conv.padding == "valid":
         return False

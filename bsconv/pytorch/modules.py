@@ -15,6 +15,7 @@ from ._geometry import (
     PaddingMode,
     batch_norm_map,
     conv_arguments,
+    exact_dtype,
     memory_format_of,
     mid_channels,
     pads_with_zeros,
@@ -194,7 +195,7 @@ class _BlueprintConv2d(nn.Sequential):
     def _pointwise_map(self) -> tuple[Tensor, Tensor]:
         """All that happens before ``dw``, as ``x -> matrix @ x + shift`` in float64."""
         weight = self.dw.weight
-        dtype = torch.float32 if weight.device.type == "mps" else torch.float64
+        dtype = exact_dtype(weight)
         matrix = torch.eye(self.in_channels, dtype=dtype, device=weight.device)
         shift = torch.zeros(self.in_channels, dtype=dtype, device=weight.device)
         for layer in self:

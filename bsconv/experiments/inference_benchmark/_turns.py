@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from bsconv.pytorch._stopwatch import synchronize
+
 Work = Callable[[], object]
 Stopwatch = Callable[[Work], float]
 
@@ -22,10 +24,10 @@ def stopwatch_of(device: torch.device) -> Stopwatch:
     """Takes the seconds of one call, the device's work awaited before and after it."""
 
     def seconds_of(work: Work) -> float:
-        _wait_for(device)
+        synchronize(device)
         start = time.perf_counter()
         work()
-        _wait_for(device)
+        synchronize(device)
         return time.perf_counter() - start
 
     return seconds_of
@@ -63,8 +65,3 @@ def measure_in_turns(
             taken[index].append(statistics.fmean(turn))
         done(1 / rounds)
     return [tuple(seconds) for seconds in taken]
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

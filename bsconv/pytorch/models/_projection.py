@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._geometry import batch_norm_map, conv_arguments, memory_format_of
+from .._geometry import batch_norm_map, conv_arguments, exact_dtype, memory_format_of
 from .._surgery import parameter_count
 from ..decomposition import BlueprintFactors, blueprint_factors
 from ..initialization import uninitialized
@@ -49,7 +49,7 @@ def project(layers: SeparableLayers) -> Projection:
     depthwise, shift = _affine(layers.depthwise)
     depthwise = depthwise[:, 0]
     if layers.inner_norm is not None:
-        precise = torch.float32 if layers.depthwise.weight.device.type == "mps" else torch.float64
+        precise = exact_dtype(layers.depthwise.weight)
         scale, offset = map(_double, batch_norm_map(layers.inner_norm, precise))
         depthwise, shift = scale[:, None, None] * depthwise, scale * shift + offset
     weights, bias = _affine(layers.pointwise)
