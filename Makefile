@@ -26,7 +26,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test notebooks docs data benchmark lint types unit notebook-tests env FORCE
+.PHONY: help lab test notebooks docs data benchmark nightly lint types unit notebook-tests env FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,10 @@ data: env  ## fetch CIFAR-10 into data/ unless it is there
 benchmark: env  ## measure against the published package (BENCHMARK_ARGS="training --help")
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; what needs none is measured"
 	@$(PLAIN) $(PY) -m benchmarks $(BENCHMARK_ARGS)
+
+nightly: env  ## the checks of docs/reliability.md, for up to an hour
+	@$(FETCH)
+	@$(CHECKS) $(PY) -m reliability
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"

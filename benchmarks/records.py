@@ -43,7 +43,7 @@ class Record:
         return {
             "format": "bsconv benchmark 1",
             "machine": self.machine,
-            "commit": _commit(),
+            "commit": current_commit(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "comparisons": [_figures(comparison) for comparison in self.comparisons],
         }
@@ -75,7 +75,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
     return {**dataclasses.asdict(comparison), "ratios": ratios}
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """Of this project, with a plus sign if files were changed since; None without git."""
     try:
         command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]

@@ -1,0 +1,41 @@
+"""docs/reliability.md, made from what the checks recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import checks, records
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+
+INTRODUCTION = """\
+# Reliability
+
+What was tried to make this library compute something else, lose a run or execute what it only
+should read, and what came of it. Every figure here was measured by the command beside it;
+`make nightly` runs all of them and writes this page anew from what they recorded in
+`reliability/results/`.
+"""
+
+
+def render() -> str:
+    """The page as Markdown; checks that were never run are named as such."""
+    parts = [INTRODUCTION.strip()]
+    for name in checks.NAMES:
+        check, record = checks.load(name), records.read(name)
+        if record is None:
+            parts += [f"## {check.TITLE}", f"Not measured yet: `python -m reliability {name}`."]
+            continue
+        parts.append(f"## {check.TITLE}")
+        torch = record["versions"]["torch"].split("+")[0]
+        parts.append(check.section(record["figures"]).strip())
+        parts.append(
+            f"`python -m reliability {name}`: {record['seconds'] / 60:.1f} minutes on"
+            f" {record['machine']}, torch {torch}, {record['date']}."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def write() -> None:
+    """Write the page anew."""
+    PAGE.write_text(render(), encoding="utf-8")
