@@ -53,6 +53,10 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "logarithmic grouped_bars": lambda: plotting.grouped_bars(
         ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
     ),
+    "bar_rows": lambda: plotting.bar_rows(["a"], {"u": [1], "s": [2]}, xlabel="x"),
+    "many bar_rows": lambda: plotting.bar_rows(
+        list(many_layers()), {"u": range(150), "s": range(150)}, xlabel="x"
+    ),
     "timing_bars": lambda: plotting.timing_bars(
         {f"batches of {n}": {"as given": {"dense": (2, 1, 4)}} for n in (1, 16)}, ylabel="ms"
     ),
@@ -183,6 +187,30 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
     assert [text.get_text() for text in axis.texts] == ["17 %", "94 %", "11 %", "93 %"]
 
 
+def test_rows_of_bars_run_from_the_top_and_carry_their_numbers() -> None:
+    series = {"before": [9408, 8_388_608], "after": [0, 1_067_008]}
+    (axis,) = plotting.bar_rows(["conv1", "layer4"], series, xlabel="parameters").axes
+    assert [bar.get_width() for bar in axis.patches] == [9408, 8_388_608, 0, 1_067_008]
+    assert [text.get_text() for text in axis.texts] == ["9,408", "8,388,608", "0", "1,067,008"]
+    tops = [bar.get_y() for bar in axis.patches]
+    assert tops[0] < tops[2] < tops[1] < tops[3]
+    assert axis.yaxis_inverted()
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["conv1", "layer4"]
+    (legend,) = axis.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["before", "after"]
+
+
+def test_of_many_rows_of_bars_some_are_named_and_none_is_numbered() -> None:
+    (axis,) = plotting.bar_rows(list(many_layers()), {"u": range(150)}, xlabel="x").axes
+    axis.figure.canvas.draw()
+    assert len(axis.patches) == 150
+    assert not axis.texts
+    labels = axis.get_yticklabels()
+    assert len(labels) == 22  # every seventh
+    boxes = sorted(label.get_window_extent().intervaly.tolist() for label in labels)
+    assert all(low[1] <= high[0] + 1 for low, high in itertools.pairwise(boxes))
+
+
 def test_times_stand_side_by_side_with_their_spread() -> None:
     panels = {
         "one": {
@@ -246,7 +274,9 @@ def test_logarithmic_axes_write_their_numbers_out() -> None:
 def test_nothing_is_told_apart_by_colour_alone() -> None:
     names = [str(i) for i in range(len(plotting.COLOURS))]
     bars = plotting.grouped_bars(["a"], {name: [1] for name in names}, ylabel="y")
-    assert len({bar.get_hatch() for bar in bars.axes[0].patches}) == len(names)
+    rows = plotting.bar_rows(["a"], {name: [1] for name in names}, xlabel="x")
+    for figure in (bars, rows):
+        assert len({bar.get_hatch() for bar in figure.axes[0].patches}) == len(names)
     lines = plotting.curves([0, 1], {key: [0, 1] for key in names}, xlabel="x", ylabel="y")
     looks = {(line.get_linestyle(), line.get_marker()) for line in lines.axes[0].lines}
     assert len(looks) == len(names)
@@ -468,6 +498,10 @@ WRONG: dict[str, Callable[[], Figure]] = {
     r"series\['u'\] needs one value for each of 2 names, got 1": lambda: plotting.grouped_bars(
         ["a", "b"], {"u": [1]}, ylabel="y"
     ),
+    r"series\['s'\] needs one value for each of 1 names, got 2": lambda: plotting.bar_rows(
+        ["a"], {"u": [1], "s": [1, 2]}, xlabel="x"
+    ),
+    "names needs at least one, got none": lambda: plotting.bar_rows([], {"u": []}, xlabel="x"),
     r"series\['u'\] needs shape \(2,\) or \(runs, 2\), got \(3,\)": lambda: curves(
         series={"u": [1, 2, 3]}
     ),

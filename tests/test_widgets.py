@@ -31,6 +31,7 @@ from bsconv.pytorch import (
     ModelProfiler,
     get_model,
 )
+from bsconv.pytorch.plan import LayerPlan, Plan
 
 PACKAGE = Path(widgets.__file__).parent
 PNG = b"\x89PNG"
@@ -133,7 +134,7 @@ def test_each_control_moves_the_text_and_the_picture(title: str, maybe_installed
             took.append(time.perf_counter() - begin)
             assert control.value == value
             seen.add(panel.text.value)
-            assert title == "model surgeon" or panel.picture.value[:4] == PNG
+            assert panel.picture.value[:4] == PNG
         control.value = before
         print(f"{title}, {name}: {1000 * max(took):.0f} ms at most")
         assert max(took) < SECONDS
@@ -489,13 +490,61 @@ def test_the_surgeon_shows_the_plan(maybe_installed: bool) -> None:
             assert f"{layer.parameters_after:,}" in plain(surgeon)
 
 
+def test_the_surgeon_draws_the_stages_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "bsconv.experiments.plotting.bar_rows",
+        lambda names, series, **texts: drawn.append((names, series)) or plt.figure(),
+    )
+    surgeon = widgets.model_surgeon(NETS)
+    surgeon.controls["architecture"].value = "resnet20"
+    surgeon.controls["exclude"].value = "backbone.stage1"
+    names, series = drawn[-1]
+    assert names == [
+        *("backbone.init_unit", "backbone.stage1", "backbone.stage2", "backbone.stage3"),
+        "classifier.conv",
+    ]
+    dense = get_model("cifar_resnet20", 10)
+    after = BSConvU_Replacer(exclude=["backbone.stage1"]).apply(get_model("cifar_resnet20", 10))
+    for model, shown in zip((dense, after), series.values(), strict=True):
+        for name, count in zip(names, shown, strict=True):
+            weights = [p for p in model.get_submodule(name).parameters() if p.dim() == 4]
+            biases = sum(p.numel() for p in model.classifier.parameters() if p.dim() == 1)
+            counted = sum(p.numel() for p in weights)
+            assert count == counted + (biases if name == "classifier.conv" else 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "stages"),
+    [
+        (["conv1", "layer1.0.conv1", "layer1.1.conv1", "layer2.0"], ["conv1", "layer1", "layer2"]),
+        (["a.b.x.conv", "a.b.y.conv", "a.c.conv"], ["a.b.x", "a.b.y", "a.c.conv"]),
+        (["a.x", "a.y"], ["a.x", "a.y"]),
+        ([""], ["(root)"]),
+        ([], []),
+    ],
+)
+def test_stages_are_named_by_what_tells_them_apart(names: list[str], stages: list[str]) -> None:
+    layers = tuple(LayerPlan((name,), True, "", 10 + n, n) for n, name in enumerate(names))
+    found = widgets.stage_parameters(Plan(layers, 0, 0))
+    assert list(found) == stages
+    assert sum(before for before, _ in found.values()) == sum(range(10, 10 + len(names)))
+    assert sum(after for _, after in found.values()) == sum(range(len(names)))
+
+
 def test_the_surgeon_says_why_there_is_no_plan(maybe_installed: bool) -> None:
     surgeon = widgets.model_surgeon(NETS)
     surgeon.controls["exclude"].value = "nothing"
     assert "no plan" in plain(surgeon)
     assert "exclude names no layer of this model: 'nothing'" in plain(surgeon)
+    assert not surgeon.picture.value
+    if maybe_installed:  # an image without content would be shown as a broken one
+        assert surgeon.picture.layout.display == "none"
     surgeon.controls["exclude"].value = ""
     assert "2 of 4 convolutions replaced" in plain(surgeon)
+    assert surgeon.picture.value[:4] == PNG
+    if maybe_installed:
+        assert surgeon.picture.layout.display is None
 
 
 def test_the_surgeon_brings_networks_of_its_own() -> None:

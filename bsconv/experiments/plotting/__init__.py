@@ -6,7 +6,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 
 from matplotlib.figure import Figure
 
-from ._bars import grouped_bars, stacked_shares
+from ._bars import bar_rows, grouped_bars, stacked_shares
 from ._beside import AccuracyLine, accuracy_beside_published
 from ._curves import curve_panels, curves
 from ._files import rendered
@@ -26,6 +26,7 @@ __all__ = [
     "Figure",
     "accuracy_beside_published",
     "accuracy_panels",
+    "bar_rows",
     "blueprint_fit",
     "cumulative_shares",
     "curve_panels",

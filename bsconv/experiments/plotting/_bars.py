@@ -1,17 +1,21 @@
 """Amounts as bars: side by side, or as shares of a whole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from ._parts import plain_ticks
+from ._parts import legend_below, plain_ticks
 from ._style import COLOURS, HATCHES
 
 _NARROWEST_LABELLED = 0.08  # a thinner segment has no room for its number
+_MOST_NUMBERED = 24  # more bars from top to bottom have no room for theirs
+_MOST_NAMED = 24  # more rows have no room for all their names
 
 
 def stacked_shares(
@@ -73,20 +77,8 @@ def grouped_bars(
     ``number`` is the format in which a bar carries its value, such as "{:.0f} %"; empty for none.
     """
     figure, axis = plt.subplots()
-    at = np.arange(len(names))
-    width = 0.8 / max(1, len(series))
-    looks = zip(cycle(COLOURS), cycle(HATCHES), strict=False)
-    for index, (label, values) in enumerate(series.items()):
-        if len(values) != len(names):
-            raise ValueError(
-                f"series[{label!r}] needs one value for each of {len(names)} names, "
-                f"got {len(values)}"
-            )
-        colour, hatch = next(looks)
-        place = at + (index - (len(series) - 1) / 2) * width
-        drawn = axis.bar(
-            *(place, values, width), color=colour, hatch=hatch, edgecolor="white", label=label
-        )
+    for place, values, look in _side_by_side(names, series):
+        drawn = axis.bar(place, values, **look)
         if number:
             axis.bar_label(drawn, fmt=number, fontsize=8, padding=1)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -96,9 +88,53 @@ def grouped_bars(
         lowest = min(min(values) for values in series.values())
         axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
     slanted = sum(map(len, names)) > 90
-    axis.set_xticks(at, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+    turn: dict[str, Any] = {"rotation": 45, "ha": "right"} if slanted else {}
+    axis.set_xticks(range(len(names)), names, **turn)
     axis.grid(axis="y")
     axis.set_axisbelow(True)
     if len(series) > 1:
         axis.legend()
     return figure
+
+
+def bar_rows(
+    names: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, title: str = ""
+) -> Figure:
+    """For each name, from the top, one bar of each series, with its value where there is room."""
+    if not names:
+        raise ValueError("names needs at least one, got none")
+    figure, axis = plt.subplots()
+    for place, values, look in _side_by_side(names, series):
+        look["height"] = look.pop("width")
+        drawn = axis.barh(place, values, **look)
+        if len(names) * len(series) <= _MOST_NUMBERED:
+            axis.bar_label(drawn, fmt="{:,.0f}", fontsize=7, padding=2)
+    every = -(-len(names) // _MOST_NAMED)
+    size = 8 if len(names) <= 12 else 6
+    axis.set_yticks(range(0, len(names), every), names[::every], fontsize=size)
+    axis.set(xlabel=xlabel, title=title, ylim=(len(names) - 0.5, -0.5))
+    axis.margins(x=0.12)
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    legend_below(figure, [axis])
+    return figure
+
+
+def _side_by_side(
+    names: Sequence[str], series: Mapping[str, Sequence[float]]
+) -> Iterator[tuple[NDArray[np.floating], Sequence[float], dict[str, Any]]]:
+    """For each series the places of its bars, their values and their look."""
+    width = 0.8 / max(1, len(series))
+    looks = zip(cycle(COLOURS), cycle(HATCHES), strict=False)
+    for index, (label, values) in enumerate(series.items()):
+        if len(values) != len(names):
+            raise ValueError(
+                f"series[{label!r}] needs one value for each of {len(names)} names, "
+                f"got {len(values)}"
+            )
+        colour, hatch = next(looks)
+        place = np.arange(len(names)) + (index - (len(series) - 1) / 2) * width
+        look = {"width": width, "color": colour, "hatch": hatch, "edgecolor": "white"}
+        yield place, values, {**look, "label": label}

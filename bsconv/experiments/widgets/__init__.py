@@ -12,7 +12,7 @@ from ._order import Order, order_of, order_toggle
 from ._panel import Panel
 from ._rank import RankFit, rank_fit, rank_slider
 from ._scrubber import Standing, comparisons, standing, training_scrubber
-from ._surgeon import model_surgeon, surgery_plan
+from ._surgeon import model_surgeon, stage_parameters, surgery_plan
 
 __all__ = [
     "KernelFacts",
@@ -31,6 +31,7 @@ __all__ = [
     "order_toggle",
     "rank_fit",
     "rank_slider",
+    "stage_parameters",
     "standing",
     "surgery_plan",
     "training_scrubber",

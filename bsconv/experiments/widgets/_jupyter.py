@@ -22,8 +22,7 @@ class JupyterPanel(Panel, widgets.VBox):  # type: ignore[misc]
         rows = widgets.Box(
             list(self.controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
         )
-        shown = [self.picture] if self.picture.value else []
-        self.children = [rows, *shown, self.text]
+        self.children = [rows, self.picture, self.text]
 
     def __repr__(self) -> str:
         return self.summary
@@ -32,6 +31,11 @@ class JupyterPanel(Panel, widgets.VBox):  # type: ignore[misc]
         """With the view in one line for readers that have no widgets, such as a stored notebook."""
         bundle = super()._repr_mimebundle_(**kwargs)
         return {**bundle, "text/plain": self.summary}
+
+    def _moved(self, _change: Any = None) -> None:
+        super()._moved()
+        # a browser would show an image without content as a broken one
+        self.picture.layout.display = None if self.picture.value else "none"
 
     def _fit(self, widget: Any, control: Control) -> None:
         value = control.fitted(widget.value)

@@ -1,4 +1,4 @@
-"""What a replacer would do to a network: its table of layers before and after."""
+"""What a replacer would do to a network: its stages and its table of layers before and after."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +11,7 @@ from bsconv.pytorch.models import get_model
 from bsconv.pytorch.plan import Plan
 from bsconv.pytorch.replacers import BSConvS_Replacer, BSConvU_Replacer
 
+from .. import plotting
 from ._controls import Choice, Control, Words
 from ._cost import SHARES
 from ._panel import Values, View, panel
@@ -47,6 +48,24 @@ def surgery_plan(
     return BSConvS_Replacer(kernel_sizes, p, exclude=names).plan(model)
 
 
+def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Parameters of the convolutions before and after, by stage: ``{"layer1": (..., ...)}``.
+
+    A stage is what the names of layers begin with: as few of their parts as tell three stages
+    apart, such as ``layer1``, or ``backbone.stage1`` where all others are in ``backbone`` too.
+    """
+    names = [layer.name.split(".") for layer in plan.layers]
+    depth = 1
+    while depth < max(map(len, names), default=1) and len({tuple(n[:depth]) for n in names}) < 3:
+        depth += 1
+    stages: dict[str, tuple[int, int]] = {}
+    for layer, parts in zip(plan.layers, names, strict=True):
+        stage = ".".join(parts[:depth]) or "(root)"
+        before, after = stages.get(stage, (0, 0))
+        stages[stage] = before + layer.parameters_before, after + layer.parameters_after
+    return stages
+
+
 class _Surgeon:
     title = "model surgeon"
 
@@ -80,7 +99,15 @@ class _Surgeon:
             return View(f"{values['architecture']}: no plan.", paragraph(str(error)))
         rule = "BSConv-U" if values["rule"] == "U" else "BSConv-S"
         summary = f"{values['architecture']} to {rule}: {plan.summary}."
-        return View(summary, table(plan.header, plan._table_rows()))
+        stages = stage_parameters(plan)
+
+        def draw() -> plotting.Figure:
+            before, after = zip(*stages.values(), strict=True)
+            series = {"before": before, f"after, as {rule}": after}
+            title = f"{values['architecture']}: its convolutions, stage by stage"
+            return plotting.bar_rows(list(stages), series, xlabel="parameters", title=title)
+
+        return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
 
 
 def model_surgeon(architectures: Architectures | None = None) -> Any:
