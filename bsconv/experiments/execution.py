@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,6 +29,14 @@ __all__ = ["Execution", "choose_execution"]
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
 WORTH_COMPILING = 200_000
 ROUNDS = 3
+# What torch.compile is told, by device.
+COMPILER: Mapping[str, Mapping[str, str | int | bool]] = {
+    # narrow networks wait for kernel launches, which CUDA graphs replay at once
+    "cuda": {"triton.cudagraphs": True},
+    # otherwise the backward pass of each depthwise convolution copies its images into another
+    # memory format and back, because the strides of a kernel of one channel are ambiguous
+    "cpu": {"force_layout_optimization": True},
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,7 @@ class Execution:
         """The model to train, which shares all parameters with ``model``."""
         if not self.compile:
             return model
-        # on a GPU the narrow networks wait for kernel launches, which CUDA graphs replay at once
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
-        return cast(nn.Module, torch.compile(model, mode=mode))
+        return cast(nn.Module, torch.compile(model, options=dict(COMPILER.get(device.type, {}))))
 
     def __str__(self) -> str:
         merged = sum(plan != "factored" for plan in self.plans.values())

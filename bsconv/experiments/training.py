@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from bsconv.pytorch import reg_loss
 
 from ._epoch_watch import EpochWatch
+from ._memory import keep_freed_memory
 from ._runs import Run, open_run
 from ._setup import (
     check_fit,
@@ -33,7 +34,7 @@ from ._setup import (
     read_start,
     reproducible,
 )
-from .checkpoints import CHECKPOINT, load_weights
+from .checkpoints import CHECKPOINT, load_weights, trained_by
 from .config import RECIPES, Recipe, TrainConfig
 from .data import ImageDataset, augment
 from .distributed import ALONE, Processes, join_processes, process_device
@@ -71,6 +72,8 @@ def train(
     """
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
+    if device.type == "cpu":
+        keep_freed_memory()
     with (
         join_processes(device) as processes,
         reproducible(device),
@@ -267,9 +270,10 @@ def _finished(run: Run, progress: bool) -> History:
     """The history of a run that needs no more training; nothing is changed."""
     assert run.state is not None
     folder = Path(str(run.config.out))
-    history = History.from_dicts(run.state["history"])
-    history.model = make_model(run.config, run.state["num_classes"]).to(run.config.device)
-    load_weights(history.model, run.state["model"], folder / CHECKPOINT)
+    trained = trained_by(run.state, folder / CHECKPOINT)
+    history = run.history
+    history.model = make_model(run.config, trained.num_classes).to(run.config.device)
+    load_weights(history.model, trained.state, folder / CHECKPOINT)
     if progress:
         print(f"{folder} is finished already, nothing to do: {history.last}")
     return history
