@@ -26,7 +26,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test notebooks docs data benchmark nightly lint types unit notebook-tests env FORCE
+.PHONY: help lab test notebooks docs figures data benchmark nightly lint types unit notebook-tests env FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01
 docs: env  ## build the documentation into site/: notebooks, API and command line as pages
 	@echo "docs: building site/index.html"
 	@$(PLAIN) NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
+
+figures: env  ## draw the README's figures anew from recorded results
+	@$(PLAIN) $(PY) docs/figures.py
 
 data: env  ## fetch CIFAR-10 into data/ unless it is there
 	@$(FETCH)

@@ -67,7 +67,7 @@ def on_config(config: MkDocsConfig) -> None:
     assert config.nav is not None
     for item in config.nav:
         for title, place in item.items():
-            item[title] = entries.get(place, place)
+            item[title] = entries.get(place, place) if isinstance(place, str) else place
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:

@@ -1,0 +1,77 @@
+"""The figures of the README, drawn anew from recorded results and our own weights: `make figures`.
+
+Each is a file in figures/; without an argument all are written there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from bsconv.__main__ import main as bsconv
+from bsconv.experiments.figure_files import write_figure
+from bsconv.pytorch import get_model
+from bsconv.pytorch.decomposition import blueprint_factors, compose
+
+FOLDER = Path(__file__).resolve().parent / "figures"
+RESULTS = FOLDER.parents[1] / "results"
+LAYER = "backbone.stage1.unit1.conv1.conv"
+
+
+def blueprint(path: Path) -> None:
+    """The kernel of an early layer that comes closest to one blueprint, and how close others do."""
+    from bsconv.experiments import plotting
+
+    model = get_model("cifar_resnet20", num_classes=10, pretrained="cifar10")
+    kernels = model.get_parameter(f"{LAYER}.weight").detach().double()
+    weights, blueprints = blueprint_factors(kernels)
+    lost = (kernels - compose(weights, blueprints)).square().sum((1, 2, 3))
+    kept = 1 - lost / kernels.square().sum((1, 2, 3))
+    best = int(kept.argmax())
+    title = (
+        "A trained kernel as one blueprint, spread by weights: "
+        f"{{kept:.0%}} kept (median of its layer: {kept.median():.0%})"
+    )
+    parts = kernels[best].numpy(), blueprints[best].numpy(), weights[best].numpy()
+    write_figure(path, lambda: plotting.blueprint_fit(*parts, title=title))
+
+
+def accuracy(path: Path) -> None:
+    """Accuracy against parameters, recorded and published."""
+    _run("results", "--results", RESULTS, "--dataset", "cifar10", "--out", path)
+
+
+def spectra(path: Path) -> None:
+    """How alike the slices of each kernel are, beside chance."""
+    _run("spectra", "cifar_resnet20", "--weights", "DEFAULT", "--out", path)
+
+
+FIGURES: dict[str, Callable[[Path], None]] = {
+    "blueprint": blueprint,
+    "accuracy": accuracy,
+    "spectra": spectra,
+}
+
+
+def _run(*arguments: object) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # their tables are for terminals
+        code = bsconv([str(argument) for argument in arguments])
+    if code:
+        raise SystemExit(code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    for name in argv or FIGURES:
+        torch.manual_seed(0)
+        FIGURES[name](FOLDER / f"{name}.png")
+        print(f"docs/figures/{name}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
