@@ -10,19 +10,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .commands import (
-    benchmark,
-    data,
-    evaluate,
-    export,
-    models,
-    plan,
-    profile,
-    project,
-    results,
-    spectra,
-    train,
-)
+
+try:  # Ctrl-C is one line from the first moment on
+    from .commands import (
+        benchmark,
+        data,
+        evaluate,
+        export,
+        models,
+        plan,
+        profile,
+        project,
+        results,
+        spectra,
+        train,
+    )
+except KeyboardInterrupt:
+    print("bsconv: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
@@ -64,12 +69,14 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for bad input, 130 for Ctrl-C."""
-    arguments = make_parser().parse_args(argv)
     format_before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(str(message))}\n"
+    command = ""
     try:
-        code = COMMANDS[arguments.command].run(arguments)
-        sys.stdout.flush()
+        arguments = make_parser().parse_args(argv)
+        command = arguments.command
+        code = COMMANDS[command].run(arguments)
+        print(end="", flush=True)  # where stdout is closed, that is nothing
         return code
     except BrokenPipeError:
         # the reader has seen enough, as in `bsconv models | head`; without this, Python would
@@ -80,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bsconv: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"bsconv {arguments.command}: {describe(error)}", file=sys.stderr)
+        print(f"bsconv {command}: {describe(error)}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = format_before

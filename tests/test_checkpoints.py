@@ -21,6 +21,7 @@ from bsconv.experiments.checkpoints import (
     read_checkpoint,
     read_config,
     read_trained,
+    remove_leftovers,
     write_atomically,
     write_checkpoint,
     write_trained,
@@ -107,9 +108,28 @@ def test_full_disk(small_disk: Path) -> None:
 
 def test_leftovers_of_a_killed_writer_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    (tmp_path / ".file.tmp").write_bytes(b"half a fi")
+    leftovers = [tmp_path / ".file.tmp", tmp_path / ".file.0a1b2c3d.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half a fi")
     write_atomically(path, b"whole")
     assert path.read_bytes() == b"whole"
+    (tmp_path / ".files.0a1b2c3d.tmp").touch()  # of another file
+    remove_leftovers(path)
+    assert names(tmp_path) == [".files.0a1b2c3d.tmp", "file"]
+
+
+def test_two_that_write_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / "file", os.fsync
+
+    def fsync(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", plain)
+        write_atomically(path, b"the other")  # as a whole, while the first is at work
+        assert path.read_bytes() == b"the other"
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
     assert names(tmp_path) == ["file"]
 
 
@@ -257,7 +277,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
         read_trained(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="holds no model trained by bsconv train"):
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
         read_trained(path)
     from safetensors.torch import save_file
 
@@ -270,7 +290,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
         read_trained(path)
     path.unlink()
     write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}})
-    with pytest.raises(ValueError, match="is no whole checkpoint of bsconv train: 'num_classes'"):
+    with pytest.raises(ValueError, match="is no whole checkpoint of bsconv train: 'model'"):
         read_trained(tmp_path)
 
 
@@ -283,6 +303,26 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 
 # --- locking --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_lock_that_was_taken_away_with_its_folder_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    folder, plain = tmp_path / "run", fcntl.flock
+
+    def flock(*arguments: Any) -> None:
+        """Another process has held the lock, and removed it with the folder, before we get it."""
+        (folder / ".lock").unlink()
+        folder.rmdir()
+        plain(*arguments)
+
+    folder.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ValueError, match="another process is training in"), locked(folder):
+        pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

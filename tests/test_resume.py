@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends as if nothing had happened, and harms no other run."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bsconv.experiments import _setup, execution, training
+from bsconv.experiments import _runs, _setup, execution, training
 from bsconv.experiments.checkpoints import read_checkpoint, write_checkpoint
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.training import History, TrainConfig, train
@@ -366,6 +367,29 @@ def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(messages) == 1
     run(tmp_path / "straight")
     assert_same_run(tmp_path / "straight", tmp_path)
+
+
+def test_a_folder_that_another_run_made_at_the_same_time_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, folder = _runs.locked, tmp_path / "run"
+
+    def locked_by_another(path: Path) -> contextlib.AbstractContextManager[None]:
+        """Both have seen that the folder is not there; the other is the first to lock it."""
+        stack.enter_context(plain(path))
+        return plain(path)
+
+    with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(_runs, "locked", locked_by_another)
+        with pytest.raises(ValueError, match="another process is training in"):
+            run(folder)
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.pt.0a1b2c3d.tmp").write_bytes(b"half a check")
+    run(tmp_path)
+    assert sorted(name for name in contents(tmp_path) if name != ".lock") == FILES
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsconv.experiments import _setup, training
+from bsconv.experiments._safetensors_files import packed
 from bsconv.experiments.checkpoints import read_trained
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.results import Summary, make_record
@@ -60,12 +61,9 @@ def state_of(history: History) -> State:
 def as_run(start: State, folder: Path) -> Path:
     """A finished run whose weights are ``start``."""
     run(folder)
-    path = folder / "model.safetensors"
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    save_file(start, path, metadata)
+    trained = read_trained(folder)
+    about = {"num_classes": trained.num_classes, "config": dataclasses.asdict(trained.config)}
+    (folder / "model.safetensors").write_bytes(packed(start, about))
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,11 +68,15 @@ def _order(file: Path) -> bytes:
 def _subfolders(folder: Path, top: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-    for path in found:
-        _refuse_link_out(path, top)
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{path} is a link that leads nowhere")
+        if path.is_dir():
+            _refuse_link_out(path, top)
+            found.append(path)
     return found
 
 
@@ -98,7 +103,7 @@ def _classes(folder: Path, top: Path) -> dict[str, list[Path]]:
 
 
 def _refuse_link_out(path: Path, top: Path) -> None:
-    if not path.resolve().is_relative_to(top):
+    if not Path(os.path.realpath(path)).is_relative_to(top):  # resolve() fails on links in circles
         raise ValueError(f"{path} is a link that leads out of {top}; copy the images instead")
 
 

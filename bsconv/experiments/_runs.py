@@ -21,6 +21,7 @@ from .checkpoints import (
     locked,
     read_checkpoint,
     read_config,
+    remove_leftovers,
     write_atomically,
     write_checkpoint,
     write_trained,
@@ -62,10 +63,29 @@ class Run:
                 f"{self.state['execution']!r}"
             ) from error
 
+    @property
+    def history(self) -> History:
+        """The epochs so far."""
+        if self.state is None:
+            return History()
+        try:
+            history = History.from_dicts(self.state["history"])
+            if not 0 < len(history) == self.state["epoch"] <= self.config.epochs:
+                raise ValueError(
+                    f"epoch is {self.state['epoch']!r}, the history has {len(history)}"
+                )
+        except (ValueError, TypeError) as error:
+            raise self._misfit(error) from error
+        return history
+
     def begin(self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator) -> History:
         """Go on from the checkpoint if there is one; the history so far. The first to write."""
-        history = History() if self.state is None else self._restore(model, optimizer, generator)
+        history = self.history
+        if self.state is not None:
+            self._restore(model, optimizer, generator, self.state)
         if self.folder is not None:
+            for name in (CONFIG, CHECKPOINT, METRICS, MODEL):
+                remove_leftovers(self.folder / name)
             _write_text(self.folder / CONFIG, self.config.to_json())
             if history:
                 _write_text(self.folder / METRICS, history.to_jsonl())
@@ -109,14 +129,13 @@ class Run:
             write_trained(self.folder / MODEL, model, config, num_classes)
 
     def _restore(
-        self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator
-    ) -> History:
-        state = self.state
-        assert state is not None
+        self,
+        model: nn.Module,
+        optimizer: Optimizers,
+        generator: torch.Generator,
+        state: dict[str, Any],
+    ) -> None:
         try:
-            history = History.from_dicts(state["history"])
-            if not 0 < len(history) == state["epoch"] <= self.config.epochs:
-                raise ValueError(f"epoch is {state['epoch']!r}, the history has {len(history)}")
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             generator.set_state(state["generator"])
@@ -124,12 +143,14 @@ class Run:
             if state["cuda_rng"] and torch.cuda.is_available():
                 torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise ValueError(
-                f"the {CHECKPOINT} in {self.folder} does not fit its own settings ({reason}); "
-                "restore it or train into another folder"
-            ) from error
-        return history
+            raise self._misfit(error) from error
+
+    def _misfit(self, error: Exception) -> ValueError:
+        reason = " ".join(str(error).split())[:160]
+        return ValueError(
+            f"the {CHECKPOINT} in {self.folder} does not fit its own settings ({reason}); "
+            "restore it or train into another folder"
+        )
 
 
 @contextlib.contextmanager
@@ -158,21 +179,21 @@ def _open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
-    try:
-        with locked(folder):
+    with locked(folder):
+        run: Run | None = None
+        try:
             state = _state(config, folder, resume)
             over = state is not None and state["epoch"] == config.epochs
             run = Run(config, folder, state, finished=over and (folder / MODEL).exists())
-            try:
-                yield run
-            finally:
-                if run.events is not None:
-                    run.events.close()
-    finally:
-        if made and {path.name for path in folder.iterdir()} <= {".lock"}:
-            with contextlib.suppress(OSError):
-                (folder / ".lock").unlink(missing_ok=True)
-                folder.rmdir()
+            yield run
+        finally:
+            if run is not None and run.events is not None:
+                run.events.close()
+            # while it is locked: nobody else has begun to use it
+            if made and {path.name for path in folder.iterdir()} <= {".lock"}:
+                with contextlib.suppress(OSError):
+                    (folder / ".lock").unlink(missing_ok=True)
+                    folder.rmdir()
 
 
 def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:

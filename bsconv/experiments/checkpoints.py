@@ -10,15 +10,18 @@ import contextlib
 import dataclasses
 import errno
 import io
-import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ._json_files import read_json
+from ._safetensors_files import packed, unpacked
+from ._torch_files import DamagedError, read_torch_file
 from .config import TrainConfig
 
 __all__ = [
@@ -33,6 +36,9 @@ __all__ = [
     "read_checkpoint",
     "read_config",
     "read_trained",
+    "remove_leftovers",
+    "temporary_path",
+    "trained_by",
     "write_atomically",
     "write_checkpoint",
     "write_trained",
@@ -48,10 +54,10 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
     OSError with one line where that fails; what was at ``path`` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_path(path)
     try:
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -71,14 +77,26 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 def check_writable(path: Path) -> None:
     """OSError with one line where ``write_atomically`` could not write; leaves nothing there."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_path(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        temporary.touch()
+        temporary.touch(exist_ok=False)
         temporary.unlink()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside ``path``: of several that write there at once, none touches another's."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a killed process had begun to write to ``path``; nobody else may be writing there."""
+    for leftover in path.parent.glob(f".{path.name}.*tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def _flush_folder(folder: Path) -> None:
@@ -99,10 +117,14 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows: no such lock, two runs in one folder are not noticed
         yield
         return
-    with open(folder / ".lock", "w") as file:
+    path = folder / ".lock"
+    with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # who held it before may have taken it away together with the folder
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
             raise ValueError(
                 f"another process is training in {folder}, wait for it or choose another out folder"
             ) from None
@@ -120,9 +142,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state that ``write_checkpoint`` wrote, on the CPU; ValueError if it is anything else."""
     with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = read_torch_file(file)
         except MemoryError:
             raise
+        except DamagedError as error:
+            raise ValueError(f"{path} is damaged: {error}; it is left as it is") from error
         except Exception as error:  # a damaged file may raise anything at all
             raise ValueError(
                 f"{path} is damaged or no checkpoint of bsconv train; it is left as it is"
@@ -137,7 +161,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> TrainConfig:
     """The settings in a ``config.json``."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError("it holds no JSON object")
         return TrainConfig.from_dict(values)
@@ -180,17 +204,9 @@ class TrainedModel:
 
 
 def write_trained(path: Path, model: nn.Module, config: TrainConfig, num_classes: int) -> None:
-    """Write ``model.safetensors``; its metadata key ``bsconv`` is JSON: settings and classes."""
-    from safetensors.torch import save
-
-    about = dataclasses.asdict(config.without_folders())
-    # one key only: safetensors promises no order of keys, and equal runs must give equal bytes
-    metadata = {"bsconv": json.dumps({"num_classes": num_classes, "config": about}, sort_keys=True)}
-    state = {
-        name: tensor.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
-        for name, tensor in model.state_dict().items()
-    }
-    write_atomically(path, save(state, metadata=metadata))
+    """Write ``model.safetensors``, which says settings and classes, and has a checksum."""
+    about = {"num_classes": num_classes, "config": dataclasses.asdict(config.without_folders())}
+    write_atomically(path, packed(model.state_dict(), about))
 
 
 def read_trained(path: Path) -> TrainedModel:
@@ -202,20 +218,29 @@ def read_trained(path: Path) -> TrainedModel:
             raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
         path = found
     if path.suffix != ".safetensors":
-        state = read_checkpoint(path)
-        try:
-            config = TrainConfig.from_dict(state["config"])
-            return TrainedModel(config, state["num_classes"], state["model"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no whole checkpoint of bsconv train: {error}") from error
-    from safetensors import SafetensorError, safe_open
-
+        return trained_by(read_checkpoint(path), path)
+    tensors, about = unpacked(path)
+    if about is None:
+        raise ValueError(f"{path} holds no model trained by bsconv train")
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["bsconv"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        return TrainedModel(
-            TrainConfig.from_dict(about["config"]), int(about["num_classes"]), tensors
-        )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        return _trained(about, tensors)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no model trained by bsconv train: {error}") from error
+
+
+def trained_by(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
+    """What the run has trained so far whose ``checkpoint`` was read from ``path``."""
+    try:
+        return _trained(checkpoint, checkpoint["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole checkpoint of bsconv train: {error}") from error
+
+
+def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
+    config, num_classes = TrainConfig.from_dict(about["config"]), about["num_classes"]
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise ValueError("its model is no state dict")
+    # no network is made that is far larger than the file
+    if all(each.shape[:1] != (num_classes,) for each in state.values()):
+        raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has so many rows")
+    return TrainedModel(config, num_classes, state)

@@ -92,10 +92,17 @@ class TrainConfig:
             object.__setattr__(self, "weights", str(Path(self.weights)))  # ./x and x are one file
         if self.milestones is not None:
             object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name in ("model", "dataset"):
+        for name in ("model", "dataset", "device"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise ValueError(f"{name} must be a name, got {value!r}")
+        for name in ("data", "out"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name} must be the path of a folder or None, got {value!r}")
+        for name in ("with_bn", "flip"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.recipe not in RECIPES:
             names = " or ".join(repr(name) for name in RECIPES)
             raise ValueError(f"recipe must be {names}, got {self.recipe!r}")

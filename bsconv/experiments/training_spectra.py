@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..pytorch import spectra_table
+from ._json_files import read_json
 from .checkpoints import write_atomically
 from .history import EpochMetrics
 
@@ -75,7 +76,7 @@ class TrainingSpectra:
     def read(cls, path: str | os.PathLike[str]) -> TrainingSpectra:
         """The inverse of :meth:`write`; ValueError for a file that holds something else."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(Path(path))
             if values.pop("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT!r}")
             own = {key: values.pop(key) for key in ("epochs", "top1", "layers", "random")}

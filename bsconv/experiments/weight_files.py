@@ -10,6 +10,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ._safetensors_files import unpacked
+from ._torch_files import DamagedError, read_torch_file
+
 __all__ = ["WEIGHT_FILES", "read_weights"]
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")  # what such files are called
@@ -24,7 +27,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     "module." that wrappers put before all names is taken off. Nothing of the file is run.
 
     Raises OSError for a file that is missing or unreadable, ValueError with one line for one that
-    is damaged, holds more than weights, or holds no state dict.
+    is damaged, holds more than weights, or holds no state dict. A changed bit is found by the
+    checksums that ``torch.save`` and :mod:`bsconv` write; other safetensors files have none.
     """
     path = Path(path)
     with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
@@ -34,23 +38,21 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, no state dict")
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not all(isinstance(key, str) for key in tensors):
+        raise ValueError(f"{path} holds tensors without names, no state dict")
     torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
     return tensors
 
 
 def _content(path: Path, file: BinaryIO) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file") from error
+        return unpacked(path)[0]
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return read_torch_file(file)
     except MemoryError:
         raise
+    except DamagedError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     except Exception as error:  # a damaged file may raise anything at all
         raise ValueError(
             f"{path} is damaged or holds more than weights, which would have to be run to be read: "

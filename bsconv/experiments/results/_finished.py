@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ import torch
 
 import bsconv
 
+from .._json_files import parse_json, read_text
 from .._setup import make_model
 from ..checkpoints import CONFIG, METRICS, MODEL, TrainedModel, read_config, read_trained
 from ..data import DATASETS
@@ -39,8 +39,8 @@ def make_record(
     config = read_config(folder / CONFIG)
     path = folder / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        epochs = tuple(EpochMetrics(**json.loads(line)) for line in lines)
+        lines = read_text(path).splitlines()
+        epochs = tuple(EpochMetrics(**parse_json(line)) for line in lines)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no epochs of bsconv train: {error}") from error
     if len(epochs) < config.epochs or not (folder / MODEL).exists():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._json_files import read_json
 from ..checkpoints import write_atomically
 from ..config import TrainConfig
 from ..history import EpochMetrics
@@ -135,7 +136,7 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
     records = []
     for path in sorted(Path(folder or results_folder()).glob("*.json")):
         try:
-            records.append(Record.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+            records.append(Record.from_dict(read_json(path)))
         except KeyError as error:
             raise ValueError(f"{path} holds no record of a run: it lacks {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
