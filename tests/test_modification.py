@@ -722,6 +722,20 @@ def test_nothing_is_half_done():
     assert_unchanged(model, before)
 
 
+def test_a_model_that_takes_no_method_is_left_as_it_was():
+    class Sealed(nn.Sequential):
+        def __setattr__(self, name, value):
+            if name == "reg_loss":
+                raise AttributeError("sealed")
+            super().__setattr__(name, value)
+
+    model = Sealed(small_v2(), small_v1())
+    before = snapshot(model)
+    with pytest.raises(AttributeError, match="sealed"):
+        modify_mobilenet(model)
+    assert_unchanged(model, before)
+
+
 @pytest.fixture
 def process_group(tmp_path) -> Iterator[None]:
     store = f"file://{tmp_path}/store"

@@ -1,6 +1,7 @@
 """Replacement in any model: what is exchanged, what is kept, and that nothing is lost."""
 
 import copy
+import functools
 import io
 import pickle
 import warnings
@@ -97,6 +98,7 @@ def test_layers_are_kept_for_these_reasons():
             "patched": patched,
             "grey": nn.Conv2d(1, 8, 3),
             "complex": nn.Conv2d(8, 8, 3, dtype=torch.complex64),
+            "float8": nn.Conv2d(8, 8, 3).to(torch.float8_e4m3fn),
             "three": nn.Conv3d(8, 8, 3),
             "transposed": nn.ConvTranspose2d(8, 8, 3),
             "blueprint": BSConvU(8, 8, 3),
@@ -113,6 +115,7 @@ def test_layers_are_kept_for_these_reasons():
         "patched": "kept: its forward was exchanged on the instance",
         "grey": "kept: BSConvU would have more parameters (88)",
         "complex": "kept: its weight is a Parameter of torch.complex64",
+        "float8": "kept: its weight is a Parameter of torch.float8_e4m3fn",
         "three": "kept: Conv3d is no Conv2d",
         "transposed": "kept: ConvTranspose2d is no Conv2d",
         "blueprint": "kept: is BSConvU already",
@@ -266,6 +269,43 @@ def test_a_weight_that_another_kind_of_layer_uses_too_is_kept():
     assert isinstance(model[3], BSConvU)
 
 
+def test_a_layer_that_a_plain_attribute_holds_too_is_kept():
+    class Helper(nn.Module):
+        def __init__(self, conv: nn.Module) -> None:
+            super().__init__()
+            self.conv = conv
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(7))
+            self.steps = [("first", self.convs[0]), ("block", nn.Sequential(nn.ReLU()))]
+            self.steps.append(self.steps)
+            self.by_name = {"second": self.convs[1]}
+            self.call = self.convs[2].forward
+            self.scaled = functools.partial(torch.mul, other=functools.partial(self.convs[3]))
+            self.hidden = (Helper(self.convs[4]),)
+            self.parent = (Helper(self),)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.steps[0][1](self.convs[6](images))
+
+    steps = Steps()
+    steps.convs[5].reg_loss = functools.partial(reg_loss, steps.convs[5])  # holds itself
+    model = nn.Sequential(steps)
+    assert list(reasons(BSConvS_Replacer(), model).values()) == [
+        "kept: is also in 0.steps, a plain attribute",
+        "kept: is also in 0.by_name, a plain attribute",
+        "kept: is also in 0.call, a plain attribute",
+        "kept: is also in 0.scaled, a plain attribute",
+        "kept: is also in 0.hidden, a plain attribute",
+        "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
+        "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
+    ]
+    BSConvS_Replacer().apply(model)(torch.randn(1, 8, 5, 5)).sum().backward()
+    assert steps.convs[0].weight.grad is not None
+
+
 def test_cyclic_references_end():
     model = nn.Sequential(nn.Conv2d(8, 8, 3))
     child = nn.Sequential(nn.Conv2d(8, 8, 3))
@@ -322,22 +362,46 @@ def test_hooks_that_cannot_move_are_refused_before_anything_changes(replacer_cla
     replacer_class(exclude=["1"]).apply(model)
 
 
-def test_a_parent_that_refuses_leaves_the_model_as_it_was():
-    class Sealed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(8, 8, 3)
-            self.sealed = True
+class Sealed(nn.Module):
+    """Takes no other attribute, once it is made; ``refusal`` says so."""
 
-        def __setattr__(self, name, value):
-            if getattr(self, "sealed", False):
-                raise AttributeError("sealed")
-            super().__setattr__(name, value)
+    def __init__(self, child: nn.Module, refusal: BaseException) -> None:
+        super().__init__()
+        self.child = child
+        self.refusal = refusal
 
-    model = nn.Sequential(net(), Sealed())
+    def __setattr__(self, name, value):
+        if "refusal" in vars(self):
+            raise self.refusal
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("refusal", [AttributeError("sealed"), KeyboardInterrupt("sealed")])
+def test_a_parent_that_refuses_leaves_the_model_as_it_was(refusal):
+    model = nn.Sequential(net(), Sealed(nn.Conv2d(8, 8, 3), refusal))
+    before = snapshot(model)
+    with pytest.raises(type(refusal), match="sealed"):
+        BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+
+
+def test_a_model_that_takes_no_method_is_left_as_it_was():
+    model = Sealed(net(), AttributeError("sealed"))
     before = snapshot(model)
     with pytest.raises(AttributeError, match="sealed"):
         BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+    BSConvU_Replacer().apply(model)
+    assert isinstance(model.child[0], BSConvU)
+
+
+def test_that_nothing_is_replaced_can_be_made_an_error_and_then_nothing_is_changed():
+    model = nn.Sequential(nn.Conv2d(8, 8, 1))
+    before = snapshot(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="no convolution was replaced"):
+            BSConvS_Replacer().apply(model)
     assert_unchanged(model, before)
 
 
@@ -387,6 +451,15 @@ def test_wrong_subspaces_are_refused_when_the_replacer_is_made(arguments):
 def test_excluding_what_is_not_there_names_what_is_near():
     with pytest.raises(ValueError, match=r"no layer of this model: '3\.1x'; did you mean '3\.1'"):
         BSConvU_Replacer(exclude=["3.1x"]).plan(net())
+
+
+def test_any_name_of_the_model_can_be_excluded():
+    brackets = nn.ModuleDict({"stage[1]": nn.Conv2d(8, 8, 3), "stage1": nn.Conv2d(8, 8, 3)})
+    plan = BSConvU_Replacer(exclude=["stage[1]"]).plan(brackets)
+    assert [layer.name for layer in plan.kept] == ["stage[1]"]
+    inside = nn.Sequential(BSConvU(8, 8, 3), nn.Conv2d(8, 8, 3))
+    plan = BSConvU_Replacer(exclude=["0.dw"]).plan(inside)
+    assert [layer.name for layer in plan.replaced] == ["1"]
 
 
 # --------------------------------------------------------------------------- reg_loss on a model

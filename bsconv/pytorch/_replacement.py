@@ -17,6 +17,7 @@ from ._surgery import (
     Place,
     check_unwrapped,
     exchange,
+    held_beside,
     parameter_count,
     peculiarity,
     places,
@@ -106,11 +107,11 @@ class Replacer:
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
         layers = _build(chosen, self._replacement)
-        model = exchange(model, [place for c in chosen for place in c.places], layers)
-        self._finish(model)
-        self.report = report
-        if not chosen:
+        if not chosen:  # said first: to those who make errors of warnings, this is a refusal
             warnings.warn(_why_nothing(candidates), stacklevel=2)
+        where = [place for candidate in chosen for place in candidate.places]
+        model = exchange(model, where, layers, self._finish)
+        self.report = report
         if self.verbosity >= 1:
             print(report if self.verbosity >= 2 else report.summary)
         return model
@@ -125,7 +126,7 @@ class Replacer:
     def _candidates(self, model: nn.Module) -> list[_Candidate]:
         self._check(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
-        excluded = self._excluded(everywhere)
+        excluded = self._excluded(model, everywhere)
         found: dict[int, _Candidate] = {}
         for place in everywhere:
             if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
@@ -134,6 +135,10 @@ class Replacer:
         candidates = list(found.values())
         for candidate in candidates:
             candidate.obstacle = self._obstacle(candidate, excluded)
+        held = held_beside(model, [c.conv for c in candidates if not c.obstacle])
+        for candidate in candidates:
+            if attribute := held.get(id(candidate.module)):
+                candidate.obstacle = f"is also in {attribute}, a plain attribute"
         shared = shared_outside(model, [c.conv for c in candidates if not c.obstacle])
         for candidate in candidates:
             if id(candidate.module) in shared:
@@ -163,7 +168,7 @@ class Replacer:
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
 
-    def _excluded(self, everywhere: Sequence[Place]) -> dict[str, str]:
+    def _excluded(self, model: nn.Module, everywhere: Sequence[Place]) -> dict[str, str]:
         """The names of all places that ``exclude`` covers, with the pattern that does.
 
         A pattern covers the layers that it names and all inside them, by whichever of its names a
@@ -171,8 +176,12 @@ class Replacer:
         """
         covered: dict[int, str] = {}
         for pattern in self.exclude:
-            named = [place for place in everywhere if fnmatchcase(place.name, pattern)]
-            if not named:
+            # a name that looks like a pattern is that name; one inside a BSConv layer is a name too
+            named = [place for place in everywhere if place.name == pattern]
+            named = named or [place for place in everywhere if fnmatchcase(place.name, pattern)]
+            if not named and not any(
+                fnmatchcase(name, pattern) for name, _ in model.named_modules()
+            ):
                 near = get_close_matches(pattern, [place.name for place in everywhere])
                 hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
                 raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")

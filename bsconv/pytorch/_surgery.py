@@ -1,8 +1,10 @@
 """What an exchange of layers has to look at: places, shared weights, hooks, odd convolutions."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+import functools
+import types
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -22,6 +24,8 @@ STATE_HOOKS = (
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
+
+MODULE_STATE = frozenset(vars(nn.Module()))  # what every module has, its tables of layers included
 
 
 class Place(NamedTuple):
@@ -93,8 +97,10 @@ def peculiarity(module: nn.Module, groups: int = 1) -> str:
     own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
     if own:
         return f"has state beside weight and bias: {', '.join(sorted(own))}"
-    if type(module.weight) is not nn.Parameter or not module.weight.is_floating_point():
-        return f"its weight is a {type(module.weight).__name__} of {module.weight.dtype}"
+    weight = module.weight
+    computable = weight.is_floating_point() and torch.finfo(weight.dtype).bits >= 16
+    if type(weight) is not nn.Parameter or not computable:
+        return f"its weight is a {type(weight).__name__} of {weight.dtype}"
     if module.groups != groups:
         return f"grouped (groups={module.groups})"
     return ""
@@ -126,6 +132,44 @@ def shared_outside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, st
         for key in found:
             del remaining[key]
     return outside
+
+
+def held_beside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
+    """By id, those of ``convs`` that a plain attribute of a module leads to as well, and its name.
+
+    Code that goes by such an attribute, a list of layers for example, would go on with the old one.
+    """
+    wanted = {id(conv) for conv in convs}
+    modules = dict(model.named_modules())
+    registered = {id(module) for module in modules.values()}
+    held: dict[int, str] = {}
+    for prefix, module in modules.items():
+        for key in [key for key in vars(module) if key not in MODULE_STATE]:
+            waiting = [vars(module)[key]]
+            seen: set[int] = set()
+            while waiting:
+                value = waiting.pop()
+                if id(value) in wanted and value is not module:
+                    held.setdefault(id(value), f"{prefix}.{key}" if prefix else key)
+                elif id(value) not in seen:
+                    seen.add(id(value))
+                    waiting.extend(_inside(value, registered))
+    return held
+
+
+def _inside(value: object, registered: set[int]) -> Iterable[object]:
+    """What a plain attribute leads to, one step further."""
+    if type(value) in (list, tuple, set, frozenset):
+        return cast(Iterable[object], value)
+    if type(value) in (dict, OrderedDict):
+        return cast(dict[object, object], value).values()
+    if isinstance(value, types.MethodType):
+        return [value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, nn.Module) and id(value) not in registered:
+        return value.children()
+    return ()
 
 
 def unmovable_hooks(conv: nn.Conv2d) -> str:
@@ -160,10 +204,14 @@ def move_hooks(old: nn.Module, new: nn.Module) -> None:
 
 
 def exchange(
-    model: nn.Module, where: Iterable[Place], layers: Mapping[int, nn.Module]
+    model: nn.Module,
+    where: Iterable[Place],
+    layers: Mapping[int, nn.Module],
+    finish: Callable[[nn.Module], object] = lambda _: None,
 ) -> nn.Module:
     """Puts ``layers``, by the id of the module that each stands in for, in those places of
-    ``model``, with the hooks of the old, or, if a parent won't have one, leaves all as it was.
+    ``model``, with the hooks of the old, and calls ``finish`` on the outcome. If a parent won't
+    have one, or ``finish`` fails, or Ctrl-C comes, all is left as it was.
 
     Returns the model: a new one where the root is exchanged.
     """
@@ -175,10 +223,12 @@ def exchange(
             if place.parent is None:
                 model = layer
             else:
-                setattr(place.parent, place.key, layer)
                 done.append((place.parent, place.key, place.module))
-    except Exception:
+                setattr(place.parent, place.key, layer)
+        finish(model)
+    except BaseException:
         for parent, key, old in done:
-            setattr(parent, key, old)
+            if parent._modules[key] is not old:
+                setattr(parent, key, old)
         raise
     return model

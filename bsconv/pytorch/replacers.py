@@ -26,10 +26,12 @@ class BSConvU_Replacer(Replacer):
             the output variance of a Kaiming-initialised dense convolution, "project" for those
             closest to the dense weights (:meth:`BSConvU.from_conv2d`), so that a pretrained model
             keeps what it can.
-        exclude: names of layers to keep, with all inside them; ``*`` and ``?`` are wildcards.
+        exclude: names of layers to keep, with all inside them; ``*``, ``?`` and ``[12]`` are
+            wildcards.
 
     Kept are also: subclasses of Conv2d, grouped and parametrised convolutions, convolutions with a
-    parameter that another kind of layer uses too, and those that would get more parameters;
+    parameter that another kind of layer uses too, those that a plain attribute of the model holds
+    as well (a list that is no ModuleList, say), and those that would get more parameters;
     :meth:`plan` says why. Raises ValueError for arguments out of range.
     """
 
@@ -54,7 +56,8 @@ class BSConvS_Replacer(Replacer):
 
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
     orthonormal; it survives copying and saving, and :func:`bsconv.pytorch.reg_loss` is the same as
-    a function. ``p`` and ``min_mid_channels`` are those of :class:`BSConvS`, all else is as for
+    a function, for a torch.fx.GraphModule too, whose copies have no such methods. ``p`` and
+    ``min_mid_channels`` are those of :class:`BSConvS`, all else is as for
     :class:`BSConvU_Replacer`. ``apply`` also raises ValueError for a model that has a ``reg_loss``
     of another kind.
     """

@@ -84,10 +84,10 @@ class MobileNetModifier:
         report = _plan_of(model, changes)
         replaced = [change for change in changes if isinstance(change, Replace)]
         stand_ins = {id(change.block): change.stand_in() for change in replaced}
-        model = exchange(model, [place for c in replaced for place in c.places], stand_ins)
+        where = [place for change in replaced for place in change.places]
+        model = exchange(model, where, stand_ins, attach_reg_loss)
         for change in changes:
             change.finish()
-        attach_reg_loss(model)
         self.report = report
         if self.verbosity >= 1:
             print(report if self.verbosity >= 2 else report.summary)
