@@ -14,6 +14,7 @@ _ORDER = (
     "under_fire",
     "hostile_files",
     "oldest_versions",
+    "notebook_damage",
     "numbers",
     "mutation",
 )
