@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -300,6 +301,13 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=message):
         load_weights(model(3), model(4).state_dict(), tmp_path / "file")
+
+
+def test_nan_is_no_weight(tmp_path: Path) -> None:
+    weights = model().state_dict()
+    weights["1.running_var"][2] = math.nan
+    with pytest.raises(ValueError, match=r"file are no numbers: 1.running_var has NaN"):
+        load_weights(model(), weights, tmp_path / "file")
 
 
 # --- locking --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsconv.experiments import _setup, execution, training
+from bsconv.experiments.checkpoints import read_checkpoint
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.training import EpochMetrics, History, TrainConfig, evaluate, train
 from bsconv.pytorch import BSConvS, _execution, reg_loss
@@ -336,6 +338,21 @@ def test_evaluate_refuses(images: int, labels: int, batch_size: int, message: st
         )
 
 
+def test_a_model_that_gives_no_numbers_is_never_right() -> None:
+    data, model = dataset(), linear(4)
+    with torch.no_grad():
+        model[-1].bias[0] = math.nan  # argmax takes NaN for the largest
+    assert evaluate(model, data.test_images, torch.zeros_like(data.test_labels)) == 0
+
+
+def test_evaluate_refuses_images_with_nan() -> None:
+    data = dataset()
+    images = to_float(data.test_images)
+    images[1, 2, 3, 4] = math.nan
+    with pytest.raises(ValueError, match="images must be numbers, got NaN"):
+        evaluate(linear(4), images, data.test_labels)
+
+
 # --- randomness -----------------------------------------------------------------------------------
 
 
@@ -477,6 +494,28 @@ def test_config_is_frozen_takes_paths_and_survives_json(tmp_path: Path) -> None:
     assert TrainConfig().difference(TrainConfig(recipe="fast")) is not None
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_not_kept(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The last step of an epoch may spoil them after its loss was fine."""
+    use(linear)
+    plain, epochs = training._train_epoch, iter(range(1, 4))
+
+    def train_epoch(model: nn.Module, *arguments: Any) -> float:
+        loss = plain(model, *arguments)
+        if next(epochs) == 2:
+            next(model.parameters()).data[0] = value
+        return loss
+
+    monkeypatch.setattr(training, "_train_epoch", train_epoch)
+    with pytest.raises(FloatingPointError, match=r"weights became infinite .* in epoch 2 of 3"):
+        run(epochs=3, out=tmp_path)
+    kept = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert kept["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+
+
 @pytest.mark.parametrize("name", ["train_labels", "test_labels"])
 @pytest.mark.parametrize("label", [-1, 4])
 def test_labels_out_of_range(use: Use, name: str, label: int) -> None:
@@ -498,6 +537,17 @@ def test_model_that_cannot_take_the_images(use: Use) -> None:
     use(lambda classes: nn.Sequential(nn.Conv2d(3, classes, 11), nn.Flatten()))
     message = r"cifar_resnet20_bsconvu cannot take images of 2 x 3 x 8 x 8 .*--image-size 224"
     with pytest.raises(ValueError, match=message):
+        run()
+
+
+@pytest.mark.parametrize("name", ["train_images", "train_labels", "test_images", "test_labels"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_data_set_without_images_or_labels(use: Use, name: str, count: int) -> None:
+    data = dataset()
+    use(linear, dataclasses.replace(data, **{name: getattr(data, name)[:count]}))
+    with pytest.raises(
+        ValueError, match=r"of noise need to be one or more, with a label each, got"
+    ):
         run()
 
 

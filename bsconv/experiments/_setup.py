@@ -99,6 +99,13 @@ def check_fit(
     model: nn.Module, dataset: ImageDataset, config: TrainConfig, *, training: bool = True
 ) -> None:
     """One step forward of a copy: ValueError where the model cannot take images or classes."""
+    for part in ("train", "test"):
+        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+        if not 0 < len(images) == len(labels):
+            raise ValueError(
+                f"{part}_images of {dataset.name} need to be one or more, with a label each, "
+                f"got {len(images)} and {len(labels)}"
+            )
     count = min(2, config.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size)
     shape = " x ".join(map(str, images.shape))

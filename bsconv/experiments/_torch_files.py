@@ -25,14 +25,19 @@ def read_torch_file(file: BinaryIO) -> Any:
     """Tensors and plain values as ``torch.save`` wrote them into ``file``, on the CPU.
 
     Raises DamagedError where a bit has changed since, which ``torch.load`` does not look for, and
-    where the content claims to be far larger than the file; for anything else that cannot be read,
-    whatever ``torch.load`` raises. Files from before PyTorch 1.6 have no checksums.
+    where the content claims to be far larger than the file; ValueError for anything else that is no
+    such file, or holds more. Files from before PyTorch 1.6 have no checksums.
     """
     size = file.seek(0, os.SEEK_END)
-    if zipfile.is_zipfile(file):
-        _check_members(file, size)
-    file.seek(0)
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        if zipfile.is_zipfile(file):
+            _check_members(file, size)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (MemoryError, DamagedError):
+        raise
+    except Exception as error:  # a damaged file may raise anything at all
+        raise ValueError("it holds more than tensors, or is no file of torch.save") from error
     _check_content(content, size)
     return content
 

@@ -143,11 +143,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
         try:
             state = read_torch_file(file)
-        except MemoryError:
-            raise
         except DamagedError as error:
             raise ValueError(f"{path} is damaged: {error}; it is left as it is") from error
-        except Exception as error:  # a damaged file may raise anything at all
+        except ValueError as error:
             raise ValueError(
                 f"{path} is damaged or no checkpoint of bsconv train; it is left as it is"
             ) from error
@@ -175,7 +173,7 @@ def load_weights(
     """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
 
     The line says what the file lacks, has besides, or has in another shape than ``name``, the model
-    in words.
+    in words. NaN is no weight.
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
@@ -192,6 +190,9 @@ def load_weights(
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{misfit}: {verb} {keys[0]}{more}")
+    for key, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.isnan().any():
+            raise ValueError(f"the weights in {path} are no numbers: {key} has NaN")
 
 
 @dataclasses.dataclass(frozen=True)

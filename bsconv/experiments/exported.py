@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._exported_programs import load_exported_program
+
 __all__ = ["ENGINES", "default_engine", "is_installed", "load_exported"]
 
 Function = Callable[[Tensor], Tensor]
+# "location", first field of what names another file, however protobuf may write it
+ELSEWHERE = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")
 
 
 def load_exported(
@@ -29,7 +34,9 @@ def load_exported(
     ``engine`` is one of ``ENGINES``, by default that of the suffix. ``threads`` is up to the engine
     where it is None. With ``bfloat16``, OpenVINO rounds to that; the others stay as they are.
 
-    Raises ValueError with one line for an unknown engine or one that is not installed.
+    Raises ValueError with one line for an unknown engine, one that is not installed, and a
+    file that is damaged, takes weights from other files, or is a program that asks for more than
+    operators on tensors.
     """
     engine = engine or default_engine(path)
     if engine not in ENGINES:
@@ -48,7 +55,7 @@ def is_installed(engine: str) -> bool:
 
 
 def _torch(path: Path, threads: int | None, bfloat16: bool) -> Function:
-    network = torch.export.load(path).module()
+    network = load_exported_program(path).module()
     return torch.no_grad()(network)
 
 
@@ -56,9 +63,22 @@ def _onnxruntime(path: Path, threads: int | None, bfloat16: bool) -> Function:
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (images,) = session.get_inputs()
+    content = _onnx(path)
+    try:
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (images,) = session.get_inputs()
+    except Exception as error:  # the runtime has exceptions of its own
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path} is damaged, or no network for images: {reason}") from error
     return lambda values: torch.from_numpy(session.run(None, {images.name: values.numpy()})[0])
+
+
+def _onnx(path: Path) -> bytes:
+    """The content of a file that is whole by itself: OpenVINO, and old runtimes, open any other."""
+    content = path.read_bytes()
+    if ELSEWHERE.search(content):
+        raise ValueError(f"{path} takes weights from other files, which bsconv export does not")
+    return content
 
 
 def _openvino(path: Path, threads: int | None, bfloat16: bool) -> Function:
@@ -69,6 +89,7 @@ def _openvino(path: Path, threads: int | None, bfloat16: bool) -> Function:
     }
     if threads is not None:
         hints["INFERENCE_NUM_THREADS"] = threads
+    _onnx(path)
     request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
     # the result is the engine's own memory, which the next call writes over
     return lambda values: torch.from_numpy(request.infer([values.numpy()])[0].copy())

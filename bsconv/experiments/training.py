@@ -112,7 +112,7 @@ def train(
             processes.own_randomness(config.seed, epoch)
             how = config, execution, epoch, processes, progress
             loss = _train_epoch(trained, optimizer, dataset, generator, *how)
-            processes.together(_check_loss, loss, epoch, run)
+            processes.together(_check_numbers, loss, model, epoch, run)
             top1 = evaluate(
                 model,
                 dataset.test_images,
@@ -178,11 +178,17 @@ def _train_epoch(
     return watch.mean_loss()
 
 
-def _check_loss(loss: float, epoch: int, run: Run) -> None:
+def _check_numbers(loss: float, model: nn.Module, epoch: int, run: Run) -> None:
+    """The loss, and what the last step made of the weights: nothing else is worth keeping."""
+    what = None
     if not math.isfinite(loss):
+        what = f"training loss became {loss}"
+    elif not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        what = "weights became infinite or no numbers"
+    if what is not None:
         kept = run.folder is not None and epoch > 1
         raise FloatingPointError(
-            f"the training loss became {loss} in epoch {epoch} of {run.config.epochs}; "
+            f"the {what} in epoch {epoch} of {run.config.epochs}; "
             f"try a learning rate below {run.config.learning_rate}"
             + (f" ({run.folder} keeps the checkpoint of epoch {epoch - 1})" if kept else "")
         )
@@ -206,13 +212,16 @@ def evaluate(
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    if images.is_floating_point() and images.isnan().any():
+        raise ValueError("images must be numbers, got NaN")
     device = next((tensor.device for tensor in model.parameters()), images.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with _evaluating(model):
         for start in range(0, len(labels), batch_size)[processes.rank :: processes.count]:
             batch = slice(start, start + batch_size)
             logits = logits_of(model(model_input(images[batch].to(device), image_size)))
-            correct += (logits.argmax(dim=1) == labels[batch].to(device)).sum()
+            right = logits.argmax(dim=1) == labels[batch].to(device)
+            correct += (right & ~logits.isnan().any(dim=1)).sum()  # NaN is no answer
     return 100 * int(processes.sum(correct)) / len(labels)
 
 

@@ -49,11 +49,9 @@ def _content(path: Path, file: BinaryIO) -> Any:
         return unpacked(path)[0]
     try:
         return read_torch_file(file)
-    except MemoryError:
-        raise
     except DamagedError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    except Exception as error:  # a damaged file may raise anything at all
+    except ValueError as error:
         raise ValueError(
             f"{path} is damaged or holds more than weights, which would have to be run to be read: "
             "save a state dict"
