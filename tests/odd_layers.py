@@ -1,0 +1,177 @@
+"""Containers and layers as people write them, for the models of model_strategies.py.
+
+At the top of a module, so that they can be pickled.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS_ModelRegLossMixin
+
+CALLS: Counter[str] = Counter()  # of the hooks below
+
+# ------------------------------------------------------------------------------------- containers
+
+
+class Steps(nn.Module):
+    """One layer after the other, and a place that stays empty."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.register_module("shortcut", None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.layers:
+            images = layer(images)
+        return images
+
+
+class Branches(nn.Module):
+    """Side by side under names, some of them strange."""
+
+    NAMES = ("left", "stage[1]", "a b")
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.by_name = nn.ModuleDict(dict(zip(self.NAMES, layers, strict=False)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, *others = (layer(images) for layer in self.by_name.values())
+        return sum((out for out in others if out.shape == first.shape), first)
+
+
+class Residual(nn.Sequential):
+    def forward(self, images: Tensor) -> Tensor:
+        out = super().forward(images)
+        return out + images if out.shape == images.shape else out
+
+
+class Listed(nn.Module):
+    """Calls its layers by a list that no module knows of."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.calls = [("layer", layer) for layer in layers]
+
+    def forward(self, images: Tensor) -> Tensor:
+        for _, layer in self.calls:
+            images = layer(images)
+        return images
+
+
+class SealedError(Exception):
+    """What a sealed parent says to one who sets an attribute."""
+
+
+class Sealed(nn.Sequential):
+    """Takes no other layers, once it is made."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.sealed = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "sealed" in vars(self) and name != "training":
+            raise SealedError(f"sealed, takes no {name}")
+        super().__setattr__(name, value)
+
+
+class WithRegLoss(Steps):
+    def reg_loss(self) -> float:
+        return 0.0
+
+
+class WithMixin(BSConvS_ModelRegLossMixin, Steps):
+    pass
+
+
+# -------------------------------------------------------------------------------------- odd layers
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that computes something else."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(images, weight, self.bias)
+
+
+class Tied(nn.Module):
+    """Uses the weight of a convolution, but is none."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.kernel = conv.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, self.kernel, padding="same")
+
+
+class Quantized(nn.Module):
+    """A convolution in int8 between floats."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        in_int8 = torch.quantize_per_tensor(images.float(), 0.1, 0, torch.quint8)
+        return self.conv(in_int8).dequantize().to(images.dtype)
+
+
+class Complex(nn.Module):
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images.to(torch.complex64)).real
+
+
+class OtherDimensions(nn.Module):
+    """A convolution over one or three dimensions, of images in two."""
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        if isinstance(self.conv, nn.Conv3d):
+            return self.conv(images[:, :, None])[:, :, 0]
+        return self.conv(images.flatten(2)).unflatten(2, images.shape[2:])
+
+
+class Patched:
+    """In the place of a forward method."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return -nn.Conv2d.forward(self.conv, images)
+
+
+def count_before(module: nn.Module, args: Any) -> None:
+    CALLS["forward_pre"] += 1
+
+
+def count_after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+    CALLS["forward"] += 1
+
+
+def count_backward(module: nn.Module, *gradients: Any) -> None:
+    CALLS["backward"] += 1
+
+
+def keep_state(module: nn.Module, *args: Any) -> None:
+    """A hook on the state dict."""
+
+
+def keep_gradient(gradient: Tensor) -> Tensor:
+    """A hook on a parameter."""
+    return gradient
