@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsconv.experiments import plotting
@@ -271,15 +272,58 @@ def test_logarithmic_axes_write_their_numbers_out() -> None:
     assert {"0.01", "0.1", "1"} <= set(texts)
 
 
-def test_nothing_is_told_apart_by_colour_alone() -> None:
-    names = [str(i) for i in range(len(plotting.COLOURS))]
-    bars = plotting.grouped_bars(["a"], {name: [1] for name in names}, ylabel="y")
-    rows = plotting.bar_rows(["a"], {name: [1] for name in names}, xlabel="x")
-    for figure in (bars, rows):
-        assert len({bar.get_hatch() for bar in figure.axes[0].patches}) == len(names)
-    lines = plotting.curves([0, 1], {key: [0, 1] for key in names}, xlabel="x", ylabel="y")
-    looks = {(line.get_linestyle(), line.get_marker()) for line in lines.axes[0].lines}
-    assert len(looks) == len(names)
+NAMES = [str(i) for i in range(len(plotting.COLOURS))]
+TOLD_APART: dict[str, Callable[[], Figure]] = {
+    "grouped_bars": lambda: plotting.grouped_bars(["a"], {n: [1] for n in NAMES}, ylabel="y"),
+    "bar_rows": lambda: plotting.bar_rows(["a"], {n: [1] for n in NAMES}, xlabel="x"),
+    "stacked_shares": lambda: plotting.stacked_shares({"a": {"net": dict.fromkeys(NAMES, 1)}}),
+    "timing_bars": lambda: plotting.timing_bars(
+        {"a": {n: {"net": (1, 1, 2)} for n in NAMES}}, ylabel="ms"
+    ),
+    "share_histogram": lambda: plotting.share_histogram({n: [0.2, 0.9] for n in NAMES}),
+    "curves": lambda: plotting.curves([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
+    "curve_panels": lambda: plotting.curve_panels(
+        {"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]
+    ),
+    "accuracy_panels": lambda: plotting.accuracy_panels(
+        {"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}
+    ),
+    "cumulative_shares": lambda: plotting.cumulative_shares({n: [[0.8, 0.2]] for n in NAMES}),
+    "dots": lambda: plotting.dots({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD_APART)
+def test_nothing_is_told_apart_by_colour_alone(name: str) -> None:
+    axis = TOLD_APART[name]().axes[0]
+    handles, _ = axis.get_legend_handles_labels()
+    handles = [getattr(handle, "patches", [handle])[0] for handle in handles]  # of bars, one
+    lines = [getattr(handle, "lines", [handle])[0] for handle in handles]  # without error bars
+    looks = {
+        (line.get_linestyle(), line.get_marker())
+        if hasattr(line, "get_marker")
+        else line.get_hatch()
+        for line in lines
+    }
+    assert len(looks) == len(NAMES)
+
+
+@pytest.mark.parametrize("points", [2, 25, 26, 49, 300])
+def test_markers_leave_room_for_dashes_and_for_one_another(points: int) -> None:
+    series = {"u": np.zeros(points), "s": np.zeros(points)}
+    figures = [
+        plotting.curves(range(points), series, xlabel="x", ylabel="y"),
+        plotting.curve_panels({"a": series, "b": series}, xlabel="x", ylabels="yz"),
+    ]
+    for figure in figures:
+        for axis in figure.axes:
+            marked = [set(range(points)[first::every]) for first, every in marking(axis)]
+            assert max(map(len, marked)) * len(figure.axes) <= 25 or points == 2
+            assert points <= 25 // len(figure.axes) or not marked[0] & marked[1]
+
+
+def marking(axis: Axes) -> list[tuple[int, int]]:
+    return [line.get_markevery() for line in axis.lines]
 
 
 def test_a_label_looks_the_same_in_all_panels() -> None:
@@ -353,15 +397,39 @@ def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> 
     assert shown == pytest.approx(np.unique(kernel) / np.percentile(np.abs(kernel), 98))
 
 
-def test_negative_values_carry_a_dot_where_colours_are_not_seen() -> None:
-    kernel = np.full((1, 3, 3), 1.0)
-    kernel[0, 1, 2] = -0.5
-    kernel[0, 2, 2] = -0.01  # pale
-    [axis, _] = plotting.slice_grid({"kernel": kernel}).axes
-    picture = np.ma.filled(axis.images[0].get_array(), np.nan)
-    inside = picture[3:-3, 3:-3]  # without the frame
-    dots = np.isnan(inside).reshape(3, 6, 3, 6).any(axis=(1, 3))
-    assert dots.tolist() == [[False] * 3, [False, False, True], [False] * 3]
+def dots_of(axis: Axes) -> list[tuple[float, float, str]]:
+    """Where the dots of a picture stand, x and y in values from the top left, and their colours."""
+    paths = [path for collection in axis.collections for path in collection.get_paths()]
+    colours = [c for collection in axis.collections for c in collection.get_facecolors()]
+    centres = [path.get_extents().get_points().mean(axis=0) for path in paths]
+    return [
+        (*map(float, centre), mpl.colors.to_hex(colour))
+        for centre, colour in zip(centres, colours, strict=True)
+    ]
+
+
+SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale
+SIGNED_PICTURES: dict[str, Callable[[], Figure]] = {
+    "kernel_slices": lambda: plotting.kernel_slices({"a": SIGNED[None]}),
+    "kernel_grids": lambda: plotting.kernel_grids({"a": SIGNED[None, None]}),
+    "matrices": lambda: plotting.matrices({"a": SIGNED}, colour_label="value", signed=True),
+    "slice_grid": lambda: plotting.slice_grid({"a": SIGNED[None]}),
+    "blueprint_fit": lambda: plotting.blueprint_fit(SIGNED[None], SIGNED, [1.0]),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED_PICTURES)
+def test_negative_values_carry_a_dot_where_colours_are_not_seen(name: str) -> None:
+    figure = SIGNED_PICTURES[name]()
+    axis = figure.axes[0]
+    size = axis.images[0].get_array().shape[0]
+    dots = dots_of(axis)
+    if size > 3:  # slices in a frame of 3 pixels, each value in 6 x 6 of them
+        dots = [((x + 0.5 - 3) / 6 - 0.5, (y + 0.5 - 3) / 6 - 0.5, colour) for x, y, colour in dots]
+    assert dots == [(2, 1, "#444444"), (1, 2, "#ffffff")]
+    assert "(dot: negative)" in figure.axes[-1].get_ylabel()
+    plain = plotting.matrices({"a": SIGNED}, colour_label="value")
+    assert not plain.axes[0].collections
 
 
 def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ._parts import finish_panel, legend_below, plain_ticks
 from ._style import looks_of
 
-_FEW_POINTS = 25  # more markers than this on one curve hide it
+_MOST_MARKERS = 25  # across a figure: more of them hide the dashes of their curve
 
 
 def curves(
@@ -28,15 +28,15 @@ def curves(
     ``log`` names the logarithmic axes: "x", "y" or "xy".
     """
     figure, axis = plt.subplots()
-    every = max(1, len(x) // _FEW_POINTS)
-    for label, values in series.items():
+    for index, (label, values) in enumerate(series.items()):
         runs = np.atleast_2d(np.asarray(values, dtype=float))
         if runs.ndim != 2 or runs.shape[1] != len(x):
             raise ValueError(
                 f"series[{label!r}] needs shape ({len(x)},) or (runs, {len(x)}), "
                 f"got {np.shape(values)}"
             )
-        (line,) = axis.plot(x, runs.mean(axis=0), label=label, markevery=every)
+        marked = _marked(len(x), _MOST_MARKERS, index, len(series))
+        (line,) = axis.plot(x, runs.mean(axis=0), label=label, markevery=marked)
         if len(runs) > 1:
             low, high = runs.min(axis=0), runs.max(axis=0)
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -72,7 +72,7 @@ def curve_panels(
     figure, axes = plt.subplots(1, len(panels), squeeze=False)
     looks = looks_of(label for series in panels.values() for label in series)
     for axis, (name, series), ylabel in zip(axes[0], panels.items(), ylabels, strict=True):
-        for label, values in series.items():
+        for index, (label, values) in enumerate(series.items()):
             runs = np.atleast_2d(np.asarray(values, dtype=float))
             if runs.ndim != 2:
                 raise ValueError(
@@ -80,8 +80,8 @@ def curve_panels(
                     f"got {np.shape(values)}"
                 )
             x = first + np.arange(runs.shape[1])
-            every = max(1, len(x) // _FEW_POINTS)
-            axis.plot(x, runs.mean(axis=0), label=label, markevery=every, **looks[label])
+            marked = _marked(len(x), _MOST_MARKERS // len(panels), index, len(series))
+            axis.plot(x, runs.mean(axis=0), label=label, markevery=marked, **looks[label])
             if len(runs) > 1:
                 low, high, colour = runs.min(axis=0), runs.max(axis=0), looks[label]["color"]
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -91,3 +91,9 @@ def curve_panels(
     legend_below(figure, axes[0])
     figure.suptitle(title)
     return figure
+
+
+def _marked(points: int, most: int, index: int, curves: int) -> tuple[int, int]:
+    """First marked point and step: few enough markers, at other places than on other curves."""
+    every = -(-points // max(1, most))
+    return index * every // curves, every

@@ -8,7 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ._parts import array_of, bare
+from ._parts import array_of, bare, mark_negatives, places
 from ._style import HEIGHT, WIDTH
 
 
@@ -21,20 +21,28 @@ def matrices(
     title: str = "",
     signed: bool = False,
 ) -> Figure:
-    """Matrices side by side on one colour scale, which is symmetric about 0 if ``signed``."""
+    """Matrices side by side on one colour scale.
+
+    If ``signed``, the scale is symmetric about 0, and negative values carry a dot.
+    """
     arrays = {name: array_of(f"images[{name!r}]", image, 2) for name, image in images.items()}
     if not arrays:
         raise ValueError("images needs at least one matrix, got none")
     high = max(float(np.abs(a).max() if signed else a.max()) for a in arrays.values())
     low = -high if signed else min(float(a.min()) for a in arrays.values())
     width = min(WIDTH, 1 + 3 * len(arrays))
-    figure, axes = plt.subplots(1, len(arrays), figsize=(width, 3.0), squeeze=False)
+    height = min(3.0, 1.2 + (width - 1) / len(arrays))  # square panels leave the rest empty
+    figure, axes = plt.subplots(1, len(arrays), figsize=(width, height), squeeze=False)
     for axis, (name, array) in zip(axes[0], arrays.items(), strict=True):
         colours = "PuOr_r" if signed else "cividis"
         shown = axis.imshow(array, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        if signed:
+            mark_negatives(axis, places(array), high)
         axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
         axis.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    if signed:
+        colour_label += " (dot: negative)"
     figure.colorbar(shown, ax=axes, label=colour_label, shrink=0.9)
     figure.suptitle(title)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from ._parts import array_of, bare
+from ._parts import array_of, bare, mark_negatives, places
 from ._style import COLOURS, HEIGHT, WIDTH
 
 
@@ -21,7 +21,8 @@ def kernel_slices(
 ) -> Figure:
     """Each row the slices, shape (M, K, K), of one kernel; all on one scale symmetric about 0.
 
-    ``captions`` holds, for the rows that have any, a text to stand above each slice.
+    Negative values carry a dot. ``captions`` holds, for the rows that have any, a text to stand
+    above each slice.
     """
     kernels = {label: array_of(f"rows[{label!r}]", kernel, 3) for label, kernel in rows.items()}
     if not kernels:
@@ -36,10 +37,11 @@ def kernel_slices(
             axis.axis("off")
         for axis, image, caption in zip(row, kernel, above, strict=False):
             shown = axis.imshow(image, cmap="PuOr_r", vmin=-limit, vmax=limit)
+            mark_negatives(axis, places(image), limit)
             axis.set_title(caption, fontsize=9)
             bare(axis)
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    figure.colorbar(shown, ax=axes, label="weight", shrink=0.8, aspect=15)
+    figure.colorbar(shown, ax=axes, label="weight (dot: negative)", shrink=0.8, aspect=15)
     figure.suptitle(title)
     return figure
 
@@ -52,8 +54,9 @@ def kernel_grids(
 ) -> Figure:
     """Kernels, shape (N, M, K, K), side by side: row n is filter n, column m its slice m.
 
-    All are on one scale symmetric about 0. ``framed`` says, for the grids that want it, whether
-    the slices of each of the "rows" or of each of the "columns" stand in a frame.
+    All are on one scale symmetric about 0, and negative values carry a dot. ``framed`` says, for
+    the grids that want it, whether the slices of each of the "rows" or of each of the "columns"
+    stand in a frame.
     """
     kernels = {name: array_of(f"grids[{name!r}]", kernel, 4) for name, kernel in grids.items()}
     if not kernels:
@@ -67,6 +70,7 @@ def kernel_grids(
         for n, m in np.ndindex(filters, slices):
             picture[n * pitch : n * pitch + size, m * pitch : m * pitch + size] = kernel[n, m]
         shown = axis.imshow(picture, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        mark_negatives(axis, places(picture), limit)
         middle = (size - 1) / 2
         axis.set_xticks([middle + m * pitch for m in range(slices)], range(1, slices + 1))
         axis.set_yticks([middle + n * pitch for n in range(filters)], range(1, filters + 1))
@@ -77,7 +81,7 @@ def kernel_grids(
         for box in _frames((framed or {}).get(name, ""), pitch, high, wide):
             axis.add_patch(box)
         axis.set(xlim=(-1.2, wide + 0.2), ylim=(high + 0.2, -1.2))
-    figure.colorbar(shown, ax=axes, label="weight", shrink=0.8, aspect=15)
+    figure.colorbar(shown, ax=axes, label="weight (dot: negative)", shrink=0.8, aspect=15)
     figure.suptitle(title)
     return figure
 

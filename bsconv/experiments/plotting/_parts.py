@@ -7,8 +7,12 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
+
+_PALE, _STRONG = 0.1, 0.6  # of a scale: no dot on smaller values, a white one on larger ones
 
 
 def array_of(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float64]:
@@ -22,6 +26,26 @@ def bare(axis: Axes) -> None:
     """No ticks, but a frame, so that pale slices have an edge."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color="#999999", linewidth=0.5)
+
+
+def mark_negatives(
+    axis: Axes, values: Iterable[tuple[float, float, float]], limit: float, side: float = 1
+) -> None:
+    """Of values, each ``(x, y, value)`` in a square of that side, a dot on each that is negative.
+
+    It tells signs apart where colours are not seen, and stands out on a scale up to ``limit``.
+    """
+    negative = [(x, y, -value / limit) for x, y, value in values if value < -_PALE * limit]
+    if not negative:
+        return
+    dots = [Rectangle((x - side / 6, y - side / 6), side / 3, side / 3) for x, y, _ in negative]
+    colours = ["white" if strength > _STRONG else "#444444" for *_, strength in negative]
+    axis.add_collection(PatchCollection(dots, facecolors=colours, linewidths=0))
+
+
+def places(picture: NDArray[np.float64]) -> list[tuple[float, float, float]]:
+    """Where ``imshow`` puts the values of a picture: ``(x, y, value)`` of each."""
+    return [(column, row, value) for (row, column), value in np.ndenumerate(picture)]
 
 
 def plain_ticks(axis: Axis) -> None:
@@ -59,4 +83,4 @@ def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
     }
     if named:
         below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(named)}
-        figure.legend(list(named.values()), list(named), handlelength=3.5, **below)
+        figure.legend(list(named.values()), list(named), **below)

@@ -83,5 +83,5 @@ def cumulative_shares(
     axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     axis.grid()
-    axis.legend(loc="lower right", title="median; quartiles shaded", handlelength=3.5)
+    axis.legend(loc="lower right", title="median; quartiles shaded")
     return figure

@@ -9,15 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from ._parts import array_of
+from ._parts import array_of, mark_negatives
 from ._style import COLOURS, HEIGHT, WIDTH
 
 _MOST = 16  # slices in a row that can still be told apart
 _FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large
 _FINE, _GAP = 6, 3  # pixels of the picture for each value of a slice, and between two slices
 _FRAME = "#BBBBBB"  # between slices, so that pale ones have an edge
-_DOT = np.pad(np.ones((2, 2)), 2)  # in the middle of a value: it is negative, in greyscale too
-_PALE = 0.1  # of the scale: so small a value has no dot
 _WITHIN = 98  # percent of a kernel's values within the scale: few large ones would pale the others
 
 
@@ -38,7 +36,7 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     figure, axes = plt.subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
     for axis, (name, kernel) in zip(axes[0], arrays.items(), strict=True):
         limit = float(np.percentile(np.abs(kernel), _WITHIN)) or float(np.abs(kernel).max()) or 1
-        shown = _show(axis, _mosaic(kernel / limit, columns[name], 1), 1)
+        shown = _show(axis, kernel / limit, columns[name], 1)
         axis.set_title(name, fontsize=9)
     bar = figure.colorbar(
         shown, ax=axes, label="weight, relative (dot: negative)", aspect=15, extend="both"
@@ -74,7 +72,7 @@ def blueprint_fit(
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 5.0), height_ratios=(row, 0.7, row))
     above, middle, below = (figure.add_subplot(grid[i, 1]) for i in range(3))
     for axis, what, label in ((above, slices, "kernel"), (below, fit, "weight x\nblueprint")):
-        shown = _show(axis, _mosaic(what[picked], len(picked), limit), limit)
+        shown = _show(axis, what[picked], len(picked), limit)
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
     pitch = plane.shape[-1] * _FINE + _GAP
     at = _GAP + (pitch - _GAP) / 2 - 0.5 + pitch * np.arange(len(picked))
@@ -90,7 +88,7 @@ def blueprint_fit(
     above.set_title(f"{some}its {len(slices)} slices, in the order of their weights", fontsize=9)
     left = figure.add_subplot(grid[:, 0])
     largest = float(np.abs(plane).max()) or 1
-    _show(left, _mosaic(plane[None], 1, largest), largest)
+    _show(left, plane[None], 1, largest)
     left.set_title("blueprint\n(own scale)", fontsize=9)
     figure.colorbar(
         shown, ax=[above, middle, below], label="value (dot: negative)", shrink=0.8, aspect=15
@@ -107,21 +105,22 @@ def _columns(slices: int, ratio: float) -> int:
     return nearest if 2 / 3 < nearest / ideal < 3 / 2 else round(ideal)
 
 
-def _mosaic(kernel: NDArray[np.float64], columns: int, limit: float) -> NDArray[np.float64]:
-    """The slices as one picture, NaN between them and where a dot says that a value is negative."""
+def _show(axis: Axes, kernel: NDArray[np.float64], columns: int, limit: float) -> AxesImage:
+    """The slices as one picture, with a frame around each and a dot on negative values."""
     rows = -(-len(kernel) // columns)
     high, wide = (size * _FINE + _GAP for size in kernel.shape[1:])
     picture = np.full((rows * high + _GAP, columns * wide + _GAP), np.nan)
-    for index, values in enumerate(kernel):
+    values = []
+    for index, plane in enumerate(kernel):
         top, left = index // columns * high + _GAP, index % columns * wide + _GAP
-        fine = values.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
-        fine[np.kron(values < -_PALE * limit, _DOT) > 0] = np.nan
+        fine = plane.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
         picture[top : top + len(fine), left : left + fine.shape[1]] = fine
-    return picture
-
-
-def _show(axis: Axes, picture: NDArray[np.float64], limit: float) -> AxesImage:
+        middle = (_FINE - 1) / 2
+        for (row, column), value in np.ndenumerate(plane):
+            values.append((left + column * _FINE + middle, top + row * _FINE + middle, value))
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     colours = plt.get_cmap("PuOr_r").with_extremes(bad=_FRAME)
-    return axis.imshow(picture, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    shown = axis.imshow(picture, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    mark_negatives(axis, values, limit, side=_FINE)
+    return shown
