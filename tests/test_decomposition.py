@@ -105,3 +105,17 @@ def test_what_is_no_finite_kernel_is_refused(factors):
 def test_a_basis_wider_than_the_input_is_refused(mid):
     with pytest.raises(ValueError, match=f"1 <= mid_channels <= 4.*got {mid}"):
         subspace_factors(torch.randn(2, 4, 3, 3), mid)
+
+
+@pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 4)])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1.0, 1e160, 1e300])
+def test_kernels_whose_squares_are_out_of_range(factors, scale):
+    kernel = torch.einsum("nm,nhw->nmhw", *map(torch.randn, ((3, 4), (3, 3, 3)))).double()
+    kernel[1] = 0
+    *weights, blueprints = factors(kernel * scale)
+    product = weights[0] if len(weights) == 1 else weights[0] @ weights[1]
+    torch.testing.assert_close(compose(product, blueprints) / scale, kernel)
+    # the norm is shared, so neither factor is near the end of the range
+    shared = kernel.flatten(1).norm(dim=1)[0].sqrt() * scale**0.5
+    torch.testing.assert_close(weights[0][0].norm(), shared)
+    torch.testing.assert_close(blueprints[1].norm().item(), 1.0)

@@ -130,6 +130,31 @@ def test_batch_norms_learn_the_same_when_they_are_merged(
     torch.testing.assert_close(narrow.eval()(images), factored.eval()(images))
 
 
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_merged_batch_norms_see_small_differences_of_channels(
+    difference: float, scale: float
+) -> None:
+    """All channels are nearly the same, and what follows takes only their differences."""
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
+    with torch.no_grad():
+        rows = layer.pw1.weight
+        rows.copy_(rows[:1] + difference * torch.randn_like(rows))
+        layer.pw2.weight.sub_(layer.pw2.weight.mean(1, keepdim=True))
+    images = scale * torch.randn(4, 8, 6, 6)
+    expected = copy.deepcopy(layer).double()(images.double())
+    layer.plan = "narrow"
+    assert (layer(images) - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_merged_batch_norms_of_squares_out_of_range() -> None:
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
+    layer.plan = "narrow"
+    images = torch.randn(4, 8, 6, 6)
+    expected = layer(images)
+    torch.testing.assert_close(layer(1e25 * images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
     layer = BSConvS(8, 12, 3, padding=1, with_bn=True)
     layer.plan = "narrow"

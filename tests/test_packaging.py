@@ -154,6 +154,7 @@ ARROWS = {
     "models": {"replacers", "modules", "initialization", "regularization", "decomposition"},
     "spectra": {"decomposition"},
     "profiler": set(),
+    "_batch_norm": set(),
     "_execution": set(),
     "_slices": set(),
     "_output_fit": {"decomposition"},

@@ -321,6 +321,113 @@ def test_statistics_are_those_of_the_images():
     assert all(module.training for module in model.modules())
 
 
+def small_network() -> nn.Sequential:
+    """Without constants, so that outputs are as large or small as images are."""
+    convs = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, padding=1, bias=False))
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5, bias=False))
+    return nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), *head).eval()
+
+
+@pytest.mark.parametrize("kind", ["u", "s"])
+@pytest.mark.parametrize("exponent", [-100, -40, 40, 100])
+def test_the_fit_is_the_same_for_images_of_any_size(kind, exponent):
+    model = small_network()
+    options = {"p": 0.5, "progress": False}
+    unscaled, plain = project_pretrained(model, IMAGES.double().float(), kind, **options)
+    scale = 2.0**exponent
+    scaled, report = project_pretrained(model, IMAGES * scale, kind, **options)
+    for layer, other in zip(report.layers, plain.layers, strict=True):
+        # softmax changes with the size, and with it what counts how much
+        assert layer.output_error == pytest.approx(other.output_error, rel=0.2)
+    if exponent < 0:
+        assert error(model, scaled) == pytest.approx(error(model, unscaled), rel=0.5)
+    assert all(tensor.isfinite().all() for tensor in scaled.state_dict().values())
+
+
+def test_moments_of_columns_of_any_size():
+    patches, targets = torch.randn(50, 9) + 0.5, torch.randn(50, 4)
+    sizes, others = torch.logspace(-35, 35, 9), torch.logspace(-30, 30, 4)
+    for centered in (True, False):
+        found = moments(patches * sizes, targets * others, centered=centered)
+        expected = moments(patches.double(), targets.double(), centered=centered)
+        rows, columns = sizes.double(), others.double()
+        for value, plain in zip(
+            found,
+            (
+                rows[:, None] * expected.patches * rows,
+                rows[:, None] * expected.targets * columns,
+                rows * expected.patch_mean,
+                columns * expected.target_mean,
+            ),
+            strict=True,
+        ):
+            torch.testing.assert_close(value, plain, rtol=1e-4, atol=0)
+
+
+def test_what_differs_by_rounding_only_is_constant():
+    patches = torch.full((1000, 4), 0.1)
+    patches[:, 1] = torch.randn(1000)
+    patches[:, 2] += 1e-3 * torch.randn(1000)
+    known = moments(patches, torch.randn(1000, 2))
+    assert (known.patches.diagonal() > 0).tolist() == [False, True, True, False]
+    torch.testing.assert_close(known.patch_mean.float()[0], torch.tensor(0.1))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(8, 3, 16, 16), torch.full((8, 3, 16, 16), 0.1)])
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_a_layer_that_sees_constants_keeps_the_closest_weights(kind, images):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()).eval()
+    closest, _ = project_pretrained(model, kind=kind, p=1)
+    fitted, _ = project_pretrained(model, images, kind, p=1, progress=False)
+    weights = {name: value for name, value in closest.state_dict().items() if "bias" not in name}
+    for name, value in weights.items():
+        assert torch.equal(fitted.state_dict()[name], value)
+    torch.testing.assert_close(fitted(images), model(images))
+
+
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_a_layer_that_sees_a_few_constants_is_fitted_to_the_rest(kind):
+    """Zeros inside, and what is padded at the border tells more than nothing."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()).eval()
+    images = torch.full((8, 3, 16, 16), 0.1)
+    fitted, report = project_pretrained(model, images, kind, p=1, progress=False)
+    assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
+    assert 0 < report.layers[0].output_error < 0.5
+
+
+def test_a_model_that_overflows_is_refused():
+    model = small_network()
+    with torch.no_grad():
+        model[0].weight.mul_(1e30)
+    for kind in ("u", "s"):
+        with pytest.raises(ValueError, match="stays finite, got NaN or infinity at '0'"):
+            project_pretrained(model, IMAGES * 1e20, kind, progress=False)
+    with pytest.raises(ValueError, match="stays finite, got NaN or infinity at the outputs"):
+        project_pretrained(model, IMAGES * 1e20, method="weights")
+
+
+def test_a_variance_beyond_the_dtype_is_made_up_for():
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)).eval()
+    images = IMAGES * 1e25
+    fitted, report = project_pretrained(model, images, p=1, progress=False)
+    found, expected = fitted(images).double(), model(images).double()
+    deviation = (found - expected).square().mean() / expected.square().mean()
+    assert deviation < 1.05 * report.layers[0].output_error
+
+
+def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
+    model = trained_like(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"images needs numbers whose variance.*running statistics"
+    ):
+        reestimate_batch_norm(model, IMAGES * 1e25)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    with pytest.raises(ValueError, match="batch_size needs to be at least 1, got batch_size=0"):
+        reestimate_batch_norm(model, IMAGES, batch_size=0)
+
+
 def test_the_report_prints():
     _, report = project_pretrained(
         trained_like(get_model("cifar_resnet20", 4)), IMAGES[:8], progress=False

@@ -78,6 +78,26 @@ def test_gradient_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(orthonormality_penalty, (basis,))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1.0, 1e5, 1e10, 1e18])
+def test_penalty_and_gradient_are_numbers_wherever_float32_has_them(scale):
+    basis = torch.randn(4, 9) * scale
+    found, expected = basis.clone().requires_grad_(), basis.double().requires_grad_()
+    penalties = [orthonormality_penalty(basis) for basis in (found, expected)]
+    torch.testing.assert_close(penalties[0].double(), penalties[1], rtol=1e-5, atol=0)
+    for penalty in penalties:
+        penalty.backward()
+    torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e30])
+def test_what_is_beyond_float32_is_no_number_and_has_no_gradient_that_looks_like_one(scale):
+    basis = (torch.randn(4, 9) * scale).requires_grad_()
+    penalty = orthonormality_penalty(basis)
+    penalty.backward()
+    assert not penalty.isfinite()
+    assert not basis.grad.isfinite().any()
+
+
 def test_gradient_reaches_the_bases_only():
     model = Net()
     model.reg_loss().backward()

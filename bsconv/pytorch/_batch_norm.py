@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ._geometry import exact_dtype
+
 
 def normed_product(
     first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor
@@ -12,22 +14,25 @@ def normed_product(
     ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w). Returns a matrix (n, m) and a constant (n,).
     In training, all means and variances follow from the mean and the covariance C of the images:
     those of a product with W are W m and diag(W C W^T). Running statistics are updated as ever.
+
+    In float64, since the variance of a channel may be a small rest of what C holds.
     """
-    matrix = weight.flatten(1)
     count = images.numel() // images.shape[1]
     with torch.autocast(images.device.type, enabled=False):
+        matrix = weight.flatten(1).to(exact_dtype(images))
         mean, covariance = None, None
         if _takes_batch(first) or _takes_batch(second):
             mean, covariance = _moments(images)
         variance = None if covariance is None else _diagonal(covariance)
         scale, shift = _scale_and_shift(first, mean, variance, count)
         if mean is not None and covariance is not None:
-            mean = matrix @ (scale * mean + shift)
+            mean = matrix @ (scale * mean + shift).to(matrix)
             scaled = matrix * scale
             variance = (scaled @ covariance * scaled).sum(1)
         outer_scale, outer_shift = _scale_and_shift(second, mean, variance, count)
-        constant = outer_scale * (matrix @ shift) + outer_shift
-        return outer_scale[:, None] * matrix * scale, constant
+        constant = outer_scale * (matrix @ shift.to(matrix)) + outer_shift
+        product = outer_scale[:, None] * matrix * scale
+        return product.to(weight.dtype), constant.to(weight.dtype)
 
 
 def _diagonal(matrix: Tensor) -> Tensor:
@@ -56,10 +61,8 @@ def _scale_and_shift(
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (m,) and covariance (m, m) of the pixels, in float32 at least."""
-    pixels = images.permute(0, 2, 3, 1).flatten(0, 2)
-    if pixels.dtype in (torch.float16, torch.bfloat16):
-        pixels = pixels.float()
+    """Mean (m,) and covariance (m, m) of the pixels, in float64."""
+    pixels = images.permute(0, 2, 3, 1).flatten(0, 2).to(exact_dtype(images))
     mean = pixels.mean(0)
     centered = pixels - mean
     return mean, centered.mT @ centered / len(pixels)

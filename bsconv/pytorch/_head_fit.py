@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._landings import Call, Point, capture
+from ._scaling import check_finite
 
 
 def find_head(model: nn.Module, images: Tensor) -> str | None:
@@ -51,6 +52,7 @@ def refit_head(
         wanted = capture(teacher, batch, {said})[said]
         parts.append([t.flatten(0, -2).double() for t in (there[seen], wanted - there[said])])
     features, missing = (torch.cat(part) for part in zip(*parts, strict=True))
+    check_finite(f"'{name}'", features, missing)
     mean, shift = features.mean(0), missing.mean(0)
     if bias is None:
         mean, shift = torch.zeros_like(mean), torch.zeros_like(shift)

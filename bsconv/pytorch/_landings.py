@@ -5,6 +5,7 @@ something added, in the input of ``relu``. Who knows that can choose ``conv`` so
 comes out right, whatever is wrong with the shortcut.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -154,8 +155,11 @@ def _landing(model: nn.Module, images: Tensor, steps: list[_Step], name: str, no
             change = new.input - old.input
             if change.abs().max() == 0:
                 continue
-            fits = change.shape == expected.shape and torch.allclose(
-                change, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            largest = float(expected.abs().max())
+            fits = (
+                change.shape == expected.shape
+                and math.isfinite(largest)
+                and torch.allclose(change, expected, rtol=1e-3, atol=1e-4 * largest)
             )
             return Landing(norm, old.call if fits else None, fits and type(old.module) is nn.ReLU)
     return Landing(norm, None, False)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ._landings import Call, Landing, Point, capture
 from ._output_fit import ROUNDS, Moments, Patches, constant, fit_blueprints, fit_subspace
+from ._scaling import check_finite
 from ._sensitivity import sensitivities
 from .decomposition import BlueprintFactors, SubspaceFactors, compose
 from .modules import BSConvS, BSConvU
@@ -40,7 +41,8 @@ class _Samples(NamedTuple):
 
     def error(self, kernel: Tensor, shift: Tensor, *, rectified: bool) -> float:
         """The squared error relative to the variance of what is wanted, behind the ReLU if any."""
-        total, wanted = self.total(kernel, shift), self.wanted
+        # squares of what float32 holds may be beyond it
+        total, wanted = self.total(kernel, shift).double(), self.wanted.double()
         if rectified:
             total, wanted = total.relu(), wanted.relu()
         variance = float(wanted.var(dim=0, correction=0).sum())
@@ -70,7 +72,11 @@ class LayerFit:
         self.metrics = sensitivities(teacher, images, arrivals, batch_size)
 
     def layer(self, name: str) -> float:
-        """Puts the best factors into the layer; returns its relative squared error."""
+        """Puts the best factors into the layer; returns its relative squared error.
+
+        A layer that sees nothing but constants keeps the closest weights: any would do. Raises
+        ValueError where numbers at the layer are not finite.
+        """
         landing = self.landings[name]
         layer = cast(BSConvU | BSConvS, self.student.get_submodule(name))
         samples = self._samples(name, landing)
@@ -104,7 +110,9 @@ class LayerFit:
             patches = _patches(conv, there[seen])[:, :, chosen]
             rows = [part.flatten(2)[:, :, chosen] for part in (wanted, added)]
             parts.append([part.mT.flatten(0, 1) for part in (patches, *rows)])
-        return _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        samples = _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        check_finite(f"'{name}'", *samples)
+        return samples
 
 
 def _arrival(name: str, landing: Landing) -> Point:
@@ -131,6 +139,8 @@ def factors_of(layer: BSConvU | BSConvS) -> Factors:
 
 
 def _fit(known: Moments, start: Factors, metric: Tensor | None, rounds: int) -> Factors:
+    if not known.patches.any():
+        return start
     if isinstance(start, BlueprintFactors):
         return fit_blueprints(known, start, metric, rounds)
     return fit_subspace(known, start, metric, rounds)
@@ -166,6 +176,8 @@ def _put(
         norm = cast(nn.BatchNorm2d, student.get_submodule(norm_name))
         rows = dense(factors).flatten(1)
         mean, variance = rows @ known.patch_mean, ((rows @ known.patches) * rows).sum(1)
+        # whatever it is, the weight makes up for it, but it has to be a number of its dtype
+        variance = variance.clamp_max(torch.finfo(norm.weight.dtype).max)
         cast(Tensor, norm.running_mean).copy_(mean)
         cast(Tensor, norm.running_var).copy_(variance)
         norm.weight.copy_((variance + norm.eps).sqrt())

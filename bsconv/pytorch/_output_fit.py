@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._scaling import unit, without_mean
 from .decomposition import BlueprintFactors, SubspaceFactors
 
 RIDGE = 1e-4  # share of the mean variance of a patch's entries, added to all of them
@@ -31,22 +32,29 @@ class Patches:
     """R patches (R, M*K*K), and their moments with whatever target, in float64.
 
     The moments are about zero instead of the means unless ``centered``, where no constant may be
-    fitted.
+    fitted. Products are summed in the precision of the patches, columns scaled to about one.
     """
 
     def __init__(self, rows: Tensor, *, centered: bool = True) -> None:
         self.centered = centered
-        self.mean = self._mean(rows)
-        self.rows = rows - self.mean
-        self.covariance = (self.rows.T @ self.rows).double() / len(rows)
+        self.rows, self.mean, self.unit = self._prepared(rows)
+        self.covariance = self._products(self.rows, self.unit)
 
     def moments(self, targets: Tensor) -> Moments:
-        mean = self._mean(targets)
-        cross = (self.rows.T @ (targets - mean)).double() / len(targets)
-        return Moments(self.covariance, cross, self.mean.double(), mean.double())
+        rows, mean, scale = self._prepared(targets)
+        return Moments(self.covariance, self._products(rows, scale), self.mean, mean)
 
-    def _mean(self, rows: Tensor) -> Tensor:
-        return rows.mean(0) if self.centered else rows.new_zeros(rows.shape[1])
+    def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled rows without their mean, the mean as it was, and the scale of each column."""
+        scale = unit(rows)
+        rows, mean = rows / scale, rows.new_zeros(rows.shape[1])
+        if self.centered:
+            rows, mean = without_mean(rows)
+        return rows, mean.double() * scale.double(), scale
+
+    def _products(self, others: Tensor, scale: Tensor) -> Tensor:
+        products = (self.rows.T @ others).double() / len(others)
+        return self.unit.double()[:, None] * products * scale.double()
 
 
 def moments(patches: Tensor, targets: Tensor, *, centered: bool = True) -> Moments:
@@ -110,7 +118,8 @@ def _leading_basis(
     pairs, _ = _by_slices(known, free.weights.shape[1])
     blueprints = free.blueprints.flatten(1)
     values, vectors = torch.linalg.eigh(_along_depth(pairs, blueprints).mean(0))
-    root = vectors * values.clamp_min(values[-1] * 1e-12).sqrt()
+    values = values.clamp_min(values[-1] * 1e-12)
+    root = vectors * torch.where(values > 0, values, 1.0).sqrt()
     weights = free.weights if metric is None else torch.linalg.cholesky(metric).mT @ free.weights
     _, _, right = torch.linalg.svd(weights @ root, full_matrices=False)
     return torch.linalg.qr((right[:count] @ torch.linalg.inv(root)).T).Q.T

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._landings import Point, at_points
+from ._scaling import unit
 
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
@@ -22,8 +23,8 @@ def sensitivities(
 
     Up to a factor, ``e @ metric @ e`` is about how far the error moves the answer: the classes'
     probabilities where the model returns a matrix of logits (Fisher information), else the outputs
-    themselves. The mean diagonal is 1. Errors at different places are taken as unrelated. Empty
-    where the model returns no tensor that its derivatives reach.
+    themselves. The mean diagonal is 1. Errors at different places are taken as unrelated. Left out
+    are points from which no derivatives reach what the model returns, or none that are finite.
     """
     energies: dict[Point, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
@@ -38,9 +39,17 @@ def sensitivities(
             )
             for point, slope in zip(reached, slopes, strict=True):
                 if slope is not None:
-                    rows = slope.transpose(0, 1).flatten(1)
-                    energies[point] = energies.get(point, 0) + (rows @ rows.T).double()
-    return {point: _metric(energy) for point, energy in energies.items()}
+                    rows = slope.transpose(0, 1).flatten(1).T
+                    energies[point] = energies.get(point, 0) + _energy(rows)
+    known = {point: energy for point, energy in energies.items() if energy.isfinite().all()}
+    return {point: _metric(energy) for point, energy in known.items()}
+
+
+def _energy(rows: Tensor) -> Tensor:
+    """Sums of products of columns (R, N), in float64."""
+    scale = unit(rows)
+    rows = rows / scale
+    return scale.double()[:, None] * (rows.T @ rows).double() * scale.double()
 
 
 def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:

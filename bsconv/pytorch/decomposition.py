@@ -43,8 +43,8 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
     """
     filters, scale = _filters(kernel)
     blueprints = _leading_blueprints(filters)
-    weights = torch.einsum("nmk,nk->nm", filters, blueprints) * scale[:, None]
-    weights, blueprints = _share_norm(weights, blueprints)
+    weights = torch.einsum("nmk,nk->nm", filters, blueprints)
+    weights, blueprints = _share_norm(weights, blueprints, scale[:, None])
     return BlueprintFactors(weights, blueprints.view(-1, *kernel.shape[2:]))
 
 
@@ -76,7 +76,7 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
         kept_before, kept = kept, mixing.square().sum()
         if kept - kept_before <= GAIN_WORTH_GOING_ON * kept:
             break
-    mixing, blueprints = _share_norm(mixing * largest, blueprints)
+    mixing, blueprints = _share_norm(mixing, blueprints, largest)
     return SubspaceFactors(mixing, basis, blueprints.view(-1, *kernel.shape[2:]))
 
 
@@ -107,9 +107,12 @@ def _leading_rows(matrix: Tensor, count: int) -> Tensor:
     return vectors[:, -count:].mT
 
 
-def _share_norm(weights: Tensor, blueprints: Tensor) -> tuple[Tensor, Tensor]:
-    """The same products, with the norm of each row of weights shared with its unit blueprint."""
+def _share_norm(weights: Tensor, blueprints: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The same products times ``scale``, each row's norm shared with its unit blueprint.
+
+    The scale stays apart to the end: squares of the largest numbers would be infinite.
+    """
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
     # a filter of zeros keeps its unit blueprint: two zero factors would have no gradient
-    share = torch.where(norm > 0, norm.sqrt(), 1.0)
-    return weights / share, blueprints * share
+    share, root = (torch.where(norm > 0, part.sqrt(), 1.0) for part in (norm, scale))
+    return weights / share * root, blueprints * (share * root)

@@ -18,6 +18,7 @@ from ._head_fit import find_head, refit_head
 from ._landings import find_landings
 from ._layer_fit import LayerFit, dense, factors_of
 from ._projection_report import LayerProjection, Method, ProjectionReport
+from ._scaling import check_finite
 from .modules import BSConvS, BSConvU
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
 
@@ -64,12 +65,11 @@ def project_pretrained(
     Returns the new model and a :class:`ProjectionReport`.
 
     Raises ValueError for another ``kind`` or ``method``, for a method that needs images without
-    any, for images that are not finite or have not four dimensions, and for sizes below 1.
+    any, for images that are not finite or have not four dimensions, for such that make ``model``
+    overflow, and for sizes below 1.
     """
     method = _checked_method(method, images)
-    for name, number in (("batch_size", batch_size), ("positions", positions)):
-        if number < 1:
-            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
+    _check_positive(batch_size=batch_size, positions=positions)
     teacher = copy.deepcopy(model).eval()
     replacer = _replacer(kind, p, kernel_sizes, exclude)
     with torch.random.fork_rng(devices=[]):  # new layers draw weights, which are then replaced
@@ -115,10 +115,14 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int =
     Means over all batches; each of them counts the same, so the last, smaller one is left out if
     there are others. Weights, modes and momenta stay as they are.
 
-    Raises ValueError for images that are not finite or have not four dimensions.
+    Raises ValueError for images that are not finite or have not four dimensions, for such whose
+    statistics are too large for their dtype, which leaves the statistics as they were, and for a
+    ``batch_size`` below 1.
     """
     _check_images(images)
+    _check_positive(batch_size=batch_size)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -136,6 +140,13 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int =
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+    if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
+        for norm, values in zip(norms, former, strict=True):
+            norm.load_state_dict(values, strict=False)
+        raise ValueError(
+            "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
+            "NaN or infinity as running statistics"
+        )
     return model
 
 
@@ -156,7 +167,8 @@ def _agreement(
         expected, found = teacher(batch), student(batch)
         if not isinstance(expected, Tensor) or expected.dim() != 2:
             return None
-        same += int((expected.argmax(1) == found.argmax(1)).sum())
+        check_finite("the outputs", expected)
+        same += int((expected.argmax(1) == found.argmax(1))[found.isfinite().all(1)].sum())
     return same / len(images)
 
 
@@ -183,6 +195,12 @@ def _checked_method(method: Method | None, images: Tensor | None) -> Method:
     elif method in ("batch_norm", "outputs"):
         raise ValueError(f"method={method!r} needs images, got images=None")
     return method or ("weights" if images is None else "outputs")
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, number in sizes.items():
+        if number < 1:
+            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
 
 
 def _check_images(images: Tensor) -> None:

@@ -129,7 +129,11 @@ def _penalties(bases: Tensor) -> Tensor:
         bases = bases.to(dtype)
         grams = bases @ bases.mT
         identity = torch.eye(grams.shape[-1], dtype=dtype, device=bases.device)
-        return torch.linalg.vector_norm(grams - identity, dim=(1, 2))
+        errors = grams - identity
+        # squares of large errors would be infinite, and their gradient zero
+        largest = errors.detach().abs().amax((1, 2), keepdim=True)
+        unit = torch.where(largest > 0, largest, 1.0)
+        return torch.linalg.vector_norm(errors / unit, dim=(1, 2)) * unit[:, 0, 0]
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
