@@ -19,6 +19,7 @@ _BELOW: dict[str, Any] = {
     "loc": "outside lower center",
     "ncols": 5,
     "fontsize": 8,
+    "handlelength": 2.5,
     "columnspacing": 1.2,
     "handletextpad": 0.5,
 }
