@@ -147,6 +147,23 @@ def test_merged_batch_norms_see_small_differences_of_channels(
     assert (layer(images) - expected).norm() <= 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize(
+    ("deviation", "training"), [(1.0, True), (1e-2, True), (0.0, True), (1.0, False), (1e-2, False)]
+)
+def test_merged_batch_norms_magnify_no_rounding_of_large_means(
+    deviation: float, training: bool
+) -> None:
+    """What they make of a mean of 100 cancels; were it in the outputs, digits would be lost."""
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True, bn_kwargs={"momentum": 1.0})
+    images = 100 + deviation * torch.randn(4, 8, 6, 6)
+    layer(images)  # the running statistics become those of the images
+    expected = copy.deepcopy(layer).double().train(training)(images.double())
+    layer.train(training).plan = "narrow"
+    # magnified is the rounding of the first convolution alone
+    rounding = 1e-5 / max(deviation, 1e-2)
+    assert (layer(images) - expected).norm() <= rounding * expected.norm()
+
+
 def test_merged_batch_norms_of_squares_out_of_range() -> None:
     layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
     layer.plan = "narrow"

@@ -6,32 +6,46 @@ from torch import Tensor, nn
 from ._geometry import exact_dtype
 
 
+def centre_of(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
+    """About the mean that ``norm`` takes off, shape (m,): the images' own, or the running one.
+
+    BatchNorm may magnify what remains without it, and with it the rounding of any other sum.
+    """
+    if _takes_batch(norm):
+        return images.detach().mean((0, 2, 3))
+    assert norm.running_mean is not None
+    return norm.running_mean.to(images.dtype)
+
+
 def normed_product(
-    first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor
+    first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor, centre: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``first``, a pointwise convolution with ``weight`` and ``second`` as one affine map.
 
-    ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w). Returns a matrix (n, m) and a constant (n,).
-    In training, all means and variances follow from the mean and the covariance C of the images:
-    those of a product with W are W m and diag(W C W^T). Running statistics are updated as ever.
+    ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w) less ``centre``, (m,), of which the map takes
+    what is left. Returns a matrix (n, m) and a constant (n,). In training, all means and variances
+    follow from the mean and the covariance C of the images: those of a product with W are W m and
+    diag(W C W^T). Running statistics are updated as ever.
 
     In float64, since the variance of a channel may be a small rest of what C holds.
     """
     count = images.numel() // images.shape[1]
     with torch.autocast(images.device.type, enabled=False):
-        matrix = weight.flatten(1).to(exact_dtype(images))
+        exact = exact_dtype(images)
+        matrix, centre = weight.flatten(1).to(exact), centre.to(exact)
         mean, covariance = None, None
         if _takes_batch(first) or _takes_batch(second):
             mean, covariance = _moments(images)
+            mean = centre + mean
         variance = None if covariance is None else _diagonal(covariance)
         scale, shift = _scale_and_shift(first, mean, variance, count)
         if mean is not None and covariance is not None:
-            mean = matrix @ (scale * mean + shift).to(matrix)
+            mean = matrix @ (scale * mean + shift)
             scaled = matrix * scale
             variance = (scaled @ covariance * scaled).sum(1)
         outer_scale, outer_shift = _scale_and_shift(second, mean, variance, count)
-        constant = outer_scale * (matrix @ shift.to(matrix)) + outer_shift
         product = outer_scale[:, None] * matrix * scale
+        constant = outer_scale * (matrix @ (scale * centre + shift)) + outer_shift
         return product.to(weight.dtype), constant.to(weight.dtype)
 
 
@@ -48,7 +62,10 @@ def _scale_and_shift(
     norm: nn.BatchNorm2d, mean: Tensor | None, variance: Tensor | None, count: int
 ) -> tuple[Tensor, Tensor]:
     if not _takes_batch(norm):
-        mean, variance = norm.running_mean, norm.running_var
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        exact = exact_dtype(norm.running_mean)
+        mean, variance = norm.running_mean.to(exact), norm.running_var.to(exact)
     assert mean is not None
     assert variance is not None
     if norm.training:
@@ -61,11 +78,10 @@ def _scale_and_shift(
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (m,) and covariance (m, m) of the pixels, in float64."""
+    """Mean (m,) and covariance (m, m) of the pixels, which lie about zero, in float64."""
     pixels = images.permute(0, 2, 3, 1).flatten(0, 2).to(exact_dtype(images))
     mean = pixels.mean(0)
-    centered = pixels - mean
-    return mean, centered.mT @ centered / len(pixels)
+    return mean, pixels.mT @ pixels / len(pixels) - mean[:, None] * mean
 
 
 @torch.no_grad()

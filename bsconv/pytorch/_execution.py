@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._batch_norm import normed_product
+from ._batch_norm import centre_of, normed_product
 from ._stopwatch import synchronize
 
 REPEATS = 3
@@ -67,7 +67,9 @@ def convolve_normed(
     border, where it is padded, less than elsewhere. This map is the same for all images.
     """
     images = F.conv2d(images, pointwise[0].weight)
-    matrix, constant = normed_product(norms[0], pointwise[1].weight, norms[1], images)
+    centre = centre_of(norms[0], images)
+    images = images - centre[:, None, None]
+    matrix, constant = normed_product(norms[0], pointwise[1].weight, norms[1], images, centre)
     output = _as_dw(dw, images, matrix[:, :, None, None] * dw.weight, groups=1)
     with torch.autocast(images.device.type, enabled=False):
         flat = constant[None, :, None, None].expand(-1, -1, *images.shape[2:])
