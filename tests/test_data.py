@@ -1,5 +1,6 @@
 """Data sets: archives and their download, folders of images, the synthetic set."""
 
+import dataclasses
 import http.client
 import os
 import socket
@@ -91,6 +92,18 @@ def small() -> ImageDataset:
 def test_sizes_of_a_dataset() -> None:
     assert small().num_classes == 2
     assert small().image_size == (4, 5)
+
+
+def test_checksum_is_of_all_that_is_in_a_dataset() -> None:
+    sets = [small(), small()]
+    assert sets[0].checksum == sets[1].checksum
+    for part in ("train_images", "train_labels", "test_images", "test_labels"):
+        tensor = getattr(sets[0], part).clone()
+        tensor[-1] = 1 - tensor[-1]
+        sets.append(dataclasses.replace(sets[0], **{part: tensor}))
+        sets.append(dataclasses.replace(sets[0], **{part: getattr(sets[0], part)[1:]}))
+    sets.append(dataclasses.replace(sets[0], classes=("b", "a")))
+    assert len({each.checksum for each in sets}) == len(sets) - 1
 
 
 def test_limited_takes_the_first_images() -> None:

@@ -298,6 +298,35 @@ def test_resume_with_other_settings_is_refused(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels"])
+def test_resume_with_other_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: ImageDataset, part: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path), progress=False, after_epoch=interrupt)
+    before = contents(tmp_path)
+    tensor = getattr(images, part).clone()
+    tensor[3] = tensor[2]
+    other = dataclasses.replace(images, **{part: tensor})
+    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: other)
+    message = f"synthetic has changed since the run in {tmp_path} began; .*--weights {tmp_path}"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_checkpoints_of_earlier_versions_know_no_data(tmp_path: Path) -> None:
+    run(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "run"), progress=False, after_epoch=interrupt)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = read_checkpoint(path)
+    del state["data"]
+    write_checkpoint(path, state)
+    run(tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "run")
+
+
 def test_resume_without_a_folder() -> None:
     with pytest.raises(ValueError, match="resume needs the out folder"):
         run(None, resume=True)

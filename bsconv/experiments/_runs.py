@@ -49,6 +49,7 @@ class Run:
     state: dict[str, Any] | None  # the checkpoint to go on from
     finished: bool = False
     events: EventFile | None = None
+    data: int | None = None  # checksum of the images that it learns from
 
     @property
     def execution(self) -> Execution | None:
@@ -77,6 +78,18 @@ class Run:
         except (ValueError, TypeError) as error:
             raise self._misfit(error) from error
         return history
+
+    def check_data(self, name: str, checksum: int, first: int) -> None:
+        """ValueError where images are not those of the first process, or those before a break."""
+        if checksum != first:
+            raise ValueError(f"{name} differs between the processes of the run")
+        kept = None if self.state is None else self.state.get("data")
+        if kept not in (None, checksum):  # None: a checkpoint of earlier versions
+            raise ValueError(
+                f"{name} has changed since the run in {self.config.out} began; restore it, or "
+                f"begin another run with --weights {self.config.out}"
+            )
+        self.data = checksum
 
     def begin(self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator) -> History:
         """Go on from the checkpoint if there is one; the history so far. The first to write."""
@@ -110,6 +123,7 @@ class Run:
             "epoch": len(history),
             "history": history.to_dicts(),
             "execution": dataclasses.asdict(execution),
+            "data": self.data,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),

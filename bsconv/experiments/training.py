@@ -84,7 +84,11 @@ def train(
             return _finished(run, progress)
         processes.together(check_model, config)
         weights = processes.from_first(read_start, config) if run.state is None else None
-        dataset = processes.in_turns(find_dataset, config).to(device)
+        dataset = processes.in_turns(find_dataset, config)
+        checksum = dataset.checksum
+        first = processes.from_first(lambda: checksum)
+        processes.together(run.check_data, dataset.name, checksum, first)
+        dataset = dataset.to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes)
         if weights is not None:
