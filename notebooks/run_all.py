@@ -2,10 +2,12 @@
 
 usage: python notebooks/run_all.py [NOTEBOOK ...]    such as 02 or 02_replace_convolutions; or all
 
-Running an unchanged notebook again leaves the same bytes, unless it prints durations. One that
+Running an unchanged notebook again leaves the same bytes, unless it draws durations: a duration in
+text stays as it is stored while nothing else in the output of its cell changes. A notebook that
 fails is left as it was.
 """
 
+import copy
 import itertools
 import json
 import os
@@ -34,6 +36,7 @@ PLACES = {
     str(HERE.parent): "",
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+DURATION = re.compile(r" *\b\d+(?:\.\d+)? ?(?:us|ms|s|min)\b")
 MACHINE_PATH = re.compile(r"(?:/(?:home|root|Users|tmp|work)|\b[A-Z]:\\Users)[/\\]\S*")
 
 
@@ -82,8 +85,12 @@ def refresh(path: Path) -> bool:
     """Run the notebook and replace the file in one step; False if its bytes stayed the same."""
     before = path.read_bytes()
     notebook = read(before)
+    stored = copy.deepcopy(code_cells(notebook))
     execute(notebook, path.parent)
     tidy(notebook)
+    for cell, old in zip(code_cells(notebook), stored, strict=True):
+        if without_durations(cell.outputs) == without_durations(old.outputs):
+            cell.outputs = old.outputs
     for number, cell in enumerate(code_cells(notebook), 1):
         if fault := fault_of(cell):
             raise NotebookError(f"code cell {number} ({first_line(cell)}) {fault}")
@@ -151,6 +158,15 @@ def tidy(notebook: NotebookNode) -> None:
             output.get("data", {}).pop(WIDGET, None)
             if output.output_type == "error":
                 output.traceback = [without_places(line) for line in output.traceback]
+
+
+def without_durations(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs, with a blank for each duration that is printed."""
+    outputs = copy.deepcopy(outputs)
+    for output in outputs:
+        if output.output_type == "stream":
+            output.text = DURATION.sub(" ", output.text)
+    return outputs
 
 
 def without_places(text: str) -> str:

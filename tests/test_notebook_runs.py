@@ -206,6 +206,30 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert path.read_bytes() == stored
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "stays"),
+    [
+        ("dense    9.8 ms, U 12 ms", "dense   10.1 ms, U 9 ms", True),
+        ("epoch 1: loss 2.3, 7 s", "epoch 1: loss 2.3, 11 s", True),
+        ("epoch 1: loss 2.3, 7 s", "epoch 1: loss 2.2, 7 s", False),
+        ("torch 2.14.1", "torch 2.15.0", False),  # as if it had been run with the older one
+        ("at 7 s", "at 7", False),
+    ],
+)
+def test_run_all_keeps_stored_durations_while_nothing_else_changes(
+    before: str, after: str, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "01_timed.ipynb", cell("work()", before))
+    monkeypatch.setattr(
+        runner,
+        "execute",
+        lambda notebook, _: notebook.cells[0].update(cell("work()", after)),
+    )
+    runner.refresh(path)
+    stored = nbformat.read(path, as_version=4).cells[0].outputs[0].text
+    assert stored == (before if stays else after)
+
+
 def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     run = run_all(folder, "02", "03")
