@@ -193,6 +193,18 @@ def test_the_metric_is_the_mean_product_of_derivatives():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model)
 
 
+def test_the_metric_of_a_network_that_is_sure_is_no_rounding():
+    """With chances of 1 - 1e-12, what float32 keeps of 1 - chance is noise."""
+    conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+    model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    with torch.no_grad():
+        linear.bias[2] = 30
+    point = Point(Call("0", 0), "output")
+    metric = sensitivities(model, IMAGES, {point}, 10)[point]
+    expected = sensitivities(model.double(), IMAGES.double(), {point}, 10)[point]
+    torch.testing.assert_close(metric, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_without_derivatives_there_is_no_metric():
     class Detached(nn.Module):
         def __init__(self) -> None:

@@ -57,9 +57,11 @@ def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.randn(outputs.shape, generator=generator).to(outputs)
     if outputs.dim() != 2 or outputs.shape[1] == 1:
         return drawn
-    chances = outputs.softmax(1)
+    chances = outputs.double().softmax(1)
     drawn = drawn * chances.sqrt()
-    return drawn - chances * drawn.sum(1, keepdim=True)  # diag(chances) - chances chances^T
+    # diag(chances) - chances chances^T; by sums over the others, since 1 - chance cancels near one
+    others = 1 - torch.eye(outputs.shape[1]).to(chances)
+    return (drawn * (chances @ others) - chances * (drawn @ others)).to(outputs)
 
 
 def _metric(energy: Tensor) -> Tensor:
