@@ -24,7 +24,17 @@ def run() -> dict[str, Any]:
     """How many models there were with each feature, and how many faults were noticed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "junit_family=xunit1",
+            TESTS,
+        ]
         subprocess.run(
             [*command, "--junitxml", str(report)],
             cwd=ROOT,
@@ -60,10 +70,11 @@ def section(figures: Mapping[str, Any]) -> str:
             " other kinds are not touched; a second application changes nothing; the penalty is the"
             " one of the formula, and has finite gradients on its own parameters only.",
             "",
-            f"{occasions['forward and backward']:,} passes forward and backward, in train and in"
-            " eval mode, gave the shapes, called the hooks and reached the layers that they did in"
-            f" the dense model. {occasions['deepcopy']:,} deep copies and {occasions['pickle']:,}"
-            " pickled ones were whole and independent; PyTorch itself copies or pickles no others.",
+            f"{occasions['forward and backward']:,} of the models take the images made for them:"
+            " forward and backward, in train and in eval mode, the replaced model gives the shapes,"
+            " calls the hooks and reaches the layers that the dense one does. Where PyTorch can copy"
+            f" or pickle the dense model, so it can the replaced one ({occasions['deepcopy']:,} and"
+            f" {occasions['pickle']:,}), and the copies are whole and independent.",
             "",
             "| in the model | models |",
             "| --- | ---: |",
