@@ -103,8 +103,13 @@ def _leading_blueprints(filters: Tensor) -> Tensor:
 
 def _leading_rows(matrix: Tensor, count: int) -> Tensor:
     """``count`` orthonormal rows that span as much of the rows of ``matrix`` as that many can."""
-    _, vectors = torch.linalg.eigh(matrix.mT @ matrix)
-    return vectors[:, -count:].mT
+    filters, channels = matrix.shape
+    if filters >= channels:
+        _, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+        return vectors[:, -count:].mT
+    if count <= filters:
+        return torch.linalg.svd(matrix, full_matrices=False).Vh[:count]
+    return torch.linalg.qr(matrix.mT, mode="complete").Q.mT[:count]
 
 
 def _share_norm(weights: Tensor, blueprints: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
