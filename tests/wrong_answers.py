@@ -83,6 +83,14 @@ WRONG: dict[str, dict[str, str]] = {
         written("2.2", "N / (M + N)"): "the limit of M' / M",
         written("2.2", "M // 2"): "not it",
     },
+    "2.3": {
+        "answer = share_kept(noise), share_kept(compose(w, B) + noise)": "the other order",
+        "answer = 1 - share_kept(compose(w, B) + noise), 1 - share_kept(noise)": "lost",
+        "answer = share_kept(compose(w, B)), share_kept(noise)": "add the noise",
+        "answer = 0.56, 1 / 9": "the other eight",
+        "answer = 0.75, 0.43": "no root",
+        "answer = share_kept(compose(w, B) + noise)": "is not it",
+    },
     "3.1": {
         "answer = (3**2 + 3**2) ** 0.5": "alpha times it",
         "answer = 0.1 * 18": "not squared",

@@ -1,8 +1,12 @@
-"""Exercises of 02_replace_convolutions: how many weights BSConv-S has, and when it saves any."""
+"""Exercises of 02_replace_convolutions: what BSConv-S weighs, when it saves, what noise hides."""
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .hints import function_hint, value_hint
 
@@ -43,4 +47,27 @@ def largest_that_saves(answer: Any) -> str:
     return function_hint(answer, reference, cases, hints=hints)
 
 
-CHECKS = {"2.1": weights_of_a_subspace_layer, "2.2": largest_that_saves}
+def blueprint_in_noise(answer: Any) -> str:
+    def kept(kernel: Tensor) -> float:
+        closest = compose(*blueprint_factors(kernel))
+        return (closest.square().sum() / kernel.square().sum()).item()
+
+    generator = torch.Generator().manual_seed(0)
+    sizes = (64, 64), (64, 3, 3), (64, 64, 3, 3)
+    w, B, noise = (torch.randn(size, generator=generator) for size in sizes)
+    both, alone = kept(compose(w, B) + noise), kept(noise)
+    hints = [
+        ((alone, both), "that is the other order: the planted kernel first"),
+        ((1 - both, 1 - alone), "these are the shares lost"),
+        ((both**0.5, alone**0.5), "energy is the sum of squares, and no root is taken of it"),
+        ((both, 1 / 9), "in noise, too, one direction is longer than the other eight"),
+        ((1.0, alone), "add the noise to the blueprint kernel before you look for it"),
+    ]
+    return value_hint(answer, (both, alone), tolerance=0.01, hints=hints)
+
+
+CHECKS = {
+    "2.1": weights_of_a_subspace_layer,
+    "2.2": largest_that_saves,
+    "2.3": blueprint_in_noise,
+}
