@@ -72,9 +72,10 @@ def section(figures: Mapping[str, Any]) -> str:
             "",
             f"{occasions['forward and backward']:,} of the models take the images made for them:"
             " forward and backward, in train and in eval mode, the replaced model gives the shapes,"
-            " calls the hooks and reaches the layers that the dense one does. Where PyTorch can copy"
-            f" or pickle the dense model, so it can the replaced one ({occasions['deepcopy']:,} and"
-            f" {occasions['pickle']:,}), and the copies are whole and independent.",
+            " calls the hooks and reaches the layers that the dense one does. Where PyTorch can"
+            " copy or pickle the dense model, so it can the replaced one"
+            f" ({occasions['deepcopy']:,} and {occasions['pickle']:,} times), and the copies are"
+            " whole and independent.",
             "",
             "| in the model | models |",
             "| --- | ---: |",

@@ -1,0 +1,1 @@
+"""Replacers on the models of torchvision, pytorchcv and timm."""
