@@ -85,13 +85,14 @@ def read_archive(name: str, path: Path) -> ImageDataset:
 
 def _check_members(file: BinaryIO) -> None:
     """Refuses a bomb, and a changed bit: a shorter array would be read without its checksum."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-            if claimed > LARGEST:
-                raise ValueError(f"it unpacks to {claimed:,} bytes, more than {LARGEST:,}")
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} in it is wrong")
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no archive of arrays")
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > LARGEST:
+            raise ValueError(f"it unpacks to {claimed:,} bytes, more than {LARGEST:,}")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} in it is wrong")
     file.seek(0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["DamagedError", "read_torch_file"]
 
-MOST_ITEMS = 10_000_000
+MOST_ITEMS = 3_000_000
 DEEPEST = 64
 LARGEST = 100  # times the size of the file, and a MiB: what its tensors may claim to hold
 
