@@ -89,6 +89,11 @@ def test_penalty_and_gradient_are_numbers_wherever_float32_has_them(scale):
     torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-5 * scale)
 
 
+def test_a_million_squares_are_summed_without_losing_digits():
+    basis = torch.randn(1024, 64)
+    assert orthonormality_penalty(basis).item() == pytest.approx(numpy_penalty(basis), rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e20, 1e30])
 def test_what_is_beyond_float32_is_no_number_and_has_no_gradient_that_looks_like_one(scale):
     basis = (torch.randn(4, 9) * scale).requires_grad_()

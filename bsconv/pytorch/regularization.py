@@ -133,7 +133,9 @@ def _penalties(bases: Tensor) -> Tensor:
         # squares of large errors would be infinite, and their gradient zero
         largest = errors.detach().abs().amax((1, 2), keepdim=True)
         unit = torch.where(largest > 0, largest, 1.0)
-        return torch.linalg.vector_norm(errors / unit, dim=(1, 2)) * unit[:, 0, 0]
+        # row by row: a sum of millions of squares would lose digits
+        rows = torch.linalg.vector_norm(errors / unit, dim=2)
+        return torch.linalg.vector_norm(rows, dim=1) * unit[:, 0, 0]
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
