@@ -1,0 +1,1 @@
+"""float32 beside float64 on numbers chosen to hurt: inputs, cases, comparison, determinism."""

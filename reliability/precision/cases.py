@@ -1,0 +1,30 @@
+"""All cases, and which public names they cover; the others have no numbers to be wrong."""
+
+from __future__ import annotations
+
+from . import layers, measures, projection, transforms
+from .comparison import Case
+
+CASES: tuple[Case, ...] = (
+    *layers.CASES,
+    *transforms.CASES,
+    *measures.CASES,
+    *projection.CASES,
+)
+
+# public names that no case covers, with the reason
+WITHOUT_NUMBERS = {
+    "InferenceReport": "durations, and the difference that optimize_for_inference checks itself",
+    "LayerPlan": "names and counts of parameters",
+    "OptimizedLayer": "names and durations",
+    "Plan": "names and counts of parameters",
+    "list_models": "names",
+    "BlockPlan": "names, counts of parameters, and a share that is computed in float64 alone",
+    "ModificationPlan": "names and counts of parameters",
+    "attach_reg_loss": "gives a model the method that reg_loss covers",
+    "check_reg_loss": "looks at names",
+    "bsconv_s": "makes a BSConvS",
+    "bsconv_u": "makes a BSConvU",
+    "random_first_share": "draws numbers of its own, in float64 alone",
+    "uninitialized": "leaves numbers as they are in memory",
+}
