@@ -51,8 +51,8 @@ def archive(path: Path) -> None:
     chance = np.random.default_rng(0)
     images = chance.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     labels, classes = np.arange(30) % 10, np.array([f"class {number}" for number in range(10)])
-    parts = {"train_images": images[:20], "train_labels": labels[:20], "classes": classes}
-    np.savez(path, **parts, test_images=images[20:], test_labels=labels[20:])
+    parts: dict[str, Any] = {"train_images": images[:20], "train_labels": labels[:20]}
+    np.savez(path, **parts, test_images=images[20:], test_labels=labels[20:], classes=classes)
 
 
 def read_archive(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,7 +46,8 @@ def _pipe(folder: Path) -> None:
 
 def _archive(folder: Path) -> None:
     """Nothing is ever unpacked onto the disk; what is missing is said."""
-    np.savez(folder / "cifar10.npz", **{"../escaped": np.zeros(3)})
+    parts: dict[str, Any] = {"../escaped": np.zeros(3)}
+    np.savez(folder / "cifar10.npz", **parts)
     bsconv("data", "cifar10", "--data", folder)
 
 

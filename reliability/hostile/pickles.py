@@ -85,7 +85,8 @@ def _by_opcode(folder: Path) -> None:
 
 def _object_array(folder: Path) -> None:
     trap = np.array([make_folder(folder)] * 10, dtype=object)
-    np.savez(folder / "cifar10.npz", **dict.fromkeys(ARRAYS, trap))
+    parts: dict[str, Any] = dict.fromkeys(ARRAYS, trap)
+    np.savez(folder / "cifar10.npz", **parts)
     bsconv("data", "cifar10", "--data", folder)
 
 
