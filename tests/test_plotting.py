@@ -140,6 +140,19 @@ def test_figures_draw_and_stay_within_7_by_3_5_inches(name: str) -> None:
     assert mpl.colors.to_hex(figure.get_facecolor()) == "#ffffff"
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_figure_for_a_file_is_none_that_pyplot_would_show(name: str) -> None:
+    """When a cell ends beside, in another thread, all that pyplot knows is shown and closed."""
+
+    def draw() -> Figure:
+        figure = MAKERS[name]()
+        assert plt.get_fignums() == []
+        return figure
+
+    assert plotting.rendered(draw, "png")[:4] == b"\x89PNG"
+    assert MAKERS[name]().number in plt.get_fignums()
+
+
 def test_slices_share_one_scale_symmetric_about_zero() -> None:
     kernels = {"dense": np.full((2, 3, 3), 0.5), "blueprint": np.full((1, 3, 3), -2.0)}
     figure = plotting.kernel_slices(kernels, {"dense": ["+1 B", "-1 B"]})

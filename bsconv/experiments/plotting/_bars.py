@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ._figures import subplots
 from ._parts import legend_below, plain_ticks
 from ._style import COLOURS, HATCHES
 
@@ -31,7 +31,7 @@ def stacked_shares(
     parts = list(
         dict.fromkeys(part for panel in panels.values() for bar in panel.values() for part in bar)
     )
-    figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), sharey=True, squeeze=False)
     for axis, (name, panel) in zip(axes[0], panels.items(), strict=True):
         if list(panel) != bars:
             raise ValueError(f"panels need the same bars, {bars}, got {list(panel)} in {name!r}")
@@ -76,7 +76,7 @@ def grouped_bars(
 
     ``number`` is the format in which a bar carries its value, such as "{:.0f} %"; empty for none.
     """
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     for place, values, look in _side_by_side(names, series):
         drawn = axis.bar(place, values, **look)
         if number:
@@ -103,7 +103,7 @@ def bar_rows(
     """For each name, from the top, one bar of each series, with its value where there is room."""
     if not names:
         raise ValueError("names needs at least one, got none")
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     for place, values, look in _side_by_side(names, series):
         look["height"] = look.pop("width")
         drawn = axis.barh(place, values, **look)

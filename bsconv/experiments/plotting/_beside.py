@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ._figures import subplots
 from ._parts import size_axis
 from ._style import HEIGHT, WIDTH, looks_of
 
@@ -56,7 +56,7 @@ def accuracy_beside_published(
     """
     if not panels or not all(panels.values()):
         raise ValueError("panels needs at least one panel, and a network in each, got none")
-    figure, axes = plt.subplots(1, len(panels), squeeze=False, figsize=(WIDTH, HEIGHT))
+    figure, axes = subplots(1, len(panels), squeeze=False, figsize=(WIDTH, HEIGHT))
     for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
         for line in lines:
             _draw_published(axis, line)

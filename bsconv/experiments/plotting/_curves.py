@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from ._figures import subplots
 from ._parts import finish_panel, legend_below, plain_ticks
 from ._style import looks_of
 
@@ -27,7 +27,7 @@ def curves(
 
     ``log`` names the logarithmic axes: "x", "y" or "xy".
     """
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     for index, (label, values) in enumerate(series.items()):
         runs = np.atleast_2d(np.asarray(values, dtype=float))
         if runs.ndim != 2 or runs.shape[1] != len(x):
@@ -69,7 +69,7 @@ def curve_panels(
     """
     if len(ylabels) != len(panels) or not panels:
         raise ValueError(f"{len(panels)} panels need as many ylabels, got {len(ylabels)}")
-    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    figure, axes = subplots(1, len(panels), squeeze=False)
     looks = looks_of(label for series in panels.values() for label in series)
     for axis, (name, series), ylabel in zip(axes[0], panels.items(), ylabels, strict=True):
         for index, (label, values) in enumerate(series.items()):

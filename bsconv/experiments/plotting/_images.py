@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from ._figures import subplots
 from ._parts import array_of, bare, mark_negatives, places
 from ._style import HEIGHT, WIDTH
 
@@ -32,7 +32,7 @@ def matrices(
     low = -high if signed else min(float(a.min()) for a in arrays.values())
     width = min(WIDTH, 1 + 3 * len(arrays))
     height = min(3.0, 1.2 + (width - 1) / len(arrays))  # square panels leave the rest empty
-    figure, axes = plt.subplots(1, len(arrays), figsize=(width, height), squeeze=False)
+    figure, axes = subplots(1, len(arrays), figsize=(width, height), squeeze=False)
     for axis, (name, array) in zip(axes[0], arrays.items(), strict=True):
         colours = "PuOr_r" if signed else "cividis"
         shown = axis.imshow(array, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
@@ -66,7 +66,7 @@ def image_rows(
             )
     most = max(map(len, arrays.values()), default=1)
     height = min(HEIGHT, 0.5 + 0.95 * len(arrays))
-    figure, axes = plt.subplots(max(1, len(arrays)), most, figsize=(WIDTH, height), squeeze=False)
+    figure, axes = subplots(max(1, len(arrays)), most, figsize=(WIDTH, height), squeeze=False)
     for row, (label, images) in zip(axes, arrays.items(), strict=False):
         above = (captions or {}).get(label, [""] * len(images))
         for axis in row[len(images) :]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
+from ._figures import subplots
 from ._parts import array_of, bare, mark_negatives, places
 from ._style import COLOURS, HEIGHT, WIDTH
 
@@ -30,7 +30,7 @@ def kernel_slices(
     most = max(len(kernel) for kernel in kernels.values())
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
     height = min(HEIGHT, 0.5 + 0.85 * len(kernels))
-    figure, axes = plt.subplots(len(kernels), most, figsize=(WIDTH, height), squeeze=False)
+    figure, axes = subplots(len(kernels), most, figsize=(WIDTH, height), squeeze=False)
     for row, (label, kernel) in zip(axes, kernels.items(), strict=True):
         above = (captions or {}).get(label, [""] * len(kernel))
         for axis in row[len(kernel) :]:
@@ -62,7 +62,7 @@ def kernel_grids(
     if not kernels:
         raise ValueError("grids needs at least one kernel, got none")
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
-    figure, axes = plt.subplots(1, len(kernels), squeeze=False)
+    figure, axes = subplots(1, len(kernels), squeeze=False)
     for axis, (name, kernel) in zip(axes[0], kernels.items(), strict=True):
         filters, slices, size = kernel.shape[:3]
         pitch = size + 1  # a slice and a gap

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from ._figures import subplots
 from ._parts import array_of, legend_below
 from ._style import COLOURS, MARKERS, WIDTH
 
@@ -34,7 +34,7 @@ def layer_boxes(
     drawn as one band from quartile to quartile, and some of their names are left out.
     """
     arrays, baseline = _checked(layers, random)
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     _draw_layers(axis, arrays, baseline, wide=WIDTH)
     axis.set(ylabel=ylabel)
     figure.suptitle(title)
@@ -57,7 +57,7 @@ def layer_overview(
     arrays, baseline = _checked(layers, random)
     if not excess:
         raise ValueError("excess needs at least one set of numbers, got none")
-    figure, (left, right) = plt.subplots(1, 2, width_ratios=(3, 1))
+    figure, (left, right) = subplots(1, 2, width_ratios=(3, 1))
     _draw_layers(left, arrays, baseline, wide=0.7 * WIDTH)
     left.set(ylabel=ylabel)
     labels = []
@@ -93,7 +93,7 @@ def excess_panels(
     """
     if not panels:
         raise ValueError("panels needs at least one panel, got none")
-    figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), sharey=True, squeeze=False)
     at = np.arange(len(names))
     highest = 0.0
     for axis, (name, pair) in zip(axes[0], panels.items(), strict=True):

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ._figures import subplots
 from ._parts import plain_ticks
 from ._style import looks_of
 
@@ -33,7 +33,7 @@ def roofline(
     intensities, rates = zip(*points.values(), strict=True)
     ridge = peak / bandwidth
     low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 4
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     axis.plot(
         [low, ridge, high],
         [low * bandwidth, peak, peak],
@@ -68,7 +68,7 @@ def roofline(
         plain_ticks(scale)
     axis.grid()
     above: dict[str, Any] = {"textcoords": "offset points", "color": _LIMITS, "va": "bottom"}
-    figure.canvas.draw()  # the slope on paper is known once the layout is
+    figure.draw_without_rendering()  # the slope on paper is known once the layout is
     start, end = axis.transData.transform([(low, low * bandwidth), (ridge, peak)])
     slope = float(np.degrees(np.arctan2(end[1] - start[1], end[0] - start[0])))
     axis.annotate(

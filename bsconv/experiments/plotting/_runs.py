@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ._figures import subplots
 from ._parts import finish_panel, legend_below, size_axis
 from ._style import COLOURS, HEIGHT, MARKERS, WIDTH, looks_of
 
@@ -23,7 +23,7 @@ def dots(
     Rows run from the top; a series may lack some of them.
     """
     rows = list(dict.fromkeys(row for values in series.values() for row in values))
-    figure, axis = plt.subplots(figsize=(WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
+    figure, axis = subplots(figsize=(WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
     step = 0.5 / max(1, len(series))
     looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
     for index, (label, values) in enumerate(series.items()):
@@ -52,7 +52,7 @@ def accuracy_panels(
     """
     if not panels:
         raise ValueError("panels needs at least one panel, got none")
-    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    figure, axes = subplots(1, len(panels), squeeze=False)
     looks = looks_of(label for series in panels.values() for label in series)
     for axis, (name, series) in zip(axes[0], panels.items(), strict=True):
         for label, networks in series.items():

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from ._figures import subplots
 from ._parts import array_of
 from ._style import COLOURS, HATCHES, looks_of
 
@@ -30,7 +30,7 @@ def share_histogram(
         raise ValueError("sets needs at least one set of shares, got none")
     highest = max(float(shares.max()) for shares in arrays.values())
     edges = np.linspace(0, min(1.0, 1.2 * max(highest, random or 0)), _BINS + 1)
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     for index, (name, shares) in enumerate(arrays.items()):
         counts, _ = np.histogram(shares, edges)
         first, *_, last = [*np.flatnonzero(counts)] * 2
@@ -72,7 +72,7 @@ def cumulative_shares(
     if random is not None:
         arrays["random kernels"] = array_of("random", random, 2)
         looks["random kernels"] = {"color": "black", "linestyle": "--", "marker": "x"}
-    figure, axis = plt.subplots()
+    figure, axis = subplots()
     for name, shares in arrays.items():
         low, median, high = np.quantile(shares.cumsum(axis=1), (0.25, 0.5, 0.75), axis=0)
         r = np.arange(1, shares.shape[1] + 1)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
+from ._figures import new_figure, subplots
 from ._parts import array_of, mark_negatives
 from ._style import COLOURS, HEIGHT, WIDTH
 
@@ -33,7 +34,7 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     columns = {name: _columns(len(kernel), wide / high) for name, kernel in arrays.items()}
     ratios = [-(-len(kernel) // columns[name]) / columns[name] for name, kernel in arrays.items()]
     height = min(high, wide * max(ratios)) + HEIGHT - high
-    figure, axes = plt.subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
+    figure, axes = subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
     for axis, (name, kernel) in zip(axes[0], arrays.items(), strict=True):
         limit = float(np.percentile(np.abs(kernel), _WITHIN)) or float(np.abs(kernel).max()) or 1
         shown = _show(axis, kernel / limit, columns[name], 1)
@@ -68,7 +69,7 @@ def blueprint_fit(
     picked = order[np.linspace(0, len(order) - 1, min(len(order), _MOST)).round().astype(int)]
     limit = float(np.abs(slices).max()) or 1
     row = 5.0 / max(_FEWEST, len(picked))  # inches
-    figure = plt.figure(figsize=(WIDTH, min(HEIGHT, 1.7 + 2 * row)))
+    figure = new_figure((WIDTH, min(HEIGHT, 1.7 + 2 * row)))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 5.0), height_ratios=(row, 0.7, row))
     above, middle, below = (figure.add_subplot(grid[i, 1]) for i in range(3))
     for axis, what, label in ((above, slices, "kernel"), (below, fit, "weight x\nblueprint")):
@@ -120,7 +121,7 @@ def _show(axis: Axes, kernel: NDArray[np.float64], columns: int, limit: float) -
             values.append((left + column * _FINE + middle, top + row * _FINE + middle, value))
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    colours = plt.get_cmap("PuOr_r").with_extremes(bad=_FRAME)
+    colours = mpl.colormaps["PuOr_r"].with_extremes(bad=_FRAME)
     shown = axis.imshow(picture, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
     mark_negatives(axis, values, limit, side=_FINE)
     return shown

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ._figures import subplots
 from ._parts import legend_below
 from ._style import COLOURS, HATCHES
 
@@ -31,7 +31,7 @@ def timing_bars(
     if not names:
         raise ValueError("panels need at least one bar, got none")
     width = 0.8 / len(labels)
-    figure, axes = plt.subplots(1, len(panels), squeeze=False)
+    figure, axes = subplots(1, len(panels), squeeze=False)
     for axis, (heading, panel) in zip(axes[0], panels.items(), strict=True):
         for label, bars in panel.items():
             index = labels.index(label)

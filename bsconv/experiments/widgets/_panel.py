@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import html
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +53,7 @@ class Panel:
     def start(self, scene: Scene, make: Callable[[Control, Callable[[Any], None]], Any]) -> None:
         self.scene = scene
         self._shown: dict[tuple[Any, ...], tuple[View, bytes]] = {}
+        self._lock = threading.RLock()  # JupyterLab moves widgets beside a cell that runs
         self._fitting = True
         self.controls = {
             name: make(control, self._moved) for name, control in scene.controls({}).items()
@@ -68,9 +70,9 @@ class Panel:
         return {name: control.value for name, control in self.controls.items()}
 
     def _moved(self, _change: Any = None) -> None:
-        if self._fitting:  # by this very method
-            return
-        with _collecting_later():
+        with self._lock, _collecting_later():
+            if self._fitting:  # by this very method
+                return
             self._fitting = True
             try:
                 for name, control in self.scene.controls(self._values()).items():

@@ -1,0 +1,39 @@
+"""New figures: those of pyplot, to be shown, or those of nobody else, to become a file."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+_SHOWN_BY_PYPLOT = ContextVar("_SHOWN_BY_PYPLOT", default=True)
+
+
+@contextlib.contextmanager
+def unknown_to_pyplot() -> Iterator[None]:
+    """Figures made in this context stay out of what ``plt.show()`` shows.
+
+    JupyterLab moves widgets in a thread of their own. A cell that ends beside it shows and closes
+    all that pyplot knows, were it half drawn.
+    """
+    token = _SHOWN_BY_PYPLOT.set(False)
+    try:
+        yield
+    finally:
+        _SHOWN_BY_PYPLOT.reset(token)
+
+
+def new_figure(figsize: tuple[float, float] | None = None) -> Figure:
+    """Without axes yet; ``figsize`` in inches, by default that of the style."""
+    make = plt.figure if _SHOWN_BY_PYPLOT.get() else Figure
+    return make(figsize=figsize)
+
+
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **layout: Any
+) -> tuple[Figure, Any]:
+    """A new figure and its axes, as from ``plt.subplots``."""
+    figure = new_figure(figsize)
+    return figure, figure.subplots(rows, columns, **layout)
