@@ -509,6 +509,26 @@ def test_a_copy_does_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None
     assert not twin.compiles
 
 
+def test_a_copy_is_compiled_anew_in_its_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[nn.Module, torch.Size]] = []
+
+    def works(network: nn.Module, example: Tensor) -> Any:
+        made.append((network, example.shape))
+        return lambda images: network(images) + len(made)
+
+    monkeypatch.setattr(inference, "compiled_for", lambda network, _: network)
+    optimized = optimize_for_inference(small(), torch.randn(IMAGES), compile=True)
+    monkeypatch.setattr(_optimized, "compiled_for", works)
+    twin, images = copy.deepcopy(optimized), torch.randn(IMAGES)
+    expected = optimized(images)
+    assert made == []  # its own was compiled before
+    for _ in range(2):
+        assert_equal(twin(images), expected + 1)
+    assert_equal(twin(images[:1]), expected[:1])  # another size: not compiled
+    assert made == [(twin.network, images.shape)]
+    assert twin.compiles
+
+
 def test_wrong_compiled_code_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "compiled_for", lambda network, _: lambda x: network(x) * 1.01)
     optimized = optimize_for_inference(small(), torch.randn(IMAGES), compile=True)

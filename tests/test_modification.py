@@ -507,7 +507,13 @@ def test_a_second_time_changes_nothing_and_says_so(make):
     assert modifier.report.summary.startswith(
         f"nothing left to do: of {count} known blocks {count} are BSConv already; "
     )
-    assert all("already" in block.description for block in modifier.report.blocks)
+    for block in modifier.report.blocks:
+        penalised = f"projection {block.projection} is penalised already"
+        said = penalised if block.projection else "is BSConv-U already"
+        assert block.description == said
+        if block.projection:
+            assert isinstance(model.get_submodule(block.projection), OrthonormalConv2d)
+    assert bool(block.projection) is (make is small_v2)
 
 
 @pytest.mark.parametrize("variant", ["v1_w1d4_bsconvu", "v2_w1d4_bsconvs_p1d6"])

@@ -358,6 +358,14 @@ def test_a_model_on_the_meta_device() -> None:
 def test_large_inputs_take_no_memory() -> None:
     size = (64, 3, 10**5, 10**5)  # terabytes
     assert profile(nn.Conv2d(3, 1000, 1), size).total_mac_count == 64 * 10**10 * 3 * 1000
+    for norm, sides in (
+        (nn.BatchNorm1d(3), (10**10,)),
+        (nn.BatchNorm2d(3), (10**5, 10**5)),
+        (nn.BatchNorm3d(3), (10**3, 10**3, 10**4)),
+    ):
+        for activation in (nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid()):
+            model = nn.Sequential(norm, activation)
+            assert profile(model, (64, 3, *sides)).rows[0].flops == 2 * 64 * 3 * 10**10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -572,6 +580,15 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_csv_is_utf_8_with_plain_line_ends(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    model = nn.Sequential()
+    model.add_module("größe", nn.ReLU())
+    profile(model).to_csv(file)
+    names = ",".join(field.name for field in dataclasses.fields(LayerProfile))
+    assert file.read_bytes() == f"{names}\ngröße,ReLU,1,0,192,0,0,1x3x8x8\n".encode()
+
+
 def test_csv_has_an_empty_shape_for_what_was_not_called(tmp_path: Path) -> None:
     model = nn.ReLU()
     model.spare = nn.ReLU()
@@ -702,7 +719,7 @@ def test_lazy_layers_are_refused_and_stay_lazy() -> None:
     assert profile(model).total_mac_count == 144 * 27
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is")
 def test_scripted_models_are_refused() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
     for model in (scripted, nn.Sequential(scripted)):

@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import pickle
+import re
 import warnings
 
 import pytest
@@ -152,6 +153,18 @@ def test_nothing_to_replace_is_said(replacer_class):
         replacer_class().apply(nn.Linear(2, 2))
     with pytest.warns(UserWarning, match="1 x 1x1 is not among kernel_sizes"):
         replacer_class().apply(nn.Sequential(nn.Conv2d(8, 8, 1)))
+
+
+def test_the_most_frequent_reasons_are_said():
+    convs = [nn.Conv2d(8, 8, 1) for _ in range(4)] + [nn.Conv2d(8, 8, 7) for _ in range(3)]
+    convs += [nn.Conv2d(8, 8, 3, groups=2) for _ in range(2)] + [nn.Conv1d(8, 8, 3)]
+    said = (
+        "no convolution was replaced: 4 x 1x1 is not among kernel_sizes; "
+        "3 x 7x7 is not among kernel_sizes; 2 x grouped (groups=2)"
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as warned:
+        BSConvU_Replacer().apply(nn.ModuleList(convs))
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -567,6 +580,17 @@ def test_projecting_keeps_a_blueprint_network_and_most_of_any_other(replacer_cla
 
 
 # ------------------------------------------------------------------------------------- the report
+
+
+def test_a_replacer_shows_its_arguments():
+    assert repr(BSConvU_Replacer([3], init="matched", exclude=["stem"])) == (
+        "BSConvU_Replacer(kernel_sizes=((3, 3),), with_bn=False, bn_kwargs=None, init='matched', "
+        "exclude=('stem',))"
+    )
+    assert repr(BSConvS_Replacer(None, p=0.5, with_bn=True)) == (
+        "BSConvS_Replacer(kernel_sizes=None, p=0.5, min_mid_channels=4, with_bn=True, "
+        "bn_kwargs=None, init='default', exclude=())"
+    )
 
 
 def test_the_table_shows_every_layer_with_its_parameters():
