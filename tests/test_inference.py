@@ -680,17 +680,20 @@ def test_collapse_names_what_stays_and_why() -> None:
             hooked=hooked,
             shared=shared,
             again=shared,
+            last=BSConvU(4, 4, 1),
         )
     )
     model = trained(model).eval()
     with pytest.warns(UserWarning, match="stay as they are") as caught:
         collapsed = collapse(model)
-    (message,) = [str(warning.message) for warning in caught]
-    assert "padded: BSConvU with BatchNorm before a zero-padded" in message
-    assert "hooked: it holds hooks" in message
-    assert "unpadded" not in message
+    assert [str(warning.message) for warning in caught] == [
+        "layers that stay as they are: padded: BSConvU with BatchNorm before a zero-padded "
+        "depthwise convolution equals no single convolution: its padding follows BatchNorm's "
+        "shift, got padding=(1, 1); hooked: it holds hooks or other modules than plain convolutions"
+    ]
+    assert caught[0].filename == __file__
     kinds = [type(module).__name__ for module in collapsed]
-    assert kinds == ["BSConvU", "Conv2d", "BSConvU", "Conv2d", "Conv2d"]
+    assert kinds == ["BSConvU", "Conv2d", "BSConvU", "Conv2d", "Conv2d", "Conv2d"]
     assert collapsed[3] is collapsed[4]
     images = torch.randn(IMAGES)
     assert_equal(collapsed(images), model(images))
@@ -704,7 +707,12 @@ def test_collapse_of_a_root_and_of_nothing() -> None:
     assert type(collapsed) is nn.Conv2d
     images = torch.randn(IMAGES)
     torch.testing.assert_close(collapsed(images), root(images))
-    with pytest.warns(UserWarning, match="there is no BSConv layer"):
+    root.pw.register_forward_hook(lambda module, inputs, output: None)
+    with pytest.warns(
+        UserWarning, match=r"^layers that stay as they are: \(root\): it holds hooks"
+    ):
+        assert type(collapse(root)) is BSConvU
+    with pytest.warns(UserWarning, match=r"^there is no BSConv layer$"):
         collapse(nn.ReLU())
-    with pytest.raises(TypeError, match="got a str"):
+    with pytest.raises(TypeError, match=r"^model needs to be a torch\.nn\.Module, got a str$"):
         collapse("resnet18")  # type: ignore[arg-type]

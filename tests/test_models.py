@@ -1,6 +1,7 @@
 """get_model and list_models: names, structure, parameters."""
 
 import csv
+import re
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -198,34 +199,76 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
 @pytest.mark.parametrize(
     ("architecture", "problem"),
     [
-        ("cifar_resnet21", "'cifar_resnet21' has depth 21.*20, 56.*did you mean cifar_resnet20"),
-        ("cifar_resnet20_bsconv", "no architecture.*did you mean cifar_resnet20_bsconvu"),
-        ("cifar_resnet20_bsconvs", "no architecture.*did you mean.*cifar_resnet20_bsconvs_p1d4"),
-        ("cifar_resnet20_bsconvs_p1d0", "has the fraction '1d0', while '3d4'"),
-        ("cifar_resnet20_bsconvs_p0d4", "has the fraction '0d4'"),
-        ("cifar_resnet20_bsconvs_px", "has the fraction 'x'"),
-        ("cifar_resnet20_bsconvs_p5d4", "has p = 5/4"),
-        ("cifar_resnet20_4", "takes no width"),
-        ("cifar_wrn16", "needs a width"),
-        ("cifar_wrn16_0", "has width 0"),
-        ("wrn16_4", "comes as cifar_wrn; did you mean cifar_wrn16_4"),
-        ("resnet", "has no depth, while resnet comes with 10, 18"),
-        ("resnet18_w1", "takes no width"),
-        ("cifar_resnet20_bsconvs_p1d0d2", "has the fraction '1d0d2'"),
-        ("mobilenetv1", "needs a width multiplier such as _w1.*did you mean mobilenetv1_w1"),
-        ("mobilenetv1_w1_bsconvs_p1d6", "mobilenetv1 takes _bsconvu only.*mobilenetv1_w1_bsconvu"),
-        ("cifar_mobilenetv2_w1_bsconvu", "mobilenetv2 takes _bsconvs_p1d6 only; did you mean"),
-        ("mobilenetv2_w1_bsconvs_p1d4", "takes _bsconvs_p1d6 only.*mobilenetv2_w1_bsconvs_p1d6"),
-        ("mobilenetv3_w1", "no architecture.*mobilenetv3_"),
-        ("mobilenetv2_w0", "has the fraction '0'"),
-        ("mobilenetv2_w1d0", "has the fraction '1d0'"),
-        ("mobilenetv2_w-1", "no architecture"),
-        ("", "no architecture"),
-        ("vgg16", r"no architecture.*list_models\(\) has them all"),
+        ("cifar_resnet21", "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602"),
+        ("cifar_resnet20_bsconv", "is no architecture of this package"),
+        ("cifar_resnet20_bsconvs_p1d0", "has the fraction '1d0', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_p0d4", "has the fraction '0d4', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_px", "has the fraction 'x', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_p5d4", "has p = 5/4, while p is a share of channels, at most 1"),
+        ("cifar_resnet20_4", "takes no width, as in cifar_wrn16_4"),
+        ("cifar_wrn16", "needs a width, as in cifar_wrn16_4"),
+        ("cifar_wrn16_0", "has width 0, while it needs at least 1"),
+        ("wrn16_4", "is no architecture of this package: wrn comes as cifar_wrn"),
+        ("resnet", "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102"),
+        ("resnet18_w1", "takes no width, as in cifar_wrn16_4"),
+        ("cifar_wrn16_w1", "needs a width, as in cifar_wrn16_4"),
+        (
+            "cifar_resnet20_bsconvs_p1d0d2",
+            "has the fraction '1d0d2', while '3d4' or '1' would be one",
+        ),
+        ("mobilenetv1", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        ("mobilenetv1_4", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        ("mobilenetv120_w1", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        (
+            "mobilenetv1_w1_bsconvs_p1d6",
+            "has the variant _bsconvs_p1d6, while mobilenetv1 takes _bsconvu only",
+        ),
+        (
+            "cifar_mobilenetv2_w1_bsconvu",
+            "has the variant _bsconvu, while mobilenetv2 takes _bsconvs_p1d6 only",
+        ),
+        (
+            "mobilenetv2_w1_bsconvs_p1d4",
+            "has the variant _bsconvs_p1d4, while mobilenetv2 takes _bsconvs_p1d6 only",
+        ),
+        (
+            "mobilenetv3_small_w1d5",
+            "has width 1/5, which leaves a layer without channels: mobilenetv3_small needs at least"
+            " 1/4",
+        ),
+        ("mobilenetv3_w1", "is no architecture of this package"),
+        ("mobilenetv2_w0", "has the fraction '0', while '3d4' or '1' would be one"),
+        ("mobilenetv2_w1d0", "has the fraction '1d0', while '3d4' or '1' would be one"),
+        ("mobilenetv2_w-1", "is no architecture of this package"),
+        ("", "is no architecture of this package"),
     ],
 )
 def test_an_unknown_name_is_explained(architecture, problem):
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(repr(architecture))} {re.escape(problem)}; "
+    ):
+        get_model(architecture, 10)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hint"),
+    [
+        (
+            "cifar_resnet20_BSConvS",
+            "did you mean cifar_resnet20_bsconvs_p1d8 or cifar_resnet20_bsconvs_p1d6 or "
+            "cifar_resnet20_bsconvs_p1d4?",
+        ),
+        ("wrn16_4", "did you mean cifar_wrn16_4 or cifar_wrn16_8 or cifar_wrn16_6?"),
+        ("mobilenetv1", "did you mean mobilenetv1_w1 or mobilenetv1_w3d4 or mobilenetv1_w1d4?"),
+        (
+            "mobilenetv3_w1",
+            "did you mean mobilenetv3_small_w1 or mobilenetv3_large_w1 or mobilenetv3_small_w1d4?",
+        ),
+        ("vgg16", "list_models() has them all"),
+    ],
+)
+def test_names_that_are_alike_are_named(architecture, hint):
+    with pytest.raises(ValueError, match=f"^'{architecture}' .*; {re.escape(hint)}$"):
         get_model(architecture, 10)
 
 

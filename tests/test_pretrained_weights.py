@@ -1,6 +1,8 @@
 """Weights that come with the package: as measured, undamaged, or refused."""
 
+import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -77,8 +79,12 @@ def test_a_damaged_file_is_refused(copied: Path, damage: str) -> None:
     if damage == "a bit":
         content[len(content) // 2] ^= 1
     path.write_bytes({"a bit": content, "the end": content[:-1], "all of it": b""}[damage])
-    with pytest.raises(ValueError, match=r"cifar_resnet20\.safetensors is damaged: its SHA-256"):
+    expected, found = note(path)["sha256"], hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="is damaged") as caught:
         get_model("cifar_resnet20", 10, pretrained="cifar10")
+    assert str(caught.value) == (
+        f"{path} is damaged: its SHA-256 needs to be {expected}, got {found}; install bsconv again"
+    )
 
 
 def test_a_damaged_file_is_one_line_on_the_command_line(
@@ -93,16 +99,33 @@ def test_a_damaged_file_is_one_line_on_the_command_line(
 @pytest.mark.parametrize(
     ("architecture", "num_classes", "pretrained", "message"),
     [
-        ("cifar_resnet20", 10, "imagenet", "for 'cifar_resnet20'; there are 'cifar10'"),
-        ("cifar_resnet56", 10, "cifar10", "for 'cifar_resnet56'; it has none"),
-        ("cifar_resnet20", 10, "../weights/cifar10", "there are no weights pretrained="),
-        ("cifar_resnet20", 100, "cifar10", "need num_classes=10, got num_classes=100"),
+        (
+            *("cifar_resnet20", 10, "imagenet"),
+            "there are no weights pretrained='imagenet' for 'cifar_resnet20'; there are 'cifar10', "
+            "'other'",
+        ),
+        (
+            *("cifar_resnet56", 10, "cifar10"),
+            "there are no weights pretrained='cifar10' for 'cifar_resnet56'; it has none",
+        ),
+        (
+            *("cifar_wrn16_1", 10, "../weights/cifar10"),
+            "there are no weights pretrained='../weights/cifar10' for 'cifar_wrn16_1'; there are "
+            "'cifar10'",
+        ),
+        (
+            *("CIFAR_resnet20", 100, "cifar10"),
+            "the weights pretrained='cifar10' of 'CIFAR_resnet20' need num_classes=10, got "
+            "num_classes=100",
+        ),
     ],
 )
 def test_weights_that_do_not_exist(
-    architecture: str, num_classes: int, pretrained: str, message: str
+    copied: Path, architecture: str, num_classes: int, pretrained: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    (copied.parent / "other").mkdir()
+    shutil.copy(copied / "cifar_resnet20.json", copied.parent / "other")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         get_model(architecture, num_classes, pretrained=pretrained)
 
 
@@ -110,7 +133,8 @@ def test_without_safetensors_the_package_to_install_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ImportError, match="pip install safetensors"):
+    message = "^pretrained weights need the package safetensors: pip install safetensors$"
+    with pytest.raises(ImportError, match=message):
         get_model("cifar_resnet20", 10, pretrained="cifar10")
 
 
