@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from exact_errors import says
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -91,7 +92,11 @@ def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, 
     if geometry["padding"] == "same":
         padded = geometry["kernel_size"] != (1, 1)
     if padded and geometry["padding_mode"] == "zeros":
-        with pytest.raises(ValueError, match="padding follows BatchNorm's shift, got padding="):
+        with says(
+            f"{layer_class.__name__} with BatchNorm before a zero-padded depthwise convolution "
+            "equals no single convolution: its padding follows BatchNorm's shift, got "
+            f"padding={layer.padding!r}"
+        ):
             layer.to_conv2d()
     else:
         assert relative_error(layer(images), layer.to_conv2d()(images)) < 1e-12
@@ -112,10 +117,14 @@ def test_folding_batch_norm_past_zero_padding_would_be_wrong_at_the_border():
 
 def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
     training = BSConvU(4, 8, 3, with_bn=True)
-    with pytest.raises(ValueError, match=r"normalises by its batch.*eval\(\)"):
+    by_its_batch = (
+        "normalises by its batch, which no single convolution does: call eval() first, and keep "
+        "running statistics"
+    )
+    with says(f"BSConvU {by_its_batch}"):
         training.to_conv2d()
     without_statistics = BSConvS(4, 8, 3, with_bn=True, bn_kwargs={"track_running_stats": False})
-    with pytest.raises(ValueError, match="running statistics"):
+    with says(f"BSConvS {by_its_batch}"):
         without_statistics.eval().to_conv2d()
 
 
@@ -209,13 +218,16 @@ def test_mid_channels_of_a_float_equal_those_of_its_fraction(numerator, denomina
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, float("nan"), "1/4", None])
 def test_a_share_out_of_range_is_refused(p):
-    with pytest.raises(ValueError, match=r"needs 0 <= p <= 1.*got p="):
+    with says(f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"):
         BSConvS(8, 8, 3, p=p)
 
 
 @pytest.mark.parametrize("limit", [-1, 2.5])
 def test_a_senseless_lower_limit_is_refused(limit):
-    with pytest.raises(ValueError, match="got min_mid_channels="):
+    with says(
+        "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
+        f"got min_mid_channels={limit!r}"
+    ):
         BSConvS(8, 8, 3, min_mid_channels=limit)
 
 
@@ -248,9 +260,10 @@ def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
 
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_from_conv2d_refuses_what_is_no_dense_convolution(layer_class):
-    with pytest.raises(TypeError, match="got Linear"):
+    name = layer_class.__name__
+    with says(f"{name} takes the place of a Conv2d, got Linear", TypeError):
         layer_class.from_conv2d(nn.Linear(4, 4))
-    with pytest.raises(ValueError, match="got groups=2"):
+    with says(f"{name} stands in for a conv with groups=1, got groups=2"):
         layer_class.from_conv2d(nn.Conv2d(4, 4, 3, groups=2))
 
 
