@@ -41,7 +41,7 @@ BOUNDS: dict[str, float | None] = {
     "spectra": 1e-5,
     "from_conv2d": 1e-5,
     "projection": 1e-4,
-    "training, one step": 2e-2,
+    "training, one step": 5e-2,
     "training, eight steps": None,  # each step multiplies what differs
 }
 
