@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from exact_errors import says
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -300,7 +301,7 @@ def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> Non
 
 
 def test_scripts_are_factored() -> None:
-    with pytest.warns(FutureWarning):
+    with pytest.warns((FutureWarning, DeprecationWarning)):  # the latter in torch 2.11
         scripted = torch.jit.script(BSConvU(4, 8, 3))
     assert scripted(torch.randn(1, 4, 5, 5)).shape == (1, 8, 3, 3)
 
@@ -309,11 +310,11 @@ def test_scripts_are_factored() -> None:
 @pytest.mark.parametrize("plan", ["fast", "", None])
 def test_another_plan_is_refused(layer: BSConvU | BSConvS, plan: object) -> None:
     known = ", ".join(map(repr, PLANS[type(layer)]))
-    with pytest.raises(ValueError, match=f"plan of a {type(layer).__name__} needs .* {known}, got"):
+    with says(f"plan of a {type(layer).__name__} needs to be one of {known}, got {plan!r}"):
         layer.plan = plan  # type: ignore[assignment]
     assert layer.plan == "factored"
 
 
 def test_what_bsconv_u_does_not_know() -> None:
-    with pytest.raises(ValueError, match="got 'joined'"):
+    with says("plan of a BSConvU needs to be one of 'factored', 'merged', 'auto', got 'joined'"):
         BSConvU(4, 8, 3).plan = "joined"

@@ -15,8 +15,6 @@ from reliability.hostile.traps import SPRUNG
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-
 
 @pytest.mark.parametrize("name", hostile.CASES)
 def test_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from packaging.requirements import Requirement
 
 import bsconv
 
@@ -51,6 +52,19 @@ def test_the_core_needs_torch_alone() -> None:
 @pytest.mark.parametrize("extra", ["export", "docs"])
 def test_the_tests_have_what_is_tested(extra: str) -> None:
     assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
+
+
+def test_the_lock_pins_what_is_asked_for() -> None:
+    about, *lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert re.fullmatch(r"# What CI installs: Python 3\.\d+ on Linux, written by .*\.", about)
+    # names and versions alone: where they come from is up to pip
+    locked = dict(re.fullmatch(r"([a-z0-9-]+)==([\w.]+)", line).groups() for line in lines)
+    assert list(locked) == sorted(locked)
+    assert len(locked) == len(lines)
+    for text in PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"]:
+        requirement = Requirement(text)
+        if requirement.name != "tomli":  # Python 3.10 only
+            assert requirement.specifier.contains(locked[requirement.name.lower()]), text
 
 
 def test_there_is_one_version() -> None:

@@ -31,7 +31,7 @@ def section(figures: Mapping[str, Any]) -> str:
     lines = [
         f"{len(refusals)} files, made to run code when they are read, to fill the memory, or to"
         " lead out of their folder, were given to every reader of the package. Each was refused"
-        f" in one line, none ran anything, and all together took {figures['megabytes']:,} MB of memory at"
+        f" in one line, none ran anything, and all took {figures['megabytes']:,} MB of memory at"
         " most. The tests also show that the same files do run code in `pickle`, in NumPy with"
         " `allow_pickle`, and in `torch.export.load`.",
         "",
