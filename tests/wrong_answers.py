@@ -6,10 +6,6 @@ FUNCTIONS = {
     "2.2": "def largest_that_saves(M, N):\n    return {}",
     "3.2": "def training_loss(model, images, labels):\n    return {}",
     "4.2": "def excess(kernel):\n    return {}",
-    "5.2": (
-        "def penalty_gradient(W_B):\n"
-        "    G = W_B @ W_B.T - torch.eye(len(W_B)).to(W_B)\n    return {}"
-    ),
     "5.3": (
         "def blueprint_layer(U, w, b, B, stride, padding):\n"
         "    return F.conv2d(F.conv2d(U, w[:, :, None, None], {}, B[:, None], groups=7, {})"
@@ -154,11 +150,12 @@ WRONG: dict[str, dict[str, str]] = {
         "answer = 24": "the limit of M'",
     },
     "5.2": {
-        written("5.2", "2 * G @ W_B / torch.linalg.vector_norm(G)"): "right but at the optimum",
-        written("5.2", "4 * G @ W_B"): "the squared penalty",
-        written("5.2", "G @ W_B / torch.linalg.vector_norm(G)"): "twice",
-        written("5.2", "2 * G @ W_B"): "divide by it",
-        written("5.2", "torch.zeros_like(W_B)"): "not it",
+        "answer = 64, 64, 1 / 4": "but takes 24% of the dense layer's MACs",
+        "answer = 3, 16, 1": "but takes 86% of",
+        "answer = 1, 8, 1": "it has 81 weights, dense 72: not fewer",
+        "answer = 64, 16": "not M, N and p",
+        "answer = 64.5, 16, 1": "M needs to be a whole number",
+        "answer = 64, 16, 2": "p is a share",
     },
     "5.3": {
         written("5.3", "b, stride=stride)", "padding=padding"): "drops pixels",

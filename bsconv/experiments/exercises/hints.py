@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["NotAttemptedError", "function_hint", "same", "value_hint"]
+__all__ = ["NotAttemptedError", "function_hint", "same", "shown", "value_hint"]
 
 
 class NotAttemptedError(Exception):

@@ -1,14 +1,15 @@
-"""Exercises of 05_build_from_scratch: the limit of p, the penalty's gradient, a layer by hand."""
+"""Exercises of 05_build_from_scratch: the limit of p, weights against work, a layer by hand."""
 
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bsconv.pytorch.regularization import orthonormality_penalty
+from bsconv.pytorch._geometry import mid_channels
 
-from .hints import function_hint, value_hint
+from .hints import function_hint, shown, value_hint
 
 __all__ = ["CHECKS"]
 
@@ -24,25 +25,26 @@ def limit_of_p(answer: Any) -> str:
     return value_hint(answer, N / (M + N), tolerance=0.001, hints=hints)
 
 
-def penalty_gradient(answer: Any) -> str:
-    def reference(W_B: Tensor) -> Tensor:
-        W_B = W_B.clone().requires_grad_()
-        return torch.autograd.grad(orthonormality_penalty(W_B), W_B)[0]
-
-    def gram_error(W_B: Tensor) -> Tensor:
-        return W_B @ W_B.T - torch.eye(len(W_B)).to(W_B)
-
-    hints = [
-        (lambda W_B: 4 * gram_error(W_B) @ W_B, "that is the gradient of the squared penalty"),
-        (lambda W_B: reference(W_B) / 2, "W_B stands in the product twice"),
-        (lambda W_B: 2 * gram_error(W_B) @ W_B, "the norm has a root: divide by it"),
-    ]
-    random = torch.randn(4, 16).double()
-    if hint := function_hint(answer, reference, [(random,), (random.T,)], hints=hints):
-        return hint
-    optimum = torch.eye(4, 16).double()
-    if hint := function_hint(answer, reference, [(optimum,)]):
-        return f"right but at the optimum, where G is zero and so is its norm: {hint}"
+def smaller_and_more_work(answer: Any) -> str:
+    K, stride = 3, 2
+    hint = value_hint(answer, (64, 16, 1))
+    if not hint:
+        return ""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        return f"{shown(answer)} is not M, N and p"
+    M, N, p = answer
+    for name, number in (("M", M), ("N", N)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            return f"{name} needs to be a whole number of channels, got {shown(number)}"
+    if not isinstance(p, (int, float, Fraction)) or not 0 < p <= 1:
+        return f"p is a share of channels, got {shown(p)}"
+    pointwise = mid_channels(M, p) * (M + N)  # weights; each meets every position of the input
+    dense, blueprints = M * N * K**2, N * K**2
+    if pointwise + blueprints >= dense:
+        return f"as BSConv-S it has {pointwise + blueprints:,} weights, dense {dense:,}: not fewer"
+    work = (pointwise * stride**2 + blueprints) / dense
+    if work <= 1:
+        return f"it is smaller, but takes {work:.0%} of the dense layer's MACs: not more"
     return ""
 
 
@@ -77,4 +79,4 @@ def blueprint_layer(answer: Any) -> str:
     return function_hint(answer, reference, cases, tolerance=1e-4, hints=hints)
 
 
-CHECKS = {"5.1": limit_of_p, "5.2": penalty_gradient, "5.3": blueprint_layer}
+CHECKS = {"5.1": limit_of_p, "5.2": smaller_and_more_work, "5.3": blueprint_layer}
