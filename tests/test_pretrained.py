@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from exact_errors import says
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
@@ -412,9 +413,13 @@ def test_a_model_that_overflows_is_refused():
     with torch.no_grad():
         model[0].weight.mul_(1e30)
     for kind in ("u", "s"):
-        with pytest.raises(ValueError, match="stays finite, got NaN or infinity at '0'"):
+        with says(
+            "images needs numbers for which the model stays finite, got NaN or infinity at '0'"
+        ):
             project_pretrained(model, IMAGES * 1e20, kind, progress=False)
-    with pytest.raises(ValueError, match="stays finite, got NaN or infinity at the outputs"):
+    with says(
+        "images needs numbers for which the model stays finite, got NaN or infinity at the outputs"
+    ):
         project_pretrained(model, IMAGES * 1e20, method="weights")
 
 
@@ -430,13 +435,14 @@ def test_a_variance_beyond_the_dtype_is_made_up_for():
 def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
     model = trained_like(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(
-        ValueError, match=r"images needs numbers whose variance.*running statistics"
+    with says(
+        "images needs numbers whose variance is a number of its dtype at each BatchNorm, got NaN "
+        "or infinity as running statistics"
     ):
         reestimate_batch_norm(model, IMAGES * 1e25)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    with pytest.raises(ValueError, match="batch_size needs to be at least 1, got batch_size=0"):
+    with says("batch_size needs to be at least 1, got batch_size=0"):
         reestimate_batch_norm(model, IMAGES, batch_size=0)
 
 
@@ -455,18 +461,33 @@ def test_the_report_prints():
     ("arguments", "message"),
     [
         ({"kind": "x"}, "kind needs to be 'u' or 's', got kind='x'"),
-        ({"method": "best"}, "method needs to be one of 'weights'.*got method='best'"),
-        ({"method": "outputs"}, "method='outputs' needs images"),
-        ({"images": IMAGES[0]}, r"shape \(B, C, H, W\).*got torch.float32 of shape \(3, 16, 16\)"),
-        ({"images": (IMAGES * 255).byte()}, "needs floats.*got torch.uint8"),
-        ({"images": IMAGES[:0]}, "at least one image"),
-        ({"images": IMAGES * float("nan")}, "finite"),
+        (
+            {"method": "best"},
+            "method needs to be one of 'weights', 'batch_norm', 'outputs', got method='best'",
+        ),
+        ({"method": "outputs"}, "method='outputs' needs images, got images=None"),
+        ({"method": "batch_norm"}, "method='batch_norm' needs images, got images=None"),
+        *(
+            (
+                {"images": images},
+                "images needs floats of shape (B, C, H, W), at least one image, got "
+                f"{images.dtype} of shape {tuple(images.shape)}",
+            )
+            for images in (IMAGES[0], (IMAGES * 255).byte(), IMAGES[:0])
+        ),
+        (
+            {"images": IMAGES * float("nan")},
+            "images needs finite numbers, got NaN or infinity among them",
+        ),
         ({"batch_size": 0}, "batch_size needs to be at least 1, got batch_size=0"),
-        ({"positions": 0}, "positions needs to be at least 1, got positions=0"),
-        ({"kind": "s", "p": 2}, "got p=2"),
+        ({"positions": -1}, "positions needs to be at least 1, got positions=-1"),
+        (
+            {"kind": "s", "p": 2},
+            "BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p=2",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
     model = trained_like(get_model("cifar_resnet20", 4))
-    with pytest.raises(ValueError, match=message):
+    with says(message):
         project_pretrained(model, **arguments)
