@@ -475,6 +475,11 @@ def test_whoever_looks_may_stop_and_the_epoch_is_kept(use: Use, tmp_path: Path) 
         ({"crop_padding": -1}, "crop_padding must be a whole number >= 0, got -1"),
         ({"model": ""}, "model must be a name, got ''"),
         ({"dataset": None}, "dataset must be a name, got None"),
+        ({"device": 0}, "device must be a name, got 0"),
+        ({"data": {}}, "data must be the path of a folder or None, got {}"),
+        ({"out": 3}, "out must be the path of a folder or None, got 3"),
+        ({"flip": "no"}, "flip must be True or False, got 'no'"),
+        ({"with_bn": None}, "with_bn must be True or False, got None"),
     ],
 )
 def test_config_refuses(settings: dict[str, object], message: str) -> None:

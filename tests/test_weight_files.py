@@ -77,6 +77,7 @@ class Pickled:
         (Pickled(), "holds more than weights, .*save a state dict"),
         ([torch.zeros(3)], "holds a list, no state dict"),
         (torch.zeros(3), "holds a Tensor, no state dict"),
+        ({0: torch.zeros(3)}, "holds tensors without names, no state dict"),
     ],
 )
 def test_a_file_of_something_else(

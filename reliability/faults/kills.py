@@ -76,6 +76,8 @@ def _until_it_is_over(
         except subprocess.TimeoutExpired:
             number = waiting.pop()
             process.send_signal(number)
+            if len(waiting) % 10 == 0:
+                print(f"  {number.name}: {len(waiting)} more in this chain", flush=True)
             printed, errors = process.communicate()
             check_stopped(number, process.returncode, errors)
             half_written = set(out.glob(".*.tmp")) - leftovers
