@@ -1,0 +1,232 @@
+"""Networks compute what the papers define, written here as functions of their weights."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bsconv.pytorch import get_model
+from bsconv.pytorch.models._blocks import ImageClassifier
+
+State = dict[str, Tensor]
+
+
+def conv(state: State, name: str, images: Tensor, stride: int = 1) -> Tensor:
+    """Padded to keep the size, grouped as the weight says; BSConv by its parts."""
+    if f"{name}.dw.weight" in state:
+        for part in ("pw", "pw1", "bn1", "pw2", "bn2"):
+            if f"{name}.{part}.weight" in state:
+                images = (norm if "bn" in part else conv)(state, f"{name}.{part}", images)
+        return conv(state, f"{name}.dw", images, stride)
+    weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
+    groups = images.shape[1] // weight.shape[1]
+    return F.conv2d(images, weight, bias, stride, padding=weight.shape[2] // 2, groups=groups)
+
+
+def norm(state: State, name: str, images: Tensor) -> Tensor:
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, weight, bias = (state[f"{name}.{part}"][:, None, None] for part in names)
+    return (images - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+
+def normed(state: State, name: str, images: Tensor, stride: int = 1) -> Tensor:
+    return norm(state, f"{name}.bn", conv(state, f"{name}.conv", images, stride))
+
+
+def blocks(model: ImageClassifier, strides: list[int]) -> Iterator[tuple[str, int, int]]:
+    """Name, number of the stage and stride of each block: the first of a stage strides."""
+    for stage, stride in enumerate(strides, start=1):
+        for unit, _ in model.backbone.get_submodule(f"stage{stage}").named_children():
+            yield f"backbone.stage{stage}.{unit}", stage, stride if unit == "unit1" else 1
+
+
+def logits(state: State, images: Tensor) -> Tensor:
+    pooled = images.mean((2, 3), keepdim=True)
+    return conv(state, "classifier.conv", pooled).flatten(1)
+
+
+def like_trained(name: str) -> ImageClassifier:
+    """With statistics, scales and shifts of its own in every BatchNorm."""
+    model = get_model(name, 10).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor, std=0.3)  # type: ignore[arg-type]
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.7, 1.4)  # type: ignore[arg-type]
+    return model
+
+
+def assert_computes(model: ImageClassifier, images: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected)
+
+
+# --- He et al., Deep residual learning, 2016; Identity mappings, 2016; Wide ResNets, 2016 ---------
+
+
+@pytest.mark.parametrize("variant", ["", "_bsconvu", "_bsconvs_p1d4"])
+@pytest.mark.parametrize("base", ["cifar_resnet20", "resnet10", "cifar_resnet56"])
+def test_residual_networks(base: str, variant: str) -> None:
+    model, images = like_trained(base + variant), torch.rand(2, 3, 36, 36).double()
+    state, is_cifar = model.state_dict(), base.startswith("cifar")
+    x = norm(state, "backbone.data_bn", images)
+    x = normed(state, "backbone.init_unit.conv", x, 1 if is_cifar else 2).relu()
+    if not is_cifar:
+        x = F.max_pool2d(x, 3, 2, 1)
+    for name, _, stride in blocks(model, [1, 2, 2] if is_cifar else [1, 2, 2, 2]):
+        rest = normed(state, f"{name}.conv1", x, stride).relu()
+        rest = normed(state, f"{name}.conv2", rest)
+        if f"{name}.projection.conv.weight" in state:
+            x = normed(state, f"{name}.projection", x, stride)
+        x = (x + rest).relu()
+    assert_computes(model, images, logits(state, x))
+
+
+@pytest.mark.parametrize("variant", ["", "_bsconvu", "_bsconvs_p1d4"])
+@pytest.mark.parametrize("base", ["cifar_preresnet20", "preresnet10", "cifar_wrn16_2"])
+def test_preactivated_networks(base: str, variant: str) -> None:
+    model, images = like_trained(base + variant), torch.rand(2, 3, 36, 36).double()
+    state, is_cifar = model.state_dict(), base.startswith("cifar")
+    x = norm(state, "backbone.data_bn", images)
+    if is_cifar:
+        x = conv(state, "backbone.init_unit.conv.conv", x)
+    else:
+        x = F.max_pool2d(normed(state, "backbone.init_unit.conv", x, 2).relu(), 3, 2, 1)
+    for name, _, stride in blocks(model, [1, 2, 2] if is_cifar else [1, 2, 2, 2]):
+        activated = norm(state, f"{name}.bn", x).relu()
+        rest = normed(state, f"{name}.conv1", activated, stride).relu()
+        rest = conv(state, f"{name}.conv2.conv", rest)
+        if f"{name}.projection.conv.weight" in state:
+            x = conv(state, f"{name}.projection.conv", activated, stride)
+        x = x + rest
+    x = norm(state, "backbone.final_activation.bn", x).relu()
+    assert_computes(model, images, logits(state, x))
+
+
+def test_the_channels_of_residual_networks() -> None:
+    def channels(name: str) -> list[list[int]]:
+        stages = get_model(name, 2).backbone
+        return [
+            [block.conv2.conv.out_channels for block in stages.get_submodule(f"stage{stage}")]
+            for stage in range(1, 5)
+            if hasattr(stages, f"stage{stage}")
+        ]
+
+    assert channels("cifar_resnet20") == [[16] * 3, [32] * 3, [64] * 3]
+    assert channels("cifar_wrn16_3") == [[48] * 2, [96] * 2, [192] * 2]
+    assert channels("resnet34") == [[64] * 3, [128] * 4, [256] * 6, [512] * 3]
+    assert get_model("cifar_wrn16_3", 2).backbone.init_unit.conv.conv.out_channels == 16
+
+
+# --- Howard et al., MobileNets, 2017 --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["", "_bsconvu"])
+@pytest.mark.parametrize(("style", "strides"), [("", [1, 2, 2, 2, 2]), ("cifar_", [1, 1, 2, 2, 2])])
+def test_mobilenet_v1(style: str, strides: list[int], variant: str) -> None:
+    model = like_trained(f"{style}mobilenetv1_w1d4{variant}")
+    state, images = model.state_dict(), torch.rand(2, 3, 48, 48).double()
+    x = norm(state, "backbone.data_bn", images)
+    x = normed(state, "backbone.init_conv", x, 1 if style else 2).relu()
+    for name, _, stride in blocks(model, strides):
+        if variant:
+            x = norm(state, f"{name}.1", conv(state, f"{name}.0", x, stride)).relu()
+        else:
+            x = normed(state, f"{name}.conv_dw", x, stride).relu()
+            x = normed(state, f"{name}.conv_pw", x).relu()
+    assert_computes(model, images, logits(state, x))
+
+
+def test_the_channels_of_mobilenet_v1() -> None:
+    model = get_model("mobilenetv1_w1", 2)
+    found = [
+        [block.conv_pw.conv.out_channels for block in model.backbone.get_submodule(f"stage{stage}")]
+        for stage in range(1, 6)
+    ]
+    assert found == [[64], [128] * 2, [256] * 2, [512] * 6, [1024] * 2]
+    assert model.backbone.init_conv.conv.out_channels == 32
+
+
+# --- Sandler et al., MobileNetV2, 2018; Howard et al., Searching for MobileNetV3, 2019 ------------
+
+# of each block: kernel size, expanded and output channels
+V2 = [
+    *((3, 32, 16), (3, 96, 24), (3, 144, 24), (3, 144, 32), (3, 192, 32), (3, 192, 32)),
+    *((3, 192, 64), *[(3, 384, 64)] * 3, (3, 384, 96), *[(3, 576, 96)] * 2),
+    *((3, 576, 160), *[(3, 960, 160)] * 2, (3, 960, 320)),
+]
+V3_SMALL = [
+    *((3, 16, 16), (3, 72, 24), (3, 88, 24), (5, 96, 40), (5, 240, 40), (5, 240, 40)),
+    *((5, 120, 48), (5, 144, 48), (5, 288, 96), (5, 576, 96), (5, 576, 96)),
+]
+V3_LARGE = [
+    *((3, 16, 16), (3, 64, 24), (3, 72, 24), (5, 72, 40), (5, 120, 40), (5, 120, 40)),
+    *((3, 240, 80), (3, 200, 80), (3, 184, 80), (3, 184, 80), (3, 480, 112), (3, 672, 112)),
+    *((5, 672, 160), (5, 960, 160), (5, 960, 160)),
+]
+# strides of the stages, for ImageNet and for CIFAR, and from which on h-swish takes ReLU's place
+BOTTLENECKS = [
+    ("mobilenetv2", [1, 2, 2, 2, 2], [1, 1, 2, 2, 2], 9, V2),
+    ("mobilenetv3_small", [2, 2, 2, 2], [1, 2, 2, 2], 3, V3_SMALL),
+    ("mobilenetv3_large", [1, 2, 2, 2, 2], [1, 1, 2, 2, 2], 4, V3_LARGE),
+]
+
+
+def squeezed(state: State, name: str, x: Tensor) -> Tensor:
+    scale = conv(state, f"{name}.conv1", x.mean((2, 3), keepdim=True)).relu()
+    return x * F.hardsigmoid(conv(state, f"{name}.conv2", scale))
+
+
+@pytest.mark.parametrize("variant", ["", "_bsconvs_p1d6"])
+@pytest.mark.parametrize("style", ["", "cifar_"])
+@pytest.mark.parametrize(
+    ("family", "strides", "cifar_strides", "swish_from"), [case[:4] for case in BOTTLENECKS]
+)
+def test_mobilenets_of_bottlenecks(
+    family: str,
+    strides: list[int],
+    cifar_strides: list[int],
+    swish_from: int,
+    style: str,
+    variant: str,
+) -> None:
+    model = like_trained(f"{style}{family}_w7d20{variant}")
+    state, images = model.state_dict(), torch.rand(2, 3, 48, 48).double() * 3
+    relu = F.relu6 if family == "mobilenetv2" else F.relu
+    outer = F.relu6 if family == "mobilenetv2" else F.hardswish
+    x = norm(state, "backbone.data_bn", images)
+    x = outer(normed(state, "backbone.init_conv", x, 1 if style else 2))
+    for name, stage, stride in blocks(model, cifar_strides if style else strides):
+        activation = F.hardswish if stage >= swish_from else relu
+        y = activation(normed(state, f"{name}.conv1", x))
+        y = activation(normed(state, f"{name}.conv2", y, stride))
+        if f"{name}.se_unit.conv1.weight" in state:
+            y = squeezed(state, f"{name}.se_unit", y)
+        y = normed(state, f"{name}.conv3", y)
+        x = x + y if x.shape == y.shape else y
+    last = "final_conv" if family == "mobilenetv2" else "final_conv1"
+    x = outer(normed(state, f"backbone.{last}", x))
+    if family == "mobilenetv3_small":
+        x = squeezed(state, "backbone.final_se", x)
+    assert_computes(model, images, logits(state, x))
+
+
+@pytest.mark.parametrize(("family", "table"), [(case[0], case[4]) for case in BOTTLENECKS])
+def test_the_channels_of_bottlenecks(family: str, table: list[tuple[int, int, int]]) -> None:
+    model = get_model(f"{family}_w1", 2)
+    found = [
+        (block.conv2.conv.kernel_size[0], block.conv2.conv.groups, block.conv3.conv.out_channels)
+        for block in (model.get_submodule(name) for name, *_ in blocks(model, [1] * _stages(model)))
+    ]
+    assert found == table
+    assert model.backbone.init_conv.conv.out_channels == (32 if family == "mobilenetv2" else 16)
+    last = {"mobilenetv2": 1280, "mobilenetv3_small": 576, "mobilenetv3_large": 960}[family]
+    assert model.classifier.conv.in_channels == last
+
+
+def _stages(model: ImageClassifier) -> int:
+    return sum(name.startswith("stage") for name, _ in model.backbone.named_children())
