@@ -26,7 +26,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test notebooks docs figures data benchmark nightly lint types unit notebook-tests env FORCE
+.PHONY: help lab test notebooks docs figures data benchmark nightly lint types unit notebook-tests browser env FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,7 +37,7 @@ lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser
 	@exec $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
-test: lint types unit notebook-tests  ## lint, types, tests and every notebook against its stored outputs
+test: lint types unit notebook-tests browser  ## lint, types, tests, notebooks against their stored outputs and in a browser
 	@echo "test: all passed"
 
 notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01 02" takes some)
@@ -73,12 +73,17 @@ types: env
 
 unit: env
 	@echo "tests: pytest, $(WORKERS) processes"
-	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile tests
+	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore tests/browser tests
 
 notebook-tests: env
 	@echo "notebooks: nbval runs each and compares every output"
 	@$(CHECKS) $(STRICT) $(PY) -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env \
 		--nbval-cell-timeout 120 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+
+# alone and last: it has a JupyterLab, its kernels and a browser run
+browser: env  ## every notebook and widget in JupyterLab in Chromium (skipped, and so said, where there is none)
+	@echo "browser: JupyterLab in Chromium runs every notebook and moves every widget"
+	@$(CHECKS) $(PY) -m pytest -q tests/browser
 
 env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with the published package
 	@echo "env: .venv is ready"

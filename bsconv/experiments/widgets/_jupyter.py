@@ -66,6 +66,7 @@ def _widget(control: Control, moved: Callable[[Any], None]) -> Any:
     elif isinstance(control, Words):
         widget = widgets.Text(placeholder=control.hint, continuous_update=False, **arguments)
     elif control.buttons:
+        arguments["style"]["button_width"] = "auto"  # else long names are cut
         widget = widgets.ToggleButtons(options=tuple(control.options.items()), **arguments)
     else:
         # no Dropdown: JupyterLab takes its arrow keys to walk from cell to cell

@@ -1,0 +1,71 @@
+"""One browser and one JupyterLab for all tests here; where they can't be had, one line says why."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .server import jupyterlab
+from .tools import chromium, missing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from .lab import LabNotebook
+
+ROOT = Path(__file__).resolve().parents[2]
+# no window, nothing from the net, and no sandbox, which a container does not allow
+OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    if lacking := missing():
+        pytest.skip(lacking)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=OPTIONS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def lab(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JupyterLab that serves a copy of the notebooks, and the records beside."""
+    root = tmp_path_factory.mktemp("lab")
+    for name in ("notebooks", "results"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".*", "__*"))
+    data = os.environ.get("BSCONV_DATA") or str(ROOT / "data")
+    variables = {"BSCONV_MODE": "fast", "BSCONV_OFFLINE": "1", "BSCONV_DATA": data}
+    with jupyterlab(root, tmp_path_factory.mktemp("lab-own"), **variables) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def notebook(
+    request: pytest.FixtureRequest, browser: "Browser", lab: str
+) -> Iterator["LabNotebook"]:
+    """The notebook of the name that the test gives, run to its end."""
+    from .lab import LabNotebook
+
+    opened = LabNotebook(browser, lab, f"notebooks/{request.param}.ipynb")
+    try:
+        opened.run_all()
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where pictures of what was tested go, to be looked at."""
+    folder = Path(os.environ.get("BSCONV_SCREENSHOTS") or ROOT / ".venv" / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

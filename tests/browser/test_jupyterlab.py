@@ -1,0 +1,257 @@
+"""Every notebook and every widget in JupyterLab, in a real browser, as a reader meets them."""
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from bsconv.experiments import widgets
+from bsconv.experiments.results import load_records, summarize, variants_of
+from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
+
+from .conftest import ROOT
+
+if TYPE_CHECKING:
+    from .lab import LabNotebook, WidgetPanel
+
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LEAST_CONTRAST = 4.5  # WCAG 2, level AA
+# all but tracebacks, whose colours are JupyterLab's own
+OUTPUTS = ".jp-OutputArea-output:not([data-mime-type='application/vnd.jupyter.stderr'])"
+
+
+def in_notebook(*names: str) -> pytest.MarkDecorator:
+    """The test's ``notebook`` is each of these; tests of one notebook share one run of it."""
+    return pytest.mark.parametrize("notebook", names, indirect=True)
+
+
+# notebooks
+
+
+@in_notebook(*NOTEBOOKS)
+def test_run_all_reaches_the_end(notebook: "LabNotebook") -> None:
+    stored = json.loads((ROOT / "notebooks" / notebook.path.name).read_text(encoding="utf-8"))
+    tags = [
+        cell["metadata"].get("tags", []) for cell in stored["cells"] if cell["cell_type"] == "code"
+    ]
+    meant = [number for number, of_cell in enumerate(tags, 1) if "raises-exception" in of_cell]
+    errors = notebook.errors()
+    assert [error for error in errors if error["cell"] not in meant] == []
+    assert [error["cell"] for error in errors] == meant
+    assert notebook.prompts() == [f"[{number}]:" for number in range(1, len(tags) + 1)]
+    assert notebook.pop_ups() == []
+    assert notebook.complaints == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@in_notebook(*NOTEBOOKS)
+def test_text_is_legible_and_figures_are_on_white(
+    notebook: "LabNotebook", theme: str, screenshots: Path
+) -> None:
+    notebook.use_theme(theme)
+    notebook.screenshot(screenshots / f"{notebook.path.stem}-{theme}.png")
+    for selector in (OUTPUTS, ".jp-MarkdownOutput"):
+        texts = notebook.legibility(selector)
+        assert len(texts) > 3
+        assert [text for text in texts if text["contrast"] < LEAST_CONTRAST] == []
+    corners = notebook.picture_corners()
+    assert corners
+    assert {corner for picture in corners for corner in picture} == {"255 255 255 255"}
+
+
+# widgets: what they say after each move is computed here in another way
+
+
+def look_at(notebook: "LabNotebook", panel: "WidgetPanel", path: Path) -> None:
+    """In either theme: a picture for later, and whether all of its text is legible."""
+    assert panel.cut_off() == []
+    for theme in ("light", "dark"):
+        notebook.use_theme(theme)
+        panel.box.screenshot(path=path.with_name(f"{path.name}-{theme}.png"))
+        assert [text for text in panel.legibility() if text["contrast"] < LEAST_CONTRAST] == []
+
+
+def shares(slices: np.ndarray) -> np.ndarray:
+    """The share of each singular value in the energy of the slices, shape (M, K * K)."""
+    energies = np.linalg.svd(slices.astype(float), compute_uv=False) ** 2
+    return energies / energies.sum()
+
+
+def trained() -> nn.Module:
+    """The network that notebook 04 looks at."""
+    return get_model("cifar_resnet20", 10, pretrained="cifar10")
+
+
+def trained_slices(layer: str, filter: int) -> np.ndarray:
+    """The slices of one of its filters, shape (M, K * K)."""
+    return trained().get_submodule(layer).weight[filter].detach().flatten(1).numpy()
+
+
+@in_notebook("04_kernel_correlations")
+def test_kernel_explorer(notebook: "LabNotebook", screenshots: Path) -> None:
+    explorer = notebook.panel(0)
+    layer = "backbone.stage2.unit1.conv1.conv"
+    for key, filter in (("Home", 0), ("ArrowRight", 1), ("End", 31)):
+        slices = trained_slices(layer, filter)
+        with explorer.redrawn():
+            explorer.slide("filter n", key)
+            explorer.shows(
+                f"{layer}, filter {filter}: the first principal component explains "
+                f"{shares(slices - slices.mean(0))[0]:.1%} of the variance of its 16 slices",
+                f"One blueprint (BSConv-U) keeps {shares(slices)[0]:.1%} of the energy",
+            )
+    with explorer.redrawn():
+        explorer.slide("layer", "Home")
+        explorer.shows("init_unit.conv.conv, filter 15: ", "of its 3 slices of 3 x 3")
+    same = widgets.kernel_explorer(trained(), filter=15)
+    assert explorer.picture() == same.picture.value
+    assert explorer.labels() == ["layer", "filter n (0 to 15)"]
+    look_at(notebook, explorer, screenshots / "kernel-explorer")
+
+
+@in_notebook("04_kernel_correlations")
+def test_rank_slider(notebook: "LabNotebook", screenshots: Path) -> None:
+    slider = notebook.panel(1)
+    layer = "backbone.stage2.unit1.conv1.conv"
+    with slider.redrawn():
+        slider.slide("filter n", "Home")
+        slider.shows(f"{layer}, filter 0: rank 3")
+    kept = shares(trained_slices(layer, 0)).cumsum()
+    for key, rank in (("Home", 1), ("ArrowRight", 2), ("End", 9)):
+        with slider.redrawn():
+            slider.slide("rank r", key)
+            slider.shows(
+                f"{layer}, filter 0: rank {rank} (",
+                f"keeps {kept[rank - 1]:.1%} of the energy",
+                f"r (M + K²) = {rank} · (16 + 3²) = {25 * rank}, ",
+            )
+    with slider.redrawn():
+        slider.slide("layer", "Home")  # of 3 slices
+        slider.shows("rank 3 (the sum of 3 BSConv-U) keeps 100.0% of the energy")
+    same = widgets.rank_slider(trained(), rank=3)
+    assert slider.picture() == same.picture.value
+    assert slider.labels() == ["layer", "filter n (0 to 15)", "rank r (1 to 3)"]
+    look_at(notebook, slider, screenshots / "rank-slider")
+
+
+@in_notebook("05_build_from_scratch")
+def test_cost_calculator(notebook: "LabNotebook", screenshots: Path) -> None:
+    calculator = notebook.panel()
+    calculator.shows("M N K² = 64·256·3² = 147,456")
+    with calculator.redrawn():
+        calculator.slide("K, kernel side", "ArrowRight")
+        calculator.shows("M N K² = 64·256·5² = 409,600", "M N + N K² = 64·256 + 256·5² = 22,784")
+    with calculator.redrawn():
+        calculator.slide("p, share of channels", "Home")
+        calculator.shows("through M' = 8 channels", "8·64 + 256·8 + 256·5² = 8,960")
+    with calculator.redrawn():
+        calculator.slide("M, input channels", "ArrowLeft")
+        calculator.shows("M N + N K² = 48·256 + 256·5² = 18,688")
+    with calculator.redrawn():
+        calculator.slide("N, output channels", "Home")
+        calculator.shows("M N + N K² = 48·1 + 1·5² = 73")
+    with calculator.redrawn():
+        calculator.slide("H, input height", "End")
+        calculator.shows("(48·1 + 1·5²)·224·32 = 523,264")
+    with calculator.redrawn():
+        calculator.slide("W, input width", "Home")
+        calculator.shows("(48·1 + 1·5²)·224·1 = 16,352")
+    with calculator.redrawn():
+        calculator.choose("stride", "2")
+        calculator.shows("(48·1)·224·1 + (1·5²)·112·1 = 13,552")
+    same = widgets.cost_calculator(M=48, N=1, K=5, p=1 / 8, H=224, W=1)
+    same.controls["stride"].value = 2
+    assert calculator.picture() == same.picture.value
+    look_at(notebook, calculator, screenshots / "cost-calculator")
+
+
+@in_notebook("06_mobilenets")
+def test_order_toggle(notebook: "LabNotebook", screenshots: Path) -> None:
+    toggle = notebook.panel()
+    toggle.shows("alike in each row", "M N + N K² = 5·4 + 4·3² = 56")
+    with toggle.redrawn():
+        toggle.choose("order", "depthwise first")
+        toggle.shows("alike in each column", "M N + M K² = 5·4 + 5·3² = 65")
+    with toggle.redrawn():
+        toggle.slide("M, input channels", "ArrowRight")
+        toggle.shows(
+            "M N + M K² = 6·4 + 6·3² = 78",
+            "of each filter n: 6, 6, 6, 6; of those that see each channel m: 1, 1, 1, 1, 1, 1.",
+        )
+    with toggle.redrawn():
+        toggle.slide("N, filters", "Home")
+        toggle.shows("M N + M K² = 6·2 + 6·3² = 66")
+    with toggle.redrawn():
+        toggle.choose("order", "pointwise first")
+        toggle.shows(
+            "M N + N K² = 6·2 + 2·3² = 30",
+            "of each filter n: 1, 1; of those that see each channel m: 2, 2, 2, 2, 2, 2.",
+        )
+    same = widgets.order_toggle(M=6, N=2)
+    same.controls["order"].value = "pointwise first"
+    assert toggle.picture() == same.picture.value
+    look_at(notebook, toggle, screenshots / "order-toggle")
+
+
+def parameters_as_bsconv(
+    name: str, replacer: type[BSConvU_Replacer] | type[BSConvS_Replacer], *exclude: str
+) -> str:
+    with torch.device("meta"):
+        model = getattr(torchvision.models, name)()
+    replacer(kernel_sizes=(3,), exclude=exclude).apply(model)
+    return f"{sum(parameter.numel() for parameter in model.parameters()):,} after"
+
+
+@in_notebook("02_replace_convolutions")
+def test_model_surgeon(notebook: "LabNotebook", screenshots: Path) -> None:
+    surgeon = notebook.panel()
+    with surgeon.redrawn():
+        surgeon.write("layers to exclude", "layer4.*")
+        after = parameters_as_bsconv("resnet18", BSConvU_Replacer, "layer4.*")
+        surgeon.shows("resnet18 to BSConv-U: 12 of 20 convolutions replaced", after)
+    with surgeon.redrawn():
+        surgeon.choose("layers become", "BSConv-S")
+        after = parameters_as_bsconv("resnet18", BSConvS_Replacer, "layer4.*")
+        surgeon.shows("resnet18 to BSConv-S: 12 of 20 convolutions replaced", after)
+    same = widgets.model_surgeon({"resnet18": torchvision.models.resnet18})
+    for name, value in {"rule": "S", "kernel_sizes": "3 x 3", "exclude": "layer4.*"}.items():
+        same.controls[name].value = value
+    assert surgeon.picture() == same.picture.value
+    look_at(notebook, surgeon, screenshots / "model-surgeon")
+    with surgeon.redrawn():
+        surgeon.slide("architecture", "ArrowRight")
+        surgeon.shows("densenet121: no plan.", "exclude names no layer of this model: 'layer4.*'")
+    assert surgeon.picture() == b""
+    with surgeon.redrawn():
+        surgeon.write("layers to exclude", "")
+        after = parameters_as_bsconv("densenet121", BSConvS_Replacer)
+        surgeon.shows("densenet121 to BSConv-S: 58 of 120 convolutions replaced", after)
+    with surgeon.redrawn():
+        surgeon.slide("kernel sizes", "ArrowRight")
+        surgeon.shows("densenet121 to BSConv-S: 0 of 120 convolutions replaced")
+
+
+@in_notebook("03_train_on_cifar")
+def test_training_scrubber(notebook: "LabNotebook", screenshots: Path) -> None:
+    scrubber = notebook.panel()
+    recorded = variants_of("cifar_resnet20", summarize(load_records(ROOT / "results")))
+    last = recorded["dense"].config.epochs
+    for key, epoch in (("Home", 1), ("ArrowRight", 2), ("End", last)):
+        with scrubber.redrawn():
+            scrubber.slide("epoch", key)
+            for name, summary in recorded.items():
+                there = [run.epochs[epoch - 1] for run in summary.runs]
+                scrubber.shows(
+                    f"after epoch {epoch} of {last}, test top-1 is dense",
+                    f"{name} {mean(metrics.test_top1 for metrics in there):.2f} %",
+                    f"{mean(metrics.train_loss for metrics in there):.3f}",
+                )
+    same = widgets.training_scrubber([run for runs in recorded.values() for run in runs.runs])
+    assert scrubber.picture() == same.picture.value
+    look_at(notebook, scrubber, screenshots / "training-scrubber")
