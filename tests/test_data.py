@@ -315,6 +315,14 @@ def one_array(path: Path) -> None:
         one_array,
     ],
 )
+def test_a_broken_archive_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = write_archive(tmp_path)
+    damage(path)
+    with pytest.raises(ValueError, match="is not a whole cifar10 archive") as error:
+        load_dataset("cifar10", tmp_path)
+    assert str(path) in one_line(error)
+
+
 def test_a_changed_bit_in_the_header_of_an_array_is_found(tmp_path: Path) -> None:
     """NumPy takes some of them for headers of Python 2, which it reads in another way."""
     path = write_archive(tmp_path)
@@ -327,14 +335,6 @@ def test_a_changed_bit_in_the_header_of_an_array_is_found(tmp_path: Path) -> Non
         with pytest.raises(ValueError, match="is not a whole cifar10 archive") as error:
             load_dataset("cifar10", tmp_path)
         one_line(error)
-
-
-def test_a_broken_archive_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    path = write_archive(tmp_path)
-    damage(path)
-    with pytest.raises(ValueError, match="is not a whole cifar10 archive") as error:
-        load_dataset("cifar10", tmp_path)
-    assert str(path) in one_line(error)
 
 
 # ---------------------------------------------------------------- download
