@@ -30,7 +30,7 @@ def dry_run(
     inputs on ``device`` (None: the model's). What that raises is raised here.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+    dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
 
     def inputs(device: torch.device) -> list[Tensor]:
         return [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
