@@ -118,8 +118,7 @@ def _leading_basis(
     pairs, _ = _by_slices(known, free.weights.shape[1])
     blueprints = free.blueprints.flatten(1)
     values, vectors = torch.linalg.eigh(_along_depth(pairs, blueprints).mean(0))
-    values = values.clamp_min(values[-1] * 1e-12)
-    root = vectors * torch.where(values > 0, values, 1.0).sqrt()
+    root = vectors * torch.where(values > 0, values, 1.0).sqrt()  # all zero where nothing is fitted
     weights = free.weights if metric is None else torch.linalg.cholesky(metric).mT @ free.weights
     _, _, right = torch.linalg.svd(weights @ root, full_matrices=False)
     return torch.linalg.qr((right[:count] @ torch.linalg.inv(root)).T).Q.T
