@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from exact_errors import says
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -269,6 +270,8 @@ def test_several_inputs_and_nested_outputs(sizes: Any) -> None:
     profiler = profile(Nested(), sizes)
     assert totals(profiler) == (12 + 10, 256 * 3 + 256 + 10, 256 * 3 + 10, 256 + 2)
     assert [row.output_shape for row in profiler.rows] == [(1, 4, 8, 8), (1, 4, 4, 4), (1, 2)]
+    assert profiler.input_size is sizes
+    assert profiler.summary.startswith("Nested on 1x3x8x8 and 1x5: 22 parameters, ")
 
 
 def test_layers_without_tensors() -> None:
@@ -477,6 +480,12 @@ def test_empty_lists_and_hooks_are_copied_too() -> None:
     model.register_forward_hook(lambda module, inputs, output: devices.append(output.device.type))
     profile(model)
     assert (model.seen, devices) == ([], ["meta"])
+
+
+def test_parameters_shared_far_apart_count_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert [row.parameters for row in profile(model, (1, 4)).rows] == [20, 20, 4]
 
 
 def test_a_layer_with_children_counts_by_its_rule() -> None:
@@ -830,6 +839,10 @@ def test_channels_that_only_batch_norm_complains_of() -> None:
         profile(Nested())  # one input for two
 
 
+def test_a_size_of_one_dimension() -> None:
+    assert profile(nn.ReLU(), (5,)).total_flop_count == 5
+
+
 def test_no_model() -> None:
     with pytest.raises(TypeError, match=r"^model needs to be a torch.nn.Module, got a function$"):
         profile(nn.functional.relu)  # type: ignore[arg-type]
@@ -843,8 +856,10 @@ def test_no_device() -> None:
 
 def test_lazy_layers_are_refused_and_stay_lazy() -> None:
     model = nn.Sequential(nn.LazyConv2d(4, 3))
-    with pytest.raises(ValueError, match="model has lazy layers, whose size is not known yet"):
-        profile(model)
+    message = "model has lazy layers, whose size is not known yet: call it once before"
+    for lazy in (model, nn.Sequential(nn.LazyBatchNorm2d(affine=False))):
+        with says(message):
+            profile(lazy)
     assert isinstance(model[0], nn.LazyConv2d)
     model(torch.zeros(IMAGE))
     assert profile(model).total_mac_count == 144 * 27
@@ -854,5 +869,5 @@ def test_lazy_layers_are_refused_and_stay_lazy() -> None:
 def test_scripted_models_are_refused() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
     for model in (scripted, nn.Sequential(scripted)):
-        with pytest.raises(ValueError, match="model has scripted parts, whose layers cannot be se"):
+        with says("model has scripted parts, whose layers cannot be seen: script it later"):
             profile(model)
