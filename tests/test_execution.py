@@ -285,6 +285,19 @@ def test_hooks_and_other_parts_still_run() -> None:
     torch.testing.assert_close(layer(images), expected)
 
 
+@pytest.mark.parametrize("layer", [BSConvU(4, 8, 3, bias=False), BSConvS(4, 8, 3, with_bn=True)])
+def test_a_forward_exchanged_on_a_part_still_runs(layer: BSConvU | BSConvS) -> None:
+    images = torch.randn(2, 4, 8, 8)
+    expected = 2 * layer(images)
+    dw, forward = layer.dw, layer.dw.forward
+    dw.forward = lambda images: 2 * forward(images)  # type: ignore[method-assign]
+    layer.plan = "narrow" if isinstance(layer, BSConvS) else "merged"
+    try:
+        torch.testing.assert_close(layer(images), expected)
+    finally:
+        del dw.forward
+
+
 @pytest.mark.parametrize("plan", ["merged", "auto"])
 def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> None:
     layer = BSConvU(4, 8, 3, padding=1).eval()

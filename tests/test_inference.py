@@ -31,6 +31,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch._folding import foldable_pairs
 from bsconv.pytorch._forms import ShiftedConv2d, forms
 from bsconv.pytorch.inference import OptimizedModel
+from bsconv.pytorch.regularization import OrthonormalConv2d
 
 IMAGES = (2, 3, 48, 48)
 
@@ -263,6 +264,113 @@ def test_parts_are_looked_into_where_the_whole_cannot_be_followed() -> None:
     assert_same_function(optimized, model, (2, 3, 10, 10))
 
 
+class Deciding(nn.Module):
+    """Cannot be followed: values decide what it computes, behind its parts."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for part in self.children():
+            images = part(images)
+        return images if images.mean() < 1e6 else images * 2
+
+
+def conv_and_norm() -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+
+def test_what_surrounds_a_part_that_cannot_be_followed_is_looked_into_too() -> None:
+    inner = Deciding(body=nn.Sequential(*conv_and_norm(), nn.ReLU()))
+    model = trained(nn.Sequential(*conv_and_norm(), inner, *conv_and_norm()))
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 3
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_a_part_that_cannot_be_followed_stands_between() -> None:
+    conv, norm = conv_and_norm()
+    model = trained(nn.Sequential(conv, Deciding(part=nn.ReLU()), norm))
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 0
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_a_part_in_two_places_is_folded_once() -> None:
+    part = nn.Sequential(*conv_and_norm())
+    model = Deciding(first=Deciding(part=part))
+    model.again = part
+    model = trained(model)
+    optimized = eager(model, (2, 3, 10, 10))
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+    once = Deciding(part=part)
+    once.spare = nn.ModuleList([part])
+    once.forward = lambda images: part(images)  # type: ignore[method-assign]
+    assert len(foldable_pairs(once.eval(), lambda: once(torch.randn(1, 3, 8, 8)))) == 1
+
+
+class Doubling(nn.Conv2d):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * 2
+
+
+class OwnU(BSConvU):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "folded"),
+    [
+        (nn.Conv2d(4, 4, 3, groups=2), 1),
+        (nn.Conv2d(4, 4, 3, groups=4, bias=False), 1),
+        (OrthonormalConv2d(4, 4, 1), 1),
+        (BSConvU(4, 4, 3), 1),
+        (BSConvS(4, 4, 3, with_bn=True, bias=False), 3),
+        (Doubling(4, 4, 3), 0),
+        (OwnU(4, 4, 3), 0),
+        (nn.ConvTranspose2d(4, 4, 3), 0),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_norms_go_into_plain_convolutions_and_bsconv_layers(layer: nn.Module, folded: int) -> None:
+    model = trained(nn.Sequential(layer, nn.BatchNorm2d(4)))
+    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    assert pairs == ([(layer, model[1])] if folded else [])
+    optimized = eager(model, (2, 4, 8, 8))
+    assert optimized.report.norms_folded == folded
+    assert_same_function(optimized, model, (2, 4, 8, 8))
+
+
+def test_bsconv_layers_with_a_forward_of_their_own_stay() -> None:
+    patched, within = BSConvU(4, 4, 3), BSConvU(4, 4, 3)
+    patched.forward = lambda images: images[:, :, 1:-1, 1:-1] * 2  # type: ignore[method-assign]
+    within.pw.forward = lambda images: images * 3  # type: ignore[method-assign]
+    model = trained(nn.Sequential(OwnU(4, 4, 3), nn.BatchNorm2d(4), patched, within)).eval()
+    optimized = eager(model, (2, 4, 16, 16))
+    forms_taken = [row.form for row in optimized.report.layers]
+    assert forms_taken == ["as it is: a subclass, hooks or other layers in it"] * 3
+    assert optimized.report.norms_folded == 0
+    assert_same_function(optimized, model, (2, 4, 16, 16))
+    with pytest.warns(UserWarning, match=r"0: it is a subclass.*; 2: it is a s.*; 3: it is a s"):
+        collapsed = collapse(model)
+    images = torch.randn(2, 4, 16, 16)
+    assert_equal(collapsed(images), model(images))
+
+
+@pytest.mark.parametrize("where", ["0", "0.dw", "0.pw", "1"])
+def test_norms_with_hooks_around_them_stay(where: str) -> None:
+    model = trained(nn.Sequential(BSConvU(4, 4, 3), nn.BatchNorm2d(4)))
+    model.get_submodule(where).register_forward_hook(lambda module, inputs, output: output * 2)
+    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    # a hook on pw is no obstacle: nothing is folded into that
+    assert len(pairs) == (where == "0.pw")
+    assert_same_function(eager(model, (2, 4, 8, 8)), model, (2, 4, 8, 8))
+
+
 def test_a_part_that_is_also_called_from_outside_is_left_alone() -> None:
     class Reaching(nn.Module):
         def __init__(self) -> None:
@@ -381,6 +489,15 @@ def test_shorter_numbers(dtype: torch.dtype) -> None:
     assert {norm.running_var.dtype for norm in kept if norm.running_var is not None} == {
         torch.float32
     }
+
+
+def test_inputs_that_are_no_images_have_no_memory_format() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh())
+    optimized = eager(model, (2, 5))
+    assert (optimized.report.memory_format, optimized.report.input_size) == ("contiguous", (2, 5))
+    for rows in (2, 7):
+        features = torch.randn(rows, 5)
+        assert_equal(optimized(features), in_eval_mode(model, features))
 
 
 def test_double_precision() -> None:
@@ -747,7 +864,8 @@ def test_collapse_names_what_stays_and_why() -> None:
     assert [str(warning.message) for warning in caught] == [
         "layers that stay as they are: padded: BSConvU with BatchNorm before a zero-padded "
         "depthwise convolution equals no single convolution: its padding follows BatchNorm's "
-        "shift, got padding=(1, 1); hooked: it holds hooks or other modules than plain convolutions"
+        "shift, got padding=(1, 1); hooked: it is a subclass, or holds hooks or other modules than "
+        "plain convolutions"
     ]
     assert caught[0].filename == __file__
     kinds = [type(module).__name__ for module in collapsed]
@@ -766,9 +884,7 @@ def test_collapse_of_a_root_and_of_nothing() -> None:
     images = torch.randn(IMAGES)
     torch.testing.assert_close(collapsed(images), root(images))
     root.pw.register_forward_hook(lambda module, inputs, output: None)
-    with pytest.warns(
-        UserWarning, match=r"^layers that stay as they are: \(root\): it holds hooks"
-    ):
+    with pytest.warns(UserWarning, match=r"^layers that stay as they are: \(root\): it is a sub"):
         assert type(collapse(root)) is BSConvU
     with pytest.warns(UserWarning, match=r"^there is no BSConv layer$"):
         collapse(nn.ReLU())

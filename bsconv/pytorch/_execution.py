@@ -24,7 +24,7 @@ _fastest: dict[tuple[Any, ...], str] = {}
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
+    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d) and "forward" not in layer.__dict__
     return plain and not hooked and not layer._backward_pre_hooks
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from ._execution import is_plain
 from ._geometry import batch_norm_map, exact_dtype
 from ._surgery import has_hooks, peculiarity
 from .modules import BSConvS, BSConvU
@@ -48,6 +49,12 @@ def fold(pair: Pair) -> None:
     bias = offset if last.bias is None else offset + scale * last.bias
     last.weight = _like(last.weight, last.weight * scale[:, None, None, None])
     last.bias = _like(last.weight, bias)
+
+
+def is_as_made(layer: nn.Module) -> bool:
+    """Whether a BSConv layer computes its parts in turn and nothing else."""
+    own = type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
+    return own and all(map(is_plain, layer.children()))
 
 
 def is_fixed(norm: nn.Module) -> bool:
@@ -128,7 +135,8 @@ def _fits(module: nn.Module) -> bool:
     if has_any_hooks(module):
         return False
     if isinstance(module, BLUEPRINT_LAYERS):
-        return type(module) in BLUEPRINT_LAYERS and _fits(module.dw)
+        own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
+        return own and _fits(module.dw)
     plain = not peculiarity(module, getattr(module, "groups", 1))
     return plain or type(module) is OrthonormalConv2d
 

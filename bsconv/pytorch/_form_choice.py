@@ -76,7 +76,11 @@ def _row(
 ) -> OptimizedLayer:
     key, layer = id(place.module), cast(Any, place.module)
     inside = sum(isinstance(part, nn.BatchNorm2d) for part in layer) if known[key] else 0
-    form = chosen.get(key, "factored") if known[key] else "as it is: hooks or other layers in it"
+    form = (
+        chosen.get(key, "factored")
+        if known[key]
+        else "as it is: a subclass, hooks or other layers in it"
+    )
     folded = inside + norms.get(key, 0)
     return OptimizedLayer(place.name, type(layer).__name__, form, folded, seconds.get(key, {}))
 

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ._execution import is_plain
-from ._folding import is_fixed
+from ._folding import is_as_made, is_fixed
 from ._geometry import (
     batch_norm_map,
     conv_arguments,
@@ -61,11 +60,11 @@ def forms(layer: BSConvU | BSConvS) -> dict[str, nn.Module]:
     "factored": one convolution after the other, BatchNorms folded into them. "joined" (BSConvS):
     pointwise ones multiplied. "narrow" (BSConvS): ``pw1``, then one dense convolution of its few
     channels. "merged": one dense convolution. Empty where parts of the layer are other than plain
-    convolutions and BatchNorms with running statistics, or have hooks.
+    convolutions and BatchNorms with running statistics, or have hooks, and for subclasses.
     """
     parts = list(layer)
     norms = [part for part in parts if isinstance(part, nn.BatchNorm2d)]
-    if not all(map(is_plain, parts)) or not all(map(is_fixed, norms)):
+    if not is_as_made(layer) or not all(map(is_fixed, norms)):
         return {}
     steps = _pointwise_steps(layer)
     found = {"factored": nn.Sequential(*(_pointwise(step, layer.dw) for step in steps), layer.dw)}

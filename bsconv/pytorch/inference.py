@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ._execution import is_plain
-from ._folding import fold, foldable_pairs
+from ._folding import fold, foldable_pairs, is_as_made
 from ._form_choice import (
     CHANNELS_LAST,
     CONTIGUOUS,
@@ -113,8 +112,9 @@ def collapse(model: nn.Module) -> nn.Module:
 
     For engines that run dense convolutions best. Layers that equal none stay as they are, and one
     warning names them with the reason: those with a BatchNorm in training mode, or with a BatchNorm
-    before a zero-padded depthwise convolution (:meth:`BSConvU.to_conv2d`), and those with hooks or
-    other modules in them. Warns as well if there is no BSConv layer.
+    before a zero-padded depthwise convolution (:meth:`BSConvU.to_conv2d`), those with hooks or
+    other modules in them, and subclasses, which may compute something else. Warns as well if there
+    is no BSConv layer.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
@@ -127,8 +127,10 @@ def collapse(model: nn.Module) -> nn.Module:
         if id(layer) in dense:
             continue
         try:
-            if not all(map(is_plain, layer)):
-                raise ValueError("it holds hooks or other modules than plain convolutions")
+            if not is_as_made(layer):
+                raise ValueError(
+                    "it is a subclass, or holds hooks or other modules than plain convolutions"
+                )
             dense[id(layer)] = layer.to_conv2d()
         except ValueError as error:
             refused[place.name or "(root)"] = str(error)
