@@ -68,7 +68,9 @@ def trial(library: str, name: str, export: str = "") -> dict[str, Any]:
     }
     if not any(found["replaced"].values()):
         return {**found, "outcome": "nothing to replace"}
-    if device == "cpu" and next(model.parameters()).is_meta:
+    if device == "meta":
+        model = model.to("meta")
+    elif next(model.parameters()).is_meta:
         model = build(library, name)
     try:
         images, dense = outcomes_of_dense(library, name, model, device)
@@ -173,7 +175,7 @@ def duplicate(library: str, name: str, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError:  # some hold tensors that PyTorch does not copy
         is_meta = next(model.parameters()).is_meta
-        return sketch(library, name) if is_meta else build(library, name)
+        return sketch(library, name).to("meta") if is_meta else build(library, name)
 
 
 # ---------------------------------------------------------------------------- what was promised
