@@ -21,7 +21,7 @@ TESTS = tuple(
     for name in (
         *("decomposition", "execution", "inference", "initialization", "models", "modification"),
         *("modules", "networks", "output_fit", "pretrained", "pretrained_weights", "profiler"),
-        *("regularization", "replacers", "spectra", "tables"),
+        *("regularization", "replacers", "spectra", "stopwatch", "tables"),
     )
 )
 # of these, what takes seconds and sees what smaller models show too, and what trains; torch.compile
