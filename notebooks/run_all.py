@@ -2,9 +2,8 @@
 
 usage: python notebooks/run_all.py [NOTEBOOK ...]    such as 02 or 02_replace_convolutions; or all
 
-Running an unchanged notebook again leaves the same bytes, unless it draws durations: a duration in
-text stays as it is stored while nothing else in the output of its cell changes. A notebook that
-fails is left as it was.
+Running an unchanged notebook again leaves the same bytes, unless it draws durations: where printed
+ones are all that changed, the notebook is left as it was. So is one that fails.
 """
 
 import copy
@@ -85,17 +84,13 @@ def refresh(path: Path) -> bool:
     """Run the notebook and replace the file in one step; False if its bytes stayed the same."""
     before = path.read_bytes()
     notebook = read(before)
-    stored = copy.deepcopy(code_cells(notebook))
     execute(notebook, path.parent)
     tidy(notebook)
-    for cell, old in zip(code_cells(notebook), stored, strict=True):
-        if without_durations(cell.outputs) == without_durations(old.outputs):
-            cell.outputs = old.outputs
     for number, cell in enumerate(code_cells(notebook), 1):
         if fault := fault_of(cell):
             raise NotebookError(f"code cell {number} ({first_line(cell)}) {fault}")
     after = (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
-    if after == before:
+    if after == before or without_durations(notebook) == without_durations(read(before)):
         return False
     partial = path.with_suffix(".partial")
     partial.write_bytes(after)
@@ -160,13 +155,14 @@ def tidy(notebook: NotebookNode) -> None:
                 output.traceback = [without_places(line) for line in output.traceback]
 
 
-def without_durations(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """The outputs, with a blank for each duration that is printed."""
-    outputs = copy.deepcopy(outputs)
-    for output in outputs:
-        if output.output_type == "stream":
-            output.text = DURATION.sub(" ", output.text)
-    return outputs
+def without_durations(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with a blank for each duration that a cell prints."""
+    notebook = copy.deepcopy(notebook)
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = DURATION.sub(" ", output.text)
+    return notebook
 
 
 def without_places(text: str) -> str:

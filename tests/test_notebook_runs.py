@@ -209,25 +209,34 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "stays"),
     [
-        ("dense    9.8 ms, U 12 ms", "dense   10.1 ms, U 9 ms", True),
-        ("epoch 1: loss 2.3, 7 s", "epoch 1: loss 2.3, 11 s", True),
-        ("epoch 1: loss 2.3, 7 s", "epoch 1: loss 2.2, 7 s", False),
-        ("torch 2.14.1", "torch 2.15.0", False),  # as if it had been run with the older one
-        ("at 7 s", "at 7", False),
+        (["dense    9.8 ms, U 12 ms", ""], ["dense   10.1 ms, U 9 ms", ""], True),
+        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s"], True),
+        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s or less"], False),  # both cells
+        (["loss 2.3, 7 s", ""], ["loss 2.2, 7 s", ""], False),
+        (["torch 2.14.1", ""], ["torch 2.15.0", ""], False),  # it is not of the older one
+        (["at 7 s", ""], ["at 7", ""], False),
     ],
 )
-def test_run_all_keeps_stored_durations_while_nothing_else_changes(
-    before: str, after: str, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_all_leaves_a_notebook_in_which_only_durations_change(
+    before: list[str],
+    after: list[str],
+    stays: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = write(tmp_path / "01_timed.ipynb", cell("work()", before))
-    monkeypatch.setattr(
-        runner,
-        "execute",
-        lambda notebook, _: notebook.cells[0].update(cell("work()", after)),
-    )
-    runner.refresh(path)
-    stored = nbformat.read(path, as_version=4).cells[0].outputs[0].text
-    assert stored == (before if stays else after)
+    def execute(notebook: NotebookNode, _: Path) -> None:
+        for one, printed in zip(notebook.cells, after, strict=True):
+            one.outputs = cell("work()", printed).outputs
+
+    path = write(tmp_path / "01_timed.ipynb", *(cell("work()", printed) for printed in before))
+    notebook = nbformat.read(path, as_version=4)
+    runner.tidy(notebook)
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(runner, "execute", execute)
+    assert runner.refresh(path) is not stays
+    outputs = [one.outputs for one in nbformat.read(path, as_version=4).cells]
+    printed = ["".join(output.text for output in some) for some in outputs]
+    assert printed == (before if stays else after)
 
 
 def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
