@@ -265,7 +265,7 @@ def run(model: nn.Module, names: list[str], images: Tensor, training: bool) -> O
         out = model(images)
         finite = out.is_meta or bool(out.isfinite().all())
         if out.requires_grad:
-            out.sum().backward()
+            out.mean().backward()  # a sum would be beyond half precision
     calls = {} if isinstance(model, fx.GraphModule) else dict(CALLS)  # whose copies have no hooks
     modules = dict(walk(model))
     learning = {

@@ -485,9 +485,10 @@ def test_any_name_of_the_model_can_be_excluded():
     brackets = nn.ModuleDict({"stage[1]": nn.Conv2d(8, 8, 3), "stage1": nn.Conv2d(8, 8, 3)})
     plan = BSConvU_Replacer(exclude=["stage[1]"]).plan(brackets)
     assert [layer.name for layer in plan.kept] == ["stage[1]"]
-    inside = nn.Sequential(BSConvU(8, 8, 3), nn.Conv2d(8, 8, 3))
-    plan = BSConvU_Replacer(exclude=["0.dw"]).plan(inside)
-    assert [layer.name for layer in plan.replaced] == ["1"]
+    inside = nn.ModuleDict({"stage[1]": BSConvU(8, 8, 3), "stage2": nn.Conv2d(8, 8, 3)})
+    for pattern in ("stage[1].dw", "*.dw"):
+        plan = BSConvU_Replacer(exclude=[pattern]).plan(inside)
+        assert [layer.name for layer in plan.replaced] == ["stage2"]
 
 
 # --------------------------------------------------------------------------- reg_loss on a model

@@ -176,16 +176,13 @@ class Replacer:
         """
         covered: dict[int, str] = {}
         for pattern in self.exclude:
-            # a name that looks like a pattern is that name; one inside a BSConv layer is a name too
-            named = [place for place in everywhere if place.name == pattern]
-            named = named or [place for place in everywhere if fnmatchcase(place.name, pattern)]
-            if not named and not any(
-                fnmatchcase(name, pattern) for name, _ in model.named_modules()
-            ):
+            named = _named_by(pattern, [place.name for place in everywhere])
+            # a name inside a BSConv layer, which is not entered, is none to complain about
+            if not named and not _named_by(pattern, [name for name, _ in model.named_modules()]):
                 near = get_close_matches(pattern, [place.name for place in everywhere])
                 hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
                 raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
-            covered.update((id(place.module), pattern) for place in named)
+            covered.update((id(p.module), pattern) for p in everywhere if p.name in named)
         names: dict[str, str] = {}
         for place in everywhere:  # parents come first
             parent = place.name.rpartition(".")[0]
@@ -249,6 +246,11 @@ def _build(
         if conv.bias is not None:
             layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
     return layers
+
+
+def _named_by(pattern: str, names: Sequence[str]) -> set[str]:
+    """The name itself, where it is one, even one with brackets; else those that match."""
+    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
 
 
 def _why_nothing(candidates: Sequence[_Candidate]) -> str:
