@@ -867,7 +867,6 @@ def test_collapse_names_what_stays_and_why() -> None:
         "shift, got padding=(1, 1); hooked: it is a subclass, or holds hooks or other modules than "
         "plain convolutions"
     ]
-    assert caught[0].filename == __file__
     kinds = [type(module).__name__ for module in collapsed]
     assert kinds == ["BSConvU", "Conv2d", "BSConvU", "Conv2d", "Conv2d", "Conv2d"]
     assert collapsed[3] is collapsed[4]
@@ -875,6 +874,12 @@ def test_collapse_names_what_stays_and_why() -> None:
     assert_equal(collapsed(images), model(images))
     with pytest.warns(UserWarning, match="normalises by its batch"):
         collapse(model.train())
+
+
+def test_warnings_of_collapse_point_at_the_caller() -> None:
+    with pytest.warns(UserWarning, match="no BSConv layer") as caught:
+        collapse(nn.ReLU())
+    assert caught[0].filename == __file__
 
 
 def test_collapse_of_a_root_and_of_nothing() -> None:

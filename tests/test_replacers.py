@@ -163,9 +163,14 @@ def test_the_most_frequent_reasons_are_said():
         "no convolution was replaced: 4 x 1x1 is not among kernel_sizes; "
         "3 x 7x7 is not among kernel_sizes; 2 x grouped (groups=2)"
     )
-    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as warned:
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
         BSConvU_Replacer().apply(nn.ModuleList(convs))
-    assert warned[0].filename == __file__
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(UserWarning, match="the model has none") as caught:
+        BSConvU_Replacer().apply(nn.Linear(2, 2))
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
