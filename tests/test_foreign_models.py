@@ -130,8 +130,10 @@ def test_a_process_that_ends_is_replaced_and_a_model_that_takes_too_long_is_stop
         "import os\n"
         "from reliability.foreign import worker\n"
         "worker.SECONDS = 1\n"
-        "def trial(library, name, export):\n"
-        "    while name == 'slow':\n"
+        "def trial(library, name, export, by_shapes):\n"
+        "    if name == 'large' and by_shapes:\n"
+        "        return {'outcome': 'works'}\n"
+        "    while name in ('slow', 'large'):\n"
         "        pass\n"
         "    os._exit(3) if name == 'end' else 1 / 0\n"
         "worker.trial = trial\n"
@@ -147,12 +149,15 @@ def test_a_process_that_ends_is_replaced_and_a_model_that_takes_too_long_is_stop
             )
 
     process = Worker()
-    outcomes = [process.try_model(("timm", name, "")) for name in ("slow", "end", "broken")]
+    outcomes = [
+        process.try_model(("timm", name, "")) for name in ("slow", "end", "broken", "large")
+    ]
     process.stop()
     assert [found["outcome"] for found in outcomes] == [
         "not run: takes more than 1 seconds",
         "broken: process ended by 3",
         "broken: ZeroDivisionError: division by zero",
+        "works",
     ]
 
 

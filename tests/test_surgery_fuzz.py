@@ -12,7 +12,7 @@ from surgery_faults import FAULTS
 from surgery_promises import keeps_all
 
 # for each feature, of which there are some three dozen
-EXAMPLES = 70 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 7
+EXAMPLES = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 7
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -22,7 +22,8 @@ here), which may compute something else, and those that BSConv would make larger
 if `apply` did what `plan` said, and then for BSConv-U and BSConv-S the outputs in eval and train
 mode have the shapes that the dense model's have, the same layers learn in the backward pass, with
 finite gradients, and the penalty is finite and has gradients of its bases alone. Where nothing is
-replaced, nothing more is tried. *By shapes*: beyond 100 million parameters, on the meta device.
+replaced, nothing more is tried. *By shapes*: on the meta device, which computes no numbers, as are
+models of more than 100 million parameters and those that take more than a minute otherwise.
 """
 HEADER = (
     *("model", "input", "convolutions", "replaced", "kept"),

@@ -44,8 +44,10 @@ class Unusable(Exception):
     """The library's own model does not run here, and why."""
 
 
-def trial(library: str, name: str, export: str = "") -> dict[str, Any]:
+def trial(library: str, name: str, export: str = "", *, by_shapes: bool = False) -> dict[str, Any]:
     """What came of one model; ``export`` names the format that its BSConv-S form is written in.
+
+    Large models, and others on demand, are computed by their shapes alone, on the meta device.
 
     Raises AssertionError, or whatever the model raises, where the library's model works and its
     BSConv form does not do what was planned.
@@ -53,7 +55,7 @@ def trial(library: str, name: str, export: str = "") -> dict[str, Any]:
     torch.manual_seed(0)
     model = sketch(library, name)
     parameters = sum(p.numel() for p in model.parameters())
-    device = "cpu" if parameters <= LARGE else "meta"
+    device = "meta" if by_shapes or parameters > LARGE else "cpu"
     plans = {variant: make().plan(model) for variant, make in REPLACERS.items()}
     found: dict[str, Any] = {
         "library": library,

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -24,26 +25,29 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise TooSlow
 
 
+def attempt(library: str, name: str, export: str) -> dict[str, Any]:
+    """What came of a model, by its shapes where it takes too long otherwise."""
+    for by_shapes in (False, True):
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            return trial(library, name, export, by_shapes=by_shapes)
+        except TooSlow:
+            outcome = f"not run: takes more than {SECONDS} seconds"
+        except Exception as error:
+            traceback.print_exc()
+            outcome = f"broken: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            break
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    return {"library": library, "model": name, "outcome": outcome}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, stop)
     for line in sys.stdin:
-        library, name, export = json.loads(line)
         started = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        try:
-            found = trial(library, name, export)
-        except TooSlow:
-            found = {
-                "library": library,
-                "model": name,
-                "outcome": f"not run: takes more than {SECONDS} seconds",
-            }
-        except Exception as error:
-            traceback.print_exc()
-            text = f"broken: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            found = {"library": library, "model": name, "outcome": text}
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        found = attempt(*json.loads(line))
         found["seconds"] = round(time.process_time() - started, 1)
         print(json.dumps(found), flush=True)
 
