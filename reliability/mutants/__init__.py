@@ -19,8 +19,9 @@ MUTATED = "bsconv/pytorch"
 TESTS = tuple(
     f"tests/test_{name}.py"
     for name in (
-        *("decomposition", "execution", "inference", "initialization", "models", "modification"),
-        *("modules", "networks", "output_fit", "pretrained", "pretrained_weights", "profiler"),
+        *("decomposition", "execution", "inference", "initialization", "layer_fit", "models"),
+        *("modification", "modules", "networks", "output_fit", "pretrained"),
+        *("pretrained_weights", "profiler"),
         *("regularization", "replacers", "spectra", "stopwatch", "tables"),
     )
 )
