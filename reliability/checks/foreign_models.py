@@ -103,8 +103,8 @@ def section(figures: Mapping[str, Any]) -> str:
             f"| --- |{' ---: |' * len(titles)}",
             *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()),
             "",
-            f"Every {EVERY}th model that works was exported as BSConv-S, and the file computes the"
-            f" same: {listed(exported)}.",
+            f"Every {EVERY}th of all was exported as BSConv-S too, if something is replaced in it,"
+            f" and the file computes the same: {listed(exported)}.",
             *(["", "Not run here:", ""] if not_run else []),
             *(
                 f"- `{name}`: {reason.removeprefix('not run: ')}"
