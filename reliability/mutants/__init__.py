@@ -39,9 +39,8 @@ SELECTION = [*TESTS, "-k", f"not ({' or '.join(LEFT_OUT)})"]
 CONFIGURATION = f"""
 [tool.mutmut]
 source_paths = ["{MUTATED}/"]
-also_copy = ["bsconv", "benchmarks"]
-process_isolation = "forkserver"  # else tests run before would leave their caches filled
-pytest_add_cli_args = ["-p", "no:cacheprovider"]
+also_copy = ["bsconv", "benchmarks", "reliability"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "reliability.mutants.fresh_caches"]
 pytest_add_cli_args_test_selection = {json.dumps(SELECTION)}
 """
 
