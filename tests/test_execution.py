@@ -131,6 +131,20 @@ def test_batch_norms_learn_the_same_when_they_are_merged(
     torch.testing.assert_close(narrow.eval()(images), factored.eval()(images))
 
 
+@pytest.mark.parametrize("frozen", ["bn1", "bn2"])
+def test_one_batch_norm_may_be_frozen(frozen: str) -> None:
+    factored = BSConvS(6, 10, 3, padding=1, with_bn=True, dtype=torch.float64)
+    norm = factored.get_submodule(frozen).eval()
+    for tensor in (norm.running_mean, norm.running_var):
+        torch.nn.init.uniform_(tensor, 0.5, 2)
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
+    images = 2 + torch.randn(4, 6, 8, 7, dtype=torch.float64)
+    for found, value in zip(results(narrow, images), results(factored, images), strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(narrow.state_dict(), factored.state_dict())
+
+
 @pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4])
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_merged_batch_norms_see_small_differences_of_channels(

@@ -724,13 +724,40 @@ def test_models_without_known_blocks_are_refused(make):
     assert_unchanged(model, before)
 
 
-def test_a_model_of_kept_blocks_only_is_refused_with_the_reasons():
+def fused() -> nn.Module:
     efficientnet = pytest.importorskip("torchvision.models.efficientnet")
     config = efficientnet.FusedMBConvConfig(4, 3, 1, 8, 8, 1)
-    model = nn.Sequential(efficientnet.FusedMBConv(config, 0.0, nn.BatchNorm2d))
-    fused = "fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d"
-    with pytest.raises(ValueError, match=re.escape(f"can change (1 x {fused}); it knows")):
-        modify_mobilenet(model)
+    return efficientnet.FusedMBConv(config, 0.0, nn.BatchNorm2d)
+
+
+def test_a_model_of_kept_blocks_only_is_refused_with_the_reasons():
+    said = "fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d"
+    with pytest.raises(ValueError, match=re.escape(f"can change (1 x {said}); it knows")):
+        modify_mobilenet(nn.Sequential(fused()))
+
+
+def test_the_most_frequent_reasons_are_said():
+    def stump(child: nn.Module) -> nn.Module:
+        block = depthless()
+        block.add_module("child", child)
+        return block
+
+    def depthless() -> nn.Module:
+        block = small_v1().backbone.stage1.unit1
+        del block.conv_dw, block.conv_pw
+        return block
+
+    blocks = [stump(nn.Linear(2, 2)) for _ in range(2)]
+    blocks += [stump(nn.Conv2d(4, 4, 3, groups=4)) for _ in range(3)]
+    blocks += [fused() for _ in range(4)]
+    with pytest.raises(ValueError, match="modify_mobilenet can change") as caught:
+        modify_mobilenet(nn.ModuleList(blocks))
+    v1 = "MobileNetV1 block (bsconv), kept:"
+    assert (
+        "can change (4 x fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d; "
+        f"3 x {v1} it is not depthwise, then pointwise, and its last Conv2d is no linear "
+        f"projection; 2 x {v1} it has no depthwise Conv2d); it knows"
+    ) in str(caught.value)
 
 
 def test_nothing_is_half_done():

@@ -742,7 +742,8 @@ def test_csv_is_written_whole_or_not_at_all(
     file = tmp_path / "rows.csv"
     file.write_text("old")
 
-    def full(self: Path, text: str, **_: Any) -> int:
+    def full(self: Path, text: str, encoding: str) -> int:
+        assert encoding == "utf-8"
         with self.open("w") as half:
             half.write(text[:10])
         raise OSError(28, "No space left on device")

@@ -142,6 +142,42 @@ def test_long_kernels_in_float64_where_float32_is_cut_short(
     assert_same(kernel_spectra(weight, center), {"": by_svd(weight, center)})
 
 
+def test_sums_are_in_float32_only_where_its_products_are_not_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Settings for products in fewer bits are imitated, since not every processor has them."""
+    product = torch.bmm
+
+    def rounding(dtype: torch.dtype) -> Any:
+        def bmm(one: Tensor, other: Tensor) -> Tensor:
+            if one.dtype == torch.float32:
+                one, other = one.to(dtype).float(), other.to(dtype).float()
+            return product(one, other)
+
+        return bmm
+
+    assert _shares._float32_is_exact()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert _shares._float32_is_exact()
+            for dtype in (torch.bfloat16, torch.float16):  # TF32 has as many bits as the latter
+                monkeypatch.setattr(torch, "bmm", rounding(dtype))
+                assert not _shares._float32_is_exact()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_filters_of_very_different_size_side_by_side() -> None:
+    weight = torch.randn(3, 12, 3, 3, dtype=torch.float64)
+    weight *= torch.tensor([1e-250, 1.0, 1e250], dtype=torch.float64)[:, None, None, None]
+    for center in (True, False):
+        found = kernel_spectra(weight, center)[""]
+        for filter, shares in zip(weight, found, strict=True):
+            torch.testing.assert_close(kernel_spectra(filter[None], center)[""][0], shares)
+            assert 0.1 < shares[0] < 0.9
+
+
 def test_outliers() -> None:
     weight = torch.randn(6, 30, 3, 3)
     weight[0, 0] += 1e8
@@ -471,6 +507,8 @@ def test_rows_sum_up_the_layers() -> None:
     energy = spectra_table(model, center=False)
     assert energy.rows[0].median == kernel_spectra(model, center=False)["0"][:, 0].quantile(0.5)
     assert energy.rows[0].random == random_first_share(3, 9, center=False)
+    filters = energy.rows[0].filters
+    assert energy.rows[0].cross_random == random_first_share(filters, 9, center=False)
     assert "of their energy" in energy.summary
 
 

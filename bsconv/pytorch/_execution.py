@@ -40,19 +40,16 @@ def convolve(
 ) -> Tensor:
     """What pointwise convolutions with these weights compute, and then ``dw`` with ``blueprints``.
 
-    "factored": one after the other; "joined": the pointwise weights multiplied into one; "merged":
-    all of them multiplied into one dense kernel; "narrow": all but the first.
+    "joined": the pointwise weights multiplied into one; "merged": all of them multiplied into one
+    dense kernel; "narrow": all but the first.
     """
     if plan == "narrow":
         images = F.conv2d(images, pointwise[0])
         return _as_dw(dw, images, pointwise[1] * blueprints, groups=1)
-    if plan != "factored":
-        pointwise = [_product(pointwise)]
+    product = _product(pointwise)
     if plan == "merged":
-        return _as_dw(dw, images, pointwise[0] * blueprints, groups=1)
-    for weight in pointwise:
-        images = F.conv2d(images, weight)
-    return _as_dw(dw, images, blueprints, groups=dw.groups)
+        return _as_dw(dw, images, product * blueprints, groups=1)
+    return _as_dw(dw, F.conv2d(images, product), blueprints, groups=dw.groups)
 
 
 def convolve_normed(

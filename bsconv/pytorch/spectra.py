@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -159,13 +160,13 @@ class SpectraTable(Table):
         if not rows:
             return line
         what = "variance" if self.center else "energy"
-        excess = _median([row.excess for row in rows])
+        excess = statistics.median(row.excess for row in rows)
         line += (
             f"; the first component of a kernel's slices explains {self.mean:.3f} of their {what} "
             f"in the mean of layers; the median layer exceeds random kernels by {excess:.2f}"
         )
         crossed = [row.cross_excess for row in rows if not math.isnan(row.cross_excess)]
-        return f"{line}, across kernels by {_median(crossed):.2f}" if crossed else line
+        return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows as a CSV file: names of the fields, then a line per layer; no number is
@@ -242,10 +243,6 @@ def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
         if part.isnan().any():
             raise ValueError(f"the weight of {name!r} needs finite numbers, got NaN or infinity")
     return {layer.name: found[layer.name] for layer in layers}
-
-
-def _median(values: Sequence[float]) -> float:
-    return torch.tensor(values, dtype=torch.float64, device="cpu").quantile(0.5).item()
 
 
 def _csv_value(value: object) -> object:
