@@ -178,6 +178,14 @@ def test_filters_of_very_different_size_side_by_side() -> None:
             assert 0.1 < shares[0] < 0.9
 
 
+def test_constant_filters_beside_others_with_a_large_mean() -> None:
+    weight = torch.randn(3, 12, 3, 3) + 1e6
+    weight[1] = 0.1
+    found = kernel_spectra(weight)[""]
+    assert found[1].tolist() == [1.0, *[0.0] * 8]
+    assert (found[[0, 2], 0] < 0.9).all()
+
+
 def test_outliers() -> None:
     weight = torch.randn(6, 30, 3, 3)
     weight[0, 0] += 1e8
@@ -429,7 +437,10 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
             nn.Sequential(LAZY),
             "the weight of '0' needs a size: call the model once, its layers are lazy",
         ),
-        (LAZY, "the weight needs a size: call the model once, its layers are lazy"),
+        *(
+            (lazy, "the weight needs a size: call the model once, its layers are lazy")
+            for lazy in (LAZY, nn.LazyConvTranspose2d(3, 3))
+        ),
         (
             nn.Sequential(nn.Conv2d(3, 4, 3, device="meta")),
             "the weight of '0' needs values, got a tensor on the meta device",
