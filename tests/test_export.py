@@ -58,7 +58,7 @@ def seasoned(model: nn.Module) -> nn.Module:
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
     torch.manual_seed(0)
-    return seasoned(get_model("cifar_resnet20_bsconvu", 10))
+    return seasoned(get_model("cifar_wrn16_1_bsconvu", 10))
 
 
 def outputs(model: nn.Module, images: Tensor) -> Tensor:

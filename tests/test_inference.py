@@ -85,14 +85,19 @@ REPLACERS = {
 }
 
 
+def of_torchvision(name: str) -> nn.Module:
+    if name != "vgg16_bn":
+        return getattr(torchvision.models, name)(num_classes=10)
+    # two of its three dense layers weigh more than all else
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=True)
+    classifier = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(512 * 49, 10))
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(7), classifier)
+
+
 @pytest.mark.parametrize("replace", list(REPLACERS))
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg16_bn", "densenet121"])
 def test_models_of_torchvision(name: str, replace: str) -> None:
-    arguments = {"num_classes": 10} | ({"dropout": 0.5} if name.startswith("vgg") else {})
-    model = getattr(torchvision.models, name)(**arguments)
-    if name.startswith("vgg"):  # its three dense layers weigh more than all else
-        model.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(512 * 49, 10))
-    model = trained(REPLACERS[replace](model))
+    model = trained(REPLACERS[replace](of_torchvision(name)))
     optimized = eager(model)
     assert_same_function(optimized, model)
     left = [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -691,6 +696,23 @@ def test_the_fastest_is_taken(
     assert_same_function(optimized, model)
 
 
+@pytest.mark.parametrize(("factored", "tried"), [(1.0, False), (5.0, True)])
+def test_all_factored_is_compiled_too_where_it_is_another_choice(
+    factored: float, tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+
+    def known(contenders: dict[str, Any], device: torch.device, budget: float) -> dict[str, float]:
+        seen.update(contenders)
+        return dict.fromkeys(contenders, 2.0) | {"factored": factored}
+
+    for module in (inference, _form_choice):
+        monkeypatch.setattr(module, "seconds_in_turns", known)
+    monkeypatch.setattr(inference, "compiled_for", lambda network, example: network)
+    optimize_for_inference(small(), torch.randn(IMAGES), compile=True)
+    assert ("compiled factored" in seen) is tried
+
+
 # --- the report -----------------------------------------------------------------------------------
 
 
@@ -710,6 +732,7 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.layers[0].seconds == {"factored": 0.002, "merged": 0.004}
     assert (report.norms_folded, report.seconds, report.compiled) == (2, 0.01, False)
     assert report.memory_format == "channels_last"
+    assert report.lost == ""  # nothing was asked for that could not be had
     assert 0 <= report.difference < 1e-5
     lines = str(report).splitlines()
     assert lines[0].split() == [
@@ -721,6 +744,12 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
         "(3.0 times as fast); 2 BatchNorms folded; outputs equal to "
     )
     assert report._repr_html_().startswith("<table>")
+
+
+def test_convolutions_that_took_in_a_norm_are_in_the_report() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    (row,) = eager(model).report.layers
+    assert (row.name, row.kind, row.form, row.norms_folded) == ("0", "Conv2d", "one convolution", 1)
 
 
 # --- wrong inputs ---------------------------------------------------------------------------------

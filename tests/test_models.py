@@ -303,6 +303,13 @@ def test_replacing_in_a_deep_network_takes_no_time(init):
     assert cpu_seconds(lambda: replacer.apply(next(models))) < 1
 
 
+def test_the_least_number_of_classes_and_the_largest_share():
+    model = get_model("cifar_resnet20_bsconvs_p1d1", 1)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 1)
+    layer = model.get_submodule("backbone.stage2.unit2.conv1.conv")
+    assert layer.pw1.out_channels == layer.in_channels
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="got num_classes=0"):
         get_model("cifar_resnet20", 0)

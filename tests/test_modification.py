@@ -23,6 +23,7 @@ from bsconv.pytorch import (
     modify_mobilenet,
     reg_loss,
 )
+from bsconv.pytorch.models._recognition import is_blueprint_block
 from bsconv.pytorch.models.mobilenet import DepthwiseSeparableBlock
 from bsconv.pytorch.regularization import OrthonormalConv2d
 
@@ -512,6 +513,7 @@ def test_a_second_time_changes_nothing_and_says_so(make):
         penalised = f"projection {block.projection} is penalised already"
         said = penalised if block.projection else "is BSConv-U already"
         assert block.description == said
+        assert (block.kind == "BSConv-U block") is not bool(block.projection)
         if block.projection:
             assert isinstance(model.get_submodule(block.projection), OrthonormalConv2d)
     assert bool(block.projection) is (make is small_v2)
@@ -728,6 +730,12 @@ def fused() -> nn.Module:
     efficientnet = pytest.importorskip("torchvision.models.efficientnet")
     config = efficientnet.FusedMBConvConfig(4, 3, 1, 8, 8, 1)
     return efficientnet.FusedMBConv(config, 0.0, nn.BatchNorm2d)
+
+
+def test_a_changed_block_is_bsconv_norm_and_activation_at_most():
+    layers = [BSConvU(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU()]
+    found = [is_blueprint_block(nn.Sequential(*layers[:count])) for count in range(5)]
+    assert found == [False, False, True, True, False]
 
 
 def test_a_model_of_kept_blocks_only_is_refused_with_the_reasons():

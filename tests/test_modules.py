@@ -191,6 +191,13 @@ def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
     assert layer(torch.empty(2, 4, 8, 8, device="meta", dtype=torch.bfloat16)).shape == (2, 8, 6, 6)
 
 
+@pytest.mark.parametrize("kind", [BSConvU, BSConvS])
+def test_settings_of_batch_norm_come_along_from_a_dense_layer(kind):
+    layer = kind.from_conv2d(nn.Conv2d(4, 8, 3), with_bn=True, bn_kwargs={"eps": 0.25})
+    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {0.25}
+
+
 @pytest.mark.parametrize(
     ("in_channels", "p", "expected"),
     [

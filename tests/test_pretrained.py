@@ -225,18 +225,68 @@ def test_the_head_is_the_linear_layer_that_answers():
     answering = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Linear(8, 5))
     assert find_head(answering, IMAGES[:2]) == "2"
     assert find_head(Branched().eval(), IMAGES[:2]) is None
-    scaled = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.Softmax(1))
-    assert find_head(scaled, IMAGES[:2]) is None
+    for activation in (nn.Softmax(1), nn.ReLU(inplace=True)):
+        scaled = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), activation)
+        assert find_head(scaled, IMAGES[:2]) is None
+
+
+class Squeezed(nn.Sequential):
+    """Answers by what is left of its maps, as networks for CIFAR do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("head", "pool", "found"),
+    [
+        (nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), True),
+        (nn.Conv2d(3, 5, 1), nn.Identity(), True),  # at every pixel
+        (nn.Conv2d(3, 5, 2), nn.AdaptiveAvgPool2d(2), False),
+        (nn.Conv2d(3, 5, 1, stride=2), nn.Identity(), False),
+        (nn.Conv2d(3, 5, 1, padding=1), nn.Identity(), False),
+        (nn.Conv2d(3, 6, 1, groups=3), nn.AdaptiveAvgPool2d(1), False),
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(True)), nn.AdaptiveAvgPool2d(1), False),
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.MaxPool2d(2)), nn.Identity(), False),
+    ],
+)
+def test_the_head_may_be_a_1x1_convolution(head, pool, found):
+    model = Squeezed(pool, head)
+    assert find_head(model, IMAGES[:2]) == ("1" if found else None)
+
+
+class Halved(Squeezed):
+    """Answers in another dtype than its head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).half()
+
+
+def test_what_the_head_says_may_be_no_number_or_be_cast():
+    head = nn.Conv2d(3, 5, 1)
+    nn.init.constant_(head.bias, torch.nan)
+    assert find_head(Squeezed(head), IMAGES[:2]) == "0"
+    assert find_head(Halved(head), IMAGES[:2]) is None
+
+
+def dense_head(bias):
+    return nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias)
+
+
+def convolutional_head(bias):
+    return nn.Conv2d(1, 6, 4), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 1, bias=bias)
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_refitted_head_says_what_the_teacher_says(bias):
+@pytest.mark.parametrize("layers", [dense_head, convolutional_head])
+def test_a_refitted_head_says_what_the_teacher_says(layers, bias):
     """The features of the student are those of the teacher, mixed: another head says the same."""
 
     def network(mix: Tensor) -> nn.Sequential:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias))
-        model[1].weight.data = mix @ model[1].weight.data
+        model = nn.Sequential(*layers(bias))
+        before = model[1].weight.data
+        model[1].weight.data = (mix @ before.flatten(1)).view_as(before)
         model[1].bias.data = mix @ model[1].bias.data
         return model
 
@@ -267,6 +317,15 @@ def test_random_numbers_are_not_touched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_kernel_sizes_and_exclude_choose_the_layers(kind):
+    model = nn.Sequential(*(nn.Conv2d(8, 8, size) for size in (3, 5, 3, 7)))
+    _, report = project_pretrained(model, kind=kind)
+    assert [layer.name for layer in report.layers] == ["0", "1", "2"]
+    _, report = project_pretrained(model, kind=kind, kernel_sizes=[3, 7], exclude=["2"])
+    assert [layer.name for layer in report.layers] == ["0", "3"]
+
+
 @pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1.0)])
 @pytest.mark.parametrize("method", ["weights", "outputs"])
 def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
@@ -295,6 +354,33 @@ def test_each_way_is_better_than_the_one_before(architecture):
         assert 0 <= report.agreement <= 1
     assert errors["outputs"] < 0.5 * errors["batch_norm"]
     assert errors["outputs"] < 0.5 * errors["weights"]
+
+
+@pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
+@pytest.mark.parametrize(
+    "head",
+    [(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)), (nn.Conv2d(8, 4, 1),)],
+)
+def test_the_classifier_is_fitted_by_outputs_alone(head, method):
+    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
+    dense = trained_like(nn.Sequential(*layers, *head))
+    model, _ = project_pretrained(dense, IMAGES, method=method, progress=False)
+    assert torch.equal(model[-1].weight, dense[-1].weight) == (method != "outputs")
+
+
+def test_batch_norms_without_scale_and_shift_come_through():
+    dense = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        nn.Flatten(),
+    )
+    reestimate_batch_norm(dense.eval(), IMAGES)
+    model, _ = project_pretrained(dense, IMAGES, "s", 1.0, progress=False)
+    assert model[1].weight is None
+    assert error(dense, model) < error(dense, project_pretrained(dense, kind="s", p=1.0)[0]) + 1e-3
 
 
 def test_any_model_with_convolutions_comes_through():

@@ -188,6 +188,12 @@ def test_kernel_sizes_select(kernel_sizes, replaced):
     assert [layer.name for layer in plan.replaced] == replaced
 
 
+def test_a_layer_that_does_not_grow_is_replaced():
+    conv = nn.Conv2d(2, 5, (1, 2), bias=False)  # 2 * 5 + 5 * 2 weights, as before
+    (layer,) = BSConvU_Replacer(kernel_sizes=None).plan(conv).replaced
+    assert layer.parameters_before == layer.parameters_after == 20
+
+
 @pytest.mark.parametrize("exclude", [["3"], ["3.0"], ["3.*"], ["*.0", "4"]])
 def test_exclude_keeps_layers_and_all_inside_them(exclude):
     model = BSConvU_Replacer(exclude=exclude).apply(net())
@@ -205,9 +211,10 @@ def test_a_root_convolution_is_returned_converted():
     assert "(root)" in str(BSConvU_Replacer().plan(conv))
 
 
-def test_options_reach_the_layers():
-    replacer = BSConvS_Replacer(p=1 / 2, with_bn=True, bn_kwargs={"eps": 0.5}, min_mid_channels=6)
-    model = replacer.apply(net())
+@pytest.mark.parametrize("init", ["default", "matched", "project"])
+def test_options_reach_the_layers(init):
+    options = {"with_bn": True, "bn_kwargs": {"eps": 0.5}, "min_mid_channels": 6}
+    model = BSConvS_Replacer(p=1 / 2, init=init, **options).apply(net())
     assert (model[3][0].pw1.out_channels, model[3][0].bn1.eps) == (8, 0.5)
     replacer = BSConvS_Replacer(p=0, min_mid_channels=6)
     assert replacer.apply(net())[3][0].pw1.out_channels == 6

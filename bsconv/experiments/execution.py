@@ -71,6 +71,11 @@ class Execution:
             return model
         return cast(nn.Module, torch.compile(model, options=dict(COMPILER.get(device.type, {}))))
 
+    def begin_step(self, device: torch.device) -> None:
+        """Before each forward pass: CUDA graphs may now write over what the last step returned."""
+        if self.compile and device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
     def __str__(self) -> str:
         merged = sum(plan != "factored" for plan in self.plans.values())
         parts = [self.precision, "compiled" if self.compile else "eager"]
@@ -96,7 +101,9 @@ def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> E
         return Execution(precisions[0], compiled, dict.fromkeys(_bsconv_layers(model), plan))
     batch = model_input(images[: config.batch_size], config.image_size)
     found = dataclasses.replace(_fastest(model, batch, precisions, plan), compile=compiled)
-    return _faster_compiled(model, batch, found) if compiled and plan == "auto" else found
+    # two networks in turns would overwrite each other's results in their CUDA graphs
+    in_turns = compiled and plan == "auto" and batch.device.type != "cuda"
+    return _faster_compiled(model, batch, found) if in_turns else found
 
 
 @functools.cache

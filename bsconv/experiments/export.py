@@ -57,11 +57,11 @@ def export_model(
 
     ``format`` is "onnx", one file with the weights inside, of opset ``ONNX_OPSET``, whose input is
     called "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
-    ``example_input``, on the device of ``model``, has the shape that the file is for, (N, C, H, W);
-    with ``dynamic_batch``, N may be any number from 1. With ``calibration``, a few hundred images
-    of that shape without labels, an ONNX file has its dense and pointwise convolutions in int8:
-    smaller, and close to the model's outputs. The model is left as it was, and nothing in the file
-    says where or when it was made.
+    ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
+    may be any number from 1. With ``calibration``, a few hundred images of that shape without
+    labels, an ONNX file has its dense and pointwise convolutions in int8: smaller, and close to the
+    model's outputs. The model is left as it was, on whatever device; nothing in the file says where
+    or when it was made.
 
     Raises ValueError with one line for an unknown format, a name that does not end as its files do,
     a package that is missing, and a model that cannot be exported; OSError where nothing can be
@@ -77,7 +77,8 @@ def export_model(
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if format == "onnx" and weights > ONNX_LIMIT:
         raise ValueError(f"one ONNX file takes {ONNX_LIMIT:,} bytes of weights, got {weights:,}")
-    twin = copy.deepcopy(model).eval()
+    # from the CPU: a program made on a GPU names it, and takes 65,535 images at most
+    twin, example_input = copy.deepcopy(model).eval().cpu(), example_input.cpu()
     if dynamic_batch and len(example_input) == 1:
         example_input = torch.cat([example_input] * 2)  # a dimension of 1 is taken for always 1
     try:

@@ -41,6 +41,7 @@ def start(seed: int = 0, threads: int = 2) -> Session:
 
     A fast run always takes ``threads`` threads, whatever the machine has: sums over another number
     of threads round differently, and the notebook's stored outputs would no longer be met.
+    On a GPU, too, float32 is float32: TF32, PyTorch's default for convolutions, is switched off.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads=}")
@@ -50,6 +51,8 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     torch.manual_seed(seed)
     if session.mode == "fast":
         torch.set_num_threads(threads)
+    # the notebooks compare to five digits; TF32, which GPUs may take for float32, keeps three
+    torch.backends.cudnn.allow_tf32 = False
     from .plotting import use_style  # here, as matplotlib is slow to import
 
     use_style()

@@ -12,26 +12,42 @@ from ._scaling import check_finite
 
 
 def find_head(model: nn.Module, images: Tensor) -> str | None:
-    """The name of the Linear whose output is what the model returns; None where there is none."""
-    returned: dict[str, Tensor] = {}
+    """The name of the classifier whose output, maybe reshaped, is what the model returns, or None.
+
+    A classifier is a Linear, or a 1x1 convolution, which is a Linear at each position.
+    """
+    said: dict[str, tuple[Tensor, Tensor]] = {}
     counts: Counter[str] = Counter()
 
     def after(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-        returned[name] = output
+        said[name] = output, output.clone()  # in-place activations may follow
         counts[name] += 1
 
-    linear = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-    handles = [
-        module.register_forward_hook(partial(after, name)) for name, module in linear.items()
-    ]
+    heads = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    handles = [module.register_forward_hook(partial(after, name)) for name, module in heads.items()]
     try:
         with torch.no_grad():
             output = model(images)
     finally:
         for handle in handles:
             handle.remove()
-    heads = [name for name, tensor in returned.items() if tensor is output and counts[name] == 1]
-    return heads[0] if heads else None
+    returned = (name for name, own in said.items() if counts[name] == 1 and _is_all(output, *own))
+    return next(returned, None)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        plain = module.stride == (1, 1) and module.padding == (0, 0) and module.groups == 1
+        return plain and module.kernel_size == (1, 1)
+    return type(module) is nn.Linear
+
+
+def _is_all(output: object, tensor: Tensor, values: Tensor) -> bool:
+    """Whether it is the tensor or a reshaped view of all of it, which holds what it held."""
+    if not isinstance(output, Tensor) or output.data_ptr() != tensor.data_ptr():
+        return False
+    there, then = output.flatten(), values.flatten()
+    return len(there) == len(then) and torch.allclose(there, then, rtol=0, atol=0, equal_nan=True)
 
 
 @torch.no_grad()
@@ -44,13 +60,15 @@ def refit_head(
     variance of the features over the number of images, so few images change little.
     """
     seen, said = Point(Call(name, 0), "input"), Point(Call(name, 0), "output")
-    head = cast(nn.Linear, student.get_submodule(name))
-    bias = cast(Tensor | None, head.bias)
+    head = cast(nn.Linear | nn.Conv2d, student.get_submodule(name))
+    bias = head.bias
+    channels = 1 if isinstance(head, nn.Conv2d) else -1
     parts = []
     for batch in torch.split(images, batch_size):
         there = capture(student, batch, {seen, said})
         wanted = capture(teacher, batch, {said})[said]
-        parts.append([t.flatten(0, -2).double() for t in (there[seen], wanted - there[said])])
+        pair = there[seen], wanted - there[said]
+        parts.append([t.movedim(channels, -1).flatten(0, -2).double() for t in pair])
     features, missing = (torch.cat(part) for part in zip(*parts, strict=True))
     check_finite(f"'{name}'", features, missing)
     mean, shift = features.mean(0), missing.mean(0)
@@ -61,6 +79,6 @@ def refit_head(
     ridge = gram.trace() / len(images)
     gram.diagonal().add_(ridge.where(ridge > 0, 1))
     change = torch.linalg.solve(gram, features.T @ missing).T
-    head.weight.add_(change.to(head.weight))
+    head.weight.add_(change.to(head.weight).view_as(head.weight))
     if bias is not None:
         bias.add_((shift - change @ mean).to(bias))

@@ -56,7 +56,8 @@ def project_pretrained(
             feeds it, and where its output is added to a shortcut, the *sum* is fitted, so that it
             makes up for errors before it; where a ReLU follows, what the ReLU removes is no error.
             Errors count as far as they move the dense network's answer, by its derivatives. In the
-            end, where a Linear gives the answer, it is fitted to the dense network's.
+            end, where a Linear or a 1x1 convolution gives the answer, it is fitted to the dense
+            network's.
         kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
         batch_size: images that run through the model at once.
         positions: of each image and layer, so many places are looked at.
