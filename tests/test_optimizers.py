@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.optimizers import Muon, make_optimizer, orthogonal
 from bsconv.pytorch import get_model
+from bsconv.pytorch.regularization import OrthonormalBasis
 
 
 def kernel(*shape: int, seed: int = 0) -> nn.Parameter:
@@ -113,6 +114,19 @@ def test_muon_takes_what_mixes_channels_and_sgd_the_rest(name: str) -> None:
     }
     assert names_in(muon, model) == mixing
     assert names_in(sgd, model) == {name for name, _ in model.named_parameters()} - mixing
+
+
+@pytest.mark.parametrize(
+    ("name", "basis"),
+    [("cifar_resnet20_bsconvs_p1d4", "pw1"), ("cifar_mobilenetv2_w1d4_bsconvs_p1d6", "conv3.conv")],
+)
+def test_bases_are_left_to_sgd(name: str, basis: str) -> None:
+    model = get_model(name, 10)
+    muon, sgd = make_optimizer(model, TrainConfig(recipe="fast")).optimizers
+    bases = {name for name, _ in model.named_parameters() if name.endswith(f"{basis}.weight")}
+    assert len(bases) == sum(isinstance(m, OrthonormalBasis) for m in model.modules()) > 10
+    assert bases <= names_in(sgd, model)
+    assert names_in(muon, model).isdisjoint(bases)
 
 
 @pytest.mark.parametrize(

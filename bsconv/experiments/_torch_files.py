@@ -14,6 +14,7 @@ __all__ = ["DamagedError", "read_torch_file"]
 
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
+DIRECTORY = 0x10  # among the attributes of a part of a ZIP file
 LARGEST = 100  # times the size of the file, and a MiB: what its tensors may claim to hold
 
 
@@ -48,6 +49,8 @@ def _check_members(file: BinaryIO, size: int) -> None:
         packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
         if packed or sum(member.file_size for member in members) > size:
             raise DamagedError("its parts are larger than the whole")
+        if any(member.external_attr & DIRECTORY for member in members):
+            raise DamagedError("a part of it is marked as a directory")  # torch would read nothing
         if not any(member.CRC for member in members):
             return  # written without checksums, an option of torch.save
         damaged = archive.testzip()

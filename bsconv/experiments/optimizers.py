@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..pytorch.regularization import OrthonormalBasis
 from .config import TrainConfig
 
 __all__ = ["Muon", "Optimizers", "make_optimizer"]
@@ -136,16 +137,29 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     """The recipe's; it says as well whether biases and BatchNorm (vectors all) are decayed.
 
     With "muon", that takes the kernels that mix channels; blueprints, which are one channel deep,
-    the classifier and vectors are left to SGD.
+    the classifier and vectors are left to SGD. So are bases: the penalty holds their rows at
+    length 1, so Muon's steps, all of one length, would turn them without rest.
     """
     settings = config.settings
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    mixing = [tensor for tensor in parameters if tensor.ndim > 2 and tensor.shape[1] > 1]
+    bases = _places_of_bases(model)
+    mixing = [
+        tensor
+        for tensor in parameters
+        if tensor.ndim > 2 and tensor.shape[1] > 1 and tensor.data_ptr() not in bases
+    ]
     if settings.optimizer == "sgd" or not mixing:
         return Optimizers(_sgd(parameters, config))
-    rest = [tensor for tensor in parameters if tensor.ndim <= 2 or tensor.shape[1] == 1]
+    taken = {id(tensor) for tensor in mixing}
+    rest = [tensor for tensor in parameters if id(tensor) not in taken]
     muon = Muon(mixing, settings.learning_rate * MUON_SHARE)
     return Optimizers(muon, _sgd(rest, config)) if rest else Optimizers(muon)
+
+
+def _places_of_bases(model: nn.Module) -> set[int]:
+    """Where in memory the penalised weights lie: a layer gives its basis as a view of them."""
+    layers = [module for module in model.modules() if isinstance(module, OrthonormalBasis)]
+    return {layer.basis().data_ptr() for layer in layers}
 
 
 def _sgd(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.SGD:

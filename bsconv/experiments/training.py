@@ -171,6 +171,7 @@ def _train_epoch(
             )
             # every process draws for the whole batch, so that all draw the same
             part, weight = processes.part(len(batch))
+            execution.begin_step(images.device)
             with execution.autocast(images.device):
                 logits = logits_of(model(model_input(augmented[part], config.image_size))).float()
             loss = weight * F.cross_entropy(logits, labels[batch[part]])
