@@ -1,6 +1,7 @@
 """Widgets: what they compute is what oracles say, and each control moves what is shown."""
 
 import ast
+import dataclasses
 import itertools
 import re
 import sys
@@ -284,7 +285,7 @@ def test_facts_of_a_kernel_are_those_of_its_singular_values(shape: tuple[int, ..
 def test_a_blueprint_kernel_is_explained_wholly() -> None:
     kernel = BSConvU(6, 4, 3).to_conv2d().weight.detach()[0]
     facts = widgets.kernel_facts(kernel)
-    assert facts.variance == facts.energy == pytest.approx(1)
+    assert (facts.variance, facts.energy) == (pytest.approx(1), pytest.approx(1))
     assert widgets.rank_fit(kernel, 1).kept == pytest.approx(1)
 
 
@@ -589,6 +590,15 @@ def test_runs_stand_beside_their_variants() -> None:
     (resnet, wrn) = found
     assert resnet.startswith("cifar_resnet20, cifar10, fast")
     assert wrn.endswith("7 epochs")
+
+
+def test_runs_of_another_precision_stand_beside_the_others() -> None:
+    """They were a comparison of their own, which left the other networks out."""
+    half = record("cifar_resnet20", 3, offset=5.0)
+    half = dataclasses.replace(half, config=dataclasses.replace(half.config, precision="bfloat16"))
+    found = widgets.comparisons([*RECORDS, half])
+    assert [list(runs) for runs in found.values()] == [["dense", "BSConv-U"], ["dense"]]
+    assert len(next(iter(found.values()))["dense"].runs) == 4
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])

@@ -96,11 +96,16 @@ class Summary:
         return " and ".join(sorted({run.config.precision for run in self.runs}))
 
     @property
-    def schedule(self) -> str:
-        """How long the runs are, and what is not usual: fewer images, start, precision."""
+    def length(self) -> str:
+        """How long the runs are, and what they do otherwise: fewer images, another start."""
         epochs = "1 epoch" if self.config.epochs == 1 else f"{self.config.epochs} epochs"
-        precision = () if self.precision in ("float32", "auto") else (self.precision,)
-        return ", ".join((epochs, *self.own_settings, *precision))
+        return ", ".join((epochs, *self.own_settings))
+
+    @property
+    def schedule(self) -> str:
+        """``length``, and the precision where it is not the usual one."""
+        usual = self.precision in ("float32", "auto")
+        return self.length if usual else f"{self.length}, {self.precision}"
 
     def __str__(self) -> str:
         seeds = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"

@@ -27,11 +27,12 @@ class Standing(NamedTuple):
 def comparisons(records: Sequence[Record]) -> dict[str, dict[str, Summary]]:
     """Recorded runs that stand side by side: ``{title: {"dense" or "BSConv-U" ...: runs}}``.
 
-    They share the network, the data, the recipe, the number of epochs and settings of their own.
+    They share the network, the data, the recipe, the number of epochs and settings of their own;
+    how the steps were computed is not one of these.
     """
     found: dict[str, dict[str, Summary]] = {}
     for summary in summarize(records):
-        title = f"{summary.family}, {summary.config.dataset}, {summary.recipe}, {summary.schedule}"
+        title = f"{summary.family}, {summary.config.dataset}, {summary.recipe}, {summary.length}"
         found.setdefault(title, {}).setdefault(summary.variant, summary)
     return {
         title: {name: found[title][name] for name in VARIANTS if name in found[title]}
