@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from . import checks, records
 
@@ -20,9 +22,10 @@ should read, and what came of it. Every figure here was measured by the command 
 
 def render() -> str:
     """The page as Markdown; checks that were never run are named as such."""
-    parts = [INTRODUCTION.strip()]
-    for name in checks.NAMES:
-        check, record = checks.load(name), records.read(name)
+    found = {name: records.read(name) for name in checks.NAMES}
+    parts = [INTRODUCTION.strip() + _altogether(found.values())]
+    for name, record in found.items():
+        check = checks.load(name)
         if record is None:
             parts += [f"## {check.TITLE}", f"Not measured yet: `python -m reliability {name}`."]
             continue
@@ -34,6 +37,14 @@ def render() -> str:
             f" {record['machine']}, torch {torch}, {record['date']}."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _altogether(found: Collection[dict[str, Any] | None]) -> str:
+    """How long all checks take, where all were measured."""
+    seconds = [record["seconds"] for record in found if record is not None]
+    if len(seconds) < len(found):
+        return ""
+    return f" Together they took {sum(seconds) / 60:.0f} minutes."
 
 
 def write() -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,39 @@ def test_damaged_files_read_as_written_or_not_at_all(tmp_path: Path, name: str) 
     flips, cuts = (30, 10) if name.endswith(".pt2") else (200, 60)
     counts = damage.outcomes(name, tmp_path, flips, cuts, seed=1)
     assert counts["refused"] > (flips + cuts) / 2
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.pt"])
+def test_parts_marked_as_directories_are_refused(tmp_path: Path, name: str) -> None:
+    """For these torch reads no numbers, but what lies in memory, and the checksums are right."""
+    write, read = damage.FILES[name]
+    path = tmp_path / name
+    write(path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        attributes = [
+            content.index(part.filename.encode(), archive.start_dir) - 8
+            for part in archive.infolist()
+        ]
+    assert len(attributes) > 8
+    for position in attributes:
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} .*marked as a directory"):
+            read(path)
+
+
+def test_every_bit_is_changed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[bytes] = set()
+
+    def read(path: Path) -> None:
+        seen.add(path.read_bytes())
+
+    write = lambda path: path.write_bytes(b"abc")  # noqa: E731
+    monkeypatch.setitem(damage.FILES, "text", (write, read))
+    assert damage.outcomes("text", tmp_path, None, 0, seed=0) == {"read as written": 24}
+    assert len(seen) == 1 + 24
 
 
 def test_a_change_that_is_read_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

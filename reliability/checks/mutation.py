@@ -35,12 +35,19 @@ def run() -> dict[str, Any]:
         mutants.try_out(folder, os.cpu_count() or 1, drawn)
         outcomes = mutants.outcomes(folder)
         found = {name: outcomes[name] for name in drawn}
-        mutants.print_survivors(folder, score.survivors(found))
+        survivors = mutants.changes(folder, score.survivors(found))
+        mutants.print_changes(survivors)
     modules = score.by_module(found)
     share = score.score(score.totals(modules))
     if share < LEAST_SCORE:
         raise RuntimeError(f"the tests killed {share:.1%} of {SAMPLE} mutants")
-    return {"coverage": covered, "seed": seed, "all": len(names), "modules": modules}
+    return {
+        "coverage": covered,
+        "seed": seed,
+        "all": len(names),
+        "modules": modules,
+        "survivors": survivors,
+    }
 
 
 def section(figures: Mapping[str, Any]) -> str:
@@ -57,14 +64,38 @@ def section(figures: Mapping[str, Any]) -> str:
         f" {figures['all']:,}, {tried} are drawn every night, by the date:"
         f" {share:.1%} of those of {figures['seed']} were killed ({_listed(counts)}), so that"
         f" {low:.1%} to {high:.1%} of all are, with 95 % confidence. Less than {LEAST_SCORE:.0%}"
-        f" killed, or less than {LEAST_COVERAGE:.0%} reached, fails the check.\n\n" + _all_mutants()
+        f" killed, or less than {LEAST_COVERAGE:.0%} reached, fails the check.\n\n"
+        f"{_explained()}\n\n{_table(figures['survivors'])}\n\n{_all_mutants()}"
     )
+
+
+def _explained() -> str:
+    """Why mutants survive, kind by kind, as they were read."""
+    path = Path(mutants.__file__).with_name("survivors.md")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _table(survivors: Mapping[str, list[str]]) -> str:
+    """A row for each survivor, where it is and what it has otherwise."""
+    rows = ["| survived in | the code | the mutant |", "|---|---|---|"]
+    for name, lines in survivors.items():
+        place, _, function = name.rpartition("__mutmut_")[0].rpartition(".")
+        function = function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        module = place.removeprefix("bsconv.pytorch.")
+        was, became = (
+            " ".join(f"`{line[1:].strip()}`" for line in lines if line[0] == sign).replace(
+                "|", "\\|"
+            )
+            for sign in "-+"
+        )
+        rows.append(f"| {module}.{function} | {was} | {became} |")
+    return "\n".join(rows)
 
 
 def _all_mutants() -> str:
     record = records.read("all_mutants")
     if record is None:
-        return "All of them were not tried yet: `python -m reliability.mutants`."
+        return "`python -m reliability.mutants` tries all of them, for some hours."
     modules = record["figures"]["modules"]
     counts = score.totals(modules)
     rows = ["| module | mutants | killed | survived | share killed |", "|---|---|---|---|---|"]
@@ -73,12 +104,9 @@ def _all_mutants() -> str:
         share = score.score(found)
         left = total - round(share * total)
         rows.append(f"| {name} | {total:,} | {total - left:,} | {left:,} | {share:.1%} |")
-    survivors = Path(mutants.__file__).with_name("survivors.md").read_text(encoding="utf-8")
     return (
         f"All {counts.total():,} were tried on {record['date']} (`python -m reliability.mutants`):"
-        f" {score.score(counts):.1%} were killed ({_listed(counts)}).\n\n"
-        + "\n".join(rows)
-        + f"\n\n{survivors.strip()}"
+        f" {score.score(counts):.1%} were killed ({_listed(counts)}).\n\n" + "\n".join(rows)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ TITLE = "Notebooks notice damage"
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NOTICED, UNNOTICED = "noticed", "unnoticed"
+AT_ONCE = 2  # most of them wait, for a kernel to start or an endless loop to be ended
 CELL_SECONDS = 30  # an endless loop ends after that many
 
 Cell = dict[str, Any]
@@ -30,13 +33,18 @@ def run() -> dict[str, Any]:
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if _outcome(notebooks[0].name, json.loads(notebooks[0].read_text(encoding="utf-8"))) == NOTICED:
         raise RuntimeError(f"{notebooks[0].name} fails as it is, so damage would prove nothing")
-    for notebook in notebooks:
-        outcomes[notebook.stem] = {}
-        for name, damage in DAMAGES.items():
-            damaged = _damaged(json.loads(notebook.read_text(encoding="utf-8")), damage)
-            outcome = "no such cell" if damaged is None else _outcome(notebook.name, damaged)
-            outcomes[notebook.stem][name] = outcome
-            print(f"  {notebook.stem}: {name}: {outcome}", flush=True)
+
+    def outcome(what: tuple[Path, str]) -> str:
+        notebook, name = what
+        damaged = _damaged(json.loads(notebook.read_text(encoding="utf-8")), DAMAGES[name])
+        found = "no such cell" if damaged is None else _outcome(notebook.name, damaged)
+        print(f"  {notebook.stem}: {name}: {found}", flush=True)
+        return found
+
+    tries = list(itertools.product(notebooks, DAMAGES))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for (notebook, name), found in zip(tries, pool.map(outcome, tries), strict=True):
+            outcomes.setdefault(notebook.stem, {})[name] = found
     unnoticed = [
         f"{notebook}: {name}"
         for notebook, kinds in outcomes.items()

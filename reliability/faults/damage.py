@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,23 +80,18 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
 }
 
 
-def outcomes(name: str, folder: Path, flips: int, cuts: int, seed: int) -> dict[str, int]:
+def outcomes(name: str, folder: Path, flips: int | None, cuts: int, seed: int) -> dict[str, int]:
     """How often each outcome came of so many changed bits and missing ends of the file ``name``.
 
-    AssertionError where what is read differs from what was written, or the error is no line.
+    With ``flips=None`` every bit is changed once. AssertionError where what is read differs from
+    what was written, or the error is no line.
     """
     write, read = FILES[name]
     path, chance, counts = folder / name, random.Random(seed), Counter[str]()
     write(path)
     content = path.read_bytes()
     expected = read(path)
-    for number in range(flips + cuts):
-        position = chance.randrange(len(content))
-        damaged = bytearray(content)
-        if number < flips:
-            damaged[position] ^= 1 << chance.randrange(8)
-        else:
-            del damaged[position:]
+    for damaged, what in _damaged(content, flips, cuts, chance):
         path.write_bytes(damaged)
         try:
             same = equal(read(path), expected)
@@ -106,6 +101,18 @@ def outcomes(name: str, folder: Path, flips: int, cuts: int, seed: int) -> dict[
             counts["refused"] += 1
             continue
         if not same:
-            raise AssertionError(f"{name} reads as another with damage at byte {position}")
+            raise AssertionError(f"{name} reads as another with {what}")
         counts["read as written"] += 1
     return dict(sorted(counts.items()))
+
+
+def _damaged(
+    content: bytes, flips: int | None, cuts: int, chance: random.Random
+) -> Iterator[tuple[bytes, str]]:
+    bits = range(8 * len(content))
+    for bit in bits if flips is None else chance.choices(bits, k=flips):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        yield bytes(damaged), f"bit {bit % 8} of byte {bit // 8} changed"
+    for length in chance.choices(range(len(content)), k=cuts):
+        yield content[:length], f"nothing after byte {length}"

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mutmut.stats import status_by_exit_code
@@ -22,7 +22,7 @@ TESTS = tuple(
         *("decomposition", "execution", "inference", "initialization", "layer_fit", "models"),
         *("modification", "modules", "networks", "output_fit", "pretrained"),
         *("pretrained_weights", "profiler"),
-        *("regularization", "replacers", "spectra", "stopwatch", "tables"),
+        *("regularization", "replacers", "spectra", "stopwatch", "tables", "whole_float32"),
     )
 )
 # of these, what takes seconds and sees what smaller models show too, and what trains; torch.compile
@@ -31,6 +31,7 @@ LEFT_OUT = (
     "point_at_the_caller",
     *("packed", "they_reach", "on_the_command_line"),
     *("torchvision", "by_name", "deep", "deepest", "shorter_numbers", "more_networks"),
+    "through_the_compiler",
     *("compilation", "compiled_for", "compiled_batch", "compiled_exported"),
     *("new_one_trains_on", "each_way_is_better", "(unchanged and outputs)"),
 )
@@ -76,11 +77,20 @@ def outcomes(folder: Path) -> dict[str, str]:
     return {name: status_by_exit_code[code] for name, code in codes.items() if code is not None}
 
 
-def print_survivors(folder: Path, names: Iterable[str]) -> None:
-    """Print each with what it has otherwise than the code, as lines of a diff."""
+def changes(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
+    """What each mutant has otherwise than the code: the lines of a diff that begin with - or +."""
+    found = {}
     for name in names:
         lines = _run(folder, "mutmut", "show", name).splitlines()
-        print("", *(line for line in lines if line[:1] in "#+-"), sep="\n", flush=True)
+        marked = [line for line in lines if line[:1] in ("-", "+")]
+        found[name] = [line for line in marked if line[:3] not in ("---", "+++")]
+    return found
+
+
+def print_changes(changed: Mapping[str, list[str]]) -> None:
+    """Print each mutant and its lines."""
+    for name, lines in changed.items():
+        print("", f"# {name}", *lines, sep="\n", flush=True)
 
 
 def coverage(folder: Path) -> dict[str, float]:

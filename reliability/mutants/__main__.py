@@ -48,7 +48,7 @@ def _try(folder: Path, patterns: list[str], processes: int) -> None:
         mutants.try_out(folder, processes, again)
         found = mutants.outcomes(folder)
     found = {name: found[name] for name in chosen}
-    mutants.print_survivors(folder, score.survivors(found))
+    mutants.print_changes(mutants.changes(folder, score.survivors(found)))
     modules = score.by_module(found)
     print(f"{score.score(score.totals(modules)):.1%} of {len(found)} killed")
     if not patterns:
