@@ -239,6 +239,42 @@ def test_run_all_leaves_a_notebook_in_which_only_durations_change(
     assert printed == (before if stays else after)
 
 
+def figure(content: str) -> NotebookNode:
+    return new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})
+
+
+@pytest.mark.parametrize(
+    ("tags", "before", "after", "stays"),
+    [
+        (["timing"], [figure("MQ==")], [figure("Mg==")], True),
+        (["timing"], [new_output("stream", text="7 GB/s")], [new_output("stream", text="8")], True),
+        (["timing"], [], [figure("Mg==")], False),  # cleared
+        (["timing"], [figure("MQ==")], [new_output("stream", text="7 s")], False),
+        ([], [figure("MQ==")], [figure("Mg==")], False),
+    ],
+)
+def test_run_all_leaves_what_cells_tagged_timing_measure(
+    tags: list[str],
+    before: list[NotebookNode],
+    after: list[NotebookNode],
+    stays: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def execute(notebook: NotebookNode, _: Path) -> None:
+        notebook.cells[0].outputs = after
+
+    path = tmp_path / "01_timed.ipynb"
+    measuring = new_code_cell("work()", id="a", outputs=before, metadata={"tags": tags})
+    notebook = nbformat.v4.new_notebook(cells=[measuring])
+    runner.tidy(notebook)
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(runner, "execute", execute)
+    assert runner.refresh(path) is not stays
+    stored = nbformat.read(path, as_version=4).cells[0].outputs
+    assert stored == (before if stays else after)
+
+
 def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     run = run_all(folder, "02", "03")
