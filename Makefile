@@ -17,6 +17,8 @@ PLAIN := MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" IPYTHONDIR="$(CURDIR)/.venv/i
 CHECKS := $(PLAIN) BSCONV_OFFLINE=1 BSCONV_MODE=fast OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # a warning in a cell fails it; ipykernel's own on being shut down must not keep the kernel alive
 STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase
+# of the files with few tests, which would come last, some take a minute
+IN_TURN := --no-loadscope-reorder
 
 FETCH = if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
 	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10 >/dev/null; fi
@@ -73,17 +75,17 @@ types: env
 
 unit: env
 	@echo "tests: pytest, $(WORKERS) processes"
-	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --ignore tests/browser tests
+	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(IN_TURN) --ignore tests/browser tests
 
 notebook-tests: env
 	@echo "notebooks: nbval runs each and compares every output"
 	@$(CHECKS) $(STRICT) $(PY) -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env \
 		--nbval-cell-timeout 120 --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
-# alone and last: it has a JupyterLab, its kernels and a browser run
+# each process has a JupyterLab, its kernels and a browser run, and takes whole notebooks
 browser: env  ## every notebook and widget in JupyterLab in Chromium (skipped, and so said, where there is none)
 	@echo "browser: JupyterLab in Chromium runs every notebook and moves every widget"
-	@$(CHECKS) $(PY) -m pytest -q tests/browser
+	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) $(IN_TURN) tests/browser
 
 env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with the published package
 	@echo "env: .venv is ready"

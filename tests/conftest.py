@@ -37,7 +37,7 @@ class TorchRandom:
 
 TORCH_RANDOM = TorchRandom()  # hypothesis holds only a weak reference
 register_random(TORCH_RANDOM)  # type: ignore[arg-type]
-settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("nightly", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -1,6 +1,7 @@
-"""One browser and one JupyterLab for all tests here; where they can't be had, one line says why."""
+"""One browser and one JupyterLab for a process; where they can't be had, one line says why."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from .server import jupyterlab
 from .tools import chromium, missing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from xdist.remote import Producer
 
     from .lab import LabNotebook
 
@@ -29,6 +32,18 @@ OPTIONS = [
 # a run that is told to end first ends what it has started, as after Ctrl-C
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+class NotebookScheduling(LoadScopeScheduling):
+    """All tests of one notebook go to one process, which runs it once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        notebook = re.search(r"\[(\d\d_\w+)", nodeid)
+        return notebook[1] if notebook else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> LoadScopeScheduling:
+    return NotebookScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
