@@ -83,12 +83,20 @@ def _norms_behind(steps: list[_Step]) -> dict[str, str]:
     return norms
 
 
-def capture(model: nn.Module, images: Tensor, points: Collection[Point]) -> dict[Point, Tensor]:
-    """What is seen at ``points`` in one forward pass, which ends with the last of them."""
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    points: Collection[Point],
+    part: Callable[[Tensor], Tensor] = torch.clone,
+) -> dict[Point, Tensor]:
+    """What is seen at ``points`` in one forward pass, which ends with the last of them.
+
+    ``part`` takes what is wanted of each tensor into memory of its own.
+    """
     found: dict[Point, Tensor] = {}
 
     def note(point: Point, value: Tensor) -> Tensor:
-        found[point] = value.detach().clone()
+        found[point] = part(value.detach())
         if len(found) == len(points):
             raise _Reached
         return value

@@ -4,7 +4,7 @@ Each layer sees what the new network feeds it; wanted is what the dense one has 
 lands, be it behind a shortcut; and errors count as far as they reach the outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -64,12 +64,12 @@ class LayerFit:
     ) -> None:
         self.teacher = teacher
         self.student = student
-        self.images = images
         self.landings = landings
-        self.batch_size = batch_size
-        self.positions = positions
+        self.batches = torch.split(images, batch_size)
+        self.places = _Places(positions)
         arrivals = {_arrival(name, landing) for name, landing in landings.items()}
         self.metrics = sensitivities(teacher, images, arrivals, batch_size)
+        self.wanted = self._wanted(arrivals)
 
     def layer(self, name: str) -> float:
         """Puts the best factors into the layer; returns its relative squared error.
@@ -95,24 +95,50 @@ class LayerFit:
         _put(self.student, layer, factors, shift, known, landing.norm)
         return samples.error(dense(factors), shift, rectified=landing.rectified)
 
+    def _wanted(self, arrivals: Collection[Point]) -> dict[Point, Tensor]:
+        """What the teacher has at the chosen places (R, N); all layers in one pass over images."""
+        parts: dict[Point, list[Tensor]] = {arrival: [] for arrival in arrivals}
+        for number, batch in enumerate(self.batches):
+            rows = capture(self.teacher, batch, arrivals, lambda maps, n=number: self._rows(maps, n))
+            for arrival, part in rows.items():
+                parts[arrival].append(part)
+        return {arrival: torch.cat(part) for arrival, part in parts.items()}
+
+    def _rows(self, maps: Tensor, batch: int) -> Tensor:
+        """The chosen places of maps (B, N, ...) of that batch, (R, N)."""
+        maps = maps.flatten(2)
+        return maps[:, :, self.places.of(batch, maps.shape[2])].mT.flatten(0, 1)
+
     def _samples(self, name: str, landing: Landing) -> _Samples:
         seen = Point(Call(name, 0), "input")
         output = Point(Call(landing.norm or name, 0), "output")
         arrival = _arrival(name, landing)
         conv = cast(nn.Conv2d, self.teacher.get_submodule(name))
-        generator = torch.Generator().manual_seed(0)
         parts = []
-        for batch in torch.split(self.images, self.batch_size):
-            wanted = capture(self.teacher, batch, {arrival})[arrival]
+        for number, batch in enumerate(self.batches):
             there = capture(self.student, batch, {seen, output, arrival})
             added = there[arrival] - there[output]
-            chosen = torch.randperm(wanted[0, 0].numel(), generator=generator)[: self.positions]
-            patches = _patches(conv, there[seen])[:, :, chosen]
-            rows = [part.flatten(2)[:, :, chosen] for part in (wanted, added)]
-            parts.append([part.mT.flatten(0, 1) for part in (patches, *rows)])
-        samples = _Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            parts.append([self._rows(m, number) for m in (_patches(conv, there[seen]), added)])
+        patches, added = (torch.cat(part) for part in zip(*parts, strict=True))
+        samples = _Samples(patches, self.wanted[arrival], added)
         check_finite(f"'{name}'", *samples)
         return samples
+
+
+class _Places:
+    """Which places of the maps of a batch are looked at, drawn once for each size of maps."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.drawn: dict[int, list[Tensor]] = {}
+        self.generators: dict[int, torch.Generator] = {}
+
+    def of(self, batch: int, size: int) -> Tensor:
+        drawn = self.drawn.setdefault(size, [])
+        generator = self.generators.setdefault(size, torch.Generator().manual_seed(0))
+        while len(drawn) <= batch:
+            drawn.append(torch.randperm(size, generator=generator)[: self.count])
+        return drawn[batch]
 
 
 def _arrival(name: str, landing: Landing) -> Point:

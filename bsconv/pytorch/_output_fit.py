@@ -157,9 +157,9 @@ def _project_patches(known: Moments, basis: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def _alternate(pairs: Tensor, cross: Tensor, blueprints: Tensor) -> tuple[Tensor, Tensor]:
     """The best weights for the blueprints, and then the best blueprints for these weights."""
-    right = torch.einsum("nmk,nk->nm", cross, blueprints)
+    right = (cross @ blueprints[:, :, None])[:, :, 0]
     weights = _solve(_along_depth(pairs, blueprints), right)
-    right = torch.einsum("nmk,nm->nk", cross, weights)
+    right = (weights[:, None] @ cross)[:, 0]
     return _unit_blueprints(weights, _solve(_along_space(pairs, weights), right))
 
 
@@ -198,11 +198,12 @@ def _along_space(pairs: Tensor, weights: Tensor) -> Tensor:
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:
-    scale = matrices.diagonal(dim1=1, dim2=2).mean(1)
-    eye = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
+    """``matrices``, which are changed, get a diagonal that keeps them regular."""
+    diagonals = matrices.diagonal(dim1=1, dim2=2)
+    scale = diagonals.mean(1, keepdim=True)
     # a filter of zeros has no equations; it stays zero
-    steady = matrices + (1e-9 * scale + (scale == 0))[:, None, None] * eye
-    return torch.linalg.solve(steady, right)
+    diagonals.add_(1e-9 * scale + (scale == 0))
+    return torch.linalg.solve(matrices, right)
 
 
 def _unit_blueprints(weights: Tensor, blueprints: Tensor) -> tuple[Tensor, Tensor]:
