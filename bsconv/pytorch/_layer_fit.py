@@ -5,6 +5,7 @@ lands, be it behind a shortcut; and errors count as far as they reach the output
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -99,10 +100,11 @@ class LayerFit:
         """What the teacher has at the chosen places (R, N); all layers in one pass over images."""
         parts: dict[Point, list[Tensor]] = {arrival: [] for arrival in arrivals}
         for number, batch in enumerate(self.batches):
-            rows = capture(self.teacher, batch, arrivals, lambda maps, n=number: self._rows(maps, n))
-            for arrival, part in rows.items():
-                parts[arrival].append(part)
-        return {arrival: torch.cat(part) for arrival, part in parts.items()}
+            part = partial(self._rows, batch=number)
+            rows = capture(self.teacher, batch, arrivals, part)
+            for arrival, found in rows.items():
+                parts[arrival].append(found)
+        return {arrival: torch.cat(found) for arrival, found in parts.items()}
 
     def _rows(self, maps: Tensor, batch: int) -> Tensor:
         """The chosen places of maps (B, N, ...) of that batch, (R, N)."""
