@@ -145,14 +145,19 @@ def _small_gram(batch: list[Tensor], center: bool, at_once: int) -> Tensor:
 
 
 def _prepared(filters: Tensor, center: bool) -> Tensor:
-    """Filters of largest entry 1, then without their mean; all zero where only rounding is left."""
+    """Filters of largest entry 1 to 2, then without their mean; zero where only rounding is left.
+
+    They are divided by powers of two, which rounds nothing: of a filter whose mean is far larger
+    than what differs, each digit counts.
+    """
     filters = filters.to(_device_for(filters)).flatten(2).to(torch.float64)
     largest = filters.abs().amax(dim=(1, 2), keepdim=True)
-    filters = filters / torch.where(largest > 0, largest, 1.0)
+    power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    filters = filters / torch.where(largest > 0, power, 1.0)
     if not center:
         return filters
     filters = filters - filters.mean(1, keepdim=True)
-    rounding = filters.shape[1] * torch.finfo(filters.dtype).eps
+    rounding = 2 * filters.shape[1] * torch.finfo(filters.dtype).eps
     constant = filters.abs().amax(dim=(1, 2), keepdim=True) <= rounding
     return filters.masked_fill(constant, 0.0)
 
