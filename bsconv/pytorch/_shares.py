@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
+from ._scaling import unit
+
 CACHED = 2**17  # numbers in float64, 1 MiB, that stay near the processor between two steps
 PIECE = 128  # matrices that a thread takes at a time
 LONG = 128  # samples from which on sums in float32, twice as fast, are worth their rounding
@@ -151,9 +153,7 @@ def _prepared(filters: Tensor, center: bool) -> Tensor:
     than what differs, each digit counts.
     """
     filters = filters.to(_device_for(filters)).flatten(2).to(torch.float64)
-    largest = filters.abs().amax(dim=(1, 2), keepdim=True)
-    power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
-    filters = filters / torch.where(largest > 0, power, 1.0)
+    filters = filters / unit(filters.flatten(1).T)[:, None, None]
     if not center:
         return filters
     filters = filters - filters.mean(1, keepdim=True)
