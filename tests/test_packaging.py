@@ -171,6 +171,7 @@ ARROWS = {
     "_batch_norm": set(),
     "_execution": set(),
     "_slices": set(),
+    "_shares": set(),
     "_output_fit": {"decomposition"},
     "_layer_fit": {"modules", "decomposition"},
     "_head_fit": set(),
