@@ -67,7 +67,8 @@ class LayerFit:
         self.student = student
         self.landings = landings
         self.batches = torch.split(images, batch_size)
-        self.places = _Places(positions)
+        self.positions = positions
+        self.places: dict[int, list[Tensor]] = {}  # by the size of maps, for each batch
         arrivals = {_arrival(name, landing) for name, landing in landings.items()}
         self.metrics = sensitivities(teacher, images, arrivals, batch_size)
         self.wanted = self._wanted(arrivals)
@@ -109,7 +110,15 @@ class LayerFit:
     def _rows(self, maps: Tensor, batch: int) -> Tensor:
         """The chosen places of maps (B, N, ...) of that batch, (R, N)."""
         maps = maps.flatten(2)
-        return maps[:, :, self.places.of(batch, maps.shape[2])].mT.flatten(0, 1)
+        return maps[:, :, self._chosen(maps.shape[2])[batch]].mT.flatten(0, 1)
+
+    def _chosen(self, size: int) -> list[Tensor]:
+        """Random places of maps of that size, others in each batch, the same at all layers."""
+        if size not in self.places:
+            generator = torch.Generator().manual_seed(0)
+            drawn = (torch.randperm(size, generator=generator) for _ in self.batches)
+            self.places[size] = [order[: self.positions] for order in drawn]
+        return self.places[size]
 
     def _samples(self, name: str, landing: Landing) -> _Samples:
         seen = Point(Call(name, 0), "input")
@@ -125,22 +134,6 @@ class LayerFit:
         samples = _Samples(patches, self.wanted[arrival], added)
         check_finite(f"'{name}'", *samples)
         return samples
-
-
-class _Places:
-    """Which places of the maps of a batch are looked at, drawn once for each size of maps."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.drawn: dict[int, list[Tensor]] = {}
-        self.generators: dict[int, torch.Generator] = {}
-
-    def of(self, batch: int, size: int) -> Tensor:
-        drawn = self.drawn.setdefault(size, [])
-        generator = self.generators.setdefault(size, torch.Generator().manual_seed(0))
-        while len(drawn) <= batch:
-            drawn.append(torch.randperm(size, generator=generator)[: self.count])
-        return drawn[batch]
 
 
 def _arrival(name: str, landing: Landing) -> Point:
