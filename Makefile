@@ -62,7 +62,7 @@ benchmark: env  ## measure against the published package (BENCHMARK_ARGS="traini
 
 nightly: env  ## the checks of docs/reliability.md, for up to an hour
 	@$(FETCH)
-	@$(CHECKS) $(PY) -m reliability
+	@$(CHECKS) PYTHONPATH=tests $(PY) -m nightly
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"

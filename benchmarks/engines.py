@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
 
 def _engines(asked: list[str] | None) -> list[str]:
     """Those asked for, which must be installed, or all that are; says which of all are not."""
-    from bsconv.experiments.exported import is_installed
+    from bsconv.experiments.export._run import is_installed
 
     missing = {name: package for name, package in ENGINES.items() if not is_installed(package)}
     for engine in asked or ():

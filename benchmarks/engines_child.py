@@ -63,7 +63,7 @@ def _engine(given: dict[str, Any], model: nn.Module, images: Tensor) -> Callable
     import torch
 
     from bsconv.experiments.export import export_model
-    from bsconv.experiments.exported import load_exported
+    from bsconv.experiments.export._run import load_exported
 
     name, _, precision = given["engine"].partition("-")
     if name in ("eager", "compiled"):

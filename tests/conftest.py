@@ -15,7 +15,8 @@ import pytest
 import torch
 from hypothesis import register_random, settings
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.paths import ROOT
+
 PEER = Path(os.environ.get("BSCONV_PEER") or ROOT / ".peer").absolute()
 
 # one thread unless told otherwise: test processes run side by side

@@ -38,8 +38,8 @@ def _of_checkpoint(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple
             shown = option.replace("_", "-")
             raise ValueError(f"--{shown} goes with MODEL alone, {path} says so itself")
 
-    from ..experiments._setup import make_model
-    from ..experiments.checkpoints import load_weights, read_trained
+    from ..experiments.files.checkpoints import load_weights, read_trained
+    from ..experiments.training._setup import make_model
 
     trained = read_trained(path)
     name = trained.config.model
@@ -54,9 +54,9 @@ def _of_checkpoint(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple
 def _by_name(arguments: argparse.Namespace) -> nn.Module:
     import torch
 
-    from ..experiments._archives import CLASS_COUNTS
-    from ..experiments._setup import load_start, make_model, read_start
+    from ..experiments.data._archives import CLASS_COUNTS
     from ..experiments.model_sources import build_model
+    from ..experiments.training._setup import load_start, make_model, read_start
 
     settings: dict[str, Any] = {
         option: getattr(arguments, option)

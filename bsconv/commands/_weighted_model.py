@@ -29,8 +29,8 @@ def weighted_model(
     """
     import torch
 
+    from ..experiments.files.weights import WEIGHT_FILES, read_weights
     from ..experiments.model_sources import build_model
-    from ..experiments.weight_files import WEIGHT_FILES, read_weights
 
     if name.endswith(WEIGHT_FILES):
         if weights is not None:
@@ -64,7 +64,7 @@ def _build_empty(name: str, num_classes: int) -> nn.Module:
 
 def _with_weights(name: str, path: Path, num_classes: int | None) -> nn.Module:
     """The model with the kernels of a file; what else is in the file is not looked at."""
-    from ..experiments.weight_files import read_weights
+    from ..experiments.files.weights import read_weights
 
     misfit = f"{path} does not fit {name}"
     found = _kernels(read_weights(path))

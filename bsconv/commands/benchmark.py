@@ -106,9 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
     _check_files(arguments)
 
-    from ..experiments._setup import find_device
-    from ..experiments.figure_files import write_figure
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
+    from ..experiments.training._setup import find_device
+    from ._figure_files import write_figure
 
     find_device(arguments.device)
     name = arguments.model
@@ -139,8 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Before anything is measured."""
-    from ..experiments.checkpoints import check_writable
-    from ..experiments.figure_files import check_figure_file
+    from ..experiments.files.checkpoints import check_writable
+    from ._figure_files import check_figure_file
 
     if arguments.out is not None:
         if len(arguments.batch_size) > MOST_DRAWN:

@@ -57,7 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from ..experiments._setup import (
+    from ..experiments.files.checkpoints import CONFIG, load_weights, read_config, read_trained
+    from ..experiments.model_sources import build_model
+    from ..experiments.training import evaluate
+    from ..experiments.training._setup import (
         check_fit,
         find_dataset,
         find_device,
@@ -65,9 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
         make_model,
         read_start,
     )
-    from ..experiments.checkpoints import CONFIG, load_weights, read_config, read_trained
-    from ..experiments.model_sources import build_model
-    from ..experiments.training import evaluate
 
     trained = None if arguments.checkpoint is None else read_trained(arguments.checkpoint)
     if trained is None:

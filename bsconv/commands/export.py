@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:
     """Images of the training set, of the size that the model takes, shape (N, 3, H, W)."""
-    from ..experiments._setup import find_dataset, model_input
+    from ..experiments.training._setup import find_dataset, model_input
 
     config = TrainConfig(
         dataset=arguments.calibration,
@@ -177,7 +177,7 @@ def _difference(expected: Tensor, path: Path, batches: Sequence[Tensor]) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
     import torch
 
-    from ..experiments.exported import default_engine, is_installed, load_exported
+    from ..experiments.export._run import default_engine, is_installed, load_exported
 
     engine = default_engine(path)
     if not is_installed(engine):

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments import results
 
     if arguments.out is not None:
-        from ..experiments.figure_files import check_figure_file, write_figure
+        from ._figure_files import check_figure_file, write_figure
 
         check_figure_file(arguments.out)
     folder = results.results_folder() if arguments.results is None else arguments.results

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.num_classes is not None and arguments.num_classes < 1:
         raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
     if arguments.out is not None:
-        from ..experiments.figure_files import check_figure_file, write_figure
+        from ._figure_files import check_figure_file, write_figure
 
         check_figure_file(arguments.out)
     source = weighted_model(arguments.model, arguments.weights, arguments.num_classes)

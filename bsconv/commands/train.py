@@ -105,9 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     import torch
 
-    from ..experiments._interruption import Terminated, terminable
-    from ..experiments.distributed import StoppedElsewhere
     from ..experiments.training import train
+    from ..experiments.training._processes import StoppedElsewhere
+    from ..experiments.training._signals import Terminated, terminable
 
     try:
         with terminable():
@@ -133,7 +133,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         saved = Path(given["out"]) / "config.json"
         if saved.exists():
-            from ..experiments.checkpoints import read_config
+            from ..experiments.files.checkpoints import read_config
 
             return dataclasses.replace(read_config(saved), **given)
         if "model" not in given:

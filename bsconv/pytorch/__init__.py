@@ -1,6 +1,5 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
-from ._projection_report import LayerProjection, ProjectionReport
 from .inference import (
     InferenceReport,
     OptimizedLayer,
@@ -12,6 +11,7 @@ from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .pretrained import project_pretrained, reestimate_batch_norm
+from .pretrained._report import LayerProjection, ProjectionReport
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ._execution import convolve, convolve_normed, fastest_plan, is_plain, takes_time
-from ._geometry import (
+from ._layer_plans import convolve, convolve_normed, fastest_plan, is_plain, takes_time
+from ._tools.convs import (
     GEOMETRY,
     IntOrPair,
     PaddingMode,

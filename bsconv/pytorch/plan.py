@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ._tables import Table
+from ._tools.tables import Table
 
 
 @dataclass(frozen=True)

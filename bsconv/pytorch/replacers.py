@@ -3,16 +3,288 @@
 ``model = bsconv.pytorch.BSConvU_Replacer().apply(model)``
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from ._geometry import IntOrPair, check_subspace
-from ._replacement import Replacer
+from ._tools.convs import IntOrPair, check_subspace, conv_arguments
+from ._tools.model_tree import (
+    CONVOLUTIONS,
+    Place,
+    check_unwrapped,
+    exchange,
+    held_beside,
+    parameter_count,
+    peculiarity,
+    places,
+    shared_outside,
+    unmovable_hooks,
+)
+from .initialization import match_variance_, uninitialized
 from .modules import BSConvS, BSConvU
+from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
+
+BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+
+
+@dataclass
+class _Candidate:
+    """A convolution, the places where it hangs, and why it stays (empty: it is replaced)."""
+
+    module: nn.Module
+    places: list[Place]
+    obstacle: str = ""
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.module)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(place.name for place in self.places)
+
+
+class Replacer:
+    """The walk, the plan and the exchange; a subclass says which layer comes in."""
+
+    layer_class: type[BSConvU] | type[BSConvS]
+    report: Plan | None = None
+
+    def __init__(
+        self,
+        kernel_sizes: Sequence[IntOrPair] | None,
+        options: dict[str, Any],
+        verbosity: int,
+        init: str,
+        exclude: Sequence[str],
+    ) -> None:
+        if init not in ("default", "matched", "project"):
+            raise ValueError(
+                f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
+            )
+        if isinstance(exclude, str):
+            raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
+        self.kernel_sizes = None if kernel_sizes is None else _pairs(kernel_sizes)
+        self.options = options
+        self.verbosity = verbosity
+        self.init = init
+        self.exclude = tuple(exclude)
+
+    def __repr__(self) -> str:
+        arguments = {
+            "kernel_sizes": self.kernel_sizes,
+            **self.options,
+            "init": self.init,
+            "exclude": self.exclude,
+        }
+        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return f"{type(self).__name__}({listed})"
+
+    def plan(self, model: nn.Module) -> Plan:
+        """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
+
+        Raises ValueError where ``apply`` would refuse.
+        """
+        return self._plan_of(model, self._candidates(model))
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
+
+        A model that is itself a convolution is returned converted. New layers take over device,
+        dtype, memory format, ``training``, requires_grad, forward and backward hooks; a layer or a
+        weight used in several places stays shared. The parameters are new ones: make the optimiser
+        afterwards. ``report`` then holds what was done; ``verbosity=1`` prints its summary, 2 all.
+
+        Raises ValueError, before anything changes, for a layer to be replaced that has hooks on its
+        state dict or parameters, for a name in ``exclude`` that is not in the model, and for one
+        wrapped in DistributedDataParallel. Warns if nothing is replaced.
+        """
+        candidates = self._candidates(model)
+        report = self._plan_of(model, candidates)
+        chosen = [candidate for candidate in candidates if not candidate.obstacle]
+        layers = _build(chosen, self._replacement)
+        if not chosen:  # said first: to those who make errors of warnings, this is a refusal
+            warnings.warn(_why_nothing(candidates), stacklevel=2)
+        where = [place for candidate in chosen for place in candidate.places]
+        model = exchange(model, where, layers, self._finish)
+        self.report = report
+        if self.verbosity >= 1:
+            print(report if self.verbosity >= 2 else report.summary)
+        return model
+
+    def _check(self, model: nn.Module) -> None:
+        """Raises ValueError for a model that ``apply`` must not touch."""
+        check_unwrapped(model)
+
+    def _finish(self, model: nn.Module) -> None:
+        """What remains to be done once the layers are in."""
+
+    def _candidates(self, model: nn.Module) -> list[_Candidate]:
+        self._check(model)
+        everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
+        excluded = self._excluded(model, everywhere)
+        found: dict[int, _Candidate] = {}
+        for place in everywhere:
+            if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
+                candidate = found.setdefault(id(place.module), _Candidate(place.module, []))
+                candidate.places.append(place)
+        candidates = list(found.values())
+        for candidate in candidates:
+            candidate.obstacle = self._obstacle(candidate, excluded)
+        held = held_beside(model, [c.conv for c in candidates if not c.obstacle])
+        for candidate in candidates:
+            if attribute := held.get(id(candidate.module)):
+                candidate.obstacle = f"is also in {attribute}, a plain attribute"
+        shared = shared_outside(model, [c.conv for c in candidates if not c.obstacle])
+        for candidate in candidates:
+            if id(candidate.module) in shared:
+                candidate.obstacle = f"shares a parameter with {shared[id(candidate.module)]}"
+            elif not candidate.obstacle and (hooks := unmovable_hooks(candidate.conv)):
+                name = candidate.names[0]
+                raise ValueError(
+                    f"layer '{name}' has {hooks}, which can't move to another layer: "
+                    f"remove them, or keep the layer with exclude=['{name}']"
+                )
+        return candidates
+
+    def _obstacle(self, candidate: _Candidate, excluded: Mapping[str, str]) -> str:
+        """Why the layer stays as it is; empty if it can be replaced."""
+        for name in candidate.names:
+            if name in excluded:
+                return f"excluded by '{excluded[name]}'"
+        if isinstance(candidate.module, BLUEPRINT_LAYERS):
+            return f"is {type(candidate.module).__name__} already"
+        if peculiar := peculiarity(candidate.module):
+            return peculiar
+        conv = candidate.conv
+        if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:
+            return f"{_size(conv)} is not among kernel_sizes"
+        after = parameter_count(self._stand_in(conv))
+        if after > parameter_count(conv):
+            return f"{self.layer_class.__name__} would have more parameters ({after:,})"
+        return ""
+
+    def _excluded(self, model: nn.Module, everywhere: Sequence[Place]) -> dict[str, str]:
+        """The names of all places that ``exclude`` covers, with the pattern that does.
+
+        A pattern covers the layers that it names and all inside them, by whichever of its names a
+        shared layer is called.
+        """
+        covered: dict[int, str] = {}
+        for pattern in self.exclude:
+            named = _named_by(pattern, [place.name for place in everywhere])
+            # a name inside a BSConv layer, which is not entered, is none to complain about
+            if not named and not _named_by(pattern, [name for name, _ in model.named_modules()]):
+                near = get_close_matches(pattern, [place.name for place in everywhere])
+                hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+                raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
+            covered.update((id(p.module), pattern) for p in everywhere if p.name in named)
+        names: dict[str, str] = {}
+        for place in everywhere:  # parents come first
+            parent = place.name.rpartition(".")[0]
+            inherited = names.get(parent, "") if place.name else ""
+            if pattern := covered.get(id(place.module), inherited):
+                names[place.name] = pattern
+        return names
+
+    def _replacement(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
+        """The layer that replaces ``conv``, with its first weights."""
+        if self.init == "project":
+            return self.layer_class.from_conv2d(conv, **self.options)
+        if self.init == "matched":
+            make = functools.partial(uninitialized, self.layer_class)
+            return match_variance_(self.layer_class.like(conv, make=make, **self.options))
+        return self.layer_class.like(conv, **self.options)
+
+    def _stand_in(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
+        """The layer that would replace ``conv``, without numbers in it."""
+        arguments = {**conv_arguments(conv), "device": "meta"}
+        bare = nn.Conv2d(conv.in_channels, conv.out_channels, **arguments)
+        return self.layer_class.like(bare, **self.options)
+
+    def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
+        chosen = [candidate for candidate in candidates if not candidate.obstacle]
+        stand_ins = _build(chosen, self._stand_in)
+        layers = []
+        for candidate in candidates:
+            old, new = candidate.module, stand_ins.get(id(candidate.module))
+            layers.append(
+                LayerPlan(
+                    names=candidate.names,
+                    replaced=new is not None,
+                    description=(
+                        f"kept: {candidate.obstacle}"
+                        if new is None
+                        else f"{_size(candidate.conv)} Conv2d becomes {_title(new)}"
+                    ),
+                    parameters_before=parameter_count(old),
+                    parameters_after=parameter_count(new or old),
+                )
+            )
+        before = parameter_count(model)
+        change = parameter_count(*stand_ins.values()) - parameter_count(*(c.conv for c in chosen))
+        return Plan(tuple(layers), before, before + change)
+
+
+def _build(
+    chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], BSConvU | BSConvS]
+) -> dict[int, BSConvU | BSConvS]:
+    """The new layers by the id of the old; where the old share parameters, so do the new."""
+    layers: dict[int, BSConvU | BSConvS] = {}
+    first_with: dict[int, BSConvU | BSConvS] = {}
+    for candidate in chosen:
+        conv = candidate.conv
+        layer = layers[id(conv)] = make(conv)
+        first = first_with.setdefault(id(conv.weight), layer)
+        for name, child in layer.named_children():
+            if isinstance(child, nn.Conv2d):
+                child.weight = first.get_submodule(name).weight  # type: ignore[assignment]
+        if conv.bias is not None:
+            layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
+    return layers
+
+
+def _named_by(pattern: str, names: Sequence[str]) -> set[str]:
+    """The name itself, where it is one, even one with brackets; else those that match."""
+    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
+
+
+def _why_nothing(candidates: Sequence[_Candidate]) -> str:
+    reasons = Counter(candidate.obstacle for candidate in candidates)
+    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    return f"no convolution was replaced: {listed or 'the model has none'}"
+
+
+def _pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]:
+    rule = "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1"
+    if isinstance(kernel_sizes, (int, str)):
+        raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
+    pairs = []
+    for size in kernel_sizes:
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+            raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
+        pairs.append(pair)
+    return tuple(pairs)
+
+
+def _size(conv: nn.Conv2d) -> str:
+    return "x".join(map(str, conv.kernel_size))
+
+
+def _title(layer: BSConvU | BSConvS) -> str:
+    if isinstance(layer, BSConvS):
+        return f"BSConv-S, {layer.in_channels} channels through {layer.pw1.out_channels}"
+    return "BSConv-U"
 
 
 class BSConvU_Replacer(Replacer):

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
-from bsconv.experiments import widgets
 from bsconv.experiments.results import load_records, summarize, variants_of
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
+from bsconv.teaching import widgets
 
 from .conftest import ROOT
 

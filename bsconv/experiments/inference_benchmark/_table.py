@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bsconv.pytorch._csv import write_csv
-from bsconv.pytorch._tables import Table
+from bsconv.pytorch._tools.tables import Table, write_csv
 
 from ._measurement import AS_GIVEN, DENSE, Measurement
 from ._verdict import verdict

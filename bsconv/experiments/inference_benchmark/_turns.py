@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bsconv.pytorch._stopwatch import synchronize
+from bsconv.pytorch._tools.timing import synchronize
 
 Work = Callable[[], object]
 Stopwatch = Callable[[Work], float]

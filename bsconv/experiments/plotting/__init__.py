@@ -7,12 +7,12 @@ apart by colour, it does so by dash, marker or hatch as well.
 from matplotlib.figure import Figure
 
 from ._bars import bar_rows, grouped_bars, stacked_shares
-from ._beside import AccuracyLine, accuracy_beside_published
 from ._curves import curve_panels, curves
 from ._files import rendered
 from ._images import image_rows, matrices
 from ._kernels import kernel_grids, kernel_slices
 from ._layers import excess_panels, layer_boxes, layer_overview
+from ._published import AccuracyLine, accuracy_beside_published
 from ._roofline import roofline
 from ._runs import accuracy_panels, dots
 from ._shares import cumulative_shares, share_histogram

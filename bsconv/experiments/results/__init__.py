@@ -1,9 +1,9 @@
 """Records of finished runs, summed up over seeds and set beside the published numbers."""
 
-from ._beside import ResultsTable
-from ._finished import make_record
+from ._from_run import make_record
 from ._record import Record, load_records, results_folder, write_record
 from ._summary import Summary, summarize, variants_of
+from ._table import ResultsTable
 from .published import PUBLISHED_EPOCHS, PublishedResult, published_results, published_variants
 
 __all__ = [

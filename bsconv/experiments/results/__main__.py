@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ._finished import command, make_record
+from ._from_run import command, make_record
 from ._record import write_record
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._json_files import read_json
-from ..checkpoints import write_atomically
 from ..config import TrainConfig
-from ..history import EpochMetrics
+from ..files.checkpoints import write_atomically
+from ..files.json_files import read_json
+from ..training._history import EpochMetrics
 from ._settings import completed, recipe_of
 
 FORMAT = "bsconv record 1"

@@ -7,15 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..initialization import dense_conv
-from ._blocks import (
-    Block,
-    ConvBlock,
-    ConvLayer,
-    ImageClassifier,
-    NormActivation,
-    Stage,
-    add_stages,
-)
+from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, NormActivation, Stage, add_stages
 
 
 class ResidualBlock(nn.Module):

@@ -1,0 +1,17 @@
+"""CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
+
+from ._archives import data_folder, find_archive
+from ._augmentation import augment, to_float
+from ._image_dataset import DatasetNotFoundError, ImageDataset
+from ._load import DATASETS, load_dataset
+
+__all__ = [
+    "DATASETS",
+    "DatasetNotFoundError",
+    "ImageDataset",
+    "augment",
+    "data_folder",
+    "find_archive",
+    "load_dataset",
+    "to_float",
+]

@@ -1,0 +1,133 @@
+"""Models as files that other programs run: ONNX, or an exported program of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..files.checkpoints import check_writable, write_atomically
+from ._int8 import in_int8
+
+__all__ = ["FORMATS", "ONNX_OPSET", "check_export", "export_model"]
+
+FORMATS = {"onnx": ".onnx", "exported-program": ".pt2"}  # and their suffixes
+ONNX_OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
+CALIBRATION_BATCH = 50  # where any size will do
+ONNX_LIMIT = 2_000_000_000  # bytes of weights in one file, whose lengths are 32 bits, signed
+
+
+def check_export(path: str | os.PathLike[str], format: str, *, int8: bool = False) -> None:
+    """ValueError or OSError with one line where :func:`export_model` could not write ``path``."""
+    if format not in FORMATS:
+        names = " or ".join(map(repr, FORMATS))
+        raise ValueError(f"format must be {names}, got {format!r}")
+    if Path(path).suffix != FORMATS[format]:
+        raise ValueError(f"a file of format {format} ends in {FORMATS[format]}, got {path}")
+    if int8 and format != "onnx":
+        raise ValueError(f"int8 goes with format 'onnx', got {format!r}")
+    if format == "onnx":
+        for package in ("onnx", "onnxscript", *(["onnxruntime"] if int8 else [])):
+            if importlib.util.find_spec(package) is None:
+                what = "int8" if package == "onnxruntime" else "ONNX"
+                raise ValueError(
+                    f"{what} needs the package {package}: pip install 'bsconv[export]'"
+                )
+    check_writable(_target(path))
+
+
+def export_model(
+    model: nn.Module,
+    example_input: Tensor,
+    path: str | os.PathLike[str],
+    *,
+    format: str,
+    dynamic_batch: bool = False,
+    calibration: Tensor | None = None,
+) -> None:
+    """Write what ``model`` computes in eval mode to ``path``, whole or not at all.
+
+    ``format`` is "onnx", one file with the weights inside, of opset ``ONNX_OPSET``, whose input is
+    called "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
+    ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
+    may be any number from 1. With ``calibration``, a few hundred images of that shape without
+    labels, an ONNX file has its dense and pointwise convolutions in int8: smaller, and close to the
+    model's outputs. The model is left as it was, on whatever device; nothing in the file says where
+    or when it was made.
+
+    Raises ValueError with one line for an unknown format, a name that does not end as its files do,
+    a package that is missing, and a model that cannot be exported; OSError where nothing can be
+    written.
+    """
+    check_export(path, format, int8=calibration is not None)
+    size = len(example_input)
+    if calibration is not None:
+        size = min(CALIBRATION_BATCH, len(calibration)) if dynamic_batch else size
+        if calibration.shape[1:] != example_input.shape[1:] or not 0 < size <= len(calibration):
+            wanted = f"{max(1, size)} images or more of shape {tuple(example_input.shape[1:])}"
+            raise ValueError(f"calibration needs {wanted}, got shape {tuple(calibration.shape)}")
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    if format == "onnx" and weights > ONNX_LIMIT:
+        raise ValueError(f"one ONNX file takes {ONNX_LIMIT:,} bytes of weights, got {weights:,}")
+    # from the CPU: a program made on a GPU names it, and takes 65,535 images at most
+    twin, example_input = copy.deepcopy(model).eval().cpu(), example_input.cpu()
+    if dynamic_batch and len(example_input) == 1:
+        example_input = torch.cat([example_input] * 2)  # a dimension of 1 is taken for always 1
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of the exporter, about itself and what it uses
+            shapes = ({0: torch.export.Dim("batch")} if dynamic_batch else {},)
+            program = torch.export.export(twin, (example_input,), dynamic_shapes=shapes)
+            content = _onnx(program, shapes) if format == "onnx" else _saved(program)
+            if calibration is not None:
+                content = in_int8(bytes(content), calibration.cpu(), size)
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # the exporter may raise anything at all on what it cannot follow
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        batches = " for batches of any size" if dynamic_batch else ""
+        raise ValueError(
+            f"{type(model).__name__} cannot be exported as {format}{batches}: {reason}"
+        ) from error
+    write_atomically(_target(path), content)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(path))  # a link stays a link
+
+
+def _saved(program: torch.export.ExportedProgram) -> memoryview:
+    program = program.run_decompositions({})  # as it is, parts under no_grad can't be read back
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # it names files of this machine
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getbuffer()
+
+
+def _onnx(program: torch.export.ExportedProgram, shapes: Any) -> bytes:
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=ONNX_OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=shapes,
+    )
+    assert exported is not None
+    proto = exported.model_proto
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info):
+        part.ClearField("metadata_props")  # how torch came to it: half of a small file
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,1 @@
+"""What is read from disks, with suspicion, and written whole or not at all."""

@@ -1,0 +1,247 @@
+"""Files of a run: written whole or not at all, read without running code from them.
+
+``checkpoint.pt`` is the latest whole state of a run, ``model.safetensors`` the trained weights
+together with what is needed to build their model again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig
+from .json_files import read_json
+from .safetensors_files import packed, unpacked
+from .torch_files import DamagedError, read_torch_file
+
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "METRICS",
+    "MODEL",
+    "TrainedModel",
+    "check_writable",
+    "load_weights",
+    "locked",
+    "read_checkpoint",
+    "read_config",
+    "read_trained",
+    "remove_leftovers",
+    "temporary_path",
+    "trained_by",
+    "write_atomically",
+    "write_checkpoint",
+    "write_trained",
+]
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
+FORMAT = "bsconv training checkpoint 1"
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write next to ``path``, flush to the disk, then rename: readers see the old or the new file.
+
+    OSError with one line where that fails; what was at ``path`` is as it was.
+    """
+    temporary = temporary_path(path)
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            reason = f"the disk is full ({len(content):,} bytes are needed)"
+        before = "; what was there before is unharmed" if path.exists() else ""
+        raise OSError(f"cannot write {path}: {reason}{before}") from error
+    _flush_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """OSError with one line where ``write_atomically`` could not write; leaves nothing there."""
+    temporary = temporary_path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside ``path``: of several that write there at once, none touches another's."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a killed process had begun to write to ``path``; nobody else may be writing there."""
+    for leftover in path.parent.glob(f".{path.name}.*tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one process; when that ends, killed too, the system lets go of it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such lock, two runs in one folder are not noticed
+        yield
+        return
+    path = folder / ".lock"
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # who held it before may have taken it away together with the folder
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            raise ValueError(
+                f"another process is training in {folder}, wait for it or choose another out folder"
+            ) from None
+        yield
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    # through memory: torch.save into a file on a full disk fails with more than an OSError
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that ``write_checkpoint`` wrote, on the CPU; ValueError if it is anything else."""
+    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
+        try:
+            state = read_torch_file(file)
+        except DamagedError as error:
+            raise ValueError(f"{path} is damaged: {error}; it is left as it is") from error
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged or no checkpoint of bsconv train; it is left as it is"
+            ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is no checkpoint of bsconv train ({FORMAT!r}), it is left as it is"
+        )
+    return state
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings in a ``config.json``."""
+    try:
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ValueError("it holds no JSON object")
+        return TrainConfig.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no settings of bsconv train: {error}") from error
+
+
+def load_weights(
+    model: nn.Module, state: dict[str, Tensor], path: Path, name: str = "its model"
+) -> None:
+    """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
+
+    The line says what the file lacks, has besides, or has in another shape than ``name``, the model
+    in words. NaN is no weight.
+    """
+    misfit = f"the weights in {path} do not fit {name}"
+    own = model.state_dict()
+    for key, tensor in state.items():
+        if key in own and tensor.shape != own[key].shape:
+            found, wanted = tuple(tensor.shape), tuple(own[key].shape)
+            raise ValueError(f"{misfit}: {key} needs shape {wanted}, got {found}")
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{misfit}: {reason}") from error
+    for verb, keys in (("it lacks", missing), ("it has no", unexpected)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise ValueError(f"{misfit}: {verb} {keys[0]}{more}")
+    for key, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.isnan().any():
+            raise ValueError(f"the weights in {path} are no numbers: {key} has NaN")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """Weights with what is needed to build their model again."""
+
+    config: TrainConfig
+    num_classes: int
+    state: dict[str, Tensor]
+
+
+def write_trained(path: Path, model: nn.Module, config: TrainConfig, num_classes: int) -> None:
+    """Write ``model.safetensors``, which says settings and classes, and has a checksum."""
+    about = {"num_classes": num_classes, "config": dataclasses.asdict(config.without_folders())}
+    write_atomically(path, packed(model.state_dict(), about))
+
+
+def read_trained(path: Path) -> TrainedModel:
+    """A ``model.safetensors``, a ``checkpoint.pt``, or a folder that holds one of them."""
+    if path.is_dir():
+        candidates = [path / MODEL, path / CHECKPOINT]
+        found = next((file for file in candidates if file.exists()), None)
+        if found is None:
+            raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
+        path = found
+    if path.suffix != ".safetensors":
+        return trained_by(read_checkpoint(path), path)
+    tensors, about = unpacked(path)
+    if about is None:
+        raise ValueError(f"{path} holds no model trained by bsconv train")
+    try:
+        return _trained(about, tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no model trained by bsconv train: {error}") from error
+
+
+def trained_by(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
+    """What the run has trained so far whose ``checkpoint`` was read from ``path``."""
+    try:
+        return _trained(checkpoint, checkpoint["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no whole checkpoint of bsconv train: {error}") from error
+
+
+def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
+    config, num_classes = TrainConfig.from_dict(about["config"]), about["num_classes"]
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise ValueError("its model is no state dict")
+    # no network is made that is far larger than the file
+    if all(each.shape[:1] != (num_classes,) for each in state.values()):
+        raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has so many rows")
+    return TrainedModel(config, num_classes, state)

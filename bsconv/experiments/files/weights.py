@@ -1,0 +1,58 @@
+"""Files of weights: the tensors of a network by their names, read without running code from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .safetensors_files import unpacked
+from .torch_files import DamagedError, read_torch_file
+
+__all__ = ["WEIGHT_FILES", "read_weights"]
+
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")  # what such files are called
+_WRAPPED_AS = ("state_dict", "model")  # what holds the weights in a checkpoint
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of the file ``path`` by their names, on the CPU.
+
+    Reads safetensors (by the suffix) and what ``torch.save`` made of a state dict, alone or within
+    a checkpoint, as "state_dict" or "model"; entries that are no tensors are left out, and the
+    "module." that wrappers put before all names is taken off. Nothing of the file is run.
+
+    Raises OSError for a file that is missing or unreadable, ValueError with one line for one that
+    is damaged, holds more than weights, or holds no state dict. A changed bit is found by the
+    checksums that ``torch.save`` and :mod:`bsconv` write; other safetensors files have none.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
+        content = _content(path, file)
+    inner = (content[key] for key in _WRAPPED_AS if isinstance(content, dict) and key in content)
+    state = next(inner, content)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, no state dict")
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not all(isinstance(key, str) for key in tensors):
+        raise ValueError(f"{path} holds tensors without names, no state dict")
+    torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
+    return tensors
+
+
+def _content(path: Path, file: BinaryIO) -> Any:
+    if path.suffix == ".safetensors":
+        return unpacked(path)[0]
+    try:
+        return read_torch_file(file)
+    except DamagedError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged or holds more than weights, which would have to be run to be read: "
+            "save a state dict"
+        ) from error

@@ -1,0 +1,99 @@
+"""From the folder of a finished run to its record."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import bsconv
+
+from ..data import DATASETS
+from ..files.checkpoints import CONFIG, METRICS, MODEL, TrainedModel, read_config, read_trained
+from ..files.json_files import parse_json, read_text
+from ..training._history import EpochMetrics
+from ..training._setup import make_model
+from ._record import Record
+from ._settings import EXECUTION
+
+
+def make_record(
+    run_folder: str | Path, *, machine: str, note: str = "", commit: str | None = None
+) -> Record:
+    """The record of a finished run, made with the versions that trained it.
+
+    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)"; ``note`` what else one
+    should know; ``commit`` is the short hash of the code that ran. ValueError where the run is not
+    finished.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the run folder {folder} does not exist")
+    config = read_config(folder / CONFIG)
+    path = folder / METRICS
+    try:
+        lines = read_text(path).splitlines()
+        epochs = tuple(EpochMetrics(**parse_json(line)) for line in lines)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no epochs of bsconv train: {error}") from error
+    if len(epochs) < config.epochs or not (folder / MODEL).exists():
+        raise ValueError(
+            f"the run in {folder} is not finished: {len(epochs)} of {config.epochs} epochs; "
+            "go on with bsconv train --resume"
+        )
+    trained = read_trained(folder / MODEL)
+    chosen = {name: getattr(trained.config, name) for name in EXECUTION}  # at the start of the run
+    dataset = config.dataset if config.dataset in DATASETS else Path(config.dataset).name
+    ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
+    return Record(
+        config=dataclasses.replace(config.resolved().without_folders(), dataset=dataset, **chosen),
+        parameters=_count_parameters(trained),
+        epochs=epochs,
+        machine=machine,
+        versions={
+            "python": platform.python_version(),
+            "torch": metadata.version("torch"),
+            "torchvision": metadata.version("torchvision"),
+            "bsconv": bsconv.__version__,
+        },
+        date=ended.date().isoformat(),
+        commit=commit,
+        note=note,
+    )
+
+
+def _count_parameters(trained: TrainedModel) -> int:
+    """Of the model, which is built without numbers: buffers are no parameters."""
+    with torch.device("meta"):
+        model = make_model(trained.config, trained.num_classes)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    handle: Callable[[argparse.Namespace], Iterable[Path]],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run a command on finished runs: prints each path that ``handle`` yields.
+
+    The parser gets the arguments that say what a run's record needs. The exit code is 0, or 2 with
+    one line for bad input.
+    """
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out of bsconv train")
+    parser.add_argument("--machine", required=True, help="what the runs ran on, in words")
+    parser.add_argument("--commit", help="short hash of the code that ran")
+    given = parser.parse_args(argv)
+    try:
+        for path in handle(given):
+            print(path)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

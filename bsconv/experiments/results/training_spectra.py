@@ -1,0 +1,89 @@
+"""How the slices of kernels grow alike while a network learns: first shares by epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...pytorch import spectra_table
+from ..files.checkpoints import write_atomically
+from ..files.json_files import read_json
+from ..training._history import EpochMetrics
+
+__all__ = ["TrainingSpectra"]
+
+FORMAT = "bsconv spectra 1"
+
+
+@dataclass
+class TrainingSpectra:
+    """The median first share of each layer, epoch by epoch; 0 stands for before training.
+
+    To be filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers``
+    maps the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
+    kernels of its size, ``top1`` holds the test accuracies in percent where there are any, and
+    ``about`` whatever else should be known, such as settings, machine, versions and commit.
+    """
+
+    epochs: list[int] = field(default_factory=list)
+    top1: list[float | None] = field(default_factory=list)
+    layers: dict[str, list[float]] = field(default_factory=dict)
+    random: dict[str, float] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, metrics: EpochMetrics, model: nn.Module) -> None:
+        self.look(metrics.epoch, model, metrics.test_top1)
+
+    def look(
+        self, epoch: int, source: nn.Module | Mapping[str, Tensor], top1: float | None = None
+    ) -> None:
+        """Note the shares of a model, or of a state dict, as those after ``epoch``.
+
+        Raises ValueError for an epoch that does not follow, or for other layers than before.
+        """
+        if self.epochs and epoch <= self.epochs[-1]:
+            raise ValueError(f"epoch must be above the last one, {self.epochs[-1]}, got {epoch}")
+        rows = spectra_table(source).compared
+        names = [row.name for row in rows]
+        if self.epochs and names != list(self.layers):
+            raise ValueError(f"layers must be those of the first look, got {names}")
+        self.epochs.append(epoch)
+        self.top1.append(top1)
+        for row in rows:
+            self.layers.setdefault(row.name, []).append(row.median)
+            self.random[row.name] = row.random
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """As JSON, shares rounded to four decimals; the file is written whole or not at all."""
+        values = {
+            "format": FORMAT,
+            **self.about,
+            "epochs": self.epochs,
+            "top1": self.top1,
+            "random": {name: round(share, 4) for name, share in self.random.items()},
+            "layers": {name: [round(s, 4) for s in shares] for name, shares in self.layers.items()},
+        }
+        lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
+        write_atomically(Path(path), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> TrainingSpectra:
+        """The inverse of :meth:`write`; ValueError for a file that holds something else."""
+        try:
+            values = read_json(Path(path))
+            if values.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
+            own = {key: values.pop(key) for key in ("epochs", "top1", "layers", "random")}
+            spectra = cls(**own, about=values)
+            lengths = {len(spectra.top1), *map(len, spectra.layers.values())}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} holds no spectra of a training: {error}") from error
+        if lengths != {len(spectra.epochs)}:
+            raise ValueError(f"{path} needs a share of each layer for each epoch")
+        return spectra

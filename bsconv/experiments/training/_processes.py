@@ -1,0 +1,223 @@
+"""The processes of one run, as torchrun starts them: who is who, and what they do together.
+
+Each holds the whole model and takes its part of every batch. What is computed is what one process
+would compute with the whole batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ._setup import find_device, logits_of
+
+__all__ = ["ALONE", "Processes", "StoppedElsewhere", "join_processes", "process_device"]
+
+Result = TypeVar("Result")
+PATIENCE = datetime.timedelta(minutes=30)  # one may download a data set while the others wait
+LOST = ("gloo", "NCCL", "closed by peer", "reset by peer", "timed out", "Broken pipe")
+
+
+class StoppedElsewhere(Exception):
+    """Another process of the run has failed, and says why."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, ``rank`` of ``count``; the default is a run of one process.
+
+    All methods but ``part`` and ``own_randomness`` wait until every process has called them.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0  # among those on this machine
+    device: torch.device | str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that prints, reads the folder of the run and writes there."""
+        return self.rank == 0
+
+    def part(self, images: int) -> tuple[slice, float]:
+        """Which images of a batch are this process's, and the weight of their mean loss.
+
+        The average over the processes of their weighted means is the mean over the batch. All
+        processes take all of a batch with fewer images than processes: none may stay without, or
+        it would hold up the others. (Running variances then see each image several times.)
+        """
+        if images < self.count:
+            return slice(0, images), 1.0
+        start, end = (images * rank // self.count for rank in (self.rank, self.rank + 1))
+        return slice(start, end), (end - start) * self.count / images
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all processes; ``tensor`` stays as it is."""
+        if self.count == 1:
+            return tensor
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def together(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """``function(*arguments)`` in every process; where one fails, all fail.
+
+        The first that failed raises its own exception, all others StoppedElsewhere.
+        """
+        if self.count == 1:
+            return function(*arguments)
+        result, failure = None, None
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            failure = error
+        failed = torch.zeros(self.count, device=self.device)
+        failed[self.rank] = failure is not None
+        failed = self.sum(failed)
+        if failed.any():
+            if failure is not None and int(failed.argmax()) == self.rank:
+                raise failure
+            raise StoppedElsewhere from failure
+        return result  # type: ignore[return-value]
+
+    def from_first(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What ``function(*arguments)`` gives in the first process, in all of them."""
+        if self.count == 1:
+            return function(*arguments)
+        result = self.together(lambda: function(*arguments) if self.first else None)
+        box = [result]
+        distributed.broadcast_object_list(box)
+        return box[0]  # type: ignore[return-value]
+
+    def in_turns(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """``function(*arguments)`` in the first process, then in one of each other machine, then
+        in the rest: what the first leaves on the disk is there for the others."""
+        own = 0 if self.first else 1 if self.local_rank == 0 else 2
+        results = [
+            self.together(lambda turn=turn: function(*arguments) if turn == own else None)
+            for turn in (range(3) if self.count > 1 else [0])
+        ]
+        return results[own]  # type: ignore[return-value]
+
+    def own_randomness(self, seed: int, epoch: int) -> None:
+        """Another global random state for each process but the first, such as dropout draws from.
+
+        It follows from the arguments, so that a resumed run needs no more than the first's.
+        """
+        if not self.first:
+            torch.manual_seed((seed + 7919 * epoch + 104_729 * self.rank) % 2**63)
+
+    def shared(self, model: nn.Module) -> nn.Module:
+        """The model to train: its gradients and batch statistics are those of all processes.
+
+        It has the parameters and buffers of ``model`` itself, which learns with it.
+        """
+        if self.count == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel  # a torch without it trains alone
+
+        from ._global_batch_norm import with_global_batch_norm
+
+        tensors = [*model.parameters(), *model.buffers()]
+        twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        # a static graph may leave parameters unused and use others beside the model (the penalty)
+        return DistributedDataParallel(FirstOutput(with_global_batch_norm(twin)), static_graph=True)
+
+
+class FirstOutput(nn.Module):
+    """A model without its further outputs (Inception), from which no gradient would come."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of(self.model(images))
+
+
+ALONE = Processes()
+
+
+def process_device(name: str) -> torch.device:
+    """The device of this process; of several with "cuda", each makes another GPU its current one.
+
+    Raises ValueError where there is no such device, or where the machine has too few GPUs; of
+    several processes on one machine only the first says so.
+    """
+    count, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    try:
+        if count > 1:
+            _check_several(name)
+            if name != "cpu" and torch.cuda.is_available():
+                torch.cuda.set_device(local_rank)
+        return find_device(name)
+    except ValueError:
+        if local_rank > 0:
+            raise StoppedElsewhere from None
+        raise
+
+
+@contextlib.contextmanager
+def join_processes(device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes that torchrun has started, and part at the end.
+
+    Raises ConnectionError when one of them is lost on the way.
+    """
+    rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if count == 1:
+        yield ALONE
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    failed = True
+    try:
+        gpu = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
+        distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
+        with warnings.catch_warnings():
+            # "This is not an error": a 1x1 kernel has several right strides
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield Processes(rank, count, _number("LOCAL_RANK", 0), device)
+        failed = False
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        reason = re.sub(r"\[[^]]*\]:?\d*:?", " ", str(error))  # places in C++ files, addresses
+        reason = " ".join(reason.split()).split(". ")[0]
+        raise ConnectionError(
+            f"process {rank} of {count} has lost another one, which was killed or says itself why "
+            f"it failed ({reason})"
+        ) from error
+    finally:
+        # closed connections tell the others of a failure; NCCL would wait for them here, there the
+        # end of this process has to tell
+        if distributed.is_initialized() and not (failed and backend == "nccl"):
+            distributed.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    """What torchrun tells its processes; without it, a run has one process."""
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return int(os.environ.get(name, default)) if launched else default
+
+
+def _check_several(device: str) -> None:
+    if not distributed.is_available():
+        raise ValueError("this build of PyTorch trains in one process only, got several")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {device!r}")
+    here = _number("LOCAL_WORLD_SIZE", 1)
+    gpus = torch.cuda.device_count()
+    if gpus < here and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
+        raise ValueError(
+            f"each process needs a GPU of its own: {here} processes, {gpus} "
+            f"GPU{'s' * (gpus != 1)} here; start fewer or train on the cpu"
+        )

@@ -1,0 +1,63 @@
+"""The batches of an epoch with a progress bar and an eye on the loss, without waiting for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ._processes import Processes
+
+__all__ = ["EpochWatch"]
+
+LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the other processes
+
+
+class EpochWatch:
+    """Iterates over ``batches`` of image numbers; ends early once the loss is no finite number."""
+
+    def __init__(
+        self, title: str, batches: Sequence[Tensor], processes: Processes, progress: bool
+    ) -> None:
+        self._batches, self._processes = batches, processes
+        self._total = torch.zeros((), device=batches[0].device)
+        self._images = 0
+        self._bar = tqdm(
+            desc=title,
+            total=sum(map(len, batches)),
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            # None: no bar where stderr is no terminal, a line per epoch is printed anyway
+            disable=None if progress else True,
+        )
+
+    def __enter__(self) -> EpochWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()  # before anything else is printed, after an interruption too
+
+    def __iter__(self) -> Iterator[Tensor]:
+        every = max(1, len(self._batches) // LOOKS)
+        for number, batch in enumerate(self._batches, 1):
+            yield batch
+            self._bar.update(len(batch))
+            if number % every == 0:
+                loss = self.mean_loss()  # the same in all processes, which stop together
+                self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                if not math.isfinite(loss):
+                    return
+
+    def add(self, loss: Tensor, images: int) -> None:
+        """The loss of a step, whose mean over the processes is that of a batch of ``images``."""
+        self._total += loss.detach() * images
+        self._images += images
+
+    def mean_loss(self) -> float:
+        """Over the images so far."""
+        total = float(self._processes.sum(self._total)) / self._processes.count
+        return total / self._images

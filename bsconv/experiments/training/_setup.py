@@ -1,0 +1,149 @@
+"""What a run needs before its first step: device, data and model that fit together."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import TrainConfig
+from ..data import DATASETS, ImageDataset, load_dataset, to_float
+from ..files.checkpoints import load_weights, read_trained
+from ..files.weights import read_weights
+from ..model_sources import build_model
+
+
+def find_device(name: str) -> torch.device:
+    """The device ``name``, tried out; ``"auto"`` is cuda where there is one, else cpu."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        float(torch.zeros(1, device=device))  # fails on "meta" as well, which computes nothing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
+        raise ValueError(f"device must be one that is here, {known}, got {name!r}") from error
+    return device
+
+
+def find_dataset(config: TrainConfig) -> ImageDataset:
+    """The data set of a run on the CPU, with as many images as the run takes."""
+    if config.dataset in DATASETS or config.image_size is None:
+        dataset = load_dataset(config.dataset, config.data)
+    else:  # a folder has its own sizes: resize once, from the full resolution
+        dataset = load_dataset(config.dataset, config.data, image_size=config.image_size)
+    return dataset.limited(train=config.train_limit, test=config.test_limit)
+
+
+def check_model(config: TrainConfig) -> None:
+    """ValueError for a model that cannot be had, before any data is fetched for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when the model is made
+        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+            make_model(config, num_classes=10)
+
+
+def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    return build_model(
+        config.model,
+        num_classes,
+        bsconv=config.bsconv,
+        p=config.p,
+        with_bn=config.with_bn,
+        init=config.init,
+    )
+
+
+def read_start(config: TrainConfig) -> dict[str, Tensor] | None:
+    """The weights that a run starts from, of a file or of a run's folder; None for fresh ones.
+
+    OSError for a file that is not there, ValueError with one line for one that holds no weights.
+    """
+    if config.weights is None:
+        return None
+    path = Path(config.weights)
+    return read_trained(path).state if path.is_dir() else read_weights(path)
+
+
+def load_start(model: nn.Module, weights: dict[str, Tensor], config: TrainConfig) -> None:
+    """``weights`` into the model of ``config``; ValueError with one line where it does not fit."""
+    name = config.model
+    if config.bsconv is not None:
+        name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"
+    load_weights(model, weights, Path(str(config.weights)), name)
+
+
+def model_input(images: Tensor, image_size: int | None = None) -> Tensor:
+    """Float images in the memory format that makes depthwise convs fast, resized where asked."""
+    floats = to_float(images) if images.dtype == torch.uint8 else images
+    if image_size is not None and floats.shape[-2:] != (image_size, image_size):
+        size = (image_size, image_size)
+        floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
+    return floats.contiguous(memory_format=torch.channels_last)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts."""
+    logits: Tensor = output[0] if isinstance(output, tuple) else output
+    return logits
+
+
+def check_fit(
+    model: nn.Module, dataset: ImageDataset, config: TrainConfig, *, training: bool = True
+) -> None:
+    """One step forward of a copy: ValueError where the model cannot take images or classes."""
+    for part in ("train", "test"):
+        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
+        if not 0 < len(images) == len(labels):
+            raise ValueError(
+                f"{part}_images of {dataset.name} need to be one or more, with a label each, "
+                f"got {len(images)} and {len(labels)}"
+            )
+    count = min(2, config.batch_size, len(dataset.train_images))
+    images = model_input(dataset.train_images[:count], config.image_size)
+    shape = " x ".join(map(str, images.shape))
+    advice = "a larger image_size, such as --image-size 224"
+    if count == 1 and training:  # BatchNorm
+        advice += ", or batches of more than one image"
+    try:
+        with torch.no_grad():
+            outputs = logits_of(copy.deepcopy(model).train(training)(images))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(
+            f"{config.model} cannot take images of {shape} ({reason}); try {advice}"
+        ) from error
+    if outputs.shape != (count, dataset.num_classes):
+        raise ValueError(
+            f"{config.model} must give {dataset.num_classes} outputs per image for {dataset.name}, "
+            f"got shape {tuple(outputs.shape)} for images of {shape}; try {advice}"
+        )
+    check_labels("train_labels", dataset.train_labels, dataset.num_classes)
+    check_labels("test_labels", dataset.test_labels, dataset.num_classes)
+
+
+def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{name} must be in 0 to {num_classes - 1}, got {low} to {high}")
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Repeatable GPU kernels and a random state of its own; both are as before afterwards."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

@@ -1,0 +1,184 @@
+"""How the training steps of a run are computed: precision, torch.compile, plans of BSConv layers.
+
+What a run does not set is chosen at its start and kept in its checkpoint. A long run measures it;
+a short one, which would not earn back the time, takes float32 and the layers as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch._tools.timing import synchronize
+
+from ..config import TrainConfig
+from ._setup import logits_of, model_input
+
+__all__ = ["Execution", "choose_execution"]
+
+WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
+WORTH_COMPILING = 200_000
+ROUNDS = 3
+# What torch.compile is told, by device.
+COMPILER: Mapping[str, Mapping[str, str | int | bool]] = {
+    # narrow networks wait for kernel launches, which CUDA graphs replay at once
+    "cuda": {"triton.cudagraphs": True},
+    # otherwise the backward pass of each depthwise convolution copies its images into another
+    # memory format and back, because the strides of a kernel of one channel are ambiguous
+    "cpu": {"force_layout_optimization": True},
+}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One choice for a whole run; ``plans`` is the plan of each BSConv layer, by its name."""
+
+    precision: str
+    compile: bool
+    plans: dict[str, str]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16")
+
+    def noted_in(self, config: TrainConfig) -> TrainConfig:
+        """The settings with what was chosen for them."""
+        return dataclasses.replace(config, precision=self.precision, compile=self.compile)
+
+    def set_plans(self, model: nn.Module) -> None:
+        """ValueError for plans that are not those of this model, of a damaged checkpoint maybe."""
+        layers = dict(model.named_modules())
+        for name, plan in self.plans.items():
+            layer = layers.get(name)
+            if not isinstance(layer, (BSConvU, BSConvS)):
+                raise ValueError(
+                    f"the plans do not fit the model: {name!r} is no BSConv layer in it"
+                )
+            layer.plan = plan
+
+    def compiled(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model to train, which shares all parameters with ``model``."""
+        if not self.compile:
+            return model
+        return cast(nn.Module, torch.compile(model, options=dict(COMPILER.get(device.type, {}))))
+
+    def begin_step(self, device: torch.device) -> None:
+        """Before each forward pass: CUDA graphs may now write over what the last step returned."""
+        if self.compile and device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def __str__(self) -> str:
+        merged = sum(plan != "factored" for plan in self.plans.values())
+        parts = [self.precision, "compiled" if self.compile else "eager"]
+        if self.plans:
+            parts.append(f"{merged} of {len(self.plans)} BSConv layers merged")
+        return ", ".join(parts)
+
+
+def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> Execution:
+    """What ``config`` sets, and the fastest here of what it leaves open."""
+    seen = config.epochs * len(images)
+    compiled = config.compile
+    if compiled is None:
+        compiled = seen >= WORTH_COMPILING and can_compile(images.device.type)
+    precisions = [config.precision]
+    if config.precision == "auto":
+        both = seen >= WORTH_MEASURING and images.device.type in ("cpu", "cuda")
+        precisions = ["float32", "bfloat16"] if both else ["float32"]
+    plan = config.plan
+    if plan == "auto" and (seen < WORTH_MEASURING or not _bsconv_layers(model)):
+        plan = "factored"
+    if plan != "auto" and len(precisions) == 1:
+        return Execution(precisions[0], compiled, dict.fromkeys(_bsconv_layers(model), plan))
+    batch = model_input(images[: config.batch_size], config.image_size)
+    found = dataclasses.replace(_fastest(model, batch, precisions, plan), compile=compiled)
+    # two networks in turns would overwrite each other's results in their CUDA graphs
+    in_turns = compiled and plan == "auto" and batch.device.type != "cuda"
+    return _faster_compiled(model, batch, found) if in_turns else found
+
+
+@functools.cache
+def can_compile(device: str) -> bool:
+    """Whether torch.compile works here: on a CPU it needs a C++ compiler, on a GPU Triton."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception:  # whatever the compiler of this machine may raise
+        return False
+    return True
+
+
+def _fastest(model: nn.Module, batch: Tensor, precisions: list[str], plan: str) -> Execution:
+    """Of a few training steps of copies, alternating; the first warms up and measures plans."""
+    plans = dict.fromkeys(_bsconv_layers(model), plan)
+    trials = [Execution(precision, False, plans) for precision in precisions]
+    twins = [_twin(model, trial) for trial in trials]
+    best = _least_seconds(twins, batch, trials, warm_up=1)
+    layers = _bsconv_layers(twins[best])
+    chosen = {name: layer.chosen_plan for name, layer in layers.items()}
+    return dataclasses.replace(trials[best], plans=chosen)
+
+
+def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Execution:
+    """``measured``, or with all layers merged: compilation speeds up what eager steps are slow at.
+
+    The winner is not compiled twice, torch.compile remembers it.
+    """
+    layers = _bsconv_layers(model)
+    merged = {
+        name: "narrow" if isinstance(layer, BSConvS) else "merged" for name, layer in layers.items()
+    }
+    candidates = [measured, dataclasses.replace(measured, plans=merged)]
+    if merged == measured.plans:
+        return measured
+    twins = [one.compiled(_twin(model, one), batch.device) for one in candidates]
+    return candidates[_least_seconds(twins, batch, candidates, warm_up=2)]
+
+
+def _twin(model: nn.Module, execution: Execution) -> nn.Module:
+    twin = copy.deepcopy(model).train()
+    execution.set_plans(twin)
+    return twin
+
+
+def _least_seconds(
+    models: list[nn.Module], batch: Tensor, executions: list[Execution], warm_up: int
+) -> int:
+    """Which of the models is the fastest: the least of some steps, alternating, after others."""
+    seconds = [float("inf")] * len(models)
+    rounds = warm_up + (ROUNDS if len(models) > 1 else 0)
+    for number in range(rounds):
+        for index, (model, execution) in enumerate(zip(models, executions, strict=True)):
+            took = _step_seconds(model, batch, execution)
+            if number >= warm_up:
+                seconds[index] = min(seconds[index], took)
+    return seconds.index(min(seconds))
+
+
+def _step_seconds(model: nn.Module, batch: Tensor, execution: Execution) -> float:
+    """Forward and backward pass; the random state is left as it was."""
+    device = batch.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        synchronize(device)
+        start = time.perf_counter()
+        with execution.autocast(device):
+            logits = logits_of(model(batch)).float()
+        F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
+        synchronize(device)
+        return time.perf_counter() - start
+
+
+def _bsconv_layers(model: nn.Module) -> dict[str, BSConvU | BSConvS]:
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, (BSConvU, BSConvS))
+    }

@@ -1,0 +1,58 @@
+"""float32 with all its digits, whatever faster formats are allowed to stand in for it."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONSTANT = 32  # roundings of the mean: what differs from it by no more is the same number
+
+
+def unit(rows: Tensor) -> Tensor:
+    """For each column the power of two that brings its largest entry to between one and two.
+
+    Dividing by it is exact, so results are the same to the last bit wherever they were right.
+    """
+    largest = rows.detach().abs().amax(0)
+    power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    return torch.where((largest > 0) & largest.isfinite(), power, 1.0)
+
+
+def without_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns without their mean, and the mean; zeros where only rounding is left of a column."""
+    mean = rows.mean(0)
+    rest = rows - mean
+    rounding = CONSTANT * torch.finfo(rows.dtype).eps * mean.abs()
+    return rest.masked_fill(rest.abs().amax(0) <= rounding, 0.0), mean
+
+
+def check_finite(where: str, *tensors: Tensor) -> None:
+    """Raises ValueError where images made a model overflow."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError(
+            f"images needs numbers for which the model stays finite, got NaN or infinity at {where}"
+        )
+
+
+@contextlib.contextmanager
+def whole_float32() -> Iterator[None]:
+    """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs.
+
+    On GPUs TF32 is PyTorch's default for convolutions, and keeps three digits. The settings are
+    those of the whole process, and are put back afterwards.
+    """
+    backends: Any = torch.backends
+    settings = (
+        *(backends.cudnn.conv, backends.cuda.matmul),
+        *(backends.mkldnn.conv, backends.mkldnn.matmul),
+    )
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

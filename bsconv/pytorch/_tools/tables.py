@@ -1,0 +1,106 @@
+"""Rows as an aligned text table and as an HTML table."""
+
+import csv
+import html
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+
+def write_csv(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """A line of names, then a line per row; OSError with one line if it cannot be written."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    _write_whole(Path(path), text.getvalue())
+
+
+def _write_whole(path: Path, text: str) -> None:
+    target = Path(os.path.realpath(path))  # a link stays a link
+    try:
+        if target.exists() and not target.is_file():  # such as /dev/stdout, or a folder
+            target.write_text(text, encoding="utf-8")
+            return
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+Row = Sequence[str | int]
+
+
+def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Columns aligned by width, numbers to the right and grouped by thousands."""
+    cells = [list(header), *([_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = _numeric_columns(header, rows)
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
+    """The same as a ``<table>``; every text is escaped."""
+    numeric = _numeric_columns(header, rows)
+    aligned = ["right" if is_number else "left" for is_number in numeric]
+
+    def line(tag: str, values: Sequence[str | int]) -> str:
+        return "".join(
+            f'<{tag} style="text-align: {align}">{html.escape(_text(value))}</{tag}>'
+            for value, align in zip(values, aligned, strict=True)
+        )
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return (
+        f"<table><caption>{html.escape(caption)}</caption>"
+        f"<thead><tr>{line('th', header)}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+class Table:
+    """Prints as an aligned table with a summary below it, and as an HTML table in Jupyter.
+
+    A subclass has the attribute ``header``, the property ``summary`` and the method
+    ``_table_rows``.
+    """
+
+    header: ClassVar[Sequence[str]]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        raise NotImplementedError
+
+    def _table_rows(self) -> Sequence[Row]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{text_table(self.header, self._table_rows())}\n{self.summary}"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.header, self._table_rows(), caption=self.summary)
+
+
+def _text(value: str | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _numeric_columns(header: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    columns = range(len(header))
+    return [any(isinstance(row[column], int) for row in rows) for column in columns]

@@ -1,0 +1,161 @@
+"""Which BatchNorms of a model follow a convolution and nothing else, and their folding into it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from .._layer_plans import is_plain
+from .._tools.convs import batch_norm_map, exact_dtype
+from .._tools.model_tree import has_hooks, peculiarity
+from ..modules import BSConvS, BSConvU
+from ..regularization import OrthonormalConv2d
+
+BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+
+
+class Pair(NamedTuple):
+    """A convolution or BSConv layer, and the BatchNorm that alone takes what it returns."""
+
+    conv: nn.Module
+    norm: nn.BatchNorm2d
+
+
+def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
+    """The pairs whose BatchNorm may go into the convolution, in an eval-mode ``model``.
+
+    The order of layers is read off by torch.fx. Parts that it cannot follow, since values decide
+    what is computed there, are taken as one layer, and each part of them is looked into by itself.
+    ``run`` calls the model once: a layer that is also called from elsewhere is left as it is.
+    """
+    traces = list(_traces(model))
+    pairs = [(root, pair) for root, graph in traces for pair in _pairs(root, graph)]
+    calls = _calls(model, run)
+    return [
+        pair
+        for root, pair in pairs
+        if 0 < calls[id(root)] == calls[id(pair.conv)] == calls[id(pair.norm)]
+    ]
+
+
+@torch.no_grad()
+def fold(pair: Pair) -> None:
+    """``conv`` alone computes from now on what ``norm`` made of it; computed in float64."""
+    last = pair.conv.dw if isinstance(pair.conv, BLUEPRINT_LAYERS) else pair.conv
+    assert isinstance(last, nn.Conv2d)
+    scale, offset = batch_norm_map(pair.norm, exact_dtype(last.weight))
+    bias = offset if last.bias is None else offset + scale * last.bias
+    last.weight = _like(last.weight, last.weight * scale[:, None, None, None])
+    last.bias = _like(last.weight, bias)
+
+
+def is_as_made(layer: nn.Module) -> bool:
+    """Whether a BSConv layer computes its parts in turn and nothing else."""
+    own = type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
+    return own and all(map(is_plain, layer.children()))
+
+
+def is_fixed(norm: nn.Module) -> bool:
+    """Whether ``norm`` is a BatchNorm2d that computes the same for each image: scale and shift."""
+    return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
+
+
+def has_any_hooks(module: nn.Module) -> bool:
+    return any(has_hooks(module, movable=movable) for movable in (True, False))
+
+
+class _Tracer(fx.Tracer):
+    """Follows the calls of modules; those whose inside it cannot follow are kept in ``opaque``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opaque: list[nn.Module] = []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = isinstance(m, (*BLUEPRINT_LAYERS, OrthonormalConv2d))
+        return known or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        known = len(self.graph.nodes)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            for node in reversed(list(self.graph.nodes)[known:]):
+                self.graph.erase_node(node)
+            self.opaque.append(m)
+            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+
+def _traces(model: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
+    """Graphs of the model and of the parts that its own graph does not look into."""
+    waiting, seen = [model], {id(model)}
+    while waiting:
+        root = waiting.pop()
+        tracer = _Tracer()
+        inside = tracer.opaque
+        try:
+            yield root, tracer.trace(root)
+        except Exception:
+            inside = list(root.children())
+        for module in inside:
+            parts = list(module.children()) if module is not root else []
+            whole = [] if isinstance(module, BLUEPRINT_LAYERS) else [module, *parts]
+            waiting += [part for part in whole if id(part) not in seen]
+            seen |= {id(part) for part in whole}
+
+
+def _pairs(root: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
+    modules = dict(root.named_modules(remove_duplicate=False))
+    called = [modules.get(str(node.target)) for node in graph.nodes if node.op == "call_module"]
+    times = Counter(map(id, called))
+    for node in graph.nodes:
+        conv, users = _module(node, modules), list(node.users)
+        norm = _module(users[0], modules) if len(users) == 1 else None
+        if conv is None or norm is None or not _fits(conv) or not is_fixed(norm):
+            continue
+        if times[id(conv)] == times[id(norm)] == 1 and not has_any_hooks(norm):
+            assert isinstance(norm, nn.BatchNorm2d)
+            yield Pair(conv, norm)
+
+
+def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules.get(str(node.target)) if node.op == "call_module" else None
+
+
+def _fits(module: nn.Module) -> bool:
+    """Whether it is a convolution, or ends in one, with nothing between that and its output."""
+    if has_any_hooks(module):
+        return False
+    if isinstance(module, BLUEPRINT_LAYERS):
+        own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
+        return own and _fits(module.dw)
+    plain = not peculiarity(module, getattr(module, "groups", 1))
+    return plain or type(module) is OrthonormalConv2d
+
+
+def _calls(model: nn.Module, run: Callable[[], object]) -> Counter[int]:
+    calls: Counter[int] = Counter()
+
+    def count(module: nn.Module, inputs: object) -> None:
+        calls[id(module)] += 1
+
+    handles = [module.register_forward_pre_hook(count) for module in model.modules()]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _like(old: Tensor, values: Tensor) -> nn.Parameter:
+    """A new parameter, as the old one may be shared with layers that keep it."""
+    return nn.Parameter(values.to(old.dtype), requires_grad=False)

@@ -1,0 +1,158 @@
+"""Which blocks of MobileNets are known, and which of their layers do what.
+
+A block is recognised by the full name of its class, so that no library is imported, and then read
+by its layers, one letter each: it is changed only if it is built as expected.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from ..._tools.convs import pads_with_zeros
+from ...modules import BSConvU
+
+FUSED = "fused EfficientNet"  # a dense convolution instead of expansion and depthwise: kept
+BLOCKS: dict[str, tuple[str, ...]] = {  # the networks that a class of blocks makes up
+    "bsconv.pytorch.models.mobilenet.DepthwiseSeparableBlock": ("MobileNetV1",),
+    "bsconv.pytorch.models.mobilenet.LinearBottleneck": ("MobileNetV2", "MobileNetV3"),
+    "torchvision.models.mobilenetv2.InvertedResidual": ("MobileNetV2",),
+    "torchvision.models.mobilenetv3.InvertedResidual": ("MobileNetV3",),
+    "torchvision.models.efficientnet.MBConv": ("EfficientNet",),
+    "torchvision.models.efficientnet.FusedMBConv": (FUSED,),
+    "pytorchcv.models.common.conv.DwsConvBlock": ("MobileNetV1",),
+    "pytorchcv.models.mobilenetv2.LinearBottleneck": ("MobileNetV2",),
+    "pytorchcv.models.mobilenetv3.MobileNetV3Unit": ("MobileNetV3",),
+    "pytorchcv.models.efficientnet.EffiDwsConvUnit": ("EfficientNet",),
+    "pytorchcv.models.efficientnet.EffiInvResUnit": ("EfficientNet",),
+    "pytorchcv.models.efficientnetedge.EffiEdgeResUnit": (FUSED,),
+    "timm.models._efficientnet_blocks.DepthwiseSeparableConv": (
+        *("MobileNetV1", "MobileNetV2", "MobileNetV3", "EfficientNet"),
+    ),
+    "timm.models._efficientnet_blocks.InvertedResidual": (
+        *("MobileNetV2", "MobileNetV3", "EfficientNet"),
+    ),
+    "timm.models._efficientnet_blocks.EdgeResidual": (FUSED,),
+}
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+ACTIVATIONS = (  # modules that hold nothing but activations
+    "torch.nn.modules.activation",
+    "pytorchcv.models.common.activ",
+    *("timm.layers.activations", "timm.layers.activations_me"),
+)
+DROPS = ("Dropout", "DropPath", "StochasticDepth")
+
+# d depthwise, p pointwise, n norm, N norm with activation, a activation, ~ what only drops
+SEPARABLE = re.compile("d(na?|N)?p(na|N)~*")
+LINEAR_BOTTLENECK = re.compile(".*d(.*[^p])?pn~*")
+
+
+class SeparableLayers(NamedTuple):
+    """A block of MobileNetV1: depthwise, pointwise, and ``tail``, the BatchNorm and activation."""
+
+    depthwise: nn.Conv2d
+    inner_norm: nn.BatchNorm2d | None
+    pointwise: nn.Conv2d
+    tail: tuple[nn.Module, ...]
+
+
+class Bottleneck(NamedTuple):
+    """A block with a linear projection, the last of its convolutions."""
+
+    projection: nn.Conv2d
+
+
+def is_known(block: nn.Module) -> bool:
+    return _known_class(block) in BLOCKS or is_blueprint_block(block)
+
+
+def title(block: nn.Module) -> str:
+    """What a known block is, such as "MobileNetV2 block (torchvision)"."""
+    if is_blueprint_block(block):
+        return "BSConv-U block"
+    name = _known_class(block)
+    networks = BLOCKS[name]
+    if len(networks) > 1 and isinstance(layers := read(block), tuple):
+        is_v1 = isinstance(layers, SeparableLayers)
+        networks = tuple(network for network in networks if (network == "MobileNetV1") == is_v1)
+    listed = "/".join(networks).replace("/MobileNet", "/")
+    return f"{listed} block ({name.partition('.')[0]})"
+
+
+def is_blueprint_block(module: nn.Module) -> bool:
+    """Whether ``module`` is what a block of MobileNetV1 becomes: BSConv-U, norm, activation."""
+    if type(module) is not nn.Sequential or not 2 <= len(module) <= 3:
+        return False
+    return isinstance(module[0], BSConvU) and isinstance(module[1], NORMS)
+
+
+def known() -> str:
+    """The networks, each with the libraries whose blocks are known."""
+    libraries: dict[str, dict[str, None]] = {}
+    for name, networks in BLOCKS.items():
+        for network in networks:
+            if network != FUSED:
+                libraries.setdefault(network, {})[name.partition(".")[0]] = None
+    return ", ".join(f"{network} ({', '.join(names)})" for network, names in libraries.items())
+
+
+def read(block: nn.Module) -> SeparableLayers | Bottleneck | str:
+    """The layers of a known block; a string says why it is none that BSConv changes."""
+    steps = list(_steps(block))
+    letters = "".join(map(_letter, steps))
+    if "d" not in letters:
+        return "it has no depthwise Conv2d"
+    if LINEAR_BOTTLENECK.fullmatch(letters):
+        return Bottleneck(steps[letters.rindex("p")])  # type: ignore[arg-type]
+    if not SEPARABLE.fullmatch(letters):
+        return "it is not depthwise, then pointwise, and its last Conv2d is no linear projection"
+    if _full_name(type(block)) not in BLOCKS or "forward" in vars(block):
+        return "it may compute something else than its class"
+    if getattr(block, "has_skip", False):
+        return "it adds its input, and has an activation before that"
+    middle = letters.index("p")
+    norm = steps[1] if middle > 1 else None
+    tail = [step for step in steps[middle + 1 :] if _letter(step) != "~"]
+    return SeparableLayers(steps[0], norm, steps[middle], tuple(tail))  # type: ignore[arg-type]
+
+
+def _known_class(block: nn.Module) -> str:
+    names = map(_full_name, type(block).__mro__)
+    return next((name for name in names if name in BLOCKS), "")
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _steps(module: nn.Module) -> Iterator[nn.Module]:
+    """Convolutions, norms and what else has no children, in the order of registration, which for
+    all known blocks is that of computation."""
+    for child in module._modules.values():
+        if child is None or isinstance(child, nn.Identity):
+            continue
+        if isinstance(child, nn.Conv2d) or _is_norm(child) or not child._modules:
+            yield child
+        else:
+            yield from _steps(child)
+
+
+def _letter(step: nn.Module) -> str:
+    if isinstance(step, nn.Conv2d):
+        if step.kernel_size == step.stride == (1, 1) and step.groups == 1:
+            return "c" if pads_with_zeros(step) else "p"
+        return "d" if step.groups == step.in_channels == step.out_channels else "c"
+    if _is_norm(step):
+        return "N" if any(map(_is_activation, step.children())) else "n"
+    if _is_activation(step):
+        return "a"
+    return "~" if type(step).__name__ in DROPS else "x"
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, NORMS) or type(module).__name__.startswith("FrozenBatchNorm")
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return any(cls.__module__ in ACTIVATIONS for cls in type(module).__mro__)

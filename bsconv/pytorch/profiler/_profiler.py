@@ -1,0 +1,191 @@
+"""What a model costs: parameters, FLOPs, MACs and activations, layer by layer."""
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._tools.model_tree import wrapped_by
+from .._tools.tables import Table, write_csv
+from ._costs import LayerProfile, count
+from ._dry_run import dry_run
+
+__all__ = ["LayerProfile", "ModelProfiler"]
+
+
+class ModelProfiler(Table):
+    """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.
+
+    FLOPs are counted as the published tables of BSConv count them: a multiply-accumulate of a
+    convolution or linear layer is one FLOP, a bias adds one per output, BatchNorm takes 2 per
+    element (1 without affine), ReLU 1 per element, pooling 1 per input element, all else nothing.
+    MACs are the multiply-accumulates of convolutions, transposed ones included, and linear layers.
+    Activations are their output elements (Radosavovic et al., Designing Network Design Spaces,
+    CVPR 2020, section 3.1). All three are those of the whole batch; the published tables are for
+    a batch of one.
+
+    Subclasses count as their base does. Counted are calls of modules: what a model computes by
+    functions or operators (``F.relu``, ``F.conv2d``, ``+``) is not seen, nor what it uses weights
+    for without calling their layer, as torch.nn.MultiheadAttention does. Shared parameters count
+    once, what is called several times costs several times, what is never called costs nothing.
+
+    The model runs once, on zeros of its own dtype, in eval mode and without gradients. A copy on
+    the meta device runs if possible, else the model itself, on its device. It ends as it was:
+    modes, buffers, hooks, gradients and torch's random state. DataParallel, DistributedDataParallel
+    and torch.compile are looked through: rows are named as in the model that they wrap.
+
+    Args:
+        input_size: of the input, batch first; for a model with several inputs, a list of sizes.
+        input_device: where the input of a run on the real device lies; the model's, unless given.
+
+    Attributes:
+        rows: a :class:`LayerProfile` for each layer, in the order of ``named_modules``; they add up
+            to the totals.
+        free_types: types of the layers that were called and are known to compute something, or may
+            do so, yet count no FLOPs; sorted.
+        input_size: as given.
+
+    Raises TypeError if ``model`` is no module. Raises ValueError for an ``input_size`` that is no
+    size or that the model cannot run on, for an unknown device, for layers whose size is not known
+    yet (lazy ones), and for a scripted model, whose layers are not called one by one.
+    """
+
+    header = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_size: Sequence[int] | Sequence[Sequence[int]] = (1, 3, 224, 224),
+        input_device: torch.device | str | None = None,
+    ) -> None:
+        sizes = _checked_sizes(input_size)
+        device = _checked_device(input_device)
+        wrapped = _checked_model(model)
+        try:
+            counters = dry_run(wrapped, sizes, device, count)
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"input_size needs to be what {type(wrapped).__name__} takes, got "
+                f"input_size={input_size!r}, which it fails on ({said})"
+            ) from error
+        self.input_size = input_size
+        self.rows = tuple(counter.row() for counter in counters)
+        free = {type(counter.layer).__name__ for counter in counters if counter.is_free}
+        self.free_types = tuple(sorted(free))
+        self._title = f"{type(wrapped).__name__} on {' and '.join(map(_shape_text, sizes))}"
+
+    @property
+    def total_parameter_count(self) -> int:
+        """Of the whole model, layers that are never called included; shared ones once."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def total_flop_count(self) -> int:
+        """For the whole batch, as the published tables count them."""
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def total_mac_count(self) -> int:
+        """Multiply-accumulates of convolutions and linear layers for the whole batch."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def total_activation_count(self) -> int:
+        """Outputs of convolutions and linear layers for the whole batch."""
+        return sum(row.activations for row in self.rows)
+
+    @property
+    def summary(self) -> str:
+        """The totals and the free types, in one line."""
+        free = ", ".join(self.free_types) or "no type of layer"
+        return (
+            f"{self._title}: {self.total_parameter_count:,} parameters, "
+            f"{self.total_flop_count:,} FLOPs, {self.total_mac_count:,} MACs, "
+            f"{self.total_activation_count:,} activations; counted as free: {free}"
+        )
+
+    def print_results(self) -> None:
+        """Prints the table and the summary."""
+        print(self)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as a CSV file: the names of the fields, then a line per layer.
+
+        The file is written whole or not at all; OSError with one line if it cannot be.
+        """
+        rows = [
+            (*list(asdict(row).values())[:-1], _shape_text(row.output_shape)) for row in self.rows
+        ]
+        write_csv(path, [field.name for field in fields(LayerProfile)], rows)
+
+    def to_dataframe(self) -> Any:
+        """The rows as a ``pandas.DataFrame``, a column per field; ImportError without pandas."""
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+        columns = [field.name for field in fields(LayerProfile)]
+        return pandas.DataFrame([asdict(row) for row in self.rows], columns=columns)
+
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                *(row.name or "(root)", row.type, row.calls),
+                *(row.parameters, row.flops, row.macs, row.activations),
+                _shape_text(row.output_shape),
+            )
+            for row in self.rows
+        ]
+
+
+def _checked_sizes(
+    input_size: Sequence[int] | Sequence[Sequence[int]],
+) -> list[tuple[int, ...]]:
+    def is_size(value: object) -> bool:
+        return (
+            isinstance(value, Sequence)
+            and len(value) > 0
+            and all(type(length) is int and length > 0 for length in value)
+        )
+
+    if is_size(input_size):
+        return [tuple(input_size)]  # type: ignore[arg-type]
+    if isinstance(input_size, Sequence) and input_size and all(map(is_size, input_size)):
+        return [tuple(size) for size in input_size]  # type: ignore[arg-type]
+    raise ValueError(
+        "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or a "
+        f"list of sizes, got input_size={input_size!r}"
+    )
+
+
+def _checked_device(device: torch.device | str | None) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"input_device needs to be a device such as 'cpu' or 'cuda', got "
+            f"input_device={device!r}"
+        ) from error
+
+
+def _checked_model(model: nn.Module) -> nn.Module:
+    """``model``, or what it wraps."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
+    while (inner := wrapped_by(model)) is not None:
+        model = inner
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError("model has scripted parts, whose layers cannot be seen: script it later")
+    if any(map(nn.parameter.is_lazy, chain(model.parameters(), model.buffers()))):
+        raise ValueError("model has lazy layers, whose size is not known yet: call it once before")
+    return model
+
+
+def _shape_text(shape: Sequence[int] | None) -> str:
+    return "x".join(map(str, shape or ()))

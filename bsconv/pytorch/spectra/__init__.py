@@ -1,0 +1,19 @@
+"""How alike the slices of a kernel are."""
+
+from ._spectra import (
+    LayerSpectrum,
+    SpectraTable,
+    cross_kernel_spectra,
+    kernel_spectra,
+    random_first_share,
+    spectra_table,
+)
+
+__all__ = [
+    "LayerSpectrum",
+    "SpectraTable",
+    "cross_kernel_spectra",
+    "kernel_spectra",
+    "random_first_share",
+    "spectra_table",
+]

@@ -1,0 +1,160 @@
+"""Which weights of a model or state dict are kernels, and why some have no slices to compare."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .._tools.model_tree import wrapped_by
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one layer; ``read()`` gives their values, shape (N, M, *kernel size).
+
+    Reading is put off to when they are needed: a parametrised weight is computed anew each time.
+    ``skipped`` says why there is nothing to compare in them, and is empty where there is.
+    """
+
+    name: str
+    read: Callable[[], Tensor]
+    shape: tuple[int, ...]
+    groups: int
+    device: torch.device
+    nbytes: int
+    skipped: str = ""
+
+    @property
+    def filters(self) -> int:
+        return self.shape[0]
+
+    @property
+    def slices(self) -> int:
+        return self.shape[1]
+
+    @property
+    def values(self) -> int:
+        """Numbers in a slice."""
+        return prod(self.shape[2:])
+
+
+def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
+    """All kernels of ``source`` in the order of their names, those to skip among them."""
+    if isinstance(source, Tensor):
+        return [_of_weight(source)]
+    if isinstance(source, nn.Module):
+        found, wanted = list(_of_modules(source)), "convolution layers"
+    elif isinstance(source, Mapping):
+        found, wanted = list(_of_state_dict(source)), "weights (N, M, Kh, Kw) named '*.weight'"
+    else:
+        raise TypeError(
+            "source needs to be a model, a state dict or a weight tensor, "
+            f"got a {type(source).__name__}"
+        )
+    if not found:
+        raise ValueError(f"source needs {wanted}, got a {type(source).__name__} without any")
+    return found
+
+
+def across(kernels: Kernels) -> Kernels:
+    """The same slices ordered by input channel: shape (in channels, filters that see it, ...)."""
+    filters, slices, *size = kernels.shape
+    return replace(
+        kernels,
+        read=lambda: exchanged(kernels.read(), kernels.groups),
+        shape=(slices * kernels.groups, filters // kernels.groups, *size),
+    )
+
+
+def exchanged(weight: Tensor, groups: int) -> Tensor:
+    """(groups * a, b, ...) as (groups * b, a, ...): inputs and outputs change places."""
+    by_group = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
+    return by_group.transpose(1, 2).flatten(0, 1)
+
+
+def _of_weight(weight: Tensor) -> Kernels:
+    if weight.dim() != 4:
+        raise ValueError(f"weight needs shape (N, M, Kh, Kw), got shape {tuple(weight.shape)}")
+    kernels = _kernels("", functools.partial(_given, weight))
+    if kernels.skipped:
+        shape = tuple(weight.shape)
+        raise ValueError(
+            f"weight needs slices to compare, got shape {shape}: {kernels.skipped}"
+            if weight.is_floating_point()
+            else f"weight needs real floating-point numbers, got {weight.dtype}"
+        )
+    return kernels
+
+
+def _of_modules(model: nn.Module) -> Iterator[Kernels]:
+    while inner := wrapped_by(model):
+        model = inner
+    for name, module in model.named_modules():
+        if isinstance(module, CONVS + TRANSPOSED):
+            yield _kernels(name, _reader(module), module.groups)
+
+
+def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
+    for name, value in state.items():
+        layer, _, last = str(name).rpartition(".")
+        if last == "weight" and isinstance(value, Tensor) and value.dim() == 4:
+            yield _kernels(layer, functools.partial(_given, value))
+
+
+def _given(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:
+    weight = read()
+    title = f"the weight of {name!r}" if name else "the weight"
+    if nn.parameter.is_lazy(weight):
+        raise ValueError(f"{title} needs a size: call the model once, its layers are lazy")
+    if weight.is_meta:
+        raise ValueError(f"{title} needs values, got a tensor on the meta device")
+    shape = tuple(weight.shape)
+    skipped = _reason_to_skip(weight)
+    return Kernels(name, read, shape, groups, weight.device, weight.nbytes, skipped)
+
+
+def _reason_to_skip(weight: Tensor) -> str:
+    if not weight.is_floating_point():
+        return f"its numbers are {str(weight.dtype).removeprefix('torch.')}"
+    if weight.numel() == 0:
+        return "it is empty"
+    if weight.shape[1] == 1:
+        return "one slice per filter, as in depthwise convolutions"
+    if weight.shape[2:].numel() == 1:
+        return f"{'x'.join(map(str, weight.shape[2:]))}: a slice is a single number"
+    return ""
+
+
+def _reader(conv: nn.Module) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        weight = _effective_weight(conv)
+        if isinstance(conv, TRANSPOSED) and not nn.parameter.is_lazy(weight):
+            return exchanged(weight, conv.groups)
+        return weight
+
+    return read
+
+
+def _effective_weight(conv: Any) -> Tensor:
+    """In eval mode, since spectral_norm changes its buffers when a training layer is asked."""
+    if not parametrize.is_parametrized(conv, "weight"):
+        return conv.weight
+    modes = {part: part.training for part in conv.parametrizations.modules()}
+    conv.parametrizations.eval()
+    try:
+        return conv.weight
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -1,0 +1,258 @@
+"""How alike the slices of a kernel are: principal components along the depth (paper, section 3)."""
+
+import functools
+import math
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._tools.tables import Table, write_csv
+from ._kernels import Kernels, across, kernels_of
+from ._shares import shares_of
+
+__all__ = [
+    "LayerSpectrum",
+    "SpectraTable",
+    "cross_kernel_spectra",
+    "kernel_spectra",
+    "random_first_share",
+    "spectra_table",
+]
+
+Source = nn.Module | Mapping[str, Any] | Tensor
+
+
+@torch.no_grad()
+def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
+    """How the variance of a kernel's slices spreads over their principal components.
+
+    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). For each layer, by its name (a
+    bare weight is called ""), the result holds ratios of shape (N, min(M, Kh * Kw)): row n is the
+    PCA of the M slices of filter n, each a sample of Kh * Kw numbers; the shares of the variance,
+    largest first, add up to 1. Slices that are all multiples of one blueprint have 1, 0, 0, ...
+
+    ``center=False`` leaves the mean slice in: shares of the energy rather than of the variance. The
+    first is what the closest blueprint kernel (BSConv-U) keeps of the filter. A filter without
+    variance, such as one of zeros, is a blueprint kernel: 1, 0, 0, ...
+
+    Left out are layers with nothing to compare: depthwise ones, which have one slice per filter,
+    and 1x1 ones, whose slices are single numbers; so both parts of a BSConv layer, whose dense
+    kernel is that of ``to_conv2d()``. :func:`spectra_table` lists them with the reason. In models,
+    convolutions of one and three dimensions and transposed ones count too, and grouped ones have
+    M = in_channels / groups slices per filter. A state dict does not say what its tensors are:
+    those of four dimensions called "weight" or "*.weight" are taken for Conv2d kernels, under the
+    name of their layer, so that a model and its state dict give the same.
+
+    Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
+    hold. On a CPU, float32 weights with 128 slices or more are summed in float32, filter by filter
+    where that keeps five digits. Takes at most three times the memory of the largest layer, or of a
+    few filters; the result and the computing of parametrised weights come on top.
+
+    Raises TypeError for another kind of source. Raises ValueError for a source without convolution
+    weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
+    for a bare weight of another shape, with one slice per filter or one number per slice.
+    """
+    return _spectra([kernels for kernels in kernels_of(source) if not kernels.skipped], center)
+
+
+@torch.no_grad()
+def cross_kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
+    """The counterpart of :func:`kernel_spectra` across kernels, ratios (M, min(N, Kh * Kw)).
+
+    Row m is the PCA of slice m of all N filters: of all slices that see input channel m.
+    Depthwise-separable convolutions take these for multiples of one another, BSConv those within a
+    kernel (paper, section 4). With groups, a channel is seen by N / groups filters, and there are
+    in_channels rows; a state dict does not tell groups, so all filters of a layer are compared.
+    Layers that :func:`kernel_spectra` leaves out are left out, and those with one filter per group.
+    """
+    found = [across(kernels) for kernels in kernels_of(source) if not kernels.skipped]
+    return _spectra([kernels for kernels in found if kernels.slices > 1], center)
+
+
+@functools.cache
+def random_first_share(slices: int, values: int, center: bool = True) -> float:
+    """The median first share of kernels of independent Gaussian numbers: ``slices`` of ``values``.
+
+    The fewer the slices, the larger it is, so a share means something by its excess over this one.
+    Estimated from 64 to 1024 kernels, always the same. Raises ValueError unless both are 1 or more.
+    """
+    if slices < 1 or values < 1:
+        raise ValueError(f"a kernel needs slices >= 1 and values >= 1, got {slices=}, {values=}")
+    count = max(64, min(1024, 2**20 // (slices * values)))
+    generator = torch.Generator("cpu").manual_seed(0)
+    kernels = torch.randn(
+        *(count, slices, values), generator=generator, dtype=torch.float64, device="cpu"
+    )
+    shares = shares_of([kernels], (slices, values), center, kernels.nbytes)
+    return shares[:, 0].median().item()
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """The first shares of one layer: what the first principal component of the slices explains.
+
+    ``filters`` (N), ``slices`` of each (M) and ``kernel_size`` are the layer's. ``mean``, quartiles
+    and ``median`` are taken over its filters; ``random`` is the median of random kernels of the
+    same size (:func:`random_first_share`). ``cross_median`` and ``cross_random`` are those of the
+    slices of one input channel, across kernels. All are NaN in a layer that was ``skipped``, for
+    the reason given there, the last two also where each input channel is seen by one filter only.
+    """
+
+    name: str
+    filters: int
+    slices: int
+    kernel_size: tuple[int, ...]
+    mean: float = math.nan
+    lower_quartile: float = math.nan
+    median: float = math.nan
+    upper_quartile: float = math.nan
+    random: float = math.nan
+    cross_median: float = math.nan
+    cross_random: float = math.nan
+    skipped: str = ""
+
+    @property
+    def excess(self) -> float:
+        """How far the median lies above that of random kernels."""
+        return self.median - self.random
+
+    @property
+    def cross_excess(self) -> float:
+        """The same across kernels."""
+        return self.cross_median - self.cross_random
+
+
+@dataclass(frozen=True)
+class SpectraTable(Table):
+    """The first shares of all layers, in the order of their names; prints as a table."""
+
+    header = (
+        *("layer", "N", "M", "K", "quartile", "median", "quartile", "random", "excess"),
+        *("across kernels", "random", "excess", "why left out"),
+    )
+
+    rows: tuple[LayerSpectrum, ...]
+    center: bool
+
+    @property
+    def compared(self) -> tuple[LayerSpectrum, ...]:
+        """The rows that were not skipped."""
+        return tuple(row for row in self.rows if not row.skipped)
+
+    @property
+    def mean(self) -> float:
+        """The mean over layers of their mean first shares; NaN if none was compared."""
+        means = [row.mean for row in self.compared]
+        return sum(means) / (len(means) or math.nan)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many layers were compared, and how far they are from random kernels."""
+        rows = self.compared
+        line = f"{len(rows)} of {len(self.rows)} convolutions compared"
+        if not rows:
+            return line
+        what = "variance" if self.center else "energy"
+        excess = statistics.median(row.excess for row in rows)
+        line += (
+            f"; the first component of a kernel's slices explains {self.mean:.3f} of their {what} "
+            f"in the mean of layers; the median layer exceeds random kernels by {excess:.2f}"
+        )
+        crossed = [row.cross_excess for row in rows if not math.isnan(row.cross_excess)]
+        return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as a CSV file: names of the fields, then a line per layer; no number is
+        an empty field.
+
+        The file is written whole or not at all; OSError with one line if it cannot be.
+        """
+        header = [field.name for field in fields(LayerSpectrum)]
+        header[-1:] = ["excess", "cross_excess", header[-1]]
+        lines = ([_csv_value(getattr(row, name)) for name in header] for row in self.rows)
+        write_csv(path, header, lines)
+
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                *(row.name or "(root)", row.filters, row.slices, _size_text(row.kernel_size)),
+                *map(_number_text, (row.lower_quartile, row.median, row.upper_quartile)),
+                *map(_number_text, (row.random, row.excess)),
+                *map(_number_text, (row.cross_median, row.cross_random, row.cross_excess)),
+                row.skipped,
+            )
+            for row in self.rows
+        ]
+
+
+@torch.no_grad()
+def spectra_table(source: Source, center: bool = True) -> SpectraTable:
+    """The first shares of each layer within and across kernels, beside those of random kernels.
+
+    ``source``, ``center`` and what is raised are those of :func:`kernel_spectra`.
+    """
+    layers = kernels_of(source)
+    within = kernel_spectra(source, center)
+    crossed = cross_kernel_spectra(source, center)
+    rows = [
+        _row(layer, within.get(layer.name), crossed.get(layer.name), center) for layer in layers
+    ]
+    return SpectraTable(tuple(rows), center)
+
+
+def _row(
+    layer: Kernels, within: Tensor | None, crossed: Tensor | None, center: bool
+) -> LayerSpectrum:
+    numbers: dict[str, float] = {}
+    if within is not None:
+        first = within[:, 0]
+        quartiles = first.quantile(torch.arange(1, 4).to(first) / 4).tolist()
+        names = ("lower_quartile", "median", "upper_quartile")
+        numbers = dict(zip(names, quartiles, strict=True))
+        numbers["mean"] = first.mean().item()
+        numbers["random"] = random_first_share(layer.slices, layer.values, center)
+    if crossed is not None:
+        numbers["cross_median"] = crossed[:, 0].quantile(0.5).item()
+        numbers["cross_random"] = random_first_share(across(layer).slices, layer.values, center)
+    size = layer.shape[2:]
+    return LayerSpectrum(
+        layer.name, layer.filters, layer.slices, size, **numbers, skipped=layer.skipped
+    )
+
+
+def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
+    """Layers of like shape are computed together."""
+    memory = max((layer.nbytes for layer in layers), default=0)
+    alike = defaultdict(list)
+    for layer in layers:
+        alike[layer.slices, layer.values, layer.device].append(layer)
+    found: dict[str, Tensor] = {}
+    for group in alike.values():
+        weights = (layer.read() for layer in group)
+        shares = shares_of(weights, group[0].shape[1:], center, memory)
+        parts = torch.split(shares, [layer.filters for layer in group])
+        found |= {layer.name: part for layer, part in zip(group, parts, strict=True)}
+    for name, part in found.items():
+        if part.isnan().any():
+            raise ValueError(f"the weight of {name!r} needs finite numbers, got NaN or infinity")
+    return {layer.name: found[layer.name] for layer in layers}
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, tuple):
+        return _size_text(value)
+    return "" if value != value else value  # NaN
+
+
+def _number_text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _size_text(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

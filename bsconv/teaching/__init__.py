@@ -1,0 +1,1 @@
+"""What the notebooks need: set-up, exercises that check themselves, widgets."""

@@ -1,0 +1,100 @@
+"""What every notebook starts with: how big it runs, seeds, threads, figure style, data."""
+
+import os
+import platform
+import random
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+import bsconv
+
+from ..experiments.data import DatasetNotFoundError, ImageDataset, load_dataset
+
+__all__ = ["Session", "describe", "find_dataset", "start", "title_suffix"]
+
+Choice = TypeVar("Choice")
+MODES = ("fast", "full", "auto")
+
+
+@dataclass(frozen=True)
+class Session:
+    """How big a notebook runs, and where.
+
+    ``fast`` is the run that is stored with the notebook and compared by the tests: small, on the
+    CPU, the same everywhere. ``full`` is the real thing, on the GPU where there is one.
+    """
+
+    mode: str
+    device: torch.device
+
+    def pick(self, *, fast: Choice, full: Choice) -> Choice:
+        """The value for this session's mode: ``epochs = session.pick(fast=1, full=200)``."""
+        return fast if self.mode == "fast" else full
+
+
+def start(seed: int = 0, threads: int = 2) -> Session:
+    """Set the seeds, the threads and the style of the figures; the session says how big to run.
+
+    A fast run always takes ``threads`` threads, whatever the machine has: sums over another number
+    of threads round differently, and the notebook's stored outputs would no longer be met.
+    On a GPU, too, float32 is float32: TF32, PyTorch's default for convolutions, is switched off.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads=}")
+    session = _session()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if session.mode == "fast":
+        torch.set_num_threads(threads)
+    # the notebooks compare to five digits; TF32, which GPUs may take for float32, keeps three
+    torch.backends.cudnn.allow_tf32 = False
+    from ..experiments.plotting import use_style
+
+    use_style()
+    return session
+
+
+def describe(dataset: ImageDataset | None = None) -> None:
+    """Print versions, mode and device and, given the data set in use, where its images are from."""
+    session = _session()
+    libraries = ("torch", "torchvision", "pytorchcv")
+    versions = ", ".join(f"{library} {metadata.version(library)}" for library in libraries)
+    print(f"bsconv {bsconv.__version__}, Python {platform.python_version()}, {versions}")
+    print(f"mode {session.mode}, device {session.device}, {torch.get_num_threads()} threads")
+    if dataset is not None:
+        height, width = dataset.image_size
+        print(
+            f"data: {dataset.name}, {len(dataset.train_images)} training and "
+            f"{len(dataset.test_images)} test images of {height} x {width} pixels, "
+            f"{dataset.num_classes} classes"
+        )
+
+
+def find_dataset(name: str = "cifar10") -> ImageDataset:
+    """The data set ``name`` or, where it can't be had, the synthetic one, which is said aloud."""
+    try:
+        return load_dataset(name)
+    except DatasetNotFoundError as error:
+        print(f"SYNTHETIC DATA: {error}.")
+        print(f"Going on with the synthetic set: what follows is true of it, not of {name}.")
+        return load_dataset("synthetic")
+
+
+def title_suffix(dataset: ImageDataset) -> str:
+    """What the title of a figure ends in, so that synthetic results never pass for real ones."""
+    return " (synthetic data)" if dataset.name == "synthetic" else ""
+
+
+def _session() -> Session:
+    mode = os.environ.get("BSCONV_MODE") or "auto"
+    if mode not in MODES:
+        raise ValueError(f"BSCONV_MODE must be one of {', '.join(MODES)}, got {mode!r}")
+    cuda = torch.cuda.is_available()
+    if mode == "auto":
+        mode = "full" if cuda else "fast"
+    return Session(mode, torch.device("cuda" if cuda and mode == "full" else "cpu"))

@@ -1,0 +1,180 @@
+"""bsconv project: what it prints and writes, that the other commands take it, and wrong input."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bsconv.__main__ import main
+from bsconv.commands import project
+from bsconv.experiments.data import ImageDataset, load_dataset, to_float
+from bsconv.experiments.files.checkpoints import read_trained
+from bsconv.experiments.model_sources import build_model
+from bsconv.experiments.training import _setup
+from bsconv.pytorch import get_model, project_pretrained
+from bsconv.pytorch.pretrained._project import METHODS
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageDataset:
+    return load_dataset("synthetic")
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
+    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: images)
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> tuple[torch.nn.Module, Path]:
+    """A network whose BatchNorms have seen images, and the file of its weights."""
+    model = build_model("cifar_resnet20", 10).train()
+    with torch.no_grad():
+        model(torch.rand(16, 3, 32, 32))
+    save_file(model.state_dict(), tmp_path / "dense.safetensors")
+    return model.eval(), tmp_path / "dense.safetensors"
+
+
+def line(weights: Path, out: Path, *more: object) -> list[str]:
+    arguments = ("project", "cifar_resnet20", "--weights", weights, "--out", out)
+    return [str(part) for part in (*arguments, "--dataset", "synthetic", "--images", 8, *more)]
+
+
+def accuracy(capsys: Captured, *arguments: object) -> str:
+    common = ("--dataset", "synthetic", "--test-limit", 50, "--device", "cpu")
+    assert main(["evaluate", *map(str, (*arguments, *common))]) == 0
+    return capsys.readouterr().out.partition("test top-1")[2]
+
+
+@pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1 / 2), ("s", 1 / 4)])
+def test_projected_networks_are_built_alike(kind: Any, p: float) -> None:
+    """Names and shapes of the projected network are those that train and evaluate build."""
+    student, _ = project_pretrained(get_model("cifar_resnet20", 10), kind=kind, p=p)
+    built = build_model("cifar_resnet20", 10, bsconv=kind, p=p)
+    shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in (student, built)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "more"),
+    [("u", "batch_norm", []), ("s", "weights", ["--p", "1/2"])],
+)
+def test_prints_the_report_and_writes_what_other_commands_take(
+    dense: tuple[torch.nn.Module, Path],
+    images: ImageDataset,
+    kind: Any,
+    method: Any,
+    more: list[str],
+    tmp_path: Path,
+    capsys: Captured,
+) -> None:
+    model, weights = dense
+    out = tmp_path / "out.safetensors"
+    kept = weights.read_bytes()
+    assert main(line(weights, out, "--bsconv", kind, "--method", method, *more)) == 0
+    printed = capsys.readouterr().out
+    seen = to_float(images.train_images[:8]).contiguous(memory_format=torch.channels_last)
+    student, report = project_pretrained(model, seen, kind, 0.5, method=method, progress=False)
+    assert printed.startswith(f"{report}\nmeasure it: bsconv evaluate --checkpoint {out}\n")
+    assert printed.endswith(
+        f"bsconv train --model cifar_resnet20 --bsconv {kind} {' '.join([*more, ''])}"
+        f"--weights {out}\n"
+    )
+    torch.testing.assert_close(read_trained(out).state, dict(student.state_dict()))
+    assert weights.read_bytes() == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == [weights.name, out.name]
+
+    first = accuracy(capsys, "--checkpoint", out)
+    named = ("--model", "cifar_resnet20", "--bsconv", kind, *more, "--weights", out)
+    assert accuracy(capsys, *named) == first
+    once = ("--dataset", "synthetic", "--epochs", 1)  # too short to look for its fastest steps
+    with pytest.raises(RuntimeError, match="stop before the first step"):
+        train_from(out, student, ["train", *map(str, (*named, *once))])
+
+
+def train_from(out: Path, student: torch.nn.Module, arguments: list[str]) -> None:
+    """Runs the command up to its optimiser, where the model must be ``student``."""
+    from bsconv.experiments.training import _train as training
+
+    def make_optimizer(model: torch.nn.Module, config: Any) -> None:
+        torch.testing.assert_close(dict(model.state_dict()), dict(student.state_dict()))
+        raise RuntimeError("stop before the first step")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_optimizer", make_optimizer)
+        main(arguments)
+
+
+def test_the_methods_are_those_of_the_library() -> None:
+    from bsconv.__main__ import Parser
+
+    parser = Parser()
+    project.add_arguments(parser)
+    action = next(action for action in parser._actions if action.dest == "method")
+    assert (tuple(action.choices or ()), action.default) == (METHODS, "outputs")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--out", "out.pt"], r"--out must be a \.safetensors file, got out\.pt"),
+        (["--out", "no/out.safetensors"], r"cannot write no/out\.safetensors: No such file"),
+        (["--out", "dir.safetensors"], r"cannot write dir\.safetensors: Is a directory"),
+        (["--images", "0"], "--images must be at least 1, got 0"),
+        (["--bsconv", "x"], "invalid choice: 'x'"),
+        (["--bsconv", "s", "--p", "3"], "p must be at most 1"),
+        (["--method", "best"], "invalid choice: 'best'"),
+        (["--pretrained", "cifar10"], "not allowed with argument --weights"),
+        (["--weights", "no.safetensors"], "no.safetensors: No such file"),
+        (["--dataset", "synthetic", "--image-size", "0"], "image_size must be a whole number"),
+    ],
+)
+def test_bad_input_is_one_line(
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise AssertionError("images were loaded before the input was checked")
+
+    monkeypatch.setattr(_setup, "load_dataset", load_dataset)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dir.safetensors").mkdir()
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    usual = line(Path("w.safetensors"), Path("out.safetensors"), "--bsconv", "u")
+    assert message_of([*usual, *more], message, capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.safetensors", "w.safetensors"]
+
+
+def message_of(arguments: list[str], message: str, capsys: Captured) -> bool:
+    """Whether the command ends as for bad input, with that one line on stderr."""
+    try:
+        code: Any = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err.count("\n")) == (2, "", 1), captured
+    assert re.search(message, captured.err), captured.err
+    return True
+
+
+def test_models_that_cannot_be_projected(
+    dense: tuple[torch.nn.Module, Path], tmp_path: Path, capsys: Captured
+) -> None:
+    _, weights = dense
+    out = tmp_path / "out.safetensors"
+    arguments = line(weights, out, "--bsconv", "u")
+    arguments[1] = "cifar_resnet20_bsconvu"
+    assert message_of(arguments, "is a BSConv network already", capsys)
+    arguments[1] = "cifar_resnet56"
+    assert message_of(arguments, r"dense\.safetensors do not fit cifar_resnet56: it lacks", capsys)
+    arguments[1] = "nothing"
+    assert message_of(arguments, "nothing", capsys)
+    assert not out.exists()

@@ -1,0 +1,300 @@
+"""bsconv results: what may be compared stands beside what is published, the rest apart."""
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsconv.__main__ import main
+from bsconv.commands.results import _panels
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.results import (
+    Record,
+    ResultsTable,
+    load_records,
+    published_results,
+    published_variants,
+    summarize,
+    write_record,
+)
+from bsconv.experiments.results.published import family_and_variant
+from bsconv.experiments.training._history import EpochMetrics
+from bsconv.pytorch import list_models
+
+Captured = pytest.CaptureFixture[str]
+SIZES = {"cifar_wrn16_1": 175_072, "cifar_wrn16_1_bsconvu": 27_312, "cifar_resnet20": 272_480}
+
+
+def record(top1: float, **settings: Any) -> Record:
+    given = {"model": "cifar_wrn16_1", "recipe": "fast", "epochs": 2, "device": "cpu"} | settings
+    config = TrainConfig(**given).resolved()
+    return Record(
+        config=config,
+        parameters=SIZES.get(config.model, 46_480),
+        epochs=tuple(EpochMetrics(n, 1.0, top1, 0.1, 1.5) for n in range(1, config.epochs + 1)),
+        machine="2 CPU cores",
+        versions={},
+        date="2026-01-31",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Records of WRN-16-1 and its BSConv-U, of a network not published, and one on few images."""
+    for one in (
+        *(record(90 + seed, seed=seed) for seed in range(3)),
+        record(88.0, model="cifar_wrn16_1_bsconvu"),
+        record(60.0, model="cifar_resnet20"),
+        record(40.0, train_limit=1000),
+        record(70.0, dataset="cifar100"),
+    ):
+        write_record(one, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a markdown table, or of several."""
+    return [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
+
+
+def test_means_and_ranges_stand_beside_what_is_published(folder: Path, capsys: Captured) -> None:
+    assert main(["results", "--results", str(folder), "--markdown"]) == 0
+    resnet, dense, u, other_data, limited = rows(capsys.readouterr().out)
+    wrn = ["cifar_wrn16_1", "cifar10", "175,072", "fast", "2", "3", "91.00", "90.00 to 92.00"]
+    assert dense == [*wrn, "91.11", "-0.11"]
+    assert u[0] == "cifar_wrn16_1_bsconvu"
+    assert u[5:] == ["1", "88.00", "one run", "89.09", "-1.09"]
+    assert resnet[6:] == ["60.00", "one run", "", ""]  # its tables are of CIFAR-100 alone
+    assert other_data[1] == "cifar100"
+    assert limited[4:] == ["2 epochs, 1,000 images", "1", "40.00", "one run"]
+
+
+def test_the_text_names_the_source_and_how_many_are_apart(folder: Path, capsys: Captured) -> None:
+    assert main(["results", "--results", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "published, 200 epochs" in printed
+    assert "\n1 run with settings of their own, beside no published number:\n" in printed
+    last = printed.splitlines()[-1]
+    assert last.startswith("7 runs; top-1 in % on the whole test set after the last epoch;")
+    assert "arXiv 2003.13549" in last
+
+
+def test_one_dataset(folder: Path, capsys: Captured) -> None:
+    assert main(["results", "--results", str(folder), "--dataset", "cifar100", "--markdown"]) == 0
+    [row] = rows(capsys.readouterr().out)
+    assert row[:2] == ["cifar_wrn16_1", "cifar100"]
+
+
+def test_the_table_as_csv(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "table.csv"
+    assert main(["results", "--results", str(folder), "--csv", str(path)]) == 0
+    with path.open(newline="") as file:
+        written = {
+            (row["network"], row["dataset"], row["epochs"]): row for row in csv.DictReader(file)
+        }
+    u = written["cifar_wrn16_1_bsconvu", "cifar10", "2"]
+    assert float(u["published_top1"]) == 89.09
+    assert float(u["difference"]) == pytest.approx(-1.09)
+    assert (u["published_epochs"], u["own_settings"]) == ("200", "")
+    assert written["cifar_resnet20", "cifar10", "2"]["published_epochs"] == ""
+    capsys.readouterr()
+
+
+def test_the_figure(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "accuracy.svg"
+    assert main(["results", "--results", str(folder), "--out", str(path)]) == 0
+    assert b"<svg" in path.read_bytes()
+    capsys.readouterr()
+
+
+def test_the_records_of_the_project_are_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["results"]) == 0
+    assert "cifar_wrn16_1_bsconvu" in capsys.readouterr().out
+
+
+def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
+    other_share = record(80.0, model="cifar_wrn16_1_bsconvs_p1d2")
+    table = ResultsTable(summarize([*load_records(folder), other_share]))
+    lines = {data: {one.label: one for one in some} for data, some in _panels(table).items()}
+    assert list(lines["CIFAR-10"]) == ["resnet20\n2 epochs", "wrn16_1\n2 epochs"]
+    line = lines["CIFAR-10"]["wrn16_1\n2 epochs"]
+    assert line.recorded["dense"] == (0.175072, [90.0, 91.0, 92.0])
+    assert line.published["dense"] == (0.175072, 91.11)
+    assert line.published["BSConv-U"] == (0.027312, 89.09)
+    assert "BSConv-S" in line.recorded
+    assert "BSConv-S" not in line.published  # which is of p = 1/4
+    assert lines["CIFAR-10"]["resnet20\n2 epochs"].published == {}
+
+
+# --- wrong inputs ---------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "no folder": (["--results", "nowhere"], "nowhere does not exist; --results DIR names another"),
+    "a file": (["--results", "a.json"], "folder of records a.json does not exist; --results DIR"),
+    "no records": (["--results", "empty"], "there is no record of a run in empty; --results DIR"),
+    "broken": (["--results", "broken"], "bad.json holds no record of a run"),
+    "no such data": (
+        ["--dataset", "mnist"],
+        "--dataset mnist has no recorded run, cifar10, cifar1",
+    ),
+    "no figure": (["--out", "fig.txt"], "a figure's name needs to end in .png, .pdf, .svg, got"),
+    "no place": (["--out", "none/fig.png"], "cannot write"),
+    "no place for csv": (["--csv", "none/a.csv"], "cannot write none/a.csv"),
+    "all apart": (
+        ["--results", "apart", "--out", "f.png"],
+        "nothing to draw in f.png: 1 run with",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line(
+    case: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    given, message = WRONG[case]
+    monkeypatch.chdir(folder.parent)
+    for name in ("empty", "broken"):
+        Path(name).mkdir()
+    Path("broken/bad.json").write_text("{}")
+    Path("a.json").write_text("{}")
+    write_record(record(1.0, train_limit=5), "apart")
+    assert main(["results", *given]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("bsconv results: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_without_a_folder_of_records_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["results"]) == 2
+    assert "results does not exist; --results DIR names another\n" in capsys.readouterr().err
+
+
+# --- what is comparable ---------------------------------------------------------------------------
+
+
+def compared(one: Record) -> bool:
+    [row] = rows(ResultsTable(summarize([one])).markdown())
+    return len(row) == 10 and row[8] != ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"epochs": 3, "seed": 5, "device": "cuda", "precision": "bfloat16", "compile": True},
+        {"recipe": "published"},
+        {"model": "CIFAR_WRN16_1"},
+        {"model": "cifar_wrn16_1_bsconvu"},
+        {"optimizer": "sgd"},  # as the recipe was before
+    ],
+)
+def test_a_plain_run_is_compared(settings: dict[str, Any]) -> None:
+    assert compared(dataclasses.replace(record(1.0, **settings), parameters=size(settings)))
+
+
+def size(settings: dict[str, Any]) -> int:
+    return SIZES[settings.get("model", "cifar_wrn16_1").lower()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(
+            {"train_limit": 50},
+            {"test_limit": 50},
+            {"weights": "a.safetensors"},
+            {"init": "matched"},
+        ),
+        *({"learning_rate": 0.01}, {"weight_decay": 0.0}, {"batch_size": 64}, {"alpha": 0.0}),
+        *({"cutout": 8}, {"flip": False}, {"crop_padding": 2}, {"image_size": 16}),
+        {"model": "torchvision:resnet18"},
+        {"model": "cifar_wrn16_1_bsconvs_p1d2"},  # not one of the published shares
+        {"dataset": "flowers"},
+    ],
+)
+def test_anything_else_is_not(settings: dict[str, Any]) -> None:
+    assert not compared(record(1.0, **settings))
+
+
+def test_a_network_of_another_size_is_not_the_published_one() -> None:
+    assert not compared(dataclasses.replace(record(1.0), parameters=1000))
+
+
+@pytest.mark.parametrize(
+    ("settings", "architecture"),
+    [
+        ({"bsconv": "u"}, "cifar_wrn16_1_bsconvu"),
+        ({"bsconv": "s", "p": 0.25, "with_bn": True}, "cifar_wrn16_1_bsconvs_p1d4"),
+        ({"bsconv": "s", "p": 0.25}, "cifar_wrn16_1 as BSConv-S, p = 1/4"),
+        ({"bsconv": "u", "with_bn": True}, "cifar_wrn16_1 as BSConv-U, with BatchNorm"),
+        (
+            {"bsconv": "u", "model": "cifar_mobilenetv1_w1"},  # its variant is built otherwise
+            "cifar_mobilenetv1_w1 as BSConv-U",
+        ),
+    ],
+)
+def test_replaced_networks_have_a_name_where_that_builds_the_same(
+    settings: dict[str, Any], architecture: str
+) -> None:
+    [summary] = summarize([record(1.0, **settings)])
+    assert summary.architecture == architecture
+    assert summary.variant == f"BSConv-{settings['bsconv'].upper()}"
+
+
+# --- the published numbers ------------------------------------------------------------------------
+
+
+def test_the_published_tables() -> None:
+    found = published_results()
+    assert len(found) == 211
+    assert {data for data, _ in found} == {"cifar10", "cifar100"}
+    assert all(0 < row.top1 < 100 for row in found.values())
+    wrn = published_variants("cifar_wrn16_1", "cifar10")
+    assert {name: row.top1 for name, row in wrn.items()} == {
+        "dense": 91.11,
+        "BSConv-U": 89.09,
+        "BSConv-S": 87.34,
+    }
+    assert published_variants("cifar_wrn16_1", "flowers") == {}
+
+
+def test_they_are_the_numbers_at_hand(shared_data: Path) -> None:
+    table = shared_data.parent / "reference" / "published_results.csv"
+    if not table.is_file():
+        pytest.skip("no ../shared/reference/published_results.csv on this machine")
+    with table.open(newline="") as file:
+        expected = {
+            (r["dataset"], r["architecture"]): r["top1_percent"] for r in csv.DictReader(file)
+        }
+    assert {name: f"{row.top1:.2f}" for name, row in published_results().items()} == expected
+
+
+def test_every_published_network_is_one_of_the_package() -> None:
+    assert {name for _, name in published_results()} <= set(list_models())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("cifar_resnet20", ("cifar_resnet20", "dense")),
+        ("CIFAR_ResNet20_BSConvU", ("cifar_resnet20", "BSConv-U")),
+        ("cifar_mobilenetv2_w1d4_bsconvs_p1d6", ("cifar_mobilenetv2_w1d4", "BSConv-S")),
+        ("torchvision:resnet18", ("torchvision:resnet18", "dense")),
+    ],
+)
+def test_families(architecture: str, expected: tuple[str, str]) -> None:
+    assert family_and_variant(architecture) == expected

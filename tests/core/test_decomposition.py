@@ -1,0 +1,140 @@
+"""The decompositions against NumPy's SVD."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+from helpers.exact_errors import says
+
+SHAPES = st.tuples(
+    st.integers(1, 6), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4)
+)  # N, M, Kh, Kw
+
+
+def smallest_rank_one_errors(kernel: torch.Tensor) -> np.ndarray:
+    """Per filter, the norm of all singular values but the first: no rank-1 matrix is closer."""
+    values = np.linalg.svd(kernel.flatten(2).double().numpy(), compute_uv=False)
+    return np.sqrt((values[:, 1:] ** 2).sum(axis=1))
+
+
+@given(shape=SHAPES, exponent=st.integers(-30, 30))
+def test_blueprints_reach_the_smallest_error_of_every_filter(shape, exponent):
+    kernel = torch.randn(shape, dtype=torch.float64) * 10.0**exponent
+    kernel[0] *= 1e-6  # filters of very different size side by side
+    error = (kernel - compose(*blueprint_factors(kernel))).flatten(1).norm(dim=1).numpy()
+    size = kernel.flatten(1).norm(dim=1).numpy()
+    np.testing.assert_allclose(error, smallest_rank_one_errors(kernel), atol=1e-12 * size.max())
+    np.testing.assert_array_less(error[0], smallest_rank_one_errors(kernel)[0] + 1e-7 * size[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_from_conv2d_reaches_it_to_within_the_rounding_of_the_dtype(dtype):
+    conv = torch.nn.Conv2d(16, 8, 3, dtype=dtype)
+    rebuilt = BSConvU.from_conv2d(conv).to_conv2d().weight
+    error = (conv.weight.double() - rebuilt.double()).flatten(1).norm(dim=1).detach().numpy()
+    smallest = smallest_rank_one_errors(conv.weight.detach())
+    np.testing.assert_allclose(error, smallest, rtol=20 * torch.finfo(dtype).eps)
+
+
+def test_weights_and_blueprints_share_the_norm_and_the_sign_is_fixed():
+    weights, blueprints = blueprint_factors(torch.randn(7, 5, 3, 3))
+    torch.testing.assert_close(weights.norm(dim=1), blueprints.flatten(1).norm(dim=1))
+    largest = blueprints.flatten(1).gather(
+        1, blueprints.flatten(1).abs().argmax(dim=1, keepdim=True)
+    )
+    assert (largest > 0).all()
+
+
+@pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 2)])
+def test_a_filter_of_zeros_stays_zero_but_can_learn(factors):
+    kernel = torch.randn(3, 4, 3, 3)
+    kernel[1] = 0
+    *weights, blueprints = factors(kernel)
+    assert weights[0][1].abs().max() == 0
+    assert blueprints[1].abs().max() > 0
+    everything_zero = factors(torch.zeros(3, 4, 3, 3))
+    assert all(tensor.isfinite().all() for tensor in everything_zero)
+
+
+@given(shape=SHAPES, data=st.data())
+def test_the_basis_is_orthonormal_and_the_error_between_its_bounds(shape, data):
+    mid = data.draw(st.integers(1, shape[1]))
+    kernel = torch.randn(shape, dtype=torch.float64)
+    mixing, basis, blueprints = subspace_factors(kernel, mid)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(mid, dtype=torch.float64))
+    error = (kernel - compose(mixing @ basis, blueprints)).norm()
+    best_without_limit = np.linalg.norm(smallest_rank_one_errors(kernel))
+    weights, start = blueprint_factors(kernel)
+    truncated = np.linalg.svd((weights * start.flatten(1).norm(dim=1, keepdim=True)).numpy())[1]
+    plain_svd = np.hypot(best_without_limit, np.linalg.norm(truncated[mid:]))
+    assert best_without_limit - 1e-9 <= error <= plain_svd + 1e-9
+
+
+def test_alternating_beats_the_plain_svd_of_the_weights():
+    kernel = torch.randn(32, 32, 3, 3, dtype=torch.float64)
+    weights, blueprints = blueprint_factors(kernel)
+    norms = blueprints.flatten(1).norm(dim=1, keepdim=True)
+    left, values, rows = torch.linalg.svd(weights * norms, full_matrices=False)
+    truncated = (left[:, :8] * values[:8]) @ rows[:8] / norms
+    plain = (kernel - compose(truncated, blueprints)).norm()
+    mixing, basis, alternated = subspace_factors(kernel, 8)
+    assert (kernel - compose(mixing @ basis, alternated)).norm() < 0.99 * plain
+
+
+@given(m=st.integers(2, 16), n=st.integers(1, 16), p=st.floats(0.1, 1))
+def test_a_subspace_convolution_comes_back_exactly(m, n, p):
+    dense = BSConvS(m, n, 3, p=p, min_mid_channels=1, dtype=torch.float64).to_conv2d()
+    layer = BSConvS.from_conv2d(dense, p=p, min_mid_channels=1)
+    assert (layer.to_conv2d().weight - dense.weight).norm() <= 1e-7 * dense.weight.norm()
+    basis = layer.basis()
+    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 1)])
+def test_what_is_no_finite_kernel_is_refused(factors):
+    with says("kernel needs shape (N, M, Kh, Kw), got shape (3, 4)"):
+        factors(torch.zeros(3, 4))
+    with says("kernel needs finite numbers, got NaN or infinity among them"):
+        factors(torch.full((2, 2, 3, 3), float("nan")))
+
+
+@pytest.mark.parametrize("mid", [0, 5, -1])
+def test_a_basis_wider_than_the_input_is_refused(mid):
+    with says(
+        f"mid_channels needs 1 <= mid_channels <= 4, the number of input channels, got {mid}"
+    ):
+        subspace_factors(torch.randn(2, 4, 3, 3), mid)
+
+
+@pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 4)])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1.0, 1e160, 1e300])
+def test_kernels_whose_squares_are_out_of_range(factors, scale):
+    kernel = torch.einsum("nm,nhw->nmhw", *map(torch.randn, ((3, 4), (3, 3, 3)))).double()
+    kernel[1] = 0
+    *weights, blueprints = factors(kernel * scale)
+    product = weights[0] if len(weights) == 1 else weights[0] @ weights[1]
+    torch.testing.assert_close(compose(product, blueprints) / scale, kernel)
+    # the norm is shared, so neither factor is near the end of the range
+    shared = kernel.flatten(1).norm(dim=1)[0].sqrt() * scale**0.5
+    torch.testing.assert_close(weights[0][0].norm(), shared)
+    torch.testing.assert_close(blueprints[1].norm().item(), 1.0)
+
+
+@pytest.mark.parametrize("mid", [4, 8, 12])
+def test_many_channels_of_few_filters_take_no_longer_than_they_need(mid):
+    kernel = torch.randn(8, 1024, 3, 3)
+    begin = time.process_time()
+    mixing, basis, blueprints = subspace_factors(kernel, mid)
+    assert (
+        time.process_time() - begin < 3
+    )  # a matrix of channels by channels takes 10 times as long
+    torch.testing.assert_close(basis @ basis.T, torch.eye(mid, dtype=torch.float64))
+    if mid >= 8:  # all that blueprints can keep
+        error = (kernel - compose(mixing @ basis, blueprints)).flatten(1).norm(dim=1)
+        np.testing.assert_allclose(error, smallest_rank_one_errors(kernel))

@@ -1,0 +1,65 @@
+"""Columns brought near one: by powers of two, so that nothing is rounded."""
+
+import pytest
+import torch
+
+from bsconv.pytorch._tools.numerics import CONSTANT, check_finite, unit, without_mean
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [
+        (1.0, 1.0),
+        (1.5, 1.0),
+        (2.0, 2.0),
+        (-3.0, 2.0),
+        (0.75, 0.5),
+        (2.0**-140, 2.0**-140),  # below the smallest normal number
+        (3e38, 2.0**127),
+        (0.0, 1.0),
+        (float("inf"), 1.0),
+        (float("nan"), 1.0),
+    ],
+)
+def test_the_unit_is_the_power_of_two_below_the_largest_entry(largest, expected):
+    rows = torch.tensor([[largest / 2, 8.0], [largest, -8.5]])
+    assert unit(rows).tolist() == [expected, 8.0]
+
+
+def test_dividing_by_the_unit_rounds_nothing():
+    rows = torch.randn(100, 5) * torch.logspace(-30, 30, 5)
+    scaled = rows / unit(rows)
+    assert torch.equal(scaled * unit(rows), rows)
+    assert (scaled.abs().amax(0) >= 1).all()
+    assert (scaled.abs().amax(0) < 2).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns_of_rounding_are_constant(dtype):
+    eps = torch.finfo(dtype).eps
+    sign = torch.tensor([1.0, -1.0], dtype=dtype).repeat(50)
+    rows = torch.stack(
+        [
+            3 + sign,
+            3 + 3 * eps * 4 * sign,  # a few roundings
+            3 + 3 * eps * 8 * CONSTANT * sign,  # more than those
+            torch.zeros_like(sign),
+            sign,
+        ],
+        dim=1,
+    )
+    rest, mean = without_mean(rows)
+    assert rest.dtype == mean.dtype == dtype
+    torch.testing.assert_close(mean, torch.tensor([3.0, 3, 3, 0, 0], dtype=dtype))
+    torch.testing.assert_close(rest[:, 0], sign)
+    torch.testing.assert_close(rest[:, 4], sign)
+    assert (rest != 0).any(0).tolist() == [True, False, True, False, True]
+
+
+def test_what_is_not_finite_is_named():
+    finite, other = torch.ones(3), torch.tensor([1.0, float("inf")])
+    check_finite("'layer'", finite, finite)
+    with pytest.raises(ValueError, match="stays finite, got NaN or infinity at 'layer'"):
+        check_finite("'layer'", finite, other)
+    with pytest.raises(ValueError, match="at the outputs"):
+        check_finite("the outputs", other * float("nan"))

@@ -1,0 +1,348 @@
+"""The plans of BSConv layers: other ways to compute the same function of the same weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer
+from bsconv.pytorch import _layer_plans as _execution
+from helpers.exact_errors import says
+
+PLANS = {
+    BSConvU: ("factored", "merged", "auto"),
+    BSConvS: ("factored", "joined", "narrow", "merged", "auto"),
+}
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> BSConvU | BSConvS:
+    kernel_size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    odd = all(size % 2 for size in kernel_size)
+    stride = draw(st.sampled_from([1, 2, (1, 2)]))
+    same = st.just("same") if odd and stride == 1 else st.nothing()
+    return draw(st.sampled_from([BSConvU, BSConvS]))(
+        draw(st.integers(1, 6)),
+        draw(st.integers(1, 6)),
+        kernel_size,
+        stride,
+        draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)) | same),
+        draw(st.sampled_from([1, 2])),
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(["zeros", "reflect", "circular"])),
+        with_bn=draw(st.booleans()),
+        dtype=torch.float64,
+    )
+
+
+def results(layer: nn.Module, images: Tensor) -> list[Tensor]:
+    """The output, and all gradients of the sum of its squares, that of the input first."""
+    images = images.clone().requires_grad_()
+    output = layer(images)
+    loss = output.square().sum()
+    return [output.detach(), *torch.autograd.grad(loss, [images, *layer.parameters()])]
+
+
+@given(layer=layers(), seed=st.integers(0, 9), training=st.booleans())
+@settings(max_examples=60)
+def test_all_plans_compute_the_same_outputs_and_gradients(
+    layer: BSConvU | BSConvS, seed: int, training: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, layer.in_channels, 13, 12, dtype=torch.float64, generator=generator)
+    expected = results(copy.deepcopy(layer).train(training), images)
+    for plan in PLANS[type(layer)]:
+        planned = copy.deepcopy(layer).train(training)
+        planned.plan = plan
+        for found, value in zip(results(planned, images), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+        assert planned.state_dict().keys() == layer.state_dict().keys()
+
+
+@pytest.mark.parametrize("layer", [BSConvU(8, 12, 3, padding=1), BSConvS(8, 12, 3, padding=1)])
+def test_float32_agrees_to_five_digits(layer: BSConvU | BSConvS) -> None:
+    images = torch.randn(4, 8, 16, 16).to(memory_format=torch.channels_last)
+    expected = results(layer, images)
+    for plan in PLANS[type(layer)]:
+        layer.plan = plan
+        for found, value in zip(results(layer, images), expected, strict=True):
+            assert (found - value).norm() <= 1e-5 * value.norm()
+
+
+def convolutions(layer: nn.Module) -> list[tuple[int, ...]]:
+    """The shapes of the weights of all convolutions in a forward pass."""
+    calls = []
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.nn.functional.conv2d:
+                calls.append(tuple(args[1].shape))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        layer(torch.randn(2, 8, 5, 5))
+    return calls
+
+
+def test_one_dense_convolution_is_computed_when_merged() -> None:
+    layer = BSConvS(8, 12, 3)
+    for plan, expected in {
+        "merged": [(12, 8, 3, 3)],
+        "joined": [(12, 8, 1, 1), (12, 1, 3, 3)],
+        "narrow": [(4, 8, 1, 1), (12, 4, 3, 3)],
+        "factored": [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)],
+    }.items():
+        layer.plan = plan
+        assert convolutions(layer) == expected
+
+
+@pytest.mark.parametrize(
+    "bn_kwargs",
+    [
+        {},
+        {"momentum": None},
+        {"momentum": 0.3, "eps": 0.01},
+        {"affine": False},
+        {"track_running_stats": False},
+    ],
+)
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_batch_norms_learn_the_same_when_they_are_merged(
+    bn_kwargs: dict[str, object], padding_mode: str
+) -> None:
+    """Their running statistics too, over several steps, and what they do with them afterwards."""
+    torch.manual_seed(0)
+    options = {"padding": 1, "padding_mode": padding_mode, "dtype": torch.float64}
+    factored = BSConvS(6, 10, 3, **options, with_bn=True, bn_kwargs=bn_kwargs)
+    with torch.no_grad():
+        for parameter in factored.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
+    for step in range(3):
+        images = step + torch.randn(4, 6, 8, 7, dtype=torch.float64)
+        for found, value in zip(results(narrow, images), results(factored, images), strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+    for name, value in factored.state_dict().items():
+        torch.testing.assert_close(narrow.state_dict()[name], value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(narrow.eval()(images), factored.eval()(images))
+
+
+@pytest.mark.parametrize("frozen", ["bn1", "bn2"])
+def test_one_batch_norm_may_be_frozen(frozen: str) -> None:
+    factored = BSConvS(6, 10, 3, padding=1, with_bn=True, dtype=torch.float64)
+    norm = factored.get_submodule(frozen).eval()
+    for tensor in (norm.running_mean, norm.running_var):
+        torch.nn.init.uniform_(tensor, 0.5, 2)
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
+    images = 2 + torch.randn(4, 6, 8, 7, dtype=torch.float64)
+    for found, value in zip(results(narrow, images), results(factored, images), strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(narrow.state_dict(), factored.state_dict())
+
+
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_merged_batch_norms_see_small_differences_of_channels(
+    difference: float, scale: float
+) -> None:
+    """All channels are nearly the same, and what follows takes only their differences."""
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
+    with torch.no_grad():
+        rows = layer.pw1.weight
+        rows.copy_(rows[:1] + difference * torch.randn_like(rows))
+        layer.pw2.weight.sub_(layer.pw2.weight.mean(1, keepdim=True))
+    images = scale * torch.randn(4, 8, 6, 6)
+    expected = copy.deepcopy(layer).double()(images.double())
+    layer.plan = "narrow"
+    assert (layer(images) - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("deviation", "training"), [(1.0, True), (1e-2, True), (0.0, True), (1.0, False), (1e-2, False)]
+)
+def test_merged_batch_norms_magnify_no_rounding_of_large_means(
+    deviation: float, training: bool
+) -> None:
+    """What they make of a mean of 100 cancels; were it in the outputs, digits would be lost."""
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True, bn_kwargs={"momentum": 1.0})
+    images = 100 + deviation * torch.randn(4, 8, 6, 6)
+    layer(images)  # the running statistics become those of the images
+    expected = copy.deepcopy(layer).double().train(training)(images.double())
+    layer.train(training).plan = "narrow"
+    # magnified is the rounding of the first convolution alone
+    rounding = 1e-5 / max(deviation, 1e-2)
+    assert (layer(images) - expected).norm() <= rounding * expected.norm()
+
+
+def test_merged_batch_norms_of_squares_out_of_range() -> None:
+    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
+    layer.plan = "narrow"
+    images = torch.randn(4, 8, 6, 6)
+    expected = layer(images)
+    torch.testing.assert_close(layer(1e25 * images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
+    layer = BSConvS(8, 12, 3, padding=1, with_bn=True)
+    layer.plan = "narrow"
+    shapes = [(4, 8, 1, 1), (12, 4, 3, 3), (12, 1, 3, 3)]  # the last for one flat image
+    assert convolutions(layer) == shapes
+    layer.bn2.register_forward_hook(lambda *_: None)
+    assert convolutions(layer) == [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)]
+
+
+def test_compiled_batch_norms_learn_the_same() -> None:
+    torch.manual_seed(0)
+    factored = BSConvS(6, 10, 3, padding=1, with_bn=True)
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
+    images = torch.randn(4, 6, 8, 8)
+    compiled = torch.compile(narrow, fullgraph=True)
+    expected = results(factored, images)
+    for found, value in zip(results(compiled, images), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(narrow.state_dict(), factored.state_dict())
+
+
+def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
+    layer = BSConvS(8, 12, 1, with_bn=True)
+    layer.plan = "narrow"
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        layer(torch.randn(1, 8, 1, 1))
+
+
+def test_layers_are_factored_unless_asked() -> None:
+    model = BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    assert (BSConvU(3, 8, 3).plan, BSConvS(3, 8, 3).plan, model[0].plan) == ("factored",) * 3
+
+
+def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def seconds(plan: str, *_: object) -> float:
+        measured.append(plan)
+        return {"factored": 3.0, "joined": 1.0, "narrow": 2.0, "merged": 2.0}[plan]
+
+    ran: list[str] = []
+
+    def convolve(plan: str, images: Tensor, *_: object) -> Tensor:
+        ran.append(plan)
+        return images
+
+    monkeypatch.setattr(_execution, "_fastest", {})
+    monkeypatch.setattr(_execution, "_seconds", seconds)
+    monkeypatch.setattr("bsconv.pytorch.modules.convolve", convolve)
+    layer = BSConvS(4, 4, 3)
+    layer.plan = "auto"
+    for _ in range(2):
+        layer(torch.randn(1, 4, 8, 8))
+    assert (ran, len(measured)) == (["joined"] * 2, 4 * (1 + _execution.REPEATS))
+    layer(torch.randn(1, 4, 9, 9))  # another shape
+    with torch.no_grad():  # another mode
+        layer(torch.randn(1, 4, 8, 8))
+    assert len(measured) == 12 * (1 + _execution.REPEATS)
+
+
+def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_execution, "_fastest", {})
+    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: 1.0 if plan == "merged" else 2.0)
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "auto"
+    images = torch.randn(1, 4, 8, 8)
+    graphs: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph.code)
+        return graph
+
+    torch.compile(layer, backend=look, fullgraph=True)(images)
+    layer(images)
+    torch.compile(layer, backend=look, fullgraph=True)(images)
+    assert [code.count("conv2d(") for code in graphs] == [2, 1]
+
+
+def test_measuring_leaves_no_trace() -> None:
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "auto"
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    state = torch.get_rng_state()
+    layer(torch.ones(2, 4, 8, 8))
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_hooks_and_other_parts_still_run() -> None:
+    layer = BSConvU(4, 8, 3)
+    layer.plan = "merged"
+    seen = []
+    layer.pw.register_forward_hook(lambda *_: seen.append("pw"))
+    layer(torch.randn(1, 4, 8, 8))
+    assert seen == ["pw"]
+
+    class Doubled(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 * super().forward(images)
+
+    layer = BSConvU(4, 8, 3, bias=False)
+    images = torch.randn(1, 4, 8, 8)
+    expected = 2 * layer(images)
+    doubled = Doubled(4, 8, 1, bias=False)
+    doubled.load_state_dict(layer.pw.state_dict())
+    layer.pw = doubled
+    layer.plan = "merged"
+    torch.testing.assert_close(layer(images), expected)
+
+
+@pytest.mark.parametrize("layer", [BSConvU(4, 8, 3, bias=False), BSConvS(4, 8, 3, with_bn=True)])
+def test_a_forward_exchanged_on_a_part_still_runs(layer: BSConvU | BSConvS) -> None:
+    images = torch.randn(2, 4, 8, 8)
+    expected = 2 * layer(images)
+    dw, forward = layer.dw, layer.dw.forward
+    dw.forward = lambda images: 2 * forward(images)  # type: ignore[method-assign]
+    layer.plan = "narrow" if isinstance(layer, BSConvS) else "merged"
+    try:
+        torch.testing.assert_close(layer(images), expected)
+    finally:
+        del dw.forward
+
+
+@pytest.mark.parametrize("plan", ["merged", "auto"])
+def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> None:
+    layer = BSConvU(4, 8, 3, padding=1).eval()
+    images = torch.randn(2, 4, 8, 8)
+    expected = layer(images).detach()
+    layer.plan = plan
+    assert copy.deepcopy(layer).plan == pickle.loads(pickle.dumps(layer)).plan == plan
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(images), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = layer(images)
+    assert coarse.dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.float(), expected, rtol=0.05, atol=0.05)
+    assert layer.to("meta")(images.to("meta")).shape == expected.shape
+
+
+def test_scripts_are_factored() -> None:
+    with pytest.warns((FutureWarning, DeprecationWarning)):  # the latter in torch 2.11
+        scripted = torch.jit.script(BSConvU(4, 8, 3))
+    assert scripted(torch.randn(1, 4, 5, 5)).shape == (1, 8, 3, 3)
+
+
+@pytest.mark.parametrize("layer", [BSConvU(4, 8, 3), BSConvS(4, 8, 3)])
+@pytest.mark.parametrize("plan", ["fast", "", None])
+def test_another_plan_is_refused(layer: BSConvU | BSConvS, plan: object) -> None:
+    known = ", ".join(map(repr, PLANS[type(layer)]))
+    with says(f"plan of a {type(layer).__name__} needs to be one of {known}, got {plan!r}"):
+        layer.plan = plan  # type: ignore[assignment]
+    assert layer.plan == "factored"
+
+
+def test_what_bsconv_u_does_not_know() -> None:
+    with says("plan of a BSConvU needs to be one of 'factored', 'merged', 'auto', got 'joined'"):
+        BSConvU(4, 8, 3).plan = "joined"

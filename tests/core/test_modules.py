@@ -1,0 +1,317 @@
+"""BSConvU and BSConvS against the dense convolution that they stand for."""
+
+import copy
+import itertools
+import pickle
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch._tools.convs import mid_channels
+from bsconv.pytorch.modules import bsconv_s, bsconv_u
+from helpers.exact_errors import says
+
+# torch says so of any convolution with such a padding, the dense one too
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+
+LAYERS = (BSConvU, BSConvS)
+GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> dict:
+    """Arguments that torch.nn.Conv2d takes, and that fit a 9x11 image."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding = draw(
+        st.one_of(
+            st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.just("same"),
+            st.just("valid"),
+        )
+    )  # fmt: skip
+    stride = 1 if padding == "same" else draw(st.integers(1, 3))
+    return {
+        "in_channels": draw(st.integers(1, 9)),
+        "out_channels": draw(st.integers(1, 9)),
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "bias": draw(st.booleans()),
+        "padding_mode": draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
+    }
+
+
+def random_batch_norm(layer: nn.Module) -> None:
+    """Statistics and parameters as after some training, with large shifts."""
+    for module in layer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.normal_(module.weight)
+                nn.init.normal_(module.bias)
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    difference = (actual - expected).detach().abs().max()
+    scale = expected.detach().abs().max()
+    return float(difference / scale if scale > 0 else difference)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["32", "64"]
+)
+@pytest.mark.parametrize("layer_class", LAYERS)
+@given(geometry=geometries())
+def test_layer_equals_its_dense_convolution(layer_class, dtype, tolerance, geometry):
+    layer = layer_class(**geometry, dtype=dtype)
+    dense = layer.to_conv2d()
+    assert type(dense) is nn.Conv2d
+    assert dense.groups == 1
+    assert (dense.bias is not None) == geometry["bias"]
+    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=dtype)
+    assert relative_error(layer(images), dense(images)) < tolerance
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@given(geometry=geometries(), affine=st.booleans())
+def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, geometry, affine):
+    layer = layer_class(
+        **geometry, with_bn=True, bn_kwargs={"affine": affine}, dtype=torch.float64
+    ).eval()
+    random_batch_norm(layer)
+    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=torch.float64)
+    padded = geometry["padding"] not in (0, (0, 0), "valid")
+    if geometry["padding"] == "same":
+        padded = geometry["kernel_size"] != (1, 1)
+    if padded and geometry["padding_mode"] == "zeros":
+        with says(
+            f"{layer_class.__name__} with BatchNorm before a zero-padded depthwise convolution "
+            "equals no single convolution: its padding follows BatchNorm's shift, got "
+            f"padding={layer.padding!r}"
+        ):
+            layer.to_conv2d()
+    else:
+        assert relative_error(layer(images), layer.to_conv2d()(images)) < 1e-12
+
+
+def test_folding_batch_norm_past_zero_padding_would_be_wrong_at_the_border():
+    layer = BSConvU(3, 5, 3, padding=1, with_bn=True, dtype=torch.float64).eval()
+    random_batch_norm(layer)
+    unpadded = BSConvU(3, 5, 3, with_bn=True, dtype=torch.float64).eval()
+    unpadded.load_state_dict(layer.state_dict())
+    naive = unpadded.to_conv2d()
+    naive.padding = (1, 1)
+    images = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    difference = (naive(images) - layer(images)).abs()
+    assert difference[..., 1:-1, 1:-1].max() < 1e-12
+    assert difference[..., 0, :].max() > 0.1
+
+
+def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
+    training = BSConvU(4, 8, 3, with_bn=True)
+    by_its_batch = (
+        "normalises by its batch, which no single convolution does: call eval() first, and keep "
+        "running statistics"
+    )
+    with says(f"BSConvU {by_its_batch}"):
+        training.to_conv2d()
+    without_statistics = BSConvS(4, 8, 3, with_bn=True, bn_kwargs={"track_running_stats": False})
+    with says(f"BSConvS {by_its_batch}"):
+        without_statistics.eval().to_conv2d()
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_dense_convolution_has_weights_of_its_own_and_the_layers_state(layer_class):
+    layer = layer_class(4, 8, 3, dtype=torch.float64).to(memory_format=torch.channels_last).eval()
+    before = copy.deepcopy(layer.state_dict())
+    dense = layer.to_conv2d()
+    assert dense.weight.dtype == torch.float64
+    assert dense.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not dense.training
+    nn.init.zeros_(dense.weight)
+    for name, tensor in layer.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_kernel_of_bsconv_u_is_the_outer_product_of_weights_and_blueprints():
+    layer = BSConvU(3, 5, (3, 2), bias=False)
+    expected = torch.einsum("oi,okl->oikl", layer.pw.weight[:, :, 0, 0], layer.dw.weight[:, 0])
+    torch.testing.assert_close(layer.to_conv2d().weight, expected)
+
+
+@pytest.mark.parametrize("with_bn", [False, True])
+def test_parameters_match_the_papers_formulas(with_bn):
+    m, n, k, mid = 32, 48, 3, 8
+    norm = 2 * n if with_bn else 0
+    u = BSConvU(m, n, k, bias=False, with_bn=with_bn)
+    assert sum(p.numel() for p in u.parameters()) == m * n + n * k**2 + norm
+    s = BSConvS(m, n, k, bias=False, p=1 / 4, with_bn=with_bn)
+    norm += 2 * mid if with_bn else 0
+    assert sum(p.numel() for p in s.parameters()) == mid * m + n * mid + n * k**2 + norm
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@given(geometry=geometries())
+def test_layer_reports_the_geometry_of_a_conv2d(layer_class, geometry):
+    layer, dense = layer_class(**geometry), nn.Conv2d(**geometry)
+    for name in (*GEOMETRY, "padding_mode"):
+        assert getattr(layer, name) == getattr(dense, name)
+
+
+def test_child_names_are_those_of_the_published_package():
+    children = {
+        "pw dw": BSConvU(4, 4, 3),
+        "pw bn dw": BSConvU(4, 4, 3, with_bn=True),
+        "pw1 pw2 dw": BSConvS(4, 4, 3),
+        "pw1 bn1 pw2 bn2 dw": BSConvS(4, 4, 3, with_bn=True),
+    }
+    for names, layer in children.items():
+        assert " ".join(name for name, _ in layer.named_children()) == names
+
+
+def test_batch_norm_arguments_are_passed_on():
+    layer = BSConvS(4, 4, 3, with_bn=True, bn_kwargs={"eps": 0.25, "momentum": 0.5})
+    assert [(bn.eps, bn.momentum) for bn in (layer.bn1, layer.bn2)] == [(0.25, 0.5)] * 2
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
+    layer = layer_class(4, 8, 3, with_bn=True, device="meta", dtype=torch.bfloat16)
+    for tensor in itertools.chain(layer.parameters(), layer.buffers()):
+        assert tensor.is_meta
+        assert tensor.dtype in (torch.bfloat16, torch.int64)
+    assert layer(torch.empty(2, 4, 8, 8, device="meta", dtype=torch.bfloat16)).shape == (2, 8, 6, 6)
+
+
+@pytest.mark.parametrize("kind", [BSConvU, BSConvS])
+def test_settings_of_batch_norm_come_along_from_a_dense_layer(kind):
+    layer = kind.from_conv2d(nn.Conv2d(4, 8, 3), with_bn=True, bn_kwargs={"eps": 0.25})
+    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "p", "expected"),
+    [
+        (12, 7 / 12, 7),  # 7/12 * 12 is 7.000000000000001 in floats
+        (11, 9 / 11, 9),
+        (14, 9 / 14, 9),
+        (64, 0.25, 16),
+        (10, 0.25, 4),  # the lower limit
+        (3, 0.25, 3),  # never more than there are
+        (65, Fraction(1, 4), 17),
+        (64, 1, 64),
+        (64, 0, 4),
+    ],
+)
+def test_mid_channels_are_rounded_up_exactly(in_channels, p, expected):
+    assert mid_channels(in_channels, p) == expected
+    assert BSConvS(in_channels, 16, 3, p=p).pw1.out_channels == expected
+
+
+@given(numerator=st.integers(0, 400), denominator=st.integers(1, 400), m=st.integers(1, 2048))
+def test_mid_channels_of_a_float_equal_those_of_its_fraction(numerator, denominator, m):
+    exact = Fraction(min(numerator, denominator), denominator)
+    assert mid_channels(m, float(exact), 1) == max(1, -(-m * exact.numerator // exact.denominator))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan"), "1/4", None])
+def test_a_share_out_of_range_is_refused(p):
+    with says(f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"):
+        BSConvS(8, 8, 3, p=p)
+
+
+@pytest.mark.parametrize("limit", [-1, 2.5])
+def test_a_senseless_lower_limit_is_refused(limit):
+    with says(
+        "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
+        f"got min_mid_channels={limit!r}"
+    ):
+        BSConvS(8, 8, 3, min_mid_channels=limit)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@given(geometry=geometries())
+def test_from_conv2d_is_exact_on_a_blueprint_convolution(layer_class, geometry):
+    blueprint = layer_class(**geometry, dtype=torch.float64).to_conv2d()
+    layer = layer_class.from_conv2d(blueprint)
+    assert relative_error(layer.to_conv2d().weight, blueprint.weight) < 1e-12
+    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=torch.float64)
+    assert relative_error(layer(images), blueprint(images)) < 1e-11
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
+    conv = nn.Conv2d(4, 8, 3, padding="same", dtype=torch.float64).eval()
+    conv.to(memory_format=torch.channels_last)
+    conv.weight.requires_grad_(False)
+    before = copy.deepcopy(conv.state_dict())
+    layer = layer_class.from_conv2d(conv, with_bn=True)
+    assert layer.padding == "same"
+    assert not any(module.training for module in layer.modules())
+    trainable = {name for name, p in layer.named_parameters() if p.requires_grad}
+    assert trainable == {"dw.bias"}
+    assert layer.dw.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer.dw.bias, conv.bias)
+    for name, tensor in conv.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_from_conv2d_refuses_what_is_no_dense_convolution(layer_class):
+    name = layer_class.__name__
+    with says(f"{name} takes the place of a Conv2d, got Linear", TypeError):
+        layer_class.from_conv2d(nn.Linear(4, 4))
+    with says(f"{name} stands in for a conv with groups=1, got groups=2"):
+        layer_class.from_conv2d(nn.Conv2d(4, 4, 3, groups=2))
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_from_conv2d_on_the_meta_device_gives_the_shapes(layer_class):
+    layer = layer_class.from_conv2d(nn.Conv2d(16, 8, 3, device="meta"))
+    assert all(parameter.is_meta for parameter in layer.parameters())
+    assert (layer.in_channels, layer.out_channels) == (16, 8)
+
+
+def test_factories_make_layers_of_three_by_three():
+    assert type(bsconv_u(4, 8)) is BSConvU
+    assert type(bsconv_s(4, 8)) is BSConvS
+    assert bsconv_u(4, 8).kernel_size == bsconv_s(4, 8).kernel_size == (3, 3)
+    layer = bsconv_s(16, 8, 5, stride=2, p=1 / 2, with_bn=True, bias=False)
+    assert (layer.kernel_size, layer.stride, layer.pw1.out_channels) == ((5, 5), (2, 2), 8)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("with_bn", [False, True])
+def test_copies_are_independent_and_compute_the_same(layer_class, with_bn):
+    layer = layer_class(4, 8, 3, padding=1, with_bn=with_bn).eval()
+    images = torch.randn(2, 4, 8, 8)
+    expected = layer(images)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(copied(images), expected, rtol=0, atol=0)
+        nn.init.zeros_(copied.dw.weight)
+    torch.testing.assert_close(layer(images), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_gradients_equal_those_through_the_dense_kernel(layer_class):
+    layer = layer_class(5, 6, 3, padding=1, stride=2, dtype=torch.float64)
+    images = torch.randn(2, 5, 9, 9, dtype=torch.float64)
+    parameters = list(layer.parameters())
+    actual = torch.autograd.grad(layer(images).square().sum(), parameters)
+    if layer_class is BSConvU:
+        weights = layer.pw.weight.flatten(1)
+    else:
+        weights = layer.pw2.weight.flatten(1) @ layer.pw1.weight.flatten(1)
+    kernel = torch.einsum("nm,nkl->nmkl", weights, layer.dw.weight[:, 0])
+    output = F.conv2d(images, kernel, layer.dw.bias, stride=2, padding=1)
+    expected = torch.autograd.grad(output.square().sum(), parameters)
+    torch.testing.assert_close(actual, expected)

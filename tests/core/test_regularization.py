@@ -1,0 +1,203 @@
+"""The penalty against NumPy, and its way through copies, wrappers, dtypes and devices."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvU, reg_loss
+from bsconv.pytorch.regularization import (
+    OrthonormalBasis,
+    OrthonormalConv2d,
+    orthonormality_penalty,
+)
+from helpers.exact_errors import says
+
+
+class Net(BSConvS_ModelRegLossMixin, nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = BSConvU(3, 8, 3)
+        self.second = BSConvS(8, 16, 3)
+        self.third = nn.Sequential(BSConvS(16, 16, 3, p=0.5), nn.ReLU())
+
+
+def numpy_penalty(basis: torch.Tensor) -> float:
+    matrix = basis.detach().double().numpy()
+    return float(np.linalg.norm(matrix @ matrix.T - np.eye(len(matrix)), "fro"))
+
+
+def test_penalty_is_the_frobenius_norm_not_squared():
+    basis = torch.randn(4, 9)
+    torch.testing.assert_close(
+        orthonormality_penalty(basis).item(), numpy_penalty(basis), rtol=1e-6, atol=0
+    )
+
+
+def test_reg_loss_is_alpha_times_the_sum_over_layers():
+    model = Net()
+    expected = sum(numpy_penalty(layer.basis()) for layer in (model.second, model.third[0]))
+    for alpha in (0.1, 0.7, 0):
+        torch.testing.assert_close(model.reg_loss(alpha).item(), alpha * expected)
+        torch.testing.assert_close(model.reg_loss(alpha=alpha).item(), alpha * expected)
+        torch.testing.assert_close(reg_loss(model, alpha).item(), alpha * expected)
+    torch.testing.assert_close(model.reg_loss().item(), 0.1 * expected)
+
+
+def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
+    shapes = [(16, 8), (16, 16), (16, 16), (8, 8), (16, 16)]
+    layers = [BSConvS(*channels, 3, p=0.5) for channels in shapes]
+    layers[2].double()
+    layers[3].bfloat16()
+    weights = [layer.pw1.weight for layer in layers]
+    alone = sum(orthonormality_penalty(layer.basis()) for layer in layers)
+    together = reg_loss(nn.ModuleList(layers), alpha=1)
+    torch.testing.assert_close(together, alone)
+    expected = torch.autograd.grad(alone, weights)
+    torch.testing.assert_close(torch.autograd.grad(together, weights), expected)
+
+
+def test_one_orthonormal_layer_among_others_has_no_gradient():
+    model = nn.Sequential(BSConvS(16, 16, 3), BSConvS(16, 16, 3))
+    nn.init.eye_(model[0].pw1.weight.data.flatten(1))
+    reg_loss(model).backward()
+    assert model[0].pw1.weight.grad.abs().max() == 0
+    assert model[1].pw1.weight.grad.isfinite().all()
+
+
+def test_gradient_is_finite_and_zero_at_the_optimum():
+    basis = torch.linalg.qr(torch.randn(9, 4)).Q.T.contiguous()
+    for optimum in (basis, torch.eye(4, 9)):
+        optimum.requires_grad_()
+        orthonormality_penalty(optimum).backward()
+        assert optimum.grad.isfinite().all()
+    assert optimum.grad.abs().max() == 0
+
+
+def test_gradient_agrees_with_finite_differences():
+    basis = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(orthonormality_penalty, (basis,))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1.0, 1e5, 1e10, 1e18])
+def test_penalty_and_gradient_are_numbers_wherever_float32_has_them(scale):
+    basis = torch.randn(4, 9) * scale
+    found, expected = basis.clone().requires_grad_(), basis.double().requires_grad_()
+    penalties = [orthonormality_penalty(basis) for basis in (found, expected)]
+    torch.testing.assert_close(penalties[0].double(), penalties[1], rtol=1e-5, atol=0)
+    for penalty in penalties:
+        penalty.backward()
+    torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_a_million_squares_are_summed_without_losing_digits():
+    basis = torch.randn(1024, 64)
+    assert orthonormality_penalty(basis).item() == pytest.approx(numpy_penalty(basis), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e30])
+def test_what_is_beyond_float32_is_no_number_and_has_no_gradient_that_looks_like_one(scale):
+    basis = (torch.randn(4, 9) * scale).requires_grad_()
+    penalty = orthonormality_penalty(basis)
+    penalty.backward()
+    assert not penalty.isfinite()
+    assert not basis.grad.isfinite().any()
+
+
+def test_gradient_reaches_the_bases_only():
+    model = Net()
+    model.reg_loss().backward()
+    touched = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"second.pw1.weight", "third.0.pw1.weight"}
+
+
+def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
+    loss = reg_loss(nn.Linear(2, 2, device="meta"))
+    assert loss.device.type == "meta"
+    loss = torch.ones((), requires_grad=True) + reg_loss(nn.ReLU())
+    assert loss == 1
+    loss.backward()
+
+
+def test_a_layer_used_twice_counts_once():
+    layer = BSConvS(8, 8, 3)
+    torch.testing.assert_close(reg_loss(nn.Sequential(layer, layer)), reg_loss(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_precision_does_not_blur_the_penalty(dtype):
+    layer = BSConvS(64, 8, 3, dtype=dtype)
+    loss = reg_loss(layer, alpha=1)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(loss.item(), numpy_penalty(layer.basis()), rtol=1e-6, atol=0)
+    loss.backward()
+    assert layer.pw1.weight.grad.dtype == dtype
+
+
+def test_autocast_does_not_blur_the_penalty():
+    layer = BSConvS(64, 8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = reg_loss(layer)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, reg_loss(layer), rtol=0, atol=0)
+
+
+def test_wrappers_are_looked_into():
+    model = Net()
+    expected = reg_loss(model)
+    torch.testing.assert_close(reg_loss(nn.DataParallel(model)), expected)
+    torch.testing.assert_close(reg_loss(torch.compile(model)), expected)
+
+
+def test_any_layer_with_a_basis_can_take_part():
+    class Bottleneck(OrthonormalBasis):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Conv2d(9, 4, 1)
+
+        def basis(self):
+            return self.project.weight.flatten(1)
+
+    block = Bottleneck()
+    torch.testing.assert_close(reg_loss(block, 1).item(), numpy_penalty(block.basis()))
+    with says("OrthonormalBasis needs a method basis()", NotImplementedError):
+        reg_loss(OrthonormalBasis())
+
+
+def test_wrong_inputs_are_named():
+    with says("basis needs shape (mid, in), got shape (4, 9, 1, 1)"):
+        orthonormality_penalty(torch.zeros(4, 9, 1, 1))
+    layer = BSConvS(8, 8, 3)
+    layer.basis = lambda: layer.pw1.weight
+    with says("basis needs shape (mid, in), got shape (4, 8, 1, 1)"):
+        reg_loss(layer)
+    with says(
+        "BSConvS_ModelRegLossMixin belongs beside torch.nn.Module among a class's bases, got "
+        "BSConvS_ModelRegLossMixin, which is no module",
+        TypeError,
+    ):
+        BSConvS_ModelRegLossMixin().reg_loss()
+
+
+def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
+    plain = nn.Conv2d(12, 4, 1, stride=2, bias=False)
+    penalised = OrthonormalConv2d(12, 4, 1, stride=2, bias=False)
+    penalised.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 12, 5, 5)
+    torch.testing.assert_close(penalised(images), plain(images), rtol=0, atol=0)
+    expected = 0.1 * orthonormality_penalty(plain.weight.flatten(1))
+    torch.testing.assert_close(reg_loss(penalised), expected)
+    assert float(reg_loss(plain)) == 0
+    assert "OrthonormalConv2d(12, 4, kernel_size=(1, 1)" in repr(penalised)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        ({"kernel_size": 3}, "got kernel_size=(3, 3), groups=1"),
+        ({"kernel_size": 1, "groups": 2}, "got kernel_size=(1, 1), groups=2"),
+    ],
+)
+def test_an_orthonormal_conv_is_pointwise(arguments, got):
+    with says(f"OrthonormalConv2d needs kernel_size=1 and groups=1, {got}"):
+        OrthonormalConv2d(4, 4, **arguments)

@@ -1,0 +1,649 @@
+"""Replacement in any model: what is exchanged, what is kept, and that nothing is lost."""
+
+import copy
+import functools
+import io
+import pickle
+import re
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from bsconv.pytorch import (
+    BSConvS,
+    BSConvS_ModelRegLossMixin,
+    BSConvS_Replacer,
+    BSConvU,
+    BSConvU_Replacer,
+    get_model,
+    reg_loss,
+)
+from helpers.exact_errors import says
+
+REPLACERS = (BSConvU_Replacer, BSConvS_Replacer)
+BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+
+
+def net(**kwargs) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, **kwargs),
+        nn.BatchNorm2d(16, **kwargs),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(16, 16, 5, padding=2, bias=False, **kwargs), nn.ReLU()),
+        nn.Conv2d(16, 8, 1, **kwargs),
+    )
+
+
+def reasons(replacer, model: nn.Module) -> dict[str, str]:
+    return {layer.name: layer.description for layer in replacer.plan(model).layers}
+
+
+def snapshot(model: nn.Module) -> tuple:
+    """All that a refusal must leave alone."""
+    return (
+        repr(model),
+        [id(module) for module in model.modules()],
+        [id(parameter) for parameter in model.parameters()],
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        sorted(vars(model)),
+    )
+
+
+def assert_unchanged(model: nn.Module, before: tuple) -> None:
+    after = snapshot(model)
+    assert after[:3] == before[:3]
+    assert after[4] == before[4]
+    for name, tensor in before[3].items():
+        assert torch.equal(after[3][name], tensor)
+
+
+# ----------------------------------------------------------------- what is replaced, what is kept
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_plan_says_what_apply_does_and_changes_nothing(replacer_class):
+    model, replacer = net(), replacer_class()
+    before = snapshot(model)
+    plan = replacer.plan(model)
+    assert_unchanged(model, before)
+    assert [layer.name for layer in plan.replaced] == ["0", "3.0"]
+    assert [layer.name for layer in plan.kept] == ["4"]
+    parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in model.named_modules()}
+    assert replacer.apply(model) is model
+    assert replacer.report == plan
+    for layer in plan.layers:
+        assert isinstance(model.get_submodule(layer.name), BLUEPRINT_LAYERS) == layer.replaced
+        assert layer.parameters_before == parameters[layer.name]
+        after = sum(p.numel() for p in model.get_submodule(layer.name).parameters())
+        assert layer.parameters_after == after
+    assert plan.parameters_before == parameters[""]
+    assert plan.parameters_after == sum(p.numel() for p in model.parameters())
+
+
+def test_layers_are_kept_for_these_reasons():
+    class Subclass(nn.Conv2d):
+        pass
+
+    patched = nn.Conv2d(8, 8, 3)
+    patched.forward = lambda x: x
+    model = nn.ModuleDict(
+        {
+            "size": nn.Conv2d(8, 8, 7),
+            "grouped": nn.Conv2d(8, 8, 3, groups=2),
+            "subclass": Subclass(8, 8, 3),
+            "lazy": nn.LazyConv2d(8, 3),
+            "parametrised": parametrizations.weight_norm(nn.Conv2d(8, 8, 3)),
+            "pruned": prune.l1_unstructured(nn.Conv2d(8, 8, 3), "weight", 0.5),
+            "patched": patched,
+            "grey": nn.Conv2d(1, 8, 3),
+            "complex": nn.Conv2d(8, 8, 3, dtype=torch.complex64),
+            "float8": nn.Conv2d(8, 8, 3).to(torch.float8_e4m3fn),
+            "three": nn.Conv3d(8, 8, 3),
+            "transposed": nn.ConvTranspose2d(8, 8, 3),
+            "blueprint": BSConvU(8, 8, 3),
+            "excluded": nn.Conv2d(8, 8, 3),
+        }
+    )
+    expected = {
+        "size": "kept: 7x7 is not among kernel_sizes",
+        "grouped": "kept: grouped (groups=2)",
+        "subclass": "kept: Subclass is a subclass of Conv2d and may compute something else",
+        "lazy": "kept: LazyConv2d is a subclass of Conv2d and may compute something else",
+        "parametrised": "kept: parametrised (weight)",
+        "pruned": "kept: has state beside weight and bias: weight_mask, weight_orig",
+        "patched": "kept: its forward was exchanged on the instance",
+        "grey": "kept: BSConvU would have more parameters (88)",
+        "complex": "kept: its weight is a Parameter of torch.complex64",
+        "float8": "kept: its weight is a Parameter of torch.float8_e4m3fn",
+        "three": "kept: Conv3d is no Conv2d",
+        "transposed": "kept: ConvTranspose2d is no Conv2d",
+        "blueprint": "kept: is BSConvU already",
+        "excluded": "kept: excluded by 'exc*'",
+    }
+    replacer = BSConvU_Replacer(exclude=["exc*"])
+    assert reasons(replacer, model) == expected
+    with pytest.warns(UserWarning, match="no convolution was replaced: 1 x 7x7 .*; 1 x grouped"):
+        replacer.apply(model)
+    assert not isinstance(model["subclass"], BSConvU)
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_a_second_application_changes_nothing(replacer_class):
+    model = replacer_class().apply(net())
+    for other in REPLACERS:
+        before = snapshot(model)
+        with pytest.warns(UserWarning, match="is BSConv. already"):
+            other().apply(model)
+        after = snapshot(model)
+        assert after[:3] == before[:3]
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_the_inside_of_blueprint_layers_is_not_looked_at(replacer_class):
+    model = nn.Sequential(BSConvS(8, 8, 3), nn.Conv2d(8, 8, 3))
+    replacer_class(kernel_sizes=None).apply(model)
+    assert type(model[0].pw1) is nn.Conv2d
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_nothing_to_replace_is_said(replacer_class):
+    with pytest.warns(UserWarning, match="no convolution was replaced: the model has none"):
+        replacer_class().apply(nn.Linear(2, 2))
+    with pytest.warns(UserWarning, match="1 x 1x1 is not among kernel_sizes"):
+        replacer_class().apply(nn.Sequential(nn.Conv2d(8, 8, 1)))
+
+
+def test_the_most_frequent_reasons_are_said():
+    convs = [nn.Conv2d(8, 8, 1) for _ in range(4)] + [nn.Conv2d(8, 8, 7) for _ in range(3)]
+    convs += [nn.Conv2d(8, 8, 3, groups=2) for _ in range(2)] + [nn.Conv1d(8, 8, 3)]
+    said = (
+        "no convolution was replaced: 4 x 1x1 is not among kernel_sizes; "
+        "3 x 7x7 is not among kernel_sizes; 2 x grouped (groups=2)"
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
+        BSConvU_Replacer().apply(nn.ModuleList(convs))
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(UserWarning, match="the model has none") as caught:
+        BSConvU_Replacer().apply(nn.Linear(2, 2))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("kernel_sizes", "replaced"),
+    [
+        ([3], ["0"]),
+        ([(3, 3)], ["0"]),
+        ([5, (1, 1)], ["3.0"]),
+        (((3, 3), (5, 5)), ["0", "3.0"]),
+        (None, ["0", "3.0"]),  # a 1x1 convolution would only grow
+    ],
+)
+def test_kernel_sizes_select(kernel_sizes, replaced):
+    plan = BSConvU_Replacer(kernel_sizes=kernel_sizes).plan(net())
+    assert [layer.name for layer in plan.replaced] == replaced
+
+
+def test_a_layer_that_does_not_grow_is_replaced():
+    conv = nn.Conv2d(2, 5, (1, 2), bias=False)  # 2 * 5 + 5 * 2 weights, as before
+    (layer,) = BSConvU_Replacer(kernel_sizes=None).plan(conv).replaced
+    assert layer.parameters_before == layer.parameters_after == 20
+
+
+@pytest.mark.parametrize("exclude", [["3"], ["3.0"], ["3.*"], ["*.0", "4"]])
+def test_exclude_keeps_layers_and_all_inside_them(exclude):
+    model = BSConvU_Replacer(exclude=exclude).apply(net())
+    assert isinstance(model[0], BSConvU)
+    assert type(model[3][0]) is nn.Conv2d
+
+
+def test_a_root_convolution_is_returned_converted():
+    conv = nn.Conv2d(16, 8, 3)
+    u = BSConvU_Replacer().apply(conv)
+    assert type(u) is BSConvU
+    s = BSConvS_Replacer().apply(conv)
+    assert type(s) is BSConvS
+    torch.testing.assert_close(s.reg_loss(), reg_loss(s))
+    assert "(root)" in str(BSConvU_Replacer().plan(conv))
+
+
+@pytest.mark.parametrize("init", ["default", "matched", "project"])
+def test_options_reach_the_layers(init):
+    options = {"with_bn": True, "bn_kwargs": {"eps": 0.5}, "min_mid_channels": 6}
+    model = BSConvS_Replacer(p=1 / 2, init=init, **options).apply(net())
+    assert (model[3][0].pw1.out_channels, model[3][0].bn1.eps) == (8, 0.5)
+    replacer = BSConvS_Replacer(p=0, min_mid_channels=6)
+    assert replacer.apply(net())[3][0].pw1.out_channels == 6
+    assert "p=0" in repr(replacer)
+
+
+# ------------------------------------------------------------------------------ what is not lost
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize("init", ["default", "project"])
+def test_device_dtype_mode_and_format_are_kept(replacer_class, init):
+    replacer = replacer_class(init=init, with_bn=True)
+    model = replacer.apply(net(device="meta", dtype=torch.bfloat16).eval())
+    for module in model.modules():
+        assert not module.training
+    for tensor in [*model.parameters(), *model.buffers()]:
+        assert tensor.is_meta
+        assert tensor.dtype in (torch.bfloat16, torch.int64)
+    model = replacer.apply(net().to(memory_format=torch.channels_last))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 4:
+            expected = torch.empty_like(parameter, memory_format=torch.channels_last)
+            assert parameter.stride() == expected.stride(), name
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize("init", ["default", "project"])
+def test_frozen_layers_stay_frozen(replacer_class, init):
+    model = net()
+    model[0].weight.requires_grad_(False)
+    model[3].requires_grad_(False)
+    model = replacer_class(init=init, with_bn=True).apply(model)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {"0.dw.bias", "1.weight", "1.bias", "4.weight", "4.bias"}
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_a_layer_used_in_several_places_stays_one(replacer_class):
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    model = nn.ModuleDict({"a": nn.Sequential(conv, conv), "b": nn.ModuleList([conv])})
+    plan = replacer_class().plan(model)
+    assert plan.layers[0].names == ("a.0", "a.1", "b.0")
+    model = replacer_class().apply(model)
+    assert isinstance(model["a"][0], BLUEPRINT_LAYERS)
+    assert model["a"][0] is model["a"][1] is model["b"][0]
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize("init", ["default", "project"])
+def test_layers_with_the_same_weights_keep_sharing_them(replacer_class, init):
+    first, second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+    second.weight, second.bias = first.weight, first.bias
+    replacer = replacer_class(init=init)
+    model = nn.Sequential(first, second)
+    plan = replacer.plan(model)
+    model = replacer.apply(model)
+    for name, parameter in model[0].named_parameters():
+        assert model[1].get_parameter(name) is parameter
+    assert (model[0].dilation, model[1].dilation) == ((1, 1), (2, 2))
+    assert plan.parameters_after == sum(p.numel() for p in model.parameters())
+
+
+def test_a_weight_that_another_kind_of_layer_uses_too_is_kept():
+    class Decoder(nn.Module):
+        def __init__(self, weight: nn.Parameter) -> None:
+            super().__init__()
+            self.kernel = weight
+
+    conv, other = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+    other.bias = conv.bias  # goes with it
+    model = nn.Sequential(conv, Decoder(conv.weight), other, nn.Conv2d(8, 8, 3))
+    described = reasons(BSConvU_Replacer(), model)
+    assert described["0"] == "kept: shares a parameter with 1.kernel"
+    assert described["2"] == "kept: shares a parameter with 0.bias"
+    model = BSConvU_Replacer().apply(model)
+    assert model[1].kernel is model[0].weight
+    assert isinstance(model[3], BSConvU)
+
+
+def test_a_layer_that_a_plain_attribute_holds_too_is_kept():
+    class Helper(nn.Module):
+        def __init__(self, conv: nn.Module) -> None:
+            super().__init__()
+            self.conv = conv
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(7))
+            self.steps = [("first", self.convs[0]), ("block", nn.Sequential(nn.ReLU()))]
+            self.steps.append(self.steps)
+            self.by_name = {"second": self.convs[1]}
+            self.call = self.convs[2].forward
+            self.scaled = functools.partial(torch.mul, other=functools.partial(self.convs[3]))
+            self.hidden = (Helper(self.convs[4]),)
+            self.parent = (Helper(self),)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.steps[0][1](self.convs[6](images))
+
+    steps = Steps()
+    steps.convs[5].reg_loss = functools.partial(reg_loss, steps.convs[5])  # holds itself
+    model = nn.Sequential(steps)
+    assert list(reasons(BSConvS_Replacer(), model).values()) == [
+        "kept: is also in 0.steps, a plain attribute",
+        "kept: is also in 0.by_name, a plain attribute",
+        "kept: is also in 0.call, a plain attribute",
+        "kept: is also in 0.scaled, a plain attribute",
+        "kept: is also in 0.hidden, a plain attribute",
+        "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
+        "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
+    ]
+    BSConvS_Replacer().apply(model)(torch.randn(1, 8, 5, 5)).sum().backward()
+    assert steps.convs[0].weight.grad is not None
+
+
+def test_cyclic_references_end():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3))
+    child = nn.Sequential(nn.Conv2d(8, 8, 3))
+    child.add_module("parent", model)
+    model.add_module("child", child)
+    model = BSConvU_Replacer().apply(model)
+    assert isinstance(model[0], BSConvU)
+    assert isinstance(model.child[0], BSConvU)
+    assert model.child.parent is model
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_hooks_move_to_the_new_layer_with_their_handles(replacer_class):
+    calls: list[str] = []
+    model = net()
+    conv = model[0]
+    handles = [
+        conv.register_forward_pre_hook(lambda *_: calls.append("pre")),
+        conv.register_forward_hook(lambda *_, **__: calls.append("post"), with_kwargs=True),
+        conv.register_full_backward_hook(lambda *_: calls.append("backward")),
+    ]
+    model = replacer_class().apply(model)
+    model(torch.randn(1, 3, 8, 8, requires_grad=True)).sum().backward()
+    assert calls == ["pre", "post", "backward"]
+    for handle in handles:
+        handle.remove()
+    model(torch.randn(1, 3, 8, 8)).sum().backward()
+    assert calls == ["pre", "post", "backward"]
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize(
+    ("register", "kind"),
+    [
+        (lambda conv: conv.register_state_dict_post_hook(lambda *_: None), "its state dict"),
+        (lambda conv: conv.register_load_state_dict_pre_hook(lambda *_: None), "its state dict"),
+        (lambda conv: conv.weight.register_hook(lambda g: g), "its parameter weight"),
+        (
+            lambda conv: conv.bias.register_post_accumulate_grad_hook(lambda p: None),
+            "its parameter bias",
+        ),
+    ],
+)
+def test_hooks_that_cannot_move_are_refused_before_anything_changes(replacer_class, register, kind):
+    model = nn.Sequential(net(), nn.Conv2d(8, 8, 3))
+    register(model[1])
+    before = snapshot(model)
+    message = (
+        f"layer '1' has hooks on {kind}, which can't move to another layer: remove them, or keep "
+        "the layer with exclude=['1']"
+    )
+    for refused in (replacer_class().apply, replacer_class().plan):
+        with says(message):
+            refused(model)
+    assert_unchanged(model, before)
+    replacer_class(exclude=["1"]).apply(model)
+
+
+class Sealed(nn.Module):
+    """Takes no other attribute, once it is made; ``refusal`` says so."""
+
+    def __init__(self, child: nn.Module, refusal: BaseException) -> None:
+        super().__init__()
+        self.child = child
+        self.refusal = refusal
+
+    def __setattr__(self, name, value):
+        if "refusal" in vars(self):
+            raise self.refusal
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("refusal", [AttributeError("sealed"), KeyboardInterrupt("sealed")])
+def test_a_parent_that_refuses_leaves_the_model_as_it_was(refusal):
+    model = nn.Sequential(net(), Sealed(nn.Conv2d(8, 8, 3), refusal))
+    before = snapshot(model)
+    with pytest.raises(type(refusal), match="sealed"):
+        BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+
+
+def test_a_model_that_takes_no_method_is_left_as_it_was():
+    model = Sealed(net(), AttributeError("sealed"))
+    before = snapshot(model)
+    with pytest.raises(AttributeError, match="sealed"):
+        BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+    BSConvU_Replacer().apply(model)
+    assert isinstance(model.child[0], BSConvU)
+
+
+def test_that_nothing_is_replaced_can_be_made_an_error_and_then_nothing_is_changed():
+    model = nn.Sequential(nn.Conv2d(8, 8, 1))
+    before = snapshot(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="no convolution was replaced"):
+            BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+
+
+def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(net())
+        expected = reg_loss(model)
+        with says(
+            "change the layers before DistributedDataParallel wraps the model, since it goes on "
+            "reducing the old parameters"
+        ):
+            BSConvU_Replacer().apply(model)
+        assert expected == 0
+        wrapped = nn.parallel.DistributedDataParallel(BSConvS_Replacer().apply(net()))
+        torch.testing.assert_close(reg_loss(wrapped), wrapped.module.reg_loss())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# ------------------------------------------------------------------------------- wrong arguments
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"init": "random"},
+            "init needs to be 'default', 'matched' or 'project', got init='random'",
+        ),
+        ({"exclude": "layer1"}, "exclude needs a sequence of layer names, got exclude='layer1'"),
+        *(
+            (
+                {"kernel_sizes": sizes},
+                "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1, got "
+                f"kernel_sizes={sizes!r}",
+            )
+            for sizes in (3, "33", [(3, 3, 3)], [3, (3,)], [0], [(1, 0)], [(3, 3.0)])
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(replacer_class, arguments, message):
+    with says(message):
+        replacer_class(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"p": 1.5}, {"p": -1}, {"min_mid_channels": -2}])
+def test_wrong_subspaces_are_refused_when_the_replacer_is_made(arguments):
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"^BSConv-S needs .*, got {name}={value}$"):
+        BSConvS_Replacer(**arguments)
+
+
+def test_excluding_what_is_not_there_names_what_is_near():
+    with says("exclude names no layer of this model: 'layer'"):
+        BSConvU_Replacer(exclude=["layer"]).plan(net())
+    model = nn.ModuleDict({"stem": nn.Conv2d(8, 8, 3), "stem1": nn.Conv2d(8, 8, 3)})
+    with says("exclude names no layer of this model: 'stem2'; did you mean 'stem' or 'stem1'?"):
+        BSConvU_Replacer(exclude=["stem2"]).plan(model)
+
+
+def test_any_name_of_the_model_can_be_excluded():
+    brackets = nn.ModuleDict({"stage[1]": nn.Conv2d(8, 8, 3), "stage1": nn.Conv2d(8, 8, 3)})
+    plan = BSConvU_Replacer(exclude=["stage[1]"]).plan(brackets)
+    assert [layer.name for layer in plan.kept] == ["stage[1]"]
+    inside = nn.ModuleDict({"stage[1]": BSConvU(8, 8, 3), "stage2": nn.Conv2d(8, 8, 3)})
+    for pattern in ("stage[1].dw", "*.dw"):
+        plan = BSConvU_Replacer(exclude=[pattern]).plan(inside)
+        assert [layer.name for layer in plan.replaced] == ["stage2"]
+
+
+# --------------------------------------------------------------------------- reg_loss on a model
+
+
+def test_reg_loss_follows_copies_and_refers_to_their_own_weights():
+    model = BSConvS_Replacer().apply(net())
+    expected = float(model.reg_loss(alpha=0.1).detach())
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    copies = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(saved, weights_only=False),
+    ]
+    nn.init.zeros_(model[0].pw1.weight)
+    assert float(model.reg_loss(alpha=0.1).detach()) != expected
+    for copied in copies:
+        loss = copied.reg_loss(alpha=0.1)
+        torch.testing.assert_close(loss.item(), expected)
+        loss.backward()
+        assert copied[0].pw1.weight.grad is not None
+        assert model[0].pw1.weight.grad is None
+
+
+def test_reg_loss_survives_state_dict_moves_and_eval():
+    model = BSConvS_Replacer().apply(net())
+    other = BSConvS_Replacer().apply(net())
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.eval().double().reg_loss(), model.reg_loss().double())
+
+
+def test_reg_loss_through_data_parallel_and_compile():
+    model = BSConvS_Replacer().apply(net())
+    expected = model.reg_loss()
+    torch.testing.assert_close(reg_loss(nn.DataParallel(model)), expected)
+    torch.testing.assert_close(nn.DataParallel(model).module.reg_loss(), expected)
+    torch.testing.assert_close(torch.compile(model).reg_loss(), expected)
+
+
+def test_a_class_with_the_mixin_keeps_its_method():
+    model = get_model("cifar_resnet20", 10)
+    assert isinstance(model, BSConvS_ModelRegLossMixin)
+    assert model.reg_loss() == 0
+    model = BSConvS_Replacer().apply(model)
+    assert "reg_loss" not in vars(model)
+    torch.testing.assert_close(model.reg_loss(), reg_loss(model))
+    assert model.reg_loss() > 0
+
+
+def test_another_kind_of_reg_loss_is_not_hidden():
+    class Other(nn.Sequential):
+        def reg_loss(self):
+            return 0
+
+    model = Other(net())
+    before = snapshot(model)
+    with says(
+        "Other has a reg_loss of its own, which the penalty of BSConv-S would hide: rename it, or "
+        "change the model's children and call bsconv.pytorch.reg_loss(model, alpha)"
+    ):
+        BSConvS_Replacer().apply(model)
+    assert_unchanged(model, before)
+    BSConvU_Replacer().apply(model)
+
+
+# ------------------------------------------------------------ the replaced model in torch's engine
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize("with_bn", [False, True])
+def test_compiled_exported_and_scripted_models_compute_the_same(replacer_class, with_bn):
+    model = replacer_class(with_bn=with_bn).apply(net()).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = model(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about the engine
+        compiled = torch.compile(model, fullgraph=True)
+        torch.testing.assert_close(compiled(images), expected)
+        exported = torch.export.export(model, (images,)).module()
+        torch.testing.assert_close(exported(images), expected)
+        torch.testing.assert_close(torch.jit.script(model)(images), expected)
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float64, 1e-5)], ids=str
+)
+def test_other_precisions_compute_the_same(replacer_class, dtype, tolerance):
+    model = replacer_class().apply(net()).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = model(images)
+    actual = copy.deepcopy(model).to(dtype)(images.to(dtype)).float()
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_projecting_keeps_a_blueprint_network_and_most_of_any_other(replacer_class):
+    blueprint = net(dtype=torch.float64).eval()
+    blueprint[0] = BSConvS(3, 16, 3, padding=1, dtype=torch.float64).to_conv2d()
+    blueprint[3][0] = BSConvS(16, 16, 5, padding=2, bias=False, dtype=torch.float64).to_conv2d()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    expected = blueprint(images)
+    projected = replacer_class(init="project").apply(blueprint)
+    assert isinstance(projected[0], BLUEPRINT_LAYERS)
+    torch.testing.assert_close(projected(images), expected, rtol=1e-6, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------- the report
+
+
+def test_a_replacer_shows_its_arguments():
+    assert repr(BSConvU_Replacer([3], init="matched", exclude=["stem"])) == (
+        "BSConvU_Replacer(kernel_sizes=((3, 3),), with_bn=False, bn_kwargs=None, init='matched', "
+        "exclude=('stem',))"
+    )
+    assert repr(BSConvS_Replacer(None, p=0.5, with_bn=True)) == (
+        "BSConvS_Replacer(kernel_sizes=None, p=0.5, min_mid_channels=4, with_bn=True, "
+        "bn_kwargs=None, init='default', exclude=())"
+    )
+
+
+def test_the_table_shows_every_layer_with_its_parameters():
+    plan = BSConvU_Replacer().plan(net())
+    lines = str(plan).splitlines()
+    assert lines[0].split() == ["layer", "what", "happens,", "and", "why", "before", "after"]
+    assert lines[2].split() == ["0", *["3x3", "Conv2d", "becomes", "BSConv-U"], "448", "208"]
+    assert lines[4].endswith("136    136")
+    before, after = plan.parameters_before, plan.parameters_after
+    assert lines[-1].startswith("2 of 3 convolutions replaced; parameters of the model: ")
+    assert f"{before:,} before, {after:,} after ({after / before:.1%})" in lines[-1]
+
+
+def test_the_html_table_holds_the_same_and_is_escaped():
+    page = BSConvU_Replacer().plan(nn.ModuleDict({"<b>": nn.Conv2d(8, 8, 3)}))._repr_html_()
+    assert page.count("<tr>") == 2
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "584" in page
+
+
+@pytest.mark.parametrize(("verbosity", "lines"), [(0, 0), (1, 1), (2, 6)])
+def test_verbosity_prints_nothing_a_line_or_the_table(verbosity, lines, capsys):
+    BSConvU_Replacer(verbosity=verbosity).apply(net())
+    assert len(capsys.readouterr().out.splitlines()) == lines

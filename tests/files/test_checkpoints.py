@@ -1,0 +1,352 @@
+"""Files that are whole or not there, and read without running what they hold."""
+
+import errno
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files import checkpoints
+from bsconv.experiments.files.checkpoints import (
+    load_weights,
+    locked,
+    read_checkpoint,
+    read_config,
+    read_trained,
+    remove_leftovers,
+    write_atomically,
+    write_checkpoint,
+    write_trained,
+)
+
+
+def model(classes: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, classes))
+
+
+def state() -> dict[str, Any]:
+    return {"epoch": 3, "model": model().state_dict(), "history": [{"epoch": 1, "x": 0.1}]}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"one", b"two and more"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"disk is full \(3 bytes are needed\)"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_failed_write_keeps_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: OSError, message: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match=message) as caught:
+        write_atomically(path, b"new")
+    assert str(path) in str(caught.value)
+    assert "what was there before is unharmed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small disk takes root on Linux")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk(small_disk: Path) -> None:
+    path = small_disk / "checkpoint.pt"
+    write_checkpoint(path, {"epoch": 1})
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="the disk is full"):
+        write_checkpoint(path, {"epoch": 2, "model": torch.zeros(100_000)})
+    assert path.read_bytes() == before
+    assert names(small_disk) == ["checkpoint.pt"]
+    assert read_checkpoint(path)["epoch"] == 1
+
+
+def test_leftovers_of_a_killed_writer_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    leftovers = [tmp_path / ".file.tmp", tmp_path / ".file.0a1b2c3d.tmp"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half a fi")
+    write_atomically(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    (tmp_path / ".files.0a1b2c3d.tmp").touch()  # of another file
+    remove_leftovers(path)
+    assert names(tmp_path) == [".files.0a1b2c3d.tmp", "file"]
+
+
+def test_two_that_write_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / "file", os.fsync
+
+    def fsync(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", plain)
+        write_atomically(path, b"the other")  # as a whole, while the first is at work
+        assert path.read_bytes() == b"the other"
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
+    assert names(tmp_path) == ["file"]
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def test_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
+    path, written = tmp_path / "checkpoint.pt", state()
+    write_checkpoint(path, written)
+    read = read_checkpoint(path)
+    assert read.pop("format")
+    torch.testing.assert_close(read.pop("model"), written.pop("model"), rtol=0, atol=0)
+    assert read == written
+
+
+class Bomb:
+    """Unpickling this runs code: it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def broken(kind: str, folder: Path) -> Path:
+    path = folder / "checkpoint.pt"
+    write_checkpoint(path, state())
+    content = bytearray(path.read_bytes())
+    if kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a checkpoint\n")
+    elif kind == "zeros":
+        path.write_bytes(bytes(len(content)))
+    elif kind == "zip":
+        path.write_bytes(b"PK\x03\x04" + bytes(100))
+    elif kind == "weights only":
+        torch.save(model().state_dict(), path)
+    elif kind == "tensor":
+        torch.save(torch.zeros(3), path)
+    elif kind == "other format":
+        torch.save({"format": "bsconv training checkpoint 0"}, path)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(folder / "boom")))
+    elif kind == "code":
+        torch.save({"format": Bomb(folder / "boom")}, path)
+    return path
+
+
+BROKEN = (
+    *("truncated", "empty", "text", "zeros", "zip"),
+    *("weights only", "tensor", "other format", "pickle", "code"),
+)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_checkpoint_is_one_line_and_stays(tmp_path: Path, kind: str) -> None:
+    path = broken(kind, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="no checkpoint of") as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["checkpoint.pt"]  # no code ran
+
+
+def test_missing_checkpoint_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "holds no settings of bsconv train: Expecting"),
+        ("[]", "holds no JSON object"),
+        ('{"epochs": 0}', "epochs must be a whole number"),
+        ('{"epoch": 1}', "unknown setting 'epoch', known are model,"),
+        ("\udcff", "holds no settings"),
+    ],
+)
+def test_broken_config(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=message):
+        read_config(path)
+
+
+def test_config_comes_back_as_it_went(tmp_path: Path) -> None:
+    config = TrainConfig(bsconv="s", p=7 / 12, epochs=20, recipe="published").resolved()
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert read_config(tmp_path / "config.json") == config
+
+
+# --- trained models -------------------------------------------------------------------------------
+
+
+def test_trained_model_comes_back_as_it_went(tmp_path: Path) -> None:
+    path, trained = tmp_path / "model.safetensors", model()
+    trained.to(memory_format=torch.channels_last)
+    config = TrainConfig(bsconv="s", p=1 / 3, data="/some/where", out=str(tmp_path))
+    write_trained(path, trained, config, 3)
+    for source in (path, tmp_path):
+        read = read_trained(source)
+        assert read.num_classes == 3
+        assert read.config.difference(config) is None
+        torch.testing.assert_close(read.state, dict(trained.state_dict()), rtol=0, atol=0)
+    # the file may be passed on: it names no folder of this machine
+    assert b"/some/where" not in path.read_bytes()
+    assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_equal_models_are_equal_bytes(tmp_path: Path) -> None:
+    one, config = model(), TrainConfig()
+    for name in ("a", "b"):
+        write_trained(tmp_path / name, one, config, 3)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_tied_weights_are_written_under_both_names(tmp_path: Path) -> None:
+    one = nn.Linear(3, 3)
+    write_trained(tmp_path / "model.safetensors", nn.Sequential(one, one), TrainConfig(), 3)
+    tensors = read_trained(tmp_path).state
+    assert set(tensors) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    torch.testing.assert_close(tensors["1.weight"], one.weight.detach(), rtol=0, atol=0)
+
+
+def test_folder_of_an_unfinished_run_gives_its_checkpoint(tmp_path: Path) -> None:
+    weights = model().state_dict()
+    config = {"model": "cifar_resnet20", "epochs": 7}
+    write_checkpoint(
+        tmp_path / "checkpoint.pt", {"config": config, "num_classes": 3, "model": weights}
+    )
+    read = read_trained(tmp_path)
+    assert (read.config.epochs, read.num_classes) == (7, 3)
+    torch.testing.assert_close(read.state, dict(weights), rtol=0, atol=0)
+
+
+def test_what_is_no_trained_model(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"neither model.safetensors nor checkpoint.pt"):
+        read_trained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+        read_trained(path)
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(3)}, path)  # a safetensors file of something else
+    with pytest.raises(ValueError, match="holds no model trained by bsconv train"):
+        read_trained(path)
+    about = {"num_classes": 3, "config": {"epochs": -1}}
+    save_file({"weight": torch.zeros(3)}, path, {"bsconv": json.dumps(about)})
+    with pytest.raises(ValueError, match="epochs must be a whole number >= 1, got -1"):
+        read_trained(path)
+    path.unlink()
+    write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}})
+    with pytest.raises(ValueError, match="is no whole checkpoint of bsconv train: 'model'"):
+        read_trained(tmp_path)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    message = (
+        r"the weights in .*file do not fit its model: .*weight needs shape \(3, 4\), got \(4, 4\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_weights(model(3), model(4).state_dict(), tmp_path / "file")
+
+
+def test_nan_is_no_weight(tmp_path: Path) -> None:
+    weights = model().state_dict()
+    weights["1.running_var"][2] = math.nan
+    with pytest.raises(ValueError, match=r"file are no numbers: 1.running_var has NaN"):
+        load_weights(model(), weights, tmp_path / "file")
+
+
+# --- locking --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_lock_that_was_taken_away_with_its_folder_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    folder, plain = tmp_path / "run", fcntl.flock
+
+    def flock(*arguments: Any) -> None:
+        """Another process has held the lock, and removed it with the folder, before we get it."""
+        (folder / ".lock").unlink()
+        folder.rmdir()
+        plain(*arguments)
+
+    folder.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ValueError, match="another process is training in"), locked(folder):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    message = f"another process is training in {tmp_path}"
+    with locked(tmp_path), pytest.raises(ValueError, match=message), locked(tmp_path):
+        pass
+    with locked(tmp_path):  # free again
+        pass
+
+
+def test_without_fcntl_nothing_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with locked(tmp_path), locked(tmp_path):
+        pass
+
+
+def test_public_names_exist() -> None:
+    assert all(hasattr(checkpoints, name) for name in checkpoints.__all__)

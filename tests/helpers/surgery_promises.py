@@ -1,0 +1,408 @@
+"""What replacers promise about any model, each as a function that asserts it.
+
+Nothing here asks the library what is right: places, flags and penalties are found anew.
+"""
+
+import contextlib
+import copy
+import functools
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, reg_loss
+from bsconv.pytorch.plan import Plan
+from bsconv.pytorch.regularization import OrthonormalBasis
+from helpers.model_strategies import Example, walk
+from helpers.odd_layers import CALLS, SealedError
+
+BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+REFUSALS = (
+    "can't move to another layer",
+    "has a reg_loss of its own",
+    "sealed",
+    "of this model: '*.0'",
+)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
+
+
+# ----------------------------------------------------------------------- what a model consists of
+
+
+def tensors(model: nn.Module) -> dict[int, Tensor]:
+    """All parameters and buffers that have numbers."""
+    found = [t for t in (*model.parameters(), *model.buffers()) if not nn.parameter.is_lazy(t)]
+    return {id(tensor): tensor for tensor in found}
+
+
+def bits(tensor: Tensor) -> Tensor | None:
+    if tensor.is_meta:
+        return None
+    contiguous = tensor.detach().contiguous()
+    return contiguous.reshape(-1).view(torch.uint8).clone()
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """All that may not change where nothing is to change, the very objects included."""
+    modules = [
+        (name, module, type(module), module.training, attributes(module))
+        for name, module in walk(model)
+    ]
+    numbers = [
+        (t, t.dtype, t.device, t.stride(), t.requires_grad, t.grad, bits(t))
+        for t in tensors(model).values()
+    ]
+    return [modules, numbers]
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """What the module has as its own; tables, such as those of hooks, by their contents."""
+    return {
+        key: list(value.items()) if isinstance(value, dict) else value
+        for key, value in vars(module).items()
+    }
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two snapshots agree, objects by identity."""
+    if isinstance(first, (list, tuple)) and type(first) is type(second):
+        return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and first.dtype == torch.uint8:
+        return torch.equal(first, second)
+    if isinstance(first, functools.partial) and isinstance(second, functools.partial):
+        return first.func is second.func and same(first.args, second.args)
+    return first is second or (not isinstance(first, (Tensor, nn.Module)) and first == second)
+
+
+def assert_unchanged(model: nn.Module, before: list[Any]) -> None:
+    after = snapshot(model)
+    for part, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert len(old) == len(new)
+        for former, present in zip(old, new, strict=True):
+            assert same(former, present), f"changed, part {part}: {former} became {present}"
+
+
+# ------------------------------------------------------------------------------------ the exchange
+
+
+def replaced(example: Example) -> nn.Module | None:
+    """The model after ``plan`` and ``apply``; None where they refused, and nothing changed."""
+    model, replacer = example.model, example.replacer
+    before, random_state = snapshot(model), torch.get_rng_state()
+    refusal: str | None = None
+    plan: Plan | None = None
+    try:
+        plan = replacer.plan(model)
+    except ValueError as error:
+        refusal = str(error)
+    assert_unchanged(model, before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            after: nn.Module | str = replacer.apply(model)
+        except (ValueError, SealedError) as error:
+            after = str(error)
+    if isinstance(after, str):
+        assert any(known in after for known in REFUSALS), after
+        assert refusal in (None, after)
+        assert_unchanged(model, before)
+        return None
+    assert refusal is None, f"plan refused: {refusal}"
+    assert plan is not None
+    assert replacer.report == plan
+    nothing = ["no convolution was replaced" in str(warning.message) for warning in warned]
+    assert nothing == ([] if plan.replaced else [True])
+    assert_is_as_planned(plan, before, after)
+    assert_sharing_is_kept(before, after)
+    assert_others_are_untouched(example, plan, before, after)
+    return after
+
+
+def assert_is_as_planned(plan: Plan, before: list[Any], after: nn.Module) -> None:
+    old = {name: module for name, module, *_ in before[0]}
+    new = dict(walk(after))
+    assert len({name for layer in plan.layers for name in layer.names}) == sum(
+        len(layer.names) for layer in plan.layers
+    )
+    for layer in plan.layers:
+        for name in layer.names:
+            if layer.replaced:
+                assert type(old[name]) is nn.Conv2d
+                assert old[name].groups == 1
+                assert type(new[name]) in BLUEPRINT_LAYERS
+                assert_stands_in(old[name], new[name])
+            else:
+                assert new[name] is old[name]
+        assert layer.parameters_before == count(old[layer.name])
+        assert layer.parameters_after == count(new[layer.name])
+        assert layer.parameters_after <= layer.parameters_before
+    parameters = [tensor for tensor, *_ in before[1] if isinstance(tensor, nn.Parameter)]
+    assert plan.parameters_before == sum(parameter.numel() for parameter in parameters)
+    assert plan.parameters_after == count(after)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if not nn.parameter.is_lazy(p))
+
+
+def assert_stands_in(old: nn.Conv2d, new: Any) -> None:
+    """The flags, the geometry and the hooks of ``old`` are those of ``new``."""
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"):
+        assert getattr(new, name) == getattr(old, name), name
+    assert new.padding_mode == old.padding_mode
+    assert (new.dw.bias is None) == (old.bias is None)
+    for module in new.modules():
+        assert module.training == old.training
+    for name, parameter in new.named_parameters():
+        assert (parameter.dtype, parameter.device) == (old.weight.dtype, old.weight.device), name
+        expected = old.bias if name == "dw.bias" else old.weight
+        assert parameter.requires_grad == expected.requires_grad, name
+    for conv in (module for module in new if isinstance(module, nn.Conv2d)):
+        expected = torch.empty_like(conv.weight, memory_format=memory_format(old.weight))
+        assert conv.weight.stride() == expected.stride()
+    assert not old._state_dict_hooks
+    assert not old.weight._backward_hooks
+    for hooks in HOOKS:
+        assert list(getattr(new, hooks).items()) == list(getattr(old, hooks).items()), hooks
+
+
+def memory_format(weight: Tensor) -> torch.memory_format:
+    """By the strides, since is_contiguous is true of both where a side is 1."""
+    last = torch.empty_like(weight, memory_format=torch.channels_last)
+    first = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    is_last = weight.stride() == last.stride() != first.stride()
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+def assert_sharing_is_kept(before: list[Any], after: nn.Module) -> None:
+    """What was one layer is one still, what shared a parameter does so still, and nothing else."""
+    new = dict(walk(after))
+    stands_for: dict[int, nn.Module] = {}
+    pairs = []
+    for name, module, *_ in before[0]:
+        if name in new:
+            assert stands_for.setdefault(id(module), new[name]) is new[name], name
+            pairs.append((module, new[name]))
+    exchanged = {id(b): (a, b) for a, b in pairs if a is not b}.values()
+    assert len({id(a) for a, _ in exchanged}) == len(exchanged)
+    for old, layer in exchanged:
+        for other_old, other in exchanged:
+            if layer is not other:
+                for key in ("weight", "bias"):
+                    ours, theirs = getattr(layer.dw, key), getattr(other.dw, key)
+                    shared = getattr(old, key) is getattr(other_old, key)
+                    assert (ours is theirs) == shared, key
+                shared = old.weight is other_old.weight
+                assert (layer[0].weight is other[0].weight) == shared
+
+
+def assert_others_are_untouched(
+    example: Example, plan: Plan, before: list[Any], after: nn.Module
+) -> None:
+    gone = {name for layer in plan.replaced for name in layer.names}
+    new = dict(walk(after))
+    odd = {id(module) for module in example.odd}
+    for name, module, kind, training, own in before[0]:
+        if name in gone:
+            assert id(module) not in odd, f"{name} has to stay"
+            continue
+        assert new[name] is module
+        assert (type(module), module.training) == (kind, training)
+        own, now = dict(own), attributes(module)
+        for attribute in ("reg_loss", "_modules"):  # the one comes, in the other layers change
+            own.pop(attribute, None)
+            now.pop(attribute, None)
+        assert same(own, now), f"changed: {name}"
+    kept = tensors(after)
+    for tensor, dtype, device, stride, requires_grad, gradient, numbers in before[1]:
+        if id(tensor) in kept:
+            now = (tensor, tensor.dtype, tensor.device, tensor.stride(), tensor.requires_grad)
+            assert same(now, (tensor, dtype, device, stride, requires_grad))
+            assert same((tensor.grad, bits(tensor)), (gradient, numbers))
+
+
+def assert_a_second_application_changes_nothing(replacer: Any, model: nn.Module) -> None:
+    before = snapshot(model)
+    plan = replacer.plan(model)
+    assert not plan.replaced
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing was replaced
+        assert replacer.apply(model) is model
+    assert replacer.report == plan
+    assert_unchanged(model, before)
+
+
+# ------------------------------------------------------------------------------- the model in use
+
+
+class Outcome(NamedTuple):
+    """What a forward and a backward pass came to, and which hooks they called."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    finite: bool
+    learning: set[str]
+    calls: dict[str, int]
+
+
+def run(model: nn.Module, names: list[str], images: Tensor, training: bool) -> Outcome:
+    """``learning`` are those of ``names`` whose modules have parameters with a gradient."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    for _, module in walk(model):  # train() would not end where references are cyclic
+        module.training = training
+    CALLS.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        out = model(images)
+        finite = out.is_meta or bool(out.isfinite().all())
+        if out.requires_grad:
+            out.mean().backward()  # a sum would be beyond half precision
+    calls = {} if isinstance(model, fx.GraphModule) else dict(CALLS)  # whose copies have no hooks
+    modules = dict(walk(model))
+    learning = {
+        name for name in names if any(p.grad is not None for p in modules[name].parameters())
+    }
+    return Outcome(out.shape, out.dtype, out.device, finite, learning, calls)
+
+
+def dense_outcomes(example: Example) -> dict[bool, Outcome]:
+    """What a copy of the model gives in train and in eval mode, where it takes such images."""
+    twin = copied(copy.deepcopy, example.model)
+    outcomes = {}
+    if twin is not None:
+        names = [name for name, _ in walk(twin)]
+        for training in (True, False):
+            with contextlib.suppress(Exception):
+                outcomes[training] = run(twin, names, example.images, training)
+    return outcomes
+
+
+def assert_gradients_are_finite(model: nn.Module) -> None:
+    for tensor in tensors(model).values():
+        if tensor.grad is not None and not tensor.is_meta:
+            assert tensor.grad.isfinite().all()
+
+
+def copied(make: Callable[[nn.Module], nn.Module], model: nn.Module) -> nn.Module | None:
+    """A copy; None where PyTorch can make none, or none that is a module still."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            twin = make(model)
+            snapshot(twin)
+        except Exception:
+            return None
+    return twin
+
+
+def pickled(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": pickled}
+
+
+def assert_a_copy_is_independent(model: nn.Module, twin: nn.Module, attached: bool) -> None:
+    assert [(name, kind(m)) for name, m in walk(twin)] == [
+        (name, kind(m)) for name, m in walk(model)
+    ]
+    assert [t.dtype for t in tensors(twin).values()] == [t.dtype for t in tensors(model).values()]
+    assert not storages(model) & storages(twin)
+    assert not {id(m) for _, m in walk(model)} & {id(m) for _, m in walk(twin)}
+    for ours, theirs in zip(tensors(model).values(), tensors(twin).values(), strict=True):
+        assert same(bits(ours), bits(theirs))
+    if bases(model):
+        # a GraphModule copies no methods of its instances
+        has_method = attached and not isinstance(model, fx.GraphModule)
+        loss = twin.reg_loss() if has_method else reg_loss(twin)
+        torch.testing.assert_close(loss, reg_loss(model), rtol=0, atol=0)
+        own = {id(basis) for basis in bases(twin)}
+        assert touched_by(loss, [*bases(twin), *bases(model)]) <= own
+
+
+def kind(module: nn.Module) -> type:
+    """Its class; each GraphModule has one of its own."""
+    return fx.GraphModule if isinstance(module, fx.GraphModule) else type(module)
+
+
+def storages(model: nn.Module) -> set[int]:
+    here = [t for t in tensors(model).values() if not t.is_meta and t.numel()]
+    return {t.untyped_storage().data_ptr() for t in here}
+
+
+# ------------------------------------------------------------------------------------- the penalty
+
+
+def bases(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that are to be kept orthonormal, each layer once."""
+    layers = {id(m): m for _, m in walk(model) if isinstance(m, OrthonormalBasis)}.values()
+    return [layer.pw1.weight if isinstance(layer, BSConvS) else layer.weight for layer in layers]
+
+
+def assert_the_penalty_is_right(model: nn.Module, attached: bool) -> None:
+    loss = reg_loss(model, alpha=0.5)
+    assert loss.shape == ()
+    assert hasattr(model, "reg_loss") or not attached
+    found = bases(model)
+    if not loss.is_meta:
+        expected = 0.5 * sum(map(penalty, found))
+        assert abs(loss.item() - expected) <= 1e-5 * max(1, expected)
+        if attached:
+            assert model.reg_loss(alpha=0.5).item() == loss.item()
+    parameters = list(tensors(model).values())
+    trained = {id(basis) for basis in found if basis.requires_grad}
+    assert touched_by(loss, parameters) == trained
+
+
+def penalty(basis: Tensor) -> float:
+    matrix = basis.detach().flatten(1).double()
+    return float(torch.linalg.matrix_norm(matrix @ matrix.T - torch.eye(len(matrix)).double()))
+
+
+def touched_by(loss: Tensor, parameters: list[Tensor]) -> set[int]:
+    """The ids of the parameters that ``loss`` has a gradient for, all of them finite."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if not loss.requires_grad or not learning:
+        return set()
+    gradients = torch.autograd.grad(loss, learning, allow_unused=True, retain_graph=True)
+    touched = [(p, g) for p, g in zip(learning, gradients, strict=True) if g is not None]
+    assert all(g.is_meta or g.isfinite().all() for _, g in touched)
+    return {id(parameter) for parameter, _ in touched}
+
+
+def keeps_all(example: Example) -> Iterator[str]:
+    """Asserts everything; yields what this example gave occasion to."""
+    names = [name for name, _ in walk(example.model)]
+    copyable = {name for name, make in COPIES.items() if copied(make, example.model) is not None}
+    dense = dense_outcomes(example)
+    model = replaced(example)
+    if model is None:
+        yield "refused"
+        return
+    assert example.replacer.report is not None
+    if example.replacer.report.replaced:
+        yield "replaced"
+    assert_a_second_application_changes_nothing(example.replacer, model)
+    attached = isinstance(example.replacer, BSConvS_Replacer)
+    assert not attached or "own reg_loss" not in example.features
+    assert_the_penalty_is_right(model, attached)
+    for name, make in COPIES.items():
+        if name in copyable:
+            yield name
+            twin = copied(make, model)
+            assert twin is not None, f"no {name} of the replaced model"
+            assert_a_copy_is_independent(model, twin, attached)
+    for training, expected in dense.items():
+        yield "forward and backward"
+        outcome = run(model, names, example.images, training)
+        assert outcome == expected, f"{outcome}, where the dense model has {expected}"
+        assert_gradients_are_finite(model)

@@ -1,0 +1,490 @@
+"""bsconv benchmark: who takes turns when, what the table says of known times, and wrong inputs."""
+
+import csv
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bsconv.__main__ import main
+from bsconv.experiments import inference_benchmark
+from bsconv.experiments.inference_benchmark import (
+    InferenceBenchmark,
+    Measurement,
+    Setting,
+    _run,
+    _turns,
+    _variants,
+    benchmark_inference,
+    build_variants,
+    measure_in_turns,
+    peak_bytes,
+)
+from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
+from bsconv.pytorch._tools import timing as _stopwatch
+from bsconv.pytorch.inference import optimize_for_inference
+
+Captured = pytest.CaptureFixture[str]
+CPU = torch.device("cpu")
+MODEL = "cifar_wrn16_1"
+SMALL = ["--num-classes", "10", "--device", "cpu", "--no-compile", "--rounds", "1"]
+GIVEN, FASTER = "as given", "optimised"
+
+
+@pytest.fixture(autouse=True)
+def short_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_stopwatch, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(_turns, "TURN", 0.0)
+
+
+def told(seconds: Sequence[float], calls: list[Any] | None = None) -> Callable[..., float]:
+    """A stopwatch that says these seconds, one after the other, over and over."""
+    given: list[float] = []
+
+    def stopwatch(work: Callable[[], object]) -> float:
+        given.extend([] if given else seconds)
+        if calls is not None:
+            calls.append(work)
+        return given.pop(0)
+
+    return stopwatch
+
+
+def row(network: str, computed: str, *seconds: float, batch_size: int = 1) -> Measurement:
+    return Measurement(batch_size, network, computed, 1000, 300, 200, seconds, 4_000_000)
+
+
+def table(*rows: Measurement, notes: Sequence[str] = ()) -> InferenceBenchmark:
+    return InferenceBenchmark(
+        Setting("net", "CPU (x86_64)", 2, "float32", (3, 8, 8)), rows, tuple(notes)
+    )
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_contenders_take_turns_forth_and_back_after_a_call_that_warms_up() -> None:
+    calls: list[Any] = []
+    numbers = [float(number) for number in range(1, 13)]
+    shares: list[float] = []
+    taken = measure_in_turns(["a", "b", "c"], told(numbers, calls), 3, shares.append)  # type: ignore[list-item]
+    assert "".join(calls) == "abc" + "abccbaabc"
+    assert taken == [(4, 9, 10), (5, 8, 11), (6, 7, 12)]
+    assert shares == [1 / 3] * 3
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 15), (100.0, 5), (0.01, 50)])
+def test_there_are_as_many_rounds_as_half_a_minute_holds(seconds: float, rounds: int) -> None:
+    taken = measure_in_turns([lambda: None] * 2, told([seconds]))
+    assert [len(one) for one in taken] == [rounds, rounds]
+
+
+def test_a_short_call_is_repeated_within_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_turns, "TURN", 0.05)
+    calls: list[Any] = []
+    [taken] = measure_in_turns([lambda: None], told([0.02, 0.02, 0.01, 0.02, 0.03], calls), 1)
+    assert taken == (pytest.approx(0.02),)
+    assert len(calls) == 2 + 3
+
+
+def test_no_rounds_are_refused() -> None:
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+        measure_in_turns([], told([1.0]), 0)
+
+
+def test_the_stopwatch_times_the_call() -> None:
+    called: list[int] = []
+    assert 0 <= _turns.stopwatch_of(CPU)(lambda: called.append(1)) < 1
+    assert called == [1]
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_peak_memory_is_what_lives_at_a_time(capfd: pytest.CaptureFixture[str]) -> None:
+    images = torch.ones(1000, 250)  # a million bytes
+
+    def chain() -> None:
+        images.relu().relu().relu()
+
+    assert peak_bytes(chain, CPU) == 2_000_000
+    assert peak_bytes(lambda: images.relu_(), CPU) == 0
+    assert capfd.readouterr().err == ""  # the profiler's own lines
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+def test_variants_are_what_the_replacers_make() -> None:
+    models, notes = build_variants(MODEL, 10, ["s", "dense", "u", "u"], p=1 / 3, with_bn=True)
+    names = ["BSConv-S, p = 1/3, with BatchNorm", "dense", "BSConv-U, with BatchNorm"]
+    assert list(models) == names
+    assert notes == []
+    replaced = BSConvS_Replacer(p=1 / 3, with_bn=True).apply(get_model(MODEL, 10))
+    assert models[names[0]].state_dict().keys() == replaced.state_dict().keys()
+
+
+def test_the_random_state_stays_and_weights_are_the_same_each_time() -> None:
+    before = torch.get_rng_state()
+    (one, _), (two, _) = (build_variants(MODEL, 10, ["u"]) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(one["BSConv-U"].state_dict(), two["BSConv-U"].state_dict())
+
+
+def test_a_bsconv_network_stands_alone() -> None:
+    models, notes = build_variants(f"{MODEL}_bsconvs_p1d2", 10)
+    assert list(models) == ["BSConv-S"]
+    assert notes == [f"{MODEL}_bsconvs_p1d2 is a BSConv network already and is measured alone"]
+
+
+@pytest.mark.parametrize("variants", [["u", "s"], ["dense", "u"]])
+def test_what_replaces_nothing_is_left_out(
+    variants: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, num_classes: int, bsconv: str | None = None, **_: Any) -> nn.Module:
+        model = nn.Sequential(nn.Conv2d(3, num_classes, 1))
+        return model if bsconv is None else BSConvU_Replacer().apply(model)  # which warns
+
+    monkeypatch.setattr(_variants, "build_model", build)
+    models, notes = build_variants("net", 10, variants)
+    assert list(models) == ["dense"]
+    line = "BSConv-U is left out: it replaces no convolution of net, see bsconv plan"
+    assert line in notes
+    assert len(notes) == len(set(variants) - {"dense"})
+
+
+def test_unknown_variants_are_refused() -> None:
+    with pytest.raises(ValueError, match="variants need to be among dense, u, s, got 'x'"):
+        build_variants(MODEL, 10, ["x"])
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def tiny() -> dict[str, nn.Module]:
+    return {
+        "dense": nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
+        "BSConv-U": nn.Sequential(BSConvU(3, 8, 3), nn.BatchNorm2d(8)),
+    }
+
+
+def test_known_times_give_medians_ratios_and_the_sentence() -> None:
+    # dense as given, dense optimised, U as given, U optimised: a call to warm up, three rounds
+    warm = [1.0] * 4
+    rounds = [4, 3, 8, 1.0], [1.2, 9, 3.1, 4.2], [4.4, 2.9, 10, 0.8]  # the second runs backwards
+    found = benchmark_inference(
+        tiny(),
+        (3, 8, 8),
+        name="tiny",
+        batch_sizes=[2],
+        device="cpu",
+        rounds=3,
+        compile=False,
+        stopwatch=told([*warm, *(value for one in rounds for value in one)]),
+        notes=["a note"],
+    )
+    assert [(one.network, one.computed) for one in found.rows] == [
+        ("dense", GIVEN), ("dense", FASTER), ("BSConv-U", GIVEN), ("BSConv-U", FASTER)
+    ]  # fmt: skip
+    assert [one.median for one in found.rows] == [4.2, 3, 9, 1.0]
+    assert found.rows[3].spread == pytest.approx((0.9, 1.1))
+    assert found.rows[3].images_per_second == 2
+    ratios = [found.times_dense(one) for one in found.rows]
+    assert ratios == [1, 1, pytest.approx(9 / 4.2), pytest.approx(1 / 3)]
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    assert re.fullmatch(
+        rf"On this CPU \(\w+\) with {threads} in float32, BSConv-U \(optimised\) is the fastest "
+        r"with batches of 2, 3\.00 times as fast as dense \(optimised\)\.",
+        found.summary,
+    )
+    *_, legend, note, sentence = str(found).splitlines()
+    assert legend.startswith("tiny: images of 3x8x8; ")
+    assert "median of 3 rounds in turns" in legend
+    assert (note, sentence) == ("a note", found.summary)
+
+
+def test_costs_are_those_of_the_profiler_and_the_networks_compute_in_the_dtype() -> None:
+    models = tiny()
+    seen: list[torch.dtype] = []
+    handle = models["dense"][0].register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    found = benchmark_inference(
+        models,
+        (3, 8, 8),
+        batch_sizes=[2],
+        dtype="bfloat16",
+        device="cpu",
+        rounds=1,
+        compile=False,
+        stopwatch=lambda work: bool(work()) + 1.0,
+    )
+    handle.remove()
+    assert torch.bfloat16 in seen
+    for key, one in [("dense", found.rows[0]), ("BSConv-U", found.rows[3])]:
+        cost = ModelProfiler(models[key], (1, 3, 8, 8))
+        assert one.parameters == cost.total_parameter_count
+        assert (one.flops, one.macs) == (cost.total_flop_count, cost.total_mac_count)
+    assert found.rows[0].peak_bytes >= 2 * 8 * 6 * 6 * 2
+    assert "in bfloat16, " in found.summary
+
+
+def test_what_is_lost_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_compiler(*given: Any, **more: Any) -> Any:
+        optimized = optimize_for_inference(*given, **more | {"compile": False})
+        optimized.report = dataclasses.replace(optimized.report, lost="not compiled: no compiler")
+        return optimized
+
+    monkeypatch.setattr(_run, "optimize_for_inference", without_compiler)
+    found = benchmark_inference(tiny(), (3, 8, 8), device="cpu", rounds=1, stopwatch=told([1.0]))
+    assert found.notes == ("not compiled: no compiler",)
+
+
+def test_compiled_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*given: Any, **more: Any) -> Any:
+        assert more.pop("compile") == "auto"
+        optimized = optimize_for_inference(*given, **more, compile=False)
+        optimized.set_compiled(optimized.network)
+        return optimized
+
+    monkeypatch.setattr(_run, "optimize_for_inference", compiled)
+    found = benchmark_inference(tiny(), (3, 8, 8), device="cpu", rounds=1, stopwatch=told([1.0]))
+    assert [one.computed for one in found.rows[:2]] == [GIVEN, "optimised, compiled"]
+    assert found.times_dense(found.rows[3]) == 1
+
+
+def test_advice_on_gpus_is_kept_off_the_terminal() -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    with _run._without_gpu_advice():
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.level == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {}}, "models needs at least one network, got none"),
+        ({"batch_sizes": []}, r"batch_sizes needs numbers of at least 1, got \(\)"),
+        ({"batch_sizes": [1, 0]}, r"batch_sizes needs numbers of at least 1, got \(1, 0\)"),
+        ({"dtype": "int8"}, "dtype needs to be one of float32, bfloat16, float16, got 'int8'"),
+        ({"device": "gpu"}, "device must be one that is here, auto .*, got 'gpu'"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"input_size": (1, 8, 8)}, r"what Sequential takes, got input_size=\(1, 1, 8, 8\)"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None:
+    given = {"models": tiny(), "input_size": (3, 8, 8), "device": "cpu", "compile": False} | change
+    with pytest.raises(ValueError, match=message):
+        benchmark_inference(**given)
+
+
+def test_what_a_machine_cannot_compute_is_one_line() -> None:
+    class NotInHalf(nn.Conv2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            if input.dtype == torch.float16:
+                raise RuntimeError("no kernel\nfor Half")
+            return super().forward(input)
+
+    models = {"dense": nn.Sequential(NotInHalf(3, 4, 3))}
+    message = r"dense cannot be computed in float16 on CPU .* batches of 3 x 3x8x8 \(no kernel for "
+    with pytest.raises(ValueError, match=message):
+        benchmark_inference(models, (3, 8, 8), batch_sizes=[3], dtype="float16", device="cpu")
+
+
+# --- the sentence ---------------------------------------------------------------------------------
+
+DENSE = row("dense", GIVEN, 4.0), row("dense", FASTER, 3.0, 3.1, 2.9)
+SENTENCES: dict[str, tuple[list[Measurement], str]] = {
+    "dense wins": (
+        [*DENSE, row("BSConv-U", GIVEN, 6.0, 6.0), row("BSConv-U", FASTER, 6.2, 6.2)],
+        "dense (optimised) is the fastest with batches of 1, 2.00 times as fast as BSConv-U (as "
+        "given)",
+    ),
+    "within the spread": (
+        [*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3), row("BSConv-S", FASTER, 6.0)],
+        "dense (optimised) and BSConv-U (optimised) are, within the spread of one another, the "
+        "fastest with batches of 1, 2.00 times as fast as BSConv-S (optimised)",
+    ),
+    "nothing is slower": (
+        [*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3)],
+        "dense (optimised) and BSConv-U (optimised) are, within the spread of one another, the "
+        "fastest with batches of 1",
+    ),
+    "the same for two sizes": (
+        [
+            *(*DENSE, row("BSConv-U", FASTER, 1.5, 1.5), row("BSConv-S", FASTER, 2.0)),
+            *(row("dense", FASTER, 8.0, 8.0, batch_size=16), row("BSConv-U", FASTER, 2.0, 2.0,
+                                                                 batch_size=16)),
+        ],
+        "BSConv-U (optimised) is the fastest with batches of 1 and 16, 2.00 and 4.00 times as fast "
+        "as dense (optimised)",
+    ),
+    "sizes differ": (
+        [
+            *(*DENSE, row("BSConv-U", FASTER, 1.5, 1.5)),
+            *(row("dense", FASTER, 2.0, batch_size=16), row("BSConv-U", FASTER, 3.0,
+                                                            batch_size=16)),
+        ],
+        "BSConv-U (optimised) is the fastest with batches of 1, 2.00 times as fast as dense "
+        "(optimised); dense (optimised) is the fastest with batches of 16, 1.50 times as fast as "
+        "BSConv-U (optimised)",
+    ),
+    "a single round": (
+        [row("dense", GIVEN, 3.0), row("BSConv-S", GIVEN, 2.0)],
+        "BSConv-S (as given) is the fastest with batches of 1, 1.50 times as fast as dense (as "
+        "given), in a single round, which has no spread",
+    ),
+    "alone": (
+        [row("BSConv-U", GIVEN, 0.004), row("BSConv-U", FASTER, 0.003)],
+        "BSConv-U (optimised) takes 3.00 ms with batches of 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_the_sentence(case: str) -> None:
+    rows, expected = SENTENCES[case]
+    assert table(*rows).summary == f"On this CPU (x86_64) with 2 threads in float32, {expected}."
+
+
+def test_without_a_dense_network_there_is_no_ratio() -> None:
+    alone = table(row("BSConv-U", GIVEN, 0.0012))
+    assert alone.times_dense(alone.rows[0]) is None
+    cells = str(alone).splitlines()[2].split()
+    assert cells == ["1", "BSConv-U", "as", "given", "1,000", "300", "200", "1.20", "1.20", "to",
+                     "1.20", "833", "4.0"]  # fmt: skip
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_table_figure_and_csv(tmp_path: Path, capsys: Captured) -> None:
+    out, path = tmp_path / "f.svg", tmp_path / "t.csv"
+    files = ["--out", str(out), "--csv", str(path)]
+    assert main(["benchmark", MODEL, *SMALL, "--batch-size", "1,2", *files]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[-1].startswith("On this CPU (")
+    assert lines[0].split()[:3] == ["batch", "network", "computed"]
+    with path.open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert len(written) == len(lines) - 4 == 2 * 3 * 2
+    networks = {
+        "dense": get_model(MODEL, 10),
+        "BSConv-U": BSConvU_Replacer().apply(get_model(MODEL, 10)),
+        "BSConv-S, p = 1/4": BSConvS_Replacer(p=1 / 4).apply(get_model(MODEL, 10)),
+    }
+    for one, line in zip(written, lines[2:], strict=False):
+        cost = ModelProfiler(networks[one["network"]], (1, 3, 32, 32))
+        assert int(one["parameters"]) == cost.total_parameter_count
+        assert int(one["flops"]) == cost.total_flop_count
+        assert int(one["macs"]) == cost.total_mac_count
+        assert f"{cost.total_parameter_count:,}" in line
+        assert f"{1e3 * float(one['seconds']):.2f}" in line
+        assert (one["dtype"], one["input_size"], one["rounds"]) == ("float32", "3x32x32", "1")
+        assert int(one["peak_bytes"]) > int(one["batch_size"]) * 3 * 32 * 32
+        assert float(one["images_per_second"]) == pytest.approx(
+            int(one["batch_size"]) / float(one["seconds"])
+        )
+    assert b"<svg" in out.read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"f.svg", "t.csv"}  # written whole
+
+
+def test_a_bsconv_network_by_its_name(capsys: Captured) -> None:
+    name = f"{MODEL}_bsconvu"
+    assert main(["benchmark", name, *SMALL, "--batch-size", "1", "--input-size", "16"]) == 0
+    *_, legend, note, sentence = capsys.readouterr().out.splitlines()
+    assert "images of 3x16x16" in legend
+    assert note == f"{name} is a BSConv network already and is measured alone"
+    assert "BSConv-U (" in sentence
+
+
+def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    seen: list[Any] = []
+
+    def build(*given: Any, **more: Any) -> Any:
+        seen.append((given, more))
+        return {"dense": nn.Identity()}, ["a note"]
+
+    def measure(*given: Any, **more: Any) -> str:
+        seen.append((given, more))
+        return "measured"
+
+    monkeypatch.setattr(inference_benchmark, "build_variants", build)
+    monkeypatch.setattr(inference_benchmark, "benchmark_inference", measure)
+    line = "benchmark net --variants s,u --p 1/2 --with-bn --batch-size 8,2,8 --dtype bfloat16"
+    line += " --device cpu --input-size 1x5x6 --num-classes 7 --rounds 3 --no-compile"
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out == "measured\n"
+    assert seen[0] == (("net", 7, ("s", "u")), {"p": 0.5, "with_bn": True})
+    given, more = seen[1]
+    assert given[1] == (1, 5, 6)
+    assert more == {
+        "name": "net", "batch_sizes": (8, 2), "dtype": "bfloat16", "device": "cpu", "rounds": 3,
+        "compile": False, "notes": ["a note"], "progress": False,
+    }  # fmt: skip
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_run, "optimize_for_inference", interrupt)
+    assert main(["benchmark", MODEL, *SMALL]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "bsconv: interrupted\n")
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "no model": ([], "the following arguments are required: MODEL"),
+    "unknown model": (["cifar_resnet21"], "did you mean cifar_resnet20"),
+    "variants": ([MODEL, "--variants", "u,x"], "expected some of dense,u,s, got 'u,x'"),
+    "no variants": ([MODEL, "--variants", ""], "expected some of dense,u,s, got ''"),
+    "share": ([MODEL, "--p", "1/0"], "expected a share as 1/4 or 0.25, got '1/0'"),
+    "large share": ([MODEL, "--variants", "s", "--p", "2"], "0 <= p <= 1"),
+    "batch size": ([MODEL, "--batch-size", "1,x"], "numbers of images as 1,16 or 8, got '1,x'"),
+    "empty batch": ([MODEL, "--batch-size", "0"], "numbers of images as 1,16 or 8, got '0'"),
+    "dtype": ([MODEL, "--dtype", "int8"], "invalid choice: 'int8'"),
+    "device": ([MODEL, "--device", "gpu"], "device must be one that is here, auto"),
+    "rounds": ([MODEL, "--rounds", "0"], "--rounds must be at least 1, got 0"),
+    "classes": ([MODEL, "--num-classes", "0"], "--num-classes must be at least 1, got 0"),
+    "size": ([MODEL, "--input-size", "3x32"], "expected a size as 3x224x224 or 224, got '3x32'"),
+    "small images": (
+        ["torchvision:alexnet", "--variants", "dense", "--input-size", "32"],
+        "what AlexNet takes, got input_size=(1, 3, 32, 32)",
+    ),
+    "channels": ([MODEL, "--input-size", "1x32x32"], "got input_size=(1, 1, 32, 32)"),
+    "figure": ([MODEL, "--out", "f.txt"], "needs to end in .png, .pdf, .svg, got f.txt"),
+    "panels": (
+        [MODEL, "--out", "f.png", "--batch-size", "1,2,3,4,5"],
+        "--out draws 4 sizes of batches at most, got 5 in --batch-size",
+    ),
+    "no place": ([MODEL, "--out", "none/f.png"], "cannot write"),
+    "no place for csv": ([MODEL, "--csv", "none/t.csv"], "cannot write none/t.csv"),
+    "a folder": ([MODEL, "--csv", "."], "cannot write .: Is a directory"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_before_anything_is_measured(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    given, message = WRONG[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_run, "measure_in_turns", lambda *_: pytest.fail("measured"))
+    try:
+        code: Any = main(["benchmark", *given])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert captured.err.startswith("bsconv benchmark: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,317 @@
+"""get_model and list_models: names, structure, parameters."""
+
+import csv
+import re
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, get_model, list_models
+from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction, parse_name
+from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers.paths import ROOT
+
+
+def parameters(architecture: str, num_classes: int = 100) -> int:
+    return sum(p.numel() for p in get_model(architecture, num_classes).parameters())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "millions"),  # of the published tables, for CIFAR-100
+    [
+        ("cifar_resnet20", 0.28),
+        ("cifar_resnet56", 0.86),
+        ("cifar_resnet110", 1.74),
+        ("cifar_resnet20_bsconvu", 0.05),
+        ("cifar_resnet56_bsconvu", 0.13),
+        ("cifar_resnet110_bsconvu", 0.24),
+        ("cifar_resnet20_bsconvs_p1d4", 0.03),
+        ("cifar_resnet56_bsconvs_p1d4", 0.08),
+        ("cifar_resnet110_bsconvs_p1d4", 0.16),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(architecture, millions):
+    assert f"{parameters(architecture) / 1e6:.2f}" == f"{millions:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side"),
+    [
+        *((name, 32) for name in [*list_models("cifar_resnet20*"), "resnet10_bsconvu"]),
+        *((name, 48) for name in list_models("*mobilenet*_w1d4*")),
+    ],
+)
+def test_networks_map_images_to_logits_and_train(architecture, side):
+    model = get_model(architecture, 7)
+    logits = model(torch.rand(2, 3, side, side))
+    assert logits.shape == (2, 7)
+    (logits.sum() + model.reg_loss(alpha=0.1)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "architecture", ["cifar_preresnet20", "cifar_wrn16_2_bsconvs_p1d4", "preresnet10"]
+)
+def test_preactivated_networks_end_with_an_activation(architecture):
+    model = get_model(architecture, 5)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
+    assert hasattr(model.backbone, "final_activation")
+
+
+def test_variants_replace_the_three_by_three_convolutions_only():
+    for layer_class, architecture in (
+        (BSConvU, "cifar_resnet20_bsconvu"),
+        (BSConvS, "cifar_resnet20_bsconvs_p1d2"),
+    ):
+        dense, model = get_model("cifar_resnet20", 10), get_model(architecture, 10)
+        for name, module in dense.named_modules():
+            if type(module) is nn.Conv2d:
+                other = model.get_submodule(name)
+                expected = layer_class if module.kernel_size == (3, 3) else nn.Conv2d
+                assert type(other) is expected
+                assert (other.stride, other.padding) == (module.stride, module.padding)
+    assert model.backbone.stage3.unit2.conv1.conv.pw1.out_channels == 32
+    assert hasattr(model.backbone.stage3.unit2.conv1.conv, "bn1")
+
+
+def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
+    model = get_model("cifar_resnet20", 10)
+    conv = model.backbone.stage3.unit2.conv1.conv
+    bound = (6 / (64 * 9)) ** 0.5
+    assert 0.97 * bound < conv.weight.abs().max() <= bound
+    assert model.classifier.conv.bias.abs().max() == 0
+
+
+BOTTLENECK_FAMILIES = ("mobilenetv2", "mobilenetv3_small", "mobilenetv3_large")
+
+
+def test_mobilenetv1_as_bsconv_turns_the_order_of_its_blocks_around():
+    dense, model = (get_model(f"cifar_mobilenetv1_w1d2{v}", 10) for v in ("", "_bsconvu"))
+    blocks = [block for stage in list(dense.backbone)[2:7] for block in stage]
+    blueprints = [module for module in model.modules() if isinstance(module, BSConvU)]
+    assert len(blocks) == len(blueprints) == 13
+    for block, layer in zip(blocks, blueprints, strict=True):
+        depthwise, pointwise = block.conv_dw.conv, block.conv_pw.conv
+        assert depthwise.groups == depthwise.in_channels == layer.in_channels
+        assert layer.pw.weight.shape == pointwise.weight.shape
+        assert layer.stride == depthwise.stride
+        assert layer.dw.bias is None
+
+
+@pytest.mark.parametrize("style", ["", "cifar_"])
+@pytest.mark.parametrize("family", BOTTLENECK_FAMILIES)
+def test_bottlenecks_as_bsconv_keep_their_layers_and_penalise_the_projection(style, family):
+    dense, model = (get_model(f"{style}{family}_w1d2{v}", 10) for v in ("", "_bsconvs_p1d6"))
+    assert {k: v.shape for k, v in dense.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    penalised = [n for n, m in model.named_modules() if isinstance(m, OrthonormalConv2d)]
+    expected = [n for n, m in model.named_modules() if n.endswith("conv3.conv")]
+    assert penalised == expected
+    assert len(expected) == {"mobilenetv2": 17, "mobilenetv3_small": 11}.get(family, 15)
+    penalty = 0.0
+    for name in expected:
+        rows = model.get_submodule(name).weight.detach().flatten(1).double()
+        penalty += float((rows @ rows.T - torch.eye(len(rows))).square().sum().sqrt())
+    assert float(model.reg_loss(alpha=0.3).detach()) == pytest.approx(0.3 * penalty, rel=1e-5)
+    assert float(dense.reg_loss(alpha=0.3)) == 0
+    assert repr(dense) != repr(model)
+
+
+@pytest.mark.parametrize(("family", "least"), LEAST_WIDTHS.items())
+def test_the_narrowest_mobilenets_have_a_channel_everywhere(family, least):
+    for style in ("", "cifar_"):
+        model = get_model(f"{style}{family}_w{least.numerator}d{least.denominator}", 2)
+        channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+        assert min(channels) >= 1
+        assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2)
+    with pytest.raises(ValueError, match=f"leaves a layer without.*needs at least {least}"):
+        get_model(f"{family}_w1d{least.denominator + 1}", 2)
+
+
+def test_the_last_convolution_grows_with_the_width_but_never_shrinks():
+    def last(architecture: str) -> int:
+        return get_model(architecture, 2).classifier.conv.in_channels
+
+    assert [last(f"cifar_mobilenetv2_w{w}") for w in ("1d2", "1", "3d2")] == [1280, 1280, 1920]
+    assert last("mobilenetv3_small_w2") == 1152
+    assert last("cifar_mobilenetv1_w1d2") == 512  # V1 has no last convolution
+
+
+def test_widths_are_exact_fractions():
+    model = get_model("cifar_mobilenetv3_large_w7d20", 2)
+    assert model.backbone.init_conv.conv.out_channels == 16 * 7 // 20
+    assert model.backbone.stage5.unit3.conv1.conv.out_channels == 960 * 7 // 20
+    assert get_model("mobilenetv1_w1d3", 2).backbone.stage4.unit1.conv_pw.conv.out_channels == 170
+
+
+def test_squeeze_and_excite_stands_where_the_paper_has_it():
+    def with_it(family: str) -> list[str]:
+        model = get_model(f"{family}_w1", 2).backbone
+        return [
+            f"{s}.{u}"
+            for s in ("stage3", "stage4", "stage5")
+            if hasattr(model, s)
+            for u, block in getattr(model, s).named_children()
+            if block.se_unit is not None
+        ]
+
+    assert with_it("mobilenetv2") == []
+    assert with_it("mobilenetv3_large") == [
+        *("stage3.unit1", "stage3.unit2", "stage3.unit3", "stage4.unit5", "stage4.unit6"),
+        *("stage5.unit1", "stage5.unit2", "stage5.unit3"),
+    ]
+    small = get_model("mobilenetv3_small_w1", 2).backbone
+    assert small.stage1.unit1.se_unit.conv1.out_channels == 4
+    assert small.final_se.conv1.in_channels == 576
+
+
+def test_case_does_not_matter():
+    assert parse_name("CIFAR_ResNet20_BSConvS_P3D4") == parse_name("cifar_resnet20_bsconvs_p3d4")
+    assert parse_name("cifar_resnet20_bsconvs_p3d4").p == Fraction(3, 4)
+    assert parse_fraction("1") == 1
+
+
+def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
+    names = list_models()
+    assert names == sorted(set(names))
+    for depth in (20, 56, 110):
+        for variant in ("", "_bsconvu", "_bsconvs_p1d4"):
+            assert f"cifar_resnet{depth}{variant}" in names
+    assert len(names) >= 242
+    assert list_models("cifar_wrn*_bsconvs_*") == [
+        name for name in names if name.startswith("cifar_wrn") and "_bsconvs_" in name
+    ]
+    assert list_models("cifar_resnet56_*") == [
+        name for name in names if name.startswith("cifar_resnet56_")
+    ]
+    assert list_models("CIFAR_resnet20_bsconvu") == ["cifar_resnet20_bsconvu"]
+    assert list_models("nothing*") == []
+    for name in names:
+        parse_name(name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "problem"),
+    [
+        ("cifar_resnet21", "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602"),
+        ("cifar_resnet20_bsconv", "is no architecture of this package"),
+        ("cifar_resnet20_bsconvs_p1d0", "has the fraction '1d0', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_p0d4", "has the fraction '0d4', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_px", "has the fraction 'x', while '3d4' or '1' would be one"),
+        ("cifar_resnet20_bsconvs_p5d4", "has p = 5/4, while p is a share of channels, at most 1"),
+        ("cifar_resnet20_4", "takes no width, as in cifar_wrn16_4"),
+        ("cifar_wrn16", "needs a width, as in cifar_wrn16_4"),
+        ("cifar_wrn16_0", "has width 0, while it needs at least 1"),
+        ("wrn16_4", "is no architecture of this package: wrn comes as cifar_wrn"),
+        ("resnet", "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102"),
+        ("resnet18_w1", "takes no width, as in cifar_wrn16_4"),
+        ("cifar_wrn16_w1", "needs a width, as in cifar_wrn16_4"),
+        (
+            "cifar_resnet20_bsconvs_p1d0d2",
+            "has the fraction '1d0d2', while '3d4' or '1' would be one",
+        ),
+        ("mobilenetv1", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        ("mobilenetv1_4", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        ("mobilenetv120_w1", "needs a width multiplier such as _w1 or _w3d4, and nothing else"),
+        (
+            "mobilenetv1_w1_bsconvs_p1d6",
+            "has the variant _bsconvs_p1d6, while mobilenetv1 takes _bsconvu only",
+        ),
+        (
+            "cifar_mobilenetv2_w1_bsconvu",
+            "has the variant _bsconvu, while mobilenetv2 takes _bsconvs_p1d6 only",
+        ),
+        (
+            "mobilenetv2_w1_bsconvs_p1d4",
+            "has the variant _bsconvs_p1d4, while mobilenetv2 takes _bsconvs_p1d6 only",
+        ),
+        (
+            "mobilenetv3_small_w1d5",
+            "has width 1/5, which leaves a layer without channels: mobilenetv3_small needs at least"
+            " 1/4",
+        ),
+        ("mobilenetv3_w1", "is no architecture of this package"),
+        ("mobilenetv2_w0", "has the fraction '0', while '3d4' or '1' would be one"),
+        ("mobilenetv2_w1d0", "has the fraction '1d0', while '3d4' or '1' would be one"),
+        ("mobilenetv2_w-1", "is no architecture of this package"),
+        ("", "is no architecture of this package"),
+    ],
+)
+def test_an_unknown_name_is_explained(architecture, problem):
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(repr(architecture))} {re.escape(problem)}; "
+    ):
+        get_model(architecture, 10)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hint"),
+    [
+        (
+            "cifar_resnet20_BSConvS",
+            "did you mean cifar_resnet20_bsconvs_p1d8 or cifar_resnet20_bsconvs_p1d6 or "
+            "cifar_resnet20_bsconvs_p1d4?",
+        ),
+        ("wrn16_4", "did you mean cifar_wrn16_4 or cifar_wrn16_8 or cifar_wrn16_6?"),
+        ("mobilenetv1", "did you mean mobilenetv1_w1 or mobilenetv1_w3d4 or mobilenetv1_w1d4?"),
+        (
+            "mobilenetv3_w1",
+            "did you mean mobilenetv3_small_w1 or mobilenetv3_large_w1 or mobilenetv3_small_w1d4?",
+        ),
+        ("vgg16", "list_models() has them all"),
+    ],
+)
+def test_names_that_are_alike_are_named(architecture, hint):
+    with pytest.raises(ValueError, match=f"^'{architecture}' .*; {re.escape(hint)}$"):
+        get_model(architecture, 10)
+
+
+def test_every_published_name_is_listed():
+    table = ROOT.parent / "shared" / "reference" / "published_results.csv"
+    if not table.is_file():
+        pytest.skip("no ../shared/reference on this machine")
+    with table.open() as file:
+        published = {row["architecture"] for row in csv.DictReader(file)}
+    assert len(published) == 113
+    assert published <= set(list_models())
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """The least of three tries; CPU time, since other processes may run beside."""
+    seconds = []
+    for _ in range(3):
+        before = time.process_time()
+        work()
+        seconds.append(time.process_time() - before)
+    return min(seconds)
+
+
+def test_the_deepest_network_is_built_in_no_time():
+    assert cpu_seconds(lambda: get_model("cifar_resnet602_bsconvu", 10)) < 3
+
+
+@pytest.mark.parametrize("init", ["default", "matched", "project"])
+def test_replacing_in_a_deep_network_takes_no_time(init):
+    models = iter([torchvision.models.resnet152() for _ in range(3)])
+    replacer = BSConvU_Replacer(init=init)
+    assert cpu_seconds(lambda: replacer.apply(next(models))) < 1
+
+
+def test_the_least_number_of_classes_and_the_largest_share():
+    model = get_model("cifar_resnet20_bsconvs_p1d1", 1)
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 1)
+    layer = model.get_submodule("backbone.stage2.unit2.conv1.conv")
+    assert layer.pw1.out_channels == layer.in_channels
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="got num_classes=0"):
+        get_model("cifar_resnet20", 0)
+    with pytest.raises(ValueError, match="no weights pretrained='mnist' for 'cifar_resnet20'"):
+        get_model("cifar_resnet20", 10, pretrained="mnist")

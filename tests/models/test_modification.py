@@ -1,0 +1,821 @@
+"""MobileNets of any known library in BSConv form: what changes, and that all else stays."""
+
+import copy
+import io
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from bsconv.pytorch import (
+    BSConvS_Replacer,
+    BSConvU,
+    BSConvU_Replacer,
+    MobileNetModifier,
+    get_model,
+    modify_mobilenet,
+    reg_loss,
+)
+from bsconv.pytorch.models.mobilenet import DepthwiseSeparableBlock
+from bsconv.pytorch.models.modification._recognition import is_blueprint_block
+from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers.exact_errors import says
+
+# ------------------------------------------------------------------------ models, filled at random
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """In eval mode, with BatchNorms that do something and weights that let signals through."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.1)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+    return model.eval()
+
+
+def of_torchvision(name: str) -> nn.Module:
+    return getattr(pytest.importorskip("torchvision").models, name)()
+
+
+def of_pytorchcv(name: str) -> nn.Module:
+    model = pytest.importorskip("pytorchcv.model_provider").get_model(name, pretrained=False)
+    model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the original takes 224x224 only
+    return model
+
+
+def of_timm(name: str) -> nn.Module:
+    return pytest.importorskip("timm").create_model(name, pretrained=False)
+
+
+def of_bsconv(name: str) -> nn.Module:
+    return get_model(name, num_classes=10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and how the projections of its blocks are called."""
+
+    build: Callable[[str], nn.Module]
+    name: str
+    count: int
+    projection: str
+
+    def __str__(self) -> str:
+        return f"{self.build.__name__}-{self.name}"
+
+    def projections(self, model: nn.Module) -> list[str]:
+        """Where the library's class of blocks ends with convolution and BatchNorm in a Sequential,
+        the pattern can't tell, so that Sequential's length does: others have an activation."""
+        names = []
+        for name, module in model.named_modules():
+            parent = model.get_submodule(name.rpartition(".")[0])
+            is_wanted = isinstance(module, nn.Conv2d) and re.fullmatch(self.projection, name)
+            if is_wanted and not (self.projection.endswith(r"\.0") and len(parent) != 2):
+                names.append(name)
+        assert len(names) == self.count
+        return names
+
+
+OWN = r"backbone\.stage\d\.unit\d\.conv3\.conv"
+TORCHVISION_BLOCKS = r"features\.\d+\.(\d+\.)?block\.\d\.0"
+TIMM = r"blocks\.0\.0\.conv_pw|blocks\.\d\.\d\.conv_pwl"  # all the first blocks lack the expansion
+PYTORCHCV = r"features\.stage\d\.unit\d+\."
+BOTTLENECKS = [
+    Case(of_torchvision, "mobilenet_v2", 17, r"features\.\d+\.conv\.[12]"),
+    Case(of_torchvision, "mobilenet_v3_small", 11, TORCHVISION_BLOCKS),
+    Case(of_torchvision, "mobilenet_v3_large", 15, TORCHVISION_BLOCKS),
+    Case(of_torchvision, "efficientnet_b0", 16, TORCHVISION_BLOCKS),
+    Case(of_pytorchcv, "mobilenetv2_w1", 17, PYTORCHCV + r"conv3\.conv"),
+    Case(of_pytorchcv, "mobilenetv3_small_w1", 11, PYTORCHCV + r"conv2\.conv"),
+    Case(of_pytorchcv, "mobilenetv3_large_w1", 15, PYTORCHCV + r"conv2\.conv"),
+    Case(of_pytorchcv, "efficientnet_b0", 16, PYTORCHCV + r"(pw_conv|conv3)\.conv"),
+    Case(of_timm, "mobilenetv2_100", 17, TIMM),
+    Case(of_timm, "mobilenetv3_large_100", 15, TIMM),
+    Case(of_timm, "efficientnet_b0", 16, TIMM),
+    Case(of_bsconv, "mobilenetv2_w1", 17, OWN),
+    Case(of_bsconv, "mobilenetv3_small_w1", 11, OWN),
+    Case(of_bsconv, "mobilenetv3_large_w1", 15, OWN),
+    Case(of_bsconv, "cifar_mobilenetv2_w1d4", 17, OWN),
+    Case(of_bsconv, "cifar_mobilenetv3_small_w1d4", 11, OWN),
+    Case(of_bsconv, "cifar_mobilenetv3_large_w1d4", 15, OWN),
+]
+SEPARABLE = [
+    (of_pytorchcv, "mobilenet_w1"),
+    (of_pytorchcv, "mobilenet_wd4"),
+    (of_timm, "mobilenetv1_100"),
+    (of_bsconv, "mobilenetv1_w1d2"),
+    (of_bsconv, "cifar_mobilenetv1_w1d4"),
+]
+
+
+def outputs(model: nn.Module) -> torch.Tensor:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model(images)
+
+
+def small_v2() -> nn.Module:
+    return randomized(get_model("cifar_mobilenetv2_w1d4", 10))
+
+
+def small_v1() -> nn.Module:
+    return randomized(get_model("cifar_mobilenetv1_w1d4", 10))
+
+
+def snapshot(model: nn.Module) -> tuple:
+    """All that a plan or a refusal must leave alone."""
+    return (
+        repr(model),
+        [(id(module), type(module), module.training) for module in model.modules()],
+        [id(tensor) for tensor in (*model.parameters(), *model.buffers())],
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        sorted(vars(model)),
+    )
+
+
+def assert_unchanged(model: nn.Module, before: tuple) -> None:
+    after = snapshot(model)
+    assert (after[:3], after[4]) == (before[:3], before[4])
+    for name, tensor in before[3].items():
+        assert torch.equal(after[3][name], tensor)
+
+
+# --------------------------------------------- MobileNetV2, V3, EfficientNet: the penalty, no more
+
+
+@pytest.mark.parametrize("case", BOTTLENECKS, ids=str)
+def test_bottlenecks_keep_everything_and_gain_the_penalty(case):
+    model = randomized(case.build(case.name))
+    wanted = case.projections(model)
+    before, keys = outputs(model), list(model.state_dict())
+    parameters = list(model.parameters())
+    text = repr(model)
+
+    modifier = MobileNetModifier()
+    assert modifier.apply(model) is model
+
+    assert torch.equal(outputs(model), before)
+    assert list(model.state_dict()) == keys
+    assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
+    assert [block.projection for block in modifier.report.blocks] == wanted
+    assert {block.action for block in modifier.report.blocks} == {"penalised"}
+    assert repr(model).count("OrthonormalConv2d(") == case.count
+    assert repr(model).replace("OrthonormalConv2d(", "Conv2d(") == text
+
+    matrices = {
+        name: model.get_submodule(name).weight.detach().numpy().astype(np.float64)[:, :, 0, 0]
+        for name in wanted
+    }
+    distances = [np.linalg.norm(w @ w.T - np.eye(len(w))) for w in matrices.values()]
+    penalty = model.reg_loss(alpha=0.3)
+    torch.testing.assert_close(penalty.item(), 0.3 * sum(distances), rtol=1e-5, atol=0)
+
+    penalty.backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {f"{name}.weight" for name in wanted}
+    assert all(model.get_submodule(name).weight.grad.any() for name in wanted)
+
+
+@pytest.mark.parametrize("family", ["mobilenetv2", "mobilenetv3_small", "mobilenetv3_large"])
+def test_own_networks_become_their_named_bsconv_variants(family):
+    model = modify_mobilenet(randomized(of_bsconv(f"cifar_{family}_w1d2")))
+    named = of_bsconv(f"cifar_{family}_w1d2_bsconvs_p1d6").eval()
+    assert repr(model) == repr(named)
+    named.load_state_dict(model.state_dict())
+    assert torch.equal(model.reg_loss(alpha=0.1), named.reg_loss(alpha=0.1))
+
+
+def test_projections_stay_the_same_objects_with_their_hooks():
+    model = small_v2()
+    conv = model.backbone.stage2.unit1.conv3.conv
+    seen = []
+    handle = conv.register_forward_hook(lambda *_: seen.append("forward"))
+    conv.register_load_state_dict_pre_hook(lambda *_: seen.append("load"))
+    modify_mobilenet(model)
+    assert model.backbone.stage2.unit1.conv3.conv is conv
+    assert type(conv) is OrthonormalConv2d
+    outputs(model)
+    model.load_state_dict(model.state_dict())
+    assert seen == ["forward", "load"]
+    handle.remove()
+    outputs(model)
+    assert len(seen) == 2
+
+
+def test_training_goes_on_with_the_optimiser_made_before():
+    model = of_torchvision("mobilenet_v3_small")
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    modify_mobilenet(model)
+    before = model.reg_loss()
+    for _ in range(3):
+        optimiser.zero_grad()
+        model.reg_loss().backward()
+        optimiser.step()
+    assert model.reg_loss() < before
+
+
+# -------------------------------------------------------------- MobileNetV1: blocks become BSConv-U
+
+
+@pytest.mark.parametrize(("build", "name"), SEPARABLE)
+def test_separable_blocks_become_blueprint_blocks(build, name):
+    model = randomized(build(name))
+    before = outputs(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    strided = [m.stride for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    modifier = MobileNetModifier()
+    model = modifier.apply(model)
+
+    layers = [module for module in model.modules() if isinstance(module, BSConvU)]
+    assert len(layers) == 13 == len(modifier.report.changed)
+    assert [layer.stride for layer in layers] == strided
+    assert all(layer.dw.bias is None and layer.kernel_size == (3, 3) for layer in layers)
+    assert not any(layer.training for layer in layers)
+    after = outputs(model)
+    assert after.shape == before.shape
+    assert after.isfinite().all()
+    left = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(left) == len(norms) - 13
+    assert set(left) <= set(norms)
+    assert sum(p.numel() for p in model.parameters()) == modifier.report.parameters_after
+    for block in modifier.report.blocks:
+        assert block.kind.startswith("MobileNetV1 block (")
+        assert f"keeps {block.share_kept:.1%}" in block.description
+        assert 0 < block.share_kept < 1
+    assert model.reg_loss() == 0
+
+
+def test_own_v1_has_the_structure_of_the_named_bsconvu():
+    for width in ("w1d4", "w1"):
+        model = modify_mobilenet(of_bsconv(f"cifar_mobilenetv1_{width}"), init="default")
+        named = of_bsconv(f"cifar_mobilenetv1_{width}_bsconvu")
+        assert repr(model) == repr(named)
+        named.load_state_dict(model.state_dict(), strict=True)
+
+
+def separable_block(library: str, **options) -> nn.Module:
+    """6 to 8 channels, 5x5 (own: 3x3), stride 2; inner activations that pass everything."""
+    if library == "bsconv":
+        block: nn.Module = DepthwiseSeparableBlock(6, 8, 2)
+    elif library == "pytorchcv":
+        conv = pytest.importorskip("pytorchcv.models.common.conv")
+        block = conv.DwsConvBlock(6, 8, 5, 2, 2, **options)
+    else:
+        blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+        block = blocks.DepthwiseSeparableConv(6, 8, 5, 2, noskip=True, pw_act=True)
+    block = randomized(block).double()
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for inner in norms[:-1]:
+            inner.bias.fill_(100)
+    return block
+
+
+def depthwise(block: nn.Module) -> nn.Conv2d:
+    return next(m for m in block.modules() if isinstance(m, nn.Conv2d) and m.groups > 1)
+
+
+@pytest.mark.parametrize(
+    ("library", "options"),
+    [
+        ("bsconv", {}),
+        ("timm", {}),
+        ("pytorchcv", {}),
+        ("pytorchcv", {"bias": True}),
+        ("pytorchcv", {"dilation": 2}),
+        ("pytorchcv", {"dw_normalization": None, "dw_activation": None}),
+        ("pytorchcv", {"dw_normalization": None, "dw_activation": None, "bias": True}),
+    ],
+)
+def test_a_block_that_is_a_blueprint_map_computes_the_same(library, options):
+    block = separable_block(library, **options)
+    with torch.no_grad():  # all depthwise kernels alike but for a factor
+        kernel = depthwise(block).weight
+        kernel.copy_(kernel[:1] * torch.randn(6, 1, 1, 1, dtype=kernel.dtype))
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                module.bias.normal_()
+    x = torch.randn(2, 6, 11, 9, dtype=torch.float64)
+    with torch.no_grad():
+        expected = block(x)
+        modifier = MobileNetModifier()
+        model = modifier.apply(nn.Sequential(block))
+        assert isinstance(model[0][0], BSConvU)
+        torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)  # the border too
+    assert expected.std() > 0.1
+    torch.testing.assert_close(modifier.report.blocks[0].share_kept, 1.0)
+    torch.testing.assert_close(modifier.report.blocks[0].relative_error, 0.0, atol=1e-6, rtol=0)
+
+
+def test_the_share_kept_is_what_singular_values_say():
+    block = separable_block("pytorchcv")
+    dw, pw = depthwise(block).weight.detach().numpy(), block.pw_conv.conv.weight.detach().numpy()
+    norm = block.dw_conv.bn
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().numpy()
+    dense = pw[:, :, 0, 0, None] * scale[:, None] * dw.reshape(6, 25)  # filters, channels, pixels
+    singular = np.linalg.svd(dense, compute_uv=False)
+    (plan,) = MobileNetModifier().plan(block).blocks
+    expected = (singular[:, 0] ** 2).sum() / (singular**2).sum()
+    torch.testing.assert_close(plan.share_kept, expected)
+    torch.testing.assert_close(plan.relative_error, np.sqrt(1 - expected))
+
+    layer = modify_mobilenet(block)[0]  # a block by itself is returned converted
+    left = layer.to_conv2d().weight.detach().numpy().reshape(dense.shape) - dense
+    torch.testing.assert_close(np.linalg.norm(left) / np.linalg.norm(dense), plan.relative_error)
+
+
+def test_without_running_statistics_behind_it_the_constant_is_not_missed():
+    block = separable_block("bsconv")
+    with torch.no_grad():
+        kernel = depthwise(block).weight
+        kernel.copy_(kernel[:1].expand_as(kernel))
+    block.conv_pw.bn.running_mean = block.conv_pw.bn.running_var = None
+    x = torch.randn(2, 6, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        expected = block(x)
+        torch.testing.assert_close(modify_mobilenet(nn.Sequential(block))(x), expected)
+
+
+def untracked(block: nn.Module) -> None:
+    block.dw_conv.bn.running_mean = block.dw_conv.bn.running_var = None
+
+
+def not_finite(block: nn.Module) -> None:
+    block.pw_conv.conv.weight.data[0, 0] = torch.nan
+
+
+def group_norm(block: nn.Module) -> None:
+    block.pw_conv.bn = nn.GroupNorm(2, 8).double()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (untracked, "its inner BatchNorm has no running statistics"),
+        (not_finite, "its weights are not finite"),
+        (group_norm, "it has GroupNorm in place of BatchNorm"),
+        (lambda block: block.to("meta"), "the model is on the meta device"),
+    ],
+)
+def test_what_cannot_be_projected_starts_fresh_and_says_so(spoil, reason):
+    model = nn.Sequential(separable_block("pytorchcv"))
+    spoil(model[0])
+    modifier = MobileNetModifier()
+    modifier.apply(model)
+    (plan,) = modifier.report.blocks
+    assert plan.description == f"becomes BSConv-U with fresh weights, since {reason}"
+    assert plan.share_kept is None is plan.relative_error
+    weight = model[0][0].pw.weight
+    assert weight.is_meta or weight.isfinite().all()
+
+
+def test_init_chooses_the_first_weights():
+    models = {
+        init: modify_mobilenet(of_bsconv("cifar_mobilenetv1_w1d2"), init=init)
+        for init in ("default", "matched", "project")
+    }
+    assert len({repr(model) for model in models.values()}) == 1
+    weight = models["default"].backbone.stage5.unit1[0].pw.weight
+    torch.testing.assert_close(weight.var(), torch.tensor(1 / 3 / 256), rtol=0.05, atol=0)
+    weight = models["matched"].backbone.stage5.unit1[0].pw.weight
+    torch.testing.assert_close(weight.var(), torch.tensor(1 / 256), rtol=0.05, atol=0)
+    plans = {init: MobileNetModifier(init=init).plan(small_v1()) for init in models}
+    assert plans["project"].blocks[0].share_kept > 0
+    for init in ("default", "matched"):
+        assert plans[init].blocks[0].share_kept is None
+        assert plans[init].blocks[0].description == "becomes BSConv-U with fresh weights"
+
+
+@pytest.mark.parametrize("init", ["default", "project"])
+def test_the_new_layers_take_over_how_the_old_were_kept(init):
+    model = small_v1().double().to(memory_format=torch.channels_last).train()
+    unit = model.backbone.stage2.unit1
+    unit.eval()
+    unit.conv_dw.conv.weight.requires_grad_(False)
+    norm, activation = unit.conv_pw.bn, unit.conv_pw.activation
+    modify_mobilenet(model, init=init)
+    layer, *tail = model.backbone.stage2.unit1
+    assert tail == [norm, activation]
+    assert layer.dw.weight.dtype == layer.pw.weight.dtype == torch.float64
+    assert layer.dw.weight.is_contiguous(memory_format=torch.channels_last)
+    assert (layer.dw.weight.requires_grad, layer.pw.weight.requires_grad) == (False, True)
+    modes = [m.training for m in model.backbone.stage2.unit1.modules()]
+    assert not any(modes)
+    assert all(m.training for m in model.backbone.stage2.unit2.modules())
+    assert model.training
+
+
+def test_hooks_of_a_replaced_block_move():
+    model = small_v1()
+    seen = []
+    handle = model.backbone.stage1.unit1.register_forward_hook(lambda *_: seen.append("hook"))
+    modify_mobilenet(model)
+    outputs(model)
+    assert seen == ["hook"]
+    handle.remove()
+    outputs(model)
+    assert seen == ["hook"]
+
+
+def test_a_block_in_two_places_becomes_one_block_in_two_places():
+    block = separable_block("bsconv")
+    model = nn.ModuleDict({"a": block, "b": nn.Sequential(block)})
+    modifier = MobileNetModifier()
+    modifier.apply(model)
+    assert isinstance(model["a"][0], BSConvU)
+    assert model["a"] is model["b"][0]
+    assert modifier.report.blocks[0].names == ("a", "b.0")
+    assert "a, b.0" in str(modifier.report)
+
+
+# ------------------------------------------------------------------------------ what is kept as is
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "penalised", "kept"),
+    [(of_torchvision, "efficientnet_v2_s", 30, 10), (of_timm, "efficientnetv2_rw_t", 29, 8)],
+)
+def test_fused_blocks_are_kept_and_reported(build, name, penalised, kept):
+    with torch.device("meta"):
+        model = build(name)
+    report = MobileNetModifier().plan(model)
+    actions = [block.action for block in report.blocks]
+    assert (actions.count("penalised"), actions.count("kept")) == (penalised, kept)
+    assert report.blocks[0].kind.startswith("fused EfficientNet block")
+    assert report.blocks[0].description == "kept: it has no depthwise Conv2d"
+    assert f"{kept} are kept as they are" in report.summary
+
+
+def test_blocks_of_another_build_are_kept_and_reported():
+    blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+    excite = blocks.SqueezeExcite
+    model = nn.Sequential(
+        blocks.DepthwiseSeparableConv(8, 8, pw_act=True),
+        blocks.DepthwiseSeparableConv(8, 8, pw_act=True, noskip=True, se_layer=excite),
+        blocks.CondConvResidual(8, 8, num_experts=2),
+        blocks.DepthwiseSeparableConv(8, 8, se_layer=excite),
+        blocks.InvertedResidual(8, 8, drop_path_rate=0.5),
+    )
+    report = MobileNetModifier().plan(model)
+    assert [block.description for block in report.blocks] == [
+        "kept: it adds its input, and has an activation before that",
+        "kept: it is not depthwise, then pointwise, and its last Conv2d is no linear projection",
+        "kept: it has no depthwise Conv2d",
+        "projection 3.conv_pw penalised, basis 8 x 8",
+        "projection 4.conv_pwl penalised, basis 8 x 8",
+    ]
+    kinds = [block.kind for block in report.blocks]
+    assert kinds[3] == kinds[4] == "MobileNetV2/V3/EfficientNet block (timm)"
+
+
+def test_subclasses_of_blocks_are_known_where_their_layers_are_kept():
+    mobilenetv2 = pytest.importorskip("torchvision.models.mobilenetv2")
+
+    class Residual(mobilenetv2.InvertedResidual):
+        pass
+
+    class Separable(DepthwiseSeparableBlock):
+        pass
+
+    model = nn.Sequential(Residual(8, 8, 1, 6), Separable(8, 8, 1))
+    bottleneck, separable = MobileNetModifier().plan(model).blocks
+    assert bottleneck.action == "penalised"
+    assert separable.description == "kept: it may compute something else than its class"
+
+
+# --------------------------------------------------------------------------------- twice, and plans
+
+
+@pytest.mark.parametrize("make", [small_v1, small_v2])
+def test_a_second_time_changes_nothing_and_says_so(make):
+    model = modify_mobilenet(make())
+    before = snapshot(model)
+    modifier = MobileNetModifier()
+    assert modifier.apply(model) is model
+    assert_unchanged(model, before)
+    count = len(modifier.report.blocks)
+    assert modifier.report.changed == ()
+    assert modifier.report.summary.startswith(
+        f"nothing left to do: of {count} known blocks {count} are BSConv already; "
+    )
+    for block in modifier.report.blocks:
+        penalised = f"projection {block.projection} is penalised already"
+        said = penalised if block.projection else "is BSConv-U already"
+        assert block.description == said
+        assert (block.kind == "BSConv-U block") is not bool(block.projection)
+        if block.projection:
+            assert isinstance(model.get_submodule(block.projection), OrthonormalConv2d)
+    assert bool(block.projection) is (make is small_v2)
+
+
+@pytest.mark.parametrize("variant", ["v1_w1d4_bsconvu", "v2_w1d4_bsconvs_p1d6"])
+def test_the_named_bsconv_variants_need_nothing(variant):
+    report = MobileNetModifier().plan(of_bsconv(f"cifar_mobilenet{variant}"))
+    assert {block.action for block in report.blocks} == {"done"}
+
+
+@pytest.mark.parametrize("make", [small_v1, small_v2])
+def test_a_plan_changes_nothing_and_says_what_apply_does(make):
+    model = make()
+    before, state = snapshot(model), torch.get_rng_state()
+    modifier = MobileNetModifier()
+    plan = modifier.plan(model)
+    assert_unchanged(model, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert modifier.report is None
+    modifier.apply(model)
+    assert modifier.report == plan
+
+
+def test_the_report_is_a_table(capsys):
+    plan = MobileNetModifier().plan(nn.Sequential(separable_block("bsconv"), small_v2()))
+    header, _, first, second, *_ = str(plan).splitlines()
+    assert " ".join(header.split()) == "block recognised as what happens before after"
+    assert re.fullmatch(
+        r"0 +MobileNetV1 block \(bsconv\) +becomes BSConv-U, keeps \d\d\.\d% of the block's linear "
+        r"map +130 +136",
+        first,
+    )
+    name = "1.backbone.stage1.unit1"
+    assert second.split()[:2] == [name, "MobileNetV2/V3"]
+    assert f"projection {name}.conv3.conv penalised, basis 4 x 8" in second
+    assert str(plan).endswith(plan.summary)
+    html = plan._repr_html_()
+    assert html.count("<tr>") == 19
+    assert f"<caption>{plan.summary}</caption>" in html
+
+    modify_mobilenet(small_v2())
+    assert capsys.readouterr().out == ""
+    modify_mobilenet(small_v2(), verbosity=1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("of 17 known blocks 17 get the penalty on their projection; ")
+    modify_mobilenet(small_v2(), verbosity=2)
+    assert len(capsys.readouterr().out.splitlines()) == 20
+    assert repr(MobileNetModifier()) == "MobileNetModifier(init='project', verbosity=0)"
+
+
+# ------------------------------------------------------------------------------ copies and wrappers
+
+
+def saved_and_loaded(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), saved_and_loaded],
+    ids=["deepcopy", "pickle", "torch.save"],
+)
+def test_copies_penalise_their_own_weights(copied):
+    model = modify_mobilenet(of_torchvision("mobilenet_v3_small"))
+    twin = copied(model)
+    expected = model.reg_loss()
+    torch.testing.assert_close(twin.reg_loss(), expected)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(twin.reg_loss(), expected)
+    assert repr(twin) == repr(model)
+
+
+def test_wrappers_are_looked_into():
+    model = nn.DataParallel(of_torchvision("mobilenet_v3_small"))
+    modifier = MobileNetModifier()
+    assert modifier.apply(model) is model
+    assert modifier.report.blocks[0].name == "module.features.1"
+    torch.testing.assert_close(model.reg_loss(), reg_loss(model.module))
+    assert model.reg_loss() > 0
+
+
+def test_blocks_are_found_wherever_they_are():
+    pytest.importorskip("torchvision")
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    with torch.device("meta"):
+        model = lraspp_mobilenet_v3_large(weights_backbone=None)
+    assert len(MobileNetModifier().plan(model).changed) == 15
+
+
+# --------------------------------------------------------------------------------------- refusals
+
+
+def parametrised(model: nn.Module) -> None:
+    parametrizations.weight_norm(model[1].backbone.stage4.unit2.conv3.conv)
+
+
+def special(model: nn.Module) -> None:
+    class Special(nn.Conv2d):
+        pass
+
+    model[1].backbone.stage4.unit2.conv3.conv = Special(16, 16, 1)
+
+
+def special_depthwise(model: nn.Module) -> None:
+    parametrizations.weight_norm(depthwise(model[0].backbone.stage4.unit2))
+
+
+def hook_inside(model: nn.Module) -> None:
+    model[0].backbone.stage4.unit2.conv_dw.register_forward_hook(print)
+
+
+def hook_on_a_state_dict(model: nn.Module) -> None:
+    model[0].backbone.stage4.unit2.register_state_dict_pre_hook(print)
+
+
+def hook_on_a_weight(model: nn.Module) -> None:
+    depthwise(model[0].backbone.stage4.unit2).weight.register_hook(print)
+
+
+def tied_weights(model: nn.Module) -> None:
+    stage = model[0].backbone.stage4
+    stage.unit3.conv_pw.conv.weight = stage.unit2.conv_pw.conv.weight
+
+
+def tied_layers(model: nn.Module) -> None:
+    model.append(model[0].backbone.stage4.unit2.conv_pw)
+
+
+def own_reg_loss(model: nn.Module) -> None:
+    model.reg_loss = lambda: 0
+
+
+CONV3 = "'1.backbone.stage4.unit2.conv3.conv'"
+DEPTHWISE = "'0.backbone.stage4.unit2.conv_dw.conv'"
+HOOKS = "has hooks, which can't move into the BSConv-U that its block becomes: remove them first"
+TIED = "which can't go on when it becomes BSConv-U: untie them first"
+REFUSALS = [
+    (parametrised, f"convolution {CONV3} can't be penalised: parametrised (weight)"),
+    (
+        special,
+        f"convolution {CONV3} can't be penalised: Special is a subclass of Conv2d and may compute "
+        "something else",
+    ),
+    (
+        special_depthwise,
+        f"convolution {DEPTHWISE} can't become BSConv-U: parametrised (weight)",
+    ),
+    (hook_inside, f"'0.backbone.stage4.unit2.conv_dw' {HOOKS}"),
+    (hook_on_a_state_dict, f"'0.backbone.stage4.unit2' {HOOKS}"),
+    (hook_on_a_weight, f"{DEPTHWISE} {HOOKS}"),
+    (
+        tied_weights,
+        "block '0.backbone.stage4.unit2' shares tensors with "
+        f"'0.backbone.stage4.unit3.conv_pw.conv', {TIED}",
+    ),
+    (tied_layers, f"block '0.backbone.stage4.unit2' shares tensors with '2', {TIED}"),
+    (
+        own_reg_loss,
+        "Sequential has a reg_loss of its own, which the penalty of BSConv-S would hide: rename "
+        "it, or change the model's children and call bsconv.pytorch.reg_loss(model, alpha)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), REFUSALS, ids=[spoil.__name__ for spoil, _ in REFUSALS]
+)
+def test_what_cannot_be_changed_is_refused_before_anything_changes(spoil, message):
+    model = nn.Sequential(small_v1(), small_v2())
+    spoil(model)
+    before = snapshot(model)
+    for attempt in (MobileNetModifier().plan, modify_mobilenet):
+        with says(message):
+            attempt(model)
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: of_torchvision("resnet18"),
+        lambda: of_torchvision("mnasnet0_5"),  # InvertedResidual too, of another kind
+        lambda: of_torchvision("shufflenet_v2_x0_5"),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
+        lambda: nn.Conv2d(3, 3, 1),
+        lambda: of_bsconv("cifar_resnet20_bsconvu"),
+        lambda: BSConvU_Replacer().apply(of_torchvision("resnet18")),
+        lambda: BSConvS_Replacer().apply(nn.Sequential(nn.Conv2d(9, 9, 3))),
+    ],
+)
+def test_models_without_known_blocks_are_refused(make):
+    model = make()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="no block that modify_mobilenet can change") as caught:
+        modify_mobilenet(model)
+    message = str(caught.value)
+    assert message == (
+        f"{type(model).__name__} has no block that modify_mobilenet can change"
+        "; it knows the blocks of MobileNetV1 (bsconv, pytorchcv, timm), MobileNetV2 (bsconv, "
+        "torchvision, pytorchcv, timm), MobileNetV3 (bsconv, torchvision, pytorchcv, timm), "
+        "EfficientNet (torchvision, pytorchcv, timm)"
+    )
+    assert_unchanged(model, before)
+
+
+def fused() -> nn.Module:
+    efficientnet = pytest.importorskip("torchvision.models.efficientnet")
+    config = efficientnet.FusedMBConvConfig(4, 3, 1, 8, 8, 1)
+    return efficientnet.FusedMBConv(config, 0.0, nn.BatchNorm2d)
+
+
+def test_a_changed_block_is_bsconv_norm_and_activation_at_most():
+    layers = [BSConvU(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU()]
+    found = [is_blueprint_block(nn.Sequential(*layers[:count])) for count in range(5)]
+    assert found == [False, False, True, True, False]
+
+
+def test_a_model_of_kept_blocks_only_is_refused_with_the_reasons():
+    said = "fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d"
+    with pytest.raises(ValueError, match=re.escape(f"can change (1 x {said}); it knows")):
+        modify_mobilenet(nn.Sequential(fused()))
+
+
+def test_the_most_frequent_reasons_are_said():
+    def stump(child: nn.Module) -> nn.Module:
+        block = depthless()
+        block.add_module("child", child)
+        return block
+
+    def depthless() -> nn.Module:
+        block = small_v1().backbone.stage1.unit1
+        del block.conv_dw, block.conv_pw
+        return block
+
+    blocks = [stump(nn.Linear(2, 2)) for _ in range(2)]
+    blocks += [stump(nn.Conv2d(4, 4, 3, groups=4)) for _ in range(3)]
+    blocks += [fused() for _ in range(4)]
+    with pytest.raises(ValueError, match="modify_mobilenet can change") as caught:
+        modify_mobilenet(nn.ModuleList(blocks))
+    v1 = "MobileNetV1 block (bsconv), kept:"
+    assert (
+        "can change (4 x fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d; "
+        f"3 x {v1} it is not depthwise, then pointwise, and its last Conv2d is no linear "
+        f"projection; 2 x {v1} it has no depthwise Conv2d); it knows"
+    ) in str(caught.value)
+
+
+def test_nothing_is_half_done():
+    class Sealed(nn.Sequential):
+        def __setattr__(self, name, value):
+            if isinstance(value, nn.Module):
+                raise AttributeError("sealed")
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(small_v2(), small_v1(), Sealed(separable_block("bsconv")))
+    before = snapshot(model)
+    with pytest.raises(AttributeError, match="sealed"):
+        modify_mobilenet(model)
+    assert_unchanged(model, before)
+
+
+def test_a_model_that_takes_no_method_is_left_as_it_was():
+    class Sealed(nn.Sequential):
+        def __setattr__(self, name, value):
+            if name == "reg_loss":
+                raise AttributeError("sealed")
+            super().__setattr__(name, value)
+
+    model = Sealed(small_v2(), small_v1())
+    before = snapshot(model)
+    with pytest.raises(AttributeError, match="sealed"):
+        modify_mobilenet(model)
+    assert_unchanged(model, before)
+
+
+@pytest.fixture
+def process_group(tmp_path) -> Iterator[None]:
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_model_wrapped_for_distributed_training_is_refused():
+    model = nn.parallel.DistributedDataParallel(small_v2())
+    with says(
+        "change the layers before DistributedDataParallel wraps the model, since it goes on "
+        "reducing the old parameters"
+    ):
+        modify_mobilenet(model)
+
+
+def test_wrong_arguments():
+    with says("init needs to be 'default', 'matched' or 'project', got init='projected'"):
+        modify_mobilenet(small_v1(), init="projected")
+    with says("model needs to be a torch.nn.Module, got str", TypeError):
+        modify_mobilenet("mobilenet_v2")

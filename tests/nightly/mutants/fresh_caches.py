@@ -1,0 +1,16 @@
+"""A pytest plugin: tests start with empty caches, though mutmut forks where all tests have run."""
+
+from __future__ import annotations
+
+import sys
+
+from bsconv.pytorch import _layer_plans as _execution
+
+
+def pytest_sessionstart() -> None:
+    _execution._fastest.clear()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("bsconv."):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()

@@ -1,0 +1,583 @@
+"""Projection of trained networks: exactness, what is fitted, what stays as it was, wrong inputs."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
+from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+from bsconv.pytorch.pretrained._classifier_fit import find_head, refit_head
+from bsconv.pytorch.pretrained._least_squares import constant, fit_blueprints, fit_subspace, moments
+from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
+from bsconv.pytorch.pretrained._tracing import Call, Landing, Point, capture, find_landings
+from helpers.exact_errors import says
+
+IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def trained_like(model: nn.Module) -> nn.Module:
+    """BatchNorm with statistics of its own, so that nothing is the identity by chance."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(0, 0.3, generator=generator)
+    return model.eval()
+
+
+def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:
+    with torch.no_grad():
+        expected, found = model(images), other(images)
+    return float((found - expected).square().mean() / expected.var())
+
+
+class Branched(nn.Module):
+    """Additions, a concatenation, a convolution used twice, and functional activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.side = nn.Conv2d(8, 8, 3, padding=1)
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.hidden = nn.Conv2d(8, 8, 3, padding=1)
+        self.join = nn.Conv2d(16, 4, 3)
+        self.last = nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.norm(self.first(images)))
+        x = self.relu(self.side(x) + x)
+        x = self.twice(self.twice(x))
+        x = torch.cat((F.relu(self.hidden(x)), x), dim=1)
+        return self.last(self.join(x)).mean((2, 3))
+
+
+def test_landings_are_found():
+    landings = find_landings(
+        trained_like(Branched()), IMAGES[:2], ["first", "side", "twice", "hidden", "join"]
+    )
+    assert list(landings) == ["first", "side", "hidden", "join"]
+    assert landings["first"] == Landing("norm", Call("relu", 0), rectified=True)
+    assert landings["side"] == Landing("", Call("relu", 1), rectified=True)
+    assert landings["hidden"] == Landing("", None, rectified=False)
+    assert landings["join"] == Landing("last", None, rectified=False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("cifar_resnet20", ("conv2.bn", "relu", True)),
+        ("cifar_preresnet20", ("", "bn", False)),  # lands in the next block's BatchNorm
+    ],
+)
+def test_landings_behind_a_shortcut_are_found(architecture, expected):
+    stage = "backbone.stage2"
+    name = f"{stage}.unit2.conv2.conv"
+    landing = find_landings(trained_like(get_model(architecture, 4)), IMAGES[:2], [name])[name]
+    norm, call, rectified = expected
+    assert landing.norm == (f"{stage}.unit2.{norm}" if norm else "")
+    place = f"{stage}.unit2.{call}" if rectified else f"{stage}.unit3.{call}"
+    assert landing.call == Call(place, 0)
+    assert landing.rectified == rectified
+
+
+def test_capture_takes_the_call_asked_for():
+    model = trained_like(Branched())
+    inputs = []
+    handle = model.twice.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    with torch.no_grad():
+        model(IMAGES[:3])
+    handle.remove()
+    second, first = Point(Call("twice", 1), "input"), Point(Call("relu", 0), "output")
+    seen = capture(model, IMAGES[:3], {second, first})
+    torch.testing.assert_close(seen[second], inputs[1])
+    assert len(inputs) == 2
+    assert float(seen[first].min()) >= 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def samples(channels: int, filters: int, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    images = torch.randn(40, channels, 8, 8) + 0.7
+    targets = F.conv2d(images, kernel, padding=1) + torch.arange(filters)[:, None, None]
+    patches = F.unfold(images, 3, padding=1).mT.flatten(0, 1)
+    return patches, targets.flatten(2).mT.flatten(0, 1)
+
+
+def test_the_fit_recovers_a_blueprint_kernel_and_its_constant():
+    kernel = compose(torch.randn(5, 4), torch.randn(5, 3, 3))
+    known = moments(*samples(4, 5, kernel))
+    start = blueprint_factors(kernel + 0.5 * torch.randn_like(kernel))
+    found = compose(*fit_blueprints(known, start, rounds=60))
+    torch.testing.assert_close(found.float(), kernel, rtol=1e-2, atol=1e-2)
+    expected = torch.arange(5.0) + known.patch_mean.float() @ (kernel - found.float()).flatten(1).T
+    torch.testing.assert_close(constant(known, found).float(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mid", [2, 4])
+def test_fitted_outputs_are_closer_than_those_of_the_closest_weights(mid):
+    kernel = torch.randn(6, 4, 3, 3)
+    patches, targets = samples(4, 6, kernel)
+    # patches whose entries differ in size: closeness of weights is not that of outputs
+    patches = patches * torch.logspace(-1, 0.5, 36)
+    targets = patches @ kernel.flatten(1).T
+    known = moments(patches, targets)
+
+    def output_error(dense: Tensor) -> float:
+        found = patches.double() @ dense.double().flatten(1).T + constant(known, dense.double())
+        return float((found - targets).square().mean())
+
+    weights = subspace_factors(kernel, mid)
+    outputs = fit_subspace(known, weights)
+    by_weights = compose(weights.mixing @ weights.basis, weights.blueprints)
+    by_outputs = compose(outputs.mixing @ outputs.basis, outputs.blueprints)
+    assert output_error(by_outputs) < 0.8 * output_error(by_weights)
+    rows = outputs.basis.numpy()
+    np.testing.assert_allclose(rows @ rows.T, np.eye(mid), atol=1e-10)
+    if mid == 4:  # nothing is cut off: as good as without a subspace
+        free = compose(*fit_blueprints(known, blueprint_factors(kernel)))
+        assert output_error(by_outputs) == pytest.approx(output_error(free), rel=0.05)
+
+
+@pytest.mark.parametrize("mid", [None, 2])
+def test_a_metric_lets_the_errors_of_filters_make_up_for_one_another(mid):
+    kernel = torch.randn(6, 4, 3, 3)
+    patches, targets = samples(4, 6, kernel)
+    known = moments(patches, targets)
+    root = torch.randn(6, 6).double()
+    metric = root @ root.T + 0.1 * torch.eye(6)
+
+    def error_in_metric(dense: Tensor) -> float:
+        found = patches.double() @ dense.flatten(1).T + constant(known, dense)
+        errors = found - targets
+        return float(((errors @ metric) * errors).sum(1).mean())
+
+    def fit(metric: Tensor | None) -> Tensor:
+        if mid is None:
+            return compose(*fit_blueprints(known, blueprint_factors(kernel), metric))
+        found = fit_subspace(known, subspace_factors(kernel, mid), metric)
+        return compose(found.mixing @ found.basis, found.blueprints)
+
+    assert error_in_metric(fit(metric)) < 0.95 * error_in_metric(fit(None))
+
+
+def test_a_metric_of_unrelated_filters_changes_nothing():
+    kernel = torch.randn(3, 4, 3, 3)
+    known = moments(*samples(4, 3, kernel))
+    start = blueprint_factors(kernel)
+    apart = compose(*fit_blueprints(known, start, rounds=5))
+    metric = torch.diag(torch.tensor([0.1, 1.0, 5.0])).double()
+    joint = compose(*fit_blueprints(known, start, metric, rounds=4))  # and one filter by filter
+    torch.testing.assert_close(joint, apart)
+
+
+def test_the_metric_is_the_mean_product_of_derivatives():
+    conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)  # one output: not a matrix of logits
+    model = nn.Sequential(
+        conv, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear
+    )
+    point = Point(Call("1", 0), "input")
+    with torch.no_grad():  # of the caller
+        metric = sensitivities(model, IMAGES, {point}, 10)[point]
+        on = (conv(IMAGES) > 0).double().transpose(0, 1).flatten(1)
+    energy = on @ on.T * linear.weight.detach().double().T * linear.weight.detach().double()
+    # the random direction is one number for each image, so the mean over images is only close
+    expected = energy / energy.diagonal().mean() * (1 - EQUAL_SHARE) + EQUAL_SHARE * torch.eye(4)
+    torch.testing.assert_close(metric, expected, rtol=0.2, atol=0.05)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model)
+
+
+def test_the_metric_of_a_network_that_is_sure_is_no_rounding():
+    """With chances of 1 - 1e-12, what float32 keeps of 1 - chance is noise."""
+    conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+    model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    with torch.no_grad():
+        linear.bias[2] = 30
+    point = Point(Call("0", 0), "output")
+    metric = sensitivities(model, IMAGES, {point}, 10)[point]
+    expected = sensitivities(model.double(), IMAGES.double(), {point}, 10)[point]
+    torch.testing.assert_close(metric, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_without_derivatives_there_is_no_metric():
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, bias=False)
+
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images).mean((2, 3))
+
+    assert sensitivities(Detached(), IMAGES, {Point(Call("conv", 0), "output")}, 10) == {}
+    _, report = project_pretrained(Detached(), IMAGES, progress=False)
+    assert report.layers[0].output_error is not None
+
+
+def test_the_head_is_the_linear_layer_that_answers():
+    answering = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Linear(8, 5))
+    assert find_head(answering, IMAGES[:2]) == "2"
+    assert find_head(Branched().eval(), IMAGES[:2]) is None
+    for activation in (nn.Softmax(1), nn.ReLU(inplace=True)):
+        scaled = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), activation)
+        assert find_head(scaled, IMAGES[:2]) is None
+
+
+class Squeezed(nn.Sequential):
+    """Answers by what is left of its maps, as networks for CIFAR do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("head", "pool", "found"),
+    [
+        (nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), True),
+        (nn.Conv2d(3, 5, 1), nn.Identity(), True),  # at every pixel
+        (nn.Conv2d(3, 5, 2), nn.AdaptiveAvgPool2d(2), False),
+        (nn.Conv2d(3, 5, 1, stride=2), nn.Identity(), False),
+        (nn.Conv2d(3, 5, 1, padding=1), nn.Identity(), False),
+        (nn.Conv2d(3, 6, 1, groups=3), nn.AdaptiveAvgPool2d(1), False),
+        (
+            nn.Sequential(nn.Conv2d(3, 5, 1), nn.Threshold(10.0, 0.0, True)),
+            nn.AdaptiveAvgPool2d(1),
+            False,
+        ),
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.MaxPool2d(2)), nn.Identity(), False),
+    ],
+)
+def test_the_head_may_be_a_1x1_convolution(head, pool, found):
+    model = Squeezed(pool, head)
+    assert find_head(model, IMAGES[:2]) == ("1" if found else None)
+
+
+class Halved(Squeezed):
+    """Answers in another dtype than its head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).half()
+
+
+def test_what_the_head_says_may_be_no_number_or_be_cast():
+    head = nn.Conv2d(3, 5, 1)
+    nn.init.constant_(head.bias, torch.nan)
+    assert find_head(Squeezed(head), IMAGES[:2]) == "0"
+    assert find_head(Halved(head), IMAGES[:2]) is None
+
+
+def dense_head(bias):
+    return nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias)
+
+
+def convolutional_head(bias):
+    return nn.Conv2d(1, 6, 4), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 1, bias=bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layers", [dense_head, convolutional_head])
+def test_a_refitted_head_says_what_the_teacher_says(layers, bias):
+    """The features of the student are those of the teacher, mixed: another head says the same."""
+
+    def network(mix: Tensor) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(*layers(bias))
+        before = model[1].weight.data
+        model[1].weight.data = (mix @ before.flatten(1)).view_as(before)
+        model[1].bias.data = mix @ model[1].bias.data
+        return model
+
+    teacher, student = network(torch.eye(6)), network(torch.randn(6, 6) + 2 * torch.eye(6))
+    images = torch.randn(2000, 1, 4, 4)
+    before = error(teacher, student, images)
+    refit_head(teacher, student, "2", images, 100)
+    assert error(teacher, student, images) < 1e-2 * before
+    again = copy.deepcopy(student[2].weight)
+    refit_head(student, student, "2", images, 100)
+    torch.testing.assert_close(student[2].weight, again)
+
+
+def test_few_images_do_not_wreck_the_head():
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(16, 40), nn.Linear(40, 3))
+    student = copy.deepcopy(teacher)
+    student[1].weight.data += 0.02 * torch.randn(40, 16)
+    images = torch.randn(500, 1, 4, 4)
+    before = error(teacher, student, images)
+    refit_head(teacher, student, "2", images[:5], 100)
+    assert error(teacher, student, images) < 2 * before
+
+
+def test_random_numbers_are_not_touched():
+    dense = trained_like(Branched())
+    state = torch.get_rng_state()
+    project_pretrained(dense, IMAGES[:4], progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_kernel_sizes_and_exclude_choose_the_layers(kind):
+    model = nn.Sequential(*(nn.Conv2d(8, 8, size) for size in (3, 5, 3, 7)))
+    _, report = project_pretrained(model, kind=kind)
+    assert [layer.name for layer in report.layers] == ["0", "1", "2"]
+    _, report = project_pretrained(model, kind=kind, kernel_sizes=[3, 7], exclude=["2"])
+    assert [layer.name for layer in report.layers] == ["0", "3"]
+
+
+@pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1.0)])
+@pytest.mark.parametrize("method", ["weights", "outputs"])
+def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
+    blueprint = trained_like(get_model("cifar_resnet20_bsconvu", 4))
+    dense = trained_like(get_model("cifar_resnet20", 4))
+    for name, layer in blueprint.named_modules():
+        if isinstance(layer, BSConvU):
+            dense.get_submodule(name).load_state_dict(layer.to_conv2d().state_dict())
+    images = None if method == "weights" else IMAGES
+    model, report = project_pretrained(dense, images, kind, p, method=method, progress=False)
+    assert error(dense, model) < (1e-9 if method == "weights" else 1e-5)
+    assert all(layer.weights_kept > 1 - 1e-5 for layer in report.layers)
+
+
+@pytest.mark.parametrize("architecture", ["cifar_resnet20", "cifar_preresnet20"])
+def test_each_way_is_better_than_the_one_before(architecture):
+    dense = trained_like(get_model(architecture, 4))
+    reestimate_batch_norm(dense, IMAGES)
+    errors = {}
+    for method in ("weights", "batch_norm", "outputs"):
+        model, report = project_pretrained(dense, IMAGES, method=method, progress=False)
+        errors[method] = error(dense, model)
+        assert report.method == method
+        assert report.images == len(IMAGES)
+        assert report.agreement is not None
+        assert 0 <= report.agreement <= 1
+    assert errors["outputs"] < 0.5 * errors["batch_norm"]
+    assert errors["outputs"] < 0.5 * errors["weights"]
+
+
+@pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
+@pytest.mark.parametrize(
+    "head",
+    [(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)), (nn.Conv2d(8, 4, 1),)],
+)
+def test_the_classifier_is_fitted_by_outputs_alone(head, method):
+    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
+    dense = trained_like(nn.Sequential(*layers, *head))
+    model, _ = project_pretrained(dense, IMAGES, method=method, progress=False)
+    assert torch.equal(model[-1].weight, dense[-1].weight) == (method != "outputs")
+
+
+def test_batch_norms_without_scale_and_shift_come_through():
+    dense = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        nn.Flatten(),
+    )
+    reestimate_batch_norm(dense.eval(), IMAGES)
+    model, _ = project_pretrained(dense, IMAGES, "s", 1.0, progress=False)
+    assert model[1].weight is None
+    assert error(dense, model) < error(dense, project_pretrained(dense, kind="s", p=1.0)[0]) + 1e-3
+
+
+def test_any_model_with_convolutions_comes_through():
+    dense = trained_like(Branched())
+    model, report = project_pretrained(dense, IMAGES, progress=False)
+    assert [layer.name for layer in report.layers] == ["first", "side", "twice", "hidden", "join"]
+    fitted = {layer.name for layer in report.layers if layer.output_error is not None}
+    assert fitted == {"first", "side", "hidden", "join"}  # what is called twice keeps its weights
+    closest, _ = project_pretrained(dense, progress=False)
+    assert error(dense, model) < 0.8 * error(dense, closest)
+
+
+def test_the_dense_model_stays_as_it_was_and_the_new_one_trains_on():
+    dense = trained_like(get_model("cifar_resnet20", 4)).train()
+    before = copy.deepcopy(dense.state_dict())
+    model, report = project_pretrained(dense, IMAGES, "s", 0.5, progress=False)
+    assert dense.training
+    for name, tensor in before.items():
+        torch.testing.assert_close(dense.state_dict()[name], tensor, rtol=0, atol=0)
+    assert not any(module.training for module in model.modules())
+    assert sum(isinstance(module, BSConvS) for module in model.modules()) == len(report.layers)
+    assert float(model.reg_loss(alpha=0.1).detach()) < 1e-4  # bases come out orthonormal
+    model.train()(IMAGES).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    own = {tensor.data_ptr() for tensor in dense.state_dict().values()}
+    assert not own & {tensor.data_ptr() for tensor in model.state_dict().values()}
+
+
+def test_statistics_are_those_of_the_images():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm2d(4))
+    momentum = model[1].momentum
+    reestimate_batch_norm(model.train(), IMAGES, batch_size=8)
+    with torch.no_grad():
+        outputs = model[0](IMAGES)
+    torch.testing.assert_close(model[1].running_mean, outputs.mean((0, 2, 3)))
+    assert model[1].momentum == momentum
+    assert all(module.training for module in model.modules())
+
+
+def small_network() -> nn.Sequential:
+    """Without constants, so that outputs are as large or small as images are."""
+    convs = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, padding=1, bias=False))
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5, bias=False))
+    return nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), *head).eval()
+
+
+@pytest.mark.parametrize("kind", ["u", "s"])
+@pytest.mark.parametrize("exponent", [-100, -40, 40, 100])
+def test_the_fit_is_the_same_for_images_of_any_size(kind, exponent):
+    model = small_network()
+    options = {"p": 0.5, "progress": False}
+    unscaled, plain = project_pretrained(model, IMAGES.double().float(), kind, **options)
+    scale = 2.0**exponent
+    scaled, report = project_pretrained(model, IMAGES * scale, kind, **options)
+    for layer, other in zip(report.layers, plain.layers, strict=True):
+        # softmax changes with the size, and with it what counts how much
+        assert layer.output_error == pytest.approx(other.output_error, rel=0.4)
+    if exponent < 0:
+        assert error(model, scaled) == pytest.approx(error(model, unscaled), rel=0.5)
+    assert all(tensor.isfinite().all() for tensor in scaled.state_dict().values())
+
+
+def test_moments_of_columns_of_any_size():
+    patches, targets = torch.randn(50, 9) + 0.5, torch.randn(50, 4)
+    sizes, others = torch.logspace(-35, 35, 9), torch.logspace(-30, 30, 4)
+    for centered in (True, False):
+        found = moments(patches * sizes, targets * others, centered=centered)
+        expected = moments(patches.double(), targets.double(), centered=centered)
+        rows, columns = sizes.double(), others.double()
+        for value, plain in zip(
+            found,
+            (
+                rows[:, None] * expected.patches * rows,
+                rows[:, None] * expected.targets * columns,
+                rows * expected.patch_mean,
+                columns * expected.target_mean,
+            ),
+            strict=True,
+        ):
+            torch.testing.assert_close(value, plain, rtol=1e-4, atol=0)
+
+
+def test_what_differs_by_rounding_only_is_constant():
+    patches = torch.full((1000, 4), 0.1)
+    patches[:, 1] = torch.randn(1000)
+    patches[:, 2] += 1e-3 * torch.randn(1000)
+    known = moments(patches, torch.randn(1000, 2))
+    assert (known.patches.diagonal() > 0).tolist() == [False, True, True, False]
+    torch.testing.assert_close(known.patch_mean.float()[0], torch.tensor(0.1))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(8, 3, 16, 16), torch.full((8, 3, 16, 16), 0.1)])
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_a_layer_that_sees_constants_keeps_the_closest_weights(kind, images):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()).eval()
+    closest, _ = project_pretrained(model, kind=kind, p=1)
+    fitted, _ = project_pretrained(model, images, kind, p=1, progress=False)
+    weights = {name: value for name, value in closest.state_dict().items() if "bias" not in name}
+    for name, value in weights.items():
+        assert torch.equal(fitted.state_dict()[name], value)
+    torch.testing.assert_close(fitted(images), model(images))
+
+
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_a_layer_that_sees_a_few_constants_is_fitted_to_the_rest(kind):
+    """Zeros inside, and what is padded at the border tells more than nothing."""
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()).eval()
+    images = torch.full((8, 3, 16, 16), 0.1)
+    fitted, report = project_pretrained(model, images, kind, p=1, progress=False)
+    assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
+    assert 0 < report.layers[0].output_error < 0.5
+
+
+def test_a_model_that_overflows_is_refused():
+    model = small_network()
+    with torch.no_grad():
+        model[0].weight.mul_(1e30)
+    for kind in ("u", "s"):
+        with says(
+            "images needs numbers for which the model stays finite, got NaN or infinity at '0'"
+        ):
+            project_pretrained(model, IMAGES * 1e20, kind, progress=False)
+    with says(
+        "images needs numbers for which the model stays finite, got NaN or infinity at the outputs"
+    ):
+        project_pretrained(model, IMAGES * 1e20, method="weights")
+
+
+def test_a_variance_beyond_the_dtype_is_made_up_for():
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)).eval()
+    images = IMAGES * 1e25
+    fitted, report = project_pretrained(model, images, p=1, progress=False)
+    found, expected = fitted(images).double(), model(images).double()
+    deviation = (found - expected).square().mean() / expected.square().mean()
+    assert deviation < 1.05 * report.layers[0].output_error
+
+
+def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
+    model = trained_like(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    before = copy.deepcopy(model.state_dict())
+    with says(
+        "images needs numbers whose variance is a number of its dtype at each BatchNorm, got NaN "
+        "or infinity as running statistics"
+    ):
+        reestimate_batch_norm(model, IMAGES * 1e25)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    with says("batch_size needs to be at least 1, got batch_size=0"):
+        reestimate_batch_norm(model, IMAGES, batch_size=0)
+
+
+def test_the_report_prints():
+    _, report = project_pretrained(
+        trained_like(get_model("cifar_resnet20", 4)), IMAGES[:8], progress=False
+    )
+    text = str(report)
+    assert "weights kept" in text
+    assert f"{len(report.layers)} layers projected by their outputs" in text
+    assert "of 8 images" in text
+    assert report._repr_html_().startswith("<table>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "x"}, "kind needs to be 'u' or 's', got kind='x'"),
+        (
+            {"method": "best"},
+            "method needs to be one of 'weights', 'batch_norm', 'outputs', got method='best'",
+        ),
+        ({"method": "outputs"}, "method='outputs' needs images, got images=None"),
+        ({"method": "batch_norm"}, "method='batch_norm' needs images, got images=None"),
+        *(
+            (
+                {"images": images},
+                "images needs floats of shape (B, C, H, W), at least one image, got "
+                f"{images.dtype} of shape {tuple(images.shape)}",
+            )
+            for images in (IMAGES[0], (IMAGES * 255).byte(), IMAGES[:0])
+        ),
+        (
+            {"images": IMAGES * float("nan")},
+            "images needs finite numbers, got NaN or infinity among them",
+        ),
+        ({"batch_size": 0}, "batch_size needs to be at least 1, got batch_size=0"),
+        ({"positions": -1}, "positions needs to be at least 1, got positions=-1"),
+        (
+            {"kind": "s", "p": 2},
+            "BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p=2",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    model = trained_like(get_model("cifar_resnet20", 4))
+    with says(message):
+        project_pretrained(model, **arguments)

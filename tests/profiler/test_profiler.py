@@ -1,0 +1,874 @@
+"""The profiler against counts written out by hand, and that it leaves a model as it was."""
+
+import copy
+import csv
+import dataclasses
+import io
+import pickle
+import re
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from bsconv.pytorch import BSConvS, BSConvU, LayerProfile, ModelProfiler, get_model
+from helpers.exact_errors import says
+
+IMAGE = (1, 3, 8, 8)
+
+
+class Peeking(nn.Module):
+    """Runs ``body``, after a look at values, which the meta device does not have."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert float(input.sum()) == 0
+        return self.body(input)
+
+
+def profile(model: nn.Module, input_size: Any = IMAGE) -> ModelProfiler:
+    return ModelProfiler(model, input_size)
+
+
+def totals(profiler: ModelProfiler) -> tuple[int, int, int, int]:
+    return (
+        profiler.total_parameter_count,
+        profiler.total_flop_count,
+        profiler.total_mac_count,
+        profiler.total_activation_count,
+    )
+
+
+# --- one layer ------------------------------------------------------------------------------------
+
+# parameters, FLOPs, MACs and activations; in the formulas, outputs or inputs first, then what one
+# of them costs
+ONE_LAYER = [
+    (nn.Conv2d(3, 4, 3, bias=False), IMAGE, (4 * 3 * 9, 144 * 27, 144 * 27, 4 * 6 * 6)),
+    (nn.Conv2d(3, 4, 3), IMAGE, (4 * 3 * 9 + 4, 144 * (27 + 1), 144 * 27, 144)),
+    (nn.Conv2d(3, 4, 3, stride=2, padding=1), IMAGE, (112, 64 * 28, 64 * 27, 4 * 4 * 4)),
+    (nn.Conv2d(3, 4, (1, 5), bias=False), IMAGE, (60, 128 * 15, 128 * 15, 4 * 8 * 4)),
+    (nn.Conv2d(3, 3, 3, dilation=3, bias=False), IMAGE, (81, 12 * 27, 12 * 27, 3 * 2 * 2)),
+    (nn.Conv2d(4, 8, 3, groups=2), (1, 4, 8, 8), (8 * 2 * 9 + 8, 288 * 19, 288 * 18, 8 * 6 * 6)),
+    (nn.Conv2d(3, 6, 1, groups=3, bias=False), IMAGE, (6, 384 * 1, 384 * 1, 6 * 8 * 8)),
+    (nn.Conv1d(3, 4, 3), (1, 3, 8), (4 * 3 * 3 + 4, 24 * (9 + 1), 24 * 9, 4 * 6)),
+    (nn.Conv3d(3, 4, 2), (1, 3, 3, 3, 3), (100, 32 * (24 + 1), 32 * 24, 4 * 2 * 2 * 2)),
+    (nn.ConvTranspose1d(3, 4, 2, stride=2), (1, 3, 5), (28, 15 * 8 + 40, 15 * 8, 4 * 10)),
+    (nn.ConvTranspose2d(3, 4, 3, bias=False), IMAGE, (108, 192 * 36, 192 * 36, 4 * 10 * 10)),
+    (nn.ConvTranspose2d(4, 6, 2, groups=2), (1, 4, 3, 3), (54, 36 * 12 + 96, 36 * 12, 6 * 4 * 4)),
+    (nn.ConvTranspose3d(1, 2, 2), (1, 1, 2, 2, 2), (18, 8 * 16 + 54, 8 * 16, 2 * 3 * 3 * 3)),
+    (nn.Linear(5, 7, bias=False), (1, 5), (35, 7 * 5, 7 * 5, 7)),
+    (nn.Linear(5, 7), (1, 5), (35 + 7, 7 * (5 + 1), 7 * 5, 7)),
+    (nn.Linear(5, 7), (2, 3, 5), (42, 42 * (5 + 1), 42 * 5, 2 * 3 * 7)),
+    (nn.BatchNorm1d(3), (2, 3), (6, 2 * 6, 0, 0)),
+    (nn.BatchNorm1d(3, affine=False), (2, 3, 4), (0, 1 * 24, 0, 0)),
+    (nn.BatchNorm2d(3), IMAGE, (6, 2 * 192, 0, 0)),
+    (nn.BatchNorm2d(3, affine=False), IMAGE, (0, 1 * 192, 0, 0)),
+    (nn.BatchNorm2d(3, track_running_stats=False), IMAGE, (6, 2 * 192, 0, 0)),
+    (nn.BatchNorm3d(3), (1, 3, 2, 2, 2), (6, 2 * 24, 0, 0)),
+    (nn.SyncBatchNorm(3), IMAGE, (6, 2 * 192, 0, 0)),
+    (nn.ReLU(), IMAGE, (0, 192, 0, 0)),
+    (nn.ReLU(inplace=True), (2, 3), (0, 6, 0, 0)),
+    (nn.MaxPool1d(2), (1, 3, 9), (0, 27, 0, 0)),
+    (nn.MaxPool2d(3, stride=1), IMAGE, (0, 192, 0, 0)),
+    (nn.MaxPool2d(2, return_indices=True), IMAGE, (0, 192, 0, 0)),
+    (nn.MaxPool3d(2), (1, 1, 4, 4, 4), (0, 64, 0, 0)),
+    (nn.FractionalMaxPool2d(2, output_size=3), IMAGE, (0, 192, 0, 0)),
+    (nn.AvgPool1d(2), (1, 3, 9), (0, 27, 0, 0)),
+    (nn.AvgPool2d(2), IMAGE, (0, 192, 0, 0)),
+    (nn.AvgPool3d(2), (1, 1, 4, 4, 4), (0, 64, 0, 0)),
+    (nn.LPPool2d(2, 2), IMAGE, (0, 192, 0, 0)),
+    (nn.AdaptiveAvgPool1d(1), (1, 3, 9), (0, 27, 0, 0)),
+    (nn.AdaptiveAvgPool2d(1), IMAGE, (0, 192, 0, 0)),
+    (nn.AdaptiveAvgPool3d(1), (1, 1, 4, 4, 4), (0, 64, 0, 0)),
+    (nn.AdaptiveMaxPool2d(2), IMAGE, (0, 192, 0, 0)),
+]
+FREE = [
+    *(nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.SiLU(), nn.GELU()),
+    *(nn.LeakyReLU(), nn.PReLU(), nn.Softmax(1), nn.Upsample(scale_factor=2)),
+    *(nn.LayerNorm(8), nn.GroupNorm(1, 3), nn.InstanceNorm2d(3)),
+]
+IDLE = [nn.Identity(), nn.Dropout(), nn.Dropout2d(), nn.Flatten(), nn.ZeroPad2d(1), nn.Sequential()]
+
+
+def described(value: object) -> str:
+    return str(value) if isinstance(value, nn.Module) else ""
+
+
+@pytest.mark.parametrize(("layer", "size", "expected"), ONE_LAYER, ids=described)
+@pytest.mark.parametrize("wrap", [nn.Sequential, Peeking])
+def test_one_layer(
+    layer: nn.Module,
+    size: tuple[int, ...],
+    expected: tuple[int, int, int, int],
+    wrap: Callable[[nn.Module], nn.Module],
+) -> None:
+    assert totals(profile(layer, size)) == expected
+    assert all(type(number) is int for number in totals(profile(layer, size)))
+    profiler = profile(wrap(layer), size)
+    assert totals(profiler) == expected
+    assert profiler.free_types == ()
+
+
+@pytest.mark.parametrize("layer", FREE, ids=described)
+def test_all_else_is_free_and_named(layer: nn.Module) -> None:
+    profiler = profile(nn.Sequential(nn.ReLU(), layer))
+    parameters = sum(parameter.numel() for parameter in layer.parameters())
+    assert totals(profiler) == (parameters, 192, 0, 0)
+    assert profiler.free_types == (type(layer).__name__,)
+
+
+@pytest.mark.parametrize("layer", IDLE, ids=described)
+def test_what_computes_nothing_is_not_called_free(layer: nn.Module) -> None:
+    profiler = profile(nn.Sequential(nn.ReLU(), layer))
+    assert totals(profiler) == (0, 192, 0, 0)
+    assert profiler.free_types == ()
+
+
+def test_free_types_that_are_never_called_are_not_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    model[0].unused = nn.ReLU6()
+    assert profile(model).free_types == ()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_counts_are_those_of_the_batch(batch: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    one = totals(profile(model))
+    assert one == (112 + 8, 144 * (28 + 2 + 1 + 1), 144 * 27, 144)
+    many = totals(profile(model, (batch, 3, 8, 8)))
+    assert many == (one[0], *(batch * count for count in one[1:]))
+
+
+# --- a model --------------------------------------------------------------------------------------
+
+
+def test_rows_are_layers_and_add_up() -> None:
+    model = nn.Sequential()
+    model.stem = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    model.pool = nn.AdaptiveAvgPool2d(1)
+    model.flat = nn.Flatten()
+    model.head = nn.Linear(4, 10)
+    profiler = profile(model)
+    assert profiler.rows == (
+        LayerProfile("stem.0", "Conv2d", 1, 108, 144 * 27, 144 * 27, 144, (1, 4, 6, 6)),
+        LayerProfile("stem.1", "BatchNorm2d", 1, 8, 288, 0, 0, (1, 4, 6, 6)),
+        LayerProfile("stem.2", "ReLU", 1, 0, 144, 0, 0, (1, 4, 6, 6)),
+        LayerProfile("pool", "AdaptiveAvgPool2d", 1, 0, 144, 0, 0, (1, 4, 1, 1)),
+        LayerProfile("flat", "Flatten", 1, 0, 0, 0, 0, (1, 4)),
+        LayerProfile("head", "Linear", 1, 50, 50, 40, 10, (1, 10)),
+    )
+    assert totals(profiler) == (166, 3888 + 288 + 144 + 144 + 50, 3888 + 40, 144 + 10)
+    assert totals(profiler) == tuple(
+        sum(getattr(row, field) for row in profiler.rows)
+        for field in ("parameters", "flops", "macs", "activations")
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profiler.rows[0].flops = 0  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(profiler)).rows == profiler.rows
+
+
+def test_a_layer_may_be_the_whole_model() -> None:
+    row = LayerProfile("", "Conv2d", 1, 112, 144 * 28, 144 * 27, 144, (1, 4, 6, 6))
+    assert profile(nn.Conv2d(3, 4, 3)).rows == (row,)
+
+
+def test_bsconv_layers_cost_what_the_paper_says() -> None:
+    m, n, k, mid = 16, 32, 3, 4
+    options = {"padding": 1, "bias": False}
+    u = profile(BSConvU(m, n, k, **options), (1, m, 8, 8))
+    assert totals(u)[:3] == (m * n + n * k**2, 64 * (m * n + n * k**2), 64 * (m * n + n * k**2))
+    assert [row.name for row in u.rows] == ["pw", "dw"]
+    s = profile(BSConvS(m, n, k, p=1 / 4, with_bn=True, **options), (1, m, 8, 8))
+    weights = m * mid + mid * n + n * k**2
+    norms = 2 * (mid + n)
+    assert totals(s)[:3] == (weights + norms, 64 * (weights + norms), 64 * weights)
+    # a stride comes after the pointwise convolution, which sees all positions
+    strided = profile(BSConvU(m, n, k, stride=2, **options), (1, m, 8, 8))
+    assert strided.total_mac_count == 64 * m * n + 16 * n * k**2
+
+
+def test_a_shared_layer_has_its_parameters_once_and_costs_each_call() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    profiler = profile(nn.Sequential(conv, nn.ReLU(), conv))
+    assert totals(profiler) == (84, 2 * 192 * 28 + 192, 2 * 192 * 27, 2 * 192)
+    assert [(row.name, row.calls) for row in profiler.rows] == [("0", 2), ("1", 1)]
+
+
+def test_repeated_calls_add_up_whatever_their_shapes() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.conv(x))
+
+    (row,) = profile(Twice()).rows
+    assert (row.calls, row.parameters, row.output_shape) == (2, 84, (1, 3, 4, 4))
+    assert row.macs == (3 * 6 * 6 + 3 * 4 * 4) * 27
+    assert row.activations == 3 * 6 * 6 + 3 * 4 * 4
+
+
+def test_tied_parameters_belong_to_the_first_layer() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    profiler = profile(model, (1, 4))
+    assert [row.parameters for row in profiler.rows] == [16 + 4, 4]
+    assert totals(profiler) == (24, 2 * 20, 2 * 16, 8)
+
+
+def test_layers_that_are_never_called_have_parameters_only() -> None:
+    model = nn.Conv2d(3, 4, 3)
+    model.spare = nn.Conv2d(7, 8, 1)
+    rows = profile(model).rows
+    assert rows[1] == LayerProfile("spare", "Conv2d", 0, 64, 0, 0, 0, None)
+    assert profile(model).total_parameter_count == 112 + 64
+
+
+def test_parameters_beside_layers_count() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(5))
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(x) * self.scale[0]
+
+    profiler = profile(Scaled())
+    assert [(row.name, row.parameters) for row in profiler.rows] == [("", 5), ("relu", 0)]
+    assert profiler.free_types == ("Scaled",)
+
+
+class Nested(nn.Module):
+    """Two inputs, one of them by name to its layer; outputs in a dict of tuples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=False)
+        self.pool = nn.MaxPool2d(2)
+        self.linear = nn.Linear(5, 2, bias=False)
+
+    def forward(self, image: Tensor, features: Tensor) -> dict[str, Any]:
+        image = self.pool(input=self.conv(input=image))
+        return {"image": (image, [image]), "features": {"a": self.linear(input=features)}}
+
+
+@pytest.mark.parametrize("sizes", [[IMAGE, (1, 5)], ((1, 3, 8, 8), [1, 5])])
+def test_several_inputs_and_nested_outputs(sizes: Any) -> None:
+    profiler = profile(Nested(), sizes)
+    assert totals(profiler) == (12 + 10, 256 * 3 + 256 + 10, 256 * 3 + 10, 256 + 2)
+    assert [row.output_shape for row in profiler.rows] == [(1, 4, 8, 8), (1, 4, 4, 4), (1, 2)]
+    assert profiler.input_size is sizes
+    assert profiler.summary.startswith("Nested on 1x3x8x8 and 1x5: 22 parameters, ")
+
+
+def test_layers_without_tensors() -> None:
+    class Silent(nn.ReLU):
+        def forward(self, *numbers: int) -> None:  # type: ignore[override]
+            return None
+
+    class Giving(nn.ReLU):
+        def forward(self) -> Tensor:  # type: ignore[override]
+            return torch.zeros(2, 3)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.silent, self.giving = Silent(), Giving()
+
+        def forward(self, images: Tensor) -> None:
+            self.silent(1, 2)
+            self.giving()
+
+    assert profile(Model()).rows == (
+        LayerProfile("silent", "Silent", 1, 0, 0, 0, 0, None),
+        LayerProfile("giving", "Giving", 1, 0, 0, 0, 0, (2, 3)),
+    )
+
+
+def test_layers_with_nested_outputs() -> None:
+    rnn = nn.GRU(3, 5, batch_first=True)
+    (row,) = profile(rnn, (1, 7, 3)).rows
+    parameters = 3 * 5 * (3 + 5 + 2)
+    assert row == LayerProfile("", "GRU", 1, parameters, 0, 0, 0, (1, 7, 5))
+
+
+def test_subclasses_cost_what_their_base_does() -> None:
+    class Odd(nn.Conv2d):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"y": super().forward(x)}
+
+    assert totals(profile(Odd(3, 4, 3))) == (112, 144 * 28, 144 * 27, 144)
+
+    class WithChild(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(super().forward(x))
+
+    assert [(row.name, row.flops) for row in profile(WithChild()).rows] == [
+        ("", 144 * 28),
+        ("norm", 288),
+    ]
+
+
+def test_a_parametrised_layer_is_one_row() -> None:
+    model = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU())
+    rows = profile(model).rows
+    assert [row.name for row in rows] == ["0", "1"]
+    # magnitudes (one per filter), directions, bias
+    assert (rows[0].parameters, rows[0].macs) == (4 + 108 + 4, 144 * 27)
+    assert profile(model).free_types == ()
+
+
+def test_attention_is_free_but_the_linear_layers_around_it_are_seen() -> None:
+    """Without hooks, eval mode would take a path that calls none of them."""
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
+    for model in (layer, Peeking(layer)):
+        profiler = profile(model, (1, 5, 8))
+        macs = {row.name.rpartition(".")[2]: row.macs for row in profiler.rows}
+        assert macs["linear1"] == macs["linear2"] == 5 * 8 * 16
+        assert macs["out_proj"] == 0
+        assert "MultiheadAttention" in profiler.free_types
+        assert profiler.total_parameter_count == sum(p.numel() for p in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"]
+)
+def test_torchvision_states_the_same(name: str) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    stated = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta  # type: ignore[misc]
+    profiler = ModelProfiler(model)
+    assert profiler.total_parameter_count == stated["num_params"]
+    assert round(profiler.total_mac_count / 1e9, 3) == stated["_ops"]
+
+
+def test_functions_are_not_seen() -> None:
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.relu(x) + nn.functional.conv2d(x, x.new_zeros(3, 3, 1, 1))
+
+    assert totals(profile(Functional())) == (0, 0, 0, 0)
+
+
+# --- where it runs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("wrap", [nn.Sequential, Peeking])
+def test_any_dtype(dtype: torch.dtype, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).to(dtype)
+    assert totals(profile(model)) == (120, 144 * (28 + 2 + 1), 144 * 27, 144)
+
+
+def test_a_model_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(10**6, 10**6), nn.ReLU())
+    assert totals(profile(model, (1, 10**6)))[2] == 10**12
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_large_inputs_take_no_memory() -> None:
+    size = (64, 3, 10**5, 10**5)  # terabytes
+    assert profile(nn.Conv2d(3, 1000, 1), size).total_mac_count == 64 * 10**10 * 3 * 1000
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("wrap", [nn.Sequential, Peeking, nn.DataParallel])
+def test_a_model_on_a_cuda_device(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())).cuda()
+    random = torch.cuda.get_rng_state()
+    assert totals(profile(model)) == (120, 144 * 30, 144 * 27, 144)
+    assert all(parameter.is_cuda for parameter in model.parameters())
+    assert torch.equal(torch.cuda.get_rng_state(), random)
+
+
+def test_wrappers_are_looked_through() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    rows = profile(model).rows
+    assert profile(nn.DataParallel(model)).rows == rows
+    assert profile(torch.compile(model, backend="eager")).rows == rows  # type: ignore[arg-type]
+    assert profile(nn.DataParallel(torch.compile(model, backend="eager"))).rows == rows  # type: ignore[arg-type]
+
+
+class Noting(nn.Module):
+    """Notes the dtypes and devices of weight and input; fails in its first runs if told to."""
+
+    def __init__(self, failures: int = 0, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = None if weight is None else nn.Parameter(weight)
+        self.register_buffer("own", None if weight is None else weight.clone())
+        self.notes: list[tuple[torch.dtype, str]] = []
+        self.failures = [None] * failures
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Noting":
+        """Its lists are those of the original."""
+        twin = Noting()
+        twin.weight, twin.own = copy.deepcopy((self.weight, self.own), memo)
+        twin.notes, twin.failures = self.notes, self.failures
+        return twin
+
+    def forward(self, input: Tensor) -> Tensor:
+        seen = (self.weight, self.own, input)
+        self.notes += [(t.dtype, t.device.type) for t in seen if t is not None]
+        if self.failures:
+            self.failures.pop()
+            raise RuntimeError("not here")
+        return input
+
+
+def test_one_run_on_the_meta_device_is_enough() -> None:
+    noting = Noting(weight=torch.ones(2, dtype=torch.float64))
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False).double(), noting)
+    model.register_parameter("whole", nn.Parameter(torch.ones(2).int(), requires_grad=False))
+    profile(model)
+    assert noting.notes == [(torch.float64, "meta")] * 3
+    assert noting.weight is not None
+    assert noting.weight.device.type == "cpu"
+
+
+def test_norms_and_activations_are_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(*_: Any) -> None:
+        raise RuntimeError("runs")
+
+    norms = (nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.BatchNorm3d(3))
+    for sides, norm in enumerate(norms, start=1):
+        for activation in (nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid()):
+            with monkeypatch.context() as patch:
+                for layer in (norm, activation):
+                    patch.setattr(type(layer), "forward", forward)
+                size = (2, 3, *(4,) * sides)
+                rows = profile(nn.Sequential(norm, activation), size).rows
+            assert [row.output_shape for row in rows] == [size, size]
+
+
+def test_a_forward_of_its_own_is_run() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+    for layer in model:
+        layer.forward = lambda images: images[:, 1:]
+    assert [row.output_shape for row in profile(model).rows] == [(1, 2, 8, 8), (1, 1, 8, 8)]
+
+
+def test_empty_lists_and_hooks_are_copied_too() -> None:
+    class Listing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen.append(images)
+            return images
+
+    devices: list[str] = []
+    model = Listing()
+    model.register_forward_hook(lambda module, inputs, output: devices.append(output.device.type))
+    profile(model)
+    assert (model.seen, devices) == ([], ["meta"])
+
+
+def test_parameters_shared_far_apart_count_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert [row.parameters for row in profile(model, (1, 4)).rows] == [20, 20, 4]
+
+
+def test_a_layer_with_children_counts_by_its_rule() -> None:
+    class Parent(nn.ReLU):
+        def __init__(self) -> None:
+            super().__init__()
+            self.child = nn.Identity()
+
+    assert [(row.name, row.flops) for row in profile(Parent()).rows] == [("", 192), ("child", 0)]
+
+
+@pytest.mark.parametrize(
+    ("weight", "default", "given", "expected"),
+    [
+        (torch.ones(2), "meta", None, "cpu"),
+        (torch.ones(2, device="meta"), "cpu", None, "meta"),
+        (torch.ones(2), "cpu", "meta", "meta"),
+        (None, "meta", None, "meta"),
+        (None, "cpu", None, "cpu"),
+    ],
+)
+def test_where_the_meta_device_fails_inputs_lie_where_the_model_does(
+    weight: Tensor | None, default: str, given: str | None, expected: str
+) -> None:
+    model = Noting(1, weight)
+    with torch.device(default):
+        ModelProfiler(model, IMAGE, given)
+    assert model.notes[-1] == (torch.float32, expected)
+
+
+def test_a_model_without_numbers_gets_those_of_the_default_dtype() -> None:
+    model = Noting()
+    torch.set_default_dtype(torch.float64)
+    try:
+        profile(model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.notes == [(torch.float64, "meta")]
+
+
+def test_the_input_device_of_the_published_package_is_taken() -> None:
+    model = Peeking(nn.ReLU())
+    assert ModelProfiler(model, IMAGE, "cpu").total_flop_count == 192
+    assert ModelProfiler(model, IMAGE, input_device=torch.device("cpu")).total_flop_count == 192
+
+
+# --- it leaves no trace ---------------------------------------------------------------------------
+
+
+class Traced(nn.Module):
+    """Much that a careless profiler would change; fails for images of an odd width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+        self.norm = nn.BatchNorm2d(4)
+        self.frozen = nn.BatchNorm2d(4).eval()
+        self.own = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout()
+        self.conv.bias.requires_grad_(False)
+        self.register_buffer("calls", torch.zeros(()))
+        self.cache: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.frozen(self.norm(self.conv(x))))
+        self.calls += 1
+        torch.rand(7)
+        if x.shape[-1] % 2:
+            raise RuntimeError("an odd width")
+        return x
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs")
+    return {
+        "modes": [module.training for module in model.modules()],
+        "hooks": [dict(getattr(module, table)) for module in model.modules() for table in hooks],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+        "identities": [id(t) for t in (*model.parameters(), *model.buffers())],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "devices": [t.device for t in (*model.parameters(), *model.buffers())],
+        "grads": [id(parameter.grad) for parameter in model.parameters()],
+        "values": {name: value.clone() for name, value in model.state_dict().items()},
+        "grad values": [p.grad.clone() for p in model.parameters() if p.grad is not None],
+        "random": torch.get_rng_state(),
+    }
+
+
+@pytest.mark.parametrize("width", [8, 9])
+@pytest.mark.parametrize("wrap", [nn.Sequential, Peeking])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_ends_as_it_was(
+    wrap: Callable[[nn.Module], nn.Module], width: int, training: bool
+) -> None:
+    inner = Traced()
+    model = wrap(inner).train(training)
+    inner.frozen.eval()
+    inner.register_forward_hook(lambda *_: None)
+    inner.conv.register_forward_pre_hook(lambda *_: None)
+    inner(torch.rand(2, 3, 8, 8)).sum().backward()
+    before = snapshot(model)
+    if width % 2:
+        with pytest.raises(ValueError, match="input_size"):
+            profile(model, (1, 3, 8, width))
+    else:
+        profile(model, (1, 3, 8, width))
+    after = snapshot(model)
+    for part, value in before.items():
+        if part in ("values", "grad values", "random"):
+            torch.testing.assert_close(after[part], value, rtol=0, atol=0, equal_nan=True, msg=part)
+        else:
+            assert after[part] == value, part
+
+
+def test_a_pending_backward_pass_still_works() -> None:
+    model = Peeking(nn.BatchNorm2d(3).eval())
+    images = torch.rand(IMAGE, requires_grad=True)
+    loss = model.body(images).sum()
+    profile(model)
+    loss.backward()
+    assert images.grad is not None
+
+
+def test_the_model_is_not_told_to_evaluate() -> None:
+    """Some models merge weights in ``train(False)``."""
+
+    class Merging(nn.Conv2d):
+        def train(self, mode: bool = True) -> "Merging":
+            raise AssertionError("not asked for")
+
+    assert profile(Peeking(Merging(3, 4, 3))).total_mac_count == 144 * 27
+
+
+def test_no_caches_of_another_device_are_left() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grid: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.grid is None:
+                self.grid = torch.arange(x.shape[-1], device=x.device)
+            return x + self.grid
+
+    model = Caching()
+    profile(model)
+    assert model(torch.zeros(IMAGE)).device.type == "cpu"
+
+
+def test_eval_mode_is_what_runs() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert not torch.is_grad_enabled()
+            return self.conv(self.conv(x)[:, :3]) if self.training else self.conv(x)
+
+    assert profile(Auxiliary()).rows[0].calls == 1
+    assert profile(Peeking(Auxiliary())).rows[0].calls == 1
+
+
+def test_both_ways_of_running_count_alike() -> None:
+    for name in ("cifar_resnet20_bsconvs_p1d4", "cifar_mobilenetv3_small_w1d2"):
+        model = get_model(name, 10)
+        quick, slow = profile(model, (1, 3, 32, 32)), profile(Peeking(model), (1, 3, 32, 32))
+        renamed = [dataclasses.replace(row, name=row.name[len("body.") :]) for row in slow.rows]
+        assert [row for row in renamed if row.type != "Peeking"] == list(quick.rows)
+        assert quick.free_types == slow.free_types
+
+
+# --- what it prints and writes --------------------------------------------------------------------
+
+
+def small() -> ModelProfiler:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU6(), nn.Conv2d(4, 2, 1))
+    model.spare = nn.Linear(50, 50)
+    return profile(model[:3])
+
+
+SUMMARY = (
+    "Sequential on 1x3x8x8: 118 parameters, 4,248 FLOPs, 4,176 MACs, 216 activations; "
+    "counted as free: ReLU6"
+)
+
+
+def test_it_prints_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    profiler = small()
+    profiler.print_results()
+    printed = capsys.readouterr().out
+    assert printed == f"{profiler}\n"
+    assert printed.splitlines() == [
+        "layer  type    calls  parameters  FLOPs   MACs  activations  output",
+        "-----  ------  -----  ----------  -----  -----  -----------  -------",
+        "0      Conv2d      1         108  3,888  3,888          144  1x4x6x6",
+        "1      ReLU6       1           0      0      0            0  1x4x6x6",
+        "2      Conv2d      1          10    360    288           72  1x2x6x6",
+        SUMMARY,
+    ]
+
+
+def test_nothing_free_is_said() -> None:
+    assert profile(nn.ReLU()).summary.endswith("counted as free: no type of layer")
+    assert str(profile(nn.ReLU())).splitlines()[2].startswith("(root)  ReLU")
+
+
+def test_it_shows_as_html() -> None:
+    class Strange(nn.ReLU):
+        pass
+
+    Strange.__name__ = "<b>&"
+    page = profile(nn.Sequential(Strange()))._repr_html_()
+    assert page.startswith("<table><caption>Sequential on 1x3x8x8: 0 parameters")
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>" not in page
+    assert page.count("<tr>") == 2
+
+
+def test_csv_reads_back(tmp_path: Path) -> None:
+    profiler = small()
+    file = tmp_path / "rows.csv"
+    for _ in range(2):
+        profiler.to_csv(file)
+        read = list(csv.DictReader(io.StringIO(file.read_text())))
+        assert list(read[0]) == [f.name for f in dataclasses.fields(LayerProfile)]
+        assert read[0] == {
+            **{"name": "0", "type": "Conv2d", "calls": "1", "parameters": "108", "flops": "3888"},
+            **{"macs": "3888", "activations": "144", "output_shape": "1x4x6x6"},
+        }
+        assert sum(int(row["flops"]) for row in read) == profiler.total_flop_count
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_csv_is_utf_8_with_plain_line_ends(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    model = nn.Sequential()
+    model.add_module("größe", nn.ReLU())
+    profile(model).to_csv(file)
+    names = ",".join(field.name for field in dataclasses.fields(LayerProfile))
+    assert file.read_bytes() == f"{names}\ngröße,ReLU,1,0,192,0,0,1x3x8x8\n".encode()
+
+
+def test_csv_has_an_empty_shape_for_what_was_not_called(tmp_path: Path) -> None:
+    model = nn.ReLU()
+    model.spare = nn.ReLU()
+    profile(model).to_csv(str(tmp_path / "rows.csv"))
+    assert (tmp_path / "rows.csv").read_text().splitlines()[-1] == "spare,ReLU,0,0,0,0,0,"
+
+
+def test_csv_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("old")
+
+    def full(self: Path, text: str, encoding: str) -> int:
+        assert encoding == "utf-8"
+        with self.open("w") as half:
+            half.write(text[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match=r"^cannot write .*rows.csv: No space left on device$"):
+            small().to_csv(file)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_csv_goes_where_a_link_points(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "folder" / "rows.csv")
+    small().to_csv(link)
+    assert link.is_symlink()
+    assert (tmp_path / "folder" / "rows.csv").read_text().startswith("name,type")
+    small().to_csv("/dev/null")
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("no/rows.csv", "No such file or directory"), (".", "Is a directory"), ("", "Is a directory")],
+)
+def test_csv_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=f"^cannot write .*: {reason}$"):
+        small().to_csv(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_frame_where_pandas_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = types.SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
+    monkeypatch.setitem(sys.modules, "pandas", pandas)  # type: ignore[arg-type]
+    profiler = small()
+    rows, columns = profiler.to_dataframe()
+    assert columns == [field.name for field in dataclasses.fields(LayerProfile)]
+    assert [LayerProfile(**row) for row in rows] == list(profiler.rows)
+
+
+def test_a_real_data_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = small().to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.flops.sum() == small().total_flop_count
+
+
+def test_no_data_frame_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"^to_dataframe needs pandas: pip install pandas$"):
+        small().to_dataframe()
+
+
+# --- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *((), [], 224, "3x32x32", None, (1, 3, 0, 8), (1, 3, -8, 8), (1, 3, 8.0, 8)),
+        *((True, 3, 8, 8), (1, 3, "8", 8), [IMAGE, ()], [IMAGE, 5], {1: 2}),
+    ],
+)
+def test_no_size(size: Any) -> None:
+    message = (
+        "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or a "
+        f"list of sizes, got input_size={size!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        profile(nn.ReLU(), size)
+
+
+@pytest.mark.parametrize("size", [(1, 4, 8, 8), (1, 3, 2, 2), (3, 8), (1, 1, 3, 8, 8)])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_size_that_the_model_does_not_take(size: tuple[int, ...], device: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).to(device)
+    message = rf"^input_size needs to be what Sequential takes, got input_size={size!r}, .*Error: "
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")) as raised:
+        profile(model, size)
+    assert "\n" not in str(raised.value)
+    assert raised.value.__cause__ is not None
+
+
+def test_channels_that_only_batch_norm_complains_of() -> None:
+    for layer in (nn.BatchNorm2d(3), nn.BatchNorm1d(3)):
+        with pytest.raises(ValueError, match=r"got input_size=\(1, 4, 8, 8\), which it fails on"):
+            profile(nn.Sequential(layer), (1, 4, 8, 8))
+    with pytest.raises(ValueError, match="which it fails on"):
+        profile(Nested())  # one input for two
+
+
+def test_a_size_of_one_dimension() -> None:
+    assert profile(nn.ReLU(), (5,)).total_flop_count == 5
+
+
+def test_no_model() -> None:
+    with pytest.raises(TypeError, match=r"^model needs to be a torch.nn.Module, got a function$"):
+        profile(nn.functional.relu)  # type: ignore[arg-type]
+
+
+def test_no_device() -> None:
+    message = r"^input_device needs to be a device such as 'cpu' or 'cuda', got input_device='gpu'$"
+    with pytest.raises(ValueError, match=message):
+        ModelProfiler(nn.ReLU(), IMAGE, "gpu")
+
+
+def test_lazy_layers_are_refused_and_stay_lazy() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3))
+    message = "model has lazy layers, whose size is not known yet: call it once before"
+    for lazy in (model, nn.Sequential(nn.LazyBatchNorm2d(affine=False))):
+        with says(message):
+            profile(lazy)
+    assert isinstance(model[0], nn.LazyConv2d)
+    model(torch.zeros(IMAGE))
+    assert profile(model).total_mac_count == 144 * 27
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is")
+def test_scripted_models_are_refused() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    for model in (scripted, nn.Sequential(scripted)):
+        with says("model has scripted parts, whose layers cannot be seen: script it later"):
+            profile(model)

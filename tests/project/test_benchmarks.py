@@ -1,0 +1,305 @@
+"""The benchmarks: their arithmetic on known times, their turns, and each of them on tiny work."""
+
+import argparse
+import functools
+import itertools
+import json
+import pickle
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+import bsconv.pytorch
+from benchmarks import (
+    engines,
+    engines_child,
+    inference,
+    inference_child,
+    penalty,
+    published,
+    training,
+)
+from benchmarks.__main__ import BENCHMARKS, _arguments_of, main, make_parser
+from benchmarks.cifar_folder import write_cifar10_folder
+from benchmarks.contenders import Contender, ContenderError
+from benchmarks.records import Record
+from benchmarks.timing import Comparison, Spread, alternate, stopwatch
+from benchmarks.training_ours import penalty_seconds
+from bsconv.experiments.data import load_dataset
+from bsconv.experiments.export import _run as exported
+from bsconv.pytorch import BSConvS
+
+TINY = ["--dataset", "synthetic", "--untuned", "--images", "32", "--batch-size", "16"]
+ONCE = ["--rounds", "1", "--no-record"]
+
+
+class FakeContender:
+    """In place of a process: what each turn reports is up to the test."""
+
+    first_seconds = 1.0
+
+    def __init__(self, module: str, threads: int | None, **given: Any) -> None:
+        self.given = given
+        self.last = {"how": "as told"}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FakeParser:
+    """Of a command line that asks for everything and records nothing."""
+
+    @staticmethod
+    def parse_args(_: list[str]) -> argparse.Namespace:
+        return argparse.Namespace(benchmark="all", machine="any", no_record=True)
+
+
+def test_stopwatch_takes_the_difference():
+    clock = iter([10.0, 12.5]).__next__
+    called = []
+    assert stopwatch(lambda: called.append(1), clock) == 2.5
+    assert called == [1]
+
+
+def test_contenders_take_turns_and_the_first_is_not_counted():
+    turns: list[str] = []
+    times = itertools.count()
+
+    def contender(name: str):
+        def turn() -> float:
+            turns.append(name)
+            return float(next(times))
+
+        return turn
+
+    seconds = alternate({name: contender(name) for name in "abc"}, rounds=3)
+    assert "".join(turns) == "abcabccbaabc"
+    assert seconds == {"a": [3, 8, 9], "b": [4, 7, 10], "c": [5, 6, 11]}
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="rounds must be a whole number >= 1, got 0"):
+        alternate({}, 0)
+
+
+def test_ratios_are_those_of_medians_with_the_extremes_of_single_rounds():
+    comparison = Comparison("x", {"ours": [1.0, 2.0, 4.0], "other": [4.0, 6.0, 4.0]})
+    assert comparison.time("ours") == Spread(2.0, 1.0, 4.0)
+    assert comparison.ratio("other") == Spread(2.0, 1.0, 4.0)
+    assert comparison.ratio("ours") == Spread(1.0, 1.0, 1.0)
+    assert "2 (1 to 4) times ours" in str(comparison)
+    assert str(Spread(1258.4, 0.01234, 99.96)) == "1258 (0.0123 to 100)"
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_command_line_has_defaults_help_and_checks(name, capsys):
+    alone = make_parser().parse_args([name, "--rounds", "2"])
+    everything = make_parser().parse_args(["all", "--rounds", "2"])
+    among_all = vars(_arguments_of(name, everything))
+    assert among_all == {**vars(alone), "benchmark": "all"}
+    for arguments, words in (
+        ([name, "--help"], "--machine"),
+        ([name, "--rounds", "0"], "must be a whole number >= 1, got '0'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        printed = capsys.readouterr()
+        assert words in printed.out + printed.err
+
+
+def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(tmp_path: Path):
+    comparison = Comparison("x", {"ours": [1.0], "numpy": [3.0]}, notes={"ours": "how"})
+    for number in (1, 2):
+        record = Record("2 CPU cores (x86-64)", folder=tmp_path / "results")
+        for _ in range(number):
+            record.add(comparison)
+            record.write()
+    names = sorted(path.name[10:] for path in (tmp_path / "results").iterdir())
+    assert names == ["-2-cpu-cores-x86-64-2.json", "-2-cpu-cores-x86-64.json"]
+    assert record.path is not None
+    content = json.loads(record.path.read_text())
+    assert content["machine"] == "2 CPU cores (x86-64)"
+    assert [each["seconds"] for each in content["comparisons"]] == [comparison.seconds] * 2
+    ratio = content["comparisons"][0]["ratios"]["numpy"]
+    assert ratio == {"middle": 3.0, "low": 3.0, "high": 3.0}
+
+
+def test_torchvision_reads_the_same_images_from_the_folder(tmp_path: Path, monkeypatch):
+    dataset = load_dataset("synthetic").limited(train=12, test=3)
+    write_cifar10_folder(tmp_path, dataset)
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    for train, images, labels in (
+        (True, dataset.train_images, dataset.train_labels),
+        (False, dataset.test_images, dataset.test_labels),
+    ):
+        read = torchvision.datasets.CIFAR10(str(tmp_path), train=train)
+        assert torch.equal(torch.from_numpy(read.data).permute(0, 3, 1, 2), images)
+        assert read.targets == labels.tolist()
+    meta = pickle.loads((tmp_path / "cifar-10-batches-py" / "batches.meta").read_bytes())
+    assert meta == {"label_names": list(dataset.classes)}
+
+
+def test_a_contender_without_turns_ends_at_once_and_has_imported_nothing():
+    with Contender("training_ours", model="of no name") as contender:
+        pass
+    assert contender._process.returncode == 0
+
+
+def test_a_contender_that_ends_early_is_an_error():
+    with (
+        Contender("turns") as contender,
+        pytest.raises(ContenderError, match="turns ended with 0"),
+    ):
+        contender.turn()
+
+
+def test_an_epoch_of_ours_beside_the_published_script(capsys):
+    model = ["--models", "cifar_wrn16_1_bsconvu", "--without", "dense", "--workers", "1"]
+    assert main(["training", *model, *TINY, *ONCE]) == 0
+    printed = capsys.readouterr().out
+    assert "epoch of cifar_wrn16_1_bsconvu, 5,000 images (measured on 32)" in printed
+    assert "  ours" in printed
+    assert ("  published" in printed) == published.is_installed()
+    assert ("pip install" in printed) != published.is_installed()
+    assert "dense" not in printed
+
+
+def test_a_part_is_scaled_up_but_for_the_start(monkeypatch):
+    class Fake(FakeContender):
+        def turn(self):
+            dense = self.given["model"] == "cifar_wrn16_1"
+            return {"startup": 2.0, "seconds": 6.0} if dense else {"startup": 0, "seconds": 3.0}
+
+    monkeypatch.setattr(training, "Contender", Fake)
+    model = ["--models", "cifar_wrn16_1_bsconvu", "--without", "published"]
+    arguments = make_parser().parse_args(["training", *model, *TINY, "--images", "50"])
+    (comparison,) = training.run(arguments)
+    assert comparison.seconds == {"ours": [300.0] * 5, "dense": [402.0] * 5}
+
+
+def test_the_penalty_is_a_share_of_a_step(monkeypatch):
+    class Fake(FakeContender):
+        def turn(self):
+            assert self.given["penalty"]
+            return {"seconds": 4.0, "penalty": 0.01}
+
+    monkeypatch.setattr(penalty, "Contender", Fake)
+    (comparison,) = penalty.run(make_parser().parse_args(["penalty", *TINY]))
+    assert comparison.seconds == {"step": [2.0] * 5, "reg_loss": [0.01] * 5}
+    assert comparison.ratio("reg_loss").middle == pytest.approx(0.005)
+
+
+def test_the_penalty_is_timed_on_a_model():
+    assert 0 < penalty_seconds(BSConvS(8, 8, 3)) < 1
+
+
+def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(published, "PEER", tmp_path)
+    tiny = ["--models", "squeezenet1_1", "--variants", "S"]
+    assert main(["replacing", *tiny, *ONCE]) == 0
+    printed = capsys.readouterr().out
+    assert "pip install --no-deps --target .peer bsconv==0.4.0" in printed
+    assert "replacing by BSConv-S in squeezenet1_1" in printed
+
+
+def test_spectra_beside_numpy(capsys):
+    assert main(["spectra", "--model", "squeezenet1_1", *ONCE]) == 0
+    assert " times ours" in capsys.readouterr().out
+
+
+def test_calls_of_a_model_beside_dense_and_published(monkeypatch):
+    class Fake(FakeContender):
+        def turn(self):
+            ours = self.given["variant"] == "U" and not self.given["published"]
+            return {"seconds": 1.0 if ours else 2.0}
+
+    monkeypatch.setattr(inference, "Contender", Fake)
+    monkeypatch.setattr(inference, "is_installed", lambda: True)
+    arguments = make_parser().parse_args(["inference", "--models", "resnet18", "--size", "32"])
+    in_float32, in_bfloat16 = inference.run(arguments)
+    assert in_float32.what == "resnet18, BSConv-U, 16x3x32x32, float32"
+    assert in_bfloat16.what == "resnet18, BSConv-U, 16x3x32x32, bfloat16"
+    assert in_float32.seconds == {"ours": [1.0] * 5, "dense": [2.0] * 5, "published": [2.0] * 5}
+    assert in_float32.notes == dict.fromkeys(in_float32.seconds, "as told")
+
+
+@pytest.mark.parametrize("variant", ["dense", "U", "S"])
+def test_what_is_called_in_a_turn(monkeypatch, variant):
+    eager = functools.partial(bsconv.pytorch.optimize_for_inference, compile=False)
+    monkeypatch.setattr(bsconv.pytorch, "optimize_for_inference", eager)
+    given = {"model": "resnet18", "variant": variant, "published": False, "dtype": "float32"}
+    images = torch.randn(1, 3, 32, 32)
+    model, how = inference_child._model(given, images)
+    assert model(images).shape == (1, 1000)
+    assert re.match(r"float32, (channels_last|contiguous), eager(, (factored|joined|merged))*", how)
+    as_it_comes, how = inference_child._model(given | {"published": True}, images)
+    assert not as_it_comes.training
+    assert how == "as it comes, float32"
+
+
+def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
+    class Fake(FakeContender):
+        def turn(self):
+            return {"seconds": {"eager": 2.0, "onnxruntime": 1.0}[self.given["engine"]]}
+
+    monkeypatch.setattr(engines, "Contender", Fake)
+    monkeypatch.setattr(exported, "is_installed", lambda package: package != "openvino")
+    asked = ["engines", "--size", "32", "--engines", "eager", "onnxruntime", "--variants"]
+    dense, blueprint, *_ = engines.run(make_parser().parse_args([*asked, "dense", "U"]))
+    assert dense.what == "resnet18, 1x3x32x32"
+    assert blueprint.what == "resnet18, BSConv-U, 1x3x32x32"
+    assert dense.ratio("onnxruntime").middle == 0.5
+    assert capsys.readouterr().out == ""
+    assert engines._engines(None) == ["eager", "compiled", "onnxruntime"]
+    missing = "engines: without openvino, openvino-bf16; pip install openvino\n"
+    assert capsys.readouterr().out == missing
+    with pytest.raises(ValueError, match="openvino needs a package: pip install openvino"):
+        engines._engines(["eager", "openvino"])
+
+
+@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
+@pytest.mark.parametrize("optimize", [False, True])
+def test_each_engine_computes_what_the_model_does(engine, optimize):
+    given = {"model": "resnet18", "variant": "U", "optimize": optimize, "engine": engine}
+    images = torch.rand(1, 3, 32, 32)
+    model = engines_child._model(given, images)
+    with torch.no_grad():
+        call = engines_child._engine(given, model, images)
+        torch.testing.assert_close(call(), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):
+    class Broken:
+        @staticmethod
+        def run(arguments):
+            raise FileNotFoundError("no data")
+
+    class Sound(Broken):
+        @staticmethod
+        def run(arguments):
+            yield Comparison("sound", {"ours": [1.0]})
+
+    monkeypatch.setitem(BENCHMARKS, "training", Broken)
+    for name in BENCHMARKS.keys() - {"training"}:
+        monkeypatch.setitem(BENCHMARKS, name, Sound)
+    monkeypatch.setattr("benchmarks.__main__._arguments_of", lambda name, given: given)
+    monkeypatch.setattr("benchmarks.__main__.make_parser", lambda: FakeParser)
+    assert main(["all"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "benchmarks: training: no data\n"
+    assert printed.out.count("sound") == len(BENCHMARKS) - 1
+
+
+def test_results_are_not_ignored_by_git():
+    ignored = subprocess.run(
+        ["git", "check-ignore", "-q", "benchmarks/results/x.json"], cwd=published.ROOT, check=False
+    )
+    assert ignored.returncode != 0

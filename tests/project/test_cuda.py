@@ -1,0 +1,265 @@
+"""On a GPU everything is what it is on the CPU, in float64; runs there can be repeated and resumed.
+
+CUDA devices alone take these; elsewhere they are skipped.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsconv.experiments.export import FORMATS, export_model
+from bsconv.experiments.export._run import load_exported
+from bsconv.experiments.training import TrainConfig, train
+from bsconv.experiments.training._history import History
+from bsconv.pytorch import (
+    BSConvS,
+    BSConvS_Replacer,
+    BSConvU,
+    BSConvU_Replacer,
+    ModelProfiler,
+    collapse,
+    get_model,
+    optimize_for_inference,
+    project_pretrained,
+    reestimate_batch_norm,
+    reg_loss,
+)
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)"),
+    # of a graph that torch.compile captures to begin with, and which it means to be quiet about
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
+]
+
+GPU = "cuda"
+IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def trained_like(model: nn.Module) -> nn.Module:
+    """In float64, with BatchNorms that are far from the identity, in eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model.double().eval()
+
+
+def assert_on_gpu(model: nn.Module) -> None:
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {GPU}
+
+
+def assert_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    assert found.is_cuda
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=tolerance * largest)
+
+
+# --- layers and penalty ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("with_bn", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "plan"),
+    [
+        (BSConvU, "factored"),
+        (BSConvU, "merged"),
+        (BSConvU, "auto"),
+        (BSConvS, "factored"),
+        (BSConvS, "joined"),
+        (BSConvS, "narrow"),
+        (BSConvS, "merged"),
+        (BSConvS, "auto"),
+    ],
+)
+def test_layers_and_their_gradients(
+    kind: Any, plan: str, with_bn: bool, channels_last: bool
+) -> None:
+    layer = kind(8, 12, 3, stride=2, padding=1, with_bn=with_bn, dtype=torch.float64)
+    twin = copy.deepcopy(layer).to(GPU)
+    inputs = torch.randn(4, 8, 9, 9, dtype=torch.float64)
+    layer.plan = "factored"
+    if not (with_bn and plan in ("joined", "merged")):  # BatchNorm lies between
+        twin.plan = plan
+    on_gpu = inputs.to(GPU)
+    if channels_last:
+        on_gpu, twin = (
+            on_gpu.to(memory_format=torch.channels_last),
+            twin.to(memory_format=torch.channels_last),
+        )
+    expected, found = layer(inputs), twin(on_gpu)
+    assert_equal(found, expected)
+    weight = torch.randn_like(expected)
+    (expected * weight).sum().backward()
+    (found * weight.to(GPU)).sum().backward()
+    for mine, other in zip(twin.parameters(), layer.parameters(), strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        torch.testing.assert_close(mine.grad.cpu(), other.grad, rtol=1e-9, atol=1e-9)
+    for mine, other in zip(twin.buffers(), layer.buffers(), strict=True):
+        torch.testing.assert_close(mine.cpu(), other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kind", [BSConvU, BSConvS])
+def test_autocast(kind: Any, dtype: torch.dtype) -> None:
+    layer = kind(16, 16, 3, padding=1).to(GPU)
+    images = torch.randn(8, 16, 8, 8, device=GPU)
+    exact = copy.deepcopy(layer).double()(images.double())
+    with torch.autocast(GPU, dtype, enabled=dtype != torch.float32):
+        found = layer(images)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0.05)
+
+
+def test_penalty_and_its_gradient() -> None:
+    model = BSConvS_Replacer().apply(get_model("cifar_resnet20", 10)).double()
+    twin = copy.deepcopy(model).to(GPU)
+    expected, found = reg_loss(model, 0.3), reg_loss(twin, 0.3)
+    assert_equal(found, expected)
+    expected.backward()  # type: ignore[no-untyped-call]
+    found.backward()  # type: ignore[no-untyped-call]
+    for mine, other in zip(twin.parameters(), model.parameters(), strict=True):
+        assert (mine.grad is None) == (other.grad is None)
+        if mine.grad is not None and other.grad is not None:
+            assert_equal(mine.grad, other.grad)
+
+
+# --- surgery --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replacer", [BSConvU_Replacer, BSConvS_Replacer])
+def test_replacers_keep_the_device(replacer: Any) -> None:
+    model = replacer().apply(get_model("cifar_resnet20", 10).to(GPU))
+    assert_on_gpu(model)
+    assert model(torch.rand(2, 3, 32, 32, device=GPU)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
+@pytest.mark.parametrize("kind", ["u", "s"])
+def test_projection(kind: Any, method: Any) -> None:
+    model = trained_like(get_model("cifar_resnet20", 10))
+    images = None if method == "weights" else IMAGES
+    expected, _ = project_pretrained(model, images, kind, method=method, progress=False)
+    images = None if images is None else images.to(GPU)
+    found, report = project_pretrained(model.to(GPU), images, kind, method=method, progress=False)
+    assert_on_gpu(found)
+    assert len(report.layers) > 15
+    with torch.no_grad():
+        assert_equal(found(IMAGES.to(GPU)), expected(IMAGES), tolerance=1e-5)
+
+
+def test_batch_norm_is_estimated_anew() -> None:
+    model = trained_like(get_model("cifar_preresnet20", 10))
+    twin = copy.deepcopy(model).to(GPU)
+    reestimate_batch_norm(model, IMAGES)
+    reestimate_batch_norm(twin, IMAGES.to(GPU))
+    for mine, other in zip(twin.buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(mine.cpu(), other, rtol=1e-9, atol=1e-9)
+
+
+# --- inference ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("replacer", [BSConvU_Replacer, BSConvS_Replacer])
+def test_optimised_models(replacer: Any, compile: bool) -> None:
+    model = trained_like(replacer().apply(get_model("cifar_resnet20", 10))).float()
+    with torch.no_grad():
+        expected = model(IMAGES.float())
+    example = IMAGES.float().to(GPU)
+    optimised = optimize_for_inference(model.to(GPU), example, compile=compile)
+    with torch.no_grad():
+        assert_equal(optimised(example), expected, tolerance=2e-3)  # TF32
+        assert_equal(collapse(model)(example), expected, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("format", ["onnx", "exported-program"])
+def test_models_are_exported_for_any_device(format: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = trained_like(get_model("cifar_resnet20_bsconvu", 10)).float()
+    with torch.no_grad():
+        expected = model(IMAGES.float())
+    path = tmp_path / f"model{FORMATS[format]}"
+    example = IMAGES[:1].float().to(GPU)
+    export_model(model.to(GPU), example, path, format=format, dynamic_batch=True)
+    assert_on_gpu(model)
+    found = load_exported(path)(IMAGES.float())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_profiler() -> None:
+    model = get_model("cifar_resnet20", 10)
+    expected = ModelProfiler(model, (1, 3, 32, 32)).total_flop_count
+    assert ModelProfiler(model.to(GPU), (1, 3, 32, 32)).total_flop_count == expected
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+SETTINGS = TrainConfig(
+    model="cifar_resnet20_bsconvu",
+    dataset="synthetic",
+    epochs=3,
+    recipe="fast",
+    device=GPU,
+    train_limit=1024,
+)
+
+
+def run(**settings: Any) -> History:
+    return train(dataclasses.replace(SETTINGS, **settings), progress=False)
+
+
+def weights(history: History) -> dict[str, Tensor]:
+    assert history.model is not None
+    return history.model.state_dict()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, precision: str, compile: bool) -> None:
+    how: dict[str, Any] = {"precision": precision, "compile": compile, "plan": "factored"}
+    whole = run(**how)
+    assert whole[-1].train_loss < whole[0].train_loss
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    config = dataclasses.replace(SETTINGS, out=str(tmp_path / "run"), **how)
+    with pytest.raises(Interrupted):
+        train(config, progress=False, after_epoch=interrupt)
+    resumed = train(config, resume=True, progress=False)
+    expected, found = weights(whole), weights(resumed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_cuda_graphs_train_what_eager_steps_train() -> None:
+    how: dict[str, Any] = {"precision": "float32", "plan": "factored", "optimizer": "sgd"}
+    few: dict[str, Any] = {"epochs": 1, "train_limit": 256}
+    eager, compiled = run(compile=False, **how, **few), run(compile=True, **how, **few)
+    assert compiled.last.train_loss == pytest.approx(eager.last.train_loss, rel=0.02)
+
+
+def test_a_long_run_measures_what_is_fastest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=200, test_limit=100)  # many enough images
+    history = train(settings)
+    assert "compiled" in capsys.readouterr().out
+    assert history.last.test_top1 > 60

@@ -1,0 +1,198 @@
+"""The documentation builds without a warning, is complete, and needs no other host."""
+
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import bsconv.pytorch
+from bsconv.__main__ import COMMANDS, main
+from helpers.paths import ROOT
+
+PACKAGES = ("mkdocs", "material", "mkdocstrings", "math_core")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+MODULES = (
+    "bsconv.experiments.data",
+    "bsconv.experiments.plotting",
+    "bsconv.experiments.training",
+    "bsconv.pytorch.decomposition",
+    "bsconv.pytorch.inference",
+    "bsconv.pytorch.initialization",
+    "bsconv.pytorch.models",
+    "bsconv.pytorch.modules",
+    "bsconv.pytorch.plan",
+    "bsconv.pytorch.pretrained",
+    "bsconv.pytorch.profiler",
+    "bsconv.pytorch.regularization",
+    "bsconv.pytorch.replacers",
+    "bsconv.pytorch.spectra",
+)
+
+# hosts that the theme's scripts could ask, and why they do not
+NAMED_IN_SCRIPTS = {
+    "api.github.com": "stars of a repository that the site names; it names none",
+    "unpkg.com": "diagrams, of which there are none, and browsers without ResizeObserver",
+}
+
+
+class HTMLPage(HTMLParser):
+    """What a page asks for, what it links to, and what can be linked to in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.requests: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.text: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.anchors.add(values.get("id", ""))
+        if "src" in values:
+            self.requests.append(values["src"])
+        if "href" in values:
+            (self.links if tag == "a" else self.requests).append(values["href"])
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
+        pytest.skip("the documentation needs: pip install -e '.[notebooks,docs]'")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    run = subprocess.run(
+        [*command, "--config-file", "docs/mkdocs.yml"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[Path, HTMLPage]:
+    return {path: HTMLPage(path) for path in sorted(site.rglob("*.html"))}
+
+
+@pytest.fixture(scope="session")
+def documented(site: Path) -> set[str]:
+    """Every name that has an entry, by Sphinx's inventory: four lines, then compressed ones."""
+    packed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    return {line.split(" ")[0] for line in zlib.decompress(packed).decode().splitlines()}
+
+
+def test_every_public_name_has_an_entry(documented: set[str]) -> None:
+    names = {f"bsconv.pytorch.{name}" for name in bsconv.pytorch.__all__}
+    assert names - documented == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_function_and_class_of_a_module_has_an_entry(name: str, site, documented) -> None:
+    module = import_module(name)
+    assert (site / "api" / f"{name}.html").is_file()
+    wanted = {
+        f"{name}.{key}"
+        for key, value in vars(module).items()
+        if inspect.isclass(value) or inspect.isfunction(value)
+        if not key.startswith("_") and value.__doc__
+        if value.__module__ == name or key in getattr(module, "__all__", ())
+        if value.__module__.startswith("bsconv.")
+    }
+    assert wanted
+    assert wanted - documented == set()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_is_a_page(notebook: Path, site, pages) -> None:
+    page = pages[site / "notebooks" / f"{notebook.stem}.html"]
+    assert f"notebooks/{page.path.name}" in pages[site / "index.html"].links
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    figures = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert sum(request.startswith(f"{notebook.stem}_") for request in page.requests) == figures
+    text = "".join(page.text)
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert "".join(cell["source"]).rstrip() in text
+    for output in outputs:
+        assert "".join(output.get("text", "")).rstrip() in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_on_the_page_of_commands(name: str, site, pages, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    page = pages[site / "commands.html"]
+    assert f"bsconv-{name}" in page.anchors
+    options = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+    assert options - {"--help"} <= set(re.findall(r"--[a-z][\w-]*", "".join(page.text)))
+
+
+def test_formulas_are_drawn_without_a_script(site: Path) -> None:
+    for notebook in NOTEBOOKS:
+        html = (site / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert "<math" in html
+        assert "arithmatex" not in html
+
+
+def test_links_and_images_lead_somewhere(site: Path, pages: dict[Path, HTMLPage]) -> None:
+    broken = []
+    for path, page in pages.items():
+        for link in (*page.links, *page.requests):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            # the page for errors is served from anywhere, so it counts from the top
+            start = site if parts.path.startswith("/") else path.parent
+            target = (start / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
+            if target.is_dir():
+                target /= "index.html"
+            anchor = unquote(parts.fragment)
+            known = pages[target].anchors | {"__top"} if target in pages else set()
+            if not target.is_file() or (anchor and anchor not in known):
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert broken == []
+
+
+def test_no_page_asks_another_host(site: Path, pages: dict[Path, HTMLPage]) -> None:
+    for page in pages.values():
+        assert [link for link in page.requests if urlsplit(link).netloc] == []
+    for path in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import)\W*(?:\w+:)?//[^)]*", path.read_text("utf-8")) == []
+    named = {
+        host
+        for path in site.rglob("*.js")
+        if path.parent.name != "search"  # the text of the pages, links included
+        for host in re.findall(r"[\"'`](?:https?:)?//([\w-]+\.[\w.-]+)", path.read_text("utf-8"))
+    }
+    assert named - set(NAMED_IN_SCRIPTS) == set()
+
+
+def folders_of_this_machine(text: str) -> Iterator[str]:
+    yield from re.findall(r"(?<![\w.])/(?:work|root|home|tmp)/[\w.]\S*", text)
+    yield from (name for name in (str(ROOT), sys.prefix) if name in text)
+
+
+def test_nothing_names_a_folder_of_one_machine(site: Path) -> None:
+    for path in site.rglob("*"):
+        if path.is_file() and path.suffix not in (".png", ".gz", ".map", ".inv"):
+            assert list(folders_of_this_machine(path.read_text(encoding="utf-8"))) == [], path

@@ -1,0 +1,106 @@
+"""What the README and the pages of docs/ show must run."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import figures
+import pytest
+from PIL import Image
+
+from bsconv.__main__ import main
+from helpers.paths import ROOT
+
+README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+
+TRAINED = ROOT / "docs" / "trained_networks.md"
+
+
+def blocks(language: str) -> list[str]:
+    """All blocks of code in that language, each once."""
+    text = "\n".join(PAGES.values())
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1])
+def test_python_block_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_three_promised_lines_stand_there_as_written():
+    for line in (
+        "model = bsconv.pytorch.BSConvU_Replacer().apply(model)",
+        "model = bsconv.pytorch.BSConvS_Replacer().apply(model)",
+        "loss += model.reg_loss(alpha=0.1)",
+    ):
+        assert any(line in code.splitlines() for code in blocks("python"))
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = (line.split("#")[0].strip() for code in blocks("sh") for line in code.splitlines())
+    return [shlex.split(line) for line in dict.fromkeys(lines) if line.startswith(f"{program} ")]
+
+
+@pytest.mark.parametrize("command", commands("bsconv"), ids=" ".join)
+def test_command_is_one_that_the_command_line_knows(command, monkeypatch):
+    name = command[1]
+    ran = []
+    module = sys.modules[f"bsconv.commands.{name}"]
+    monkeypatch.setattr(module, "run", lambda args: ran.append(args) or 0)
+    assert main(command[1:]) == 0
+    assert ran
+
+
+@pytest.mark.parametrize("command", commands("make"), ids=" ".join)
+def test_make_target_exists(command):
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert f"make {command[1]} " in listed.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_point_to_files(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert (page.parent / target).exists(), target
+
+
+def test_measured_accuracies_are_what_the_command_prints(capsys):
+    assert main(["results", "--results", str(ROOT / "results"), "--markdown"]) == 0
+    begin, end = "<!-- bsconv results --markdown -->", "<!-- end of bsconv results -->"
+    shown = re.search(f"^{begin}\n\n(.*?)\n{end}$", README, re.MULTILINE | re.DOTALL)
+    assert shown[1] == capsys.readouterr().out
+
+
+def test_weights_that_come_along_reach_what_is_written_of_them():
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\((\S+)\) \| recipe `(\w+)`, (\d+) epochs.* \| (\S+) \|$",
+        TRAINED.read_text(),
+        re.M,
+    )
+    assert len(rows) == len(list((ROOT / "bsconv" / "weights").glob("*/*.json")))
+    for name, path, recipe, epochs, top1 in rows:
+        note = json.loads((TRAINED.parent / path).read_text())
+        config = note["config"]
+        assert (name, recipe, int(epochs)) == (config["model"], config["recipe"], config["epochs"])
+        assert top1 == f"{note['test_top1']:.2f}"
+
+
+def test_figures_are_those_that_the_records_give(tmp_path, monkeypatch):
+    """`make figures` draws them; another matplotlib draws other pixels."""
+    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    assert figures.main() == 0
+    shown = re.findall(r"!\[[^\]]+\]\(docs/figures/(\S+)\)", README)
+    assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())
+    for name in shown:
+        with (
+            Image.open(ROOT / "docs" / "figures" / name) as kept,
+            Image.open(tmp_path / name) as now,
+        ):
+            assert kept.size == now.size
+            if kept.info["Software"] == now.info["Software"]:
+                assert kept.tobytes() == now.tobytes(), f"{name} is out of date: make figures"

@@ -1,0 +1,197 @@
+"""Weights that come with the package: as measured, undamaged, or refused."""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bsconv.__main__ import main
+from bsconv.experiments.data import load_dataset
+from bsconv.experiments.files.checkpoints import read_trained
+from bsconv.experiments.results import make_record, pretrained_weights
+from bsconv.experiments.training import TrainConfig, evaluate, train
+from bsconv.pytorch import get_model
+from bsconv.pytorch.models import _weights
+
+FILES = sorted(_weights.FOLDER.glob("*/*.safetensors"))
+NAMES = [path.stem for path in FILES]
+
+
+def note(path: Path) -> dict[str, object]:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights in a folder of their own, for the tests to damage."""
+    shutil.copytree(_weights.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    return tmp_path / "weights" / "cifar10"
+
+
+def test_there_are_weights_of_both_networks_and_they_are_small() -> None:
+    assert {"cifar_resnet20", "cifar_wrn16_1"} <= set(NAMES)
+    assert sum(path.stat().st_size for path in _weights.FOLDER.glob("*/*")) <= 8 * 2**20
+    assert {path.stem for path in _weights.FOLDER.glob("*/*.json")} == set(NAMES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_notes_say_how_the_weights_came_about(path: Path) -> None:
+    about = note(path)
+    config = TrainConfig.from_dict(about["config"])
+    assert (config.model, config.dataset) == (path.stem, path.parent.name)
+    assert about["epochs"][-1]["epoch"] == config.epochs
+    assert about["epochs"][-1]["test_top1"] == about["test_top1_in_float32"]
+    assert abs(about["test_top1"] - about["test_top1_in_float32"]) < 0.05
+    assert about["commit"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_models_start_from_them_in_float32(path: Path) -> None:
+    model = get_model(path.stem, 10, pretrained="cifar10")
+    saved = _weights.find_weights(path.stem, "cifar10", 10).read()
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value.to(state[name])) for name, value in saved.items())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert state.keys() == saved.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_they_reach_what_is_written_of_them(
+    path: Path, cifar10_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["evaluate", "--model", path.stem, "--pretrained", "cifar10", "--data", cifar10_folder]
+    assert main(list(map(str, given))) == 0
+    printed = capsys.readouterr().out
+    assert f"test top-1 {note(path)['test_top1']:.2f} % of 10,000 images" in printed
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
+def test_a_damaged_file_is_refused(copied: Path, damage: str) -> None:
+    path = copied / "cifar_resnet20.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "a bit":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"a bit": content, "the end": content[:-1], "all of it": b""}[damage])
+    expected, found = note(path)["sha256"], hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        get_model("cifar_resnet20", 10, pretrained="cifar10")
+    assert str(caught.value) == (
+        f"{path} is damaged: its SHA-256 needs to be {expected}, got {found}; install bsconv again"
+    )
+
+
+def test_a_damaged_file_is_one_line_on_the_command_line(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "cifar_resnet20.safetensors").write_bytes(b"damaged")
+    given = ["evaluate", "--model", "cifar_resnet20", "--pretrained", "cifar10"]
+    assert main([*given, "--dataset", "synthetic"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "num_classes", "pretrained", "message"),
+    [
+        (
+            *("cifar_resnet20", 10, "imagenet"),
+            "there are no weights pretrained='imagenet' for 'cifar_resnet20'; there are 'cifar10', "
+            "'other'",
+        ),
+        (
+            *("cifar_resnet56", 10, "cifar10"),
+            "there are no weights pretrained='cifar10' for 'cifar_resnet56'; it has none",
+        ),
+        (
+            *("cifar_wrn16_1", 10, "../weights/cifar10"),
+            "there are no weights pretrained='../weights/cifar10' for 'cifar_wrn16_1'; there are "
+            "'cifar10'",
+        ),
+        (
+            *("CIFAR_resnet20", 100, "cifar10"),
+            "the weights pretrained='cifar10' of 'CIFAR_resnet20' need num_classes=10, got "
+            "num_classes=100",
+        ),
+    ],
+)
+def test_weights_that_do_not_exist(
+    copied: Path, architecture: str, num_classes: int, pretrained: str, message: str
+) -> None:
+    (copied.parent / "other").mkdir()
+    shutil.copy(copied / "cifar_resnet20.json", copied.parent / "other")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        get_model(architecture, num_classes, pretrained=pretrained)
+
+
+def test_without_safetensors_the_package_to_install_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    message = "^pretrained weights need the package safetensors: pip install safetensors$"
+    with pytest.raises(ImportError, match=message):
+        get_model("cifar_resnet20", 10, pretrained="cifar10")
+
+
+def finished(run: Path, model: str, **changes: object) -> list[str]:
+    """What packs a run of one epoch that is trained here."""
+    settings = {"epochs": 1, "train_limit": 64, "test_limit": 64, "image_size": 16}
+    settings |= {"device": "cpu", "recipe": "fast", "out": str(run)}
+    train(TrainConfig(model, "synthetic", **settings | changes), progress=False)
+    return [str(run), "--machine", "a test", "--commit", "abc"]
+
+
+def test_runs_are_packed_with_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    whole = {"train_limit": 256, "test_limit": None, "image_size": None}
+    given = finished(run, "cifar_resnet20", **whole)
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 0
+    path = tmp_path / "weights" / "synthetic" / "cifar_resnet20.safetensors"
+    assert capsys.readouterr().out == f"{path}\n"
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    model = get_model("CIFAR_ResNet20", 10, pretrained="synthetic")
+    data = load_dataset("synthetic")
+    assert note(path)["test_top1"] == evaluate(model, data.test_images, data.test_labels)
+    assert note(path)["test_top1_in_float32"] == make_record(run, machine="a test").last_top1
+    assert note(path)["commit"] == "abc"
+
+
+@pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
+def test_weights_of_bsconv_networks_are_packed_under_their_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = finished(tmp_path / "run", name)
+    tiny = load_dataset("synthetic").limited(train=8, test=8)
+    monkeypatch.setattr(pretrained_weights, "load_dataset", lambda *_: tiny)
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 0
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    assert (tmp_path / "weights" / "synthetic" / f"{name.lower()}.safetensors").is_file()
+    loaded = get_model(name, 10, pretrained="synthetic").state_dict()
+    trained = read_trained(tmp_path / "run").state
+    assert loaded.keys() == trained.keys()
+    for key, value in trained.items():
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_without_a_name_is_not_packed_under_that_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = finished(tmp_path / "run", "cifar_wrn16_1", bsconv="u")
+    assert pretrained_weights.main([*given, "--out", str(tmp_path / "weights")]) == 2
+    error = capsys.readouterr().err
+    assert "such as cifar_resnet20_bsconvu, got cifar_wrn16_1 with bsconv='u'" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "weights").exists()
+
+
+def test_runs_that_are_not_finished_are_not_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrained_weights.main([str(tmp_path / "none"), "--machine", "a test"]) == 2
+    assert "none does not exist" in capsys.readouterr().err

@@ -1,0 +1,433 @@
+"""Records say what a run folder says, survive writing and reading, and are refused when broken."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bsconv.experiments.config import RECIPES
+from bsconv.experiments.results import (
+    Record,
+    load_records,
+    make_record,
+    results_folder,
+    summarize,
+    variants_of,
+    write_record,
+)
+from bsconv.experiments.results.__main__ import main
+from bsconv.experiments.training import TrainConfig, train
+from bsconv.experiments.training._history import EpochMetrics
+from bsconv.pytorch import get_model
+from helpers.paths import ROOT
+
+
+def epochs(*top1: float) -> tuple[EpochMetrics, ...]:
+    return tuple(EpochMetrics(n, 2.0 / n, value, 0.1, 1.5) for n, value in enumerate(top1, 1))
+
+
+def record(*top1: float, **changes: Any) -> Record:
+    top1 = top1 or (40.0, 60.0, 55.0)
+    own = {name: changes.pop(name) for name in list(changes) if name in Record.__annotations__}
+    config = TrainConfig(epochs=len(top1), recipe="fast", device="cpu").resolved()
+    values: dict[str, Any] = {
+        "config": dataclasses.replace(config, **changes),
+        "parameters": 46_480,
+        "epochs": epochs(*top1),
+        "machine": "2 CPU cores",
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "date": "2026-01-31",
+    }
+    return Record(**(values | own))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of two epochs on a few images."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    config = TrainConfig(
+        model="cifar_resnet20_bsconvs_p1d4",
+        dataset="synthetic",
+        out=str(out),
+        epochs=2,
+        recipe="fast",
+        device="cpu",
+        seed=7,
+        train_limit=16,
+        test_limit=8,
+        image_size=8,
+    )
+    train(config, progress=False)
+    return out
+
+
+# --- from a run folder ----------------------------------------------------------------------------
+
+
+def test_a_record_holds_what_the_run_measured(finished: Path) -> None:
+    made = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    assert [dataclasses.asdict(metrics) for metrics in made.epochs] == [
+        json.loads(line) for line in lines
+    ]
+    model = get_model("cifar_resnet20_bsconvs_p1d4", 10)
+    assert made.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert (made.seed, made.config.image_size, made.config.learning_rate) == (7, 8, 0.3)
+    assert (made.machine, made.note, made.commit) == ("1 CPU core", "a trial", "abc1234")
+    assert torch.__version__.startswith(made.versions["torch"])
+    assert set(made.versions) == {"python", "torch", "torchvision", "bsconv"}
+
+
+def test_the_date_is_that_of_the_end_of_the_run(finished: Path) -> None:
+    before = (finished / "model.safetensors").stat()
+    os.utime(finished / "model.safetensors", (1_700_000_000, 1_700_000_000))
+    try:
+        assert make_record(finished, machine="m").date == "2023-11-14"
+    finally:
+        os.utime(finished / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: Path) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    for path in finished.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    secret = {"dataset": str(tmp_path / "flowers"), "data": str(tmp_path)}
+    (tmp_path / "config.json").write_text(json.dumps(config | secret))
+    made = make_record(tmp_path, machine="m")
+    assert made.config.dataset == "flowers"
+    assert str(tmp_path.parent) not in made.to_json()
+    assert "out" not in json.loads(made.to_json())["config"]
+
+
+def test_an_unfinished_run_makes_no_record(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        make_record(tmp_path, machine="m")
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    with pytest.raises(ValueError, match="is not finished: 2 of 2 epochs"):
+        make_record(tmp_path, machine="m")
+    (tmp_path / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
+    first = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "metrics.jsonl").write_text(first)
+    with pytest.raises(ValueError, match="is not finished: 1 of 2 epochs"):
+        make_record(tmp_path, machine="m")
+    (tmp_path / "metrics.jsonl").write_text(first + "{")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no epochs"):
+        make_record(tmp_path, machine="m")
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        make_record(tmp_path / "nowhere", machine="m")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"machine": " "}, "machine must say in words what it is, got ' '"),
+        ({"parameters": 0}, "parameters must be a whole number >= 1, got 0"),
+        ({"parameters": 1.5}, "parameters must be a whole number >= 1, got 1.5"),
+        ({"epochs": epochs(1, 2)}, r"epochs must be 1 to 3, got \[1, 2\]"),
+        ({"epochs": epochs(1, 2, 101)}, "test_top1 must be in 0 to 100 percent"),
+        ({"epochs": epochs(1, 2, float("nan"))}, "test_top1 must be in 0 to 100 percent"),
+        ({"date": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        record(**changes)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_writing_and_reading_gives_the_same_records(tmp_path: Path) -> None:
+    records = [record(commit="abc1234", note="é", milestones=(1, 2), recipe="published"), record()]
+    for one in records:
+        write_record(one, tmp_path / "new" / "results")
+    assert load_records(tmp_path / "new" / "results") == [records[1], records[0]]
+
+
+def test_an_epoch_is_a_line(tmp_path: Path) -> None:
+    path = write_record(record(), tmp_path)
+    lines = path.read_text().splitlines()
+    assert sum('"test_top1"' in line for line in lines) == 3
+    assert max(map(len, lines)) < 700
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed0"),
+        ({"seed": 2, "device": "cuda"}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed2-cuda"),
+        ({"alpha": 0.0}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-alpha0.0-seed0"),
+        (
+            {"model": "torchvision:vgg11", "bsconv": "s", "p": 0.5},
+            "cifar10-torchvision_vgg11-fast-3epochs-bsconvs-p0.5-seed0",
+        ),
+        (
+            {"recipe": "published", "milestones": (1, 2)},
+            "cifar10-cifar_resnet20_bsconvu-published-3epochs-optimizermuon-learning_rate0.3-"
+            "weight_decay0.0005-seed0",
+        ),
+    ],
+)
+def test_the_name_tells_records_apart(changes: dict[str, Any], name: str, tmp_path: Path) -> None:
+    assert write_record(record(**changes), tmp_path).name == f"{name}.json"
+
+
+def test_another_record_is_never_overwritten(tmp_path: Path) -> None:
+    path = write_record(record(), tmp_path)
+    before = path.read_bytes()
+    assert write_record(record(), tmp_path) == path
+    with pytest.raises(FileExistsError, match=r"seed0\.json already holds another record"):
+        write_record(record(1, 2, 3), tmp_path)
+    assert path.read_bytes() == before
+
+
+def without(name: str) -> Callable[[dict], dict]:
+    return lambda values: {key: value for key, value in values.items() if key != name}
+
+
+BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
+    "list": (lambda values: [values], "list indices must be"),
+    "number": (lambda values: 5, "not subscriptable"),
+    "format": (lambda values: values | {"format": "2"}, "format must be 'bsconv record 1', got"),
+    "lacks": (without("format"), "it lacks 'format'"),
+    "no machine": (without("machine"), "machine"),
+    "no epochs": (without("epochs"), "it lacks 'epochs'"),
+    "unknown": (lambda values: values | {"host": "x"}, "host"),
+    "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs must be"),
+    "unknown setting": (lambda values: values | {"config": {"x": 1}}, "unknown setting 'x'"),
+    "epochs": (lambda values: values | {"epochs": [5]}, "must be a mapping"),
+    "fewer": (lambda values: values | {"epochs": values["epochs"][:-1]}, "epochs must be 1 to 3"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_record_is_named(fault: str, tmp_path: Path) -> None:
+    break_it, reason = BROKEN[fault]
+    path = write_record(record(), tmp_path)
+    path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=f"seed0.json holds no record of a run: .*{reason}"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.json holds no record of a run"):
+        load_records(tmp_path)
+
+
+def test_records_are_found_from_the_project_and_from_its_notebooks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for folder in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert results_folder() == tmp_path / "results"
+        assert load_records() == []
+    write_record(record(), tmp_path / "results")
+    (tmp_path / "results" / "README.md").write_text("no record")
+    for folder in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert load_records() == [record()]
+
+
+def test_a_folder_that_was_asked_for_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        load_records(tmp_path / "nowhere")
+
+
+def test_the_records_of_the_project_are_whole() -> None:
+    folder = ROOT / "results"
+    records = load_records(folder)
+    for path, one in zip(sorted(folder.glob("*.json")), records, strict=True):
+        config = one.config
+        assert path.name.startswith(f"{config.dataset}-{config.model}-{config.recipe}")
+        assert f"-{config.epochs}epochs-" in path.name
+        assert f"-seed{config.seed}" in path.name
+    assert len({one.to_json() for one in records}) == len(records)
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+
+def test_last_and_best_epoch() -> None:
+    assert (record(40, 60, 55).last_top1, record(40, 60, 55).best_top1) == (55, 60)
+
+
+def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
+    records = [
+        record(10, 50),
+        record(10, 90, model="cifar_resnet20", parameters=270_000),
+        record(90, 56, seed=1),
+        record(10, 53, seed=2, device="cuda"),
+        record(10, 20, alpha=0.5),
+        record(10, 20, 30),
+    ]
+    ours, dense, *others = summarize(records)
+    assert ours.top1 == [50, 56, 53]
+    assert (ours.mean, ours.lowest, ours.highest) == (53, 50, 56)
+    assert (dense.parameters, dense.runs) == (270_000, (records[1],))
+    assert [one.runs for one in others] == [(records[4],), (records[5],)]
+    assert str(ours) == (
+        "cifar_resnet20_bsconvu on cifar10, recipe fast, 2 epochs: 53.00 % (50.00 to 56.00, 3 runs)"
+    )
+    assert str(dense).endswith("90.00 % (90.00 to 90.00, 1 run)")
+    assert summarize([]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "network", "schedule"),
+    [
+        ({}, "cifar_resnet20_bsconvu", "1 epoch"),
+        (
+            {"model": "cifar_resnet20", "bsconv": "s", "p": 0.25, "with_bn": True},
+            "cifar_resnet20 as BSConv-S, p = 1/4, with BatchNorm",
+            "1 epoch",
+        ),
+        (
+            {"model": "cifar_resnet20", "bsconv": "u", "weights": "runs/u_projected.safetensors"},
+            "cifar_resnet20 as BSConv-U",
+            "1 epoch, from u projected",
+        ),
+        (
+            {"train_limit": 25_000, "precision": "bfloat16"},
+            "cifar_resnet20_bsconvu",
+            "1 epoch, 25,000 images, bfloat16",
+        ),
+    ],
+)
+def test_a_summary_says_what_was_trained_and_how(
+    settings: dict[str, object], network: str, schedule: str
+) -> None:
+    [summary] = summarize([record(50, **settings)])
+    assert (summary.network, summary.schedule) == (network, schedule)
+
+
+def test_settings_filled_in_or_left_to_the_recipe_are_the_same() -> None:
+    filled = record(10, 50)
+    left = dataclasses.replace(filled, config=TrainConfig(epochs=2, recipe="fast"))
+    assert len(summarize([filled, left])) == 1
+
+
+def test_how_steps_were_computed_splits_no_row() -> None:
+    [summary] = summarize(
+        [
+            record(50, precision="float32", compile=False, plan="factored"),
+            record(52, seed=1, precision="bfloat16", compile=True, plan="merged", device="cuda"),
+            record(54, seed=2),  # all of it left open
+        ]
+    )
+    assert summary.mean == 52
+    assert summary.precision == "auto and bfloat16 and float32"
+
+
+def test_execution_has_no_part_in_a_name_but_what_tells_apart_runs_of_a_seed() -> None:
+    plain = record().name
+    assert record(compile=True, plan="merged", precision="float32").name == plain
+    assert record(precision="bfloat16").name == f"{plain}-bfloat16"
+    assert record(precision="bfloat16", device="cuda").name == f"{plain}-cuda-bfloat16"
+
+
+def written_before(text: str, **settings: Any) -> Record:
+    """A record as it was written when there was one optimiser and no choice of execution."""
+    values = json.loads(text)
+    for name in ("optimizer", "precision", "plan", "compile"):
+        values["config"].pop(name, None)
+    values["config"] |= settings
+    return Record.from_dict(values)
+
+
+def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
+    new, sgd = record(10, 50), {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
+    old = written_before(new.to_json(), **sgd)
+    assert (old.config.precision, old.config.plan) == ("float32", "factored")
+    assert old.config.compile is False
+    today, former = summarize([new, old])
+    assert (today.recipe, today.own_settings) == ("fast", ())
+    assert (former.recipe, former.own_settings) == ("fast (SGD)", ())
+    assert "-fast_SGD-2epochs-seed0" in old.name
+    tuned = written_before(new.to_json(), **sgd | {"learning_rate": 0.1})
+    [summary] = summarize([tuned])
+    assert (summary.recipe, summary.own_settings) == ("fast (SGD)", ("learning rate 0.1",))
+
+
+def test_a_recipe_that_changes_again_keeps_its_records_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = record(10, 50)
+    changed = dataclasses.replace(RECIPES["fast"], learning_rate=0.7, weight_decay=0.01)
+    monkeypatch.setitem(RECIPES, "fast", changed)
+    after = dataclasses.replace(before, config=TrainConfig(epochs=2, recipe="fast").resolved())
+    ours, theirs = summarize([after, before])
+    assert (ours.recipe, ours.own_settings) == ("fast", ())
+    assert theirs.runs == (before,)
+    assert theirs.own_settings != () or theirs.recipe != "fast"
+
+
+# --- side by side ---------------------------------------------------------------------------------
+
+NETWORK = "cifar_resnet20"
+
+
+def of(variant: str, *top1: float, **settings: Any) -> Record:
+    return record(*top1, model=NETWORK + variant, **settings)
+
+
+@pytest.mark.parametrize(
+    ("records", "chosen"),
+    [
+        ([], {}),
+        ([of("", 1, 2)], {"dense": 0}),
+        # variants of one length stand together, however long others are
+        ([of("", 1, 2, 3), of("", 1, 2), of("_bsconvu", 1, 2)], {"dense": 1, "BSConv-U": 2}),
+        # of as many variants, the longest
+        ([of("_bsconvu", 1), of("", 1, 2)], {"dense": 1}),
+        # and today's recipe
+        ([of("", 1, optimizer="sgd"), of("", 1)], {"dense": 1}),
+        # in one order
+        (
+            [of("_bsconvs_p1d4", 1), of("_bsconvu", 1), of("", 1)],
+            {"dense": 2, "BSConv-U": 1, "BSConv-S": 0},
+        ),
+        ([record(1, model=NETWORK, bsconv="u")], {"BSConv-U": 0}),
+        ([record(1, model=NETWORK, bsconv="u", with_bn=True)], {}),  # a network without a name
+        ([of("", 1, train_limit=9), of("", 1, dataset="cifar100"), of("", 1, alpha=0.0)], {}),
+        ([record(1, model="cifar_resnet56")], {}),
+    ],
+)
+def test_variants_that_may_be_compared(records: list[Record], chosen: dict[str, int]) -> None:
+    found = variants_of(NETWORK, summarize(records))
+    assert list(found) == list(chosen)
+    assert {name: one.runs for name, one in found.items()} == {
+        name: (records[index],) for name, index in chosen.items()
+    }
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def test_records_are_made_from_the_command_line(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--machine", "1 CPU core", "--note", "a trial", "--commit", "abc1234"]
+    assert main([str(finished), *given, "--out", str(tmp_path)]) == 0
+    assert Path(capsys.readouterr().out.strip()).parent == tmp_path
+    expected = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
+    assert load_records(tmp_path) == [expected]
+
+
+def test_one_bad_run_and_nothing_is_written(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(finished), str(tmp_path / "nowhere")]
+    assert main([*runs, "--machine", "m", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nowhere does not exist" in error
+    assert not (tmp_path / "out").exists()

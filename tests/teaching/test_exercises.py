@@ -1,0 +1,282 @@
+"""The exercises: their checks, and each one in its notebook, unsolved, solved and wrong."""
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import pytest
+import torch
+from torch import nn
+
+from bsconv.teaching import exercises
+from bsconv.teaching.exercises import CHECKS, check, function_hint, value_hint
+from bsconv.teaching.exercises.hints import NotAttemptedError
+from helpers.paths import ROOT
+from helpers.wrong_answers import WRONG
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
+PARTS = ("exercise", "exercise-stub", "exercise-solution")
+
+
+class Exercise(NamedTuple):
+    """What a notebook holds of an exercise."""
+
+    number: str
+    path: Path
+    task: str
+    stub: str
+    solution: str
+
+    def output(self, answer: str = "") -> str:
+        """What the check prints if the student writes ``answer`` below what the stub gives."""
+        names = dict(SETUPS[self.path])
+        given, _, call = self.stub.rpartition("\n")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(f"{given}\n{answer}\n{call}", names)
+        return printed.getvalue()
+
+
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        cell["source"] = "".join(cell["source"])
+        cell["tags"] = cell["metadata"].get("tags", [])
+        cell["part"] = next((part for part in PARTS if part in cell["tags"]), None)
+    return cells
+
+
+def exercises_of(path: Path) -> Iterator[Exercise]:
+    parts = [cell for cell in cells_of(path) if cell["part"]]
+    for task, stub, solution in zip(*(iter(parts),) * 3, strict=True):
+        number = re.search(r"^### Exercise ([\d.]+): ", task["source"], re.MULTILINE)
+        code = re.search(r"```python\n(.*?)```", solution["source"], re.DOTALL)
+        yield Exercise(number[1], path, task["source"], stub["source"], code[1])
+
+
+EXERCISES = [exercise for path in NOTEBOOKS for exercise in exercises_of(path)]
+SETUPS: dict[Path, dict[str, Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    with mpl.rc_context():
+        yield
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(gradients)
+
+
+@pytest.fixture
+def exercise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Exercise:
+    """An exercise, and the names that its notebook has: of the set-up, and of cells marked so."""
+    monkeypatch.setenv("BSCONV_MODE", "fast")
+    path = request.param.path
+    if path not in SETUPS:
+        code = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
+        needed = [c for c in code if c is code[0] or "exercise-needs" in c["tags"]]
+        names: dict[str, Any] = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            for cell in needed:
+                exec(cell["source"], names)
+        SETUPS[path] = names
+    return request.param
+
+
+def each(items: list[Any], name: Callable[[Any], str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("exercise", items, ids=name, indirect=True)
+
+
+@each(EXERCISES, lambda exercise: exercise.number)
+def test_left_alone_an_exercise_says_so_and_nothing_else(exercise: Exercise) -> None:
+    assert exercise.output() == f"Exercise {exercise.number}: not attempted yet\n"
+
+
+@each(EXERCISES, lambda exercise: exercise.number)
+def test_the_solution_of_an_exercise_is_right(exercise: Exercise) -> None:
+    assert exercise.output(exercise.solution) == f"Exercise {exercise.number}: correct\n"
+
+
+@each(EXERCISES, lambda exercise: exercise.number)
+def test_wrong_answers_to_an_exercise_get_the_hint_they_need(exercise: Exercise) -> None:
+    assert WRONG[exercise.number]
+    for answer, hint in WRONG[exercise.number].items():
+        said = exercise.output(answer)
+        assert said.startswith(f"Exercise {exercise.number}: not yet: "), answer
+        assert hint in said, f"{answer}\nsays {said}"
+
+
+def test_every_check_has_its_exercise_and_its_wrong_answers() -> None:
+    assert [exercise.number for exercise in EXERCISES] == list(CHECKS)
+    assert list(WRONG) == list(CHECKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_two_to_four_exercises_before_its_summary(path: Path) -> None:
+    cells = cells_of(path)
+    parts = [cell["part"] for cell in cells]
+    count = parts.count("exercise")
+    assert 2 <= count <= 4
+    first = parts.index("exercise")
+    assert parts[first : first + 3 * count] == list(PARTS) * count  # one after the other
+    assert cells[first + 3 * count]["source"].startswith("## Summary")
+    numbers = [exercise.number for exercise in EXERCISES if exercise.path == path]
+    assert numbers == [f"{int(path.stem[:2])}.{i}" for i in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.number)
+def test_an_exercise_names_its_kind_and_its_stub_ends_in_its_check(exercise: Exercise) -> None:
+    kind = re.search(r"^\*(By hand|In code|By experiment)\.\* ", exercise.task, re.MULTILINE)
+    assert kind
+    name = r"[a-z_]+" if kind[1] == "In code" else "answer"
+    assert re.search(rf'\ncheck\("{re.escape(exercise.number)}", {name}\)$', exercise.stub)
+    assert "..." in exercise.stub
+    assert len(exercise.solution.splitlines()) <= 12
+
+
+# The mechanism itself.
+
+
+def said(number: str, answer: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    check(number, answer)
+    return capsys.readouterr().out
+
+
+class Awkward:
+    """What compares, shows and calls itself with an exception."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError("leave me alone")
+
+    __eq__ = __repr__ = __call__ = __iter__ = _refuse
+    __hash__ = None
+
+
+@pytest.mark.parametrize("number", CHECKS)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(float("nan"), float("inf"), -1, 0, True, 1j, "17", b"", {}, set(), [], (1, 2)),
+        *(torch.ones(3), nn.Linear(2, 2), Awkward(), Awkward, len, lambda *_: 1 / 0),
+        *((lambda: 0), (lambda *_: float("nan")), (lambda *_: "x"), (lambda *_: torch.ones(0))),
+    ],
+)
+def test_no_answer_makes_a_check_raise(
+    number: str, answer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(number, answer, capsys).startswith(f"Exercise {number}: not yet: ")
+
+
+@pytest.mark.parametrize("number", CHECKS)
+@pytest.mark.parametrize("answer", [..., None, (..., ...)])
+def test_a_stub_left_as_it_is_counts_as_not_attempted(
+    number: str, answer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(number, answer, capsys) == f"Exercise {number}: not attempted yet\n"
+
+
+def test_an_exercise_that_does_not_exist_is_a_mistake_of_ours() -> None:
+    with pytest.raises(ValueError, match=r"one of 0\.1, .*, got '9\.9'"):
+        check("9.9", 1)
+
+
+def test_a_check_leaves_random_numbers_and_gradients_as_they_are() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for number in CHECKS:
+            check(number, lambda *_: torch.rand(5))
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (0.751, ""),
+        (torch.tensor(0.75), ""),
+        (0.5, "half"),
+        (0.25, "0.25 is not it"),
+        (float("nan"), "nan is not it"),
+        (True, "the answer should be a number, got True"),
+        ("0.75", "the answer should be a number, got '0.75'"),
+        ("x" * 99, f"the answer should be a number, got '{'x' * 56}..."),
+        (torch.ones(2), "the answer should be a number, got a tensor of shape (2,)"),
+    ],
+)
+def test_hints_to_a_value(answer: Any, hint: str) -> None:
+    assert value_hint(answer, 0.75, tolerance=0.01, hints=[(0.5, "half")]) == hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ((1, 2.5), (1, 2.5), True),
+        ([1, 2.5], (1, 2.5), True),
+        ((1, 2.5, 3), (1, 2.5), False),
+        ((2.5, 1), (1, 2.5), False),
+        (1, (1,), False),
+        ("a", "a", True),
+        ({"a"}, {"a"}, True),
+        (["a"], {"a"}, False),
+        (1, True, False),
+        (torch.tensor(True), True, True),
+        (torch.ones(2), torch.ones(2), True),
+        (torch.ones(2, dtype=torch.float64), torch.ones(2), True),
+        (torch.ones(2, 1), torch.ones(2), False),
+        (torch.full((2,), float("nan")), torch.ones(2), False),
+        (1.0, torch.ones(2), False),
+    ],
+)
+def test_values_of_every_kind(answer: Any, expected: Any, right: bool) -> None:
+    assert (value_hint(answer, expected) == "") is right
+
+
+def area(width: int, height: int) -> int:
+    return width * height
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (lambda w, h: w * h, ""),
+        (lambda w, h: w + h, "for width=2, height=3, it returned 5; that is half the way round"),
+        (lambda w, h: 6, "for width=4, height=5, it returned 6, which is not it"),
+        (lambda w, h: w[0], "for width=2, height=3, it raised TypeError: 'int' object is not subs"),
+        (lambda w: w, "for width=2, height=3, it raised TypeError: "),
+        (6, "the answer should be a function, got 6"),
+    ],
+)
+def test_hints_to_a_function(function: Any, hint: str) -> None:
+    hints = [(lambda width, height: width + height, "that is half the way round")]
+    found = function_hint(function, area, [(2, 3), (4, 5)], hints=hints)
+    assert found.startswith(hint)
+    assert bool(found) is bool(hint)
+
+
+def test_a_function_that_changes_its_input_spoils_no_case() -> None:
+    def in_place(x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2)
+
+    case = (torch.ones(2),)
+    assert function_hint(in_place, lambda x: 2 * x, [case, case]) == ""
+    assert torch.equal(case[0], torch.ones(2))
+
+
+@pytest.mark.parametrize("answer", [..., None, (1, ...)])
+def test_what_is_not_attempted(answer: Any) -> None:
+    with pytest.raises(NotAttemptedError):
+        value_hint(answer, 1)
+    with pytest.raises(NotAttemptedError):
+        function_hint(lambda width, height: answer, area, [(2, 3)])
+
+
+def test_the_package_says_what_it_has() -> None:
+    assert sorted(exercises.__all__) == exercises.__all__
+    assert all(hasattr(exercises, name) for name in exercises.__all__)

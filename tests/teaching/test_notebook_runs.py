@@ -1,0 +1,316 @@
+"""Running notebooks: what nbval refuses with our conftest, and what run_all stores."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from helpers.notebooks import FOLDER
+from helpers.notebooks import run_all as runner
+from helpers.paths import ROOT
+
+# the Makefile's: ipykernel warns about itself when it is shut down
+STRICT = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
+
+
+def cell(source: str, printed: str = "", tags: tuple[str, ...] = ()) -> NotebookNode:
+    """A code cell that was run and printed ``printed``."""
+    outputs = [new_output("stream", text=printed)] if printed else []
+    metadata = {"tags": list(tags)} if tags else {}
+    return new_code_cell(source, execution_count=1, outputs=outputs, metadata=metadata)
+
+
+def widget_cell(source: str, text: str) -> NotebookNode:
+    """A code cell that showed a widget, stored as its text alone."""
+    shown = new_output("execute_result", data={"text/plain": text}, execution_count=1)
+    return new_code_cell(source, execution_count=1, outputs=[shown])
+
+
+def write(path: Path, *cells: NotebookNode) -> Path:
+    for number, one in enumerate(cells):
+        one.id = f"cell-{number}"
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    return path
+
+
+def environment(**values: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return kept | {"PYTHONWARNINGS": STRICT, "BSCONV_OFFLINE": "1"} | values
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One run of nbval over notebooks with every kind of fault, in a folder with our conftest."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    shutil.copy(FOLDER / "conftest.py", folder)
+    write(
+        folder / "compared.ipynb",  # its data set is there
+        cell("find_dataset = print\nfind_dataset('cifar100')", "old\n"),
+        cell("print('same')", "same\n"),
+        cell("print(0.5, '3.2 s')", "0.5 4.1 s\n"),
+        cell("print('new')", "old\n", tags=("nbval-ignore-output",)),
+        widget_cell("import ipywidgets\nipywidgets.IntSlider(3)", "IntSlider(value=3)"),
+        widget_cell("ipywidgets.IntSlider(4)", "IntSlider(value=3)"),
+    )
+    write(
+        folder / "stderr.ipynb",
+        cell("import sys\nprint('!', file=sys.stderr)"),
+        cell("print('!', file=sys.stderr)", tags=("nbval-ignore-output",)),
+        cell("import warnings\nwarnings.warn('old name', DeprecationWarning)"),
+        cell("print('after')", "after\n"),
+    )
+    write(
+        folder / "raising.ipynb",
+        cell("1 / 0", tags=("raises-exception", "nbval-ignore-output")),
+        cell("1 / 1", tags=("raises-exception", "nbval-ignore-output")),
+        cell("1 / 0"),
+        cell("print('after')", "after\n"),
+    )
+    write(
+        folder / "slow.ipynb",
+        cell("import time\ntime.sleep(60)", tags=("timeout-1",)),
+        cell("print('after')", "after\n"),
+    )
+    write(
+        folder / "lacking.ipynb",
+        cell("find_dataset = lambda name='cifar10': print('synthetic')"),
+        cell("find_dataset()", "real\n"),
+        cell("1 / 0"),
+    )
+    data = tmp_path_factory.mktemp("data")
+    (data / "cifar100.npz").touch()
+    # fmt: off
+    command = [
+        sys.executable, "-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider",
+        "-c", str(ROOT / "pyproject.toml"), "--nbval", "--nbval-current-env",
+        "--nbval-sanitize-with", str(FOLDER / "sanitize.cfg"), str(folder),
+    ]
+    # fmt: on
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(BSCONV_DATA=str(data)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = re.findall(r"(\w+)\.ipynb::Cell (\d+) (PASSED|FAILED|SKIPPED|ERROR)", run.stdout)
+    assert run.returncode == 1, run.stdout + run.stderr
+    return {"output": run.stdout} | {f"{name} {number}": verdict for name, number, verdict in lines}
+
+
+@pytest.mark.parametrize(
+    ("where", "verdict"),
+    [
+        ("compared 0", "FAILED"),  # prints something else
+        ("compared 1", "PASSED"),
+        ("compared 2", "PASSED"),  # a duration may differ
+        ("compared 3", "PASSED"),  # its output is ignored
+        ("compared 4", "PASSED"),  # a widget whose view is not stored
+        ("compared 5", "FAILED"),  # its text counts
+        ("stderr 0", "FAILED"),
+        ("stderr 1", "FAILED"),  # also where the output is ignored
+        ("stderr 2", "FAILED"),  # a warning is an exception
+        ("stderr 3", "SKIPPED"),
+        ("raising 0", "PASSED"),  # as announced
+        ("raising 1", "FAILED"),  # announced, but nothing came
+        ("raising 2", "FAILED"),
+        ("raising 3", "SKIPPED"),
+        ("slow 0", "FAILED"),
+        ("slow 1", "SKIPPED"),
+        ("lacking 1", "PASSED"),  # no cifar10: run, not compared
+        ("lacking 2", "FAILED"),  # but errors count
+    ],
+)
+def test_nbval_judges_each_cell(where: str, verdict: str, verdicts: dict[str, Any]) -> None:
+    assert verdicts[where] == verdict, verdicts["output"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SYNTHETIC DATA: no cifar10.npz in",
+        "Cell wrote to stderr",
+        "old name",
+        "Cell is tagged raises-exception and raised none",
+        "Timeout of 1 seconds exceeded",
+    ],
+)
+def test_nbval_says_why(line: str, verdicts: dict[str, Any]) -> None:
+    assert line in verdicts["output"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A notebooks folder of its own: the first can be run, the others fail."""
+    folder = tmp_path_factory.mktemp("project") / "notebooks"
+    folder.mkdir()
+    shutil.copy(FOLDER / "run_all.py", folder)
+    plot = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2], [3, 4])\nplt.show()"
+    good = write(
+        folder / "01_good.ipynb",
+        new_code_cell("for i in range(3):\n    print(i)", metadata={"collapsed": True}),
+        new_code_cell(plot),
+        new_code_cell("import json\njson.loads('{')", metadata={"tags": ["raises-exception"]}),
+        new_code_cell("import ipywidgets\nipywidgets.IntSlider(3)"),
+    )
+    raw = json.loads(good.read_text())
+    del raw["cells"][1]["id"]
+    raw["metadata"]["widgets"] = {"state": {}}
+    good.write_text(json.dumps(raw))
+    write(folder / "02_raising.ipynb", new_code_cell("x = 1"), new_code_cell("# why\n1 / 0"))
+    write(folder / "03_untidy.ipynb", new_code_cell("import sys\nprint('!', file=sys.stderr)"))
+    return folder
+
+
+def run_all(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / "run_all.py"), *names]
+    return subprocess.run(
+        command, env=environment(MPLBACKEND=""), capture_output=True, text=True, check=False
+    )
+
+
+def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
+    path = folder / "01_good.ipynb"
+    first = run_all(folder, "01")
+    assert first.returncode == 0, first.stderr
+    assert re.fullmatch(r"01_good: \d+\.\d s, stored\n", first.stdout)
+    stored = path.read_bytes()
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    printing, plotting, raising, widget = notebook.cells
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3, 4]
+    assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-00", "cell-2", "cell-3"]
+    assert (printing.metadata, plotting.metadata) == ({}, {})
+    assert raising.metadata == {"tags": ["raises-exception"]}
+    assert printing.outputs == [new_output("stream", text="0\n1\n2\n")]
+    assert "image/png" in plotting.outputs[0].data
+    assert widget.outputs[0].data == {"text/plain": "IntSlider(value=3)"}  # no model, no view
+    traceback = "\n".join(raising.outputs[0].traceback)
+    assert "python/json/" in traceback
+    assert sys.base_prefix not in traceback
+
+    second = run_all(folder, "01_good")
+    assert re.fullmatch(r"01_good: \d+\.\d s, unchanged\n", second.stdout)
+    assert path.read_bytes() == stored
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stays"),
+    [
+        (["dense    9.8 ms, U 12 ms", ""], ["dense   10.1 ms, U 9 ms", ""], True),
+        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s"], True),
+        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s or less"], False),  # both cells
+        (["loss 2.3, 7 s", ""], ["loss 2.2, 7 s", ""], False),
+        (["torch 2.14.1", ""], ["torch 2.15.0", ""], False),  # it is not of the older one
+        (["at 7 s", ""], ["at 7", ""], False),
+    ],
+)
+def test_run_all_leaves_a_notebook_in_which_only_durations_change(
+    before: list[str],
+    after: list[str],
+    stays: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def execute(notebook: NotebookNode, _: Path) -> None:
+        for one, printed in zip(notebook.cells, after, strict=True):
+            one.outputs = cell("work()", printed).outputs
+
+    path = write(tmp_path / "01_timed.ipynb", *(cell("work()", printed) for printed in before))
+    notebook = nbformat.read(path, as_version=4)
+    runner.tidy(notebook)
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(runner, "execute", execute)
+    assert runner.refresh(path) is not stays
+    outputs = [one.outputs for one in nbformat.read(path, as_version=4).cells]
+    printed = ["".join(output.text for output in some) for some in outputs]
+    assert printed == (before if stays else after)
+
+
+def figure(content: str) -> NotebookNode:
+    return new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})
+
+
+@pytest.mark.parametrize(
+    ("tags", "before", "after", "stays"),
+    [
+        (["timing"], [figure("MQ==")], [figure("Mg==")], True),
+        (["timing"], [new_output("stream", text="7 GB/s")], [new_output("stream", text="8")], True),
+        (["timing"], [], [figure("Mg==")], False),  # cleared
+        (["timing"], [figure("MQ==")], [new_output("stream", text="7 s")], False),
+        ([], [figure("MQ==")], [figure("Mg==")], False),
+    ],
+)
+def test_run_all_leaves_what_cells_tagged_timing_measure(
+    tags: list[str],
+    before: list[NotebookNode],
+    after: list[NotebookNode],
+    stays: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def execute(notebook: NotebookNode, _: Path) -> None:
+        notebook.cells[0].outputs = after
+
+    path = tmp_path / "01_timed.ipynb"
+    measuring = new_code_cell("work()", id="a", outputs=before, metadata={"tags": tags})
+    notebook = nbformat.v4.new_notebook(cells=[measuring])
+    runner.tidy(notebook)
+    nbformat.write(notebook, path)
+    monkeypatch.setattr(runner, "execute", execute)
+    assert runner.refresh(path) is not stays
+    stored = nbformat.read(path, as_version=4).cells[0].outputs
+    assert stored == (before if stays else after)
+
+
+def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    run = run_all(folder, "02", "03")
+    assert run.returncode == 1
+    raising, untidy = run.stdout.splitlines()
+    assert "left as it was: code cell 2 (# why) raised ZeroDivisionError" in raising
+    assert "left as it was: code cell 1 (import sys) writes to stderr" in untidy
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("outputs", "tags", "reason"),
+    [
+        ([new_output("stream", text="!", name="stderr")], [], "writes to stderr"),
+        ([new_output("stream", text="saved in /tmp/x.pt")], [], "path of this machine: /tmp/x.pt"),
+        ([], ["raises-exception"], "is tagged raises-exception and raised none"),
+    ],
+)
+def test_run_all_refuses_what_may_not_be_stored(
+    outputs: list[NotebookNode], tags: list[str], reason: str
+) -> None:
+    refused = new_code_cell("x = 1", outputs=outputs, metadata={"tags": tags})
+    assert reason in runner.fault_of(refused)
+
+
+def test_run_all_takes_names_of_notebooks(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(runner, "HERE", folder)
+    good, raising, untidy = sorted(folder.glob("*.ipynb"))
+    assert runner.chosen([]) == [good, raising, untidy]
+    assert runner.chosen(["03", str(good), "02_raising.ipynb"]) == [untidy, good, raising]
+    with pytest.raises(ValueError, match="no notebook '07'; there are: 01_good, 02_raising"):
+        runner.chosen(["07"])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"cells": 3}', b"[]", b'{"cells": []}'])
+def test_run_all_refuses_what_is_no_notebook(content: bytes) -> None:
+    with pytest.raises(runner.NotebookError, match="not a notebook of format 4"):
+        runner.read(content)

@@ -1,0 +1,175 @@
+"""What every notebook starts with: mode, seeds, threads, style and data."""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+from bsconv.experiments.data import DatasetNotFoundError, ImageDataset
+from bsconv.experiments.plotting import COLOURS, use_style
+from bsconv.teaching import notebook
+from bsconv.teaching.notebook import Session, describe, find_dataset, start, title_suffix
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    with mpl.rc_context():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+
+
+def dataset(name: str) -> ImageDataset:
+    images = torch.zeros(3, 3, 32, 48, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 1])
+    return ImageDataset(name, ("cat", "dog"), images, labels, images[:2], labels[:2])
+
+
+@pytest.mark.parametrize(
+    ("value", "cuda", "mode", "device"),
+    [
+        ("fast", False, "fast", "cpu"),
+        ("fast", True, "fast", "cpu"),  # what the stored outputs come from
+        ("full", False, "full", "cpu"),
+        ("full", True, "full", "cuda"),
+        ("auto", False, "fast", "cpu"),
+        ("auto", True, "full", "cuda"),
+        ("", True, "full", "cuda"),
+        (None, False, "fast", "cpu"),
+    ],
+    indirect=["cuda"],
+)
+@pytest.mark.usefixtures("cuda")
+def test_mode_and_device(
+    value: str | None, mode: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BSCONV_MODE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BSCONV_MODE", value)
+    assert start() == Session(mode, torch.device(device))
+
+
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BSCONV_MODE", "quick")
+    with pytest.raises(ValueError, match="one of fast, full, auto, got 'quick'"):
+        start()
+
+
+def test_pick_takes_the_value_of_the_mode() -> None:
+    assert Session("fast", torch.device("cpu")).pick(fast=1, full=200) == 1
+    assert Session("full", torch.device("cpu")).pick(fast=1, full=200) == 200
+
+
+def test_start_seeds_every_generator() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    start()
+    first = draw()
+    assert draw() != first
+    start(seed=0)
+    assert draw() == first
+    start(seed=1)
+    assert draw() != first
+
+
+def test_a_fast_run_takes_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BSCONV_MODE", "fast")
+    start()
+    assert torch.get_num_threads() == 2
+    start(threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_a_full_run_keeps_the_threads_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BSCONV_MODE", "full")
+    torch.set_num_threads(3)
+    start()
+    assert torch.get_num_threads() == 3
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="threads must be at least 1, got threads=0"):
+        start(threads=0)
+
+
+def test_describe_says_what_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSCONV_MODE", "fast")
+    start()
+    describe(dataset("cifar10"))
+    versions, where, data = capsys.readouterr().out.splitlines()
+    assert versions.startswith("bsconv 1.")
+    assert f"torch {torch.__version__.partition('+')[0]}" in versions
+    assert where == "mode fast, device cpu, 2 threads"
+    assert data == "data: cifar10, 3 training and 2 test images of 32 x 48 pixels, 2 classes"
+    describe()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_missing_data_set_gives_the_synthetic_one_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BSCONV_DATA", str(tmp_path))
+    monkeypatch.setenv("BSCONV_OFFLINE", "1")
+    found = find_dataset()
+    assert found.name == "synthetic"
+    reason, consequence = capsys.readouterr().out.splitlines()
+    assert reason.startswith(f"SYNTHETIC DATA: no cifar10.npz in {tmp_path}")
+    assert consequence == (
+        "Going on with the synthetic set: what follows is true of it, not of cifar10."
+    )
+    assert title_suffix(found) == " (synthetic data)"
+
+
+def test_a_data_set_that_is_there_is_taken_in_silence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = dataset("cifar100")
+    monkeypatch.setattr(notebook, "load_dataset", {"cifar100": real}.__getitem__)
+    assert find_dataset("cifar100") is real
+    assert capsys.readouterr().out == ""
+    assert title_suffix(real) == ""
+
+
+def test_a_broken_archive_is_no_reason_for_synthetic_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BSCONV_DATA", str(tmp_path))
+    (tmp_path / "cifar10.npz").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=r"cifar10\.npz is not a whole cifar10 archive") as error:
+        find_dataset()
+    assert not isinstance(error.value, DatasetNotFoundError)
+
+
+def test_a_session_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        start().mode = "full"  # type: ignore[misc]
+
+
+def test_figures_keep_to_the_standard() -> None:
+    use_style()
+    width, height = mpl.rcParams["figure.figsize"]
+    assert width <= 7
+    assert height <= 3.5
+    assert mpl.rcParams["figure.dpi"] == mpl.rcParams["savefig.dpi"] == 100
+    assert mpl.rcParams["figure.facecolor"] == mpl.rcParams["axes.facecolor"] == "white"
+    assert mpl.rcParams["image.cmap"] == "cividis"
+
+
+def test_curves_differ_without_their_colour() -> None:
+    use_style()
+    curves = list(mpl.rcParams["axes.prop_cycle"])
+    assert [curve["color"] for curve in curves] == list(COLOURS)
+    assert len({(curve["linestyle"], curve["marker"]) for curve in curves}) == len(curves) == 7

@@ -1,0 +1,358 @@
+"""The notebooks keep to the standard, as far as it shows without running them."""
+
+import base64
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbval.plugin import get_sanitize_patterns
+
+from helpers.notebooks import FOLDER, run_all
+
+NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+INDEX = "00_index"
+FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
+
+
+class Notebook:
+    """A notebook as it is stored, and what the rules ask about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        self.metadata = raw["metadata"]
+        self.cells = raw["cells"]
+        for cell in self.cells:
+            cell["source"] = "".join(cell["source"])
+            cell["tags"] = cell["metadata"].get("tags", [])
+        self.code = [cell for cell in self.cells if cell["cell_type"] == "code"]
+        self.prose = [cell for cell in self.cells if cell["cell_type"] == "markdown"]
+        self.outputs = [output for cell in self.code for output in cell["outputs"]]
+        self.images = [
+            (kind, content)
+            for output in self.outputs
+            for kind, content in output.get("data", {}).items()
+            if kind.startswith("image/")
+        ]
+
+
+def ignores_output(cell: dict[str, Any]) -> bool:
+    quiet = {"nbval-ignore-output", "nbval-skip"} & set(cell["tags"])
+    return bool(quiet) or re.search(r"#\s*NBVAL_(IGNORE|SKIP)", cell["source"]) is not None
+
+
+def png_size(content: str | list[str]) -> tuple[int, int]:
+    return struct.unpack(">II", base64.b64decode("".join(content))[16:24])
+
+
+def execution_faults(notebook: Notebook) -> Iterator[str]:
+    counts = [cell["execution_count"] for cell in notebook.code]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"not run from top to bottom: execution counts {counts}"
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "its kernelspec is not python3"
+    if "widgets" in notebook.metadata:
+        yield "holds the state of widgets"
+
+
+def output_faults(notebook: Notebook) -> Iterator[str]:
+    for number, cell in enumerate(notebook.code, 1):
+        where = f"code cell {number}"
+        kinds = [output["output_type"] for output in cell["outputs"]]
+        if any(output.get("name") == "stderr" for output in cell["outputs"]):
+            yield f"{where} wrote to stderr"
+        if "raises-exception" in cell["tags"]:
+            if "error" not in kinds:
+                yield f"{where} is tagged raises-exception and raised none"
+        elif "error" in kinds:
+            yield f"{where} raised an exception without the tag raises-exception"
+        text = json.dumps([cell["source"], cell["outputs"]])
+        if path := run_all.MACHINE_PATH.search(text):
+            yield f"{where} shows a path of one machine: {path[0][:80]}"
+        if any(run_all.WIDGET in output.get("data", {}) for output in cell["outputs"]):
+            yield f"{where} holds the view of a widget that is gone"
+        if "SYNTHETIC DATA:" in text:
+            yield f"{where} was run without CIFAR: unpack it, then make notebooks"
+
+
+def size_faults(notebook: Notebook) -> Iterator[str]:
+    if notebook.size > 600_000:
+        yield f"is {notebook.size / 1000:.0f} KB large, at most 600"
+    for number, cell in enumerate(notebook.code, 1):
+        if (lines := len(cell["source"].splitlines())) > 35:
+            yield f"code cell {number} has {lines} lines, at most 35"
+    if notebook.path.stem == INDEX:
+        return
+    # a folded solution is read by who asks for it, and makes the lesson no longer
+    unfolded = [FOLDED.sub("", cell["source"]) for cell in notebook.prose]
+    words = sum(len(text.split()) for text in unfolded)
+    lines = sum(bool(line.strip()) for cell in notebook.code for line in cell["source"].split("\n"))
+    for what, count, least, most in (
+        ("cells", len(notebook.cells), 25, 50),
+        ("words", words, 1000, 2500),
+        ("lines of code", lines, 120, 350),
+    ):
+        if not least <= count <= most:
+            yield f"has {count} {what}, should be {least} to {most}"
+
+
+def figure_faults(notebook: Notebook) -> Iterator[str]:
+    if len(notebook.images) > 6:
+        yield f"has {len(notebook.images)} figures, at most 6"
+    for kind, content in notebook.images:
+        if kind != "image/png":
+            yield f"holds an image of type {kind}, only PNG is allowed"
+            continue
+        width, height = png_size(content)
+        if width > 720 or height > 370:  # 7 x 3.5 inches at 100 dpi, and matplotlib's margin
+            yield f"has a figure of {width} x {height} pixels, at most 720 x 370"
+    if any("attachments" in cell for cell in notebook.cells):
+        yield "holds an attached image: draw it in a cell"
+
+
+def check_faults(notebook: Notebook) -> Iterator[str]:
+    quiet = [cell for cell in notebook.code if ignores_output(cell)]
+    if len(quiet) > len(notebook.code) / 4:
+        yield f"{len(quiet)} of {len(notebook.code)} code cells ignore their output, at most 25 %"
+    for cell in quiet:
+        if not re.search(r"^\s*assert\b", cell["source"], re.MULTILINE):
+            line = cell["source"].partition("\n")[0]
+            yield f"a cell that ignores its output asserts nothing: {line}"
+    on_purpose = any("raises-exception" in cell["tags"] for cell in notebook.code)
+    if notebook.path.stem != INDEX and not on_purpose:
+        yield "no cell fails on purpose (tag raises-exception)"
+
+
+def link_faults(notebook: Notebook) -> Iterator[str]:
+    header = notebook.cells[0]
+    if header["cell_type"] != "markdown" or not header["source"].startswith("# "):
+        yield "does not begin with a title"
+    for cell in notebook.prose:
+        for target in re.findall(r"\]\(([^)\s]+)\)", cell["source"]):
+            file = target.partition("#")[0]
+            if file and "://" not in file and not (notebook.path.parent / file).exists():
+                yield f"links to {target}, which does not exist"
+    every = sorted(notebook.path.parent.glob("[0-9][0-9]_*.ipynb"))
+    here = every.index(notebook.path)
+    for neighbour in every[max(0, here - 1) : here + 2]:
+        if neighbour != notebook.path and f"]({neighbour.name})" not in header["source"]:
+            yield f"its first cell does not link to its neighbour {neighbour.name}"
+
+
+RULES = (execution_faults, output_faults, size_faults, figure_faults, check_faults, link_faults)
+
+
+def faults(path: Path) -> list[str]:
+    notebook = Notebook(path)
+    return [fault for rule in RULES for fault in rule(notebook)]
+
+
+COURSE = [  # in the order of reading
+    INDEX,
+    *("01_load_models", "02_replace_convolutions", "03_train_on_cifar"),
+    *("04_kernel_correlations", "05_build_from_scratch", "06_mobilenets"),
+    *("07_pretrained_to_bsconv", "08_deploy"),
+]
+
+
+def test_the_course_is_complete_and_the_index_links_to_all_of_it() -> None:
+    assert [path.stem for path in NOTEBOOKS] == COURSE
+    index = NOTEBOOKS[0].read_text()
+    assert all(f"]({name}.ipynb)" in index for name in COURSE[1:])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_the_standard(path: Path) -> None:
+    found = faults(path)
+    assert not found, "\n".join([path.name, *found])
+
+
+# The rules themselves, on a made-up notebook that has no fault, and on its spoilt copies.
+
+
+def png(width: int, height: int) -> str:
+    """The head of a PNG file of that size."""
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+    return base64.b64encode(head).decode()
+
+
+def prose(text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def code(text: str, *outputs: dict[str, Any], tags: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "metadata": {"tags": list(tags)},
+        "source": text,
+        "outputs": list(outputs),
+    }
+
+
+def stream(text: str, name: str = "stdout") -> dict[str, Any]:
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def image(content: str = png(700, 350), kind: str = "image/png") -> dict[str, Any]:
+    return {"output_type": "display_data", "metadata": {}, "data": {kind: content}}
+
+
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "p", "traceback": []}
+
+
+def made_up() -> dict[str, Any]:
+    """25 cells, 12 of them code, with six figures: cells[0] is the header, cells[2i] are code."""
+    cells = [prose("# Title\n[before](00_index.ipynb), [after](02_next.ipynb)")]
+    for _ in range(12):
+        cells += [prose("## Question\n" + "word " * 100), code("x = 1\n" * 12, stream("1"))]
+    for cell in cells[2:14:2]:
+        cell["outputs"].append(image())
+    cells[20] = code("assert seconds < 60", stream("1.2"), tags=("nbval-ignore-output",))
+    cells[22] = code("BSConvS(p=2)", ERROR, tags=("raises-exception",))
+    return {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}}
+
+
+def stored(folder: Path, notebook: dict[str, Any], name: str = "01_made_up") -> Path:
+    code_cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for count, cell in enumerate(code_cells, 1):
+        cell.setdefault("execution_count", count)
+    for neighbour in ("00_index", "02_next"):
+        (folder / f"{neighbour}.ipynb").write_text("{}")
+    path = folder / f"{name}.ipynb"
+    path.write_text(json.dumps(notebook))
+    return path
+
+
+def test_a_notebook_without_fault_passes(tmp_path: Path) -> None:
+    assert faults(stored(tmp_path, made_up())) == []
+
+
+def test_folded_solutions_do_not_count_as_words(tmp_path: Path) -> None:
+    notebook = made_up()
+    notebook["cells"][1]["source"] += f"<details>\n{'word ' * 2000}\n</details>"
+    assert faults(stored(tmp_path, notebook)) == []
+
+
+def test_the_index_may_be_short_and_fail_nowhere(tmp_path: Path) -> None:
+    header = prose("# Index\n[first](01_made_up.ipynb)")
+    index = {"cells": [header], "metadata": {"kernelspec": {"name": "python3"}}}
+    stored(tmp_path, made_up())
+    (tmp_path / "00_index.ipynb").write_text(json.dumps(index))
+    assert faults(tmp_path / "00_index.ipynb") == []
+
+
+Cells = list[dict[str, Any]]
+SPOILT: dict[str, Callable[[Cells], Any]] = {
+    "not run from top to bottom": lambda cells: cells[2].update(execution_count=None),
+    "execution counts \\[1, 7, 3": lambda cells: cells[4].update(execution_count=7),
+    "code cell 1 wrote to stderr": lambda cells: cells[2]["outputs"].append(stream("!", "stderr")),
+    "code cell 2 raised an exception": lambda cells: cells[4]["outputs"].append(ERROR),
+    "code cell 11 is tagged raises-exception and": lambda cells: cells[22]["outputs"].clear(),
+    "code cell 2 shows a path of one": lambda cells: cells[4].update(outputs=[stream("/tmp/x")]),
+    "code cell 2 holds the view of a widget": lambda cells: cells[4].update(
+        outputs=[image("{}", run_all.WIDGET)]
+    ),
+    "code cell 3 was run without CIFAR": lambda cells: cells[6]["outputs"].append(
+        stream("SYNTHETIC DATA: no cifar10.npz")
+    ),
+    "is 7.. KB large": lambda cells: cells[4]["outputs"].append(stream("x" * 690_000)),
+    "code cell 1 has 36 lines": lambda cells: cells[2].update(source="x = 1\n" * 36),
+    "has 23 cells, should be 25 to 50": lambda cells: [cells.pop(i) for i in (23, 21)],
+    "has 9.. words, should be 1000 to": lambda cells: [
+        cell.update(source="## Q") for cell in cells[1:7:2]
+    ],
+    "has 27.. words, should be 1000 to": lambda cells: cells[1].update(source="word " * 1600),
+    "has 78 lines of code": lambda cells: [cell.update(source="x = 1") for cell in cells[2:10:2]],
+    "has 352 lines of code": lambda cells: [
+        cell.update(source="x = 1\n" * 35) for cell in [*cells[2:20:2], cells[24]]
+    ],
+    "has 7 figures": lambda cells: cells[14]["outputs"].append(image()),
+    "of type image/svg": lambda cells: cells[2].update(outputs=[image("<svg>", "image/svg+xml")]),
+    "a figure of 900 x 350": lambda cells: cells[2].update(outputs=[image(png(900, 350))]),
+    "holds an attached image": lambda cells: cells[1].update(attachments={"a.png": {}}),
+    "4 of 12 code cells ignore": lambda cells: [
+        cell.update(source="# NBVAL_IGNORE_OUTPUT\nassert x\n" + cell["source"])
+        for cell in cells[2:8:2]
+    ],
+    "ignores its output asserts nothing: t = 2": lambda cells: cells[20].update(source="t = 2"),
+    "no cell fails on purpose": lambda cells: cells[22].update(metadata={}, outputs=[]),
+    "does not begin with a title": lambda cells: cells[0].update(
+        source=cells[0]["source"].replace("# Title", "Title")
+    ),
+    "links to 09_none.ipynb#x, which": lambda cells: cells[1].update(
+        source=cells[1]["source"] + "[more](09_none.ipynb#x)"
+    ),
+    "not link to its neighbour 02_next": lambda cells: cells[0].update(
+        source="# Title\n[before](00_index.ipynb)"
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", SPOILT)
+def test_a_fault_is_found(expected: str, tmp_path: Path) -> None:
+    notebook = made_up()
+    SPOILT[expected](notebook["cells"])
+    found = faults(stored(tmp_path, notebook))
+    assert len(found) == 1, found
+    assert re.search(expected, found[0])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"kernelspec": {"name": "bsconv"}}, "its kernelspec is not python3"),
+        ({}, "its kernelspec is not python3"),
+        ({"kernelspec": {"name": "python3"}, "widgets": {}}, "holds the state of widgets"),
+    ],
+)
+def test_a_fault_in_the_metadata_is_found(
+    metadata: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    assert faults(stored(tmp_path, made_up() | {"metadata": metadata})) == [expected]
+
+
+# What nbval sees of two runs that differ in nothing but the machine.
+
+
+def sanitised(text: str) -> str:
+    for regex, replacement in get_sanitize_patterns((FOLDER / "sanitize.cfg").read_text()):
+        text = re.sub(regex, replacement, text)
+    return text
+
+
+def test_nbval_takes_every_pattern() -> None:
+    content = (FOLDER / "sanitize.cfg").read_text()
+    assert len(get_sanitize_patterns(content)) == content.count("\nregex:") > 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "now"),
+    [
+        ("torch 2.15.0+cu132, bsconv 1.0.0.dev0", "torch 2.11.1+cpu, bsconv 1.0.0"),
+        ("took 3.2 s for 10 steps", "took 14 s for 10 steps"),
+        ("250 us, 3ms", "1.5 ms, 2s"),
+        ("1,234 images/s", "99.5 images/s"),
+        ("<object at 0x7f0012345678>", "<object at 0x7fffffffffff>"),
+    ],
+)
+def test_what_may_differ_is_not_compared(stored: str, now: str) -> None:
+    assert sanitised(stored) == sanitised(now)
+
+
+@pytest.mark.parametrize(
+    ("stored", "now"),
+    [
+        ("accuracy 81.2 %", "accuracy 79.9 %"),
+        ("270896 parameters", "270895 parameters"),
+        ("relative error 1.2e-07", "relative error 1.3e-02"),
+        ("resnet18 small", "resnet34 small"),
+        ("BSConvS(64, 128, p=0.25)", "BSConvS(64, 128, p=0.50)"),
+    ],
+)
+def test_what_may_not_differ_is_compared(stored: str, now: str) -> None:
+    assert sanitised(stored) != sanitised(now)

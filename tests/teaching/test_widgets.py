@@ -1,0 +1,641 @@
+"""Widgets: what they compute is what oracles say, and each control moves what is shown."""
+
+import ast
+import dataclasses
+import itertools
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import nn
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.results import Record
+from bsconv.experiments.training._history import EpochMetrics
+from bsconv.pytorch import (
+    BSConvS,
+    BSConvS_Replacer,
+    BSConvU,
+    BSConvU_Replacer,
+    ModelProfiler,
+    get_model,
+)
+from bsconv.pytorch.plan import LayerPlan, Plan
+from bsconv.teaching import widgets
+
+PACKAGE = Path(widgets.__file__).parent
+PNG = b"\x89PNG"
+SECONDS = 2.0  # of computing; a callback takes a tenth of it, once torch has loaded what it needs
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left_open() -> Iterator[None]:
+    mpl.use("agg")
+    plt.close("all")
+    yield
+    assert plt.get_fignums() == []
+
+
+@pytest.fixture(params=["with ipywidgets", "without ipywidgets"])
+def maybe_installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether ipywidgets can be imported: once it can, once it can't."""
+    installed = request.param == "with ipywidgets"
+    if not installed:
+        monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    return installed
+
+
+def small_net() -> nn.Module:
+    """Layers of 3, 8 and 8 slices per filter; the depthwise one has nothing to compare."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 5, 5), nn.Conv2d(8, 4, 1)
+    )
+
+
+def record(model: str, seed: int, epochs: int = 3, offset: float = 0.0) -> Record:
+    metrics = [
+        EpochMetrics(
+            epoch=n,
+            train_loss=2.0 / n + offset,
+            test_top1=10.0 * n + seed + offset,
+            learning_rate=0.1 / n,
+            seconds=1.0,
+        )
+        for n in range(1, epochs + 1)
+    ]
+    config = TrainConfig(model=model, dataset="cifar10", recipe="fast", epochs=epochs, seed=seed)
+    return Record(
+        config=config.resolved().without_folders(),
+        parameters=1000,
+        epochs=tuple(metrics),
+        machine="2 CPU cores",
+        versions={"torch": "2"},
+        date="2026-01-31",
+    )
+
+
+RECORDS = [
+    *(record("cifar_resnet20", seed, offset=5.0) for seed in (0, 1, 2)),
+    *(record("cifar_resnet20_bsconvu", seed) for seed in (0, 1)),
+    record("cifar_wrn16_1", 0, epochs=7),
+]
+NETS = {"small": small_net, "resnet20": partial(get_model, "cifar_resnet20", 10)}
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "kernel explorer": lambda: widgets.kernel_explorer(small_net()),
+    "rank slider": lambda: widgets.rank_slider(small_net()),
+    "cost calculator": widgets.cost_calculator,
+    "order toggle": widgets.order_toggle,
+    "model surgeon": lambda: widgets.model_surgeon(NETS),
+    "training scrubber": lambda: widgets.training_scrubber(RECORDS),
+}
+
+
+def plain(panel: Any) -> str:
+    """The text without its tags."""
+    return re.sub(r"<[^>]*>", " ", panel.text.value).replace("&#x27;", "'")
+
+
+def ends_and_middle(panel: Any, name: str) -> list[Any]:
+    """The first, middle and last value of a control, as things stand."""
+    control = panel.scene.controls({n: c.value for n, c in panel.controls.items()})[name]
+    if hasattr(control, "low"):
+        return [control.low, (control.low + control.high) // 2, control.high]
+    if hasattr(control, "options"):
+        values = list(control.options.values())
+        return [values[0], values[len(values) // 2], values[-1]]
+    return ["0", "*", ""]
+
+
+# all panels
+
+
+@pytest.mark.parametrize("title", MAKERS)
+def test_each_control_moves_the_text_and_the_picture(title: str, maybe_installed: bool) -> None:
+    panel = MAKERS[title]()
+    assert isinstance(panel, widgets.Panel)
+    assert isinstance(panel, ipywidgets.VBox) == maybe_installed
+    for name, control in panel.controls.items():
+        before, seen, took = control.value, set(), []
+        values = ends_and_middle(panel, name)
+        for value in values:
+            begin = time.thread_time()
+            control.value = value
+            took.append(time.thread_time() - begin)
+            assert control.value == value
+            seen.add(panel.text.value)
+            assert panel.picture.value[:4] == PNG
+        control.value = before
+        print(f"{title}, {name}: {1000 * max(took):.0f} ms at most")
+        assert max(took) < SECONDS
+        # p is for BSConv-S, and the surgeon begins with BSConv-U
+        assert len(seen) == (1 if (title, name) == ("model surgeon", "p") else len(set(values)))
+
+
+@pytest.mark.parametrize("title", MAKERS)
+def test_the_same_text_with_and_without_ipywidgets(
+    title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    installed = MAKERS[title]()
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    torch.manual_seed(0)
+    absent = MAKERS[title]()
+    assert absent.text.value == installed.text.value
+    assert absent.picture.value == installed.picture.value
+    assert {n: c.value for n, c in absent.controls.items()} == {
+        n: c.value for n, c in installed.controls.items()
+    }
+
+
+@pytest.mark.parametrize("title", MAKERS)
+def test_a_stored_notebook_holds_the_text_in_one_line(title: str) -> None:
+    panel = MAKERS[title]()
+    text = panel._repr_mimebundle_()["text/plain"]
+    assert text == repr(panel) == panel.summary
+    assert text.startswith(f"{title}: ")
+    assert "\n" not in text
+    assert text.removeprefix(f"{title}: ") in plain(panel)
+    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+
+
+@pytest.mark.parametrize("title", MAKERS)
+def test_without_ipywidgets_a_panel_says_how_to_install_them(
+    title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    panel = MAKERS[title]()
+    for shown in (repr(panel), panel._repr_html_()):
+        assert "pip install 'bsconv[notebooks]'" in shown
+        assert "ipywidgets" in shown
+    assert "\n" not in panel._repr_html_()
+    assert panel.summary in repr(panel)
+
+
+@pytest.mark.parametrize("title", MAKERS)
+def test_html_sets_no_colours_and_labels_name_their_units(title: str) -> None:
+    panel = MAKERS[title]()
+    assert not re.search(r"color|background|#[0-9a-f]{3}\b", panel.text.value)
+    assert 'aria-live="polite"' in panel.text.value
+    for control in panel.controls.values():
+        assert len(control.description) >= 5
+        assert not getattr(control, "continuous_update", False)
+    labels = " ".join(control.description for control in panel.controls.values())
+    if title == "cost calculator":
+        assert labels.count("(pixels)") == 4
+        assert labels.count("channels") == 3
+
+
+def test_what_was_shown_once_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = widgets.order_toggle()
+    first = panel.picture.value
+    panel.controls["order"].value = "pointwise first"
+    assert panel.picture.value != first
+    monkeypatch.setattr("bsconv.experiments.plotting.rendered", lambda *_: pytest.fail("drawn"))
+    panel.controls["order"].value = "depthwise first"
+    assert panel.picture.value == first
+
+
+def test_of_two_moves_at_once_the_later_one_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    toggle = widgets.order_toggle(M=5, N=4)
+    view, begun, go_on = toggle.scene.view, threading.Event(), threading.Event()
+
+    def slowly(values: Any) -> Any:
+        found = view(values)
+        if values["N"] == 4:
+            begun.set()
+            assert go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(toggle.scene, "view", slowly)
+    moves = [
+        threading.Thread(target=setattr, args=(toggle.controls[name], "value", value))
+        for name, value in (("M", 6), ("N", 2))
+    ]
+    moves[0].start()
+    assert begun.wait(60)
+    moves[1].start()
+    moves[1].join(1)  # it waits for the first one
+    go_on.set()
+    for move in moves:
+        move.join()
+    assert "6·2 + 6·3²" in plain(toggle)
+
+
+def test_wrong_values_are_refused_without_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    costs = widgets.cost_calculator()
+    with pytest.raises(ValueError, match=r"K, kernel side \(pixels\) needs one of .*, got 4"):
+        costs.controls["K"].value = 4
+    with pytest.raises(TypeError, match=r"M, input channels needs a whole number, got 2\.5"):
+        widgets.order_toggle().controls["M"].value = 2.5
+    with pytest.raises(TypeError, match="layers to exclude needs a text, got 3"):
+        widgets.model_surgeon(NETS).controls["exclude"].value = 3
+
+
+def test_a_slider_stops_at_its_end(maybe_installed: bool) -> None:
+    toggle = widgets.order_toggle()
+    toggle.controls["M"].value = 99
+    assert toggle.controls["M"].value == 6
+
+
+def test_one_file_imports_ipywidgets_when_it_is_read() -> None:
+    found = [
+        path.name
+        for path in sorted(PACKAGE.glob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and "ipywidgets" in ast.unparse(node)
+    ]
+    assert found == ["_jupyter.py"]
+
+
+# kernels
+
+
+def first_share(kernel: np.ndarray, center: bool) -> float:
+    slices = kernel.reshape(len(kernel), -1).astype(float)
+    energies = np.linalg.svd(slices - slices.mean(0) * center, compute_uv=False) ** 2
+    return energies[0] / energies.sum()
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 3), (4, 5, 5), (2, 3, 1), (100, 3, 3)])
+def test_facts_of_a_kernel_are_those_of_its_singular_values(shape: tuple[int, ...]) -> None:
+    kernel = torch.randn(shape)
+    facts = widgets.kernel_facts(kernel)
+    assert facts.variance == pytest.approx(first_share(kernel.numpy(), True), abs=1e-6)
+    assert facts.energy == pytest.approx(first_share(kernel.numpy(), False), abs=1e-6)
+    closest = torch.einsum("m,hw->mhw", facts.weights, facts.blueprint)
+    lost = (kernel - closest).square().sum() / kernel.square().sum()
+    assert facts.energy == pytest.approx(1 - lost.item(), abs=1e-6)
+
+
+def test_a_blueprint_kernel_is_explained_wholly() -> None:
+    kernel = BSConvU(6, 4, 3).to_conv2d().weight.detach()[0]
+    facts = widgets.kernel_facts(kernel)
+    assert (facts.variance, facts.energy) == (pytest.approx(1), pytest.approx(1))
+    assert widgets.rank_fit(kernel, 1).kept == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 9])
+def test_the_closest_kernel_of_a_rank_is_numpys(rank: int) -> None:
+    kernel = torch.randn(16, 3, 3)
+    fit = widgets.rank_fit(kernel, rank)
+    left, values, right = np.linalg.svd(kernel.double().flatten(1).numpy(), full_matrices=False)
+    values[rank:] = 0
+    np.testing.assert_allclose(fit.kernel.flatten(1), left * values @ right, atol=1e-12)
+    lost = (kernel - fit.kernel).square().sum() / kernel.double().square().sum()
+    assert fit.kept == pytest.approx(1 - lost.item())
+    assert np.linalg.matrix_rank(fit.kernel.flatten(1).numpy()) == rank
+    assert fit.numbers == rank * (16 + 9)
+
+
+def test_rank_1_is_what_bsconv_u_has() -> None:
+    conv = nn.Conv2d(16, 4, 3, bias=False)
+    layer = BSConvU.from_conv2d(conv)
+    for n, kernel in enumerate(layer.to_conv2d().weight.detach()):
+        fit = widgets.rank_fit(conv.weight[n].detach(), 1)
+        torch.testing.assert_close(fit.kernel, kernel.double(), rtol=0, atol=1e-6)
+    per_filter = sum(p.numel() for p in layer.parameters()) / 4
+    assert per_filter == widgets.rank_fit(conv.weight[0].detach(), 1).numbers
+
+
+def test_a_kernel_of_zeros_is_kept_wholly() -> None:
+    fit = widgets.rank_fit(torch.zeros(4, 3, 3), 1)
+    assert (fit.kept, fit.kernel.abs().max().item()) == (1, 0)
+    assert "100.0%" in plain(widgets.rank_slider(torch.zeros(2, 4, 3, 3)))
+    assert "100.0%" in plain(widgets.kernel_explorer(torch.zeros(2, 4, 3, 3)))
+
+
+@pytest.mark.parametrize("name", ["kernel_explorer", "rank_slider"])
+def test_layers_and_filters_follow_the_source(name: str, maybe_installed: bool) -> None:
+    net = small_net()
+    panel = getattr(widgets, name)(net, layer="2", filter=4)
+    assert list(panel.scene.controls({})["layer"].options) == ["0", "2"]
+    assert "2, filter 4" in plain(panel)
+    panel.controls["layer"].value = "0"
+    panel.controls["filter"].value = 7
+    assert "0, filter 7" in plain(panel)
+    panel.controls["layer"].value = "2"  # which has 5 filters
+    assert panel.controls["filter"].value == 4
+    assert getattr(widgets, name)(net.state_dict(), layer="0").controls["layer"].value == "0"
+    assert "weight, filter 0" in plain(getattr(widgets, name)(net[2].weight))
+
+
+def test_the_explorer_says_the_share_of_the_first_component() -> None:
+    net = small_net()
+    explorer = widgets.kernel_explorer(net)
+    for n in range(8):
+        explorer.controls["filter"].value = n
+        kernel = net[0].weight[n].detach().numpy()
+        assert f"explains {first_share(kernel, True):.1%} of the variance" in plain(explorer)
+        assert f"keeps {first_share(kernel, False):.1%} of the energy" in plain(explorer)
+
+
+def test_the_rank_slider_says_what_is_kept(maybe_installed: bool) -> None:
+    net = small_net()
+    slider = widgets.rank_slider(net, layer="2", filter=3, rank=8)
+    energies = np.linalg.svd(net[2].weight[3].detach().flatten(1).numpy(), compute_uv=False) ** 2
+    for rank in range(1, 9):
+        slider.controls["rank"].value = rank
+        kept = energies[:rank].sum() / energies.sum()
+        assert f"keeps {kept:.1%} of the energy" in plain(slider)
+        assert ("BSConv-U, one blueprint" in plain(slider)) == (rank == 1)
+        assert f"{rank} · (8 + 5²) = {rank * 33}" in plain(slider)
+    slider.controls["layer"].value = "0"  # of 3 slices
+    assert slider.controls["rank"].value == 3
+    assert "rank 3" in plain(slider)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: widgets.kernel_explorer(small_net(), "1"), "layer needs to be one .*, got '1'"),
+        (lambda: widgets.rank_slider(get_model("cifar_resnet20", 10), "stage1"), "got 'stage1'"),
+        (lambda: widgets.kernel_explorer(small_net(), "2", 5), "filter needs to be 0 to 4, got 5"),
+        (lambda: widgets.rank_slider(small_net(), rank=4), "rank needs to be 1 to 3, got 4"),
+        (lambda: widgets.rank_slider(small_net(), rank=0), "rank needs to be 1 to 3, got 0"),
+        (lambda: widgets.kernel_explorer(nn.Conv2d(3, 4, 1)), "source needs a convolution with"),
+        (lambda: widgets.kernel_facts(torch.ones(3, 3)), r"needs shape \(M, Kh, Kw\), got .*3, 3"),
+        (lambda: widgets.rank_fit(torch.ones(3, 3), 1), r"needs shape \(M, Kh, Kw\), got .*3, 3"),
+        (lambda: widgets.rank_fit(torch.ones(4, 3, 3), 5), "rank needs to be 1 to 4, got 5"),
+        (lambda: widgets.layer_costs(0, 1, 3, 0.5, 8, 8), "M needs to be .* >= 1, got M=0"),
+        (lambda: widgets.layer_costs(8, 8, 3, 0.5, 8, 8, 1.5), "got stride=1.5"),
+        (lambda: widgets.layer_costs(8, 8, 4, 0.5, 8, 8), "K needs to be odd, got K=4"),
+        (lambda: widgets.layer_costs(8, 8, 3, 1.5, 8, 8), "0 <= p <= 1.*got p=1.5"),
+        (lambda: widgets.cost_calculator(M=65), "M is not among the choices: .*got 65"),
+        (lambda: widgets.cost_calculator(p=0.3), "p is not among the choices: .*got 0.3"),
+        (lambda: widgets.order_toggle(M=7), "M needs to be 2 to 6, got M=7"),
+        (lambda: widgets.order_toggle(N=1), "N needs to be 2 to 6, got N=1"),
+        (lambda: widgets.order_of("both", 3, 3), "or 'pointwise first', got 'both'"),
+        (lambda: widgets.model_surgeon({}), "architectures needs at least one, got none"),
+        (lambda: widgets.surgery_plan(small_net(), "T"), "rule needs to be 'U' or 'S', got 'T'"),
+    ],
+)
+def test_wrong_arguments_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_layer_that_is_nearly_right_is_suggested() -> None:
+    net = get_model("cifar_resnet20", 10)
+    with pytest.raises(ValueError, match=r"did you mean 'backbone\.stage1\.unit1\.conv1\.conv'"):
+        widgets.kernel_explorer(net, "backbone.stage1.unit1.conv1")
+
+
+# costs
+
+
+def built(M: int, N: int, K: int, p: float, stride: int) -> list[nn.Module]:
+    geometry = {"stride": stride, "padding": K // 2, "bias": False}
+    return [
+        nn.Conv2d(M, N, K, **geometry),
+        nn.Sequential(nn.Conv2d(M, M, K, groups=M, **geometry), nn.Conv2d(M, N, 1, bias=False)),
+        BSConvU(M, N, K, **geometry),
+        BSConvS(M, N, K, **geometry, p=p),
+    ]
+
+
+@pytest.mark.parametrize(("M", "N"), [(1, 8), (3, 16), (64, 64), (24, 7)])
+@pytest.mark.parametrize("K", [1, 3, 5])
+@pytest.mark.parametrize(("H", "W"), [(1, 1), (8, 7)])
+def test_costs_are_those_of_the_layers_built(M: int, N: int, K: int, H: int, W: int) -> None:
+    for p, stride in itertools.product((1 / 6, Fraction(1, 4), 1), (1, 2)):
+        costs = widgets.layer_costs(M, N, K, p, H, W, stride)
+        for cost, layer in zip(costs, built(M, N, K, p, stride), strict=True):
+            profile = ModelProfiler(layer, (1, M, H, W))
+            assert cost.parameters == profile.total_parameter_count
+            assert cost.macs == profile.total_mac_count
+
+
+def value_of(formula: str) -> int:
+    """What the filled-in part of a formula comes to: "(3·8² + 5)·2" is 394."""
+    return eval(formula.replace("·", "*").replace("²", "**2"))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_formulas_with_their_numbers_come_to_what_they_say(stride: int) -> None:
+    for cost in widgets.layer_costs(24, 40, 5, 1 / 4, 14, 9, stride):
+        letters, filled, result = cost.parameters_formula.split(" = ")
+        assert set(letters) <= set("M'NK² +")
+        assert value_of(filled) == cost.parameters == int(result.replace(",", ""))
+        filled, result = cost.macs_formula.split(" = ")
+        assert value_of(filled) == cost.macs == int(result.replace(",", ""))
+
+
+def test_the_calculator_shows_counts_and_formulas(maybe_installed: bool) -> None:
+    calculator = widgets.cost_calculator(M=64, N=128, K=3, p=1 / 4, H=32, W=32)
+    assert "M N + N K² = 64·128 + 128·3² = 9,344" in plain(calculator)
+    calculator.controls["stride"].value = 2
+    calculator.controls["W"].value = 16
+    for cost in widgets.layer_costs(64, 128, 3, 1 / 4, 32, 16, 2):
+        for shown in (f"{cost.parameters:,}", f"{cost.macs:,}", cost.macs_formula):
+            assert shown in plain(calculator)
+
+
+# order
+
+
+@pytest.mark.parametrize("M", [2, 5, 6])
+@pytest.mark.parametrize("N", [2, 4, 6])
+def test_either_order_shares_the_slices_it_says(M: int, N: int) -> None:
+    depthwise, pointwise = (
+        widgets.order_of(order, M, N) for order in ("depthwise first", "pointwise first")
+    )
+    assert depthwise.by_channel == [1] * M
+    assert pointwise.by_filter == [1] * N
+    assert depthwise.by_filter == [M] * N  # the patterns are linearly independent
+    assert pointwise.by_channel == [N] * M
+    for found in (depthwise, pointwise):
+        kernel = found.kernel.numpy()
+        assert kernel.shape == (N, M, 3, 3)
+        ranks = [np.linalg.matrix_rank(filter.reshape(M, 9)) for filter in kernel]
+        assert ranks == found.by_filter
+    separable = nn.Sequential(nn.Conv2d(M, M, 3, groups=M), nn.Conv2d(M, N, 1))
+    for found, layer in ((depthwise, separable), (pointwise, BSConvU(M, N, 3, bias=False))):
+        assert found.weights == sum(p.numel() for p in layer.parameters() if p.dim() == 4)
+    assert (depthwise.patterns, pointwise.patterns) == (M, N)
+
+
+def test_the_toggle_says_which_slices_are_alike(maybe_installed: bool) -> None:
+    toggle = widgets.order_toggle(M=5, N=4)
+    assert "alike in each column" in plain(toggle)
+    assert "M N + M K² = 4·5" not in plain(toggle)
+    assert "M N + M K² = 5·4 + 5·3² = 65" in plain(toggle)
+    toggle.controls["order"].value = "pointwise first"
+    assert "alike in each row" in plain(toggle)
+    assert "of each filter n: 1, 1, 1, 1; of those that see each channel m: 4, 4, 4, 4, 4" in (
+        plain(toggle)
+    )
+
+
+# surgeon
+
+
+@pytest.mark.parametrize("rule", ["U", "S"])
+@pytest.mark.parametrize("sizes", [(3, 5), (3,), (5,), None])
+def test_the_plan_is_what_the_replacer_does(rule: str, sizes: tuple[int, ...] | None) -> None:
+    model = small_net()
+    plan = widgets.surgery_plan(model, rule, 1 / 2, sizes, exclude="0")
+    if rule == "U":
+        replacer = BSConvU_Replacer(sizes, exclude=["0"])
+    else:
+        replacer = BSConvS_Replacer(sizes, p=1 / 2, exclude=["0"])
+    if plan.replaced:
+        replacer.apply(model)
+        assert replacer.report == plan
+    assert sum(p.numel() for p in model.parameters()) == plan.parameters_after
+
+
+def test_the_surgeon_shows_the_plan(maybe_installed: bool) -> None:
+    surgeon = widgets.model_surgeon(NETS)
+    surgeon.controls["architecture"].value = "resnet20"
+    for rule, p, shown, sizes, exclude in (
+        ("U", 1 / 4, "3 x 3 and 5 x 5", (3, 5), ""),
+        ("S", 1 / 6, "3 x 3", (3,), "backbone.stage1, *.conv2"),
+        ("S", 1.0, "all", None, ""),
+    ):
+        given = {"rule": rule, "p": p, "kernel_sizes": shown, "exclude": exclude}
+        for name, value in given.items():
+            surgeon.controls[name].value = value
+        plan = widgets.surgery_plan(get_model("cifar_resnet20", 10), rule, p, sizes, exclude)
+        assert plan.summary in plain(surgeon)
+        for layer in plan.layers:
+            assert layer.name in plain(surgeon)
+            assert layer.description in plain(surgeon)
+            assert f"{layer.parameters_before:,}" in plain(surgeon)
+            assert f"{layer.parameters_after:,}" in plain(surgeon)
+
+
+def test_the_surgeon_draws_the_stages_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "bsconv.experiments.plotting.bar_rows",
+        lambda names, series, **texts: drawn.append((names, series)) or Figure(),
+    )
+    surgeon = widgets.model_surgeon(NETS)
+    surgeon.controls["architecture"].value = "resnet20"
+    surgeon.controls["exclude"].value = "backbone.stage1"
+    names, series = drawn[-1]
+    assert names == [
+        *("backbone.init_unit", "backbone.stage1", "backbone.stage2", "backbone.stage3"),
+        "classifier.conv",
+    ]
+    dense = get_model("cifar_resnet20", 10)
+    after = BSConvU_Replacer(exclude=["backbone.stage1"]).apply(get_model("cifar_resnet20", 10))
+    for model, shown in zip((dense, after), series.values(), strict=True):
+        for name, count in zip(names, shown, strict=True):
+            weights = [p for p in model.get_submodule(name).parameters() if p.dim() == 4]
+            biases = sum(p.numel() for p in model.classifier.parameters() if p.dim() == 1)
+            counted = sum(p.numel() for p in weights)
+            assert count == counted + (biases if name == "classifier.conv" else 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "stages"),
+    [
+        (["conv1", "layer1.0.conv1", "layer1.1.conv1", "layer2.0"], ["conv1", "layer1", "layer2"]),
+        (["a.b.x.conv", "a.b.y.conv", "a.c.conv"], ["a.b.x", "a.b.y", "a.c.conv"]),
+        (["a.x", "a.y"], ["a.x", "a.y"]),
+        ([""], ["(root)"]),
+        ([], []),
+    ],
+)
+def test_stages_are_named_by_what_tells_them_apart(names: list[str], stages: list[str]) -> None:
+    layers = tuple(LayerPlan((name,), True, "", 10 + n, n) for n, name in enumerate(names))
+    found = widgets.stage_parameters(Plan(layers, 0, 0))
+    assert list(found) == stages
+    assert sum(before for before, _ in found.values()) == sum(range(10, 10 + len(names)))
+    assert sum(after for _, after in found.values()) == sum(range(len(names)))
+
+
+def test_the_surgeon_says_why_there_is_no_plan(maybe_installed: bool) -> None:
+    surgeon = widgets.model_surgeon(NETS)
+    surgeon.controls["exclude"].value = "nothing"
+    assert "no plan" in plain(surgeon)
+    assert "exclude names no layer of this model: 'nothing'" in plain(surgeon)
+    assert not surgeon.picture.value
+    if maybe_installed:  # an image without content would be shown as a broken one
+        assert surgeon.picture.layout.display == "none"
+    surgeon.controls["exclude"].value = ""
+    assert "2 of 4 convolutions replaced" in plain(surgeon)
+    assert surgeon.picture.value[:4] == PNG
+    if maybe_installed:
+        assert surgeon.picture.layout.display is None
+
+
+def test_the_surgeon_brings_networks_of_its_own() -> None:
+    surgeon = widgets.model_surgeon()
+    assert "cifar_resnet20 to BSConv-U: 19 of 22 convolutions replaced" in plain(surgeon)
+
+
+# scrubber
+
+
+def test_runs_stand_beside_their_variants() -> None:
+    found = widgets.comparisons(RECORDS)
+    assert [list(runs) for runs in found.values()] == [["dense", "BSConv-U"], ["dense"]]
+    (resnet, wrn) = found
+    assert resnet.startswith("cifar_resnet20, cifar10, fast")
+    assert wrn.endswith("7 epochs")
+
+
+def test_runs_of_another_precision_stand_beside_the_others() -> None:
+    """They were a comparison of their own, which left the other networks out."""
+    half = record("cifar_resnet20", 3, offset=5.0)
+    half = dataclasses.replace(half, config=dataclasses.replace(half.config, precision="bfloat16"))
+    found = widgets.comparisons([*RECORDS, half])
+    assert [list(runs) for runs in found.values()] == [["dense", "BSConv-U"], ["dense"]]
+    assert len(next(iter(found.values()))["dense"].runs) == 4
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_numbers_after_an_epoch_are_means_over_the_runs(epoch: int) -> None:
+    (runs, _) = widgets.comparisons(RECORDS).values()
+    there = widgets.standing("dense", runs["dense"], epoch)
+    assert there.runs == 3
+    assert there.train_loss == pytest.approx(2 / epoch + 5)
+    assert (there.lowest, there.top1, there.highest) == pytest.approx(
+        [10 * epoch + seed + 5 for seed in (0, 1, 2)]
+    )
+    assert there.learning_rate == pytest.approx(0.1 / epoch)
+
+
+@pytest.mark.parametrize("epoch", [0, 4])
+def test_an_epoch_that_was_not_run_is_refused(epoch: int) -> None:
+    (runs, _) = widgets.comparisons(RECORDS).values()
+    with pytest.raises(ValueError, match=f"epoch needs to be 1 to 3, got {epoch}"):
+        widgets.standing("dense", runs["dense"], epoch)
+
+
+def test_the_scrubber_shows_the_numbers_of_the_epoch(maybe_installed: bool) -> None:
+    scrubber = widgets.training_scrubber(RECORDS)
+    assert "after epoch 3 of 3, test top-1 is dense 36.00 %, BSConv-U 30.50 %" in plain(scrubber)
+    scrubber.controls["epoch"].value = 1
+    assert "dense 16.00 %, BSConv-U 10.50 %" in plain(scrubber)
+    assert "15.00 to 17.00" in plain(scrubber)
+    assert "7.000" in plain(scrubber)
+    (_, wrn) = widgets.comparisons(RECORDS)
+    scrubber.controls["runs"].value = wrn
+    scrubber.controls["epoch"].value = 7
+    assert "after epoch 7 of 7, test top-1 is dense 70.00 %" in plain(scrubber)
+    scrubber.controls["runs"].value = next(iter(widgets.comparisons(RECORDS)))
+    assert scrubber.controls["epoch"].value == 3
+
+
+def test_without_records_the_scrubber_says_so(maybe_installed: bool) -> None:
+    scrubber = widgets.training_scrubber([])
+    assert "no recorded runs in results/" in plain(scrubber)
+    assert scrubber.controls == {}

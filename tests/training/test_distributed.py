@@ -1,0 +1,646 @@
+"""Several processes compute what one computes, each promise against a run of one process."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bsconv.experiments.training import TrainConfig, train
+from bsconv.experiments.training._global_batch_norm import with_global_batch_norm
+from bsconv.experiments.training._processes import (
+    ALONE,
+    Processes,
+    StoppedElsewhere,
+    join_processes,
+    process_device,
+)
+from bsconv.experiments.training._steps import Execution
+from bsconv.experiments.training._train import _steps_text
+
+# Runs jobs, each in so many processes that are forked after the imports and find in their
+# environment what torchrun writes there.
+LAUNCHER = """
+import json, os, signal, socket, sys, traceback
+import torch
+from torch import nn
+from bsconv.__main__ import main
+from bsconv.experiments import _setup, training
+from bsconv.experiments.data import ImageDataset
+from bsconv.experiments.training._processes import join_processes
+from bsconv.pytorch import BSConvS
+
+torch.set_num_threads(1)
+torch.optim.SGD([torch.zeros(1)], 0.1)  # imports 900 modules, once is enough
+
+
+def use(train, dropout=0.0, test=12):
+    def net(classes):
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), BSConvS(8, 8, 3, p=1.0),
+            nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),
+            nn.Linear(8, classes),
+        )
+
+    def draw(count):
+        images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        return images, torch.randint(0, 4, (count,), generator=generator)
+
+    generator = torch.Generator().manual_seed(5)
+    dataset = ImageDataset("noise", tuple("abcd"), *draw(train), *draw(test))
+    _setup.load_dataset = lambda *_, **__: dataset
+    _setup.build_model = lambda name, classes, **_: net(classes)
+
+
+def second_output():
+    class Two(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.net, self.head = plain("", classes), nn.Linear(4, classes)
+
+        def forward(self, inputs):
+            logits = self.net(inputs)
+            return (logits, self.head(logits)) if self.training else logits
+
+    plain = _setup.build_model
+    _setup.build_model = lambda name, classes, **_: Two(classes)
+
+
+def in_float64():
+    # so exact that equal functions give equal curves, which float32 soon drives apart
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+
+
+def at_batch(number, function, *arguments):
+    # calls function before that batch, counted from 1 over all epochs
+    plain, calls = training.augment, iter(range(1, 10**6))
+
+    def augment(*inputs, **settings):
+        if next(calls) == number:
+            function(*arguments)
+        return plain(*inputs, **settings)
+
+    training.augment = augment
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def command(*arguments):
+    names = ("train", "--model", "cifar_resnet20", "--batch-size", "16", "--alpha", "0.5")
+    settings = ("--learning-rate", "0.05", "--epochs", "2", "--device", "cpu")
+    raise SystemExit(main([*names, *settings, *arguments]))
+
+
+def start(code, rank, count, port, names):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+    )
+    os.dup2(os.open(f"{names['name']}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(1, 2)
+    ended = 1
+    try:
+        exec(compile(code, names["name"], "exec"), names)
+        ended = 0
+    except SystemExit as error:
+        ended = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended)
+
+
+for job in json.load(open("jobs.json")):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(job["count"]):
+        child = os.fork()
+        if child == 0:
+            start(job["code"], rank, job["count"], port, {**globals(), **job, "rank": rank})
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    json.dump(codes, open(f"{job['name']}.codes", "w"))
+"""
+
+
+def launch(folder: Path, jobs: list[dict[str, Any]]) -> None:
+    """Each job has a ``name``, a ``count`` of processes and their ``code``, in which ``rank`` and
+    the job's values are defined; what they print goes to ``<name>.<rank>.log``."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHER],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+
+
+def train_job(name: str, count: int, *arguments: str, before: str = "use(40)") -> dict[str, Any]:
+    """Trains into the folder that ``name`` begins with; ``before`` is code."""
+    code = f"{before}\ncommand('--out', name.split('-')[0], *{arguments!r})"
+    return {"name": name, "count": count, "code": code}
+
+
+def codes(folder: Path, name: str) -> list[int]:
+    return json.loads((folder / f"{name}.codes").read_text())
+
+
+def printed(folder: Path, name: str, rank: int = 0) -> str:
+    return (folder / f"{name}.{rank}.log").read_text()
+
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or not torch.distributed.is_available(), reason="no processes here"
+)
+
+
+# --- parts of a batch -----------------------------------------------------------------------------
+
+
+@given(count=st.integers(1, 9), images=st.integers(1, 40))
+def test_parts_make_up_the_batch_and_its_mean(count: int, images: int) -> None:
+    values = torch.rand(images, dtype=torch.float64)
+    parts = [Processes(rank, count).part(images) for rank in range(count)]
+    weighted = [values[part].mean() * weight for part, weight in parts]
+    torch.testing.assert_close(torch.stack(weighted).mean(), values.mean())
+    if images >= count:
+        assert torch.equal(torch.cat([values[part] for part, _ in parts]), values)
+        sizes = {len(values[part]) for part, _ in parts}
+        assert max(sizes) - min(sizes) <= 1
+    if count == 1 or images % count == 0:
+        assert {weight for _, weight in parts} == {1.0}
+
+
+# --- BatchNorm ------------------------------------------------------------------------------------
+
+BATCH_NORM = """
+from torch import nn
+from bsconv.experiments.training._global_batch_norm import GlobalBatchNorm
+with join_processes(torch.device("cpu")) as processes:
+    results = []
+    for settings, inputs, gradients in torch.load("cases.pt", weights_only=True):
+        norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[
+            inputs.dim()
+        ](inputs.shape[1], **settings).to(settings["dtype"])
+        shared = GlobalBatchNorm.of(norm)
+        part, _ = processes.part(len(inputs))
+        for _ in range(2):
+            own = inputs[part].detach().requires_grad_()
+            outputs = shared(own)
+            outputs.backward(gradients[part])
+        results.append({
+            "outputs": outputs.detach(),
+            "gradient": own.grad,
+            "eval": shared.eval()(inputs).detach(),
+            "weights": [processes.sum(parameter.grad) for parameter in norm.parameters()],
+            "state": norm.state_dict(),
+        })
+    torch.save(results, f"{name}.{rank}.pt")
+"""
+
+
+def batch_norm_cases() -> list[tuple[dict[str, Any], Tensor, Tensor]]:
+    def case(*shape: int, far: float = 0.0, dtype: torch.dtype = torch.float32, **settings: Any):
+        inputs = (3 * torch.rand(shape, dtype=torch.float64) + far).to(dtype)
+        gradients = torch.randn(shape, dtype=torch.float64).to(dtype)
+        own = torch.float32 if dtype == torch.bfloat16 else dtype
+        return {"dtype": own, **settings}, inputs, gradients
+
+    cases = [
+        case(7, 5, 4, 3),
+        case(7, 5, 4, 3, dtype=torch.float64),
+        case(6, 3, 2, 2, affine=False, dtype=torch.float64),
+        case(6, 3, 2, 2, momentum=None, eps=0.1, dtype=torch.float64),
+        case(6, 3, 2, 2, track_running_stats=False, dtype=torch.float64),
+        case(5, 4, dtype=torch.float64),
+        case(5, 4, 3, dtype=torch.float64),
+        case(5, 2, 2, 3, 2, dtype=torch.float64),
+        case(9, 3, 5, 5, far=1000.0),
+        case(8, 4, 3, 3, dtype=torch.bfloat16),
+    ]
+    settings, inputs, gradients = case(7, 5, 4, 3, dtype=torch.float64)
+    cases.append((settings, inputs.contiguous(memory_format=torch.channels_last), gradients))
+    return cases
+
+
+def one_batch_norm(settings: dict[str, Any], inputs: Tensor, gradients: Tensor) -> dict[str, Any]:
+    kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+    norm = kinds[inputs.dim()](inputs.shape[1], **settings)
+    for _ in range(2):
+        own = inputs.clone().requires_grad_()
+        outputs = norm(own)
+        outputs.backward(gradients)
+    found = {
+        "outputs": outputs.detach(),
+        "gradient": own.grad,
+        "weights": [parameter.grad for parameter in norm.parameters()],
+        "state": norm.state_dict(),
+    }
+    return {**found, "eval": norm.eval()(inputs).detach()}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, count: int) -> None:
+    name = f"norm{count}"
+    assert codes(ran, name) == [0] * count, printed(ran, name)
+    parts = [torch.load(ran / f"{name}.{rank}.pt", weights_only=True) for rank in range(count)]
+    cases = torch.load(ran / "cases.pt", weights_only=True)
+    for number, case in enumerate(cases):
+        inputs = case[1]
+        tolerance = {"rtol": 1e-4, "atol": 1e-4} if case[0]["dtype"] == torch.float32 else {}
+        if inputs.dtype == torch.bfloat16:
+            tolerance = {"rtol": 2e-2, "atol": 2e-2}
+        if inputs.abs().max() > 1000:  # float32 keeps 1e-4 of these values, the variance is 0.75
+            tolerance = {"rtol": 1e-3, "atol": 1e-3}
+        expected = one_batch_norm(*case)
+        found = [part[number] for part in parts]
+        for name in ("outputs", "gradient"):
+            whole = torch.cat([part[name] for part in found])
+            torch.testing.assert_close(whole, expected[name], **tolerance, msg=f"{number} {name}")
+        for part in found:
+            assert part["state"].keys() == expected["state"].keys()
+            for name in ("eval", "weights", "state"):
+                torch.testing.assert_close(part[name], expected[name], **tolerance)
+            torch.testing.assert_close(part["state"], found[0]["state"], rtol=0, atol=0)
+
+
+def test_shared_batch_norm_keeps_parameters_buffers_and_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm1d(4).eval())
+    before = {
+        id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    keys = list(model.state_dict())
+    shared = with_global_batch_norm(model)
+    after = {
+        id(tensor): name for name, tensor in [*shared.named_parameters(), *shared.named_buffers()]
+    }
+    assert after == before
+    assert list(shared.state_dict()) == keys
+    assert [layer.training for layer in shared] == [True, True, False]
+    assert [type(layer).__name__ for layer in shared[1:]] == ["GlobalBatchNorm"] * 2
+
+
+def test_batch_norm_that_does_more_is_refused() -> None:
+    class Activated(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(
+        ValueError, match=r"several processes need plain BatchNorm layers.*got Activated at 1"
+    ):
+        with_global_batch_norm(nn.Sequential(nn.Conv2d(3, 4, 1), Activated(4)))
+
+
+# --- what processes do together -------------------------------------------------------------------
+
+TOGETHER = """
+from bsconv.experiments.training._processes import StoppedElsewhere
+def fails(*ranks):
+    if rank in ranks:
+        raise ValueError(f"process {rank} says no")
+    return rank
+def tell(function, *arguments):
+    try:
+        return function(*arguments)
+    except (ValueError, StoppedElsewhere) as error:
+        return str(error) or type(error).__name__
+def visit():
+    seen = len(list(Path().glob("visit*")))
+    Path(f"visit{rank}").touch()
+    return seen
+from pathlib import Path
+with join_processes(torch.device("cpu")) as processes:
+    found = [
+        processes.together(fails),
+        tell(processes.together, fails, 1, 2),
+        processes.from_first(fails, 2),
+        tell(processes.from_first, fails, 0),
+        processes.in_turns(visit) > 0,
+        tell(processes.in_turns, fails, 2),
+        processes.sum(torch.tensor(rank + 1)).item(),
+        processes.first,
+    ]
+    torch.manual_seed(0)
+    processes.own_randomness(0, 1)
+    found.append(torch.rand(()).item())
+json.dump(found, open(f"{name}.{rank}.json", "w"))
+assert not torch.distributed.is_initialized()
+"""
+
+
+def test_processes_agree_and_fail_together(ran: Path) -> None:
+    assert codes(ran, "together") == [0, 0, 0], printed(ran, "together")
+    found = [json.loads((ran / f"together.{rank}.json").read_text()) for rank in range(3)]
+    elsewhere = "StoppedElsewhere"
+    expected = [
+        [0, elsewhere, 0, "process 0 says no", False, elsewhere, 6, True],
+        [1, "process 1 says no", 0, elsewhere, True, elsewhere, 6, False],
+        [2, elsewhere, 0, elsewhere, True, "process 2 says no", 6, False],
+    ]
+    assert [values[:-1] for values in found] == expected
+    torch.manual_seed(0)
+    assert found[0][-1] == torch.rand(()).item()
+    assert len({values[-1] for values in found}) == 3
+
+
+def test_alone_everything_is_done_here() -> None:
+    model = nn.BatchNorm2d(3)
+    with join_processes(torch.device("cpu")) as processes:
+        assert processes is ALONE
+        assert not torch.distributed.is_initialized()
+        assert processes.shared(model) is model
+        assert processes.part(5) == (slice(0, 5), 1.0)
+        assert [processes.together(int, "3"), processes.from_first(int, "3")] == [3, 3]
+        assert processes.in_turns(int, "3") == 3
+        with pytest.raises(ValueError, match="invalid literal"):
+            processes.from_first(int, "three")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("mps", "several processes train on device 'cpu' or 'cuda', got 'mps'"),
+        ("cuda:1", "several processes train on device 'cpu' or 'cuda', got 'cuda:1'"),
+        ("cuda", "each process needs a GPU of its own: 2 processes, 1 GPU here; start fewer"),
+        ("auto", "each process needs a GPU of its own: 2 processes, 1 GPU here; start fewer"),
+    ],
+)
+def test_devices_that_processes_cannot_have(
+    monkeypatch: pytest.MonkeyPatch, device: str, message: str
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=message):
+        process_device(device)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(StoppedElsewhere):  # one line on each machine is enough
+        process_device(device)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
+EXACT = "in_float64(); "
+KILL = "at_batch(5, send, signal.SIGKILL); "  # in the second of three batches of epoch 2
+DROPOUT = "use(40, dropout=0.5); "
+JOBS = [
+    {"name": "norm2", "count": 2, "code": BATCH_NORM},
+    {"name": "norm3", "count": 3, "code": BATCH_NORM},
+    {"name": "together", "count": 3, "code": TOGETHER},
+    # batches of 16, 16 and 8
+    *(train_job(f"even{count}", count, before=EXACT + "use(40)") for count in (1, 2, 3)),
+    # the last batch has two images, fewer than three processes
+    *(train_job(f"odd{count}", count, before=EXACT + "use(34)") for count in (1, 3)),
+    *(train_job(f"single{count}", count) for count in (1, 2)),
+    # the first process evaluates two batches of the three, and the other one
+    *(train_job(f"fast{count}", count, "--recipe", "fast", before=EXACT + "use(40, test=37)")
+      for count in (1, 2)),
+    # a second output that the loss leaves alone, as Inception has one
+    *(train_job(f"second{count}", count, before=EXACT + "use(40); second_output()")
+      for count in (1, 2)),
+    *(train_job(f"half{count}", count, "--precision", "bfloat16") for count in (1, 2)),
+    train_job("up-killed", 1, before=EXACT + KILL + "use(40)"),
+    train_job("up-resumed", 2, "--resume", before=EXACT + "use(40)"),
+    train_job("down-killed", 2, before=EXACT + KILL + "use(40)"),
+    train_job("down-resumed", 1, "--resume", before=EXACT + "use(40)"),
+    train_job("straight", 2, before=DROPOUT),
+    train_job("broken-killed", 2, before="if rank: " + KILL + "\n" + DROPOUT),
+    train_job("broken-resumed", 2, "--resume", before=DROPOUT),
+    train_job("broken-finished", 2, "--resume", before=DROPOUT),
+    train_job("broken-again", 2, before=DROPOUT),
+    train_job("small", 3, "--batch-size", "2"),
+    {"name": "unlike", "count": 2, "code": "use(40); command('--seed', str(rank))"},
+    train_job("nowhere", 2, "--epochs", "0"),
+    train_job("nan", 2, before="if rank: at_batch(5, lambda: setattr(training, 'reg_loss', "
+              "lambda model, alpha: torch.tensor(float('nan'))))\nuse(40)"),
+    train_job("stopped", 2, before="at_batch(5, send, signal.SIGINT)\nuse(40)"),
+    train_job("terminated", 2, before="at_batch(5, send, signal.SIGTERM)\nuse(40)"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which all jobs have run."""
+    folder = tmp_path_factory.mktemp("ran")
+    torch.manual_seed(0)
+    torch.save(batch_norm_cases(), folder / "cases.pt")
+    launch(folder, JOBS)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: row[name] for name in row if name != "seconds"} for row in found]
+
+
+def assert_same_curve(one: Path, other: Path) -> None:
+    assert len(rows(one)) == len(rows(other)) == 2
+    for first, second in zip(rows(one), rows(other), strict=True):
+        assert second["test_top1"] == first["test_top1"]
+        assert second == pytest.approx(first, rel=1e-9)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    torch.testing.assert_close(second, first, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("even1", "even2"),
+        ("even1", "even3"),
+        ("odd1", "odd3"),
+        ("fast1", "fast2"),
+        ("second1", "second2"),
+    ],
+)
+def test_several_processes_train_as_one(ran: Path, one: str, other: str) -> None:
+    count = int(other[-1])
+    assert codes(ran, other) == [0] * count, printed(ran, other)
+    assert_same_curve(ran / one, ran / other)
+    if other != "odd3":  # where running variances count images that two processes share twice
+        assert_same_weights(ran / one, ran / other)
+
+
+def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
+    one, two = (rows(ran / name)[0]["train_loss"] for name in ("single1", "single2"))
+    assert two == pytest.approx(one, rel=1e-5)
+    one, two = (rows(ran / name)[0]["train_loss"] for name in ("half1", "half2"))
+    assert two == pytest.approx(one, rel=1e-2)
+
+
+def test_several_processes_say_that_they_do_not_compile() -> None:
+    chosen = Execution("float32", compile=True, plans={})
+    assert _steps_text(chosen, ALONE) == "steps in float32, compiled"
+    assert _steps_text(chosen, Processes(0, 2)) == (
+        "2 processes, steps in float32, eager (torch.compile takes one process)"
+    )
+
+
+def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
+    for count in (1, 2):
+        assert (
+            sorted(path.name for path in (ran / f"even{count}").iterdir() if path.name != ".lock")
+            == FILES
+        )
+    alone, first, second = printed(ran, "even1"), printed(ran, "even2", 0), printed(ran, "even2", 1)
+    assert second == ""
+    assert [line.split(":")[0] for line in first.splitlines()] == [
+        alone.splitlines()[0],
+        "2 processes, steps in float32, eager, 0 of 1 BSConv layers merged, 1 thread",
+        "epoch 1",
+        "epoch 2",
+    ]
+    keys = [list(load_file(ran / name / "model.safetensors")) for name in ("even1", "even2")]
+    assert keys[0] == keys[1]
+
+
+# --- ends and new beginnings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "count", "then"), [("up", 1, 2), ("down", 2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    ran: Path, name: str, count: int, then: int
+) -> None:
+    assert -signal.SIGKILL in codes(ran, f"{name}-killed")
+    assert codes(ran, f"{name}-resumed") == [0] * then, printed(ran, f"{name}-resumed")
+    assert "resuming after epoch 1" in printed(ran, f"{name}-resumed")
+    assert_same_curve(ran / "even1", ran / name)
+    assert_same_weights(ran / "even1", ran / name)
+
+
+def test_a_killed_process_ends_all_and_the_run_can_go_on(ran: Path) -> None:
+    assert codes(ran, "broken-killed") == [2, -signal.SIGKILL]
+    last = printed(ran, "broken-killed").splitlines()[-1]
+    assert last.startswith("bsconv train: process 0 of 2 has lost another one, which was killed or")
+    assert last.endswith(
+        "go on with: torchrun --nproc-per-node 2 -m bsconv train --out broken --resume"
+    )
+    assert codes(ran, "broken-resumed") == [0, 0], printed(ran, "broken-resumed")
+    # with as many processes to the last bit, dropout included
+    weights = [(ran / name / "model.safetensors").read_bytes() for name in ("straight", "broken")]
+    assert weights[0] == weights[1]
+    assert rows(ran / "straight") == rows(ran / "broken")
+
+
+def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
+    assert codes(ran, "broken-finished") == [0, 0]
+    assert "broken is finished already, nothing to do" in printed(ran, "broken-finished")
+    assert printed(ran, "broken-finished", 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "message"),
+    [
+        ("broken-again", [2, 2], "broken already holds a run (checkpoint.pt); resume it with"),
+        (
+            "small",
+            [2, 2, 2],
+            "batch_size counts the images of all processes together and must be at least their "
+            "number, 3, got 2",
+        ),
+        ("unlike", [2, 2], "got seed=0 in process 0 and seed=1 in process 1"),
+        ("nowhere", [2, 2], "epochs must be a whole number >= 1, got 0"),
+        ("nan", [2, 2], "the training loss became nan in epoch 2 of 2; try a learning rate below"),
+    ],
+)
+def test_what_stops_all_processes_is_said_once(
+    ran: Path, name: str, expected: list[int], message: str
+) -> None:
+    assert codes(ran, name) == expected
+    lines = [
+        line
+        for rank in range(len(expected))
+        for line in printed(ran, name, rank).splitlines()
+        if line.startswith("bsconv train: ")
+    ]
+    assert len(lines) == 1
+    assert message in lines[0]
+    if name == "nan":
+        assert lines[0].endswith("(nan keeps the checkpoint of epoch 1)")
+        assert len(rows(ran / "nan")) == 1
+    elif name != "broken-again":
+        assert not (ran / name).exists()
+
+
+@pytest.mark.parametrize(("name", "code"), [("stopped", 130), ("terminated", 143)])
+def test_interrupted_processes_end_cleanly(ran: Path, name: str, code: int) -> None:
+    assert codes(ran, name)[0] == code
+    assert printed(ran, name).splitlines()[-1] == (
+        "bsconv train: interrupted; go on with: "
+        f"torchrun --nproc-per-node 2 -m bsconv train --out {name} --resume"
+    )
+    assert "Traceback" not in printed(ran, name, 1)
+    assert len(rows(ran / name)) == 1
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+def processes_of(launcher: int) -> dict[str, int]:
+    """The processes that torchrun has started, by their rank."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    found = {}
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
+        found |= {pair[5:]: int(child) for pair in environment if pair.startswith("RANK=")}
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+def test_torchrun_and_a_killed_worker(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = {"dataset": "synthetic", "train_limit": 128, "test_limit": 32, "image_size": 8}
+    settings |= {"batch_size": 32, "epochs": 6}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "bsconv", "train", "--model", "cifar_resnet20_bsconvs_p1d4", *options),
+        *("--device", "cpu", "--out", str(out)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "log", "w") as log:
+        launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for((out / "metrics.jsonl").exists, launcher)
+        os.kill(processes_of(launcher.pid)["1"], signal.SIGKILL)
+        ended = launcher.wait(timeout=60)
+    finally:
+        launcher.terminate()
+        launcher.wait(timeout=60)
+    said = (tmp_path / "log").read_text()
+    assert ended != 0
+    assert "go on with: torchrun --nproc-per-node 2 -m bsconv train --out" in said
+    assert 1 <= len(rows(out)) < 6
+    config = TrainConfig(model="cifar_resnet20_bsconvs_p1d4", device="cpu", out=out)
+    history = train(dataclasses.replace(config, **settings), resume=True, progress=False)
+    assert [row.epoch for row in history] == list(range(1, 7))
+    assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == FILES
+
+
+def wait_for(event: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(2400):
+        if event() or process.poll() is not None:
+            return
+        time.sleep(0.05)

@@ -1,0 +1,171 @@
+"""The optimisers of the recipes, against their definitions in NumPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.training._optimizers import Muon, make_optimizer, orthogonal
+from bsconv.pytorch import get_model
+from bsconv.pytorch.regularization import OrthonormalBasis
+
+
+def kernel(*shape: int, seed: int = 0) -> nn.Parameter:
+    generator = torch.Generator().manual_seed(seed)
+    return nn.Parameter(torch.randn(shape, generator=generator))
+
+
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """The singular values one by one: the quintic acts on each of them alone."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values) @ right
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 20), (20, 3), (1, 5), (16, 144)])
+def test_steps_keep_singular_vectors_and_have_values_near_one(shape: tuple[int, int]) -> None:
+    matrices = torch.stack([kernel(*shape, seed=seed).detach() for seed in range(3)])
+    found = orthogonal(matrices)
+    for matrix, step in zip(matrices, found, strict=True):
+        expected = newton_schulz(matrix.double().numpy())
+        np.testing.assert_allclose(step.numpy(), expected, atol=2e-3)
+        values = np.linalg.svd(step.numpy(), compute_uv=False)
+        assert values.min() > 0.3
+        assert values.max() < 1.3
+
+
+def test_no_gradient_is_no_step() -> None:
+    assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        *(((6, 4, 3, 3), layout) for layout in (torch.contiguous_format, torch.channels_last)),
+        ((8, 2, 1, 1), torch.channels_last),
+        ((4, 8), torch.contiguous_format),
+    ],
+)
+def test_two_steps_by_hand(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    weight = kernel(*shape)
+    weight.data = weight.data.contiguous(memory_format=layout)
+    by_hand = weight.detach().double().flatten(1).numpy()
+    muon = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.5)
+    momentum = np.zeros_like(by_hand)
+    size = 0.1 * max(1, by_hand.shape[0] / by_hand.shape[1]) ** 0.5
+    for seed in (1, 2):
+        weight.grad = kernel(*shape, seed=seed).detach().contiguous(memory_format=layout)
+        gradient = weight.grad.double().flatten(1).numpy()
+        muon.step()
+        momentum = 0.9 * momentum + 0.1 * gradient
+        step = newton_schulz(0.1 * gradient + 0.9 * momentum)
+        by_hand = by_hand * (1 - 0.1 * 0.5) - size * step
+    np.testing.assert_allclose(weight.detach().flatten(1).numpy(), by_hand, atol=1e-3)
+
+
+def test_kernels_of_like_shape_are_stepped_as_if_alone() -> None:
+    together = [kernel(4, 3, 3, 3, seed=seed) for seed in range(3)] + [kernel(5, 3, 1, 1)]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in together]
+    for number, (first, second) in enumerate(zip(together, alone, strict=True)):
+        first.grad = kernel(*first.shape, seed=10 + number).detach()
+        second.grad = first.grad.clone()
+    together[1].grad = alone[1].grad = None  # frozen, or not reached by the loss
+    Muon(together, lr=0.1).step()
+    for weight in alone:
+        Muon([weight], lr=0.1).step()
+    for first, second in zip(together, alone, strict=True):
+        torch.testing.assert_close(first, second)
+    assert torch.equal(together[1], kernel(4, 3, 3, 3, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: Muon([kernel(4)], lr=0.1), r"of 2 dimensions or more, got \(4,\)"),
+        (lambda: Muon([kernel(4, 4)], lr=0.1).step(lambda: 0.0), "not from a closure"),
+    ],
+)
+def test_what_it_cannot_step_is_refused(use: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        use()
+
+
+def names_in(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[str]:
+    held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+    return {name for name, tensor in model.named_parameters() if id(tensor) in held}
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_resnet20_bsconvu"])
+def test_muon_takes_what_mixes_channels_and_sgd_the_rest(name: str) -> None:
+    model = get_model(name, 10)
+    optimizer = make_optimizer(model, TrainConfig(recipe="fast"))
+    muon, sgd = optimizer.optimizers
+    assert isinstance(muon, Muon)
+    mixing = {
+        f"{module_name}.weight"
+        for module_name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups == 1
+    }
+    assert names_in(muon, model) == mixing
+    assert names_in(sgd, model) == {name for name, _ in model.named_parameters()} - mixing
+
+
+@pytest.mark.parametrize(
+    ("name", "basis"),
+    [("cifar_resnet20_bsconvs_p1d4", "pw1"), ("cifar_mobilenetv2_w1d4_bsconvs_p1d6", "conv3.conv")],
+)
+def test_bases_are_left_to_sgd(name: str, basis: str) -> None:
+    model = get_model(name, 10)
+    muon, sgd = make_optimizer(model, TrainConfig(recipe="fast")).optimizers
+    bases = {name for name, _ in model.named_parameters() if name.endswith(f"{basis}.weight")}
+    assert len(bases) == sum(isinstance(m, OrthonormalBasis) for m in model.modules()) > 10
+    assert bases <= names_in(sgd, model)
+    assert names_in(muon, model).isdisjoint(bases)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"recipe": "published"}, {"recipe": "fast", "optimizer": "sgd"}]
+)
+def test_sgd_takes_everything(settings: dict[str, str]) -> None:
+    model = get_model("cifar_resnet20_bsconvu", 10)
+    (sgd,) = make_optimizer(model, TrainConfig(**settings)).optimizers  # type: ignore[arg-type]
+    assert type(sgd) is torch.optim.SGD
+    assert names_in(sgd, model) == {name for name, _ in model.named_parameters()}
+
+
+def test_one_learning_rate_moves_both() -> None:
+    optimizer = make_optimizer(get_model("cifar_resnet20", 10), TrainConfig(recipe="fast"))
+    assert optimizer.learning_rate == pytest.approx(0.3)
+    optimizer.learning_rate = 0.06
+    muon, *rest = [group["lr"] for group in optimizer.param_groups]
+    assert muon == pytest.approx(0.01)
+    assert rest == pytest.approx([0.06] * len(rest))
+    assert optimizer.learning_rate == pytest.approx(0.06)
+
+
+def test_the_state_is_kept_to_the_bit() -> None:
+    def trained(steps: int, state: dict[str, Any] | None, start: list[Tensor]) -> Any:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.data = value.clone()
+        optimizer = make_optimizer(model, TrainConfig(recipe="fast", learning_rate=0.01))
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3, 3, 3)).square().sum().backward()
+            optimizer.step()
+        return [parameter.detach() for parameter in model.parameters()], optimizer.state_dict()
+
+    start = [kernel(4, 3, 3, 3).detach(), torch.zeros(4), kernel(2, 4).detach(), torch.zeros(2)]
+    whole, _ = trained(4, None, start)
+    half, state = trained(2, None, start)
+    resumed, _ = trained(2, state, half)
+    for first, second in zip(whole, resumed, strict=True):
+        assert torch.equal(first, second)

@@ -1,0 +1,193 @@
+"""Runs that start from a file of weights: what is loaded, what is refused, what resuming needs."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from bsconv.experiments.data import ImageDataset, load_dataset
+from bsconv.experiments.files.checkpoints import read_trained
+from bsconv.experiments.files.safetensors_files import packed
+from bsconv.experiments.results import Summary, make_record
+from bsconv.experiments.training import History, TrainConfig, _setup, train
+from bsconv.experiments.training import _train as training
+
+State = dict[str, torch.Tensor]
+
+
+def net(classes: int) -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(16, classes)),
+    )
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageDataset:
+    return load_dataset("synthetic").limited(train=40, test=20)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
+    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: net(classes))
+    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: images)
+
+
+@pytest.fixture
+def start() -> State:
+    """Weights that no seed draws, with statistics of BatchNorm that no fresh network has."""
+    state = net(10).state_dict()
+    state["1.running_mean"].fill_(0.3)
+    state["1.num_batches_tracked"].fill_(5)
+    return state
+
+
+def run(out: Path | None = None, resume: bool = False, **settings: Any) -> History:
+    defaults: dict[str, Any] = {"epochs": 2, "batch_size": 16, "recipe": "fast", "device": "cpu"}
+    config = TrainConfig(**{**defaults, "out": out, **settings})
+    return train(config, resume=resume, progress=False)
+
+
+def state_of(history: History) -> State:
+    assert history.model is not None
+    return history.model.state_dict()
+
+
+def as_run(start: State, folder: Path) -> Path:
+    """A finished run whose weights are ``start``."""
+    run(folder)
+    trained = read_trained(folder)
+    about = {"num_classes": trained.num_classes, "config": dataclasses.asdict(trained.config)}
+    (folder / "model.safetensors").write_bytes(packed(start, about))
+    return folder
+
+
+def as_half(start: State, folder: Path) -> Path:
+    half = {
+        key: value.half() if value.is_floating_point() else value for key, value in start.items()
+    }
+    save_file(half, folder / "half.safetensors")
+    return folder / "half.safetensors"
+
+
+def as_torch(start: State, folder: Path) -> Path:
+    torch.save({"state_dict": start}, folder / "start.pt")
+    return folder / "start.pt"
+
+
+@pytest.mark.parametrize("store", [as_run, as_half, as_torch])
+def test_a_run_starts_from_the_file(
+    store: Callable[[State, Path], Path], start: State, tmp_path: Path
+) -> None:
+    """The weights before the first step are those of the file, whatever the seed."""
+    path, seen = store(start, tmp_path), []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = training.make_optimizer
+
+        def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+            seen.append({key: value.clone() for key, value in model.state_dict().items()})
+            return plain(model, config)
+
+        patch.setattr(training, "make_optimizer", make_optimizer)
+        for seed in (0, 1):
+            run(weights=path, seed=seed)
+    tolerance = 1e-3 if store is as_half else 0
+    for found in seen:
+        torch.testing.assert_close(found, start, rtol=tolerance, atol=tolerance)
+        assert found["0.weight"].dtype == torch.float32
+
+
+def test_only_the_start_differs(tmp_path: Path) -> None:
+    """From the weights that its seed draws, a run is the run without a file, to the last bit."""
+    torch.manual_seed(3)
+    path = tmp_path / "drawn.safetensors"
+    save_file(net(10).state_dict(), path)
+    torch.testing.assert_close(
+        state_of(run(seed=3)), state_of(run(seed=3, weights=path)), rtol=0, atol=0
+    )
+
+
+def test_a_resumed_run_needs_the_file_no_more(start: State, tmp_path: Path) -> None:
+    path = as_torch(start, tmp_path)
+    straight = run(tmp_path / "straight", weights=path, epochs=3)
+
+    plain, calls = training.evaluate, iter([1, 2])
+
+    def evaluate(*arguments: Any, **settings: Any) -> float:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "evaluate", evaluate)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "broken", weights=path, epochs=3)
+    path.unlink()
+    resumed = run(tmp_path / "broken", resume=True, weights=path, epochs=3)
+    torch.testing.assert_close(state_of(resumed), state_of(straight), rtol=0, atol=0)
+    assert len(run(tmp_path / "broken", resume=True, weights=path, epochs=3)) == 3  # finished
+    with pytest.raises(ValueError, match=r"a run with weights='.*start.pt', not weights=None"):
+        run(tmp_path / "broken", resume=True, epochs=3)
+    with pytest.raises(FileNotFoundError, match=r"start\.pt"):
+        run(tmp_path / "new", weights=path)
+    assert not (tmp_path / "new").exists()
+
+
+def lacks(state: State) -> None:
+    del state["0.weight"], state["0.bias"]
+
+
+def too_much(state: State) -> None:
+    state["9.weight"] = torch.zeros(1)
+
+
+def misshapen(state: State) -> None:
+    state["5.weight"] = torch.zeros(3, 16)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lacks,
+            r"the weights in .*start\.pt do not fit m as BSConv-U: it lacks 0\.weight and 1 more",
+        ),
+        (too_much, r"do not fit m as BSConv-U: it has no 9\.weight$"),
+        (misshapen, r"do not fit m as BSConv-U: 5\.weight needs shape \(10, 16\), got \(3, 16\)$"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    spoil: Callable[[State], None], message: str, start: State, tmp_path: Path
+) -> None:
+    spoil(start)
+    path = as_torch(start, tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        run(tmp_path / "run", weights=path, model="m", bsconv="u")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_compare_the_path_as_it_is_written() -> None:
+    config = TrainConfig(weights="a/start.pt")
+    assert config.difference(TrainConfig(weights=Path("./a/start.pt"))) is None
+    assert config.difference(TrainConfig(weights="b/start.pt")) == "weights"
+    assert config.difference(TrainConfig()) == "weights"
+    assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
+    assert config.without_folders() == TrainConfig(weights="start.pt")
+    for wrong in ("", 3):
+        with pytest.raises(ValueError, match=f"weights must name a file of .*got {wrong!r}"):
+            TrainConfig(weights=wrong)  # type: ignore[arg-type]
+
+
+def test_no_folder_gets_into_what_is_passed_on(start: State, tmp_path: Path) -> None:
+    run(tmp_path / "run", weights=as_torch(start, tmp_path))
+    assert read_trained(tmp_path / "run" / "model.safetensors").config.weights == "start.pt"
+    record = make_record(tmp_path / "run", machine="m")
+    assert record.config.weights == "start.pt"
+    assert "weightsstart.pt" in record.name
+    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start, batch size 16"

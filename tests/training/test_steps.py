@@ -1,0 +1,156 @@
+"""What a run computes with where it leaves that open."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.training import _steps as execution
+from bsconv.experiments.training._steps import Execution, choose_execution
+from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch import _layer_plans as layer_execution
+
+
+def net() -> nn.Module:
+    layers = BSConvU(3, 4, 3, padding=1), nn.ReLU(), BSConvU(4, 6, 3, padding=1)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def chosen(images: int = 16, **settings: Any) -> Execution:
+    config = TrainConfig(epochs=1, batch_size=8, **settings)
+    return choose_execution(net(), torch.rand(images, 3, 8, 8), config)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "WORTH_MEASURING", 16)
+    monkeypatch.setattr(execution, "WORTH_COMPILING", 16)
+    monkeypatch.setattr(execution, "can_compile", lambda device: True)
+
+
+@pytest.fixture(autouse=True)
+def without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Execution, "compiled", lambda self, model, device: model)
+
+
+def seconds_are(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    monkeypatch.setattr(
+        execution, "_step_seconds", lambda model, batch, trial: seconds[trial.precision]
+    )
+
+
+def test_a_short_run_is_computed_plainly() -> None:
+    assert chosen() == Execution("float32", False, {"0": "factored", "2": "factored"})
+
+
+def test_a_long_run_takes_what_is_faster(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds_are(monkeypatch, float32=2.0, bfloat16=1.0)
+    assert chosen().precision == "bfloat16"
+    seconds_are(monkeypatch, float32=1.0, bfloat16=2.0)
+    assert chosen().precision == "float32"
+    assert chosen().compile
+    assert not chosen(images=15).compile
+
+
+def test_plans_are_those_of_the_chosen_precision(
+    long: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fastest(plans: Any, images: Tensor, *_: object) -> str:
+        return "merged" if torch.is_autocast_enabled("cpu") else "factored"
+
+    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", fastest)
+    for precision, plan in (("bfloat16", "merged"), ("float32", "factored")):
+        assert chosen(precision=precision, compile=False).plans == {"0": plan, "2": plan}
+
+
+@pytest.mark.parametrize("faster", ["measured", "merged"])
+def test_compiled_steps_are_compared_with_all_layers_merged(
+    long: None, monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    def step_seconds(model: nn.Module, batch: Tensor, trial: Execution) -> float:
+        merged = set(trial.plans.values()) == {"merged"}
+        return 1.0 if merged == (faster == "merged") else 2.0
+
+    monkeypatch.setattr(execution, "_step_seconds", step_seconds)
+    found = choose_execution(net(), torch.rand(16, 3, 8, 8), TrainConfig(epochs=1, batch_size=8))
+    expected = {"measured": "factored", "merged": "merged"}[faster]
+    assert found.plans == {"0": expected, "2": expected}
+    assert found.compile
+
+
+def test_bsconv_s_is_compared_as_narrow(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(BSConvS(8, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    monkeypatch.setattr(
+        execution,
+        "_step_seconds",
+        lambda model, batch, trial: float("factored" in trial.plans["0"]),
+    )
+    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
+    config = TrainConfig(epochs=1, batch_size=8)
+    assert choose_execution(model, torch.rand(16, 8, 8, 8), config).plans == {"0": "narrow"}
+
+
+def test_what_a_run_sets_is_taken(long: None) -> None:
+    found = chosen(precision="float32", compile=False, plan="merged")
+    assert found == Execution("float32", False, {"0": "merged", "2": "merged"})
+
+
+def test_measuring_leaves_the_model_and_the_random_state_alone(long: None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(net(), nn.BatchNorm1d(6), nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(16, 3, 8, 8)
+    state = torch.get_rng_state()
+    choose_execution(model, images, TrainConfig(epochs=1, batch_size=8))
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_steps_measured_for_real_end_in_a_choice(
+    long: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_execution, "_fastest", {})
+    found = chosen()
+    assert found.precision in ("float32", "bfloat16")
+    assert set(found.plans.values()) <= {"factored", "merged"}
+
+
+def test_without_a_compiler_steps_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    execution.can_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", broken)
+    try:
+        assert not execution.can_compile("cpu")
+    finally:
+        execution.can_compile.cache_clear()
+
+
+def test_plans_of_another_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="the plans do not fit the model: '1' is no BSConv layer"):
+        Execution("float32", False, {"1": "merged"}).set_plans(net())
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (Execution("float32", False, {}), "float32, eager"),
+        (
+            Execution("bfloat16", True, {"0": "merged", "2": "factored"}),
+            "bfloat16, compiled, 1 of 2 BSConv layers merged",
+        ),
+    ],
+)
+def test_the_choice_is_a_line(made: Execution, text: str) -> None:
+    assert str(made) == text
+
+
+@pytest.mark.parametrize("value", ["yes", 2, "auto"])
+def test_compile_is_a_choice_or_left_open(value: Any) -> None:
+    with pytest.raises(ValueError, match="compile must be True, False or None"):
+        TrainConfig(compile=value)
