@@ -4,6 +4,7 @@ import csv
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -12,7 +13,8 @@ import torchvision
 from torch import nn
 
 from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, get_model, list_models
-from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction, parse_name
+from bsconv.pytorch.models import ModelName, parse_name
+from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.paths import ROOT
 
@@ -193,7 +195,20 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
     assert list_models("CIFAR_resnet20_bsconvu") == ["cifar_resnet20_bsconvu"]
     assert list_models("nothing*") == []
     for name in names:
-        parse_name(name)
+        assert str(parse_name(name)) == name
+
+
+def test_a_parsed_name_tells_its_parts_and_its_dense_network():
+    name = parse_name("cifar_wrn16_4_bsconvs_p2d8")
+    assert name == ModelName("wrn", True, 16, Fraction(4), "s", Fraction(1, 4))
+    assert str(name) == "cifar_wrn16_4_bsconvs_p1d4"
+    assert str(name.dense) == "cifar_wrn16_4"
+    assert str(replace(name.dense, variant="u")) == "cifar_wrn16_4_bsconvu"
+    assert not name.is_mobilenet
+    name = parse_name("mobilenetv3_small_w6d8_bsconvs_p1d6")
+    assert name.is_mobilenet
+    assert name.dense == parse_name("mobilenetv3_small_w3d4")
+    assert str(parse_name("resnet18_bsconvs_p1d1")) == "resnet18_bsconvs_p1"
 
 
 @pytest.mark.parametrize(

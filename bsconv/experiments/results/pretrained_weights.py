@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...pytorch.models._names import parse_name
+from ...pytorch.models import parse_name
 from ...pytorch.models._weights import FOLDER
 from ..data import ImageDataset, load_dataset
 from ..files.checkpoints import load_weights, read_trained, write_atomically, write_trained

@@ -11,7 +11,7 @@ VARIANT is ``_bsconvu`` or ``_bsconvs_pSHARE``; the width of a MobileNet and the
 import functools
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -66,14 +66,36 @@ PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class ModelName:
-    """A parsed architecture name."""
+    """A parsed architecture name; ``str()`` writes it again, in lower case and in lowest terms.
 
-    family: str  # without cifar_
+    ``family`` is without ``cifar_``; ``depth`` is 0 for MobileNets; ``variant`` is "", "u" or "s";
+    ``p`` is the share of the variant "s", 1/4 for the others.
+    """
+
+    family: str
     is_cifar: bool
-    depth: int = 0  # 0 for MobileNets
+    depth: int = 0
     width: Fraction = Fraction(1)
-    variant: str = ""  # "", "u" or "s"
+    variant: str = ""
     p: Fraction = Fraction(1, 4)
+
+    def __str__(self) -> str:
+        name = f"{'cifar_' if self.is_cifar else ''}{self.family}"
+        if self.is_mobilenet:
+            name += f"_w{_fraction_text(self.width)}"
+        else:
+            name += f"{self.depth}_{self.width}" if self.family == "wrn" else f"{self.depth}"
+        share = f"_p{_fraction_text(self.p)}" if self.variant == "s" else ""
+        return f"{name}_bsconv{self.variant}{share}" if self.variant else name
+
+    @property
+    def dense(self) -> "ModelName":
+        """The network of which this one is a variant; itself where it is dense."""
+        return replace(self, variant="", p=Fraction(1, 4))
+
+    @property
+    def is_mobilenet(self) -> bool:
+        return self.family in MOBILENETS
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -86,7 +108,7 @@ class ModelName:
 
 
 def parse_name(architecture: str) -> ModelName:
-    """Reads an architecture name; ValueError, with the nearest names, for one that is none."""
+    """Reads an architecture name; ValueError, with the nearest names, for any other text."""
     try:
         return _parse(architecture.lower())
     except ValueError as error:
@@ -96,7 +118,7 @@ def parse_name(architecture: str) -> ModelName:
 
 
 def _nearest(architecture: str) -> list[str]:
-    """Three names that are alike, those that begin alike first."""
+    """The three most similar names, those with the longest common start first."""
 
     def common_start(name: str) -> int:
         pairs = itertools.zip_longest(name, architecture)
@@ -165,11 +187,15 @@ def _parse_variant(match: re.Match[str]) -> tuple[str, Fraction]:
 
 
 def parse_fraction(text: str) -> Fraction:
-    """``"3d4"`` is 3/4, ``"2"`` is 2; ValueError for anything that is no positive fraction."""
+    """``"3d4"`` is 3/4, ``"2"`` is 2; ValueError for all but positive fractions."""
     match = re.fullmatch(r"(\d+)(?:d(\d+))?", text)
     if match is None or int(match[1]) == 0 or int(match[2] or 1) == 0:
         raise ValueError(f"has the fraction '{text}', while '3d4' or '1' would be one")
     return Fraction(int(match[1]), int(match[2] or 1))
+
+
+def _fraction_text(value: Fraction) -> str:
+    return str(value).replace("/", "d")
 
 
 @functools.cache
@@ -178,7 +204,7 @@ def _listed_names() -> tuple[str, ...]:
     wide = [name for name in residual if "wrn" in name]
     bases = [name for name in residual if "wrn" not in name]
     bases += [f"{name}_{width}" for name in wide for width in LISTED_WRN_WIDTHS]
-    variants = ("", "_bsconvu", *(f"_bsconvs_p{share}" for share in LISTED_SHARES))
+    variants = ["", "_bsconvu"] + [f"_bsconvs_p{share}" for share in LISTED_SHARES]
     names = [base + variant for base in bases for variant in variants]
     for style, family in itertools.product(("", "cifar_"), MOBILENETS):
         own = "_bsconvu" if family == "mobilenetv1" else "_bsconvs_p1d6"
@@ -188,7 +214,7 @@ def _listed_names() -> tuple[str, ...]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The architectures of the paper's tables, and their like, sorted.
+    """The architectures of the paper's tables and their relatives, sorted.
 
     ``pattern`` selects by shell wildcards, as in ``list_models("cifar_wrn*_bsconvs_*")``; case does
     not matter. :func:`get_model` builds other widths and other values of p as well.
