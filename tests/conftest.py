@@ -17,6 +17,8 @@ from hypothesis import register_random, settings
 
 from helpers.paths import ROOT
 
+pytest_plugins = ["helpers.costs", "pytester"]
+
 PEER = Path(os.environ.get("BSCONV_PEER") or ROOT / ".peer").absolute()
 
 # one thread unless told otherwise: test processes run side by side
