@@ -39,7 +39,7 @@ def _of_checkpoint(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple
             raise ValueError(f"--{shown} goes with MODEL alone, {path} says so itself")
 
     from ..experiments.files.checkpoints import load_weights, read_trained
-    from ..experiments.training._setup import make_model
+    from ..experiments.training import make_model
 
     trained = read_trained(path)
     name = trained.config.model
@@ -56,7 +56,7 @@ def _by_name(arguments: argparse.Namespace) -> nn.Module:
 
     from ..experiments.data._archives import CLASS_COUNTS
     from ..experiments.model_sources import build_model
-    from ..experiments.training._setup import load_start, make_model, read_start
+    from ..experiments.training import load_start, make_model, read_start
 
     settings: dict[str, Any] = {
         option: getattr(arguments, option)

@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_files(arguments)
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
-    from ..experiments.training._setup import find_device
+    from ..experiments.training import find_device
     from ._figure_files import write_figure
 
     find_device(arguments.device)

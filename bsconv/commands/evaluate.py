@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..experiments.files.checkpoints import CONFIG, load_weights, read_config, read_trained
     from ..experiments.model_sources import build_model
-    from ..experiments.training import evaluate
-    from ..experiments.training._setup import (
+    from ..experiments.training import (
         check_fit,
+        evaluate,
         find_dataset,
         find_device,
         load_start,

@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:
     """Images of the training set, of the size that the model takes, shape (N, 3, H, W)."""
-    from ..experiments.training._setup import find_dataset, model_input
+    from ..experiments.training import find_dataset, model_input
 
     config = TrainConfig(
         dataset=arguments.calibration,

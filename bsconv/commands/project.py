@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     from ..experiments.files.checkpoints import check_writable, write_trained
-    from ..experiments.training._setup import check_model, model_input
+    from ..experiments.training import check_model, model_input
     from ..pytorch import project_pretrained
 
     check_writable(arguments.out)
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _trained(config: TrainConfig, pretrained: str | None) -> tuple[nn.Module, ImageDataset]:
     """The dense network with its weights, and the images it is to be compared on."""
     from ..experiments.model_sources import build_model
-    from ..experiments.training._setup import check_fit, find_dataset, load_start, read_start
+    from ..experiments.training import check_fit, find_dataset, load_start, read_start
 
     weights = read_start(config)
     dataset = find_dataset(config)

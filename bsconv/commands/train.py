@@ -105,16 +105,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     import torch
 
-    from ..experiments.training import train
-    from ..experiments.training._processes import StoppedElsewhere
-    from ..experiments.training._signals import Terminated, terminable
+    from ..experiments.training import PeerFailed, Terminated, terminable, train
 
     try:
         with terminable():
             train(config, resume=arguments.resume)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"{config.device} is out of memory, try a smaller --batch-size") from error
-    except StoppedElsewhere:
+    except PeerFailed:
         return 2
     except ConnectionError as error:
         raise ConnectionError(f"{error}; {_how_to_go_on(config)}") from error

@@ -15,8 +15,8 @@ from PIL import Image
 from bsconv import __version__
 from bsconv.__main__ import COMMANDS, main
 from bsconv.commands import train as train_command
-from bsconv.experiments.training import _setup
-from bsconv.experiments.training import _train as training
+from bsconv.experiments import training
+from bsconv.experiments.training import _inputs, _train
 from bsconv.pytorch import list_models
 
 Captured = pytest.CaptureFixture[str]
@@ -145,13 +145,13 @@ def test_evaluate_finds_the_archives_of_the_run(
 ) -> None:
     """--data is kept in the config.json of a folder, not in the weights that may be passed on."""
     seen = []
-    plain = _setup.load_dataset
+    plain = _inputs.load_dataset
 
     def load_dataset(name: str, root: str | None, **more: Any) -> Any:
         seen.append(root)
         return plain(name, root, **more)
 
-    monkeypatch.setattr(_setup, "load_dataset", load_dataset)
+    monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
     config = trained / "config.json"
     before = config.read_text()
     try:
@@ -397,7 +397,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "evaluate" if begun else "find_dataset", interrupt)
+    monkeypatch.setattr(_train, "evaluate" if begun else "find_dataset", interrupt)
     out = tmp_path / "a run"
     assert main(small(images, "--out", out)) == 130
     line = capsys.readouterr().err

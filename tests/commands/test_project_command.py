@@ -13,7 +13,7 @@ from bsconv.commands import project
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
 from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.model_sources import build_model
-from bsconv.experiments.training import _setup
+from bsconv.experiments.training import _inputs
 from bsconv.pytorch import get_model, project_pretrained
 from bsconv.pytorch.pretrained._project import METHODS
 
@@ -27,7 +27,7 @@ def images() -> ImageDataset:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: images)
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: images)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_bad_input_is_one_line(
     def load_dataset(*_: Any, **__: Any) -> None:
         raise AssertionError("images were loaded before the input was checked")
 
-    monkeypatch.setattr(_setup, "load_dataset", load_dataset)
+    monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dir.safetensors").mkdir()
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")

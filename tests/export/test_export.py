@@ -404,7 +404,7 @@ def test_checkpoints(checkpoint: str, named: list[str], kind: str | None, tmp_pa
 
 
 def untrained(config: TrainConfig) -> nn.Module:
-    from bsconv.experiments.training._setup import make_model
+    from bsconv.experiments.training import make_model
 
     return make_model(config, 10)
 

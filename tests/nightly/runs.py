@@ -31,7 +31,7 @@ MEASURING = (
     """
 import dataclasses, sys
 from bsconv.__main__ import main
-from bsconv.experiments import training
+from bsconv.experiments.training import _train as training
 
 plain = training.choose_execution
 

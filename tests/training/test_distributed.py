@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.experiments.training._global_batch_norm import with_global_batch_norm
 from bsconv.experiments.training._processes import (
-    ALONE,
+    SINGLE,
+    PeerFailed,
     Processes,
-    StoppedElsewhere,
     join_processes,
     process_device,
 )
@@ -37,7 +37,7 @@ import json, os, signal, socket, sys, traceback
 import torch
 from torch import nn
 from bsconv.__main__ import main
-from bsconv.experiments import _setup, training
+from bsconv.experiments.training import _inputs, _train as training
 from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.training._processes import join_processes
 from bsconv.pytorch import BSConvS
@@ -60,8 +60,8 @@ def use(train, dropout=0.0, test=12):
 
     generator = torch.Generator().manual_seed(5)
     dataset = ImageDataset("noise", tuple("abcd"), *draw(train), *draw(test))
-    _setup.load_dataset = lambda *_, **__: dataset
-    _setup.build_model = lambda name, classes, **_: net(classes)
+    _inputs.load_dataset = lambda *_, **__: dataset
+    _inputs.build_model = lambda name, classes, **_: net(classes)
 
 
 def second_output():
@@ -74,8 +74,8 @@ def second_output():
             logits = self.net(inputs)
             return (logits, self.head(logits)) if self.training else logits
 
-    plain = _setup.build_model
-    _setup.build_model = lambda name, classes, **_: Two(classes)
+    plain = _inputs.build_model
+    _inputs.build_model = lambda name, classes, **_: Two(classes)
 
 
 def in_float64():
@@ -312,7 +312,7 @@ def test_batch_norm_that_does_more_is_refused() -> None:
 # --- what processes do together -------------------------------------------------------------------
 
 TOGETHER = """
-from bsconv.experiments.training._processes import StoppedElsewhere
+from bsconv.experiments.training._processes import PeerFailed
 def fails(*ranks):
     if rank in ranks:
         raise ValueError(f"process {rank} says no")
@@ -320,7 +320,7 @@ def fails(*ranks):
 def tell(function, *arguments):
     try:
         return function(*arguments)
-    except (ValueError, StoppedElsewhere) as error:
+    except (ValueError, PeerFailed) as error:
         return str(error) or type(error).__name__
 def visit():
     seen = len(list(Path().glob("visit*")))
@@ -349,7 +349,7 @@ assert not torch.distributed.is_initialized()
 def test_processes_agree_and_fail_together(ran: Path) -> None:
     assert codes(ran, "together") == [0, 0, 0], printed(ran, "together")
     found = [json.loads((ran / f"together.{rank}.json").read_text()) for rank in range(3)]
-    elsewhere = "StoppedElsewhere"
+    elsewhere = "PeerFailed"
     expected = [
         [0, elsewhere, 0, "process 0 says no", False, elsewhere, 6, True],
         [1, "process 1 says no", 0, elsewhere, True, elsewhere, 6, False],
@@ -364,7 +364,7 @@ def test_processes_agree_and_fail_together(ran: Path) -> None:
 def test_alone_everything_is_done_here() -> None:
     model = nn.BatchNorm2d(3)
     with join_processes(torch.device("cpu")) as processes:
-        assert processes is ALONE
+        assert processes is SINGLE
         assert not torch.distributed.is_initialized()
         assert processes.shared(model) is model
         assert processes.part(5) == (slice(0, 5), 1.0)
@@ -393,7 +393,7 @@ def test_devices_that_processes_cannot_have(
     with pytest.raises(ValueError, match=message):
         process_device(device)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(StoppedElsewhere):  # one line on each machine is enough
+    with pytest.raises(PeerFailed):  # one line on each machine is enough
         process_device(device)
 
 
@@ -492,7 +492,7 @@ def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
 
 def test_several_processes_say_that_they_do_not_compile() -> None:
     chosen = Execution("float32", compile=True, plans={})
-    assert _steps_text(chosen, ALONE) == "steps in float32, compiled"
+    assert _steps_text(chosen, SINGLE) == "steps in float32, compiled"
     assert _steps_text(chosen, Processes(0, 2)) == (
         "2 processes, steps in float32, eager (torch.compile takes one process)"
     )

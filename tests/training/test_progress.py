@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from bsconv.experiments.training._processes import ALONE
+from bsconv.experiments.training._processes import SINGLE
 from bsconv.experiments.training._progress import LOOKS, EpochWatch
 
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 def watch(batches: int, progress: bool = False, images: int = 4) -> EpochWatch:
     order = torch.arange(images * batches).split(images)
-    return EpochWatch("epoch 1/2", order, ALONE, progress)
+    return EpochWatch("epoch 1/2", order, SINGLE, progress)
 
 
 @pytest.mark.parametrize("batches", [1, 3, 20, 391])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.files.checkpoints import read_checkpoint, write_checkpoint
-from bsconv.experiments.training import History, TrainConfig, _setup, train
+from bsconv.experiments.training import History, TrainConfig, _inputs, train
 from bsconv.experiments.training import _run_folder as _runs
 from bsconv.experiments.training import _steps as execution
 from bsconv.experiments.training import _train as training
@@ -48,8 +48,8 @@ def images() -> ImageDataset:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
-    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: net(classes))
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: images)
+    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: net(classes))
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: images)
 
 
 def config(out: Path | None, **settings: Any) -> TrainConfig:
@@ -169,14 +169,18 @@ def test_a_resumed_run_keeps_the_plans_it_measured(
     def with_blueprints(classes: int) -> nn.Module:
         return BSConvU_Replacer().apply(net(classes))
 
-    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: with_blueprints(classes))
+    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: with_blueprints(classes))
     monkeypatch.setattr(execution, "WORTH_MEASURING", 0)
     fastest_is("merged")
-    run(tmp_path / "whole", plan="auto")
+    run(tmp_path / "whole", plan="auto", precision="float32")
     with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path / "broken", plan="auto"), progress=False, after_epoch=interrupt)
+        train(
+            config(tmp_path / "broken", plan="auto", precision="float32"),
+            progress=False,
+            after_epoch=interrupt,
+        )
     fastest_is("factored")
-    run(tmp_path / "broken", plan="auto", resume=True)
+    run(tmp_path / "broken", plan="auto", precision="float32", resume=True)
     kept = read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["execution"]
     assert kept["plans"] == {"0": "merged"}
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
@@ -311,7 +315,7 @@ def test_resume_with_other_data_is_refused(
     tensor = getattr(images, part).clone()
     tensor[3] = tensor[2]
     other = dataclasses.replace(images, **{part: tensor})
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: other)
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: other)
     message = f"synthetic has changed since the run in {tmp_path} began; .*--weights {tmp_path}"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, resume=True)
@@ -465,7 +469,7 @@ KILLER = """
 import json, os, signal, sys, time
 import torch
 from bsconv.__main__ import main
-from bsconv.experiments import training
+from bsconv.experiments.training import _train as training
 
 kills, arguments = json.loads(sys.argv[1]), sys.argv[2:]
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from torch import nn
 from bsconv.__main__ import main
 from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.files.checkpoints import read_checkpoint
-from bsconv.experiments.training import TrainConfig, _setup, train
+from bsconv.experiments.training import TrainConfig, _inputs, train
 from bsconv.experiments.training import _run_folder as _runs
 from bsconv.experiments.training import _train as training
 from bsconv.experiments.training._signals import Terminated, terminable, uninterrupted
@@ -21,9 +21,9 @@ from bsconv.experiments.training._signals import Terminated, terminable, uninter
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8) % 2
     data = ImageDataset("noise", ("a", "b"), images, labels, images, labels)
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: data)
     net = lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(48, classes))  # noqa: E731
-    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: net(classes))
+    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: net(classes))
 
 
 def test_sigterm_is_an_interruption() -> None:

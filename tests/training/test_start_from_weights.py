@@ -14,7 +14,7 @@ from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.files.safetensors_files import packed
 from bsconv.experiments.results import Summary, make_record
-from bsconv.experiments.training import History, TrainConfig, _setup, train
+from bsconv.experiments.training import History, TrainConfig, _inputs, train
 from bsconv.experiments.training import _train as training
 
 State = dict[str, torch.Tensor]
@@ -34,8 +34,8 @@ def images() -> ImageDataset:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
-    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: net(classes))
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: images)
+    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: net(classes))
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: images)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.files.checkpoints import read_checkpoint
-from bsconv.experiments.training import EpochMetrics, History, TrainConfig, _setup, evaluate, train
+from bsconv.experiments.training import EpochMetrics, History, TrainConfig, _inputs, evaluate, train
 from bsconv.experiments.training import _steps as execution
 from bsconv.experiments.training import _train as training
 from bsconv.pytorch import BSConvS, reg_loss
@@ -65,8 +65,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 
     def use(model: Callable[[int], nn.Module], data: ImageDataset | None = None) -> None:
         data = dataset() if data is None else data
-        monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: model(classes))
-        monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: data)
+        monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: model(classes))
+        monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: data)
 
     return use
 

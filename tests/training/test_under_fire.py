@@ -18,7 +18,7 @@ from torch import nn
 from bsconv.__main__ import main
 from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.files.checkpoints import CHECKPOINT, read_checkpoint
-from bsconv.experiments.training import TrainConfig, _setup, train
+from bsconv.experiments.training import TrainConfig, _inputs, train
 from bsconv.experiments.training import _run_folder as _runs
 from bsconv.experiments.training import _train as training
 from nightly.faults import clocks, damage, disks, kills, races
@@ -39,8 +39,8 @@ def noise(classes: int = 2, count: int = 8) -> ImageDataset:
 def small(monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """A run of milliseconds, in this process."""
     net = lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(48, classes))  # noqa: E731
-    monkeypatch.setattr(_setup, "build_model", lambda name, classes, **_: net(classes))
-    monkeypatch.setattr(_setup, "load_dataset", lambda *_, **__: noise())
+    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: net(classes))
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: noise())
     return TrainConfig("cifar_resnet20", epochs=3, batch_size=4, device="cpu")
 
 
@@ -373,7 +373,7 @@ def test_a_run_does_not_go_on_with_other_data(
     stopped_in_epoch_2(small, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(_setup, "load_dataset", lambda *_, **__: changed)
+        patch.setattr(_inputs, "load_dataset", lambda *_, **__: changed)
         code = main(["train", "--out", str(out), "--resume"])
     said = capsys.readouterr().err
     check_refused(code, said)

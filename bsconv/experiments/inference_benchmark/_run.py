@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bsconv.pytorch import ModelProfiler, reestimate_batch_norm
 from bsconv.pytorch.inference import optimize_for_inference
 
-from ..training._setup import find_device
+from ..training import find_device
 from ._measurement import AS_GIVEN, COMPILED, OPTIMISED, Measurement
 from ._memory import peak_bytes
 from ._table import InferenceBenchmark, Setting

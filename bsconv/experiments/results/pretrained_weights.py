@@ -20,8 +20,7 @@ from ...pytorch.models import parse_name
 from ...pytorch.models._weights import FOLDER
 from ..data import ImageDataset, load_dataset
 from ..files.checkpoints import load_weights, read_trained, write_atomically, write_trained
-from ..training import evaluate
-from ..training._setup import make_model
+from ..training import evaluate, make_model
 from . import Record, make_record
 from ._from_run import command
 

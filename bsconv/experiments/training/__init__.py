@@ -1,7 +1,38 @@
 """Training for image classification."""
 
 from ..config import RECIPES, Recipe, TrainConfig
+from ._device import find_device
 from ._history import EpochMetrics, History
+from ._inputs import (
+    check_fit,
+    check_model,
+    find_dataset,
+    load_start,
+    make_model,
+    model_input,
+    read_start,
+)
+from ._processes import PeerFailed
+from ._signals import Terminated, terminable
 from ._train import evaluate, train
 
-__all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
+__all__ = [
+    "RECIPES",
+    "EpochMetrics",
+    "History",
+    "PeerFailed",
+    "Recipe",
+    "Terminated",
+    "TrainConfig",
+    "check_fit",
+    "check_model",
+    "evaluate",
+    "find_dataset",
+    "find_device",
+    "load_start",
+    "make_model",
+    "model_input",
+    "read_start",
+    "terminable",
+    "train",
+]

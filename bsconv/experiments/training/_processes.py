@@ -19,16 +19,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from ._setup import find_device, logits_of
+from ._device import find_device
+from ._inputs import logits_of
 
-__all__ = ["ALONE", "Processes", "StoppedElsewhere", "join_processes", "process_device"]
+__all__ = ["SINGLE", "PeerFailed", "Processes", "join_processes", "process_device"]
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)  # one may download a data set while the others wait
 LOST = ("gloo", "NCCL", "closed by peer", "reset by peer", "timed out", "Broken pipe")
 
 
-class StoppedElsewhere(Exception):
+class PeerFailed(Exception):
     """Another process of the run has failed, and says why."""
 
 
@@ -72,7 +73,7 @@ class Processes:
     def together(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """``function(*arguments)`` in every process; where one fails, all fail.
 
-        The first that failed raises its own exception, all others StoppedElsewhere.
+        The first that failed raises its own exception, all others PeerFailed.
         """
         if self.count == 1:
             return function(*arguments)
@@ -87,7 +88,7 @@ class Processes:
         if failed.any():
             if failure is not None and int(failed.argmax()) == self.rank:
                 raise failure
-            raise StoppedElsewhere from failure
+            raise PeerFailed from failure
         return result  # type: ignore[return-value]
 
     def from_first(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -145,7 +146,7 @@ class FirstOutput(nn.Module):
         return logits_of(self.model(images))
 
 
-ALONE = Processes()
+SINGLE = Processes()
 
 
 def process_device(name: str) -> torch.device:
@@ -163,7 +164,7 @@ def process_device(name: str) -> torch.device:
         return find_device(name)
     except ValueError:
         if local_rank > 0:
-            raise StoppedElsewhere from None
+            raise PeerFailed from None
         raise
 
 
@@ -175,7 +176,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     """
     rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if count == 1:
-        yield ALONE
+        yield SINGLE
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     failed = True

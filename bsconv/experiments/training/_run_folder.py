@@ -27,7 +27,7 @@ from ..files.checkpoints import (
 )
 from ._history import History
 from ._optimizers import Optimizers
-from ._processes import ALONE, Processes
+from ._processes import SINGLE, Processes
 from ._signals import uninterrupted
 from ._steps import Execution
 from ._tensorboard import EventFile
@@ -168,7 +168,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(config: TrainConfig, resume: bool, processes: Processes = ALONE) -> Iterator[Run]:
+def open_run(config: TrainConfig, resume: bool, processes: Processes = SINGLE) -> Iterator[Run]:
     """Lock ``config.out`` and read what is there; refuses to touch another run.
 
     Nothing is written before ``Run.begin``, and a folder made in vain is removed again. Of several

@@ -22,7 +22,7 @@ from bsconv.pytorch import BSConvS, BSConvU
 from bsconv.pytorch._tools.timing import synchronize
 
 from ..config import TrainConfig
-from ._setup import logits_of, model_input
+from ._inputs import logits_of, model_input
 
 __all__ = ["Execution", "choose_execution"]
 

@@ -23,13 +23,9 @@ from bsconv.pytorch import reg_loss
 from ..config import RECIPES, Recipe, TrainConfig
 from ..data import ImageDataset, augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
+from ._device import reproducible
 from ._history import EpochMetrics, History
-from ._memory import keep_freed_memory
-from ._optimizers import Optimizers, make_optimizer
-from ._processes import ALONE, Processes, join_processes, process_device
-from ._progress import EpochWatch
-from ._run_folder import Run, open_run
-from ._setup import (
+from ._inputs import (
     check_fit,
     check_model,
     find_dataset,
@@ -38,8 +34,12 @@ from ._setup import (
     make_model,
     model_input,
     read_start,
-    reproducible,
 )
+from ._memory import keep_freed_memory
+from ._optimizers import Optimizers, make_optimizer
+from ._processes import SINGLE, Processes, join_processes, process_device
+from ._progress import EpochWatch
+from ._run_folder import Run, open_run
 from ._steps import Execution, choose_execution
 
 __all__ = ["RECIPES", "EpochMetrics", "History", "Recipe", "TrainConfig", "evaluate", "train"]
@@ -206,7 +206,7 @@ def evaluate(
     *,
     batch_size: int = 256,
     image_size: int | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> float:
     """Top-1 accuracy in percent, on the device of the model, which is left as it was.
 

@@ -1,11 +1,10 @@
-"""What a run needs before its first step: device, data and model that fit together."""
+"""What a run needs before its first step: data and a model that fit together."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,16 @@ from ..files.checkpoints import load_weights, read_trained
 from ..files.weights import read_weights
 from ..model_sources import build_model
 
-
-def find_device(name: str) -> torch.device:
-    """The device ``name``, tried out; ``"auto"`` is cuda where there is one, else cpu."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        float(torch.zeros(1, device=device))  # fails on "meta" as well, which computes nothing
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
-        raise ValueError(f"device must be one that is here, {known}, got {name!r}") from error
-    return device
+__all__ = [
+    "check_fit",
+    "check_model",
+    "find_dataset",
+    "load_start",
+    "logits_of",
+    "make_model",
+    "model_input",
+    "read_start",
+]
 
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
@@ -133,17 +130,3 @@ def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(f"{name} must be in 0 to {num_classes - 1}, got {low} to {high}")
-
-
-@contextlib.contextmanager
-def reproducible(device: torch.device) -> Iterator[None]:
-    """Repeatable GPU kernels and a random state of its own; both are as before afterwards."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
-        with torch.random.fork_rng(list(devices)):
-            yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
