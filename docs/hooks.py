@@ -1,15 +1,13 @@
-"""The pages of the documentation, made from what is there: README, notebooks, docstrings, parsers.
+"""Makes the pages of the documentation: README, guide, notebooks, API and command line.
 
-Pages keep the places of their sources (``notebooks/00_index.ipynb`` is ``notebooks/00_index.md``),
-so that the links between them hold. What the README links to becomes part of the site.
+A page has the path of its source (``notebooks/00_index.ipynb`` is ``notebooks/00_index.md``), so
+that links between them work. Files that the README links to become part of the site.
 """
 
 import argparse
-import contextlib
 import functools
 import html
 import inspect
-import io
 import json
 import pkgutil
 import re
@@ -24,7 +22,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import bsconv.pytorch
-from bsconv.__main__ import COMMANDS, main
+from bsconv.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -59,7 +57,7 @@ TIMES = re.compile(r"(`+[^`]*`+|(?<!\w)\*\w[\w -]*\*(?!\w))|\*")  # code and *em
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Fill in the entries of the menu that are made here."""
+    """Fills in the generated entries of the menu."""
     entries: dict[str, Any] = {
         "notebooks": [f"notebooks/{path.stem}.md" for path in NOTEBOOKS],
         "api": ["api/index.md", *(f"api/{module}.md" for module in CORE + EXPERIMENTS)],
@@ -71,7 +69,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add all pages, figures and other files."""
+    """Adds all pages, figures and other files."""
     pages = {"api/index.md": contents(), "commands.md": commands(), "cite.md": citation()}
     for module in CORE + EXPERIMENTS:
         parts = [f"# {module}", f"::: {module}"]
@@ -88,26 +86,26 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
             pages[f"notebooks/{path.stem}.md"], figures = notebook(path)
             for name, figure in figures.items():
                 files.append(File.generated(config, f"notebooks/{name}", content=figure))
-    wide = "---\nhide: [toc]\n---\n"
-    records = pages["results/README.md"]
-    pages["results/README.md"] = f"{wide}# Results\n\n{results()}\n\n#{records}"
+    pages["results/README.md"] = (
+        "---\nhide: [toc]\n---\n" + pages["results/README.md"]
+    )  # wide tables
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links to notebooks lead to their pages."""
+    """Points links to notebooks at their pages."""
     return LINK.sub(lambda link: re.sub(r"\.ipynb$", ".md", link[0]), markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Formulas become MathML, which browsers show without a script."""
+    """Turns formulas into MathML, which browsers show without a script."""
     latex = LatexToMathML()
 
     def mathml(formula: re.Match[str]) -> str:
         source = html.unescape(formula[2]).strip()
         shown = latex.convert_with_local_state(source, displaystyle=formula[1] == "div")
-        # browsers set a prime in a superscript small and high
+        # browsers draw a prime in a superscript too small and too high
         return PRIME.sub('<mrow>\\1<mo lspace="0" rspace="0">&prime;</mo></mrow>', shown)
 
     return FORMULA.sub(mathml, content)
@@ -142,8 +140,8 @@ def notebook(path: Path) -> tuple[str, dict[str, bytes]]:
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            # Jupyter wants lists in lists by 2 and anchors like titles, Python-Markdown by 4 and in
-            # small letters
+            # Jupyter indents nested lists by 2 and takes anchors as titles are written,
+            # Python-Markdown indents by 4 and takes lower case
             source = re.sub(r"^( +)(?=[-*] )", r"\1\1", source, flags=re.MULTILINE)
             source = re.sub(r"\]\(#[^)]*\)", lambda link: link[0].lower(), source)
             source = source.replace("<details>", '<details markdown="1">')
@@ -179,21 +177,14 @@ def commands() -> str:
         module.add_arguments(parser)
         parts += [f"## bsconv {name}", inspect.getdoc(module) or ""]
         parts += [fence(parser.format_usage(), "text"), "| argument | meaning |\n| --- | --- |"]
-        for action in parser._actions[1:]:  # argparse has no public way; the first is --help
+        for action in parser._actions[1:]:  # no public way; the first is --help
             argument = formatter("")._format_action_invocation(action)
             parts[-1] += f"\n| `{argument}` | {(action.help or '') % vars(action)} |"
-    return COLOUR.sub("", "\n\n".join(parts))  # from Python 3.14 on, usage comes coloured
-
-
-def results() -> str:
-    """The tables that the README shows as well, made anew from the records."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        main(["results", "--results", str(ROOT / "results"), "--markdown"])
-    return printed.getvalue().strip()
+    return COLOUR.sub("", "\n\n".join(parts))  # Python 3.14 colours usage
 
 
 def citation() -> str:
-    """What the README says under "Cite", and the file that it names."""
+    """The README's section "Cite", and CITATION.cff."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (cite,) = re.findall(r"^#(# Cite$.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
     return cite + "\n\n" + fence((ROOT / "CITATION.cff").read_text(encoding="utf-8"), "yaml")
@@ -219,7 +210,7 @@ def summary(thing: object) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Roles of reStructuredText become links, and what multiplies does not emphasise."""
+    """Turns roles of reStructuredText into links, and keeps signs of multiplication as they are."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         def link(role: re.Match[str]) -> str:

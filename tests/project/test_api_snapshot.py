@@ -1,7 +1,7 @@
 """What others may rely on is written down in api_snapshot.txt; a change of it is made on purpose.
 
 ``python tests/project/test_api_snapshot.py`` accepts what there is now. What may change
-between versions, and how, is said in the README under "What is promised between versions".
+between versions, and how, is said in docs/stability.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The README's table of what bsconv 0.4.0 does and what this package does, tried out on both."""
+"""The table of docs/migrating.md, tried on bsconv 0.4.0 and on this package."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.paths import ROOT
 
-# Each row of the table as a question; runs where `bsconv` is either of the two packages.
+# Each row of the table as a question, for whichever of the two packages `bsconv` is.
 QUESTIONS = """
 import inspect, pickle
 import torch
@@ -98,12 +98,12 @@ def _():
 
 
 def table() -> dict[str, tuple[bool, bool]]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+) \| (yes|no) \| (yes|no) \|$", text, re.MULTILINE)
     return {row: (before == "yes", here == "yes") for row, before, here in rows}
 
 
-def test_the_table_of_the_readme_is_true_of_both(published: Callable[..., Any]) -> None:
+def test_the_table_is_true_of_both_packages(published: Callable[..., Any]) -> None:
     ours: dict[str, Any] = {}
     exec(QUESTIONS, ours)
     theirs = published(QUESTIONS + "\ntorch.save(answers, 'result.pt')\n")
