@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._tools.convs import exact_dtype
+from ._tools.numerics import exact_dtype
 from ._tools.timing import synchronize
 
 

@@ -15,11 +15,11 @@ from ._tools.convs import (
     PaddingMode,
     batch_norm_map,
     conv_arguments,
-    exact_dtype,
     memory_format_of,
     mid_channels,
     pads_with_zeros,
 )
+from ._tools.numerics import exact_dtype
 from .decomposition import blueprint_factors, compose, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
@@ -375,6 +375,9 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
             _load(layer.pw2, factors.mixing)
             _load(layer.dw, factors.blueprints, conv.bias)
         return layer
+
+
+BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 
 
 def bsconv_u(

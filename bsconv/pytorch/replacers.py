@@ -15,25 +15,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from ._tools.convs import IntOrPair, check_subspace, conv_arguments
-from ._tools.model_tree import (
-    CONVOLUTIONS,
-    Place,
-    check_unwrapped,
-    exchange,
-    held_beside,
-    parameter_count,
-    peculiarity,
-    places,
-    shared_outside,
-    unmovable_hooks,
-)
+from ._tools.convs import CONVOLUTIONS, IntOrPair, check_subspace, conv_arguments
+from ._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
+from ._tools.obstacles import held_in_attributes, shares_with_others, unmovable_hooks, why_not_plain
 from .initialization import match_variance_, uninitialized
-from .modules import BSConvS, BSConvU
+from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
-
-BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 
 
 @dataclass
@@ -140,11 +128,11 @@ class Replacer:
         candidates = list(found.values())
         for candidate in candidates:
             candidate.obstacle = self._obstacle(candidate, excluded)
-        held = held_beside(model, [c.conv for c in candidates if not c.obstacle])
+        held = held_in_attributes(model, [c.conv for c in candidates if not c.obstacle])
         for candidate in candidates:
             if attribute := held.get(id(candidate.module)):
                 candidate.obstacle = f"is also in {attribute}, a plain attribute"
-        shared = shared_outside(model, [c.conv for c in candidates if not c.obstacle])
+        shared = shares_with_others(model, [c.conv for c in candidates if not c.obstacle])
         for candidate in candidates:
             if id(candidate.module) in shared:
                 candidate.obstacle = f"shares a parameter with {shared[id(candidate.module)]}"
@@ -163,7 +151,7 @@ class Replacer:
                 return f"excluded by '{excluded[name]}'"
         if isinstance(candidate.module, BLUEPRINT_LAYERS):
             return f"is {type(candidate.module).__name__} already"
-        if peculiar := peculiarity(candidate.module):
+        if peculiar := why_not_plain(candidate.module):
             return peculiar
         conv = candidate.conv
         if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bsconv.pytorch import BSConvS, BSConvU
 from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 SHAPES = st.tuples(
     st.integers(1, 6), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4)
@@ -98,15 +98,15 @@ def test_a_subspace_convolution_comes_back_exactly(m, n, p):
 
 @pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 1)])
 def test_what_is_no_finite_kernel_is_refused(factors):
-    with says("kernel needs shape (N, M, Kh, Kw), got shape (3, 4)"):
+    with raises_exactly("kernel needs shape (N, M, Kh, Kw), got shape (3, 4)"):
         factors(torch.zeros(3, 4))
-    with says("kernel needs finite numbers, got NaN or infinity among them"):
+    with raises_exactly("kernel needs finite numbers, got NaN or infinity among them"):
         factors(torch.full((2, 2, 3, 3), float("nan")))
 
 
 @pytest.mark.parametrize("mid", [0, 5, -1])
 def test_a_basis_wider_than_the_input_is_refused(mid):
-    with says(
+    with raises_exactly(
         f"mid_channels needs 1 <= mid_channels <= 4, the number of input channels, got {mid}"
     ):
         subspace_factors(torch.randn(2, 4, 3, 3), mid)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bsconv.pytorch._tools.numerics import CONSTANT, check_finite, unit, without_mean
+from bsconv.pytorch._tools.numerics import CONSTANT, check_finite, power_of_two_scale, without_mean
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from bsconv.pytorch._tools.numerics import CONSTANT, check_finite, unit, without
 )
 def test_the_unit_is_the_power_of_two_below_the_largest_entry(largest, expected):
     rows = torch.tensor([[largest / 2, 8.0], [largest, -8.5]])
-    assert unit(rows).tolist() == [expected, 8.0]
+    assert power_of_two_scale(rows).tolist() == [expected, 8.0]
 
 
 def test_dividing_by_the_unit_rounds_nothing():
     rows = torch.randn(100, 5) * torch.logspace(-30, 30, 5)
-    scaled = rows / unit(rows)
-    assert torch.equal(scaled * unit(rows), rows)
+    scaled = rows / power_of_two_scale(rows)
+    assert torch.equal(scaled * power_of_two_scale(rows), rows)
     assert (scaled.abs().amax(0) >= 1).all()
     assert (scaled.abs().amax(0) < 2).all()
 

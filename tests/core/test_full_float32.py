@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from bsconv.pytorch import BSConvU_Replacer, get_model, optimize_for_inference
-from bsconv.pytorch._tools.numerics import whole_float32
+from bsconv.pytorch._tools.numerics import full_float32
 
 NUMBER = 1 + 2**-11  # bfloat16 and TF32 make it 1
 
@@ -42,7 +42,7 @@ def rounded() -> bool:
 @pytest.mark.usefixtures("shortened")
 def test_nothing_is_rounded_inside_and_settings_return() -> None:
     before, as_before = settings(), rounded()
-    with whole_float32():
+    with full_float32():
         assert settings() == ["ieee"] * 4
         assert not rounded()
     assert settings() == before
@@ -51,7 +51,7 @@ def test_nothing_is_rounded_inside_and_settings_return() -> None:
 
 def test_settings_return_after_an_error() -> None:
     before, older = settings(), torch.backends.cudnn.allow_tf32
-    with pytest.raises(KeyError, match="of this test"), whole_float32():
+    with pytest.raises(KeyError, match="of this test"), full_float32():
         raise KeyError("of this test")
     assert settings() == before
     assert torch.backends.cudnn.allow_tf32 == older  # raises where the two names disagree

@@ -13,7 +13,7 @@ from bsconv.pytorch.initialization import (
     uniform_variance_,
     uninitialized,
 )
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 SHAPES = [(16, 16, 3), (64, 32, 3), (32, 128, 5), (3, 64, 3)]
 
@@ -145,9 +145,9 @@ def test_no_random_numbers_are_drawn_for_weights_that_are_overwritten(monkeypatc
 
 
 def test_wrong_arguments_are_named():
-    with says("gain needs to be positive, got gain=0"):
+    with raises_exactly("gain needs to be positive, got gain=0"):
         uniform_variance_(nn.Conv2d(2, 2, 3), gain=0)
-    with says("match_variance_ needs a BSConvU or BSConvS, got Sequential"):
+    with raises_exactly("match_variance_ needs a BSConvU or BSConvS, got Sequential"):
         match_variance_(nn.Sequential(nn.Conv2d(2, 2, 1)))
-    with says("init needs to be 'published' or 'matched', got init='xavier'"):
+    with raises_exactly("init needs to be 'published' or 'matched', got init='xavier'"):
         get_model("cifar_resnet20", 10, init="xavier")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer
 from bsconv.pytorch import _layer_plans as _execution
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 PLANS = {
     BSConvU: ("factored", "merged", "auto"),
@@ -338,11 +338,15 @@ def test_scripts_are_factored() -> None:
 @pytest.mark.parametrize("plan", ["fast", "", None])
 def test_another_plan_is_refused(layer: BSConvU | BSConvS, plan: object) -> None:
     known = ", ".join(map(repr, PLANS[type(layer)]))
-    with says(f"plan of a {type(layer).__name__} needs to be one of {known}, got {plan!r}"):
+    with raises_exactly(
+        f"plan of a {type(layer).__name__} needs to be one of {known}, got {plan!r}"
+    ):
         layer.plan = plan  # type: ignore[assignment]
     assert layer.plan == "factored"
 
 
 def test_what_bsconv_u_does_not_know() -> None:
-    with says("plan of a BSConvU needs to be one of 'factored', 'merged', 'auto', got 'joined'"):
+    with raises_exactly(
+        "plan of a BSConvU needs to be one of 'factored', 'merged', 'auto', got 'joined'"
+    ):
         BSConvU(4, 8, 3).plan = "joined"

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bsconv.pytorch import BSConvS, BSConvU
 from bsconv.pytorch._tools.convs import mid_channels
 from bsconv.pytorch.modules import bsconv_s, bsconv_u
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 # torch says so of any convolution with such a padding, the dense one too
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -92,7 +92,7 @@ def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, 
     if geometry["padding"] == "same":
         padded = geometry["kernel_size"] != (1, 1)
     if padded and geometry["padding_mode"] == "zeros":
-        with says(
+        with raises_exactly(
             f"{layer_class.__name__} with BatchNorm before a zero-padded depthwise convolution "
             "equals no single convolution: its padding follows BatchNorm's shift, got "
             f"padding={layer.padding!r}"
@@ -121,10 +121,10 @@ def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
         "normalises by its batch, which no single convolution does: call eval() first, and keep "
         "running statistics"
     )
-    with says(f"BSConvU {by_its_batch}"):
+    with raises_exactly(f"BSConvU {by_its_batch}"):
         training.to_conv2d()
     without_statistics = BSConvS(4, 8, 3, with_bn=True, bn_kwargs={"track_running_stats": False})
-    with says(f"BSConvS {by_its_batch}"):
+    with raises_exactly(f"BSConvS {by_its_batch}"):
         without_statistics.eval().to_conv2d()
 
 
@@ -225,13 +225,15 @@ def test_mid_channels_of_a_float_equal_those_of_its_fraction(numerator, denomina
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, float("nan"), "1/4", None])
 def test_a_share_out_of_range_is_refused(p):
-    with says(f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"):
+    with raises_exactly(
+        f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
+    ):
         BSConvS(8, 8, 3, p=p)
 
 
 @pytest.mark.parametrize("limit", [-1, 2.5])
 def test_a_senseless_lower_limit_is_refused(limit):
-    with says(
+    with raises_exactly(
         "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
         f"got min_mid_channels={limit!r}"
     ):
@@ -268,9 +270,9 @@ def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_from_conv2d_refuses_what_is_no_dense_convolution(layer_class):
     name = layer_class.__name__
-    with says(f"{name} takes the place of a Conv2d, got Linear", TypeError):
+    with raises_exactly(f"{name} takes the place of a Conv2d, got Linear", TypeError):
         layer_class.from_conv2d(nn.Linear(4, 4))
-    with says(f"{name} stands in for a conv with groups=1, got groups=2"):
+    with raises_exactly(f"{name} stands in for a conv with groups=1, got groups=2"):
         layer_class.from_conv2d(nn.Conv2d(4, 4, 3, groups=2))
 
 

@@ -11,7 +11,7 @@ from bsconv.pytorch.regularization import (
     OrthonormalConv2d,
     orthonormality_penalty,
 )
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 
 class Net(BSConvS_ModelRegLossMixin, nn.Module):
@@ -160,18 +160,18 @@ def test_any_layer_with_a_basis_can_take_part():
 
     block = Bottleneck()
     torch.testing.assert_close(reg_loss(block, 1).item(), numpy_penalty(block.basis()))
-    with says("OrthonormalBasis needs a method basis()", NotImplementedError):
+    with raises_exactly("OrthonormalBasis needs a method basis()", NotImplementedError):
         reg_loss(OrthonormalBasis())
 
 
 def test_wrong_inputs_are_named():
-    with says("basis needs shape (mid, in), got shape (4, 9, 1, 1)"):
+    with raises_exactly("basis needs shape (mid, in), got shape (4, 9, 1, 1)"):
         orthonormality_penalty(torch.zeros(4, 9, 1, 1))
     layer = BSConvS(8, 8, 3)
     layer.basis = lambda: layer.pw1.weight
-    with says("basis needs shape (mid, in), got shape (4, 8, 1, 1)"):
+    with raises_exactly("basis needs shape (mid, in), got shape (4, 8, 1, 1)"):
         reg_loss(layer)
-    with says(
+    with raises_exactly(
         "BSConvS_ModelRegLossMixin belongs beside torch.nn.Module among a class's bases, got "
         "BSConvS_ModelRegLossMixin, which is no module",
         TypeError,
@@ -199,5 +199,5 @@ def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
     ],
 )
 def test_an_orthonormal_conv_is_pointwise(arguments, got):
-    with says(f"OrthonormalConv2d needs kernel_size=1 and groups=1, {got}"):
+    with raises_exactly(f"OrthonormalConv2d needs kernel_size=1 and groups=1, {got}"):
         OrthonormalConv2d(4, 4, **arguments)

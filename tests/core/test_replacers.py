@@ -21,7 +21,7 @@ from bsconv.pytorch import (
     get_model,
     reg_loss,
 )
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 REPLACERS = (BSConvU_Replacer, BSConvS_Replacer)
 BLUEPRINT_LAYERS = (BSConvU, BSConvS)
@@ -384,7 +384,7 @@ def test_hooks_that_cannot_move_are_refused_before_anything_changes(replacer_cla
         "the layer with exclude=['1']"
     )
     for refused in (replacer_class().apply, replacer_class().plan):
-        with says(message):
+        with raises_exactly(message):
             refused(model)
     assert_unchanged(model, before)
     replacer_class(exclude=["1"]).apply(model)
@@ -439,7 +439,7 @@ def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
     try:
         model = nn.parallel.DistributedDataParallel(net())
         expected = reg_loss(model)
-        with says(
+        with raises_exactly(
             "change the layers before DistributedDataParallel wraps the model, since it goes on "
             "reducing the old parameters"
         ):
@@ -474,7 +474,7 @@ def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named(replacer_class, arguments, message):
-    with says(message):
+    with raises_exactly(message):
         replacer_class(**arguments)
 
 
@@ -486,10 +486,12 @@ def test_wrong_subspaces_are_refused_when_the_replacer_is_made(arguments):
 
 
 def test_excluding_what_is_not_there_names_what_is_near():
-    with says("exclude names no layer of this model: 'layer'"):
+    with raises_exactly("exclude names no layer of this model: 'layer'"):
         BSConvU_Replacer(exclude=["layer"]).plan(net())
     model = nn.ModuleDict({"stem": nn.Conv2d(8, 8, 3), "stem1": nn.Conv2d(8, 8, 3)})
-    with says("exclude names no layer of this model: 'stem2'; did you mean 'stem' or 'stem1'?"):
+    with raises_exactly(
+        "exclude names no layer of this model: 'stem2'; did you mean 'stem' or 'stem1'?"
+    ):
         BSConvU_Replacer(exclude=["stem2"]).plan(model)
 
 
@@ -559,7 +561,7 @@ def test_another_kind_of_reg_loss_is_not_hidden():
 
     model = Other(net())
     before = snapshot(model)
-    with says(
+    with raises_exactly(
         "Other has a reg_loss of its own, which the penalty of BSConv-S would hide: rename it, or "
         "change the model's children and call bsconv.pytorch.reg_loss(model, alpha)"
     ):

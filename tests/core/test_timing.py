@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bsconv.pytorch import BSConvS, BSConvU
 from bsconv.pytorch import _layer_plans as _execution
 from bsconv.pytorch._tools import timing as _stopwatch
-from bsconv.pytorch._tools.timing import MOST_ROUNDS, seconds_in_turns, synchronize
+from bsconv.pytorch._tools.timing import MOST_ROUNDS, in_turns, medians, synchronize
+from helpers.exact_errors import raises_exactly
 
 CPU = torch.device("cpu")
 
@@ -47,19 +48,48 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_contenders_take_turns_and_the_first_round_only_warms_up(clock: Clock) -> None:
     contenders = {"a": clock.takes("a", 9, 1, 3, 2), "b": clock.takes("b", 8, 6, 4, 5)}
-    assert seconds_in_turns(contenders, CPU, budget=0.0) == {"a": 2.0, "b": 5.0}
-    assert [event for event in clock.events if event in "ab"] == ["a", "b"] * 4
+    taken = in_turns(contenders, CPU, budget=0.0)
+    assert taken == {"a": [1, 3, 2], "b": [6, 4, 5]}
+    assert medians(taken) == {"a": 2, "b": 5}
+    assert [event for event in clock.events if event in "ab"] == list("ababbaab")
     assert clock.events[:5] == ["cpu", "clock", "a", "cpu", "clock"]
 
 
 @pytest.mark.parametrize(
-    ("budget", "rounds"), [(0.0, 3), (2.9, 3), (3.0, 4), (5.5, 6), (1e9, MOST_ROUNDS)]
+    ("budget", "rounds"), [(0.0, 3), (3.9, 3), (4.0, 4), (6.5, 6), (1e9, MOST_ROUNDS)]
 )
 def test_there_are_as_many_rounds_as_the_budget_holds(
     clock: Clock, budget: float, rounds: int
 ) -> None:
-    seconds_in_turns({"a": clock.takes("a", 1)}, CPU, budget)
+    heard: list[tuple[int, int]] = []
+    work = {"a": clock.takes("a", 1)}
+    in_turns(work, CPU, budget=budget, after_round=lambda *shares: heard.append(shares))
     assert clock.events.count("a") == 1 + rounds
+    assert heard[-1] == (rounds, rounds)
+
+
+def test_a_turn_is_as_many_calls_as_it_holds(clock: Clock) -> None:
+    contenders = {"short": clock.takes("a", 7, 1, 2), "long": clock.takes("b", 5)}
+    taken = in_turns(contenders, CPU, rounds=2, turn=3.0)
+    assert taken == {"short": [2, 2], "long": [5, 5]}
+    assert clock.events.count("a") == 1 + 2 * 3 + 0
+
+
+def test_others_can_measure() -> None:
+    figures = iter([9.0, 4.0, 6.0])
+    assert in_turns({"a": next}, CPU, rounds=2, seconds_of=lambda _: next(figures)) == {"a": [4, 6]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "in_turns needs rounds or a budget, got neither"),
+        ({"rounds": 0}, "rounds needs to be at least 1, got 0"),
+    ],
+)
+def test_rounds_out_of_range(options: dict[str, int], message: str) -> None:
+    with raises_exactly(message):
+        in_turns({"a": int}, CPU, **options)
 
 
 def test_only_cuda_devices_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

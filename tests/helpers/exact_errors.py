@@ -5,6 +5,8 @@ import re
 import pytest
 
 
-def says(message: str, error: type[Exception] = ValueError) -> "pytest.RaisesExc[Exception]":
+def raises_exactly(
+    message: str, error: type[Exception] = ValueError
+) -> "pytest.RaisesExc[Exception]":
     """``pytest.raises`` for an error with this message and not a letter more."""
     return pytest.raises(error, match=f"^{re.escape(message)}$")

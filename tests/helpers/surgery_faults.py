@@ -110,14 +110,14 @@ FAULTS: dict[str, tuple[str, Callable[[Patch], None]]] = {
     ),
     "weights of other layers untied": (
         "weight of another kind of layer too",
-        changed(_replacement, "shared_outside", lambda model, convs: {}),
+        changed(_replacement, "shares_with_others", lambda model, convs: {}),
     ),
     "plain lists overlooked": (
         "layers in a plain list too",
-        changed(_replacement, "held_beside", lambda model, convs: {}),
+        changed(_replacement, "held_in_attributes", lambda model, convs: {}),
     ),
     **{
-        f"{odd} replaced": (odd, changed(_replacement, "peculiarity", without_a_close_look))
+        f"{odd} replaced": (odd, changed(_replacement, "why_not_plain", without_a_close_look))
         for odd in ("subclass", "pruned", "patched forward")
     },
     "left half done": ("sealed parent", changed(_replacement, "exchange", without_rollback)),

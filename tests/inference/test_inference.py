@@ -31,7 +31,7 @@ from bsconv.pytorch.inference import _optimize as inference
 from bsconv.pytorch.inference._folding import foldable_pairs
 from bsconv.pytorch.inference._forms import ShiftedConv2d, forms
 from bsconv.pytorch.regularization import OrthonormalConv2d
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 IMAGES = (2, 3, 48, 48)
 
@@ -474,7 +474,7 @@ def test_no_gradients_and_no_training() -> None:
     assert not optimized(torch.randn(IMAGES).requires_grad_()).requires_grad
     assert torch.is_grad_enabled()
     optimized.eval()
-    with says(
+    with raises_exactly(
         "an optimised model cannot be trained: BatchNorms are part of its weights; train the model "
         "it was made from"
     ):
@@ -816,7 +816,7 @@ def test_wrong_arguments() -> None:
         ),
     ]
     for error, message, arguments, options in cases:
-        with says(message, error):
+        with raises_exactly(message, error):
             optimize_for_inference(*arguments, **{"compile": False} | options)
 
 
@@ -830,12 +830,12 @@ def test_a_model_that_is_random_in_eval_mode_is_refused() -> None:
     def noisy(net: Any, images: Tensor) -> Tensor:
         return nn.functional.dropout(net.conv1(images), training=True)
 
-    with says(NOT_REPEATABLE):
+    with raises_exactly(NOT_REPEATABLE):
         eager(Graph(noisy))
 
 
 def test_a_model_that_overflows_is_refused() -> None:
-    with says(NOT_REPEATABLE):
+    with raises_exactly(NOT_REPEATABLE):
         eager(Graph(lambda net, images: net.conv1(images) / 0))
 
 

@@ -25,7 +25,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch.models.mobilenet import DepthwiseSeparableBlock
 from bsconv.pytorch.models.modification._recognition import is_blueprint_block
 from bsconv.pytorch.regularization import OrthonormalConv2d
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 # ------------------------------------------------------------------------ models, filled at random
 
@@ -693,7 +693,7 @@ def test_what_cannot_be_changed_is_refused_before_anything_changes(spoil, messag
     spoil(model)
     before = snapshot(model)
     for attempt in (MobileNetModifier().plan, modify_mobilenet):
-        with says(message):
+        with raises_exactly(message):
             attempt(model)
     assert_unchanged(model, before)
 
@@ -807,7 +807,7 @@ def process_group(tmp_path) -> Iterator[None]:
 @pytest.mark.usefixtures("process_group")
 def test_a_model_wrapped_for_distributed_training_is_refused():
     model = nn.parallel.DistributedDataParallel(small_v2())
-    with says(
+    with raises_exactly(
         "change the layers before DistributedDataParallel wraps the model, since it goes on "
         "reducing the old parameters"
     ):
@@ -815,7 +815,7 @@ def test_a_model_wrapped_for_distributed_training_is_refused():
 
 
 def test_wrong_arguments():
-    with says("init needs to be 'default', 'matched' or 'project', got init='projected'"):
+    with raises_exactly("init needs to be 'default', 'matched' or 'project', got init='projected'"):
         modify_mobilenet(small_v1(), init="projected")
-    with says("model needs to be a torch.nn.Module, got str", TypeError):
+    with raises_exactly("model needs to be a torch.nn.Module, got str", TypeError):
         modify_mobilenet("mobilenet_v2")

@@ -14,7 +14,7 @@ from bsconv.pytorch.pretrained._classifier_fit import find_head, refit_head
 from bsconv.pytorch.pretrained._least_squares import constant, fit_blueprints, fit_subspace, moments
 from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
 from bsconv.pytorch.pretrained._tracing import Call, Landing, Point, capture, find_landings
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -503,11 +503,11 @@ def test_a_model_that_overflows_is_refused():
     with torch.no_grad():
         model[0].weight.mul_(1e30)
     for kind in ("u", "s"):
-        with says(
+        with raises_exactly(
             "images needs numbers for which the model stays finite, got NaN or infinity at '0'"
         ):
             project_pretrained(model, IMAGES * 1e20, kind, progress=False)
-    with says(
+    with raises_exactly(
         "images needs numbers for which the model stays finite, got NaN or infinity at the outputs"
     ):
         project_pretrained(model, IMAGES * 1e20, method="weights")
@@ -525,14 +525,14 @@ def test_a_variance_beyond_the_dtype_is_made_up_for():
 def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
     model = trained_like(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     before = copy.deepcopy(model.state_dict())
-    with says(
+    with raises_exactly(
         "images needs numbers whose variance is a number of its dtype at each BatchNorm, got NaN "
         "or infinity as running statistics"
     ):
         reestimate_batch_norm(model, IMAGES * 1e25)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    with says("batch_size needs to be at least 1, got batch_size=0"):
+    with raises_exactly("batch_size needs to be at least 1, got batch_size=0"):
         reestimate_batch_norm(model, IMAGES, batch_size=0)
 
 
@@ -579,5 +579,5 @@ def test_the_report_prints():
 )
 def test_wrong_arguments_are_named(arguments, message):
     model = trained_like(get_model("cifar_resnet20", 4))
-    with says(message):
+    with raises_exactly(message):
         project_pretrained(model, **arguments)

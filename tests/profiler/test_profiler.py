@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from bsconv.pytorch import BSConvS, BSConvU, LayerProfile, ModelProfiler, get_model
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 IMAGE = (1, 3, 8, 8)
 
@@ -859,7 +859,7 @@ def test_lazy_layers_are_refused_and_stay_lazy() -> None:
     model = nn.Sequential(nn.LazyConv2d(4, 3))
     message = "model has lazy layers, whose size is not known yet: call it once before"
     for lazy in (model, nn.Sequential(nn.LazyBatchNorm2d(affine=False))):
-        with says(message):
+        with raises_exactly(message):
             profile(lazy)
     assert isinstance(model[0], nn.LazyConv2d)
     model(torch.zeros(IMAGE))
@@ -870,5 +870,7 @@ def test_lazy_layers_are_refused_and_stay_lazy() -> None:
 def test_scripted_models_are_refused() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
     for model in (scripted, nn.Sequential(scripted)):
-        with says("model has scripted parts, whose layers cannot be seen: script it later"):
+        with raises_exactly(
+            "model has scripted parts, whose layers cannot be seen: script it later"
+        ):
             profile(model)

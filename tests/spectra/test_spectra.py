@@ -30,7 +30,7 @@ from bsconv.pytorch import (
 )
 from bsconv.pytorch.decomposition import blueprint_factors, compose
 from bsconv.pytorch.spectra import _shares, random_first_share
-from helpers.exact_errors import says
+from helpers.exact_errors import raises_exactly
 
 
 def by_svd(weight: Tensor, center: bool = True) -> Tensor:
@@ -467,14 +467,14 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
 )
 def test_wrong_sources(function: Any, source: Any, message: str) -> None:
     error = TypeError if message.startswith("source needs to be") else ValueError
-    with says(message, error):
+    with raises_exactly(message, error):
         function(source)
 
 
 @pytest.mark.parametrize("size", [(0, 9), (3, 0)])
 def test_random_kernels_need_a_size(size: tuple[int, int]) -> None:
     slices, values = size
-    with says(f"a kernel needs slices >= 1 and values >= 1, got {slices=}, {values=}"):
+    with raises_exactly(f"a kernel needs slices >= 1 and values >= 1, got {slices=}, {values=}"):
         random_first_share(*size)
 
 

@@ -8,6 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 IntOrPair = int | tuple[int, int]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -52,11 +60,6 @@ def memory_format_of(weight: Tensor) -> torch.memory_format:
     if weight.stride() == channels_last.stride() != contiguous.stride():
         return torch.channels_last
     return torch.contiguous_format
-
-
-def exact_dtype(tensor: Tensor) -> torch.dtype:
-    """float64; float32 on Apple's GPUs, which have no float64."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def pads_with_zeros(conv: nn.Conv2d) -> bool:

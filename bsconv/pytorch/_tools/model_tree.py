@@ -1,28 +1,28 @@
-"""What an exchange of layers has to look at: places, shared weights, hooks, odd convolutions."""
+"""A model as a tree of modules: places, modes, hooks, and the exchange of layers."""
 
-import functools
-import types
-from collections import OrderedDict, defaultdict
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
-CONVOLUTIONS = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 MOVABLE_HOOKS = (
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
 )
 STATE_HOOKS = (
-    *("_state_dict_hooks", "_state_dict_pre_hooks"),
-    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
 )
 
 MODULE_STATE = frozenset(vars(nn.Module()))  # what every module has, its tables of layers included
@@ -82,119 +82,32 @@ def check_unwrapped(model: nn.Module) -> None:
         )
 
 
-def peculiarity(module: nn.Module, groups: int = 1) -> str:
-    """Why ``module`` is not a plain 2-D convolution in so many groups; empty if it is one."""
-    name = type(module).__name__
-    if parametrize.is_parametrized(module):
-        names = (name for name, _ in module.get_submodule("parametrizations").named_children())
-        return f"parametrised ({', '.join(names)})"
-    if not isinstance(module, nn.Conv2d):
-        return f"{name} is no Conv2d"
-    if type(module) is not nn.Conv2d:
-        return f"{name} is a subclass of Conv2d and may compute something else"
-    if "forward" in vars(module):
-        return "its forward was exchanged on the instance"
-    own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
-    if own:
-        return f"has state beside weight and bias: {', '.join(sorted(own))}"
-    weight = module.weight
-    computable = weight.is_floating_point() and torch.finfo(weight.dtype).bits >= 16
-    if type(weight) is not nn.Parameter or not computable:
-        return f"its weight is a {type(weight).__name__} of {weight.dtype}"
-    if module.groups != groups:
-        return f"grouped (groups={module.groups})"
-    return ""
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """``model`` in eval mode and without gradients; each module's mode is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
-def shared_outside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
-    """By id, those of ``convs`` that share a parameter with a module that is not among them.
+@contextlib.contextmanager
+def watching(
+    pairs: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False, **options: Any
+) -> Iterator[None]:
+    """Calls a hook after (or ``before``) each forward pass of its module, inside the block only.
 
-    One that is left out takes with it those that share a parameter with it in turn. The value is
-    the name of the parameter as the other module has it.
+    ``options`` are those of ``register_forward_hook`` or ``register_forward_pre_hook``.
     """
-    users: dict[int, list[tuple[nn.Module, str, str]]] = defaultdict(list)
-    for prefix, module in model.named_modules():
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                users[id(parameter)].append((module, key, f"{prefix}.{key}" if prefix else key))
-    remaining = {id(conv): conv for conv in convs}
-
-    def outside_user(conv: nn.Conv2d) -> str | None:
-        for key, parameter in conv.named_parameters():
-            for user, user_key, full_name in users[id(parameter)]:
-                if id(user) not in remaining or user_key != key:
-                    return full_name
-        return None
-
-    outside: dict[int, str] = {}
-    while found := {key: name for key, conv in remaining.items() if (name := outside_user(conv))}:
-        outside.update(found)
-        for key in found:
-            del remaining[key]
-    return outside
-
-
-def held_beside(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
-    """By id, those of ``convs`` that a plain attribute of a module leads to as well, and its name.
-
-    Code that goes by such an attribute, a list of layers for example, would go on with the old one.
-    """
-    wanted = {id(conv) for conv in convs}
-    modules = dict(model.named_modules())
-    registered = {id(module) for module in modules.values()}
-    held: dict[int, str] = {}
-    for prefix, module in modules.items():
-        for key in [key for key in vars(module) if key not in MODULE_STATE]:
-            waiting = [vars(module)[key]]
-            seen: set[int] = set()
-            while waiting:
-                value = waiting.pop()
-                if id(value) in wanted and value is not module:
-                    held.setdefault(id(value), f"{prefix}.{key}" if prefix else key)
-                elif id(value) not in seen:
-                    seen.add(id(value))
-                    waiting.extend(_inside(value, registered))
-    return held
-
-
-def _inside(value: object, registered: set[int]) -> Iterable[object]:
-    """What a plain attribute leads to, one step further."""
-    if type(value) in (list, tuple, set, frozenset):
-        return cast(Iterable[object], value)
-    if type(value) in (dict, OrderedDict):
-        return cast(dict[object, object], value).values()
-    if isinstance(value, types.MethodType):
-        return [value.__self__]
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, nn.Module) and id(value) not in registered:
-        return value.children()
-    return ()
-
-
-def unmovable_hooks(conv: nn.Conv2d) -> str:
-    """Which hooks of ``conv`` mean its very parameters or state dict; empty if there are none."""
-    if any(getattr(conv, hooks) for hooks in STATE_HOOKS):
-        return "hooks on its state dict"
-    for name, parameter in conv.named_parameters():
-        if _is_hooked(parameter):
-            return f"hooks on its parameter {name}"
-    return ""
-
-
-def has_hooks(module: nn.Module, *, movable: bool) -> bool:
-    """Whether ``module`` itself has hooks that can't move to another module, or, if ``movable``,
-    any; those on its own parameters are among the former."""
-    tables = (*MOVABLE_HOOKS, *STATE_HOOKS) if movable else STATE_HOOKS
-    return any(getattr(module, table) for table in tables if table.endswith("_hooks")) or any(
-        map(_is_hooked, module.parameters(recurse=False))
-    )
-
-
-def _is_hooked(parameter: nn.Parameter) -> bool:
-    return bool(
-        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    )
+    with contextlib.ExitStack() as stack:
+        for module, hook in pairs:
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            stack.callback(register(hook, **options).remove)
+        yield
 
 
 def move_hooks(old: nn.Module, new: nn.Module) -> None:

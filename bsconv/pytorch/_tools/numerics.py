@@ -1,4 +1,4 @@
-"""float32 with all its digits, whatever faster formats are allowed to stand in for it."""
+"""Numbers without loss: float64 where there is one, all digits of float32, exact scales."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,18 @@ from torch import Tensor
 CONSTANT = 32  # roundings of the mean: what differs from it by no more is the same number
 
 
-def unit(rows: Tensor) -> Tensor:
+def exact_dtype(tensor: Tensor) -> torch.dtype:
+    """float64; float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """``tensor``, detached, in float64; on the CPU where its device has no float64."""
+    device = "cpu" if tensor.device.type == "mps" else tensor.device
+    return tensor.detach().to(device).to(torch.float64)
+
+
+def power_of_two_scale(rows: Tensor) -> Tensor:
     """For each column the power of two that brings its largest entry to between one and two.
 
     Dividing by it is exact, so results are the same to the last bit wherever they were right.
@@ -37,7 +48,7 @@ def check_finite(where: str, *tensors: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def whole_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs.
 
     On GPUs TF32 is PyTorch's default for convolutions, and keeps three digits. The settings are
@@ -45,8 +56,10 @@ def whole_float32() -> Iterator[None]:
     """
     backends: Any = torch.backends
     settings = (
-        *(backends.cudnn.conv, backends.cuda.matmul),
-        *(backends.mkldnn.conv, backends.mkldnn.matmul),
+        backends.cudnn.conv,
+        backends.cuda.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.matmul,
     )
     before = [setting.fp32_precision for setting in settings]
     try:

@@ -5,8 +5,9 @@ import html
 import io
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import ClassVar
+
+from .atomic import written_whole
 
 
 def write_csv(
@@ -17,23 +18,8 @@ def write_csv(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    _write_whole(Path(path), text.getvalue())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    target = Path(os.path.realpath(path))  # a link stays a link
-    try:
-        if target.exists() and not target.is_file():  # such as /dev/stdout, or a folder
-            target.write_text(text, encoding="utf-8")
-            return
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    with written_whole(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 Row = Sequence[str | int]

@@ -1,40 +1,94 @@
-"""Seconds that alternatives for the same work take, measured in turns."""
+"""Seconds that alternatives for the same work take, measured in turns: the only stopwatch."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 
-MOST_ROUNDS = 30
+Name = TypeVar("Name")
+Work = Callable[[], object]
+
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 
 
-def seconds_in_turns(
-    contenders: Mapping[str, Callable[[], object]], device: torch.device, budget: float
-) -> dict[str, float]:
-    """The median seconds of each contender.
+def in_turns(
+    contenders: Mapping[Name, Work],
+    device: torch.device,
+    *,
+    rounds: int | None = None,
+    budget: float | None = None,
+    turn: float = 0.0,
+    seconds_of: Callable[[Work], float] | None = None,
+    after_round: Callable[[int, int], object] | None = None,
+) -> dict[Name, list[float]]:
+    """The seconds of one call of each contender, in each round.
 
-    They take turns, so a machine that slows down meets all alike. There are three rounds at least,
-    and as many as ``budget`` seconds hold at most; a first round before them warms up.
+    Each has a turn in every round, and every other round goes through them backwards: a machine
+    that slows down meets all of them. One call of each comes first, as a warm-up. A turn is as
+    many calls as ``turn`` seconds hold, at least one, and their mean counts.
+
+    Args:
+        device: is waited for before and after each call.
+        rounds: how many; None for as many as ``budget`` seconds hold, from 3 to 50.
+        seconds_of: measures one call, in place of the clock.
+        after_round: is told, after each round, how many are done and how many are planned.
+
+    Raises ValueError unless ``rounds`` is at least 1, or a ``budget`` is given in its place.
     """
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for contender in contenders.values():
-        _seconds(contender, device)
-    start = time.perf_counter()
-    for done in range(MOST_ROUNDS):
-        if done >= 3 and time.perf_counter() - start > budget:
-            break
-        for name, contender in contenders.items():
-            taken[name].append(_seconds(contender, device))
+    if rounds is None and budget is None:
+        raise ValueError("in_turns needs rounds or a budget, got neither")
+    if rounds is not None and rounds < 1:
+        raise ValueError(f"rounds needs to be at least 1, got {rounds}")
+    clock = seconds_of or stopwatch(device)
+    about = {name: clock(work) for name, work in contenders.items()}
+    if turn:  # the first call is no guide for the number of calls
+        about = {
+            name: clock(work) if about[name] < turn else about[name]
+            for name, work in contenders.items()
+        }
+    calls = {name: max(1, math.ceil(turn / max(about[name], 1e-6))) for name in contenders}
+    taken: dict[Name, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    start, done, planned = time.perf_counter(), 0, rounds or MOST_ROUNDS
+    while done < planned:
+        for name in names if done % 2 == 0 else reversed(names):
+            seconds = [clock(contenders[name]) for _ in range(calls[name])]
+            taken[name].append(statistics.fmean(seconds))
+        done += 1
+        if budget is not None and rounds is None:
+            spent = time.perf_counter() - start
+            affordable = int(budget * done / max(spent, 1e-6))
+            planned = max(done, FEWEST_ROUNDS, min(MOST_ROUNDS, affordable))
+        if after_round is not None:
+            after_round(done, planned)
+    return taken
+
+
+def medians(taken: Mapping[Name, list[float]]) -> dict[Name, float]:
+    """The median of each contender's seconds."""
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
+def seconds_in_turns(
+    contenders: Mapping[str, Work], device: torch.device, budget: float
+) -> dict[str, float]:
+    return medians(in_turns(contenders, device, budget=budget))
+
+
+def stopwatch(device: torch.device) -> Callable[[Work], float]:
+    """Takes the seconds of one call, the device's work awaited before and after it."""
+
+    def seconds_of(work: Work) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds_of
 
 
 def synchronize(device: torch.device) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from .._layer_plans import is_plain
-from .._tools.convs import batch_norm_map, exact_dtype
-from .._tools.model_tree import has_hooks, peculiarity
+from .._tools.convs import batch_norm_map
+from .._tools.numerics import exact_dtype
+from .._tools.obstacles import has_hooks, why_not_plain
 from ..modules import BSConvS, BSConvU
 from ..regularization import OrthonormalConv2d
 
@@ -137,7 +138,7 @@ def _fits(module: nn.Module) -> bool:
     if isinstance(module, BLUEPRINT_LAYERS):
         own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
         return own and _fits(module.dw)
-    plain = not peculiarity(module, getattr(module, "groups", 1))
+    plain = not why_not_plain(module, getattr(module, "groups", 1))
     return plain or type(module) is OrthonormalConv2d
 
 

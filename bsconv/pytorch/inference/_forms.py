@@ -5,13 +5,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .._tools.convs import (
-    batch_norm_map,
-    conv_arguments,
-    exact_dtype,
-    memory_format_of,
-    pads_with_zeros,
-)
+from .._tools.convs import batch_norm_map, conv_arguments, memory_format_of, pads_with_zeros
+from .._tools.numerics import exact_dtype
 from ..decomposition import compose
 from ..initialization import uninitialized
 from ..modules import BSConvS, BSConvU

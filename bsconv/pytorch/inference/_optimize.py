@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.model_tree import exchange, places, wrapped_by
-from .._tools.numerics import whole_float32
+from .._tools.numerics import full_float32
 from .._tools.timing import seconds_in_turns
 from ._choice import CHANNELS_LAST, CONTIGUOUS, Choice, blueprint_places, cast_to, choose_forms
 from ._folding import fold, foldable_pairs, is_as_made
@@ -166,7 +166,7 @@ def _eval_copy(model: nn.Module) -> nn.Module:
     return twin.eval().requires_grad_(False)
 
 
-@whole_float32()
+@full_float32()
 def _repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     try:
         first = _outputs(model(example))
@@ -193,7 +193,7 @@ def _fold_norms(model: nn.Module, example: Tensor) -> dict[int, int]:
     return {id(pair.conv): 1 for pair in pairs}
 
 
-@whole_float32()
+@full_float32()
 def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor]) -> float:
     difference = _difference(_outputs(choice.model(example)), expected)
     if not difference <= SAME:
@@ -225,7 +225,7 @@ def _is_short(candidate: OptimizedModel, example: Tensor, outputs: list[Tensor])
     """Whether it computes in fewer bits than float32 has, as float32 itself is under TF32."""
     if candidate.network.dtype in (torch.bfloat16, torch.float16):
         return True
-    with whole_float32():
+    with full_float32():
         return _difference(outputs, _outputs(candidate.network(example))) > SAME / 10
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tools.numerics import unit, without_mean
+from .._tools.numerics import power_of_two_scale, without_mean
 from ..decomposition import BlueprintFactors, SubspaceFactors
 
 RIDGE = 1e-4  # share of the mean variance of a patch's entries, added to all of them
@@ -46,7 +46,7 @@ class Patches:
 
     def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled rows without their mean, the mean as it was, and the scale of each column."""
-        scale = unit(rows)
+        scale = power_of_two_scale(rows)
         rows, mean = rows / scale, rows.new_zeros(rows.shape[1])
         if self.centered:
             rows, mean = without_mean(rows)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from .._tools.numerics import unit
+from .._tools.numerics import power_of_two_scale
 from ._tracing import Point, at_points
 
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
@@ -47,7 +47,7 @@ def sensitivities(
 
 def _energy(rows: Tensor) -> Tensor:
     """Sums of products of columns (R, N), in float64."""
-    scale = unit(rows)
+    scale = power_of_two_scale(rows)
     rows = rows / scale
     return scale.double()[:, None] * (rows.T @ rows).double() * scale.double()
 

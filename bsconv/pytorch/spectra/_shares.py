@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
-from .._tools.numerics import unit
+from .._tools.numerics import power_of_two_scale
 
 CACHED = 2**17  # numbers in float64, 1 MiB, that stay near the processor between two steps
 PIECE = 128  # matrices that a thread takes at a time
@@ -153,7 +153,7 @@ def _prepared(filters: Tensor, center: bool) -> Tensor:
     than what differs, each digit counts.
     """
     filters = filters.to(_device_for(filters)).flatten(2).to(torch.float64)
-    filters = filters / unit(filters.flatten(1).T)[:, None, None]
+    filters = filters / power_of_two_scale(filters.flatten(1).T)[:, None, None]
     if not center:
         return filters
     filters = filters - filters.mean(1, keepdim=True)

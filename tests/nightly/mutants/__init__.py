@@ -22,7 +22,7 @@ TESTS = tuple(
         *("decomposition", "execution", "inference", "initialization", "layer_fit", "models"),
         *("modification", "modules", "networks", "output_fit", "pretrained"),
         *("pretrained_weights", "profiler"),
-        *("regularization", "replacers", "spectra", "stopwatch", "tables", "whole_float32"),
+        *("regularization", "replacers", "spectra", "stopwatch", "tables", "full_float32"),
     )
 )
 # of these, what takes seconds and sees what smaller models show too, and what trains; torch.compile

@@ -7,7 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..._tools.model_tree import Place, has_hooks, parameter_count, peculiarity
+from ..._tools.model_tree import Place, parameter_count
+from ..._tools.obstacles import has_hooks, why_not_plain
 from ...initialization import match_variance_
 from ...modules import BSConvU
 from ...regularization import OrthonormalConv2d
@@ -82,7 +83,7 @@ class Penalise(Change):
         self.description = f"projection {self.projection} penalised, basis {basis}"
 
     def check(self, everywhere: Sequence[Place]) -> None:
-        if peculiar := peculiarity(self.conv):
+        if peculiar := why_not_plain(self.conv):
             raise ValueError(f"convolution '{self.projection}' can't be penalised: {peculiar}")
 
     def finish(self) -> None:
@@ -108,7 +109,7 @@ class Replace(Change):
     def check(self, everywhere: Sequence[Place]) -> None:
         depthwise, _, pointwise, tail = self.layers
         for conv, groups in ((depthwise, depthwise.in_channels), (pointwise, 1)):
-            if peculiar := peculiarity(conv, groups):
+            if peculiar := why_not_plain(conv, groups):
                 name = self.name_of(conv)
                 raise ValueError(f"convolution '{name}' can't become BSConv-U: {peculiar}")
         staying = {module for kept in tail for module in kept.modules()}
