@@ -69,10 +69,10 @@ def test_there_are_as_many_rounds_as_the_budget_holds(
 
 
 def test_a_turn_is_as_many_calls_as_it_holds(clock: Clock) -> None:
-    contenders = {"short": clock.takes("a", 7, 1, 2), "long": clock.takes("b", 5)}
+    contenders = {"short": clock.takes("a", 2.5, 1, 2), "long": clock.takes("b", 5)}
     taken = in_turns(contenders, CPU, rounds=2, turn=3.0)
     assert taken == {"short": [2, 2], "long": [5, 5]}
-    assert clock.events.count("a") == 1 + 2 * 3 + 0
+    assert clock.events.count("a") == 2 + 2 * 3
 
 
 def test_others_can_measure() -> None:
