@@ -1,6 +1,6 @@
-"""The figures of the README, drawn anew from recorded results and our own weights: `make figures`.
+"""Draws the README's figures from recorded results and our own weights: ``make figures``.
 
-Each is a file in figures/; without an argument all are written there.
+Arguments name some of them; without any, all are written to docs/figures/.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LAYER = "backbone.stage1.unit1.conv1.conv"
 
 
 def blueprint(path: Path) -> None:
-    """The kernel of an early layer that comes closest to one blueprint, and how close others do."""
+    """The kernel of an early layer that one blueprint fits best; the title adds the median."""
     from bsconv.experiments import plotting
 
     model = get_model("cifar_resnet20", num_classes=10, pretrained="cifar10")
@@ -47,7 +47,7 @@ def accuracy(path: Path) -> None:
 
 
 def spectra(path: Path) -> None:
-    """How alike the slices of each kernel are, beside chance."""
+    """How similar the slices of each kernel are, compared with chance."""
     _run("spectra", "cifar_resnet20", "--weights", "DEFAULT", "--out", path)
 
 

@@ -35,15 +35,11 @@ EXPERIMENTS = [
     f"bsconv.experiments.{name}"
     for name in ("data", "model_sources", "plotting", "results", "training")
 ]
-# parts of these modules that are defined elsewhere
-BESIDE = {
+# what a module's functions return, defined in another one
+RETURNED = {
     "bsconv.pytorch.models": [
         "bsconv.pytorch.models.modification.ModificationPlan",
         "bsconv.pytorch.models.modification.BlockPlan",
-    ],
-    "bsconv.pytorch.pretrained": [
-        "bsconv.pytorch.ProjectionReport",
-        "bsconv.pytorch.LayerProjection",
     ],
 }
 HEADED = "show_root_heading: true, show_root_toc_entry: true"
@@ -73,7 +69,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     pages = {"api/index.md": contents(), "commands.md": commands(), "cite.md": citation()}
     for module in CORE + EXPERIMENTS:
         parts = [f"# {module}", f"::: {module}"]
-        for name in BESIDE.get(module, ()):
+        for name in RETURNED.get(module, ()):
             parts.append(f"::: {name}\n    options: {{ {HEADED} }}")
         pages[f"api/{module}.md"] = "\n\n".join(parts)
     for path in linked({ROOT / "README.md", ROOT / "CHANGELOG.md", *NOTEBOOKS}):

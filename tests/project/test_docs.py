@@ -1,9 +1,10 @@
-"""The documentation builds without a warning, is complete, and needs no other host."""
+"""The documentation builds without a warning, is complete, and loads nothing from other hosts."""
 
 import importlib.util
 import inspect
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -22,32 +23,26 @@ from helpers.paths import ROOT
 
 PACKAGES = ("mkdocs", "material", "mkdocstrings", "math_core")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-MODULES = (
-    "bsconv.experiments.data",
-    "bsconv.experiments.plotting",
-    "bsconv.experiments.training",
-    "bsconv.pytorch.decomposition",
-    "bsconv.pytorch.inference",
-    "bsconv.pytorch.initialization",
-    "bsconv.pytorch.models",
-    "bsconv.pytorch.modules",
-    "bsconv.pytorch.plan",
-    "bsconv.pytorch.pretrained",
-    "bsconv.pytorch.profiler",
-    "bsconv.pytorch.regularization",
-    "bsconv.pytorch.replacers",
-    "bsconv.pytorch.spectra",
-)
+MODULES = [
+    *(
+        f"bsconv.pytorch.{found.name}"
+        for found in pkgutil.iter_modules(bsconv.pytorch.__path__)
+        if not found.name.startswith("_")
+    ),
+    *(f"bsconv.experiments.{name}" for name in ("data", "plotting", "training")),
+]
 
-# hosts that the theme's scripts could ask, and why they do not
+pytestmark = pytest.mark.slow  # builds the site once, for all
+
+# hosts in the theme's scripts, and why they are never contacted
 NAMED_IN_SCRIPTS = {
-    "api.github.com": "stars of a repository that the site names; it names none",
-    "unpkg.com": "diagrams, of which there are none, and browsers without ResizeObserver",
+    "api.github.com": "stars of the site's repository, which is not set",
+    "unpkg.com": "diagrams, which no page has, and browsers without ResizeObserver",
 }
 
 
 class HTMLPage(HTMLParser):
-    """What a page asks for, what it links to, and what can be linked to in it."""
+    """What a page loads, what it links to, and its anchors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -74,7 +69,7 @@ class HTMLPage(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site."""
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
-        pytest.skip("the documentation needs: pip install -e '.[notebooks,docs]'")
+        pytest.skip("building the documentation needs: pip install -e '.[notebooks,docs]'")
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     run = subprocess.run(
@@ -95,7 +90,7 @@ def pages(site: Path) -> dict[Path, HTMLPage]:
 
 @pytest.fixture(scope="session")
 def documented(site: Path) -> set[str]:
-    """Every name that has an entry, by Sphinx's inventory: four lines, then compressed ones."""
+    """Every name with an entry in the inventory: four lines of header, then compressed ones."""
     packed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     return {line.split(" ")[0] for line in zlib.decompress(packed).decode().splitlines()}
 
@@ -147,7 +142,7 @@ def test_every_option_is_on_the_page_of_commands(name: str, site, pages, capsys)
     assert options - {"--help"} <= set(re.findall(r"--[a-z][\w-]*", "".join(page.text)))
 
 
-def test_formulas_are_drawn_without_a_script(site: Path) -> None:
+def test_formulas_need_no_script(site: Path) -> None:
     for notebook in NOTEBOOKS:
         html = (site / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
         assert "<math" in html
@@ -161,7 +156,7 @@ def test_links_and_images_lead_somewhere(site: Path, pages: dict[Path, HTMLPage]
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            # the page for errors is served from anywhere, so it counts from the top
+            # the page for errors is served at any depth, so its links start at the top
             start = site if parts.path.startswith("/") else path.parent
             target = (start / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
             if target.is_dir():
@@ -173,7 +168,7 @@ def test_links_and_images_lead_somewhere(site: Path, pages: dict[Path, HTMLPage]
     assert broken == []
 
 
-def test_no_page_asks_another_host(site: Path, pages: dict[Path, HTMLPage]) -> None:
+def test_no_page_loads_from_another_host(site: Path, pages: dict[Path, HTMLPage]) -> None:
     for page in pages.values():
         assert [link for link in page.requests if urlsplit(link).netloc] == []
     for path in site.rglob("*.css"):
@@ -181,7 +176,7 @@ def test_no_page_asks_another_host(site: Path, pages: dict[Path, HTMLPage]) -> N
     named = {
         host
         for path in site.rglob("*.js")
-        if path.parent.name != "search"  # the text of the pages, links included
+        if path.parent.name != "search"  # holds the text of the pages, with their links
         for host in re.findall(r"[\"'`](?:https?:)?//([\w-]+\.[\w.-]+)", path.read_text("utf-8"))
     }
     assert named - set(NAMED_IN_SCRIPTS) == set()

@@ -1,9 +1,8 @@
-"""What the README and the guide show is true: code runs, links lead somewhere, figures hold."""
+"""What the README and the guide show is true: code runs, commands exist, figures hold."""
 
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import figures
@@ -62,17 +61,9 @@ def test_command_line_accepts_the_command(command, monkeypatch):
 
 
 def test_make_targets_exist():
-    listed = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
-    )
-    targets = set(re.findall(r"^make (\S+)", listed.stdout, re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):.* ## ", makefile, re.MULTILINE))
     assert {command[1] for command in commands("make")} <= targets
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_point_to_files(page):
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
-        assert (page.parent / target).exists(), target
 
 
 def test_measured_accuracies_are_what_the_command_prints(capsys):
@@ -96,6 +87,7 @@ def test_packaged_weights_have_the_accuracies_that_the_page_states():
         assert top1 == f"{note['test_top1']:.2f}"
 
 
+@pytest.mark.slow
 def test_figures_are_those_that_the_records_give(tmp_path, monkeypatch):
     """`make figures` draws them; pixels are compared only for the same version of matplotlib."""
     monkeypatch.setattr(figures, "FOLDER", tmp_path)
