@@ -1,102 +1,10 @@
 """The table of docs/migrating.md, tried on bsconv 0.4.0 and on this package."""
 
 import re
-from collections.abc import Callable
-from typing import Any
 
-import pytest
+from golden import questions, recorded
 
 from helpers.paths import ROOT
-
-# Each row of the table as a question, for whichever of the two packages `bsconv` is.
-QUESTIONS = """
-import inspect, pickle
-import torch
-from torch import nn
-import bsconv.pytorch
-from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler, get_model
-
-answers = {}
-
-def question(text):
-    def ask(check):
-        try:
-            answers[text] = bool(check())
-        except Exception:
-            answers[text] = False
-    return ask
-
-def conv(channels=8, kind=nn.Conv2d):
-    return kind(channels, 8, 3, padding=1)
-
-def replaced(*layers):
-    return BSConvU_Replacer().apply(nn.Sequential(*layers))
-
-@question("a replaced layer keeps device and dtype")
-def _():
-    kept = [{(p.device.type, p.dtype) for p in replaced(conv().to(to)).parameters()}
-            for to in (torch.float64, "meta")]
-    return kept == [{("cpu", torch.float64)}, {("meta", torch.float32)}]
-
-@question("... `requires_grad`, `eval()` and hooks")
-def _():
-    calls = []
-    hooked = conv().requires_grad_(False).eval()
-    hooked.register_forward_hook(lambda *_: calls.append(1))
-    model = replaced(hooked)
-    model(torch.rand(1, 8, 4, 4))
-    frozen = not any(p.requires_grad for p in model.parameters())
-    return frozen and calls and not model[0].training
-
-@question("a convolution used twice stays one")
-def _():
-    shared = conv()
-    model = replaced(shared, nn.ReLU(), shared)
-    return type(model[0]) is not nn.Conv2d and model[0] is model[2]
-
-@question("subclasses of `Conv2d` are left alone")
-def _():
-    class Own(nn.Conv2d):
-        pass
-    return type(replaced(conv(kind=Own), conv())[0]) is Own
-
-@question("a layer that would grow is left dense")
-def _():
-    before = sum(p.numel() for p in conv(1).parameters())
-    return sum(p.numel() for p in replaced(conv(1), conv())[0].parameters()) <= before
-
-@question("`plan()`: what would happen, and why")
-def _():
-    return BSConvU_Replacer().plan(nn.Sequential(conv()))
-
-@question('starts from trained weights (`init="project"`)')
-def _():
-    return BSConvU_Replacer(init="project").apply(nn.Sequential(conv()))
-
-@question("`model.reg_loss` after pickling, and behind `DataParallel`")
-def _():
-    model = BSConvS_Replacer().apply(nn.Sequential(conv(16)))
-    again = pickle.loads(pickle.dumps(model)).reg_loss(alpha=0.1)
-    function = getattr(bsconv.pytorch, "reg_loss", None)
-    return again > 0 and function and function(nn.DataParallel(model), alpha=0.1) > 0
-
-@question("profiling leaves BatchNorm statistics alone")
-def _():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-    before = model[1].running_mean.clone()
-    ModelProfiler(model, (1, 3, 8, 8))
-    return torch.equal(model[1].running_mean, before)
-
-@question("MobileNets and EfficientNets of torchvision, pytorchcv and timm")
-def _():
-    import torchvision
-    model = torchvision.models.mobilenet_v2()
-    return bsconv.pytorch.modify_mobilenet(model).reg_loss(alpha=0.1) > 0
-
-@question("trained weights of its own")
-def _():
-    return get_model("cifar_resnet20", num_classes=10, pretrained="cifar10")
-"""
 
 
 def table() -> dict[str, tuple[bool, bool]]:
@@ -105,13 +13,6 @@ def table() -> dict[str, tuple[bool, bool]]:
     return {row: (before == "yes", here == "yes") for row, before, here in rows}
 
 
-def test_the_table_is_true_of_this_package() -> None:
-    scope: dict[str, Any] = {}
-    exec(QUESTIONS, scope)
-    assert {row: here for row, (_, here) in table().items()} == scope["answers"]
-
-
-@pytest.mark.slow
-def test_the_table_is_true_of_the_published_package(published: Callable[..., Any]) -> None:
-    answers = published(QUESTIONS + "\ntorch.save(answers, 'result.pt')\n")
-    assert {row: before for row, (before, _) in table().items()} == answers
+def test_the_table_is_true_of_both_packages() -> None:
+    theirs = recorded("questions")
+    assert table() == {row: (theirs[row], here) for row, here in questions.questions().items()}
