@@ -1,5 +1,5 @@
-# Everything that this project's commands need is made inside the folder: .venv (packages), .peer (the published
-# package, to compare with) and data (CIFAR). Needs make and Python 3.10 or newer; `make` alone lists the commands.
+# Everything that this project's commands need is made inside the folder: .venv (packages), data (CIFAR) and, to compare
+# with, .peer (the published package). Needs make and Python 3.10 or newer; `make` alone lists the commands.
 
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 LAB_ARGS ?=
@@ -17,8 +17,8 @@ PLAIN := MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" IPYTHONDIR="$(CURDIR)/.venv/i
 CHECKS := $(PLAIN) BSCONV_OFFLINE=1 BSCONV_MODE=fast OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # a warning in a cell fails it; ipykernel's own on being shut down must not keep the kernel alive
 STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase
-# of the files with few tests, which would come last, some take a minute
-IN_TURN := --no-loadscope-reorder
+# without reordering, files with few but long tests do not come last
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 
 FETCH = if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
 	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10 >/dev/null; fi
@@ -28,7 +28,8 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test notebooks docs figures data benchmark nightly lint types unit notebook-tests browser env FORCE
+.PHONY: help lab quick test check nightly notebooks docs figures data benchmark lint types unit slow notebook-tests browser \
+	env peer FORCE
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +40,21 @@ lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser
 	@exec $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
-test: lint types unit notebook-tests browser  ## lint, types, tests, notebooks against their stored outputs and in a browser
+quick: lint types  ## lint, types, and the quick tests of what differs from main: a minute or two
+	@tests=$$(PYTHONPATH=tests $(PY) -m helpers.changed) && echo "quick:" $$tests && \
+		$(CHECKS) $(PYTEST) --slow none $$tests
+	@echo "quick: all passed"
+
+test: lint types unit notebook-tests  ## lint, types, all quick tests and some slow ones, notebooks against their stored outputs
 	@echo "test: all passed"
+
+check: slow browser  ## what `make test` leaves out: the slow tests, and every notebook in a browser
+	@echo "check: all passed"
+
+nightly: test check peer  ## all of it, and tests that take an hour; writes docs/reliability.md
+	@$(FETCH)
+	@$(CHECKS) HYPOTHESIS_PROFILE=nightly $(PYTEST) -m nightly --reliability docs/reliability.md tests
+	@echo "nightly: all passed"
 
 notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01 02" takes some)
 	@echo "notebooks: running them and storing their outputs"
@@ -50,19 +64,15 @@ docs: env  ## build the documentation into site/: notebooks, API and command lin
 	@echo "docs: building site/index.html"
 	@$(PLAIN) NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
 
-figures: env  ## draw the README's figures anew from recorded results
+figures: env  ## draw the README's figures from recorded results
 	@$(PLAIN) $(PY) docs/figures.py
 
 data: env  ## fetch CIFAR-10 into data/ unless it is there
 	@$(FETCH)
 
-benchmark: env  ## measure against the published package (BENCHMARK_ARGS="training --help")
+benchmark: peer  ## measure against the published package (BENCHMARK_ARGS="training --help")
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; what needs none is measured"
 	@$(PLAIN) $(PY) -m benchmarks $(BENCHMARK_ARGS)
-
-nightly: env  ## the checks of docs/reliability.md, for up to an hour
-	@$(FETCH)
-	@$(CHECKS) PYTHONPATH=tests $(PY) -m nightly
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"
@@ -74,8 +84,12 @@ types: env
 	@$(PY) -m mypy --no-error-summary
 
 unit: env
-	@echo "tests: pytest, $(WORKERS) processes"
-	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(IN_TURN) --ignore tests/browser tests
+	@echo "tests: pytest, $(WORKERS) processes, of slow tests one for each file"
+	@$(CHECKS) $(PYTEST) --slow first tests
+
+slow: env
+	@echo "tests: pytest, $(WORKERS) processes, slow tests"
+	@$(CHECKS) $(PYTEST) -m slow tests
 
 notebook-tests: env
 	@echo "notebooks: nbval runs each and compares every output"
@@ -85,9 +99,9 @@ notebook-tests: env
 # each process has a JupyterLab, its kernels and a browser run, and takes whole notebooks
 browser: env  ## every notebook and widget in JupyterLab in Chromium (skipped, and so said, where there is none)
 	@echo "browser: JupyterLab in Chromium runs every notebook and moves every widget"
-	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) $(IN_TURN) tests/browser
+	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser
 
-env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with the published package
+env: .venv/.installed  ## make .venv with all requirements
 	@echo "env: .venv is ready"
 
 .venv/.installed: $(if $(STANDS),,FORCE)
@@ -111,9 +125,11 @@ env: .venv/.installed .peer  ## make .venv with all requirements, and .peer with
 	@$(PLAIN) $(PY) -c 'import matplotlib.font_manager'  # builds its font list now, not with a message in a notebook
 	@{ pwd; cat pyproject.toml; } >$@
 
-# installed beside and renamed, so that .peer is there only when whole
+peer: env .peer
+
+# installed elsewhere and renamed, so that .peer is there only when complete
 .peer: | .venv/.installed
 	@echo "env: fetching $(PEER) into .peer, to compare with"
 	@rm -rf .venv/peer
 	@if $(PIP) install --quiet --quiet --retries 1 --no-deps --target .venv/peer $(PEER) 2>.venv/peer.log; then mv .venv/peer .peer; \
-	else echo "env: no $(PEER) to be had (see .venv/peer.log); the tests that compare with it are skipped"; fi
+	else echo "env: no $(PEER) to be had (see .venv/peer.log); what compares with it is skipped"; fi
