@@ -15,7 +15,6 @@ from ._layers import excess_panels, layer_boxes, layer_overview
 from ._published import AccuracyLine, accuracy_beside_published
 from ._roofline import roofline
 from ._runs import accuracy_panels, dots
-from ._shares import cumulative_shares, share_histogram
 from ._slices import blueprint_fit, slice_grid
 from ._style import COLOURS, use_style
 from ._timings import timing_bars
@@ -28,7 +27,6 @@ __all__ = [
     "accuracy_panels",
     "bar_rows",
     "blueprint_fit",
-    "cumulative_shares",
     "curve_panels",
     "curves",
     "dots",
@@ -42,7 +40,6 @@ __all__ = [
     "matrices",
     "rendered",
     "roofline",
-    "share_histogram",
     "slice_grid",
     "stacked_shares",
     "timing_bars",
