@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._programs import load_exported_program
+from ...pytorch._tools.errors import one_line
+from ..files.torch_files import check_archive
 
 __all__ = ["ENGINES", "default_engine", "is_installed", "load_exported"]
 
@@ -34,9 +36,10 @@ def load_exported(
     ``engine`` is one of ``ENGINES``, by default that of the suffix. ``threads`` is up to the engine
     where it is None. With ``bfloat16``, OpenVINO rounds to that; the others stay as they are.
 
-    Raises ValueError with one line for an unknown engine, one that is not installed, and a
-    file that is damaged, takes weights from other files, or is a program that asks for more than
-    operators on tensors.
+    Only open .pt2 files that you trust: ``torch.export.load`` runs code that such a file may hold.
+
+    Raises ValueError with one line for an unknown engine, one that is not installed, and a file
+    that is damaged or takes weights from other files.
     """
     engine = engine or default_engine(path)
     if engine not in ENGINES:
@@ -55,8 +58,19 @@ def is_installed(engine: str) -> bool:
 
 
 def _torch(path: Path, threads: int | None, bfloat16: bool) -> Function:
-    network = load_exported_program(path).module()
-    return torch.no_grad()(network)
+    with open(path, "rb") as file:
+        try:
+            check_archive(file)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of how it reads
+                program = torch.export.load(file)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file may raise anything at all
+            reason = one_line(error)
+            raise ValueError(f"{path} is damaged, or not an exported program: {reason}") from error
+    return torch.no_grad()(program.module())
 
 
 def _onnxruntime(path: Path, threads: int | None, bfloat16: bool) -> Function:
@@ -68,8 +82,8 @@ def _onnxruntime(path: Path, threads: int | None, bfloat16: bool) -> Function:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         (images,) = session.get_inputs()
     except Exception as error:  # the runtime has exceptions of its own
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path} is damaged, or no network for images: {reason}") from error
+        reason = one_line(error)
+        raise ValueError(f"{path} is damaged, or not a network for images: {reason}") from error
     return lambda values: torch.from_numpy(session.run(None, {images.name: values.numpy()})[0])
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-__all__ = ["DamagedError", "read_torch_file"]
+__all__ = ["DamagedError", "check_archive", "read_torch_file"]
 
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
@@ -32,7 +32,7 @@ def read_torch_file(file: BinaryIO) -> Any:
     size = file.seek(0, os.SEEK_END)
     try:
         if zipfile.is_zipfile(file):
-            _check_members(file, size)
+            check_archive(file)
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (MemoryError, DamagedError):
@@ -43,7 +43,9 @@ def read_torch_file(file: BinaryIO) -> Any:
     return content
 
 
-def _check_members(file: BinaryIO, size: int) -> None:
+def check_archive(file: BinaryIO) -> None:
+    """DamagedError where a bit of a ZIP file has changed, or where it would unpack to more."""
+    size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]

@@ -8,15 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..hostile import bombs, links, pickles, programs
+from ..hostile import bombs, links, pickles
 
 TITLE = "Nothing executes"
 MOST_MEGABYTES = 2500  # more than before, for the largest of the bombs
 KINDS: dict[str, Mapping[str, object]] = {
     "pickles that call a function, as or in any file": pickles.CASES,
     "small files that claim to be large, values nested without end": bombs.CASES,
-    "links and paths out of the folder": links.CASES,
-    "exported programs with code, networks in other files": programs.CASES,
+    "links and paths out of the folder, networks in other files": links.CASES,
 }
 LONGEST = 140  # characters of a line in the table
 
@@ -41,7 +40,7 @@ def section(figures: Mapping[str, Any]) -> str:
         " lead out of their folder, were given to every reader of the package. Each was refused"
         f" in one line, none ran anything, and all took {figures['megabytes']:,} MB of memory at"
         " most. The tests also show that the same files do run code in `pickle`, in NumPy with"
-        " `allow_pickle`, and in `torch.export.load`.",
+        " `allow_pickle`.",
         "",
         "| what they are | files | for example | which is refused as |",
         "|---|---|---|---|",

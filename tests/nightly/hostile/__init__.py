@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import bombs, links, pickles, programs
+from . import bombs, links, pickles
 from .traps import SPRUNG
 
 CASES: dict[str, Callable[[Path], object]] = {
     **pickles.CASES,
     **bombs.CASES,
     **links.CASES,
-    **programs.CASES,
 }
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 from PIL import Image
+
+from bsconv.experiments.export import load_exported
 
 from .traps import bsconv
 
@@ -51,6 +55,21 @@ def _archive(folder: Path) -> None:
     bsconv("data", "cifar10", "--data", folder)
 
 
+def _weights_elsewhere(folder: Path) -> None:
+    """An ONNX file that takes its weights from a file outside of its folder."""
+    (folder / "private").write_bytes(bytes(16))
+    (folder / "networks").mkdir()
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../private")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    steps = [helper.make_node("Add", ["x", "w"], ["y"])]
+    graph = helper.make_graph(steps, "network", values[:1], values[1:], [weights])
+    path = folder / "networks" / "network.onnx"
+    path.write_bytes(onnx.helper.make_model(graph, ir_version=8).SerializeToString())
+    load_exported(path)
+
+
 CASES: dict[str, Callable[[Path], object]] = {
     "an image that is a link out of the folder": _link(
         "cats/link.png", "../../outside/private.png"
@@ -65,4 +84,5 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a class that is a link to itself": _link("birds", "birds"),
     "a class that is a link to nothing": _link("birds", "gone"),
     "cifar10.npz with a path out of the folder": _archive,
+    "network.onnx with weights elsewhere": _weights_elsewhere,
 }
