@@ -1,4 +1,4 @@
-"""The seconds and the cost of one network in one treatment."""
+"""The cost and the seconds of one network, as given or optimised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One network in one treatment: its cost for one image, and the seconds of a batch by round."""
+    """One network, computed in one way: its cost for one image, its seconds for a batch by round.
+
+    ``peak_bytes`` is the memory that a call takes beyond weights and input, None on a CPU.
+    """
 
     batch_size: int
     network: str
@@ -20,7 +23,7 @@ class Measurement:
     flops: int
     macs: int
     seconds: tuple[float, ...]
-    peak_bytes: int
+    peak_bytes: int | None
 
     @property
     def median(self) -> float:
@@ -28,7 +31,7 @@ class Measurement:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The lowest and the highest of the middle half of the rounds: the quartiles."""
+        """The quartiles of the rounds."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")

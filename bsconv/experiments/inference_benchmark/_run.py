@@ -1,4 +1,4 @@
-"""Networks measured side by side, as PyTorch gives them and optimised."""
+"""Networks measured in turns, as PyTorch gives them and optimised."""
 
 from __future__ import annotations
 
@@ -7,30 +7,25 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bsconv.pytorch import ModelProfiler, reestimate_batch_norm
-from bsconv.pytorch.inference import optimize_for_inference
-
+from ...pytorch import ModelProfiler, reestimate_batch_norm
+from ...pytorch._tools.errors import one_line
+from ...pytorch._tools.timing import in_turns, synchronize
+from ...pytorch.inference import optimize_for_inference
 from ..training import find_device
 from ._measurement import AS_GIVEN, COMPILED, OPTIMISED, Measurement
-from ._memory import peak_bytes
 from ._table import InferenceBenchmark, Setting
-from ._turns import Stopwatch, measure_in_turns, stopwatch_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SETTLED_ON = 4  # images
+BUDGET = 30.0  # seconds of measuring for a batch size, unless the number of rounds is given
+TURN = 0.05  # seconds that a turn lasts at least
 
-
-@dataclass(frozen=True)
-class _Contender:
-    network: str
-    computed: str
-    call: Callable[[], object]
+Call = Callable[[], object]
 
 
 def benchmark_inference(
@@ -45,25 +40,25 @@ def benchmark_inference(
     compile: bool = True,
     notes: Sequence[str] = (),
     progress: bool = False,
-    stopwatch: Stopwatch | None = None,
+    seconds_of: Callable[[Call], float] | None = None,
 ) -> InferenceBenchmark:
-    """What each network costs, and how long a batch takes in it: as PyTorch gives it and optimised.
+    """The cost of each network, and its seconds for a batch: as PyTorch gives it and optimised.
 
-    ``models`` holds float32 networks by what they are called, of which "dense" is what the others
-    are compared with; they are changed: eval mode, BatchNorms with the statistics of the images,
-    ``device``. The images are random, ``input_size`` (C, H, W) each. "As given" is a call in
-    eval mode under ``torch.inference_mode`` of the network in ``dtype``; optimised is
+    ``models`` holds float32 networks by name; the others are compared with the one named "dense".
+    They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
+    images are random, ``input_size`` (C, H, W) each. "As given" is a call of the network in
+    ``dtype``, in eval mode under ``torch.inference_mode``; optimised is
     :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, through torch.compile
-    where ``compile`` allows it and it turns out faster. For one size of batch all of them take
-    turns (:func:`measure_in_turns`, which takes ``rounds``); ``stopwatch`` tells the seconds of one
-    call. ``progress`` shows a bar on a terminal; ``notes`` are lines to stand below the table.
+    where ``compile`` allows it and it turns out faster. For each batch size all of them take turns,
+    in ``rounds`` rounds, by default as many as half a minute holds, 3 to 50. ``seconds_of``
+    measures one call in place of the clock. ``progress`` shows a bar on a terminal; ``notes`` are
+    lines below the table.
 
-    Raises ValueError for what is not possible: an unknown ``dtype`` or ``device``, a size that a
-    network does not take, one that cannot be computed in this precision or memory.
+    Raises ValueError for an unknown ``dtype`` or ``device``, a size that a network does not take,
+    and a network that cannot be computed in this precision or memory.
     """
     _check(models, batch_sizes, dtype)
     place = find_device(device)
-    seconds_of = stopwatch or stopwatch_of(place)
     setting = Setting.here(name, place, dtype, tuple(input_size))
     costs = {key: _cost(model, input_size) for key, model in models.items()}
     rows: list[Measurement] = []
@@ -75,20 +70,28 @@ def benchmark_inference(
                 _settle(model, input_size).to(place)
         for count in sizes:
             images = _images(count, input_size, place).to(DTYPES[dtype])
-            contenders: list[_Contender] = []
+            calls: dict[tuple[str, str], Call] = {}
             for key, model in models.items():
                 bar.set_description_str(f"batches of {count}: optimising {key}")
                 with _explained(key, setting, count):
-                    found, lost = _contenders(key, model, images, compile)
-                contenders += found
+                    found, lost = _calls(model, images, compile)
+                calls |= {(key, computed): call for computed, call in found.items()}
                 lines += [lost] if lost and lost not in lines else []
                 bar.update(1 / len(models))
             bar.set_description_str(f"batches of {count}: measuring")
-            calls = [one.call for one in contenders]
-            taken = measure_in_turns(calls, seconds_of, rounds, bar.update)
-            for one, seconds in zip(contenders, taken, strict=True):
-                counts, peak = costs[one.network], peak_bytes(one.call, place)
-                rows.append(Measurement(count, one.network, one.computed, *counts, seconds, peak))
+            taken = in_turns(
+                calls,
+                place,
+                rounds=rounds,
+                budget=BUDGET,
+                turn=TURN,
+                seconds_of=seconds_of,
+                after_round=functools.partial(_advance, bar, bar.n),
+            )
+            for (key, computed), seconds in taken.items():
+                peak = _peak_bytes(calls[key, computed], place)
+                row = Measurement(count, key, computed, *costs[key], tuple(seconds), peak)
+                rows.append(row)
     return InferenceBenchmark(setting, tuple(rows), tuple(lines))
 
 
@@ -107,10 +110,8 @@ def _cost(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int, int]:
     return found.total_parameter_count, found.total_flop_count, found.total_mac_count
 
 
-def _contenders(
-    key: str, model: nn.Module, images: Tensor, compile: bool
-) -> tuple[list[_Contender], str]:
-    """The network in both treatments, and what could not be had."""
+def _calls(model: nn.Module, images: Tensor, compile: bool) -> tuple[dict[str, Call], str]:
+    """Calls of the network as given and optimised, and what could not be had."""
     given = model if images.dtype == torch.float32 else copy.deepcopy(model).to(images.dtype)
     call = functools.partial(_call, given, images)
     call()  # a precision that this machine cannot compute is found here
@@ -119,12 +120,24 @@ def _contenders(
     )
     how = COMPILED if optimized.compiles else OPTIMISED
     faster = functools.partial(_call, optimized, images)
-    return [_Contender(key, AS_GIVEN, call), _Contender(key, how, faster)], optimized.report.lost
+    return {AS_GIVEN: call, how: faster}, optimized.report.lost
 
 
 def _call(model: nn.Module, images: Tensor) -> None:
     with torch.inference_mode():
         model(images)
+
+
+def _peak_bytes(call: Call, device: torch.device) -> int | None:
+    """The most bytes that PyTorch holds on a GPU in a call, beyond those before; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _images(count: int, size: Sequence[int], device: torch.device) -> Tensor:
@@ -141,14 +154,13 @@ def _settle(model: nn.Module, size: Sequence[int]) -> nn.Module:
 
 @contextlib.contextmanager
 def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
-    """One line for whatever PyTorch raises, for want of memory or of a kernel."""
+    """One line for whatever PyTorch raises for lack of memory or of a kernel."""
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
             f"{network} cannot be computed in {setting.dtype} on {setting.device} with batches of "
-            f"{count} x {setting.size_text} ({reason})"
+            f"{count} x {setting.size_text} ({one_line(error)})"
         ) from error
 
 
@@ -165,10 +177,13 @@ def _without_gpu_advice() -> Iterator[None]:
 
 
 def _bar(total: int, progress: bool) -> tqdm:
-    """None for disable: no bar where stderr is no terminal."""
     return tqdm(
         total=total,
-        disable=None if progress else True,
+        disable=None if progress else True,  # None: no bar where stderr is not a terminal
         leave=False,
         bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
     )
+
+
+def _advance(bar: tqdm, start: float, done: int, planned: int) -> None:
+    bar.update(start + done / planned - bar.n)

@@ -1,24 +1,16 @@
-"""What was measured, as a table, as CSV and in a sentence that says which is the fastest."""
+"""What was measured, as a table, as CSV and as a sentence that says which network is fastest."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from bsconv.pytorch._tools.tables import Table, write_csv
-
+from ...pytorch._tools.tables import Table, write_csv
 from ._measurement import AS_GIVEN, DENSE, Measurement
 from ._verdict import verdict
-
-CSV = (
-    *("model", "network", "batch_size", "computed", "device", "threads", "dtype", "input_size"),
-    *("parameters", "flops", "macs", "rounds", "seconds", "seconds_low", "seconds_high"),
-    *("times_dense", "images_per_second", "peak_bytes"),
-)
 
 
 @dataclass(frozen=True)
@@ -51,14 +43,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class InferenceBenchmark(Table):
-    """Prints as a table that ends in a sentence: which network is the fastest, if it can be told.
+    """Prints as a table that ends in a sentence: which network is the fastest, if that is clear.
 
     Two networks cannot be told apart where the middle halves of their rounds overlap.
     """
 
     header = (
-        *("batch", "network", "computed", "parameters", "FLOPs", "MACs", "ms", "spread"),
-        *("times dense", "images/s", "peak MB"),
+        "batch",
+        "network",
+        "computed",
+        "parameters",
+        "FLOPs",
+        "MACs",
+        "ms",
+        "spread",
+        "times dense",
+        "images/s",
+        "peak MB",
     )
 
     setting: Setting
@@ -70,10 +71,10 @@ class InferenceBenchmark(Table):
         return list(dict.fromkeys(row.batch_size for row in self.rows))
 
     def times_dense(self, row: Measurement) -> float | None:
-        """Its seconds over those of the dense network in the same treatment, if there is one."""
+        """Its seconds divided by those of the dense network computed in the same way, if any."""
         for other in self.rows:
-            treated_alike = (other.computed == AS_GIVEN) == (row.computed == AS_GIVEN)
-            if other.network == DENSE and other.batch_size == row.batch_size and treated_alike:
+            same = (other.computed == AS_GIVEN) == (row.computed == AS_GIVEN)
+            if other.network == DENSE and other.batch_size == row.batch_size and same:
                 return row.median / other.median
         return None
 
@@ -84,8 +85,8 @@ class InferenceBenchmark(Table):
         rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
         return (
             f"{model}images of {self.setting.size_text}; FLOPs and MACs of one image; ms of a "
-            f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: the "
-            "middle half of them; peak MB: what a call holds at most beyond weights and input"
+            f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: "
+            "the middle half of them; peak MB: what a call takes beyond weights and input, on GPUs"
         )
 
     @property
@@ -98,28 +99,47 @@ class InferenceBenchmark(Table):
         return "\n".join([f"{table}{self.legend}", *self.notes, self.summary])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """A line for each row, all numbers in full; OSError with one line if it cannot be done."""
-        write_csv(path, CSV, map(self._csv_row, self.rows))
+        """A line for each row, all numbers in full; OSError with one line if that fails."""
+        lines = [self._csv_line(row) for row in self.rows]
+        write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
-                *(row.batch_size, row.network, row.computed),
-                *(row.parameters, row.flops, row.macs),
+                row.batch_size,
+                row.network,
+                row.computed,
+                row.parameters,
+                row.flops,
+                row.macs,
                 f"{1e3 * row.median:8.2f}",
                 " to ".join(f"{1e3 * seconds:.2f}" for seconds in row.spread),
                 "" if (ratio := self.times_dense(row)) is None else f"{ratio:11.2f}",
-                *(round(row.images_per_second), f"{row.peak_bytes / 1e6:7.1f}"),
+                round(row.images_per_second),
+                "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:7.1f}",
             )
             for row in self.rows
         ]
 
-    def _csv_row(self, row: Measurement) -> Sequence[object]:
+    def _csv_line(self, row: Measurement) -> dict[str, object]:
         where = self.setting
-        ratio = self.times_dense(row)
-        return (
-            *(where.model, row.network, row.batch_size, row.computed, where.device),
-            *("" if where.threads is None else where.threads, where.dtype, where.size_text),
-            *(row.parameters, row.flops, row.macs, len(row.seconds), row.median, *row.spread),
-            *("" if ratio is None else ratio, row.images_per_second, row.peak_bytes),
-        )
+        return {
+            "model": where.model,
+            "network": row.network,
+            "batch_size": row.batch_size,
+            "computed": row.computed,
+            "device": where.device,
+            "threads": where.threads,
+            "dtype": where.dtype,
+            "input_size": where.size_text,
+            "parameters": row.parameters,
+            "flops": row.flops,
+            "macs": row.macs,
+            "rounds": len(row.seconds),
+            "seconds": row.median,
+            "seconds_low": row.spread[0],
+            "seconds_high": row.spread[1],
+            "times_dense": self.times_dense(row),
+            "images_per_second": row.images_per_second,
+            "peak_bytes": row.peak_bytes,
+        }

@@ -1,4 +1,4 @@
-"""Which network is the fastest, said only where it can be told."""
+"""Which network is the fastest, said only where the measurements tell it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ._measurement import DENSE, Measurement
 
 
 def verdict(rows: Sequence[Measurement]) -> str:
-    """Each network at its best, for each size of batch; sizes with the same outcome together.
+    """Each network at its best, for each batch size; sizes with the same outcome go together.
 
     The fastest is told from another if the middle halves of their rounds do not overlap.
     """
     bests = [_bests(rows, size) for size in dict.fromkeys(row.batch_size for row in rows)]
     if all(len(best) == 1 for best in bests):
         return "; ".join(_alone(best[0]) for best in bests)
-    outcomes: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    outcomes: dict[tuple[str, str], list[tuple[int, float]]] = {}  # batch sizes and gains
     for best in bests:
         fastest = _fastest(best)
         rival = _rival([one for one in best if one not in fastest])
