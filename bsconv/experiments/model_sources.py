@@ -1,4 +1,4 @@
-"""A model by its name: of this package, of torchvision or of pytorchcv; replaced where asked."""
+"""A model by its name: of this package, of torchvision or of pytorchcv, replaced if asked."""
 
 import difflib
 import functools
@@ -10,14 +10,24 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, list_models
+from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
+from ..pytorch.models import ModelName, parse_name
 
 SOURCES = ("torchvision", "pytorchcv")
 
-# what the module docstrings of pytorchcv's classification models name as their data
+# the data that the module docstrings of pytorchcv's classification models name
 CLASSIFICATION_DATA = ("ImageNet-1K", "CIFAR", "CUB-200-2011")
-# though theirs do too: an object detector, and a network that returns a tuple
+# docstrings that do so too: of an object detector, and of a network that returns a tuple
 NO_CLASSIFIERS = ("centernet", "ntsnet_cub")
+
+
+@functools.cache
+def architecture(name: str) -> ModelName | None:
+    """What ``name`` says if it is an architecture of this package; None for any other model."""
+    try:
+        return parse_name(name)
+    except ValueError:
+        return None
 
 
 def build_model(
@@ -34,9 +44,9 @@ def build_model(
 
     ``name`` is an architecture of :func:`bsconv.pytorch.list_models`, ``torchvision:NAME`` or
     ``pytorchcv:NAME``; the latter two start from random weights. ``bsconv`` replaces the
-    convolutions by BSConv-U or BSConv-S, where ``p`` (S only) and ``with_bn`` are those of the
-    replacers. ``init`` is where BSConv layers start, "published" or "matched", and ``pretrained``
-    names weights, as for :func:`bsconv.pytorch.get_model`.
+    convolutions by BSConv-U or BSConv-S, with ``p`` (S only) and ``with_bn`` as in the replacers.
+    ``init`` ("published" or "matched") and ``pretrained`` are those of
+    :func:`bsconv.pytorch.get_model`.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
@@ -48,10 +58,11 @@ def build_model(
         replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=start)
     elif bsconv is not None:
         raise ValueError(f"bsconv needs to be 'u', 's' or None, got {bsconv=}")
-    if replacer is not None and "_bsconv" in name.lower():
+    own = architecture(name)
+    if replacer is not None and own is not None and own.variant:
         raise ValueError(
             f"{name} is a BSConv network already: take it without bsconv={bsconv!r}, "
-            f"or replace in {name[: name.lower().index('_bsconv')]}"
+            f"or replace in {own.dense}"
         )
 
     source, separator, inner = name.partition(":")
@@ -76,13 +87,13 @@ def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.M
     try:
         return get_model(name, num_classes, pretrained=pretrained, init=init)
     except ValueError as error:
-        if name.lower() not in list_models() and name in _torchvision_names():
+        if architecture(name) is None and name in _torchvision_names():
             raise ValueError(f"{error}; torchvision has one: torchvision:{name}") from error
         raise
 
 
 def _torchvision_names() -> list[str]:
-    """The classifiers alone; without torchvision, none."""
+    """Classifiers only; none without torchvision."""
     try:
         models = _import("torchvision.models")
     except ValueError:
@@ -96,7 +107,7 @@ def _torchvision(name: str, num_classes: int) -> nn.Module:
     _check_name("torchvision", name, _torchvision_names())
     arguments: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
-        # no second output while training; init_weights=None warns of a change of the default
+        # no second output while training; init_weights=None warns that its default will change
         arguments = {"aux_logits": False, "init_weights": True}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
@@ -127,7 +138,7 @@ def _pytorchcv_names() -> tuple[str, ...]:
 
 
 def _makes_classifiers(module: str) -> bool:
-    """The first sentence of a module of pytorchcv says which data its models are for."""
+    """The first sentence of a module of pytorchcv names the data that its models are for."""
     if not module.startswith("pytorchcv.models.") or module.endswith(NO_CLASSIFIERS):
         return False
     purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]

@@ -9,8 +9,7 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from bsconv.pytorch import BSConvS, BSConvU
-
+from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model
 from ..results.published import family_and_variant
 
@@ -25,11 +24,11 @@ def build_variants(
     p: float = 0.25,
     with_bn: bool = False,
 ) -> tuple[dict[str, nn.Module], list[str]]:
-    """The networks to compare, each by what it is called, and a line on whatever is left out.
+    """The networks to compare by what they are called, and a line on each that is left out.
 
-    ``name`` is one for :func:`bsconv.experiments.model_sources.build_model`, ``p`` and ``with_bn``
-    are those of the replacers. A BSConv network stands alone. A variant that replaces nothing is
-    left out; where nothing else remains, the dense network stands for it. Weights are random, and
+    ``name`` is one for :func:`bsconv.experiments.model_sources.build_model`; ``p`` and ``with_bn``
+    are those of the replacers. A BSConv network is measured alone. A variant that replaces nothing
+    is left out; if no other remains, the dense network takes its place. Weights are random, and
     the same each time. Raises ValueError for variants other than "dense", "u" and "s", and for what
     ``build_model`` refuses.
     """
@@ -38,10 +37,10 @@ def build_variants(
             raise ValueError(f"variants need to be among {', '.join(VARIANTS)}, got {variant!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if "_bsconv" in name.lower():
-            model = build_model(name, num_classes)
+        own = family_and_variant(name)[1]
+        if own != "dense":
             line = f"{name} is a BSConv network already and is measured alone"
-            return {family_and_variant(name)[1]: model}, [line]
+            return {own: build_model(name, num_classes)}, [line]
         models: dict[str, nn.Module] = {}
         lines: list[str] = []
         for variant in dict.fromkeys(variants):
@@ -65,9 +64,9 @@ def _replaced(
     if variant == "dense":
         return build_model(name, num_classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that nothing is replaced is said in a line
+        warnings.simplefilter("ignore")  # a line says that nothing is replaced
         model = build_model(name, num_classes, bsconv=variant, p=p, with_bn=with_bn)
-    return model if any(isinstance(m, (BSConvU, BSConvS)) for m in model.modules()) else None
+    return model if any(isinstance(m, BLUEPRINT_LAYERS) for m in model.modules()) else None
 
 
 def _label(variant: str, p: float, with_bn: bool) -> str:

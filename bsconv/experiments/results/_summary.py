@@ -1,28 +1,26 @@
-"""Runs that differ in their seed, summed up; and which of them stand side by side."""
+"""Runs that differ in their seed, summed up; and which of them may be compared."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from ..config import RECIPES, TrainConfig
+from ..model_sources import architecture
 from ._record import Record
 from ._settings import deciding, recipe_of
 from .published import VARIANTS, family_and_variant
 
-# of these get_model has the variants that the replacers make
-_REPLACED_ALIKE = re.compile(r"cifar_(resnet|preresnet|wrn)\d+(_\d+)?")
-
 
 @dataclass(frozen=True)
 class Summary:
-    """Last-epoch accuracies of runs that differ in seed, machine and execution alone.
+    """Last-epoch accuracies of runs that differ only in seed, machine and execution.
 
-    ``config`` is the one of the first of them. Execution is how steps were computed: device,
-    precision, plans, torch.compile.
+    ``config`` is that of the first run. Execution is how steps were computed: device, precision,
+    plans, torch.compile.
     """
 
     config: TrainConfig
@@ -59,14 +57,15 @@ class Summary:
     def architecture(self) -> str:
         """The name that ``get_model`` has for the network, or ``network`` where it has none."""
         config = self.config
-        name = config.model.lower()
         if config.bsconv is None:
-            return name
-        if config.with_bn == (config.bsconv == "s") and _REPLACED_ALIKE.fullmatch(name):
-            share = Fraction(config.p).limit_denominator(100)
-            s = f"s_p{share.numerator}d{share.denominator}"
-            return f"{name}_bsconv{'u' if config.bsconv == 'u' else s}"
-        return self.network
+            return config.model.lower()
+        name = architecture(config.model)
+        # of these get_model has the variants that the replacers make
+        residual = name is not None and name.is_cifar and not name.is_mobilenet
+        if name is None or not residual or config.with_bn != (config.bsconv == "s"):
+            return self.network
+        share = Fraction(config.p).limit_denominator(100)
+        return str(dataclasses.replace(name, variant=config.bsconv, p=share))
 
     @property
     def family(self) -> str:
@@ -82,12 +81,12 @@ class Summary:
 
     @property
     def recipe(self) -> str:
-        """The recipe by name; a former one, which has changed since, by what it was."""
+        """The recipe by name; a recipe that has changed since has a name of its own."""
         return recipe_of(self.config)[0]
 
     @property
     def own_settings(self) -> tuple[str, ...]:
-        """What the runs did otherwise than their recipe, in words; mostly nothing."""
+        """How the runs differ from their recipe, in words; mostly not at all."""
         return tuple(_in_words(*item) for item in recipe_of(self.config)[1].items())
 
     @property
@@ -97,7 +96,7 @@ class Summary:
 
     @property
     def length(self) -> str:
-        """How long the runs are, and what they do otherwise: fewer images, another start."""
+        """How long the runs are, and how they differ: fewer images, another start."""
         epochs = "1 epoch" if self.config.epochs == 1 else f"{self.config.epochs} epochs"
         return ", ".join((epochs, *self.own_settings))
 
@@ -137,17 +136,17 @@ def variants_of(
 ) -> dict[str, Summary]:
     """The recorded variants of a network that may be compared: all of one recipe and one length.
 
-    Left out are runs with settings of their own, and networks that ``get_model`` has no name for.
-    Of several recipes and lengths, it is the one with the most variants; then the longest; then one
-    of today's recipes.
+    Runs with settings of their own, and networks that ``get_model`` has no name for, are left out.
+    Of several recipes and lengths, the one with the most variants counts; then the longest; then
+    one of today's recipes.
     """
     together: dict[tuple[int, str], dict[str, Summary]] = {}
     for summary in summaries:
         named = summary.config.bsconv is None or summary.architecture != summary.network
         about = (summary.family, summary.config.dataset, summary.own_settings)
         if named and about == (family, dataset, ()):
-            alike = together.setdefault((summary.config.epochs, summary.recipe), {})
-            alike.setdefault(summary.variant, summary)
+            group = together.setdefault((summary.config.epochs, summary.recipe), {})
+            group.setdefault(summary.variant, summary)
     if not together:
         return {}
     best = max(together, key=lambda key: (len(together[key]), key[0], key[1] in RECIPES))

@@ -1,12 +1,13 @@
-"""The published accuracies of 211 networks on CIFAR-10 and CIFAR-100, in ``published.csv``."""
+"""The published accuracies of 211 networks on CIFAR-10 and CIFAR-100, from ``published.csv``."""
 
 from __future__ import annotations
 
 import csv
 import functools
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..model_sources import architecture as parsed
 
 SOURCE = (
     "D. Haase, M. Amthor: Rethinking Depthwise Separable Convolutions, CVPR 2020, "
@@ -15,7 +16,6 @@ SOURCE = (
 # of the published training script; whether the tables have its best or its last epoch is not said
 PUBLISHED_EPOCHS = 200
 VARIANTS = ("dense", "BSConv-U", "BSConv-S")
-_SUFFIX = re.compile(r"_bsconv(u|s_p\d+d\d+)$")
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class PublishedResult:
 
 def family_and_variant(architecture: str) -> tuple[str, str]:
     """The dense network's name, and which of ``VARIANTS`` the architecture is of it."""
-    name = architecture.lower()
-    found = _SUFFIX.search(name)
-    return _SUFFIX.sub("", name), f"BSConv-{found[1][0].upper()}" if found else "dense"
+    name = parsed(architecture)
+    if name is None:
+        return architecture.lower(), "dense"
+    return str(name.dense), f"BSConv-{name.variant.upper()}" if name.variant else "dense"
 
 
 def published_variants(family: str, dataset: str) -> dict[str, PublishedResult]:
