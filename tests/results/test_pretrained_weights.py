@@ -61,6 +61,7 @@ def test_models_start_from_them_in_float32(path: Path) -> None:
     assert state.keys() == saved.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_they_reach_what_is_written_of_them(
     path: Path, cifar10_folder: Path, capsys: pytest.CaptureFixture[str]
@@ -99,21 +100,29 @@ def test_a_damaged_file_is_one_line_on_the_command_line(
     ("architecture", "num_classes", "pretrained", "message"),
     [
         (
-            *("cifar_resnet20", 10, "imagenet"),
+            "cifar_resnet20",
+            10,
+            "imagenet",
             "there are no weights pretrained='imagenet' for 'cifar_resnet20'; there are 'cifar10', "
             "'other'",
         ),
         (
-            *("cifar_resnet56", 10, "cifar10"),
+            "cifar_resnet56",
+            10,
+            "cifar10",
             "there are no weights pretrained='cifar10' for 'cifar_resnet56'; it has none",
         ),
         (
-            *("cifar_wrn16_1", 10, "../weights/cifar10"),
+            "cifar_wrn16_1",
+            10,
+            "../weights/cifar10",
             "there are no weights pretrained='../weights/cifar10' for 'cifar_wrn16_1'; there are "
             "'cifar10'",
         ),
         (
-            *("CIFAR_resnet20", 100, "cifar10"),
+            "CIFAR_resnet20",
+            100,
+            "cifar10",
             "the weights pretrained='cifar10' of 'CIFAR_resnet20' need num_classes=10, got "
             "num_classes=100",
         ),
