@@ -26,6 +26,7 @@ def test_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
 # --- the traps do spring --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", pickles.CALLS)
 def test_unpickling_runs_them(tmp_path: Path, call: str) -> None:
     pickle.loads(pickle.dumps(pickles.CALLS[call](tmp_path)))
