@@ -192,7 +192,8 @@ def contents() -> str:
     for name in bsconv.pytorch.__all__:
         about = summary(getattr(bsconv.pytorch, name))
         parts.append(f"- [`{name}`][bsconv.pytorch.{name}]: {about}")
-    for title, modules in {"## Modules": CORE, "## Experiments": EXPERIMENTS}.items():
+    experiments = "## Experiments\n\nFor commands and notebooks; may change in any version."
+    for title, modules in {"## Modules": CORE, experiments: EXPERIMENTS}.items():
         parts.append(title)
         parts += [f"- [`{name}`]({name}.md): {summary(import_module(name))}" for name in modules]
     return "\n\n".join(parts)
