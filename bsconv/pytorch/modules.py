@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -13,14 +13,13 @@ from ._tools.convs import (
     GEOMETRY,
     IntOrPair,
     PaddingMode,
-    batch_norm_map,
     conv_arguments,
     memory_format_of,
     mid_channels,
     pads_with_zeros,
 )
-from ._tools.numerics import exact_dtype
-from .decomposition import blueprint_factors, compose, subspace_factors
+from ._tools.joining import exact_steps, joined
+from .decomposition import blueprint_factors, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
 from .regularization import OrthonormalBasis
@@ -177,35 +176,10 @@ class _BlueprintConv2d(nn.Sequential):
                 "equals no single convolution: its padding follows BatchNorm's shift, got "
                 f"padding={self.padding!r}"
             )
-        matrix, shift = self._pointwise_map()
-        blueprints = self.dw.weight[:, 0].to(matrix.dtype)
-        bias = shift * blueprints.sum(dim=(1, 2))
-        if self.dw.bias is not None:
-            bias = bias + self.dw.bias
-        has_bias = bool(norms) or self.dw.bias is not None
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, **conv_arguments(self.dw) | {"bias": has_bias}
-        )
-        conv.weight.copy_(compose(matrix, blueprints))
-        if conv.bias is not None:
-            conv.bias.copy_(bias)
-        conv.to(memory_format=memory_format_of(self.dw.weight))
-        return conv.train(self.training)
-
-    def _pointwise_map(self) -> tuple[Tensor, Tensor]:
-        """All that happens before ``dw``, as ``x -> matrix @ x + shift`` in float64."""
         weight = self.dw.weight
-        dtype = exact_dtype(weight)
-        matrix = torch.eye(self.in_channels, dtype=dtype, device=weight.device)
-        shift = torch.zeros(self.in_channels, dtype=dtype, device=weight.device)
-        for layer in self:
-            if isinstance(layer, nn.BatchNorm2d):
-                scale, offset = batch_norm_map(layer, dtype)
-                matrix, shift = scale[:, None] * matrix, scale * shift + offset
-            elif isinstance(layer, nn.Conv2d) and layer is not self.dw:
-                pointwise = layer.weight.flatten(1).to(dtype)
-                matrix, shift = pointwise @ matrix, pointwise @ shift
-        return matrix, shift
+        conv = cast(nn.Conv2d, reduce(cast(Any, joined), exact_steps(self)))
+        conv.to(weight.device, weight.dtype, memory_format=memory_format_of(weight))
+        return conv.requires_grad_().train(self.training)
 
 
 class BSConvU(_BlueprintConv2d):

@@ -24,12 +24,13 @@ from bsconv.pytorch import (
     modify_mobilenet,
     optimize_for_inference,
 )
+from bsconv.pytorch._tools.joining import ShiftedConv2d
 from bsconv.pytorch.inference import OptimizedModel
 from bsconv.pytorch.inference import _choice as _form_choice
 from bsconv.pytorch.inference import _model as _optimized
 from bsconv.pytorch.inference import _optimize as inference
 from bsconv.pytorch.inference._folding import foldable_pairs
-from bsconv.pytorch.inference._forms import ShiftedConv2d, forms
+from bsconv.pytorch.inference._plans import layer_plans
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.exact_errors import raises_exactly
 
@@ -154,7 +155,7 @@ def test_each_form_is_the_layer_also_at_the_border(
     make: Callable[..., Any], with_bn: bool, geometry: dict[str, Any]
 ) -> None:
     layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **geometry)).eval()
-    found = forms(layer)
+    found = layer_plans(layer)
     assert list(found) == list(type(layer)._plans)
     images = torch.randn(2, 8, 9, 7, dtype=torch.float64)
     expected = layer(images)
@@ -168,7 +169,7 @@ def test_each_form_is_the_layer_also_at_the_border(
 def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
     """What ShiftedConv2d is for: without the border it adds one number per channel."""
     layer: Any = trained(BSConvU(4, 5, 3, padding=1, with_bn=True)).eval()
-    merged = forms(layer)["merged"]
+    merged = layer_plans(layer)["merged"]
     assert isinstance(merged, ShiftedConv2d)
     images = torch.randn(1, 4, 6, 6)
     added = (merged(images) - merged.conv(images))[0]
@@ -179,10 +180,10 @@ def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
 
 def test_forms_need_plain_parts() -> None:
     layer = BSConvU(4, 5, 3, with_bn=True)
-    assert forms(layer) == {}, "in training mode it normalises by its batch"
-    assert forms(layer.eval())
+    assert layer_plans(layer) == {}, "in training mode it normalises by its batch"
+    assert layer_plans(layer.eval())
     layer.pw.register_forward_hook(lambda module, inputs, output: None)
-    assert forms(layer) == {}
+    assert layer_plans(layer) == {}
 
 
 # --- which BatchNorms are folded ------------------------------------------------------------------

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .._tools.model_tree import Place, exchange, places
+from .._tools.model_tree import Place, exchange, places, watching
 from .._tools.timing import seconds_in_turns
-from ._folding import BLUEPRINT_LAYERS
-from ._forms import forms
+from ..modules import BLUEPRINT_LAYERS
 from ._model import Network
+from ._plans import layer_plans
 from ._report import OptimizedLayer
 
 LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
@@ -37,7 +37,7 @@ def choose_forms(
     into a layer, by its id. ``model`` is changed.
     """
     found = blueprint_places(model)
-    known = {id(place.module): forms(cast(Any, place.module)) for place in found}
+    known = {id(place.module): layer_plans(place.module) for place in found}
     movable = [place for place in found if known[id(place.module)]]
     factored = {key: ways["factored"] for key, ways in known.items() if ways}
     model = exchange(model, movable, factored)
@@ -75,7 +75,7 @@ def _row(
     norms: Mapping[int, int],
 ) -> OptimizedLayer:
     key, layer = id(place.module), cast(Any, place.module)
-    inside = sum(isinstance(part, nn.BatchNorm2d) for part in layer) if known[key] else 0
+    inside = sum(isinstance(part, nn.BatchNorm2d) for part in layer.children()) if known[key] else 0
     form = (
         chosen.get(key, "factored")
         if known[key]
@@ -124,12 +124,9 @@ def _input_sizes(
     def note(key: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         sizes.setdefault(key, inputs[0].shape)
 
-    handles = [layer.register_forward_pre_hook(partial(note, key)) for key, layer in layers.items()]
-    try:
+    pairs = [(layer, partial(note, key)) for key, layer in layers.items()]
+    with watching(pairs, before=True):
         model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
     return sizes
 
 

@@ -4,17 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from .._layer_plans import is_plain
-from .._tools.convs import batch_norm_map
-from .._tools.numerics import exact_dtype
+from .._tools.joining import normed
+from .._tools.model_tree import watching
 from .._tools.obstacles import has_hooks, why_not_plain
-from ..modules import BSConvS, BSConvU
+from ..modules import BLUEPRINT_LAYERS
 from ..regularization import OrthonormalConv2d
-
-BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 
 
 class Pair(NamedTuple):
@@ -41,18 +38,18 @@ def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
     ]
 
 
-@torch.no_grad()
 def fold(pair: Pair) -> None:
     """``conv`` alone computes from now on what ``norm`` made of it; computed in float64."""
-    last = pair.conv.dw if isinstance(pair.conv, BLUEPRINT_LAYERS) else pair.conv
+    last = _last(pair.conv)
     assert isinstance(last, nn.Conv2d)
-    scale, offset = batch_norm_map(pair.norm, exact_dtype(last.weight))
-    bias = offset if last.bias is None else offset + scale * last.bias
-    last.weight = _like(last.weight, last.weight * scale[:, None, None, None])
-    last.bias = _like(last.weight, bias)
+    conv = normed(last, pair.norm)
+    assert conv.bias is not None
+    # new parameters, as the old ones may be shared with layers that keep them
+    last.weight = nn.Parameter(conv.weight.to(last.weight.dtype), requires_grad=False)
+    last.bias = nn.Parameter(conv.bias.to(last.weight.dtype), requires_grad=False)
 
 
-def is_as_made(layer: nn.Module) -> bool:
+def is_unmodified(layer: nn.Module) -> bool:
     """Whether a BSConv layer computes its parts in turn and nothing else."""
     own = type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
     return own and all(map(is_plain, layer.children()))
@@ -137,9 +134,14 @@ def _fits(module: nn.Module) -> bool:
         return False
     if isinstance(module, BLUEPRINT_LAYERS):
         own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
-        return own and _fits(module.dw)
+        return own and _fits(_last(module))
     plain = not why_not_plain(module, getattr(module, "groups", 1))
     return plain or type(module) is OrthonormalConv2d
+
+
+def _last(module: nn.Module) -> nn.Module:
+    """The convolution that computes the output of a convolution or BSConv layer."""
+    return list(module.children())[-1] if isinstance(module, BLUEPRINT_LAYERS) else module
 
 
 def _calls(model: nn.Module, run: Callable[[], object]) -> Counter[int]:
@@ -148,15 +150,6 @@ def _calls(model: nn.Module, run: Callable[[], object]) -> Counter[int]:
     def count(module: nn.Module, inputs: object) -> None:
         calls[id(module)] += 1
 
-    handles = [module.register_forward_pre_hook(count) for module in model.modules()]
-    try:
+    with watching(((module, count) for module in model.modules()), before=True):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
-
-
-def _like(old: Tensor, values: Tensor) -> nn.Parameter:
-    """A new parameter, as the old one may be shared with layers that keep it."""
-    return nn.Parameter(values.to(old.dtype), requires_grad=False)

@@ -13,7 +13,7 @@ from .._tools.model_tree import exchange, places, wrapped_by
 from .._tools.numerics import full_float32
 from .._tools.timing import seconds_in_turns
 from ._choice import CHANNELS_LAST, CONTIGUOUS, Choice, blueprint_places, cast_to, choose_forms
-from ._folding import fold, foldable_pairs, is_as_made
+from ._folding import fold, foldable_pairs, is_unmodified
 from ._model import Network, OptimizedModel, compiled_for
 from ._report import InferenceReport, OptimizedLayer
 
@@ -121,7 +121,7 @@ def collapse(model: nn.Module) -> nn.Module:
         if id(layer) in dense:
             continue
         try:
-            if not is_as_made(layer):
+            if not is_unmodified(layer):
                 raise ValueError(
                     "it is a subclass, or holds hooks or other modules than plain convolutions"
                 )

@@ -1,0 +1,108 @@
+"""Convolutions in a row as fewer: BatchNorms folded in, kernels multiplied.
+
+All weights are float64 on the way, so that a product of several is rounded once, at the end.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .convs import GEOMETRY, batch_norm_map, pads_with_zeros
+from .numerics import exact_dtype
+
+
+class ShiftedConv2d(nn.Module):
+    """A convolution plus what a shift of the channels, before zero padding, adds to its output.
+
+    BatchNorm between pointwise and depthwise convolution shifts the channels, and the depthwise one
+    pads with zeros after that: at the border, fewer pixels bring the shift along. So it adds a map
+    (1, out channels, H', W') that is the same for all images, and one bias per channel inside the
+    border.
+    """
+
+    shift: Tensor
+
+    def __init__(self, conv: nn.Conv2d, spread: nn.Conv2d, shift: Tensor) -> None:
+        super().__init__()
+        self.conv = conv
+        self.spread = spread
+        self.register_buffer("shift", shift)
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = self.shift[None, :, None, None].expand(-1, -1, *input.shape[2:])
+        return cast(Tensor, self.conv(input)) + cast(Tensor, self.spread(flat))
+
+
+def exact_steps(parts: Iterable[nn.Module]) -> list[nn.Conv2d]:
+    """The convolutions among ``parts`` in float64, each with the BatchNorm that follows it."""
+    steps: list[nn.Conv2d] = []
+    for part in parts:
+        if isinstance(part, nn.Conv2d):
+            dtype = exact_dtype(part.weight)
+            bias = None if part.bias is None else part.bias.detach().to(dtype)
+            steps.append(convolution(part, part.weight.detach().to(dtype), bias, part.groups))
+        elif isinstance(part, nn.BatchNorm2d):
+            steps[-1] = normed(steps[-1], part)
+    return steps
+
+
+@torch.no_grad()
+def normed(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """``norm(conv(x))`` in eval mode as one convolution, in float64."""
+    scale, offset = batch_norm_map(norm, exact_dtype(conv.weight))
+    bias = offset if conv.bias is None else offset + scale * conv.bias
+    return convolution(conv, conv.weight * scale[:, None, None, None], bias, conv.groups)
+
+
+@torch.no_grad()
+def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
+    """``second(first(x))`` as one convolution; one of the two is 1x1, unpadded and of stride 1.
+
+    A ShiftedConv2d where ``first`` shifts channels that ``second`` pads with zeros.
+    """
+    if is_depthwise(second):
+        weight = second.weight * first.weight
+    elif is_depthwise(first):
+        weight = second.weight * first.weight.transpose(0, 1)
+    else:  # (k, l) or (i, j) is (1, 1)
+        product = torch.einsum("nrij,rmkl->nmikjl", second.weight, first.weight)
+        weight = product.flatten(4).flatten(2, 3)
+    geometry = first if _is_pointwise(second) else second
+    if first.bias is None or not first.bias.any():
+        return convolution(geometry, weight, second.bias)
+    if pads_with_zeros(second):
+        spread = convolution(second, second.weight, None, second.groups)
+        return ShiftedConv2d(convolution(geometry, weight, second.bias), spread, first.bias)
+    sums = second.weight.sum((2, 3))
+    bias = sums[:, 0] * first.bias if is_depthwise(second) else sums @ first.bias
+    return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)
+
+
+def convolution(
+    geometry: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1
+) -> nn.Conv2d:
+    """A Conv2d of these weights in eval mode, with the geometry of another."""
+    conv = nn.Conv2d(
+        weight.shape[1] * groups,
+        weight.shape[0],
+        **{name: getattr(geometry, name) for name in GEOMETRY},
+        groups=groups,
+        bias=bias is not None,
+        device="meta",
+    )
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+    return conv.eval()
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    return conv.groups == conv.in_channels == conv.out_channels
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    """1x1, of stride 1, without padding: it may go into any neighbour."""
+    sizes = conv.kernel_size, conv.stride
+    return sizes == ((1, 1), (1, 1)) and conv.padding in ((0, 0), "same", "valid")
