@@ -95,6 +95,7 @@ def of_torchvision(name: str) -> nn.Module:
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(7), classifier)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("replace", list(REPLACERS))
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg16_bn", "densenet121"])
 def test_models_of_torchvision(name: str, replace: str) -> None:
@@ -109,11 +110,10 @@ def test_models_of_torchvision(name: str, replace: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("cifar_resnet20_bsconvu", "cifar_resnet20_bsconvs_p1d4", "cifar_wrn28_10_bsconvs_p1d4"),
-        *("cifar_mobilenetv1_w1d4", "cifar_mobilenetv1_w1d4_bsconvu"),
-        *("cifar_mobilenetv2_w1d4", "cifar_mobilenetv2_w1d4_bsconvs_p1d6"),
-        *("cifar_mobilenetv3_small_w1d2", "cifar_mobilenetv3_large_w1d2_bsconvs_p1d6"),
-        *("cifar_preresnet20_bsconvu", "cifar_wrn16_1_bsconvs_p1d4"),
+        "cifar_resnet20_bsconvs_p1d4",
+        "cifar_mobilenetv1_w1d4_bsconvu",
+        "cifar_mobilenetv3_small_w1d2",
+        "cifar_preresnet20_bsconvu",
     ],
 )
 def test_models_by_name(name: str) -> None:
@@ -121,6 +121,7 @@ def test_models_by_name(name: str) -> None:
     assert_same_function(eager(model, (2, 3, 32, 32)), model, (2, 3, 32, 32))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
 def test_modified_mobilenets(name: str) -> None:
     model = trained(modify_mobilenet(getattr(torchvision.models, name)(num_classes=10)))
@@ -482,6 +483,7 @@ def test_no_gradients_and_no_training() -> None:
         optimized.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_shorter_numbers(dtype: torch.dtype) -> None:
     model = trained(REPLACERS["s, BatchNorm"](torchvision.models.densenet121(num_classes=10)))
@@ -563,6 +565,7 @@ def test_outputs_of_several_tensors() -> None:
 # --- torch.compile --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compiled_for_the_example_and_eager_for_the_rest() -> None:
     model = small()
     optimized = optimize_for_inference(model, torch.randn(IMAGES), compile=True)
