@@ -1,25 +1,26 @@
-"""What a training run is: one frozen dataclass that checks itself. Imports no torch."""
+"""What a training run is: one frozen dataclass that checks itself. Imports no torch.
+
+Each setting stands in it once, with its default, its rule and its help: the checks and the options
+of `bsconv train` are made of them.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OPTIMIZERS", "PLANS", "PRECISIONS", "RECIPES", "Recipe", "TrainConfig"]
-
-OPTIMIZERS = ("sgd", "muon")
-PRECISIONS = ("float32", "bfloat16", "auto")
-PLANS = ("factored", "merged", "auto")
+__all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the optimiser with their schedule; see optimizers.py."""
+    """Settings of the optimiser with their schedule."""
 
     learning_rate: float
     momentum: float
@@ -37,6 +38,68 @@ RECIPES = {
     ),
     "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
 }
+# what the recipe decides where the run does not
+OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting needs: in words, as a question, and as arguments of argparse."""
+
+    text: str
+    holds: Callable[[Any], bool]
+    option: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def or_none(self) -> Rule:
+        holds = self.holds
+        return Rule(
+            f"{self.text} or None", lambda value: value is None or holds(value), self.option
+        )
+
+
+def _whole(least: int, most: float = math.inf, metavar: str = "N") -> Rule:
+    text = f"a whole number >= {least}" + (f" and <= {most}" if most < math.inf else "")
+    return Rule(
+        text,
+        lambda value: type(value) is int and least <= value <= most,
+        {"type": int, "metavar": metavar},
+    )
+
+
+def _number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> Rule:
+    def is_one(value: Any) -> bool:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and holds(value)
+
+    return Rule(f"a number {limits}", is_one, {"type": float, "metavar": metavar})
+
+
+def _one_of(*names: str) -> Rule:
+    return Rule(" or ".join(map(repr, names)), lambda value: value in names, {"choices": names})
+
+
+def _text(what: str, metavar: str) -> Rule:
+    return Rule(what, lambda value: isinstance(value, str) and value != "", {"metavar": metavar})
+
+
+def _flag(action: Any) -> Rule:
+    return Rule("True or False", lambda value: isinstance(value, bool), {"action": action})
+
+
+def _are_epochs(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(epoch) is int and epoch >= 1 for epoch in value)
+
+
+EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
+FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
+PIXELS = _whole(1, metavar="PIXELS")
+PIXELS_OR_0 = _whole(0, metavar="PIXELS")
+
+
+def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
+    """Without ``help``, the command line makes no option of it here: other commands have it too."""
+    shown = None if help is None else help.replace("{}", str(default))
+    return dataclasses.field(default=default, metadata={"rule": rule, "help": shown})
 
 
 @dataclass(frozen=True)
@@ -46,115 +109,115 @@ class TrainConfig:
     ``optimizer``, ``learning_rate``, ``momentum``, ``weight_decay`` and ``milestones`` are the
     recipe's where they are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``)
     changes no result; ``weights`` is compared as it is written, and read once, when the run begins.
+    ``compile``, ``precision`` and ``plan`` are chosen at the start of a run where they are left
+    open. ValueError for a value that breaks its rule.
     """
 
-    model: str = "cifar_resnet20_bsconvu"
-    dataset: str = "cifar10"
-    data: str | None = None  # folder of the archives; None: the search order of load_dataset
-    out: str | None = None  # folder of the run; None: nothing is written
-    bsconv: str | None = None  # "u" or "s": replace the convolutions of the model
-    p: float = 0.25  # BSConv-S: share of the input channels kept
-    with_bn: bool = False  # BatchNorm after each replaced pointwise conv
-    init: str = "published"  # where BSConv layers start, or "matched"; see get_model
-    weights: str | None = None  # file of weights, or folder of a run, to start from
-    epochs: int = 200
-    batch_size: int = 128
-    seed: int = 0
-    device: str = "auto"  # cuda if there is one, else cpu
-    recipe: str = "published"
-    optimizer: str | None = None  # "sgd" or "muon"
-    learning_rate: float | None = None  # recipe "fast": the peak
-    momentum: float | None = None
-    weight_decay: float | None = None
-    milestones: tuple[int, ...] | None = None  # recipe "published": the rate drops after these
-    alpha: float = 0.1  # weight of the orthonormality penalty, training loss only
-    crop_padding: int = 4
-    flip: bool = True
-    cutout: int = 0  # side of the square that is blanked, 0: none
-    train_limit: int | None = None
-    test_limit: int | None = None
-    image_size: int | None = None  # images are resized to this on the device
-    # how steps are computed, chosen at the start of a run where it is left open, see execution.py
-    compile: bool | None = None  # through torch.compile: faster, after a slow first step
-    plan: str = "auto"  # of the BSConv layers, see BSConvU.plan
-    precision: str = "auto"  # of the forward and backward pass; weights stay in float32
+    model: str = _setting("cifar_resnet20_bsconvu", _text("a name", "MODEL"))
+    dataset: str = _setting(
+        "cifar10",
+        _text("a name", "NAME|FOLDER"),
+        "cifar10 (default), cifar100, synthetic, or a folder of images by class",
+    )
+    data: str | None = _setting(
+        None, FOLDER.or_none(), "where the archives lie (default $BSCONV_DATA, else data)"
+    )
+    out: str | None = _setting(
+        None, FOLDER.or_none(), "folder of the run (default: nothing is kept)"
+    )
+    bsconv: str | None = _setting(None, _one_of("u", "s").or_none())
+    p: float = _setting(0.25, _number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
+    with_bn: bool = _setting(False, _flag("store_true"))
+    init: str = _setting(
+        "published",
+        _one_of("published", "matched"),
+        "first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
+    )
+    weights: str | None = _setting(
+        None,
+        _text("a file of weights or a run's folder", "FILE").or_none(),
+        "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
+        "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
+    )
+    epochs: int = _setting(200, _whole(1), "default {}")
+    batch_size: int = _setting(128, _whole(1), "default {}")
+    seed: int = _setting(0, _whole(0, 2**63 - 1, "S"), "default {}")
+    device: str = _setting("auto", _text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
+    recipe: str = _setting("published", _one_of(*RECIPES), "published (default) or fast: one cycle")
+    optimizer: str | None = _setting(
+        None,
+        _one_of("sgd", "muon").or_none(),
+        "sgd, or muon (default of fast): orthogonal steps for the weights that mix channels",
+    )
+    learning_rate: float | None = _setting(
+        None,
+        _number("> 0", lambda value: value > 0, "RATE").or_none(),
+        "default 0.1, the peak of fast 0.3",
+    )
+    momentum: float | None = _setting(
+        None, _number(">= 0 and < 1", lambda value: 0 <= value < 1, "M").or_none(), "default 0.9"
+    )
+    weight_decay: float | None = _setting(
+        None,
+        _number(">= 0", lambda value: value >= 0, "W").or_none(),
+        "default 1e-4, fast 5e-4 on weights only",
+    )
+    milestones: tuple[int, ...] | None = _setting(
+        None, EPOCHS.or_none(), "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
+    )
+    alpha: float = _setting(
+        0.1, _number(">= 0", lambda value: value >= 0, "A"),
+        "weight of the BSConv-S penalty in the training loss (default {})",
+    )  # fmt: skip
+    crop_padding: int = _setting(4, PIXELS_OR_0, "default {}")
+    flip: bool = _setting(True, _flag("store_false"), "no random flips")
+    cutout: int = _setting(0, PIXELS_OR_0, "side of the hole (default {}: none)")
+    train_limit: int | None = _setting(None, _whole(1).or_none(), "the first N images only")
+    test_limit: int | None = _setting(None, _whole(1).or_none(), "the first N images only")
+    image_size: int | None = _setting(
+        None, PIXELS.or_none(), "resize all images (default: as they are)"
+    )
+    compile: bool | None = _setting(
+        None,
+        _flag(argparse.BooleanOptionalAction).or_none(),
+        "train through torch.compile (default: in long runs, where a compiler is at hand)",
+    )
+    plan: str = _setting(
+        "auto",
+        _one_of("factored", "merged", "auto"),
+        "how BSConv layers are computed: factored, merged into dense convolutions on the way, "
+        "or auto (default): factored in short runs, in long ones the faster for each layer",
+    )
+    precision: str = _setting(
+        "auto",
+        _one_of("float32", "bfloat16", "auto"),
+        "of the training steps: float32, bfloat16 by autocast, or auto (default): float32 in "
+        "short runs, whichever is faster here in long ones",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("data", "out", "dataset"):  # pathlib paths are welcome
-            value = getattr(self, name)
-            if isinstance(value, Path):
-                object.__setattr__(self, name, str(value))
-        if self.weights is not None:
-            if not isinstance(self.weights, (str, Path)) or not str(self.weights):
-                raise ValueError(
-                    f"weights must name a file of weights or a run's folder, got {self.weights!r}"
-                )
+        for name in ("data", "out", "dataset"):
+            if isinstance(getattr(self, name), Path):
+                object.__setattr__(self, name, str(getattr(self, name)))
+        if isinstance(self.weights, (str, Path)) and str(self.weights):
             object.__setattr__(self, "weights", str(Path(self.weights)))  # ./x and x are one file
-        if self.milestones is not None:
+        if isinstance(self.milestones, list):
             object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name in ("model", "dataset", "device"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                raise ValueError(f"{name} must be a name, got {value!r}")
-        for name in ("data", "out"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise ValueError(f"{name} must be the path of a folder or None, got {value!r}")
-        for name in ("with_bn", "flip"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.recipe not in RECIPES:
-            names = " or ".join(repr(name) for name in RECIPES)
-            raise ValueError(f"recipe must be {names}, got {self.recipe!r}")
-        if self.bsconv not in (None, "u", "s"):
-            raise ValueError(f"bsconv must be 'u' or 's' or None, got {self.bsconv!r}")
-        if self.init not in ("published", "matched"):
-            raise ValueError(f"init must be 'published' or 'matched', got {self.init!r}")
-        if self.optimizer not in (None, *OPTIMIZERS):
-            raise ValueError(f"optimizer must be 'sgd' or 'muon', got {self.optimizer!r}")
-        if self.compile not in (None, True, False):
-            raise ValueError(f"compile must be True, False or None, got {self.compile!r}")
-        for name, known in (("precision", PRECISIONS), ("plan", PLANS)):
-            if getattr(self, name) not in known:
-                names = " or ".join(map(repr, known))
-                raise ValueError(f"{name} must be {names}, got {getattr(self, name)!r}")
-        for name in ("epochs", "batch_size"):
-            _check_whole(name, getattr(self, name), minimum=1)
-        for name in ("train_limit", "test_limit", "image_size"):
-            if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), minimum=1)
-        for name in ("seed", "crop_padding", "cutout"):
-            _check_whole(name, getattr(self, name), minimum=0)
-        if self.seed >= 2**63:
-            raise ValueError(f"seed must be below 2**63, got {self.seed}")
-        if self.learning_rate is not None:
-            _check_number("learning_rate", self.learning_rate, "> 0")
-        if self.momentum is not None:
-            _check_number("momentum", self.momentum, ">= 0")
-            if self.momentum >= 1:
-                raise ValueError(f"momentum must be below 1, got {self.momentum!r}")
-        if self.weight_decay is not None:
-            _check_number("weight_decay", self.weight_decay, ">= 0")
-        _check_number("alpha", self.alpha, ">= 0")
-        _check_number("p", self.p, ">= 0")
-        if self.p > 1:
-            raise ValueError(
-                f"p must be at most 1, the share of input channels kept, got {self.p!r}"
-            )
-        for epoch in self.milestones or ():
-            _check_whole("milestones", epoch, minimum=1)
+        for setting in dataclasses.fields(self):
+            rule, value = setting.metadata["rule"], getattr(self, setting.name)
+            if not rule.holds(value):
+                raise ValueError(f"{setting.name} needs {rule.text}, got {value!r}")
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
-            raise ValueError(f"recipe {self.recipe!r} has no milestones, got {self.milestones!r}")
+            raise ValueError(
+                f"milestones needs a recipe that has some, got {self.milestones!r} "
+                f"with recipe={self.recipe!r}"
+            )
 
     @property
     def settings(self) -> Recipe:
         """The recipe, with what this run sets otherwise; short runs drop at the same shares."""
         recipe = RECIPES[self.recipe]
-        own = {
-            name: getattr(self, name)
-            for name in ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
-            if getattr(self, name) is not None
-        }
+        own = {name: getattr(self, name) for name in OF_RECIPE if getattr(self, name) is not None}
         if recipe.milestones is not None and self.milestones is None:
             scaled = {epoch * self.epochs // 200 for epoch in recipe.milestones}
             own["milestones"] = tuple(sorted(scaled - {0}))
@@ -163,14 +226,7 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """The same run with everything that its recipe decides filled in."""
         settings = self.settings
-        return dataclasses.replace(
-            self,
-            optimizer=settings.optimizer,
-            learning_rate=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            milestones=settings.milestones,
-        )
+        return dataclasses.replace(self, **{name: getattr(settings, name) for name in OF_RECIPE})
 
     def without_folders(self) -> TrainConfig:
         """The same run for others to read: no folder of this machine is named in it."""
@@ -205,20 +261,9 @@ class TrainConfig:
         return cls(**{"optimizer": "sgd", **values})  # the only one before there were two
 
     def difference(self, other: TrainConfig) -> str | None:
-        """The first setting that would give another result, None if there is no such."""
+        """The first setting that would give another result; None if all give the same."""
         mine, others = dataclasses.asdict(self.resolved()), dataclasses.asdict(other.resolved())
         return next(
             (name for name in mine if name not in ("data", "out") and mine[name] != others[name]),
             None,
         )
-
-
-def _check_whole(name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
-
-
-def _check_number(name: str, value: object, rule: str) -> None:
-    number = not isinstance(value, bool) and isinstance(value, (int, float))
-    if not number or not math.isfinite(value) or value < 0 or (rule == "> 0" and value == 0):  # type: ignore[arg-type, operator]
-        raise ValueError(f"{name} must be a number {rule}, got {value!r}")

@@ -16,7 +16,7 @@ from bsconv import __version__
 from bsconv.__main__ import COMMANDS, main
 from bsconv.commands import train as train_command
 from bsconv.experiments import training
-from bsconv.experiments.training import _inputs, _train
+from bsconv.experiments.training import _inputs, _job, _train
 from bsconv.pytorch import list_models
 
 Captured = pytest.CaptureFixture[str]
@@ -255,15 +255,18 @@ SYNTHETIC = ["--dataset", "synthetic"]
         (["train", "--model", "cifar_resnet20_bsconvu", "--bsconv", "u"], "is a BSConv network al"),
         (["train", "--model", "cifar_resnet20", "--dataset", "cifar11"], "did you mean cifar10"),
         (["train", "--model", "cifar_resnet20", "--dataset", "./no"], "no does not exist"),
-        (["train", "--model", "cifar_resnet20", "--epochs", "-1"], "epochs must be a whole number"),
+        (["train", "--model", "cifar_resnet20", "--epochs", "-1"], "epochs needs a whole number"),
         (["train", "--model", "cifar_resnet20", "--epochs", "x"], "invalid int value: 'x'"),
-        (["train", "--model", "cifar_resnet20", "--batch-size", "0"], "batch_size must be a whole"),
+        (["train", "--model", "cifar_resnet20", "--batch-size", "0"], "batch_size needs a whole"),
         (["train", "--model", "cifar_resnet20", "--device", "gpu"], "auto .*cpu.*, got 'gpu'"),
         (["train", "--model", "cifar_resnet20", "--bsconv", "x"], "invalid choice: 'x'"),
         (["train", "--model", "cifar_resnet20", "--p", "1/0"], "expected a share as 1/4 or 0.25"),
-        (["train", "--model", "cifar_resnet20", "--p", "3/2"], "p must be at most 1"),
+        (["train", "--model", "cifar_resnet20", "--p", "3/2"], "p needs a number >= 0 and <= 1"),
         (["train", "--model", "cifar_resnet20", "--recipe", "slow"], "invalid choice: 'slow'"),
-        (["train", "--model", "cifar_resnet20", "--learning-rate", "-1"], "must be a number > 0"),
+        (
+            ["train", "--model", "cifar_resnet20", "--learning-rate", "-1"],
+            "learning_rate needs a number > 0",
+        ),
         (["train", "--resume"], "--resume needs --out"),
         (["train", "--resume", "--out", "none"], "none holds no run to resume; --model starts one"),
         (
@@ -280,7 +283,7 @@ SYNTHETIC = ["--dataset", "synthetic"]
         (["evaluate", "--checkpoint", ".", "--weights", "x"], "--weights goes with --model"),
         (["evaluate", "--model", "cifar_resnet20", "--weights", "no.pt"], "no.pt: No such file"),
         (["train", "--model", "cifar_resnet20", "--weights", "no.pt"], "no.pt: No such file"),
-        (["train", "--model", "cifar_resnet20", "--weights", ""], "weights must name a file of w"),
+        (["train", "--model", "cifar_resnet20", "--weights", ""], "weights needs a file of w"),
         (
             ["evaluate", "--model", "cifar_resnet20", "--pretrained", "x", *SYNTHETIC],
             "pretrained='x'",
@@ -397,7 +400,8 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_train, "evaluate" if begun else "find_dataset", interrupt)
+    place, name = (_train, "evaluate") if begun else (_job, "find_dataset")
+    monkeypatch.setattr(place, name, interrupt)
     out = tmp_path / "a run"
     assert main(small(images, "--out", out)) == 130
     line = capsys.readouterr().err
@@ -430,7 +434,7 @@ def test_help_is_quick_and_pulls_in_nothing_heavy() -> None:
 def test_python_m_and_bad_input() -> None:
     ended = python("-m", "bsconv", "train", "--model", "x", "--epochs", "0")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "bsconv train: epochs must be a whole number >= 1, got 0\n"
+    assert ended.stderr == "bsconv train: epochs needs a whole number >= 1, got 0\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise there")

@@ -99,14 +99,14 @@ def test_prints_the_report_and_writes_what_other_commands_take(
 
 def train_from(out: Path, student: torch.nn.Module, arguments: list[str]) -> None:
     """Runs the command up to its optimiser, where the model must be ``student``."""
-    from bsconv.experiments.training import _train as training
+    from bsconv.experiments.training import _job
 
     def make_optimizer(model: torch.nn.Module, config: Any) -> None:
         torch.testing.assert_close(dict(model.state_dict()), dict(student.state_dict()))
         raise RuntimeError("stop before the first step")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_optimizer", make_optimizer)
+        patch.setattr(_job, "make_optimizer", make_optimizer)
         main(arguments)
 
 
@@ -127,11 +127,11 @@ def test_the_methods_are_those_of_the_library() -> None:
         (["--out", "dir.safetensors"], r"cannot write dir\.safetensors: Is a directory"),
         (["--images", "0"], "--images must be at least 1, got 0"),
         (["--bsconv", "x"], "invalid choice: 'x'"),
-        (["--bsconv", "s", "--p", "3"], "p must be at most 1"),
+        (["--bsconv", "s", "--p", "3"], "p needs a number >= 0 and <= 1"),
         (["--method", "best"], "invalid choice: 'best'"),
         (["--pretrained", "cifar10"], "not allowed with argument --weights"),
         (["--weights", "no.safetensors"], "no.safetensors: No such file"),
-        (["--dataset", "synthetic", "--image-size", "0"], "image_size must be a whole number"),
+        (["--dataset", "synthetic", "--image-size", "0"], "image_size needs a whole number"),
     ],
 )
 def test_bad_input_is_one_line(

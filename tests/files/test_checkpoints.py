@@ -211,7 +211,7 @@ def test_missing_checkpoint_is_an_os_error(tmp_path: Path) -> None:
     [
         ("{", "holds no settings of bsconv train: Expecting"),
         ("[]", "holds no JSON object"),
-        ('{"epochs": 0}', "epochs must be a whole number"),
+        ('{"epochs": 0}', "epochs needs a whole number"),
         ('{"epoch": 1}', "unknown setting 'epoch', known are model,"),
         ("\udcff", "holds no settings"),
     ],
@@ -287,7 +287,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
         read_trained(path)
     about = {"num_classes": 3, "config": {"epochs": -1}}
     save_file({"weight": torch.zeros(3)}, path, {"bsconv": json.dumps(about)})
-    with pytest.raises(ValueError, match="epochs must be a whole number >= 1, got -1"):
+    with pytest.raises(ValueError, match="epochs needs a whole number >= 1, got -1"):
         read_trained(path)
     path.unlink()
     write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}})

@@ -31,9 +31,9 @@ MEASURING = (
     """
 import dataclasses, sys
 from bsconv.__main__ import main
-from bsconv.experiments.training import _train as training
+from bsconv.experiments.training import _job
 
-plain = training.choose_execution
+plain = _job.choose_execution
 
 
 def choose_execution(model, images, config):
@@ -41,7 +41,7 @@ def choose_execution(model, images, config):
     return plain(model, images, config)
 
 
-training.choose_execution = choose_execution
+_job.choose_execution = choose_execution
 sys.exit(main(["train", *sys.argv[1:]]))
 """,
 )

@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
     "no machine": (without("machine"), "machine"),
     "no epochs": (without("epochs"), "it lacks 'epochs'"),
     "unknown": (lambda values: values | {"host": "x"}, "host"),
-    "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs must be"),
+    "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
     "unknown setting": (lambda values: values | {"config": {"x": 1}}, "unknown setting 'x'"),
     "epochs": (lambda values: values | {"epochs": [5]}, "must be a mapping"),
     "fewer": (lambda values: values | {"epochs": values["epochs"][:-1]}, "epochs must be 1 to 3"),

@@ -27,8 +27,8 @@ from bsconv.experiments.training._processes import (
     join_processes,
     process_device,
 )
+from bsconv.experiments.training._progress import steps_text
 from bsconv.experiments.training._steps import Execution
-from bsconv.experiments.training._train import _steps_text
 
 # Runs jobs, each in so many processes that are forked after the imports and find in their
 # environment what torchrun writes there.
@@ -258,6 +258,7 @@ def one_batch_norm(settings: dict[str, Any], inputs: Tensor, gradients: Tensor) 
     return {**found, "eval": norm.eval()(inputs).detach()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, count: int) -> None:
     name = f"norm{count}"
@@ -312,29 +313,32 @@ def test_batch_norm_that_does_more_is_refused() -> None:
 # --- what processes do together -------------------------------------------------------------------
 
 TOGETHER = """
-from bsconv.experiments.training._processes import PeerFailed
+from pathlib import Path
+from bsconv.experiments.training import PeerFailed
 def fails(*ranks):
     if rank in ranks:
         raise ValueError(f"process {rank} says no")
     return rank
+def agrees(*ranks):
+    with processes.agreeing():
+        fails(*ranks)
+def visit():
+    seen = len(list(Path().glob("visit*")))
+    Path(f"visit{rank}").touch()
+    return seen
 def tell(function, *arguments):
     try:
         return function(*arguments)
     except (ValueError, PeerFailed) as error:
         return str(error) or type(error).__name__
-def visit():
-    seen = len(list(Path().glob("visit*")))
-    Path(f"visit{rank}").touch()
-    return seen
-from pathlib import Path
 with join_processes(torch.device("cpu")) as processes:
     found = [
-        processes.together(fails),
-        tell(processes.together, fails, 1, 2),
-        processes.from_first(fails, 2),
-        tell(processes.from_first, fails, 0),
+        tell(agrees),
+        tell(agrees, 1, 2),
+        tell(processes.from_first, lambda: fails(2)),
+        tell(processes.from_first, lambda: fails(0)),
         processes.in_turns(visit) > 0,
-        tell(processes.in_turns, fails, 2),
+        tell(processes.in_turns, lambda: fails(2)),
         processes.sum(torch.tensor(rank + 1)).item(),
         processes.first,
     ]
@@ -346,14 +350,14 @@ assert not torch.distributed.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_processes_agree_and_fail_together(ran: Path) -> None:
     assert codes(ran, "together") == [0, 0, 0], printed(ran, "together")
     found = [json.loads((ran / f"together.{rank}.json").read_text()) for rank in range(3)]
-    elsewhere = "PeerFailed"
     expected = [
-        [0, elsewhere, 0, "process 0 says no", False, elsewhere, 6, True],
-        [1, "process 1 says no", 0, elsewhere, True, elsewhere, 6, False],
-        [2, elsewhere, 0, elsewhere, True, "process 2 says no", 6, False],
+        [None, "PeerFailed", 0, "process 0 says no", False, "PeerFailed", 6, True],
+        [None, "process 1 says no", 0, "PeerFailed", True, "PeerFailed", 6, False],
+        [None, "PeerFailed", 0, "PeerFailed", True, "process 2 says no", 6, False],
     ]
     assert [values[:-1] for values in found] == expected
     torch.manual_seed(0)
@@ -361,17 +365,16 @@ def test_processes_agree_and_fail_together(ran: Path) -> None:
     assert len({values[-1] for values in found}) == 3
 
 
-def test_alone_everything_is_done_here() -> None:
+def test_a_single_process_does_everything_itself() -> None:
     model = nn.BatchNorm2d(3)
     with join_processes(torch.device("cpu")) as processes:
         assert processes is SINGLE
         assert not torch.distributed.is_initialized()
         assert processes.shared(model) is model
         assert processes.part(5) == (slice(0, 5), 1.0)
-        assert [processes.together(int, "3"), processes.from_first(int, "3")] == [3, 3]
-        assert processes.in_turns(int, "3") == 3
-        with pytest.raises(ValueError, match="invalid literal"):
-            processes.from_first(int, "three")
+        assert processes.from_first(lambda: 3) == processes.in_turns(lambda: 3) == 3
+        with pytest.raises(ValueError, match="no"), processes.agreeing():
+            raise ValueError("no")
 
 
 @pytest.mark.parametrize(
@@ -465,6 +468,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
     torch.testing.assert_close(second, first, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -483,6 +487,7 @@ def test_several_processes_train_as_one(ran: Path, one: str, other: str) -> None
         assert_same_weights(ran / one, ran / other)
 
 
+@pytest.mark.slow
 def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
     one, two = (rows(ran / name)[0]["train_loss"] for name in ("single1", "single2"))
     assert two == pytest.approx(one, rel=1e-5)
@@ -492,12 +497,13 @@ def test_in_single_and_half_precision_the_first_steps_agree(ran: Path) -> None:
 
 def test_several_processes_say_that_they_do_not_compile() -> None:
     chosen = Execution("float32", compile=True, plans={})
-    assert _steps_text(chosen, SINGLE) == "steps in float32, compiled"
-    assert _steps_text(chosen, Processes(0, 2)) == (
+    assert steps_text(chosen, SINGLE) == "steps in float32, compiled"
+    assert steps_text(chosen, Processes(0, 2)) == (
         "2 processes, steps in float32, eager (torch.compile takes one process)"
     )
 
 
+@pytest.mark.slow
 def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
     for count in (1, 2):
         assert (
@@ -519,6 +525,7 @@ def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
 # --- ends and new beginnings ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "then"), [("up", 1, 2), ("down", 2, 1)])
 def test_a_run_goes_on_with_another_number_of_processes(
     ran: Path, name: str, count: int, then: int
@@ -530,6 +537,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert_same_weights(ran / "even1", ran / name)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_and_the_run_can_go_on(ran: Path) -> None:
     assert codes(ran, "broken-killed") == [2, -signal.SIGKILL]
     last = printed(ran, "broken-killed").splitlines()[-1]
@@ -544,12 +552,14 @@ def test_a_killed_process_ends_all_and_the_run_can_go_on(ran: Path) -> None:
     assert rows(ran / "straight") == rows(ran / "broken")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
     assert codes(ran, "broken-finished") == [0, 0]
     assert "broken is finished already, nothing to do" in printed(ran, "broken-finished")
     assert printed(ran, "broken-finished", 1) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected", "message"),
     [
@@ -557,11 +567,10 @@ def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
         (
             "small",
             [2, 2, 2],
-            "batch_size counts the images of all processes together and must be at least their "
-            "number, 3, got 2",
+            "batch_size needs an image for each process in a step, got 2 for 3 processes",
         ),
         ("unlike", [2, 2], "got seed=0 in process 0 and seed=1 in process 1"),
-        ("nowhere", [2, 2], "epochs must be a whole number >= 1, got 0"),
+        ("nowhere", [2, 2], "epochs needs a whole number >= 1, got 0"),
         ("nan", [2, 2], "the training loss became nan in epoch 2 of 2; try a learning rate below"),
     ],
 )
@@ -584,6 +593,7 @@ def test_what_stops_all_processes_is_said_once(
         assert not (ran / name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("stopped", 130), ("terminated", 143)])
 def test_interrupted_processes_end_cleanly(ran: Path, name: str, code: int) -> None:
     assert codes(ran, name)[0] == code
@@ -608,6 +618,7 @@ def processes_of(launcher: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 def test_torchrun_and_a_killed_worker(tmp_path: Path) -> None:
     out = tmp_path / "run"

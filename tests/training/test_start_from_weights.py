@@ -3,39 +3,35 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.files.safetensors_files import packed
 from bsconv.experiments.results import Summary, make_record
-from bsconv.experiments.training import History, TrainConfig, _inputs, train
-from bsconv.experiments.training import _train as training
+from bsconv.experiments.training import TrainConfig, _job
+from helpers.small_runs import noise, run, run_until, use, weights
 
 State = dict[str, torch.Tensor]
 
 
 def net(classes: int) -> nn.Module:
     return nn.Sequential(
-        *(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
-        *(nn.Flatten(), nn.Linear(16, classes)),
+        nn.Conv2d(3, 4, 3, stride=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, classes),
     )
 
 
-@pytest.fixture(scope="session")
-def images() -> ImageDataset:
-    return load_dataset("synthetic").limited(train=40, test=20)
-
-
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch, images: ImageDataset) -> None:
-    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: net(classes))
-    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: images)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, net, noise(classes=10))
 
 
 @pytest.fixture
@@ -47,20 +43,9 @@ def start() -> State:
     return state
 
 
-def run(out: Path | None = None, resume: bool = False, **settings: Any) -> History:
-    defaults: dict[str, Any] = {"epochs": 2, "batch_size": 16, "recipe": "fast", "device": "cpu"}
-    config = TrainConfig(**{**defaults, "out": out, **settings})
-    return train(config, resume=resume, progress=False)
-
-
-def state_of(history: History) -> State:
-    assert history.model is not None
-    return history.model.state_dict()
-
-
 def as_run(start: State, folder: Path) -> Path:
     """A finished run whose weights are ``start``."""
-    run(folder)
+    run(out=folder)
     trained = read_trained(folder)
     about = {"num_classes": trained.num_classes, "config": dataclasses.asdict(trained.config)}
     (folder / "model.safetensors").write_bytes(packed(start, about))
@@ -87,13 +72,13 @@ def test_a_run_starts_from_the_file(
     """The weights before the first step are those of the file, whatever the seed."""
     path, seen = store(start, tmp_path), []
     with pytest.MonkeyPatch.context() as patch:
-        plain = training.make_optimizer
+        plain = _job.make_optimizer
 
         def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
             seen.append({key: value.clone() for key, value in model.state_dict().items()})
             return plain(model, config)
 
-        patch.setattr(training, "make_optimizer", make_optimizer)
+        patch.setattr(_job, "make_optimizer", make_optimizer)
         for seed in (0, 1):
             run(weights=path, seed=seed)
     tolerance = 1e-3 if store is as_half else 0
@@ -108,33 +93,22 @@ def test_only_the_start_differs(tmp_path: Path) -> None:
     path = tmp_path / "drawn.safetensors"
     save_file(net(10).state_dict(), path)
     torch.testing.assert_close(
-        state_of(run(seed=3)), state_of(run(seed=3, weights=path)), rtol=0, atol=0
+        weights(run(seed=3)), weights(run(seed=3, weights=path)), rtol=0, atol=0
     )
 
 
 def test_a_resumed_run_needs_the_file_no_more(start: State, tmp_path: Path) -> None:
     path = as_torch(start, tmp_path)
-    straight = run(tmp_path / "straight", weights=path, epochs=3)
-
-    plain, calls = training.evaluate, iter([1, 2])
-
-    def evaluate(*arguments: Any, **settings: Any) -> float:
-        if next(calls) == 2:
-            raise KeyboardInterrupt
-        return plain(*arguments, **settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "evaluate", evaluate)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "broken", weights=path, epochs=3)
+    straight = run(out=tmp_path / "straight", weights=path, epochs=3)
+    run_until(2, out=tmp_path / "broken", weights=path, epochs=3)
     path.unlink()
-    resumed = run(tmp_path / "broken", resume=True, weights=path, epochs=3)
-    torch.testing.assert_close(state_of(resumed), state_of(straight), rtol=0, atol=0)
-    assert len(run(tmp_path / "broken", resume=True, weights=path, epochs=3)) == 3  # finished
+    resumed = run(out=tmp_path / "broken", resume=True, weights=path, epochs=3)
+    torch.testing.assert_close(weights(resumed), weights(straight), rtol=0, atol=0)
+    assert len(run(out=tmp_path / "broken", resume=True, weights=path, epochs=3)) == 3  # finished
     with pytest.raises(ValueError, match=r"a run with weights='.*start.pt', not weights=None"):
-        run(tmp_path / "broken", resume=True, epochs=3)
+        run(out=tmp_path / "broken", resume=True, epochs=3)
     with pytest.raises(FileNotFoundError, match=r"start\.pt"):
-        run(tmp_path / "new", weights=path)
+        run(out=tmp_path / "new", weights=path)
     assert not (tmp_path / "new").exists()
 
 
@@ -167,7 +141,7 @@ def test_weights_that_do_not_fit(
     spoil(start)
     path = as_torch(start, tmp_path)
     with pytest.raises(ValueError, match=message) as caught:
-        run(tmp_path / "run", weights=path, model="m", bsconv="u")
+        run(out=tmp_path / "run", weights=path, model="m", bsconv="u")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -180,14 +154,14 @@ def test_settings_compare_the_path_as_it_is_written() -> None:
     assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
     assert config.without_folders() == TrainConfig(weights="start.pt")
     for wrong in ("", 3):
-        with pytest.raises(ValueError, match=f"weights must name a file of .*got {wrong!r}"):
+        with pytest.raises(ValueError, match=f"weights needs a file of weights or .*got {wrong!r}"):
             TrainConfig(weights=wrong)  # type: ignore[arg-type]
 
 
 def test_no_folder_gets_into_what_is_passed_on(start: State, tmp_path: Path) -> None:
-    run(tmp_path / "run", weights=as_torch(start, tmp_path))
+    run(out=tmp_path / "run", weights=as_torch(start, tmp_path))
     assert read_trained(tmp_path / "run" / "model.safetensors").config.weights == "start.pt"
     record = make_record(tmp_path / "run", machine="m")
     assert record.config.weights == "start.pt"
     assert "weightsstart.pt" in record.name
-    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start, batch size 16"
+    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start, batch size 8"

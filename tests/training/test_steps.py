@@ -1,16 +1,17 @@
 """What a run computes with where it leaves that open."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.training import _steps as execution
+from bsconv.experiments.training import _steps
 from bsconv.experiments.training._steps import Execution, choose_execution
-from bsconv.pytorch import BSConvS, BSConvU
-from bsconv.pytorch import _layer_plans as layer_execution
+from bsconv.pytorch import BSConvS, BSConvU, _layer_plans
 
 
 def net() -> nn.Module:
@@ -25,20 +26,23 @@ def chosen(images: int = 16, **settings: Any) -> Execution:
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "WORTH_MEASURING", 16)
-    monkeypatch.setattr(execution, "WORTH_COMPILING", 16)
-    monkeypatch.setattr(execution, "can_compile", lambda device: True)
-
-
-@pytest.fixture(autouse=True)
-def without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_steps, "WORTH_MEASURING", 16)
+    monkeypatch.setattr(_steps, "WORTH_COMPILING", 16)
+    monkeypatch.setattr(_steps, "can_compile", lambda device: True)
     monkeypatch.setattr(Execution, "compiled", lambda self, model, device: model)
 
 
-def seconds_are(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    monkeypatch.setattr(
-        execution, "_step_seconds", lambda model, batch, trial: seconds[trial.precision]
-    )
+def seconds_are(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[Execution], float]) -> None:
+    """The stopwatch finds these seconds for one step of an execution."""
+
+    def in_turns(
+        steps: dict[int, Any], device: torch.device, rounds: int
+    ) -> dict[int, list[float]]:
+        for step in steps.values():
+            step()
+        return {number: [seconds_of(step.args[-1])] * rounds for number, step in steps.items()}
+
+    monkeypatch.setattr(_steps, "in_turns", in_turns)
 
 
 def test_a_short_run_is_computed_plainly() -> None:
@@ -46,9 +50,9 @@ def test_a_short_run_is_computed_plainly() -> None:
 
 
 def test_a_long_run_takes_what_is_faster(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds_are(monkeypatch, float32=2.0, bfloat16=1.0)
+    seconds_are(monkeypatch, lambda trial: float(trial.precision == "float32"))
     assert chosen().precision == "bfloat16"
-    seconds_are(monkeypatch, float32=1.0, bfloat16=2.0)
+    seconds_are(monkeypatch, lambda trial: float(trial.precision == "bfloat16"))
     assert chosen().precision == "float32"
     assert chosen().compile
     assert not chosen(images=15).compile
@@ -69,11 +73,12 @@ def test_plans_are_those_of_the_chosen_precision(
 def test_compiled_steps_are_compared_with_all_layers_merged(
     long: None, monkeypatch: pytest.MonkeyPatch, faster: str
 ) -> None:
-    def step_seconds(model: nn.Module, batch: Tensor, trial: Execution) -> float:
+    def seconds_of(trial: Execution) -> float:
         merged = set(trial.plans.values()) == {"merged"}
         return 1.0 if merged == (faster == "merged") else 2.0
 
-    monkeypatch.setattr(execution, "_step_seconds", step_seconds)
+    seconds_are(monkeypatch, seconds_of)
+    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
     found = choose_execution(net(), torch.rand(16, 3, 8, 8), TrainConfig(epochs=1, batch_size=8))
     expected = {"measured": "factored", "merged": "merged"}[faster]
     assert found.plans == {"0": expected, "2": expected}
@@ -82,11 +87,7 @@ def test_compiled_steps_are_compared_with_all_layers_merged(
 
 def test_bsconv_s_is_compared_as_narrow(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(BSConvS(8, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    monkeypatch.setattr(
-        execution,
-        "_step_seconds",
-        lambda model, batch, trial: float("factored" in trial.plans["0"]),
-    )
+    seconds_are(monkeypatch, lambda trial: float("factored" in trial.plans["0"]))
     monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
     config = TrainConfig(epochs=1, batch_size=8)
     assert choose_execution(model, torch.rand(16, 8, 8, 8), config).plans == {"0": "narrow"}
@@ -113,7 +114,7 @@ def test_measuring_leaves_the_model_and_the_random_state_alone(long: None) -> No
 def test_steps_measured_for_real_end_in_a_choice(
     long: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_execution, "_fastest", {})
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
     found = chosen()
     assert found.precision in ("float32", "bfloat16")
     assert set(found.plans.values()) <= {"factored", "merged"}
@@ -123,16 +124,16 @@ def test_without_a_compiler_steps_are_not_compiled(monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no C++ compiler")
 
-    execution.can_compile.cache_clear()
+    _steps.can_compile.cache_clear()
     monkeypatch.setattr(torch, "compile", broken)
     try:
-        assert not execution.can_compile("cpu")
+        assert not _steps.can_compile("cpu")
     finally:
-        execution.can_compile.cache_clear()
+        _steps.can_compile.cache_clear()
 
 
 def test_plans_of_another_model_are_refused() -> None:
-    with pytest.raises(ValueError, match="the plans do not fit the model: '1' is no BSConv layer"):
+    with pytest.raises(ValueError, match="do not fit the model: '1' is not a BSConv layer in it"):
         Execution("float32", False, {"1": "merged"}).set_plans(net())
 
 
@@ -150,7 +151,30 @@ def test_the_choice_is_a_line(made: Execution, text: str) -> None:
     assert str(made) == text
 
 
-@pytest.mark.parametrize("value", ["yes", 2, "auto"])
-def test_compile_is_a_choice_or_left_open(value: Any) -> None:
-    with pytest.raises(ValueError, match="compile must be True, False or None"):
-        TrainConfig(compile=value)
+# --- torch.compile --------------------------------------------------------------------------------
+
+
+def copies_in_backward(compiled: nn.Module, images: torch.Tensor) -> int:
+    """How many convolutions of the backward pass had to copy what they were given."""
+    compiled(images).sum().backward()  # compiles
+    loss = compiled(images).sum()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        loss.backward()
+    return sum(
+        event.name == "aten::contiguous"
+        and event.cpu_parent is not None
+        and event.cpu_parent.name == "aten::convolution_backward"
+        for event in profiler.events()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _steps.can_compile("cpu"), reason="torch.compile needs a C++ compiler")
+def test_gradients_of_blueprints_take_images_as_they_lie() -> None:
+    torch.manual_seed(0)
+    layers = BSConvU(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+    model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    images = torch.rand(2, 8, 12, 12).to(memory_format=torch.channels_last).requires_grad_()
+    made = Execution("float32", True, {"0": "factored"})
+    device = torch.device("cpu")
+    assert copies_in_backward(made.compiled(model, device), images) == 0

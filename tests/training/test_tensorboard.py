@@ -1,6 +1,5 @@
 """Curves for TensorBoard where it is installed, and no trace of it elsewhere."""
 
-import json
 import sys
 import types
 from pathlib import Path
@@ -8,91 +7,63 @@ from typing import Any
 
 import pytest
 
-from bsconv.experiments.training._history import EpochMetrics, History
-from bsconv.experiments.training._tensorboard import EventFile
+from bsconv.experiments.training import _tensorboard
+from helpers.small_runs import linear, noise, run, run_until, use
+
+WRITERS: list["Writer"] = []
 
 
 class Writer:
-    """What the file uses of torch.utils.tensorboard.SummaryWriter."""
+    """What runs use of torch.utils.tensorboard.SummaryWriter."""
 
-    number = 0
-
-    def __init__(self, folder: str, filename_suffix: str) -> None:
-        Writer.number += 1
-        self.path = Path(folder) / f"events.out.tfevents.{Writer.number}{filename_suffix}"
-        self.path.touch()
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step, self.closed = folder, purge_step, False
+        self.points: list[tuple[int, str, float]] = []
+        self.flushed = 0
+        WRITERS.append(self)
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps([step, name, value]) + "\n")
+        self.points.append((step, name, value))
 
     def flush(self) -> None:
-        pass
+        self.flushed = len(self.points)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
-class Failing(Writer):
-    def flush(self) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, linear, noise())
+    WRITERS.clear()
 
 
-class Unwilling(Writer):
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise TypeError("descriptors cannot be created directly")  # what an old protobuf says
-
-
-def install(monkeypatch: pytest.MonkeyPatch, writer: type[Writer] | None) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, **names: Any) -> None:
     module = types.ModuleType("torch.utils.tensorboard")
-    if writer is not None:
-        module.SummaryWriter = writer  # type: ignore[attr-defined]
+    vars(module).update(names)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
 
 
-def epochs(*numbers: int) -> History:
-    return History(EpochMetrics(number, 1 / number, 50.0 + number, 0.1, 2.5) for number in numbers)
-
-
-def written(folder: Path) -> list[Any]:
-    return [
-        json.loads(line)
-        for path in sorted(folder.glob("events.out.tfevents.*.bsconv"))
-        for line in path.read_text().splitlines()
-    ]
-
-
-def test_every_epoch_is_there_once_also_after_a_resume(
+def test_every_epoch_is_there_also_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, Writer)
-    (tmp_path / "events.out.tfevents.1.mine").write_text("of another program")
-    first = EventFile(tmp_path, History())
-    for metrics in epochs(1, 2, 3):
-        first.add(metrics)
-    first.close()
-    # killed after it had written epoch 3 here, or resumed from the checkpoint of epoch 2
-    second = EventFile(tmp_path, epochs(1, 2))
-    for metrics in epochs(3, 4):
-        second.add(metrics)
-    second.close()
-    found = written(tmp_path)
-    assert [step for step, name, _ in found if name == "train_loss"] == [1, 2, 3, 4]
-    assert [4, "test_top1", 54.0] in found
-    assert {name for _, name, _ in found} == {
-        *("train_loss", "test_top1", "learning_rate", "seconds")
-    }
-    assert (tmp_path / "events.out.tfevents.1.mine").read_text() == "of another program"
+    install(monkeypatch, SummaryWriter=Writer)
+    run_until(3, out=tmp_path, epochs=3)
+    history = run(resume=True, out=tmp_path, epochs=3)
+    first, second = WRITERS
+    assert (first.folder, first.purge_step, second.purge_step) == (str(tmp_path), 1, 3)
+    names = ["train_loss", "test_top1", "learning_rate", "seconds"]
+    assert first.points + second.points == [
+        (row.epoch, name, getattr(row, name)) for row in history for name in names
+    ]
+    assert [writer.flushed for writer in WRITERS] == [8, 4]
+    assert first.closed
+    assert second.closed
 
 
-@pytest.mark.parametrize("writer", [None, Unwilling, Failing])
-def test_it_never_stops_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: type[Writer] | None
+def test_without_the_package_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(monkeypatch, writer)
-    events = EventFile(tmp_path, epochs(1))
-    for metrics in epochs(2, 3):
-        events.add(metrics)
-    events.close()
-    if writer is not Failing:
-        assert list(tmp_path.iterdir()) == []
+    install(monkeypatch)
+    assert _tensorboard.open_curves(tmp_path, 0) is None
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def find_device(name: str) -> torch.device:
         float(torch.zeros(1, device=device))  # fails on "meta" as well, which computes nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
-        raise ValueError(f"device must be one that is here, {known}, got {name!r}") from error
+        raise ValueError(f"device needs one that is here, {known}, got {name!r}") from error
     return device
 
 

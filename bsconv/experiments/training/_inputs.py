@@ -129,4 +129,4 @@ def check_fit(
 def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(f"{name} must be in 0 to {num_classes - 1}, got {low} to {high}")
+        raise ValueError(f"{name} needs classes from 0 to {num_classes - 1}, got {low} to {high}")

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them: who is who, and what they do together.
+"""The processes of one run, as torchrun starts them: who is who, and how they agree.
 
 Each holds the whole model and takes its part of every batch. What is computed is what one process
 would compute with the whole batch.
@@ -70,45 +70,49 @@ class Processes:
         distributed.all_reduce(total)
         return total
 
-    def together(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """``function(*arguments)`` in every process; where one fails, all fail.
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """What fails in here in one process fails in all.
 
-        The first that failed raises its own exception, all others PeerFailed.
+        The first process that failed raises its own exception, all others PeerFailed.
         """
         if self.count == 1:
-            return function(*arguments)
-        result, failure = None, None
+            yield
+            return
+        failure = None
         try:
-            result = function(*arguments)
+            yield
         except Exception as error:
             failure = error
         failed = torch.zeros(self.count, device=self.device)
         failed[self.rank] = failure is not None
         failed = self.sum(failed)
+        if failure is not None and int(failed.argmax()) == self.rank:
+            raise failure
         if failed.any():
-            if failure is not None and int(failed.argmax()) == self.rank:
-                raise failure
             raise PeerFailed from failure
-        return result  # type: ignore[return-value]
 
-    def from_first(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What ``function(*arguments)`` gives in the first process, in all of them."""
-        if self.count == 1:
-            return function(*arguments)
-        result = self.together(lambda: function(*arguments) if self.first else None)
-        box = [result]
-        distributed.broadcast_object_list(box)
-        return box[0]  # type: ignore[return-value]
+    def from_first(self, function: Callable[[], Result]) -> Result:
+        """What ``function()`` gives in the first process, in all of them."""
+        box: list[Any] = [None]
+        with self.agreeing():
+            if self.first:
+                box = [function()]
+        if self.count > 1:
+            distributed.broadcast_object_list(box)
+        return box[0]  # type: ignore[no-any-return]
 
-    def in_turns(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """``function(*arguments)`` in the first process, then in one of each other machine, then
-        in the rest: what the first leaves on the disk is there for the others."""
+    def in_turns(self, function: Callable[[], Result]) -> Result:
+        """``function()`` in the first process, then in one of each other machine, then in the rest.
+
+        What the first leaves on the disk is there for the others.
+        """
         own = 0 if self.first else 1 if self.local_rank == 0 else 2
-        results = [
-            self.together(lambda turn=turn: function(*arguments) if turn == own else None)
-            for turn in (range(3) if self.count > 1 else [0])
-        ]
-        return results[own]  # type: ignore[return-value]
+        for turn in range(3):
+            with self.agreeing():
+                if turn == own:
+                    result = function()
+        return result
 
     def own_randomness(self, seed: int, epoch: int) -> None:
         """Another global random state for each process but the first, such as dropout draws from.

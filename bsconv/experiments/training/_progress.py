@@ -1,7 +1,8 @@
-"""The batches of an epoch with a progress bar and an eye on the loss, without waiting for it."""
+"""What a run prints before its first step, and the progress bar of an epoch."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +10,41 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._processes import Processes
+from bsconv.pytorch._tools.model_tree import parameter_count
 
-__all__ = ["EpochWatch"]
+from ._job import Job
+from ._processes import Processes
+from ._run_folder import Run
+from ._steps import Execution
+
+__all__ = ["EpochWatch", "introduction", "steps_text"]
 
 LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the other processes
+
+
+def introduction(run: Run, job: Job) -> str:
+    """Two lines: what is trained on what, and how its steps are computed."""
+    config, done = run.config, len(run.history)
+    action = f"resuming after epoch {done}:" if done else "training"
+    return (
+        f"{action} {config.model} ({parameter_count(job.model):,} parameters) on "
+        f"{len(job.dataset.train_images):,} images of {job.dataset.name}, {config.epochs} epochs "
+        f"on {config.device}\n{steps_text(job.execution, run.processes)}"
+        f"{_threads_text(config.device)}"
+    )
+
+
+def steps_text(execution: Execution, processes: Processes) -> str:
+    if processes.count == 1:
+        return f"steps in {execution}"
+    eager = " (torch.compile takes one process)" if execution.compile else ""
+    execution = dataclasses.replace(execution, compile=False)
+    return f"{processes.count} processes, steps in {execution}{eager}"
+
+
+def _threads_text(device: str) -> str:
+    threads = torch.get_num_threads()
+    return f", {threads} thread{'s' * (threads > 1)}" if device == "cpu" else ""
 
 
 class EpochWatch:

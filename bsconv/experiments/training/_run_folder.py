@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, what a resumed run starts from, what is kept."""
+"""A run and its folder: who may write there, what a resumed run starts from, what is kept."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+
+from bsconv.pytorch._tools.errors import one_line
 
 from ..config import TrainConfig
+from ..data import ImageDataset
 from ..files.checkpoints import (
     CHECKPOINT,
     CONFIG,
@@ -25,31 +27,47 @@ from ..files.checkpoints import (
     write_checkpoint,
     write_trained,
 )
-from ._history import History
-from ._optimizers import Optimizers
-from ._processes import SINGLE, Processes
-from ._signals import uninterrupted
+from ._device import reproducible
+from ._history import EpochMetrics, History
+from ._processes import SINGLE, Processes, join_processes, process_device
 from ._steps import Execution
-from ._tensorboard import EventFile
+from ._tensorboard import add_to_curves, open_curves
+
+if TYPE_CHECKING:
+    from ._job import Job
 
 __all__ = ["Run", "open_run"]
 
-CHECKPOINT_PARTS = (
-    *("config", "num_classes", "epoch", "history"),
-    *("model", "optimizer", "generator", "cpu_rng", "cuda_rng"),
+# of a checkpoint; those of early versions have no "execution" and "data"
+PARTS = (
+    "config",
+    "num_classes",
+    "epoch",
+    "history",
+    "model",
+    "optimizer",
+    "generator",
+    "cpu_rng",
+    "cuda_rng",
 )
 
 
 @dataclasses.dataclass
 class Run:
-    """A run and its folder; with ``folder`` None it keeps nothing."""
+    """A run and what it has measured; with ``folder`` None it keeps nothing."""
 
-    config: TrainConfig
-    folder: Path | None
-    state: dict[str, Any] | None  # the checkpoint to go on from
+    config: TrainConfig  # resolved, with the device that it has found
+    folder: Path | None = None
+    state: dict[str, Any] | None = None  # the checkpoint to go on from
+    history: History = dataclasses.field(default_factory=History)
     finished: bool = False
-    events: EventFile | None = None
+    processes: Processes = SINGLE
     data: int | None = None  # checksum of the images that it learns from
+    curves: Any | None = None  # of TensorBoard
+
+    @property
+    def epochs_left(self) -> range:
+        return range(len(self.history) + 1, self.config.epochs + 1)
 
     @property
     def execution(self) -> Execution | None:
@@ -64,128 +82,105 @@ class Run:
                 f"{self.state['execution']!r}"
             ) from error
 
-    @property
-    def history(self) -> History:
-        """The epochs so far."""
-        if self.state is None:
-            return History()
-        try:
-            history = History.from_dicts(self.state["history"])
-            if not 0 < len(history) == self.state["epoch"] <= self.config.epochs:
-                raise ValueError(
-                    f"epoch is {self.state['epoch']!r}, the history has {len(history)}"
-                )
-        except (ValueError, TypeError) as error:
-            raise self._misfit(error) from error
-        return history
-
-    def check_data(self, name: str, checksum: int, first: int) -> None:
-        """ValueError where images are not those of the first process, or those before a break."""
+    def check_data(self, dataset: ImageDataset, first: int) -> None:
+        """ValueError where images differ from the first process's, or from those before a break."""
+        checksum = dataset.checksum
         if checksum != first:
-            raise ValueError(f"{name} differs between the processes of the run")
+            raise ValueError(f"{dataset.name} differs between the processes of the run")
         kept = None if self.state is None else self.state.get("data")
-        if kept not in (None, checksum):  # None: a checkpoint of earlier versions
+        if kept not in (None, checksum):
             raise ValueError(
-                f"{name} has changed since the run in {self.config.out} began; restore it, or "
-                f"begin another run with --weights {self.config.out}"
+                f"{dataset.name} has changed since the run in {self.config.out} began; restore it, "
+                f"or begin another run with --weights {self.config.out}"
             )
         self.data = checksum
 
-    def begin(self, model: nn.Module, optimizer: Optimizers, generator: torch.Generator) -> History:
-        """Go on from the checkpoint if there is one; the history so far. The first to write."""
-        history = self.history
+    def begin(self, job: Job) -> None:
+        """Go on from the checkpoint if there is one; the first to write into the folder."""
         if self.state is not None:
-            self._restore(model, optimizer, generator, self.state)
-        if self.folder is not None:
-            for name in (CONFIG, CHECKPOINT, METRICS, MODEL):
-                remove_leftovers(self.folder / name)
-            _write_text(self.folder / CONFIG, self.config.to_json())
-            if history:
-                _write_text(self.folder / METRICS, history.to_jsonl())
-            self.events = EventFile(self.folder, history)
-        return history
+            self._restore(job, self.state)
+        if self.folder is None:
+            return
+        for name in (CONFIG, CHECKPOINT, METRICS, MODEL):
+            remove_leftovers(self.folder / name)
+        _write_text(self.folder / CONFIG, self.config.to_json())
+        if self.history:
+            _write_text(self.folder / METRICS, self.history.to_jsonl())
+        self.curves = open_curves(self.folder, len(self.history))
 
-    def save(
-        self,
-        history: History,
-        model: nn.Module,
-        optimizer: Optimizers,
-        generator: torch.Generator,
-        num_classes: int,
-        execution: Execution,
-    ) -> None:
-        """Keep all that the next epoch depends on, and what has been measured."""
+    def record(self, metrics: EpochMetrics, job: Job) -> None:
+        """Keep what has been measured, and all that the next epoch depends on."""
+        self.history.append(metrics)
         if self.folder is None:
             return
         state = {
             "config": dataclasses.asdict(self.config),
-            "num_classes": num_classes,
-            "epoch": len(history),
-            "history": history.to_dicts(),
-            "execution": dataclasses.asdict(execution),
+            "num_classes": job.dataset.num_classes,
+            "epoch": len(self.history),
+            "history": self.history.to_dicts(),
+            "execution": dataclasses.asdict(job.execution),
             "data": self.data,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "generator": generator.get_state(),
+            "model": job.model.state_dict(),
+            "optimizer": job.optimizer.state_dict(),
+            "generator": job.generator.get_state(),
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        with uninterrupted():
-            write_checkpoint(self.folder / CHECKPOINT, state)
-            # after the checkpoint: a resumed run writes the metrics again from what is in there
-            _write_text(self.folder / METRICS, history.to_jsonl())
-        if self.events is not None:
-            self.events.add(history.last)
+        write_checkpoint(self.folder / CHECKPOINT, state)
+        # after the checkpoint: a resumed run writes the metrics again from what is in there
+        _write_text(self.folder / METRICS, self.history.to_jsonl())
+        if self.curves is not None:
+            add_to_curves(self.curves, metrics)
 
-    def finish(self, model: nn.Module, num_classes: int, execution: Execution) -> None:
+    def finish(self, job: Job) -> None:
+        """Keep the trained model."""
+        self.history.model = job.model
         if self.folder is not None:
-            config = execution.noted_in(self.config)
-            write_trained(self.folder / MODEL, model, config, num_classes)
+            config = job.execution.noted_in(self.config)
+            write_trained(self.folder / MODEL, job.model, config, job.dataset.num_classes)
 
-    def _restore(
-        self,
-        model: nn.Module,
-        optimizer: Optimizers,
-        generator: torch.Generator,
-        state: dict[str, Any],
-    ) -> None:
+    def _restore(self, job: Job, state: dict[str, Any]) -> None:
         try:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            generator.set_state(state["generator"])
+            job.model.load_state_dict(state["model"])
+            job.optimizer.load_state_dict(state["optimizer"])
+            job.generator.set_state(state["generator"])
             torch.set_rng_state(state["cpu_rng"])
             if state["cuda_rng"] and torch.cuda.is_available():
                 torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._misfit(error) from error
-
-    def _misfit(self, error: Exception) -> ValueError:
-        reason = " ".join(str(error).split())[:160]
-        return ValueError(
-            f"the {CHECKPOINT} in {self.folder} does not fit its own settings ({reason}); "
-            "restore it or train into another folder"
-        )
+            raise _misfit(Path(str(self.config.out)), error) from error
 
 
 @contextlib.contextmanager
-def open_run(config: TrainConfig, resume: bool, processes: Processes = SINGLE) -> Iterator[Run]:
-    """Lock ``config.out`` and read what is there; refuses to touch another run.
+def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
+    """Meet the other processes, lock ``config.out`` and read what is there.
 
-    Nothing is written before ``Run.begin``, and a folder made in vain is removed again. Of several
-    processes the first alone does so, and tells the others what it found.
+    ValueError where it holds another run. Nothing is written before ``Run.begin``, and a folder
+    made in vain is removed again. Only the first of several processes has the folder; it tells the
+    others what it found.
     """
-    with contextlib.ExitStack() as stack:
-        run = processes.from_first(lambda: stack.enter_context(_open_run(config, resume)))
-        processes.together(_refuse_unlike, run.config, config, processes)
-        yield run if processes.first else dataclasses.replace(run, folder=None)
+    device = process_device(config.device)
+    config = dataclasses.replace(config.resolved(), device=str(device))
+    with (
+        join_processes(device) as processes,
+        reproducible(device),
+        contextlib.ExitStack() as stack,
+    ):
+        run = processes.from_first(lambda: stack.enter_context(_opened_folder(config, resume)))
+        with processes.agreeing():
+            _refuse_unlike(run.config, config, processes)
+        if not processes.first:
+            run = dataclasses.replace(run, config=config, folder=None)
+        run.processes = processes
+        yield run
 
 
 @contextlib.contextmanager
-def _open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
+def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
     if config.out is None:
         if resume:
-            raise ValueError("resume needs the out folder of the run to go on with, got out=None")
-        yield Run(config, None, None)
+            raise ValueError("resume needs out, the folder of the run to go on with, got out=None")
+        yield Run(config)
         return
     folder = Path(config.out)
     made = not folder.exists()
@@ -194,15 +189,16 @@ def _open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
     except OSError as error:
         raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
     with locked(folder):
-        run: Run | None = None
+        run = Run(config, folder)
         try:
-            state = _state(config, folder, resume)
-            over = state is not None and state["epoch"] == config.epochs
-            run = Run(config, folder, state, finished=over and (folder / MODEL).exists())
+            run.state = _state(config, folder, resume)
+            if run.state is not None:
+                run.history = _history(run.state, folder)
+            run.finished = not run.epochs_left and (folder / MODEL).exists()
             yield run
         finally:
-            if run is not None and run.events is not None:
-                run.events.close()
+            if run.curves is not None:
+                run.curves.close()
             # while it is locked: nobody else has begun to use it
             if made and {path.name for path in folder.iterdir()} <= {".lock"}:
                 with contextlib.suppress(OSError):
@@ -230,9 +226,9 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
         return None  # killed before its first epoch was over
     path = folder / CHECKPOINT
     state = read_checkpoint(path)
-    missing = [part for part in CHECKPOINT_PARTS if part not in state]
+    missing = [part for part in PARTS if part not in state]
     if missing:
-        raise ValueError(f"{path} is no whole checkpoint of bsconv train, it lacks {missing[0]!r}")
+        raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
     try:
         saved = TrainConfig.from_dict(state["config"])
     except (TypeError, ValueError) as error:
@@ -241,6 +237,23 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
         ) from error
     _refuse_other(folder, saved, config)
     return state
+
+
+def _history(state: dict[str, Any], folder: Path) -> History:
+    try:
+        history = History.from_dicts(state["history"])
+        if not 0 < len(history) == state["epoch"] <= state["config"]["epochs"]:
+            raise ValueError(f"epoch is {state['epoch']!r}, the history has {len(history)}")
+    except (ValueError, TypeError) as error:
+        raise _misfit(folder, error) from error
+    return history
+
+
+def _misfit(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"the {CHECKPOINT} in {folder} does not fit its own settings ({one_line(error)}); "
+        "restore it or train into another folder"
+    )
 
 
 def _refuse_unlike(first: TrainConfig, config: TrainConfig, processes: Processes) -> None:
@@ -252,8 +265,8 @@ def _refuse_unlike(first: TrainConfig, config: TrainConfig, processes: Processes
         )
     if config.batch_size < processes.count:
         raise ValueError(
-            f"batch_size counts the images of all processes together and must be at least their "
-            f"number, {processes.count}, got {config.batch_size}"
+            "batch_size needs an image for each process in a step, "
+            f"got {config.batch_size} for {processes.count} processes"
         )
 
 

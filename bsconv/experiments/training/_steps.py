@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsconv.pytorch import BSConvS, BSConvU
-from bsconv.pytorch._tools.timing import synchronize
+from bsconv.pytorch._tools.timing import in_turns
 
 from ..config import TrainConfig
 from ._inputs import logits_of, model_input
@@ -61,7 +60,7 @@ class Execution:
             layer = layers.get(name)
             if not isinstance(layer, (BSConvU, BSConvS)):
                 raise ValueError(
-                    f"the plans do not fit the model: {name!r} is no BSConv layer in it"
+                    f"the plans do not fit the model: {name!r} is not a BSConv layer in it"
                 )
             layer.plan = plan
 
@@ -102,8 +101,8 @@ def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> E
     batch = model_input(images[: config.batch_size], config.image_size)
     found = dataclasses.replace(_fastest(model, batch, precisions, plan), compile=compiled)
     # two networks in turns would overwrite each other's results in their CUDA graphs
-    in_turns = compiled and plan == "auto" and batch.device.type != "cuda"
-    return _faster_compiled(model, batch, found) if in_turns else found
+    comparable = compiled and plan == "auto" and batch.device.type != "cuda"
+    return _faster_compiled(model, batch, found) if comparable else found
 
 
 @functools.cache
@@ -117,11 +116,11 @@ def can_compile(device: str) -> bool:
 
 
 def _fastest(model: nn.Module, batch: Tensor, precisions: list[str], plan: str) -> Execution:
-    """Of a few training steps of copies, alternating; the first warms up and measures plans."""
+    """Of a few training steps of copies, whose first measures the plans of its layers."""
     plans = dict.fromkeys(_bsconv_layers(model), plan)
     trials = [Execution(precision, False, plans) for precision in precisions]
     twins = [_twin(model, trial) for trial in trials]
-    best = _least_seconds(twins, batch, trials, warm_up=1)
+    best = _least_seconds(twins, batch, trials)
     layers = _bsconv_layers(twins[best])
     chosen = {name: layer.chosen_plan for name, layer in layers.items()}
     return dataclasses.replace(trials[best], plans=chosen)
@@ -140,7 +139,9 @@ def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Ex
     if merged == measured.plans:
         return measured
     twins = [one.compiled(_twin(model, one), batch.device) for one in candidates]
-    return candidates[_least_seconds(twins, batch, candidates, warm_up=2)]
+    for twin, one in zip(twins, candidates, strict=True):
+        _step(twin, batch, one)  # compiles
+    return candidates[_least_seconds(twins, batch, candidates)]
 
 
 def _twin(model: nn.Module, execution: Execution) -> nn.Module:
@@ -149,31 +150,23 @@ def _twin(model: nn.Module, execution: Execution) -> nn.Module:
     return twin
 
 
-def _least_seconds(
-    models: list[nn.Module], batch: Tensor, executions: list[Execution], warm_up: int
-) -> int:
-    """Which of the models is the fastest: the least of some steps, alternating, after others."""
-    seconds = [float("inf")] * len(models)
-    rounds = warm_up + (ROUNDS if len(models) > 1 else 0)
-    for number in range(rounds):
-        for index, (model, execution) in enumerate(zip(models, executions, strict=True)):
-            took = _step_seconds(model, batch, execution)
-            if number >= warm_up:
-                seconds[index] = min(seconds[index], took)
-    return seconds.index(min(seconds))
+def _least_seconds(models: list[nn.Module], batch: Tensor, executions: list[Execution]) -> int:
+    """Which of the models is the fastest: the least of some steps in turns, after one of each."""
+    steps = {
+        number: functools.partial(_step, model, batch, execution)
+        for number, (model, execution) in enumerate(zip(models, executions, strict=True))
+    }
+    seconds = in_turns(steps, batch.device, rounds=ROUNDS if len(models) > 1 else 1)
+    return min(steps, key=lambda number: min(seconds[number]))
 
 
-def _step_seconds(model: nn.Module, batch: Tensor, execution: Execution) -> float:
+def _step(model: nn.Module, batch: Tensor, execution: Execution) -> None:
     """Forward and backward pass; the random state is left as it was."""
     device = batch.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        synchronize(device)
-        start = time.perf_counter()
         with execution.autocast(device):
             logits = logits_of(model(batch)).float()
         F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
-        synchronize(device)
-        return time.perf_counter() - start
 
 
 def _bsconv_layers(model: nn.Module) -> dict[str, BSConvU | BSConvS]:
