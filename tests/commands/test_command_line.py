@@ -346,8 +346,8 @@ def test_broken_checkpoint_is_one_line(images: Path, tmp_path: Path, capsys: Cap
     path.write_bytes(b"nonsense")
     line = small(images, "--out", tmp_path)
     assert "already holds a run (checkpoint.pt)" in failure(line, capsys)
-    assert "damaged or no checkpoint" in failure([*line, "--resume"], capsys)
-    assert "damaged or no checkpoint" in failure(["evaluate", "--checkpoint", str(path)], capsys)
+    assert "damaged or not a checkpoint" in failure([*line, "--resume"], capsys)
+    assert "damaged or not a checkpoint" in failure(["evaluate", "--checkpoint", str(path)], capsys)
     assert path.read_bytes() == b"nonsense"
 
 

@@ -294,7 +294,7 @@ class Pickled:
     [
         (nn.Conv2d(3, 4, 3), "holds more than weights, .*save a state dict"),
         (Pickled(), "holds more than weights, .*save a state dict"),
-        ([torch.zeros(3)], "holds a list, no state dict"),
+        ([torch.zeros(3)], "holds a list, not a state dict"),
         ({"epoch": 3}, "got a dict without any"),
     ],
 )

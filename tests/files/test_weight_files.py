@@ -75,9 +75,9 @@ class Pickled:
     [
         (nn.Conv2d(3, 4, 3), "holds more than weights, .*save a state dict"),
         (Pickled(), "holds more than weights, .*save a state dict"),
-        ([torch.zeros(3)], "holds a list, no state dict"),
-        (torch.zeros(3), "holds a Tensor, no state dict"),
-        ({0: torch.zeros(3)}, "holds tensors without names, no state dict"),
+        ([torch.zeros(3)], "holds a list, not a state dict"),
+        (torch.zeros(3), "holds a Tensor, not a state dict"),
+        ({0: torch.zeros(3)}, "holds tensors without names, not a state dict"),
     ],
 )
 def test_a_file_of_something_else(

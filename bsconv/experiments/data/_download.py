@@ -1,14 +1,16 @@
-"""Fetch CIFAR through torchvision and pack it into the archive that ``_archives`` reads."""
+"""Download CIFAR through torchvision and pack it into the archive that ``_archives`` reads."""
 
 import contextlib
 import http.client
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from ...pytorch._tools.atomic import written_whole
+from ...pytorch._tools.errors import one_line
 
 TIMEOUT = 20.0  # seconds of silence after which a connection counts as dead
 
@@ -32,8 +34,7 @@ def download_archive(name: str, archive: Path) -> None:
         ):
             train = source[name](temporary, train=True, download=True)
             test = source[name](temporary, train=False)
-            whole = Path(temporary) / archive.name
-            with open(whole, "wb") as file:
+            with written_whole(archive) as whole, open(whole, "wb") as file:
                 np.savez(
                     file,
                     train_images=train.data,
@@ -42,18 +43,14 @@ def download_archive(name: str, archive: Path) -> None:
                     test_labels=np.asarray(test.targets, np.int64),
                     classes=np.asarray(train.classes, np.str_),
                 )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(whole, archive)
     # a bad checksum is a RuntimeError, a connection that breaks off an HTTPException or EOFError
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DownloadError(reason) from error
+        raise DownloadError(one_line(error, None)) from error
 
 
 @contextlib.contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Make ``folder``; if the block fails, take away again what was made."""
+    """Make ``folder``; if the block fails, remove what was made."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ...pytorch._tools.errors import one_line
 from ..files.checkpoints import check_writable, write_atomically
 from ._int8 import in_int8
 
@@ -35,13 +36,13 @@ def check_export(path: str | os.PathLike[str], format: str, *, int8: bool = Fals
     if int8 and format != "onnx":
         raise ValueError(f"int8 goes with format 'onnx', got {format!r}")
     if format == "onnx":
-        for package in ("onnx", "onnxscript", *(["onnxruntime"] if int8 else [])):
+        for package in ["onnx", "onnxscript"] + ["onnxruntime"] * int8:
             if importlib.util.find_spec(package) is None:
                 what = "int8" if package == "onnxruntime" else "ONNX"
                 raise ValueError(
                     f"{what} needs the package {package}: pip install 'bsconv[export]'"
                 )
-    check_writable(_target(path))
+    check_writable(path)
 
 
 def export_model(
@@ -63,9 +64,8 @@ def export_model(
     model's outputs. The model is left as it was, on whatever device; nothing in the file says where
     or when it was made.
 
-    Raises ValueError with one line for an unknown format, a name that does not end as its files do,
-    a package that is missing, and a model that cannot be exported; OSError where nothing can be
-    written.
+    Raises ValueError with one line for an unknown format, a wrong suffix, a package that is
+    missing, and a model that cannot be exported; OSError where the file cannot be written.
     """
     check_export(path, format, int8=calibration is not None)
     size = len(example_input)
@@ -92,16 +92,10 @@ def export_model(
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # the exporter may raise anything at all on what it cannot follow
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        what = f"{type(model).__name__} cannot be exported as {format}"
         batches = " for batches of any size" if dynamic_batch else ""
-        raise ValueError(
-            f"{type(model).__name__} cannot be exported as {format}{batches}: {reason}"
-        ) from error
-    write_atomically(_target(path), content)
-
-
-def _target(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.realpath(path))  # a link stays a link
+        raise ValueError(f"{what}{batches}: {one_line(error)}") from error
+    write_atomically(path, content)
 
 
 def _saved(program: torch.export.ExportedProgram) -> memoryview:

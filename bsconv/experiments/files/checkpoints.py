@@ -11,7 +11,6 @@ import dataclasses
 import errno
 import io
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...pytorch._tools.atomic import temporary_path, written_whole
+from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .json_files import read_json
 from .safetensors_files import packed, unpacked
@@ -37,7 +38,6 @@ __all__ = [
     "read_config",
     "read_trained",
     "remove_leftovers",
-    "temporary_path",
     "trained_by",
     "write_atomically",
     "write_checkpoint",
@@ -49,37 +49,20 @@ CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 FORMAT = "bsconv training checkpoint 1"
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write next to ``path``, flush to the disk, then rename: readers see the old or the new file.
-
-    OSError with one line where that fails; what was at ``path`` is as it was.
-    """
-    temporary = temporary_path(path)
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOSPC:
-            reason = f"the disk is full ({len(content):,} bytes are needed)"
-        before = "; what was there before is unharmed" if path.exists() else ""
-        raise OSError(f"cannot write {path}: {reason}{before}") from error
-    _flush_folder(path.parent)
+def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a file whole or not at all; OSError with one line where that fails."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: str | os.PathLike[str]) -> None:
     """OSError with one line where ``write_atomically`` could not write; leaves nothing there."""
-    temporary = temporary_path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        return  # a pipe or a device, such as /dev/stdout
+    temporary = temporary_path(target)
     try:
-        if path.is_dir():
+        if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         temporary.touch(exist_ok=False)
         temporary.unlink()
@@ -87,31 +70,16 @@ def check_writable(path: Path) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def temporary_path(path: Path) -> Path:
-    """A new name beside ``path``: of several that write there at once, none touches another's."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 def remove_leftovers(path: Path) -> None:
-    """What a killed process had begun to write to ``path``; nobody else may be writing there."""
+    """Remove what a killed process has begun to write to ``path``; nobody may be writing there."""
     for leftover in path.parent.glob(f".{path.name}.*tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename outlast a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for one process; when that ends, killed too, the system lets go of it."""
+    """Hold a folder for one process; the system releases it when that process ends or is killed."""
     try:
         import fcntl
     except ImportError:  # Windows: no such lock, two runs in one folder are not noticed
@@ -121,7 +89,7 @@ def locked(folder: Path) -> Iterator[None]:
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who held it before may have taken it away together with the folder
+            # its last holder may have removed it together with the folder
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError):
@@ -147,11 +115,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path} is damaged: {error}; it is left as it is") from error
         except ValueError as error:
             raise ValueError(
-                f"{path} is damaged or no checkpoint of bsconv train; it is left as it is"
+                f"{path} is damaged or not a checkpoint of bsconv train; it is left as it is"
             ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is no checkpoint of bsconv train ({FORMAT!r}), it is left as it is"
+            f"{path} is not a checkpoint of bsconv train ({FORMAT!r}); it is left as it is"
         )
     return state
 
@@ -172,8 +140,8 @@ def load_weights(
 ) -> None:
     """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
 
-    The line says what the file lacks, has besides, or has in another shape than ``name``, the model
-    in words. NaN is no weight.
+    The line says what the file lacks, has in addition, or has in another shape than ``name``, the
+    model in words. A weight of NaN is refused.
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
@@ -184,20 +152,19 @@ def load_weights(
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{misfit}: {reason}") from error
+        raise ValueError(f"{misfit}: {one_line(error)}") from error
     for verb, keys in (("it lacks", missing), ("it has no", unexpected)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{misfit}: {verb} {keys[0]}{more}")
     for key, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.isnan().any():
-            raise ValueError(f"the weights in {path} are no numbers: {key} has NaN")
+            raise ValueError(f"the weights in {path} are not all numbers: {key} has NaN")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """Weights with what is needed to build their model again."""
+    """Weights, and what is needed to build their model."""
 
     config: TrainConfig
     num_classes: int
@@ -230,18 +197,18 @@ def read_trained(path: Path) -> TrainedModel:
 
 
 def trained_by(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
-    """What the run has trained so far whose ``checkpoint`` was read from ``path``."""
+    """The model so far of the run whose ``checkpoint`` was read from ``path``."""
     try:
         return _trained(checkpoint, checkpoint["model"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no whole checkpoint of bsconv train: {error}") from error
+        raise ValueError(f"{path} is not a complete checkpoint of bsconv train: {error}") from error
 
 
 def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
     config, num_classes = TrainConfig.from_dict(about["config"]), about["num_classes"]
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise ValueError("its model is no state dict")
-    # no network is made that is far larger than the file
+        raise ValueError("its model is not a state dict")
+    # before a network is made that is far larger than the file
     if all(each.shape[:1] != (num_classes,) for each in state.values()):
-        raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has so many rows")
+        raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has that many rows")
     return TrainedModel(config, num_classes, state)

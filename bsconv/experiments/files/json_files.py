@@ -1,4 +1,4 @@
-"""JSON from files, read with suspicion: ValueError says what is wrong, whatever is in them."""
+"""JSON from files, whatever they hold: ValueError says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST = 64 * 2**20  # bytes; the record of 1,000 epochs has 0.2 MB
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; ValueError where it is none, or too large for what is kept here."""
+    """The text of a file; ValueError where it is not text, or too large for a record."""
     with open(path, "rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -21,7 +21,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """``json.loads``; what is nested too deeply is a ValueError as well."""
+    """``json.loads``, with a ValueError for what is nested too deeply as well."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -29,5 +29,5 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says; OSError where it cannot be read, ValueError where it is none."""
+    """The content of a JSON file; OSError where it cannot be read, ValueError for others."""
     return parse_json(read_text(path))

@@ -1,6 +1,6 @@
 """Safetensors files that say what they hold, with a checksum over all of it.
 
-The format itself has none: without, a changed bit would be another weight that nobody notices.
+The format itself has none, so nobody would notice a weight that a changed bit made another.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from .json_files import parse_json
 
 __all__ = ["packed", "unpacked"]
 
-KEY = "bsconv"  # in the metadata, its value is JSON
-ABOUT = {"num_classes", "config"}  # what is said there
-CHECKSUM = "sha256"  # and this of all; files of earlier versions have none
+KEY = "bsconv"  # of the metadata; its value is a JSON object
+ABOUT = {"num_classes", "config"}  # its entries
+CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
 
 
 def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    """The content of a file that holds ``tensors`` and, as JSON, ``about``: what ABOUT names."""
+    """The content of a file that holds ``tensors`` and, as JSON, ``about`` with the keys ABOUT."""
     from safetensors.torch import save
 
     # safetensors refuses shared memory
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     values = {**about, CHECKSUM: _checksum(own, about)}
-    # one key only: safetensors promises no order of keys, and equal runs must give equal bytes
+    # one key: safetensors promises no order of keys, and equal runs must give equal bytes
     return save(own, metadata={KEY: json.dumps(values, sort_keys=True)})
 
 
 def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors in a safetensors file, and what it says about them: None where it is not ours.
+    """The tensors in a safetensors file, and what it says about them; None where bsconv did not.
 
-    ValueError where the file is damaged, or no such file.
+    ValueError where the file is damaged or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -46,13 +46,13 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file") from error
     if KEY not in metadata:
         return tensors, None
     try:
         about = parse_json(metadata[KEY])
         if not isinstance(about, dict) or about.keys() - {CHECKSUM} != ABOUT:
-            raise ValueError(f"it is no JSON object of {' and '.join(sorted(ABOUT))}")
+            raise ValueError(f"it is not a JSON object of {' and '.join(sorted(ABOUT))}")
     except ValueError as error:
         raise ValueError(f"{path} is damaged: its metadata cannot be read ({error})") from error
     checksum = about.pop(CHECKSUM, None)

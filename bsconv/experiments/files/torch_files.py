@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read with suspicion: nothing in them runs, no damage gets through."""
+"""Files of ``torch.save``, read so that no code in them runs and no damage gets through."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["DamagedError", "check_archive", "read_torch_file"]
 
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
-DIRECTORY = 0x10  # among the attributes of a part of a ZIP file
-LARGEST = 100  # times the size of the file, and a MiB: what its tensors may claim to hold
+DIRECTORY = 0x10  # an attribute of a part of a ZIP file
+LARGEST = 100  # tensors may claim as many times the size of their file, and a MiB
 
 
 class DamagedError(ValueError):
@@ -25,9 +25,9 @@ class DamagedError(ValueError):
 def read_torch_file(file: BinaryIO) -> Any:
     """Tensors and plain values as ``torch.save`` wrote them into ``file``, on the CPU.
 
-    Raises DamagedError where a bit has changed since, which ``torch.load`` does not look for, and
-    where the content claims to be far larger than the file; ValueError for anything else that is no
-    such file, or holds more. Files from before PyTorch 1.6 have no checksums.
+    Raises DamagedError where a bit has changed since, which ``torch.load`` does not check, and
+    where the content claims to be far larger than the file; ValueError for any other file, and for
+    one that holds more. Files from before PyTorch 1.6 have no checksums.
     """
     size = file.seek(0, os.SEEK_END)
     try:
@@ -38,7 +38,7 @@ def read_torch_file(file: BinaryIO) -> Any:
     except (MemoryError, DamagedError):
         raise
     except Exception as error:  # a damaged file may raise anything at all
-        raise ValueError("it holds more than tensors, or is no file of torch.save") from error
+        raise ValueError("it holds more than tensors, or is not a file of torch.save") from error
     _check_content(content, size)
     return content
 

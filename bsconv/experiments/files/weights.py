@@ -15,16 +15,16 @@ from .torch_files import DamagedError, read_torch_file
 
 __all__ = ["WEIGHT_FILES", "read_weights"]
 
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")  # what such files are called
-_WRAPPED_AS = ("state_dict", "model")  # what holds the weights in a checkpoint
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")  # their suffixes
+_WRAPPED_AS = ("state_dict", "model")  # keys of the weights in a checkpoint
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of the file ``path`` by their names, on the CPU.
 
     Reads safetensors (by the suffix) and what ``torch.save`` made of a state dict, alone or within
-    a checkpoint, as "state_dict" or "model"; entries that are no tensors are left out, and the
-    "module." that wrappers put before all names is taken off. Nothing of the file is run.
+    a checkpoint, as "state_dict" or "model". Entries other than tensors are left out, and the
+    "module." that wrappers put before all names is removed. No code of the file runs.
 
     Raises OSError for a file that is missing or unreadable, ValueError with one line for one that
     is damaged, holds more than weights, or holds no state dict. A changed bit is found by the
@@ -36,10 +36,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     inner = (content[key] for key in _WRAPPED_AS if isinstance(content, dict) and key in content)
     state = next(inner, content)
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, no state dict")
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
-        raise ValueError(f"{path} holds tensors without names, no state dict")
+        raise ValueError(f"{path} holds tensors without names, not a state dict")
     torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
     return tensors
 
@@ -53,6 +53,6 @@ def _content(path: Path, file: BinaryIO) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged or holds more than weights, which would have to be run to be read: "
+            f"{path} is damaged or holds more than weights, which bsconv does not run: "
             "save a state dict"
         ) from error

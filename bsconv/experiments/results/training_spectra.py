@@ -70,7 +70,7 @@ class TrainingSpectra:
             "layers": {name: [round(s, 4) for s in shares] for name, shares in self.layers.items()},
         }
         lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
-        write_atomically(Path(path), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+        write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> TrainingSpectra:
