@@ -29,7 +29,7 @@ from bsconv.pytorch import (
     spectra_table,
 )
 from bsconv.pytorch.decomposition import blueprint_factors, compose
-from bsconv.pytorch.spectra import _shares, random_first_share
+from bsconv.pytorch.spectra import _variance_shares, random_first_share
 from helpers.exact_errors import raises_exactly
 
 
@@ -155,14 +155,14 @@ def test_sums_are_in_float32_only_where_its_products_are_not_rounded(
 
         return bmm
 
-    assert _shares._float32_is_exact()
+    assert _variance_shares._float32_is_exact()
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            assert _shares._float32_is_exact()
+            assert _variance_shares._float32_is_exact()
             for dtype in (torch.bfloat16, torch.float16):  # TF32 has as many bits as the latter
                 monkeypatch.setattr(torch, "bmm", rounding(dtype))
-                assert not _shares._float32_is_exact()
+                assert not _variance_shares._float32_is_exact()
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -603,7 +603,7 @@ def test_layers_of_like_shape_in_small_batches(monkeypatch: pytest.MonkeyPatch) 
     model[3].weight.data[20] += 1e4
     expected = {name: kernel_spectra(conv)[""] for name, conv in model.named_children()}
     for cached in (1, 200, 1000):
-        monkeypatch.setattr(_shares, "CACHED", cached)
+        monkeypatch.setattr(_variance_shares, "CACHED", cached)
         assert_same(kernel_spectra(model), expected)
 
 
@@ -658,8 +658,8 @@ def test_memory_is_that_of_three_layers_at_most(
 ) -> None:
     if prepare:  # take the way of filters that need care
         for name in ("SINGLE", "DOUBLE"):
-            sums = replace(getattr(_shares, name), cancellation=2)
-            monkeypatch.setattr(_shares, name, sums)
+            sums = replace(getattr(_variance_shares, name), cancellation=2)
+            monkeypatch.setattr(_variance_shares, name, sums)
     model = nn.Sequential(*convs).to(dtype)
     largest = max(conv.weight.nbytes for conv in convs)
     for function in (kernel_spectra, cross_kernel_spectra):

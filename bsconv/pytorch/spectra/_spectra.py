@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._tools.tables import Table, write_csv
 from ._kernels import Kernels, across, kernels_of
-from ._shares import shares_of
+from ._variance_shares import shares_of
 
 __all__ = [
     "LayerSpectrum",
