@@ -4,7 +4,7 @@ import csv
 import math
 import os
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,44 +127,26 @@ def test_long_kernels_keep_six_digits(dtype: torch.dtype, center: bool) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-@centering
-def test_long_kernels_in_float64_where_float32_is_cut_short(
-    center: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As by torch.set_float32_matmul_precision("medium") on processors with bfloat16 units."""
-
-    def cut_short(first: Tensor, second: Tensor) -> Tensor:
-        return (first.bfloat16() @ second.bfloat16()).float()
-
-    monkeypatch.setattr(torch, "bmm", cut_short)
-    weight = long_kernels()
-    assert_same(kernel_spectra(weight, center), {"": by_svd(weight, center)})
-
-
-def test_sums_are_in_float32_only_where_its_products_are_not_rounded(
+def test_sums_in_float32_keep_all_its_digits_and_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Settings for products in fewer bits are imitated, since not every processor has them."""
-    product = torch.bmm
+    """Whatever faster formats are allowed: bfloat16 on CPUs has three digits."""
+    settings: list[str] = []
+    quick_gram = _variance_shares._quick_gram
 
-    def rounding(dtype: torch.dtype) -> Any:
-        def bmm(one: Tensor, other: Tensor) -> Tensor:
-            if one.dtype == torch.float32:
-                one, other = one.to(dtype).float(), other.to(dtype).float()
-            return product(one, other)
+    def noting(rows: Tensor, center: bool) -> tuple[Tensor, Tensor]:
+        settings.append(matmul.fp32_precision)
+        return quick_gram(rows, center)
 
-        return bmm
-
-    assert _variance_shares._float32_is_exact()
-    torch.set_default_dtype(torch.float64)
+    monkeypatch.setattr(_variance_shares, "_quick_gram", noting)
+    matmul: Any = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
     try:
-        with torch.device("meta"):
-            assert _variance_shares._float32_is_exact()
-            for dtype in (torch.bfloat16, torch.float16):  # TF32 has as many bits as the latter
-                monkeypatch.setattr(torch, "bmm", rounding(dtype))
-                assert not _variance_shares._float32_is_exact()
+        kernel_spectra(torch.randn(2, 256, 3, 3))
+        assert (settings, matmul.fp32_precision) == (["ieee"], "bf16")
     finally:
-        torch.set_default_dtype(torch.float32)
+        matmul.fp32_precision = before
 
 
 def test_filters_of_very_different_size_side_by_side() -> None:
@@ -596,24 +578,18 @@ def test_the_table_as_csv(tmp_path: Path) -> None:
 # --- time and memory ------------------------------------------------------------------------------
 
 
-def test_layers_of_like_shape_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches that end within layers, hold several, and filters that need care among them."""
-    model = nn.Sequential(*(nn.Conv2d(10, count, 3) for count in (1, 7, 2, 30, 3)))
-    model[1].weight.data[5] = 0
-    model[3].weight.data[20] += 1e4
-    expected = {name: kernel_spectra(conv)[""] for name, conv in model.named_children()}
-    for cached in (1, 200, 1000):
-        monkeypatch.setattr(_variance_shares, "CACHED", cached)
-        assert_same(kernel_spectra(model), expected)
-
-
-def test_threads_share_the_work() -> None:
-    weight = torch.randn(500, 10, 3, 3)
-    expected = by_svd(weight)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_of_any_size_give_the_same(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters that need care among them."""
+    model = nn.Sequential(*(nn.Conv2d(inputs, 30, 3) for inputs in (3, 10, 256)))
+    model[2].weight.data[20] += 1e4
+    expected = {name: by_svd(conv.weight) for name, conv in model.named_children()}
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     try:
-        assert_same(kernel_spectra(weight), {"": expected})
+        for numbers in (1, 1000, 10000, 10**6):
+            monkeypatch.setattr(_variance_shares, "CHUNK", numbers)
+            assert_same(kernel_spectra(model), expected, atol=1e-6)
     finally:
         torch.set_num_threads(before)
 
@@ -642,31 +618,20 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(
-    ("convs", "dtype"),
-    [
-        ([nn.Conv2d(256, 256, 3), nn.Conv2d(3, 64, 7), nn.Conv2d(128, 256, 3)], torch.float32),
-        ([nn.Conv2d(256, 256, 3)], torch.float16),
-        ([nn.Conv2d(10, 200, 3) for _ in range(5)], torch.float16),
-        ([nn.Conv2d(9, 400, 3), nn.Conv2d(8, 400, 3)], torch.float32),
-        ([nn.ConvTranspose2d(64, 64, 3, groups=2)], torch.float32),
-    ],
-)
-@pytest.mark.parametrize("prepare", [False, True])
-def test_memory_is_that_of_three_layers_at_most(
-    convs: list[Any], dtype: torch.dtype, prepare: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [kernel_spectra, cross_kernel_spectra])
+def test_memory_is_that_of_a_few_chunks(
+    function: Callable[[Any], dict[str, Tensor]],
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if prepare:  # take the way of filters that need care
-        for name in ("SINGLE", "DOUBLE"):
-            sums = replace(getattr(_variance_shares, name), cancellation=2)
-            monkeypatch.setattr(_variance_shares, name, sums)
-    model = nn.Sequential(*convs).to(dtype)
-    largest = max(conv.weight.nbytes for conv in convs)
-    for function in (kernel_spectra, cross_kernel_spectra):
-        with PeakMemory(*model.parameters()) as memory:
-            found = function(model)
-        results = sum(shares.nbytes for shares in found.values())
-        assert largest / 6 < memory.peak < 3 * largest + 2 * results
+    monkeypatch.setattr(_variance_shares, "CHUNK", 2**13)  # 64 KiB in float64
+    model = nn.Sequential(nn.Conv2d(64, 256, 3), nn.Conv2d(256, 256, 3)).to(dtype)
+    model[1].weight.data += 1  # a mean that needs care
+    with PeakMemory(*model.parameters()) as memory:
+        found = function(model)
+    results = sum(shares.nbytes for shares in found.values())
+    assert 2**15 < memory.peak - results < 4 * 2**16
 
 
 def test_parametrised_weights_are_computed_one_after_the_other() -> None:

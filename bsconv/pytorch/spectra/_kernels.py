@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._tools.model_tree import wrapped_by
-
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from .._tools.convs import CONVOLUTIONS
+from .._tools.model_tree import evaluating, wrapped_by
 
 
 @dataclass(frozen=True)
 class Kernels:
     """The kernels of one layer; ``read()`` gives their values, shape (N, M, *kernel size).
 
-    Reading is put off to when they are needed: a parametrised weight is computed anew each time.
+    Reading is put off to when they are needed: a parametrised weight is computed each time.
     ``skipped`` says why there is nothing to compare in them, and is empty where there is.
     """
 
@@ -98,7 +96,7 @@ def _of_modules(model: nn.Module) -> Iterator[Kernels]:
     while inner := wrapped_by(model):
         model = inner
     for name, module in model.named_modules():
-        if isinstance(module, CONVS + TRANSPOSED):
+        if isinstance(module, CONVOLUTIONS):
             yield _kernels(name, _reader(module), module.groups)
 
 
@@ -140,7 +138,7 @@ def _reason_to_skip(weight: Tensor) -> str:
 def _reader(conv: nn.Module) -> Callable[[], Tensor]:
     def read() -> Tensor:
         weight = _effective_weight(conv)
-        if isinstance(conv, TRANSPOSED) and not nn.parameter.is_lazy(weight):
+        if getattr(conv, "transposed", False) and not nn.parameter.is_lazy(weight):
             return exchanged(weight, conv.groups)
         return weight
 
@@ -148,13 +146,7 @@ def _reader(conv: nn.Module) -> Callable[[], Tensor]:
 
 
 def _effective_weight(conv: Any) -> Tensor:
-    """In eval mode, since spectral_norm changes its buffers when a training layer is asked."""
     if not parametrize.is_parametrized(conv, "weight"):
         return conv.weight
-    modes = {part: part.training for part in conv.parametrizations.modules()}
-    conv.parametrizations.eval()
-    try:
+    with evaluating(conv.parametrizations):  # spectral_norm changes its buffers while training
         return conv.weight
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -4,7 +4,6 @@ import functools
 import math
 import os
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -41,18 +40,18 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     first is what the closest blueprint kernel (BSConv-U) keeps of the filter. A filter without
     variance, such as one of zeros, is a blueprint kernel: 1, 0, 0, ...
 
-    Left out are layers with nothing to compare: depthwise ones, which have one slice per filter,
-    and 1x1 ones, whose slices are single numbers; so both parts of a BSConv layer, whose dense
-    kernel is that of ``to_conv2d()``. :func:`spectra_table` lists them with the reason. In models,
-    convolutions of one and three dimensions and transposed ones count too, and grouped ones have
-    M = in_channels / groups slices per filter. A state dict does not say what its tensors are:
+    Layers with nothing to compare are left out: depthwise ones, which have one slice per filter,
+    and 1x1 ones, whose slices are single numbers. Both parts of a BSConv layer are among them; its
+    dense kernel is that of ``to_conv2d()``. :func:`spectra_table` lists them with the reason. In
+    models, convolutions of one and three dimensions and transposed ones count too, and grouped ones
+    have M = in_channels / groups slices per filter. A state dict does not say what its tensors are:
     those of four dimensions called "weight" or "*.weight" are taken for Conv2d kernels, under the
     name of their layer, so that a model and its state dict give the same.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
-    hold. On a CPU, float32 weights with 128 slices or more are summed in float32, filter by filter
-    where that keeps five digits. Takes at most three times the memory of the largest layer, or of a
-    few filters; the result and the computing of parametrised weights come on top.
+    hold. Weights in float32 or less with 128 slices or more are summed in float32, for the filters
+    where that keeps five digits. Threads take some filters at a time: at most about 32 MiB each, or
+    four filters in float64. The result and the computing of parametrised weights come on top.
 
     Raises TypeError for another kind of source. Raises ValueError for a source without convolution
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
@@ -86,10 +85,9 @@ def random_first_share(slices: int, values: int, center: bool = True) -> float:
         raise ValueError(f"a kernel needs slices >= 1 and values >= 1, got {slices=}, {values=}")
     count = max(64, min(1024, 2**20 // (slices * values)))
     generator = torch.Generator("cpu").manual_seed(0)
-    kernels = torch.randn(
-        *(count, slices, values), generator=generator, dtype=torch.float64, device="cpu"
-    )
-    shares = shares_of([kernels], (slices, values), center, kernels.nbytes)
+    size = (count, slices, values)
+    kernels = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
+    (shares,) = shares_of([kernels], center)
     return shares[:, 0].median().item()
 
 
@@ -133,8 +131,19 @@ class SpectraTable(Table):
     """The first shares of all layers, in the order of their names; prints as a table."""
 
     header = (
-        *("layer", "N", "M", "K", "quartile", "median", "quartile", "random", "excess"),
-        *("across kernels", "random", "excess", "why left out"),
+        "layer",
+        "N",
+        "M",
+        "K",
+        "quartile",
+        "median",
+        "quartile",
+        "random",
+        "excess",
+        "across kernels",
+        "random",
+        "excess",
+        "why left out",
     )
 
     rows: tuple[LayerSpectrum, ...]
@@ -179,21 +188,12 @@ class SpectraTable(Table):
         write_csv(path, header, lines)
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                *(row.name or "(root)", row.filters, row.slices, _size_text(row.kernel_size)),
-                *map(_number_text, (row.lower_quartile, row.median, row.upper_quartile)),
-                *map(_number_text, (row.random, row.excess)),
-                *map(_number_text, (row.cross_median, row.cross_random, row.cross_excess)),
-                row.skipped,
-            )
-            for row in self.rows
-        ]
+        return [_table_row(row) for row in self.rows]
 
 
 @torch.no_grad()
 def spectra_table(source: Source, center: bool = True) -> SpectraTable:
-    """The first shares of each layer within and across kernels, beside those of random kernels.
+    """The first shares of each layer within and across kernels, compared with random kernels.
 
     ``source``, ``center`` and what is raised are those of :func:`kernel_spectra`.
     """
@@ -227,21 +227,28 @@ def _row(
 
 
 def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
-    """Layers of like shape are computed together."""
-    memory = max((layer.nbytes for layer in layers), default=0)
-    alike = defaultdict(list)
-    for layer in layers:
-        alike[layer.slices, layer.values, layer.device].append(layer)
-    found: dict[str, Tensor] = {}
-    for group in alike.values():
-        weights = (layer.read() for layer in group)
-        shares = shares_of(weights, group[0].shape[1:], center, memory)
-        parts = torch.split(shares, [layer.filters for layer in group])
-        found |= {layer.name: part for layer, part in zip(group, parts, strict=True)}
-    for name, part in found.items():
-        if part.isnan().any():
-            raise ValueError(f"the weight of {name!r} needs finite numbers, got NaN or infinity")
-    return {layer.name: found[layer.name] for layer in layers}
+    found = shares_of((layer.read() for layer in layers), center)
+    for layer, shares in zip(layers, found, strict=True):
+        if shares.isnan().any():
+            raise ValueError(
+                f"the weight of {layer.name!r} needs finite numbers, got NaN or infinity"
+            )
+    return {layer.name: shares for layer, shares in zip(layers, found, strict=True)}
+
+
+def _table_row(row: LayerSpectrum) -> tuple[str | int, ...]:
+    numbers = (
+        row.lower_quartile,
+        row.median,
+        row.upper_quartile,
+        row.random,
+        row.excess,
+        row.cross_median,
+        row.cross_random,
+        row.cross_excess,
+    )
+    layer = (row.name or "(root)", row.filters, row.slices, _size_text(row.kernel_size))
+    return (*layer, *map(_number_text, numbers), row.skipped)
 
 
 def _csv_value(value: object) -> object:
