@@ -40,18 +40,18 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     """Set the seeds, the threads and the style of the figures; the session says how big to run.
 
     A fast run always takes ``threads`` threads, whatever the machine has: sums over another number
-    of threads round differently, and the notebook's stored outputs would no longer be met.
-    On a GPU, too, float32 is float32: TF32, PyTorch's default for convolutions, is switched off.
+    of threads round differently, and would not give the notebook's stored outputs.
+    float32 is float32 on a GPU too: TF32, PyTorch's default for convolutions, is switched off.
     """
     if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads=}")
+        raise ValueError(f"threads needs to be at least 1, got {threads=}")
     session = _session()
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     if session.mode == "fast":
         torch.set_num_threads(threads)
-    # the notebooks compare to five digits; TF32, which GPUs may take for float32, keeps three
+    # the notebooks compare five digits, and TF32 keeps three
     torch.backends.cudnn.allow_tf32 = False
     from ..experiments.plotting import use_style
 
@@ -76,7 +76,7 @@ def describe(dataset: ImageDataset | None = None) -> None:
 
 
 def find_dataset(name: str = "cifar10") -> ImageDataset:
-    """The data set ``name`` or, where it can't be had, the synthetic one, which is said aloud."""
+    """The data set ``name`` or, where it can't be had, the synthetic one, with a message."""
     try:
         return load_dataset(name)
     except DatasetNotFoundError as error:
@@ -93,7 +93,7 @@ def title_suffix(dataset: ImageDataset) -> str:
 def _session() -> Session:
     mode = os.environ.get("BSCONV_MODE") or "auto"
     if mode not in MODES:
-        raise ValueError(f"BSCONV_MODE must be one of {', '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"BSCONV_MODE needs to be one of {', '.join(MODES)}, got {mode!r}")
     cuda = torch.cuda.is_available()
     if mode == "auto":
         mode = "full" if cuda else "fast"

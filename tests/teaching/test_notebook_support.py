@@ -99,7 +99,7 @@ def test_a_full_run_keeps_the_threads_of_the_machine(monkeypatch: pytest.MonkeyP
 
 
 def test_no_threads_are_refused() -> None:
-    with pytest.raises(ValueError, match="threads must be at least 1, got threads=0"):
+    with pytest.raises(ValueError, match="threads needs to be at least 1, got threads=0"):
         start(threads=0)
 
 

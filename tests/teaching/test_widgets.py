@@ -1,16 +1,14 @@
 """Widgets: what they compute is what oracles say, and each control moves what is shown."""
 
-import ast
 import dataclasses
+import importlib
 import itertools
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -36,9 +34,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch.plan import LayerPlan, Plan
 from bsconv.teaching import widgets
 
-PACKAGE = Path(widgets.__file__).parent
 PNG = b"\x89PNG"
-SECONDS = 2.0  # of computing; a callback takes a tenth of it, once torch has loaded what it needs
 
 
 @pytest.fixture(autouse=True)
@@ -47,15 +43,6 @@ def no_figure_is_left_open() -> Iterator[None]:
     plt.close("all")
     yield
     assert plt.get_fignums() == []
-
-
-@pytest.fixture(params=["with ipywidgets", "without ipywidgets"])
-def maybe_installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether ipywidgets can be imported: once it can, once it can't."""
-    installed = request.param == "with ipywidgets"
-    if not installed:
-        monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    return installed
 
 
 def small_net() -> nn.Module:
@@ -124,41 +111,20 @@ def ends_and_middle(panel: Any, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("title", MAKERS)
-def test_each_control_moves_the_text_and_the_picture(title: str, maybe_installed: bool) -> None:
+def test_each_control_moves_the_text_and_the_picture(title: str) -> None:
     panel = MAKERS[title]()
-    assert isinstance(panel, widgets.Panel)
-    assert isinstance(panel, ipywidgets.VBox) == maybe_installed
+    assert isinstance(panel, ipywidgets.VBox)
     for name, control in panel.controls.items():
-        before, seen, took = control.value, set(), []
+        before, seen = control.value, set()
         values = ends_and_middle(panel, name)
         for value in values:
-            begin = time.thread_time()
             control.value = value
-            took.append(time.thread_time() - begin)
             assert control.value == value
             seen.add(panel.text.value)
             assert panel.picture.value[:4] == PNG
         control.value = before
-        print(f"{title}, {name}: {1000 * max(took):.0f} ms at most")
-        assert max(took) < SECONDS
         # p is for BSConv-S, and the surgeon begins with BSConv-U
         assert len(seen) == (1 if (title, name) == ("model surgeon", "p") else len(set(values)))
-
-
-@pytest.mark.parametrize("title", MAKERS)
-def test_the_same_text_with_and_without_ipywidgets(
-    title: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    installed = MAKERS[title]()
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    torch.manual_seed(0)
-    absent = MAKERS[title]()
-    assert absent.text.value == installed.text.value
-    assert absent.picture.value == installed.picture.value
-    assert {n: c.value for n, c in absent.controls.items()} == {
-        n: c.value for n, c in installed.controls.items()
-    }
 
 
 @pytest.mark.parametrize("title", MAKERS)
@@ -170,19 +136,6 @@ def test_a_stored_notebook_holds_the_text_in_one_line(title: str) -> None:
     assert "\n" not in text
     assert text.removeprefix(f"{title}: ") in plain(panel)
     assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
-
-
-@pytest.mark.parametrize("title", MAKERS)
-def test_without_ipywidgets_a_panel_says_how_to_install_them(
-    title: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    panel = MAKERS[title]()
-    for shown in (repr(panel), panel._repr_html_()):
-        assert "pip install 'bsconv[notebooks]'" in shown
-        assert "ipywidgets" in shown
-    assert "\n" not in panel._repr_html_()
-    assert panel.summary in repr(panel)
 
 
 @pytest.mark.parametrize("title", MAKERS)
@@ -235,31 +188,14 @@ def test_of_two_moves_at_once_the_later_one_is_shown(monkeypatch: pytest.MonkeyP
     assert "6·2 + 6·3²" in plain(toggle)
 
 
-def test_wrong_values_are_refused_without_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipywidgets_the_error_says_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(widgets.__name__)]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    costs = widgets.cost_calculator()
-    with pytest.raises(ValueError, match=r"K, kernel side \(pixels\) needs one of .*, got 4"):
-        costs.controls["K"].value = 4
-    with pytest.raises(TypeError, match=r"M, input channels needs a whole number, got 2\.5"):
-        widgets.order_toggle().controls["M"].value = 2.5
-    with pytest.raises(TypeError, match="layers to exclude needs a text, got 3"):
-        widgets.model_surgeon(NETS).controls["exclude"].value = 3
-
-
-def test_a_slider_stops_at_its_end(maybe_installed: bool) -> None:
-    toggle = widgets.order_toggle()
-    toggle.controls["M"].value = 99
-    assert toggle.controls["M"].value == 6
-
-
-def test_one_file_imports_ipywidgets_when_it_is_read() -> None:
-    found = [
-        path.name
-        for path in sorted(PACKAGE.glob("*.py"))
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, (ast.Import, ast.ImportFrom)) and "ipywidgets" in ast.unparse(node)
-    ]
-    assert found == ["_jupyter.py"]
+    with pytest.raises(ImportError, match=r"need the package ipywidgets: pip install 'bsconv\["):
+        importlib.import_module(widgets.__name__)
 
 
 # kernels
@@ -282,7 +218,7 @@ def test_facts_of_a_kernel_are_those_of_its_singular_values(shape: tuple[int, ..
     assert facts.energy == pytest.approx(1 - lost.item(), abs=1e-6)
 
 
-def test_a_blueprint_kernel_is_explained_wholly() -> None:
+def test_a_blueprint_kernel_is_explained_completely() -> None:
     kernel = BSConvU(6, 4, 3).to_conv2d().weight.detach()[0]
     facts = widgets.kernel_facts(kernel)
     assert (facts.variance, facts.energy) == (pytest.approx(1), pytest.approx(1))
@@ -312,7 +248,7 @@ def test_rank_1_is_what_bsconv_u_has() -> None:
     assert per_filter == widgets.rank_fit(conv.weight[0].detach(), 1).numbers
 
 
-def test_a_kernel_of_zeros_is_kept_wholly() -> None:
+def test_all_of_a_kernel_of_zeros_is_kept() -> None:
     fit = widgets.rank_fit(torch.zeros(4, 3, 3), 1)
     assert (fit.kept, fit.kernel.abs().max().item()) == (1, 0)
     assert "100.0%" in plain(widgets.rank_slider(torch.zeros(2, 4, 3, 3)))
@@ -320,7 +256,7 @@ def test_a_kernel_of_zeros_is_kept_wholly() -> None:
 
 
 @pytest.mark.parametrize("name", ["kernel_explorer", "rank_slider"])
-def test_layers_and_filters_follow_the_source(name: str, maybe_installed: bool) -> None:
+def test_layers_and_filters_follow_the_source(name: str) -> None:
     net = small_net()
     panel = getattr(widgets, name)(net, layer="2", filter=4)
     assert list(panel.scene.controls({})["layer"].options) == ["0", "2"]
@@ -344,7 +280,7 @@ def test_the_explorer_says_the_share_of_the_first_component() -> None:
         assert f"keeps {first_share(kernel, False):.1%} of the energy" in plain(explorer)
 
 
-def test_the_rank_slider_says_what_is_kept(maybe_installed: bool) -> None:
+def test_the_rank_slider_says_what_is_kept() -> None:
     net = small_net()
     slider = widgets.rank_slider(net, layer="2", filter=3, rank=8)
     energies = np.linalg.svd(net[2].weight[3].detach().flatten(1).numpy(), compute_uv=False) ** 2
@@ -375,8 +311,8 @@ def test_the_rank_slider_says_what_is_kept(maybe_installed: bool) -> None:
         (lambda: widgets.layer_costs(8, 8, 3, 0.5, 8, 8, 1.5), "got stride=1.5"),
         (lambda: widgets.layer_costs(8, 8, 4, 0.5, 8, 8), "K needs to be odd, got K=4"),
         (lambda: widgets.layer_costs(8, 8, 3, 1.5, 8, 8), "0 <= p <= 1.*got p=1.5"),
-        (lambda: widgets.cost_calculator(M=65), "M is not among the choices: .*got 65"),
-        (lambda: widgets.cost_calculator(p=0.3), "p is not among the choices: .*got 0.3"),
+        (lambda: widgets.cost_calculator(M=65), r"M needs to be one of \[1, .*, got M=65"),
+        (lambda: widgets.cost_calculator(p=0.3), "p needs to be one of .*, got p=0.3"),
         (lambda: widgets.order_toggle(M=7), "M needs to be 2 to 6, got M=7"),
         (lambda: widgets.order_toggle(N=1), "N needs to be 2 to 6, got N=1"),
         (lambda: widgets.order_of("both", 3, 3), "or 'pointwise first', got 'both'"),
@@ -435,7 +371,7 @@ def test_formulas_with_their_numbers_come_to_what_they_say(stride: int) -> None:
         assert value_of(filled) == cost.macs == int(result.replace(",", ""))
 
 
-def test_the_calculator_shows_counts_and_formulas(maybe_installed: bool) -> None:
+def test_the_calculator_shows_counts_and_formulas() -> None:
     calculator = widgets.cost_calculator(M=64, N=128, K=3, p=1 / 4, H=32, W=32)
     assert "M N + N K² = 64·128 + 128·3² = 9,344" in plain(calculator)
     calculator.controls["stride"].value = 2
@@ -469,7 +405,7 @@ def test_either_order_shares_the_slices_it_says(M: int, N: int) -> None:
     assert (depthwise.patterns, pointwise.patterns) == (M, N)
 
 
-def test_the_toggle_says_which_slices_are_alike(maybe_installed: bool) -> None:
+def test_the_toggle_says_which_slices_are_alike() -> None:
     toggle = widgets.order_toggle(M=5, N=4)
     assert "alike in each column" in plain(toggle)
     assert "M N + M K² = 4·5" not in plain(toggle)
@@ -499,7 +435,7 @@ def test_the_plan_is_what_the_replacer_does(rule: str, sizes: tuple[int, ...] | 
     assert sum(p.numel() for p in model.parameters()) == plan.parameters_after
 
 
-def test_the_surgeon_shows_the_plan(maybe_installed: bool) -> None:
+def test_the_surgeon_shows_the_plan() -> None:
     surgeon = widgets.model_surgeon(NETS)
     surgeon.controls["architecture"].value = "resnet20"
     for rule, p, shown, sizes, exclude in (
@@ -530,7 +466,10 @@ def test_the_surgeon_draws_the_stages_before_and_after(monkeypatch: pytest.Monke
     surgeon.controls["exclude"].value = "backbone.stage1"
     names, series = drawn[-1]
     assert names == [
-        *("backbone.init_unit", "backbone.stage1", "backbone.stage2", "backbone.stage3"),
+        "backbone.init_unit",
+        "backbone.stage1",
+        "backbone.stage2",
+        "backbone.stage3",
         "classifier.conv",
     ]
     dense = get_model("cifar_resnet20", 10)
@@ -561,19 +500,18 @@ def test_stages_are_named_by_what_tells_them_apart(names: list[str], stages: lis
     assert sum(after for _, after in found.values()) == sum(range(len(names)))
 
 
-def test_the_surgeon_says_why_there_is_no_plan(maybe_installed: bool) -> None:
+def test_the_surgeon_says_why_there_is_no_plan() -> None:
     surgeon = widgets.model_surgeon(NETS)
     surgeon.controls["exclude"].value = "nothing"
     assert "no plan" in plain(surgeon)
     assert "exclude names no layer of this model: 'nothing'" in plain(surgeon)
     assert not surgeon.picture.value
-    if maybe_installed:  # an image without content would be shown as a broken one
-        assert surgeon.picture.layout.display == "none"
+    # an image without content would be shown as a broken one
+    assert surgeon.picture.layout.display == "none"
     surgeon.controls["exclude"].value = ""
     assert "2 of 4 convolutions replaced" in plain(surgeon)
     assert surgeon.picture.value[:4] == PNG
-    if maybe_installed:
-        assert surgeon.picture.layout.display is None
+    assert surgeon.picture.layout.display is None
 
 
 def test_the_surgeon_brings_networks_of_its_own() -> None:
@@ -584,7 +522,7 @@ def test_the_surgeon_brings_networks_of_its_own() -> None:
 # scrubber
 
 
-def test_runs_stand_beside_their_variants() -> None:
+def test_runs_are_compared_with_their_variants() -> None:
     found = widgets.comparisons(RECORDS)
     assert [list(runs) for runs in found.values()] == [["dense", "BSConv-U"], ["dense"]]
     (resnet, wrn) = found
@@ -592,8 +530,7 @@ def test_runs_stand_beside_their_variants() -> None:
     assert wrn.endswith("7 epochs")
 
 
-def test_runs_of_another_precision_stand_beside_the_others() -> None:
-    """They were a comparison of their own, which left the other networks out."""
+def test_runs_of_another_precision_are_in_the_same_comparison() -> None:
     half = record("cifar_resnet20", 3, offset=5.0)
     half = dataclasses.replace(half, config=dataclasses.replace(half.config, precision="bfloat16"))
     found = widgets.comparisons([*RECORDS, half])
@@ -620,7 +557,7 @@ def test_an_epoch_that_was_not_run_is_refused(epoch: int) -> None:
         widgets.standing("dense", runs["dense"], epoch)
 
 
-def test_the_scrubber_shows_the_numbers_of_the_epoch(maybe_installed: bool) -> None:
+def test_the_scrubber_shows_the_numbers_of_the_epoch() -> None:
     scrubber = widgets.training_scrubber(RECORDS)
     assert "after epoch 3 of 3, test top-1 is dense 36.00 %, BSConv-U 30.50 %" in plain(scrubber)
     scrubber.controls["epoch"].value = 1
@@ -635,7 +572,7 @@ def test_the_scrubber_shows_the_numbers_of_the_epoch(maybe_installed: bool) -> N
     assert scrubber.controls["epoch"].value == 3
 
 
-def test_without_records_the_scrubber_says_so(maybe_installed: bool) -> None:
+def test_without_records_the_scrubber_says_so() -> None:
     scrubber = widgets.training_scrubber([])
     assert "no recorded runs in results/" in plain(scrubber)
     assert scrubber.controls == {}

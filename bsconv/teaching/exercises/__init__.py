@@ -1,4 +1,4 @@
-"""Exercises of the notebooks: their checks, which know the answers, and never raise."""
+"""Exercises of the notebooks: their checks know the answers and never raise."""
 
 from .checking import CHECKS, check
 from .hints import function_hint, value_hint

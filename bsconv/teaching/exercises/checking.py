@@ -21,26 +21,27 @@ from .hints import NotAttemptedError
 __all__ = ["CHECKS", "check"]
 
 # what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
-CHECKS: dict[str, Callable[[Any], str]] = {
-    **notebook_00.CHECKS,
-    **notebook_01.CHECKS,
-    **notebook_02.CHECKS,
-    **notebook_03.CHECKS,
-    **notebook_04.CHECKS,
-    **notebook_05.CHECKS,
-    **notebook_06.CHECKS,
-    **notebook_07.CHECKS,
-    **notebook_08.CHECKS,
-}
+CHECKS: dict[str, Callable[[Any], str]] = (
+    notebook_00.CHECKS
+    | notebook_01.CHECKS
+    | notebook_02.CHECKS
+    | notebook_03.CHECKS
+    | notebook_04.CHECKS
+    | notebook_05.CHECKS
+    | notebook_06.CHECKS
+    | notebook_07.CHECKS
+    | notebook_08.CHECKS
+)
 
 
 def check(number: str, answer: Any) -> None:
-    """Print whether the answer to exercise ``number`` is right; whatever it is, nothing is raised.
+    """Print whether the answer to exercise ``number`` is right; no answer makes it raise.
 
-    The notebook's random numbers stay as they would be without the check.
+    The notebook's random numbers stay as they would be without the check. ValueError for a number
+    that no exercise has.
     """
     if number not in CHECKS:
-        raise ValueError(f"number must be one of {', '.join(CHECKS)}, got {number!r}")
+        raise ValueError(f"number needs to be one of {', '.join(CHECKS)}, got {number!r}")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         try:

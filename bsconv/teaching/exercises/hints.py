@@ -1,4 +1,4 @@
-"""What is wrong with an answer, in a sentence that helps on and does not give the answer away."""
+"""What is wrong with an answer, in a sentence that helps and does not give the answer away."""
 
 import copy
 import inspect
@@ -12,7 +12,7 @@ __all__ = ["NotAttemptedError", "function_hint", "same", "shown", "value_hint"]
 
 
 class NotAttemptedError(Exception):
-    """The stub is still there: the answer is ``...`` or None, or a function that returns them."""
+    """The stub is still there: the answer is ``...`` or None, or a function that returns one."""
 
 
 def value_hint(

@@ -38,9 +38,9 @@ def largest_that_saves(answer: Any) -> str:
     hints = [
         (
             lambda M, N: M * N // (M + N),
-            "with M' = M N / (M + N) the two are equal, and fewer is asked for",
+            "with M' = M N / (M + N) the two are equal, and the exercise asks for fewer",
         ),
-        (lambda M, N: M * N / (M + N), "M' is a number of channels, and whole"),
+        (lambda M, N: M * N / (M + N), "M' is a number of channels, a whole number"),
         (lambda M, N: N / (M + N), "that is the limit of M' / M"),
     ]
     cases = [(128, 32), (100, 50), (64, 64), (3, 64), (512, 512)]

@@ -77,9 +77,9 @@ def smallest_as_good(answer: Any) -> str:
     if not hint or not isinstance(answer, str):
         return hint
     if answer not in table:
-        return f"{answer!r} is no ResNet of that table; take the name that the table has"
+        return f"{answer!r} is not a ResNet of that table; take the name that the table has"
     if answer not in good:
-        return f"{answer} is no BSConv network of at least {goal.top1:.2f} %"
+        return f"{answer} is not a BSConv network of at least {goal.top1:.2f} %"
     return f"{answer} is good enough, but there is a smaller one"
 
 

@@ -1,9 +1,9 @@
-"""Figures with controls, for notebooks: a function for each, and what it computes beside it.
+"""Figures with controls, for notebooks: a function for each, and another for what it computes.
 
 Each function returns an ``ipywidgets`` container to be shown as the last line of a cell. Its
 ``controls`` by name, its ``text`` and its ``picture`` have a ``value`` each; setting that of a
-control moves the others: ``explorer.controls["filter"].value = 7``. Without ipywidgets, code works
-just the same, and where the panel is shown, a line says how to install it.
+control moves the others: ``explorer.controls["filter"].value = 7``. Without ipywidgets, importing
+this package raises ImportError, which says how to install it.
 """
 
 from ._cost import LayerCost, cost_calculator, layer_costs

@@ -14,14 +14,9 @@ class Range:
     high: int
     value: int
 
-    def fitted(self, value: Any) -> Any:
+    def fitted(self, value: int) -> int:
         """The allowed value nearest to ``value``."""
         return min(max(value, self.low), self.high)
-
-    def check(self, value: Any) -> Any:
-        if not isinstance(value, int):
-            raise TypeError(f"{self.label} needs a whole number, got {value!r}")
-        return self.fitted(value)
 
 
 @dataclass(frozen=True)
@@ -39,13 +34,6 @@ class Choice:
     def fitted(self, value: Any) -> Any:
         return value if value in self.options.values() else self.value
 
-    def check(self, value: Any) -> Any:
-        if value not in self.options.values():
-            raise ValueError(
-                f"{self.label} needs one of {list(self.options.values())}, got {value!r}"
-            )
-        return value
-
 
 @dataclass(frozen=True)
 class Words:
@@ -55,12 +43,7 @@ class Words:
     value: str = ""
     hint: str = ""
 
-    def fitted(self, value: Any) -> Any:
-        return value
-
-    def check(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            raise TypeError(f"{self.label} needs a text, got {value!r}")
+    def fitted(self, value: str) -> str:
         return value
 
 

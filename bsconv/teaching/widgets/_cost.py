@@ -1,12 +1,13 @@
 """What one layer costs in four forms, with the formulas and their numbers."""
 
+import math
 from typing import Any, NamedTuple
 
 from bsconv.pytorch._tools.convs import mid_channels
 
 from ...experiments import plotting
-from ._controls import Choice, Control, numbers
-from ._panel import Values, View, panel
+from ._controls import Choice, numbers
+from ._panel import Panel, Values, View
 from ._text import paragraph, table
 
 CHANNELS = (1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
@@ -27,14 +28,18 @@ class LayerCost(NamedTuple):
     macs_formula: str
 
 
+Part = tuple[str, int]  # of a layer: the formula of its weights, and their number
+
+
 def layer_costs(
     M: int, N: int, K: int, p: float, H: int, W: int, stride: int = 1
 ) -> tuple[LayerCost, ...]:
     """A layer from M to N channels, kernel K x K with padding K // 2, on an input of H x W.
 
     Dense, depthwise-separable (depthwise first), BSConv-U and BSConv-S through
-    M' = min(M, max(4, ceil(p M))) channels. What stands before the depthwise part sees all H W
-    positions, all else the H' W' of the output. ValueError for numbers below 1 and p outside 0..1.
+    M' = min(M, max(4, ceil(p M))) channels. The pointwise parts of BSConv see all H W positions of
+    the input, all other parts the H' W' of the output. ValueError for numbers below 1 and p outside
+    0..1.
     """
     given = {"M": M, "N": N, "K": K, "H": H, "W": W, "stride": stride}
     for name, value in given.items():
@@ -43,46 +48,48 @@ def layer_costs(
     if K % 2 == 0:
         raise ValueError(f"K needs to be odd, got K={K}")
     mid = mid_channels(M, p)
-    here, there = H * W, -(-H // stride) * -(-W // stride)
-    # each part: the formula, its weights, and whether it comes before the stride
-    dense = [(f"{M}·{N}·{K}²", M * N * K**2, False)]
-    separable = [(f"{M}·{K}²", M * K**2, False), (f"{M}·{N}", M * N, False)]
-    u = [(f"{M}·{N}", M * N, True), (f"{N}·{K}²", N * K**2, False)]
-    s = [
-        (f"{mid}·{M}", mid * M, True),
-        (f"{N}·{mid}", N * mid, True),
-        (f"{N}·{K}²", N * K**2, False),
-    ]
-    forms = {
-        "dense": ("M N K²", dense),
-        "depthwise-separable": ("M K² + M N", separable),
-        "BSConv-U": ("M N + N K²", u),
-        "BSConv-S": ("M' M + N M' + N K²", s),
+    blueprints = _part(N, side=K)
+    # the formula, the parts before the stride, and those that apply it or come later
+    forms: dict[str, tuple[str, list[Part], list[Part]]] = {
+        "dense": ("M N K²", [], [_part(M, N, side=K)]),
+        "depthwise-separable": ("M K² + M N", [], [_part(M, side=K), _part(M, N)]),
+        "BSConv-U": ("M N + N K²", [_part(M, N)], [blueprints]),
+        "BSConv-S": ("M' M + N M' + N K²", [_part(mid, M), _part(N, mid)], [blueprints]),
     }
-    costs = []
-    for name, (letters, parts) in forms.items():
-        parameters = sum(count for _, count, _ in parts)
-        before = [(text, count) for text, count, early in parts if early]
-        after = [(text, count) for text, count, early in parts if not early]
-        macs, terms = 0, []
-        groups = [
-            (before, here, f"{H}·{W}"),
-            (after, there, f"{-(-H // stride)}·{-(-W // stride)}"),
-        ]
-        if here == there:
-            groups = [(before + after, here, f"{H}·{W}")]
-        for some, positions, text in groups:
-            if some:
-                macs += sum(count for _, count in some) * positions
-                terms.append(f"({' + '.join(part for part, _ in some)})·{text}")
-        filled = " + ".join(text for text, _, _ in parts)
-        costs.append(
-            LayerCost(
-                *(name, parameters, f"{letters} = {filled} = {parameters:,}"),
-                *(macs, f"{' + '.join(terms)} = {macs:,}"),
-            )
-        )
-    return tuple(costs)
+    sizes = (H, W), (-(-H // stride), -(-W // stride))
+    return tuple(_cost(name, *form, sizes) for name, form in forms.items())
+
+
+def _part(*channels: int, side: int | None = None) -> Part:
+    squared, count = ([], 1) if side is None else ([f"{side}²"], side**2)
+    return "·".join([*map(str, channels), *squared]), math.prod(channels) * count
+
+
+def _cost(
+    name: str,
+    letters: str,
+    before: list[Part],
+    after: list[Part],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+) -> LayerCost:
+    """``sizes`` are (H, W) of the input and of the output."""
+    groups = list(zip((before, after), sizes, strict=True))
+    if sizes[0] == sizes[1]:
+        groups = [(before + after, sizes[0])]
+    macs, terms = 0, []
+    for parts, (height, width) in groups:
+        if parts:
+            macs += sum(count for _, count in parts) * height * width
+            terms.append(f"({' + '.join(text for text, _ in parts)})·{height}·{width}")
+    parameters = sum(count for _, count in before + after)
+    filled = " + ".join(text for text, _ in before + after)
+    return LayerCost(
+        name,
+        parameters,
+        f"{letters} = {filled} = {parameters:,}",
+        macs,
+        f"{' + '.join(terms)} = {macs:,}",
+    )
 
 
 class _Costs:
@@ -91,7 +98,7 @@ class _Costs:
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
 
-    def controls(self, values: Values) -> dict[str, Control]:
+    def controls(self, values: Values) -> dict[str, Choice]:
         given = self.given
         sides = {str(n): n for n in (1, 2)}
         return {
@@ -127,7 +134,7 @@ class _Costs:
             }
             names = [c.name for c in costs]
             figure = plotting.grouped_bars(
-                *(names, series), ylabel="% of the dense layer", number="{:.1f} %"
+                names, series, ylabel="% of the dense layer", number="{:.1f} %"
             )
             M, N, K, H, W = (values[name] for name in "MNKHW")
             shape = f"{M} to {N} channels, {K} x {K}, stride {values['stride']}, on {H} x {W}"
@@ -139,7 +146,7 @@ class _Costs:
 
 def cost_calculator(
     M: int = 64, N: int = 64, K: int = 3, p: float = 1 / 4, H: int = 32, W: int = 32
-) -> Any:
+) -> Panel:
     """Controls "M", "N", "K", "p", "H", "W" and "stride": parameters and MACs of four layers.
 
     The arguments are the values to begin with; ValueError for one that the controls lack.
@@ -147,8 +154,7 @@ def cost_calculator(
     given = {"M": M, "N": N, "K": K, "p": p, "H": H, "W": W, "stride": 1}
     scene = _Costs(given)
     for name, control in scene.controls({}).items():
-        try:
-            control.check(given[name])
-        except ValueError as error:
-            raise ValueError(f"{name} is not among the choices: {error}") from error
-    return panel(scene)
+        choices = list(control.options.values())
+        if given[name] not in choices:
+            raise ValueError(f"{name} needs to be one of {choices}, got {name}={given[name]!r}")
+    return Panel(scene)

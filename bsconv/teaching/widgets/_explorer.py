@@ -1,6 +1,6 @@
 """One kernel of a trained network: its slices, and the blueprint that comes closest to them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from bsconv.pytorch.spectra import kernel_spectra, random_first_share
 from ...experiments import plotting
 from ._controls import Control
 from ._layers import Layers, Source
-from ._panel import Values, View, panel
+from ._panel import Panel, Values, View
 from ._text import paragraph
 
 
@@ -73,10 +73,10 @@ class _Explorer:
         return View(summary, details, draw)
 
 
-def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -> Any:
+def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -> Panel:
     """Controls "layer" and "filter" for the kernels of ``source``: a model, state dict or weight.
 
     Shows the slices, the closest blueprint and its weights, and says what share of their variance
     the first principal component explains. ValueError for a layer or filter that is not there.
     """
-    return panel(_Explorer(Layers(source, layer, filter)))
+    return Panel(_Explorer(Layers(source, layer, filter)))

@@ -1,13 +1,13 @@
 """Which slices of a kernel are alike: depthwise first shares them across filters, BSConv within."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...experiments import plotting
 from ._controls import Choice, Control, Range
-from ._panel import Values, View, panel
+from ._panel import Panel, Values, View
 from ._text import paragraph
 
 DEPTHWISE, POINTWISE = "depthwise first", "pointwise first"
@@ -99,10 +99,10 @@ class _Orders:
         return View(summary, details, draw)
 
 
-def order_toggle(M: int = 5, N: int = 4) -> Any:
+def order_toggle(M: int = 5, N: int = 4) -> Panel:
     """Controls "order", "M" and "N": the dense kernel of either order, and which slices are alike.
 
     M input channels and N filters, both from 2 to 6; ValueError for others.
     """
     order_of(DEPTHWISE, M, N)
-    return panel(_Orders(M, N))
+    return Panel(_Orders(M, N))

@@ -1,4 +1,4 @@
-"""A panel of controls, a text and a picture, with ipywidgets or without."""
+"""A panel of controls with a picture and a text below, made of ipywidgets."""
 
 import contextlib
 import gc
@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ...experiments import plotting
-from ._controls import Control
+from ._controls import Choice, Control, Range, Words
 
-MISSING = "This figure has controls where the package ipywidgets is installed:"
-INSTALL = "pip install 'bsconv[notebooks]'"
-_MOST_KEPT = 100  # views that were shown, so that going back costs nothing
+try:
+    import ipywidgets
+except ImportError as error:
+    raise ImportError(
+        "widgets need the package ipywidgets: pip install 'bsconv[notebooks]'"
+    ) from error
 
 Values = Mapping[str, Any]
+
+_MOST_KEPT = 100  # views that were shown, so that going back costs nothing
+_READ_OUT = 16  # letters next to a slider; longer names are cut there, and begin the text anyway
 
 
 class View(NamedTuple):
@@ -39,26 +45,29 @@ class Scene(Protocol):
     def view(self, values: Values) -> View: ...
 
 
-class Panel:
-    """The controls of a scene by name, and ``text`` and ``picture``, which follow their values.
+class Panel(ipywidgets.VBox):  # type: ignore[misc]
+    """The ``controls`` of a scene by name; ``picture`` and ``text`` follow their values.
 
-    Controls, text and picture have a ``value`` each; that of the picture is a PNG file.
+    Each has a ``value``; that of the picture is a PNG file.
     """
 
-    controls: dict[str, Any]
-    text: Any
-    picture: Any
-    scene: Scene
-
-    def start(self, scene: Scene, make: Callable[[Control, Callable[[Any], None]], Any]) -> None:
+    def __init__(self, scene: Scene) -> None:
+        super().__init__()
         self.scene = scene
+        self.text = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(
+            format="png", layout={"max_width": "100%", "width": "700px"}
+        )
+        self.controls = {name: _widget(control) for name, control in scene.controls({}).items()}
+        rows = ipywidgets.Box(
+            list(self.controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
+        )
+        self.children = [rows, self.picture, self.text]
         self._shown: dict[tuple[Any, ...], tuple[View, bytes]] = {}
-        self._lock = threading.RLock()  # JupyterLab moves widgets beside a cell that runs
-        self._fitting = True
-        self.controls = {
-            name: make(control, self._moved) for name, control in scene.controls({}).items()
-        }
+        self._lock = threading.RLock()  # JupyterLab moves widgets while a cell runs
         self._fitting = False
+        for widget in self.controls.values():
+            widget.observe(self._moved, names="value")
         self._moved()
 
     @property
@@ -66,8 +75,15 @@ class Panel:
         """The view in one line."""
         return f"{self.scene.title}: {self._current()[0].summary}"
 
+    def __repr__(self) -> str:
+        return self.summary
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """With the view in one line for readers that have no widgets, such as a stored notebook."""
+        return {**super()._repr_mimebundle_(**kwargs), "text/plain": self.summary}
+
     def _values(self) -> dict[str, Any]:
-        return {name: control.value for name, control in self.controls.items()}
+        return {name: widget.value for name, widget in self.controls.items()}
 
     def _moved(self, _change: Any = None) -> None:
         with self._lock, _collecting_later():
@@ -76,7 +92,7 @@ class Panel:
             self._fitting = True
             try:
                 for name, control in self.scene.controls(self._values()).items():
-                    self._fit(self.controls[name], control)
+                    _fit(self.controls[name], control)
             finally:
                 self._fitting = False
             view, picture = self._current()
@@ -84,9 +100,8 @@ class Panel:
                 f'<div aria-live="polite"><p>{html.escape(view.summary)}</p>{view.details}</div>'
             )
             self.picture.value = picture
-
-    def _fit(self, widget: Any, control: Control) -> None:
-        raise NotImplementedError
+            # a browser would show an image without content as a broken one
+            self.picture.layout.display = None if picture else "none"
 
     def _current(self) -> tuple[View, bytes]:
         values = self._values()
@@ -112,50 +127,43 @@ def _collecting_later() -> Iterator[None]:
             gc.enable()
 
 
-class _PlainPart:
-    """What stands for a control, the text or the picture where there are no widgets."""
-
-    def __init__(self, control: Control | None = None, moved: Any = None) -> None:
-        self.control = control
-        self.moved = moved
-        self._value = control.value if control else ""
-
-    @property
-    def value(self) -> Any:
-        return self._value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._value = self.control.check(value) if self.control else value
-        if self.moved:
-            self.moved()
-
-
-class PlainPanel(Panel):
-    """A panel without widgets: it says so where it is shown, and code may move it all the same."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.text, self.picture = _PlainPart(), _PlainPart()
-        self.start(scene, _PlainPart)
-
-    def __repr__(self) -> str:
-        return f"{MISSING} {INSTALL}\n{self.summary}"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{MISSING} <code>{INSTALL}</code><br>{html.escape(self.summary)}</p>"
-
-    def _fit(self, widget: Any, control: Control) -> None:
-        widget.control = control
-        if widget.value != control.fitted(widget.value):
-            widget.value = control.fitted(widget.value)
+def _widget(control: Control) -> Any:
+    arguments: dict[str, Any] = {
+        "description": control.label,
+        "value": control.value,
+        "style": {"description_width": "initial"},
+        "layout": {"width": "auto", "min_width": "34em", "margin": "2px 1em 2px 0"},
+    }
+    if isinstance(control, Range):
+        return ipywidgets.IntSlider(
+            min=control.low, max=control.high, continuous_update=False, **arguments
+        )
+    if isinstance(control, Words):
+        return ipywidgets.Text(placeholder=control.hint, continuous_update=False, **arguments)
+    options = tuple(control.options.items())
+    if control.buttons:
+        arguments["style"]["button_width"] = "auto"  # else long names are cut
+        return ipywidgets.ToggleButtons(options=options, **arguments)
+    # not a Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
+    return ipywidgets.SelectionSlider(
+        options=options,
+        continuous_update=False,
+        readout=max(map(len, control.options)) <= _READ_OUT,
+        **arguments,
+    )
 
 
-def panel(scene: Scene) -> Any:
-    """The scene in an ``ipywidgets.VBox``; where ipywidgets is not installed, in one line."""
-    try:
-        import ipywidgets  # noqa: F401
-    except ImportError:
-        return PlainPanel(scene)
-    from ._jupyter import JupyterPanel
-
-    return JupyterPanel(scene)
+def _fit(widget: Any, control: Control) -> None:
+    """Give the widget the limits, options and label of ``control``, and a value they allow."""
+    value = control.fitted(widget.value)
+    if isinstance(control, Range):
+        widget.min = min(widget.min, control.low)  # never above max, whatever comes first
+        widget.max, widget.min = control.high, control.low
+    elif isinstance(control, Choice):
+        options = tuple(control.options.items())
+        if widget.options != options:
+            widget.options = options
+    if widget.description != control.label:
+        widget.description = control.label
+    if widget.value != value:
+        widget.value = value

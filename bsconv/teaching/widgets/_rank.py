@@ -1,6 +1,6 @@
 """A kernel from a few patterns: the closest one of rank r, which is BSConv-U for r = 1."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from ...experiments import plotting
 from ._controls import Control, Range
 from ._layers import Layers, Source
-from ._panel import Values, View, panel
+from ._panel import Panel, Values, View
 from ._text import paragraph
 
 
@@ -89,10 +89,10 @@ class _Ranks:
         return View(summary, details, draw)
 
 
-def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Any:
-    """Controls "layer", "filter" and "rank": the kernel beside its closest one of that rank.
+def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Panel:
+    """Controls "layer", "filter" and "rank": the kernel and the closest one of that rank.
 
     ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). ValueError for a layer, filter
     or rank that is not there.
     """
-    return panel(_Ranks(Layers(source, layer, filter), rank))
+    return Panel(_Ranks(Layers(source, layer, filter), rank))

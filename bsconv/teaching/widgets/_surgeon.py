@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from bsconv.pytorch.replacers import BSConvS_Replacer, BSConvU_Replacer
 from ...experiments import plotting
 from ._controls import Choice, Control, Words
 from ._cost import SHARES
-from ._panel import Values, View, panel
+from ._panel import Panel, Values, View
 from ._text import paragraph, table
 
 RULES = {"BSConv-U": "U", "BSConv-S": "S"}
@@ -52,7 +51,7 @@ def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
     """Parameters of the convolutions before and after, by stage: ``{"layer1": (..., ...)}``.
 
     A stage is what the names of layers begin with: as few of their parts as tell three stages
-    apart, such as ``layer1``, or ``backbone.stage1`` where all others are in ``backbone`` too.
+    apart, such as ``layer1``, or ``backbone.stage1`` where all layers are in ``backbone``.
     """
     names = [layer.name.split(".") for layer in plan.layers]
     depth = 1
@@ -110,7 +109,7 @@ class _Surgeon:
         return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
 
 
-def model_surgeon(architectures: Architectures | None = None) -> Any:
+def model_surgeon(architectures: Architectures | None = None) -> Panel:
     """Controls "architecture", "rule", "p", "kernel_sizes" and "exclude": the replacer's plan.
 
     ``architectures`` are functions that make a model, by name; by default, some of this package's.
@@ -121,4 +120,4 @@ def model_surgeon(architectures: Architectures | None = None) -> Any:
         architectures = {name: partial(get_model, name, 10) for name in names}
     if not architectures:
         raise ValueError("architectures needs at least one, got none")
-    return panel(_Surgeon(architectures))
+    return Panel(_Surgeon(architectures))
