@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MODEL_HELP = "an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME"
 
@@ -18,6 +14,13 @@ def share(text: str) -> float:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"expected a share as 1/4 or 0.25, got {text!r}") from None
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
 
 
 def image_size(text: str) -> tuple[int, ...]:
@@ -38,31 +41,46 @@ def add_input_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
-    """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
-    side = 32 if name.lower().startswith("cifar_") else 224
-    return (3, *getattr(model, "in_size", (side, side)))
+def add_num_classes(parser: argparse.ArgumentParser, *, of_weights: bool = False) -> None:
+    """By default 1000; with ``of_weights``, unset, for as many as the weights have."""
+    if of_weights:
+        default, text = None, "of MODEL (default: as many as the weights have, else 1000)"
+    else:
+        default, text = 1000, "default 1000"
+    parser.add_argument("--num-classes", type=count, default=default, metavar="N", help=text)
 
 
-def add_replacement(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """What the replacers take; nothing is set unless it is given."""
+def add_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+
+
+def add_share(parser: argparse.ArgumentParser, default: object = 0.25) -> None:
+    parser.add_argument(
+        "--p",
+        type=share,
+        default=default,
+        metavar="SHARE",
+        help="BSConv-S: share of the input channels kept (default 1/4)",
+    )
+
+
+def add_replacement(parser: argparse.ArgumentParser) -> None:
+    """What the replacers take; an option that is not given is not set."""
     parser.add_argument(
         "--bsconv",
         choices=["u", "s"],
         default=argparse.SUPPRESS,
         help="replace the convolutions by BSConv-U or BSConv-S",
     )
-    parser.add_argument(
-        "--p",
-        type=share,
-        default=argparse.SUPPRESS,
-        metavar="SHARE",
-        help="BSConv-S: share of the input channels kept (default 1/4)",
-    )
+    add_share(parser, default=argparse.SUPPRESS)
+    add_with_bn(parser, default=argparse.SUPPRESS)
+
+
+def add_with_bn(parser: argparse.ArgumentParser, default: object = False) -> None:
     parser.add_argument(
         "--with-bn",
         action="store_true",
-        default=argparse.SUPPRESS,
+        default=default,
         help="BatchNorm after each replaced pointwise convolution",
     )
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiments.files.checkpoints import check_writable, write_atomically
-
 if TYPE_CHECKING:
     from ..experiments.plotting import Figure
 
@@ -20,19 +18,20 @@ FIGURE_FILES = (".png", ".pdf", ".svg")
 
 def check_figure_file(path: str | os.PathLike[str]) -> None:
     """ValueError or OSError with one line where :func:`write_figure` could not write ``path``."""
+    from ..experiments.files.checkpoints import check_writable
+
     if Path(path).suffix.lower() not in FIGURE_FILES:
         raise ValueError(f"a figure's name needs to end in {', '.join(FIGURE_FILES)}, got {path}")
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("figures need the package matplotlib: pip install 'bsconv[notebooks]'")
-    check_writable(_target(path))
+    check_writable(Path(os.path.realpath(path)))
 
 
 def write_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> None:
     """The figure that ``draw`` makes, by the suffix as PNG, PDF or SVG; whole or not at all."""
     from ..experiments import plotting
+    from ..pytorch._tools.atomic import written_whole
 
-    write_atomically(_target(path), plotting.rendered(draw, Path(path).suffix.lower()[1:]))
-
-
-def _target(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.realpath(path))  # a link stays a link
+    content = plotting.rendered(draw, Path(path).suffix.lower()[1:])
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)

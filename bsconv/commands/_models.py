@@ -1,98 +1,162 @@
-"""A model with its weights: of a checkpoint that names it, or by its name with weights for it."""
+"""Models with their weights, for all commands: by name, of a checkpoint, of a file of weights."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
+import importlib
+import io
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import usual_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..experiments.files.checkpoints import TrainedModel
+
 IMAGENET_CLASSES = 1000
 
 
-def trained_model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
-    """The name of the network, itself, and the size (C, H, W) of an image that it is made for.
-
-    ValueError or OSError with one line for whatever is wrong; that weights are random is said on
-    stderr.
-    """
-    if arguments.checkpoint is not None:
-        return _of_checkpoint(arguments)
-    if arguments.model is None:
-        raise ValueError("MODEL or --checkpoint is missing")
-    name: str = arguments.model
-    model = _by_name(arguments)
-    return name, model, usual_size(name, model)
+def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
+    """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
+    side = 32 if name.lower().startswith("cifar_") else 224
+    return (3, *getattr(model, "in_size", (side, side)))
 
 
-def _of_checkpoint(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
-    path: Path = arguments.checkpoint
-    for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
-        if getattr(arguments, option, None) is not None:
-            shown = option.replace("_", "-")
-            raise ValueError(f"--{shown} goes with MODEL alone, {path} says so itself")
-
-    from ..experiments.files.checkpoints import load_weights, read_trained
+def model_of_checkpoint(trained: TrainedModel, path: Path) -> nn.Module:
+    """The model that the checkpoint ``trained``, read from ``path``, has the weights of."""
+    from ..experiments.files.checkpoints import load_weights
     from ..experiments.training import make_model
 
-    trained = read_trained(path)
-    name = trained.config.model
-    if arguments.model is not None and arguments.model.lower() != name.lower():
-        raise ValueError(f"{path} is a checkpoint of {name}, not of {arguments.model}")
     model = make_model(trained.config, trained.num_classes)
     load_weights(model, trained.state, path)
-    side = trained.config.image_size or 32  # what load_dataset makes of all images
-    return name, model, (3, side, side)
+    return model
 
 
-def _by_name(arguments: argparse.Namespace) -> nn.Module:
+def refuse_with_checkpoint(arguments: argparse.Namespace, model: str) -> None:
+    """ValueError for an option that goes with ``model``, the argument that names one."""
+    for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
+        if getattr(arguments, option, None) is not None:
+            raise ValueError(
+                f"--{option.replace('_', '-')} goes with {model} alone, "
+                f"{arguments.checkpoint} says so itself"
+            )
+
+
+def model_by_name(
+    config: TrainConfig,
+    num_classes: int | None = None,
+    *,
+    pretrained: str | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """The model of ``config`` with the weights ``pretrained`` of the package, or ``weights``.
+
+    ``weights`` are what ``read_start(config)`` has read; without either, weights are random, the
+    same ones each time. By default there are as many classes as the weights have, else 1000.
+    ValueError where name, classes and weights do not fit together.
+    """
     import torch
 
     from ..experiments.data._archives import CLASS_COUNTS
     from ..experiments.model_sources import build_model
-    from ..experiments.training import load_start, make_model, read_start
+    from ..experiments.training import load_start, make_model
 
-    settings: dict[str, Any] = {
-        option: getattr(arguments, option)
-        for option in ("bsconv", "p", "with_bn")
-        if hasattr(arguments, option)
-    }
-    config = TrainConfig(arguments.model, weights=arguments.weights, **settings)
-    if arguments.pretrained is not None:
+    if pretrained is not None:
         if config.bsconv is not None:
             raise ValueError("--pretrained has no weights of a model changed by --bsconv")
-        classes = arguments.num_classes or CLASS_COUNTS.get(arguments.pretrained, IMAGENET_CLASSES)
-        return build_model(config.model, classes, pretrained=arguments.pretrained)
-    torch.manual_seed(0)  # the same file each time
-    weights = read_start(config)
-    model = make_model(config, arguments.num_classes or IMAGENET_CLASSES)
-    if weights is None:
-        print(
-            f"bsconv {arguments.command}: {config.model} starts from random weights; "
-            "--checkpoint, --pretrained or --weights gives it trained ones",
-            file=sys.stderr,
-        )
-        return model
-    if arguments.num_classes is None and (classes := _other_classes(model, weights)):
-        model = make_model(config, classes)
-    load_start(model, weights, config)
+        classes = num_classes or CLASS_COUNTS.get(pretrained, IMAGENET_CLASSES)
+        return build_model(config.model, classes, pretrained=pretrained)
+    torch.manual_seed(0)
+    model = make_model(config, num_classes or IMAGENET_CLASSES)
+    if weights is not None:
+        if num_classes is None and (classes := _classes_in(weights, model)):
+            model = make_model(config, classes)
+        load_start(model, dict(weights), config)
     return model
 
 
-def _other_classes(model: nn.Module, weights: dict[str, Tensor]) -> int | None:
-    """How many classes the weights have, where that alone keeps them from fitting the model."""
-    others = {
+def _classes_in(weights: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes ``weights`` have, where only that keeps them from fitting ``model``."""
+    found = {
         len(weights[name])
         for name, own in model.state_dict().items()
         if name in weights
-        and len(own.shape) > 0
-        and len(own) == IMAGENET_CLASSES
+        and own.shape[:1] == (IMAGENET_CLASSES,)
         and weights[name].shape[1:] == own.shape[1:]
     }
-    return others.pop() if len(others) == 1 else None
+    return found.pop() if len(found) == 1 else None
+
+
+def say_random(command: str, name: str, ways: str) -> None:
+    """Tell on stderr that the model ``name`` has random weights, and which options change that."""
+    print(
+        f"bsconv {command}: {name} starts from random weights; {ways} gives it trained ones",
+        file=sys.stderr,
+    )
+
+
+def model_with_kernels(name: str, path: Path, num_classes: int | None) -> nn.Module:
+    """The model ``name`` with the convolution kernels in the file ``path``, and zeros otherwise."""
+    from ..experiments.files.checkpoints import load_weights
+    from ..experiments.files.weights import read_weights
+
+    found = {key: value for key, value in read_weights(path).items() if value.dim() > 2}
+    for key, value in found.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{key} in {path} needs floating point numbers, got {value.dtype}")
+    model = _without_weights(name, num_classes or IMAGENET_CLASSES)
+    if num_classes is None and (classes := _classes_in(found, model)):
+        model = _without_weights(name, classes)  # a classifier that is a convolution
+    rest = {key: own.zero_() for key, own in model.state_dict().items() if own.dim() <= 2}
+    load_weights(model, rest | found, path, name)
+    return model
+
+
+def _without_weights(name: str, num_classes: int) -> nn.Module:
+    """The model with any numbers as weights, which spends no time on making random ones."""
+    import torch
+
+    from ..experiments.model_sources import build_model
+
+    try:
+        with torch.device("meta"):
+            model = build_model(name, num_classes)
+    except Exception:  # a model that computes with values while it is made, or bad input
+        return build_model(name, num_classes)
+    return model.to_empty(device="cpu")
+
+
+def model_with_default_weights(name: str) -> nn.Module:
+    """The model ``name`` with the weights that its library offers, which are fetched if need be."""
+    source, separator, inner = name.partition(":")
+    if not separator:
+        return model_by_name(TrainConfig(name), pretrained="cifar10")
+    _without_weights(name, IMAGENET_CLASSES)  # refuses an unknown name before anything is fetched
+    way_out = f"--weights FILE takes a file of weights of {name} instead"
+    if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
+        raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # which is for the command's own output
+            return _fetch(source, inner)
+    # a bad checksum is a RuntimeError, a name without weights a ValueError
+    except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
+        from ..pytorch._tools.errors import one_line
+
+        reason = one_line(error, limit=None)
+        raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
+
+
+def _fetch(source: str, name: str) -> nn.Module:
+    model: nn.Module
+    if source == "torchvision":
+        model = importlib.import_module("torchvision.models").get_model(name, weights="DEFAULT")
+    else:
+        model = getattr(importlib.import_module("pytorchcv.model_provider"), name)(pretrained=True)
+    return model

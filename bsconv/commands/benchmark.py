@@ -2,9 +2,9 @@
 
 Weights and images are random, on which time hardly depends. Each network is measured as PyTorch
 gives it (eval mode, inference mode) and optimised (BatchNorms folded, each BSConv layer in its
-fastest form, compiled where that is faster). All take turns in every round. Printed are the median
-of the rounds and the middle half of them. Peak memory is the most that one call holds at a time
-beyond weights and input, as PyTorch's allocator counts it: tensors and scratch space.
+fastest form, compiled where that is faster). All take turns in every round. The table shows the
+median of the rounds and the middle half of them. Peak memory is the most that one call holds at a
+time beyond weights and input, as PyTorch's allocator counts it: tensors and scratch space.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._arguments import MODEL_HELP, add_input_size, share, usual_size
+from ._arguments import (
+    MODEL_HELP,
+    add_csv,
+    add_input_size,
+    add_num_classes,
+    add_share,
+    add_with_bn,
+    count,
+)
+from ._models import usual_size
 
 if TYPE_CHECKING:
     from ..experiments.inference_benchmark import InferenceBenchmark
@@ -50,18 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)",
     )
-    parser.add_argument(
-        "--p",
-        type=share,
-        default=0.25,
-        metavar="SHARE",
-        help="BSConv-S: share of the input channels kept (default 1/4)",
-    )
-    parser.add_argument(
-        "--with-bn",
-        action="store_true",
-        help="BatchNorm after each replaced pointwise convolution",
-    )
+    add_share(parser)
+    add_with_bn(parser)
     parser.add_argument(
         "--batch-size",
         type=batch_sizes,
@@ -79,10 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)"
     )
     add_input_size(parser)
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
+    add_num_classes(parser)
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=count,
         metavar="N",
         help="turns of each network (default: 5 to 50, as many as half a minute holds)",
     )
@@ -96,14 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIG.png",
         help="draw milliseconds per image (.png, .pdf or .svg), of 4 sizes of batches at most",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+    add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("num_classes", "rounds"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
     _check_files(arguments)
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
@@ -113,7 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
     find_device(arguments.device)
     name = arguments.model
     models, notes = build_variants(
-        *(name, arguments.num_classes, arguments.variants),
+        name,
+        arguments.num_classes,
+        arguments.variants,
         p=arguments.p,
         with_bn=arguments.with_bn,
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from ._arguments import MODEL_HELP, add_replacement, add_weights
+from ._models import model_by_name, model_of_checkpoint, refuse_with_checkpoint
+
+if TYPE_CHECKING:
+    from ..experiments.files.checkpoints import TrainedModel
 
 HELP = "measure the accuracy of a trained model"
 
@@ -38,68 +42,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    given: dict[str, Any] = {
-        name: value for name, value in vars(arguments).items() if name in names
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in names and value is not None
     }
-    if arguments.checkpoint is None:
-        if arguments.pretrained is None and arguments.weights is None:
-            raise ValueError("--pretrained or --weights is missing: the weights for --model")
+    if arguments.checkpoint is not None:
+        refuse_with_checkpoint(arguments, "--model")
+    elif arguments.pretrained is None and arguments.weights is None:
+        raise ValueError("--pretrained or --weights is missing: the weights for --model")
+
+    from ..experiments.training import check_fit, evaluate, find_dataset, find_device, read_start
+
+    if arguments.checkpoint is not None:
+        trained, config = _of_checkpoint(arguments.checkpoint, given)
     else:
-        for name in ("pretrained", "weights"):
-            if getattr(arguments, name) is not None:
-                raise ValueError(f"--{name} goes with --model, a checkpoint has its own weights")
-        given.pop("model")
-        given.pop("weights")
-        fixed = [name for name in ("bsconv", "p", "with_bn") if name in given]
-        if fixed:
-            option = fixed[0].replace("_", "-")
-            raise ValueError(f"--{option} goes with --model, a checkpoint says so itself")
+        trained, config = None, TrainConfig(**given)
+    device = find_device(config.device)
+    weights = None if trained is not None else read_start(config)
+    dataset = find_dataset(dataclasses.replace(config, train_limit=None))
+    if trained is None:
+        model = model_by_name(
+            config, dataset.num_classes, pretrained=arguments.pretrained, weights=weights
+        )
+    elif trained.num_classes == dataset.num_classes:
+        model = model_of_checkpoint(trained, arguments.checkpoint)
+    else:
+        raise ValueError(
+            f"{arguments.checkpoint} knows {trained.num_classes} classes, "
+            f"{config.dataset} has {dataset.num_classes}"
+        )
+    check_fit(model, dataset, config, training=False)
 
     import torch
 
-    from ..experiments.files.checkpoints import CONFIG, load_weights, read_config, read_trained
-    from ..experiments.model_sources import build_model
-    from ..experiments.training import (
-        check_fit,
-        evaluate,
-        find_dataset,
-        find_device,
-        load_start,
-        make_model,
-        read_start,
-    )
-
-    trained = None if arguments.checkpoint is None else read_trained(arguments.checkpoint)
-    if trained is None:
-        config = TrainConfig(**given)
-    else:
-        saved = arguments.checkpoint / CONFIG  # knows where the archives lie
-        data = read_config(saved).data if saved.exists() else None
-        fresh = dataclasses.replace(trained.config, device="auto", test_limit=None, data=data)
-        config = dataclasses.replace(fresh, **given)
-    device = find_device(config.device)
-    weights = read_start(config) if trained is None else None
-    dataset = find_dataset(dataclasses.replace(config, train_limit=None))
-    if trained is None:
-        model = build_model(
-            config.model,
-            dataset.num_classes,
-            bsconv=config.bsconv,
-            p=config.p,
-            with_bn=config.with_bn,
-            pretrained=arguments.pretrained,
-        )
-        if weights is not None:
-            load_start(model, weights, config)
-    else:
-        if trained.num_classes != dataset.num_classes:
-            raise ValueError(
-                f"{arguments.checkpoint} knows {trained.num_classes} classes, "
-                f"{config.dataset} has {dataset.num_classes}"
-            )
-        model = make_model(config, trained.num_classes)
-        load_weights(model, trained.state, arguments.checkpoint)
-    check_fit(model, dataset, config, training=False)
     top1 = evaluate(
         model.to(device).to(memory_format=torch.channels_last),
         dataset.test_images,
@@ -110,3 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     count = len(dataset.test_labels)
     print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")
     return 0
+
+
+def _of_checkpoint(path: Path, given: dict[str, Any]) -> tuple[TrainedModel, TrainConfig]:
+    """What ``bsconv train`` or ``project`` wrote, and its settings, changed by those ``given``."""
+    from ..experiments.files.checkpoints import CONFIG, read_config, read_trained
+
+    trained = read_trained(path)
+    saved = path / CONFIG  # knows where the archives lie
+    data = read_config(saved).data if saved.exists() else None
+    settings: dict[str, Any] = {"device": "auto", "test_limit": None, "data": data, **given}
+    return trained, dataclasses.replace(trained.config, **settings)

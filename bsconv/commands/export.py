@@ -1,9 +1,9 @@
 """Write a model for other programs, as ONNX or as an exported program of torch.
 
 ONNX is of opset 18, in one file with the weights inside, its input "images", its output "logits";
-with --int8, convolutions are in 8-bit integers. ONNX Runtime and OpenVINO both read it. What is
-written computes what the model does in eval mode; where an engine is installed that runs it, it is
-run and compared with PyTorch.
+with --int8, convolutions are in 8-bit integers. ONNX Runtime and OpenVINO both read it. The file
+computes what the model does in eval mode; where an engine that runs it is installed, the command
+runs it and compares it with PyTorch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_input_size, add_replacement, add_weights
-from ._trained_model import trained_model
+from ._arguments import (
+    MODEL_HELP,
+    add_input_size,
+    add_num_classes,
+    add_replacement,
+    add_weights,
+    count,
+)
+from ._models import (
+    model_by_name,
+    model_of_checkpoint,
+    refuse_with_checkpoint,
+    say_random,
+    usual_size,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the --out of `bsconv train` or `bsconv project`, which say themselves what they are",
     )
     add_replacement(parser)
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="of MODEL (default: as many as the weights have, else 1000)",
-    )
+    add_num_classes(parser, of_weights=True)
     parser.add_argument(
         "--format",
         choices=["onnx", "exported-program"],
@@ -52,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     add_input_size(parser)
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default 1")
+    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="default 1")
     parser.add_argument(
         "--dynamic-batch", action="store_true", help="batches of any size, rather than of N"
     )
@@ -78,11 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("batch_size", "num_classes"):
-        value = getattr(arguments, option)
-        if value is not None and value < 1:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
-
     for option in ("calibration", "data"):
         if getattr(arguments, option) is not None and not arguments.int8:
             raise ValueError(f"--{option} goes with --int8")
@@ -94,21 +97,23 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.export import check_export, export_model
 
     check_export(arguments.out, arguments.format, int8=arguments.int8)
-    name, model, usual = trained_model(arguments)
+    name, model, usual = _model(arguments)
     size = arguments.input_size or usual
-    count, dynamic = arguments.batch_size, arguments.dynamic_batch
-    # compared is a batch of another size than the example's, where any will do
-    images = torch.rand(count + dynamic, *size, generator=torch.Generator().manual_seed(0))
+    batch, dynamic = arguments.batch_size, arguments.dynamic_batch
+    # where any size of batches will do, the comparison takes another one than the example
+    images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
     calibration = _calibration(arguments, size) if arguments.int8 else None
     if calibration is not None:
-        images = calibration[: len(calibration) // count * count]
-    batches = torch.split(images, count + (dynamic and not arguments.int8))
+        images = calibration[: len(calibration) // batch * batch]
+    batches = torch.split(images, batch + (dynamic and not arguments.int8))
     model.eval()
-    expected = torch.cat([_outputs(model, batch, name) for batch in batches])
+    expected = torch.cat([_outputs(model, some, name) for some in batches])
     if arguments.optimize:
-        model = _optimized(model, batches[0][:count])
+        model = _optimized(model, batches[0][:batch])
     export_model(
-        *(model, batches[0][:count], arguments.out),
+        model,
+        batches[0][:batch],
+        arguments.out,
         format=arguments.format,
         dynamic_batch=dynamic,
         calibration=calibration,
@@ -116,6 +121,37 @@ def run(arguments: argparse.Namespace) -> int:
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, batches))
     return 0
+
+
+def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
+    """The name of the network, itself, and the size (C, H, W) of an image that it is made for."""
+    from ..experiments.files.checkpoints import read_trained
+    from ..experiments.training import read_start
+
+    name: str = arguments.model
+    if arguments.checkpoint is not None:
+        refuse_with_checkpoint(arguments, "MODEL")
+        trained = read_trained(arguments.checkpoint)
+        kept = trained.config.model
+        if name is not None and name.lower() != kept.lower():
+            raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
+        side = trained.config.image_size or 32  # what load_dataset makes of all images
+        return kept, model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
+    if name is None:
+        raise ValueError("MODEL or --checkpoint is missing")
+    replacement = {
+        option: getattr(arguments, option)
+        for option in ("bsconv", "p", "with_bn")
+        if hasattr(arguments, option)
+    }
+    config = TrainConfig(name, weights=arguments.weights, **replacement)
+    weights = read_start(config)
+    model = model_by_name(
+        config, arguments.num_classes, pretrained=arguments.pretrained, weights=weights
+    )
+    if arguments.pretrained is None and weights is None:
+        say_random("export", name, "--checkpoint, --pretrained or --weights")
+    return name, model, usual_size(name, model)
 
 
 def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:
@@ -141,14 +177,15 @@ def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
     """What the model gives for these images; ValueError with one line where it cannot take them."""
     import torch
 
+    from ..pytorch._tools.errors import one_line
+
     try:
         with torch.no_grad():
             outputs: Tensor = model(images)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         shape = " x ".join(map(str, images.shape[1:]))
         raise ValueError(
-            f"{name} cannot take images of {shape} ({reason}); try another --input-size"
+            f"{name} cannot take images of {shape} ({one_line(error)}); try another --input-size"
         ) from error
     return outputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ._arguments import MODEL_HELP, add_replacement
+from ._arguments import MODEL_HELP, add_num_classes, add_replacement
 
 HELP = "say which layers BSConv would replace"
 
@@ -15,12 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", nargs="+", default=(), metavar="LAYER", help="layers to keep, by name"
     )
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
+    add_num_classes(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_classes < 1:
-        raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
     from ..experiments.model_sources import build_model
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ._arguments import MODEL_HELP, add_input_size, usual_size
+from ._arguments import MODEL_HELP, add_csv, add_input_size, add_num_classes
+from ._models import usual_size
 
 if TYPE_CHECKING:
     from ..pytorch import ModelProfiler
@@ -16,13 +17,11 @@ HELP = "count parameters, FLOPs, MACs and activations"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     add_input_size(parser)
-    parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default 1000")
-    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+    add_num_classes(parser)
+    add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_classes < 1:
-        raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
     profile = _profile(arguments)
     if arguments.csv is not None:
         profile.to_csv(arguments.csv)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_weights, share
+from ._arguments import MODEL_HELP, add_share, add_weights, count
+from ._models import model_by_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,19 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     add_weights(parser, required=True)
     parser.add_argument("--bsconv", choices=["u", "s"], required=True, help="BSConv-U or BSConv-S")
-    parser.add_argument(
-        "--p",
-        type=share,
-        default=TrainConfig.p,
-        metavar="SHARE",
-        help="BSConv-S: share of the input channels kept (default 1/4)",
-    )
+    add_share(parser)
     parser.add_argument(
         "--method",
         choices=["weights", "batch_norm", "outputs"],
         default="outputs",
-        help="outputs (default): layer by layer the closest outputs on the images; batch_norm: the "
-        "closest weights, with BatchNorm's statistics anew; weights: the closest weights alone",
+        help="outputs (default): layer by layer the closest outputs on the images; weights: the "
+        "closest weights; batch_norm: these, with BatchNorm re-estimated on the images",
     )
     parser.add_argument(
         "--dataset",
@@ -51,19 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FOLDER",
         help="whose training images it looks at (default cifar10); MODEL has as many classes",
     )
-    parser.add_argument("--images", type=int, default=500, metavar="N", help="default 500")
+    parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
     parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize all images")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"a {SUFFIX} file")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.images < 1:
-        raise ValueError(f"--images must be at least 1, got {arguments.images}")
     if arguments.out.suffix != SUFFIX:
-        raise ValueError(f"--out must be a {SUFFIX} file, got {arguments.out}")
+        raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
     dense = TrainConfig(
-        *(arguments.model, arguments.dataset, arguments.data),
+        arguments.model,
+        arguments.dataset,
+        arguments.data,
         weights=arguments.weights,
         train_limit=arguments.images,
         image_size=arguments.image_size,
@@ -97,14 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _trained(config: TrainConfig, pretrained: str | None) -> tuple[nn.Module, ImageDataset]:
     """The dense network with its weights, and the images it is to be compared on."""
-    from ..experiments.model_sources import build_model
-    from ..experiments.training import check_fit, find_dataset, load_start, read_start
+    from ..experiments.training import check_fit, find_dataset, read_start
 
     weights = read_start(config)
     dataset = find_dataset(config)
-    model = build_model(config.model, dataset.num_classes, pretrained=pretrained)
-    if weights is not None:
-        load_start(model, weights, config)
+    model = model_by_name(config, dataset.num_classes, pretrained=pretrained, weights=weights)
     check_fit(model, dataset, config, training=False)
     return model.eval(), dataset
 

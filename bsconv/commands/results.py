@@ -1,4 +1,4 @@
-"""Show the recorded runs beside the published numbers, as a table and as a figure.
+"""Compare the recorded runs with the published numbers, in a table and in a figure.
 
 Runs of one network, data set, recipe and length are summed up over their seeds. Lengths differ:
 mind the epochs.
@@ -9,22 +9,24 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ._arguments import add_csv
+
 if TYPE_CHECKING:
     from ..experiments.plotting import AccuracyLine, Figure
     from ..experiments.results import ResultsTable
 
-HELP = "show the recorded runs beside the published numbers"
+HELP = "compare the recorded runs with the published numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="DIR", help="the folder of records (default: results of this project)"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="runs on this data set alone")
+    parser.add_argument("--dataset", metavar="NAME", help="only runs on this data set")
     parser.add_argument(
         "--markdown", action="store_true", help="print the table as the README has it"
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+    add_csv(parser)
     parser.add_argument(
         "--out",
         metavar="FIG.png",
@@ -94,7 +96,7 @@ def _figure(panels: dict[str, list[AccuracyLine]]) -> Figure:
     return plotting.accuracy_beside_published(
         panels,
         published=f"published, {PUBLISHED_EPOCHS} epochs",
-        title="Accuracy against size: recorded runs beside the published numbers",
+        title="Accuracy against size: recorded runs and published numbers",
     )
 
 

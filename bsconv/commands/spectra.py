@@ -1,4 +1,4 @@
-"""Say how alike the slices of each kernel are: principal components beside those of random kernels.
+"""Say how alike the slices of each kernel are: principal components, compared with random kernels.
 
 A network of trained weights is read from a file, or fetched with --weights DEFAULT.
 """
@@ -9,10 +9,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._weighted_model import weighted_model
+from ..experiments.config import TrainConfig
+from ._arguments import add_csv, add_num_classes
+from ._models import model_by_name, model_with_default_weights, model_with_kernels, say_random
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..experiments.plotting import Figure
     from ..pytorch import SpectraTable
@@ -37,28 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="shares of the energy, which BSConv-U keeps, rather than of the variance",
     )
-    parser.add_argument(
-        "--num-classes",
-        type=int,
-        metavar="N",
-        help="of MODEL (default: as many as the weights have, else 1000)",
-    )
+    add_num_classes(parser, of_weights=True)
     parser.add_argument(
         "--out",
         metavar="FIG.png",
-        help="draw the shares of each layer beside those of random kernels (.png, .pdf or .svg)",
+        help="draw the shares of each layer and those of random kernels (.png, .pdf or .svg)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+    add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_classes is not None and arguments.num_classes < 1:
-        raise ValueError(f"--num-classes must be at least 1, got {arguments.num_classes}")
     if arguments.out is not None:
         from ._figure_files import check_figure_file, write_figure
 
         check_figure_file(arguments.out)
-    source = weighted_model(arguments.model, arguments.weights, arguments.num_classes)
+    source = _source(arguments.model, arguments.weights, arguments.num_classes)
 
     from ..pytorch import kernel_spectra, spectra_table
 
@@ -73,6 +68,25 @@ def run(arguments: argparse.Namespace) -> int:
         table.to_csv(arguments.csv)
     print(table)
     return 0
+
+
+def _source(
+    name: str, weights: str | None, num_classes: int | None
+) -> nn.Module | dict[str, Tensor]:
+    """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
+    from ..experiments.files.weights import WEIGHT_FILES, read_weights
+
+    if name.endswith(WEIGHT_FILES):
+        if weights is not None:
+            raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
+        return read_weights(name)
+    if weights == "DEFAULT":
+        return model_with_default_weights(name)
+    if weights is not None:
+        return model_with_kernels(name, Path(weights), num_classes)
+    model = model_by_name(TrainConfig(name), num_classes)
+    say_random("spectra", name, "--weights FILE or --weights DEFAULT")
+    return model
 
 
 def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Figure:

@@ -4,6 +4,7 @@ import csv
 import re
 import sys
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bsconv.experiments import plotting
 from bsconv.pytorch import get_model, spectra_table
 
 Captured = pytest.CaptureFixture[str]
+Failure = Callable[..., str]
 MODEL = "cifar_resnet20"
 
 
@@ -31,18 +33,6 @@ def weights(network: nn.Module, tmp_path: Path) -> Path:
     path = tmp_path / "weights.safetensors"
     save_file(network.state_dict(), path)
     return path
-
-
-def failure(capsys: Captured, *arguments: object) -> str:
-    """The line on stderr of a command that must fail as bad input does."""
-    try:
-        code: Any = main(["spectra", *map(str, arguments)])
-    except SystemExit as stop:  # argparse
-        code = stop.code
-    captured = capsys.readouterr()
-    assert (code, captured.out) == (2, "")
-    assert re.fullmatch(r"bsconv spectra: [^\n]*\n", captured.err), captured.err
-    return captured.err
 
 
 # --- good input -----------------------------------------------------------------------------------
@@ -106,7 +96,7 @@ def test_random_weights_are_said_to_be_random(name: str, capsys: Captured) -> No
     assert "convolutions compared" in tables[0]
 
 
-def test_csv(weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured) -> None:
+def test_csv(weights: Path, network: nn.Module, tmp_path: Path, failure: Failure) -> None:
     path = tmp_path / "table.csv"
     assert main(["spectra", str(weights), "--csv", str(path)]) == 0
     with open(path, newline="") as file:
@@ -115,8 +105,7 @@ def test_csv(weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured
     assert [row["name"] for row in rows] == [row.name for row in table.rows]
     assert [float(row["median"] or 0) for row in rows[:3]] == [row.median for row in table.rows[:3]]
     missing = tmp_path / "none" / "table.csv"
-    capsys.readouterr()
-    assert f"cannot write {missing}" in failure(capsys, weights, "--csv", missing)
+    assert f"cannot write {missing}" in failure("spectra", weights, "--csv", missing)
 
 
 STARTS = {".png": b"\x89PNG", ".PDF": b"%PDF", ".svg": b"<?xml"}
@@ -195,7 +184,10 @@ def test_default_weights_of_our_own(capsys: Captured) -> None:
         (["cifar_resnet21"], "cifar_resnet21"),
         (["torchvision:resnet19"], "did you mean torchvision:resnet1"),
         (["timm:resnet18"], "unknown source 'timm'"),
-        ([MODEL, "--num-classes", "0"], "--num-classes must be at least 1, got 0"),
+        (
+            [MODEL, "--num-classes", "0"],
+            "--num-classes: expected a whole number of at least 1, got '0'",
+        ),
         (["none.safetensors"], "none.safetensors: No such file or directory"),
         ([MODEL, "--weights", "none.pth"], "none.pth: No such file or directory"),
         ([MODEL, "--weights", "."], r"\.: Is a directory"),
@@ -213,16 +205,16 @@ def test_bad_input_is_one_line(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: Captured,
+    failure: Failure,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    assert re.search(message, failure(capsys, *line))
+    assert re.search(message, failure("spectra", *line))
 
 
 @pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "pytorchcv:squeezenet_v1_1"])
 def test_default_weights_without_network(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("Name or service\nnot known")
@@ -233,7 +225,7 @@ def test_default_weights_without_network(
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setattr("torch.hub.urlopen", refuse)
     monkeypatch.setattr("requests.get", refuse, raising=False)
-    printed = failure(capsys, name, "--weights", "DEFAULT")
+    printed = failure("spectra", name, "--weights", "DEFAULT")
     assert f"cannot get the weights of {name} (" in printed
     assert f"--weights FILE takes a file of weights of {name} instead" in printed
 
@@ -248,38 +240,38 @@ def test_default_weights_without_network(
     ],
 )
 def test_a_figure_that_cannot_be_written_is_said_before_anything_is_computed(
-    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
     # that there is no such model would be said if it were looked for
-    assert re.search(message, failure(capsys, "none.pth", "--out", name))
+    assert re.search(message, failure("spectra", "none.pth", "--out", name))
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
 def test_a_figure_without_matplotlib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    printed = failure(capsys, "none.pth", "--out", tmp_path / "figure.png")
+    printed = failure("spectra", "none.pth", "--out", tmp_path / "figure.png")
     assert "figures need the package matplotlib: pip install 'bsconv[notebooks]'" in printed
 
 
-def test_a_figure_of_nothing(tmp_path: Path, capsys: Captured) -> None:
+def test_a_figure_of_nothing(tmp_path: Path, failure: Failure) -> None:
     path = tmp_path / "pointwise.pt"
     torch.save(nn.Conv2d(3, 4, 1).state_dict(), path)
-    printed = failure(capsys, path, "--out", tmp_path / "figure.png")
+    printed = failure("spectra", path, "--out", tmp_path / "figure.png")
     assert "nothing to draw in" in printed
     assert "0 of 1 convolutions compared" in printed
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["damaged.safetensors", "damaged.pt"])
-def test_damaged_files(name: str, tmp_path: Path, capsys: Captured) -> None:
+def test_damaged_files(name: str, tmp_path: Path, failure: Failure) -> None:
     path = tmp_path / name
     path.write_bytes(b"nonsense")
     for line in ([path], [MODEL, "--weights", path]):
-        assert f"{path} is damaged or " in failure(capsys, *line)
+        assert f"{path} is damaged or " in failure("spectra", *line)
 
 
 class Pickled:
@@ -299,33 +291,43 @@ class Pickled:
     ],
 )
 def test_files_of_something_else(
-    content: Any, message: str, tmp_path: Path, capsys: Captured
+    content: Any, message: str, tmp_path: Path, failure: Failure
 ) -> None:
     path = tmp_path / "content.pt"
     torch.save(content, path)
-    assert re.search(message, failure(capsys, path))
+    assert re.search(message, failure("spectra", path))
 
 
-def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: Captured) -> None:
-    misfit = f"{weights} does not fit "
-    printed = failure(capsys, "cifar_resnet56", "--weights", weights)
-    assert re.search(re.escape(misfit) + r"cifar_resnet56: it lacks \S+ and 35 more\n", printed)
-    line = (MODEL, "--weights", weights, "--num-classes", 100)
-    assert re.search(
-        r"shape \(10, 64, 1, 1\) in the file, \(100, 64, 1, 1\) in", failure(capsys, *line)
-    )
-    state = load_file(weights)
-    first = next(name for name, value in state.items() if value.dim() == 4)
-    shape = tuple(state[first].shape)
-    for change, message in [
+def test_weights_of_another_network(weights: Path, failure: Failure) -> None:
+    misfit = re.escape(f"the weights in {weights} do not fit ")
+    printed = failure("spectra", "cifar_resnet56", "--weights", weights)
+    assert re.search(misfit + r"cifar_resnet56: it lacks \S+ and 35 more\n", printed)
+    line = ("spectra", MODEL, "--weights", weights)
+    needs = r"needs shape \(100, 64, 1, 1\), got \(10, 64, 1, 1\)"
+    assert re.search(misfit + rf"{MODEL}: \S+ {needs}", failure(*line, "--num-classes", 100))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (torch.zeros(4, 4, 5, 5), r"needs shape \(16, 3, 3, 3\), got \(4, 4, 5, 5\)"),
         (
-            torch.zeros(4, 4, 5, 5),
-            rf"has shape \(4, 4, 5, 5\) in the file, {re.escape(str(shape))}",
+            torch.zeros(16, 3, 3, 3, dtype=torch.int8),
+            "needs floating point numbers, got torch.i",
         ),
-        (torch.zeros(shape, dtype=torch.int8), "has numbers of torch.int8"),
-    ]:
-        save_file({**state, first: change}, weights)
-        assert re.search(message, failure(capsys, MODEL, "--weights", weights))
-    save_file({**state, "extra.weight": torch.zeros(3, 3, 3, 3)}, weights)
-    printed = failure(capsys, MODEL, "--weights", weights)
-    assert printed.endswith(f"{misfit}{MODEL}: it also has extra.weight\n")
+        (torch.full((16, 3, 3, 3), float("nan")), "has NaN"),
+    ],
+)
+def test_a_kernel_that_does_not_fit(
+    kernel: torch.Tensor, message: str, weights: Path, failure: Failure
+) -> None:
+    state = load_file(weights)
+    first = next(name for name, value in state.items() if value.shape == (16, 3, 3, 3))
+    save_file({**state, first: kernel}, weights)
+    assert re.search(message, failure("spectra", MODEL, "--weights", weights))
+
+
+def test_one_kernel_too_many(weights: Path, failure: Failure) -> None:
+    save_file({**load_file(weights), "extra.weight": torch.zeros(3, 3, 3, 3)}, weights)
+    printed = failure("spectra", MODEL, "--weights", weights)
+    assert printed.endswith(f"do not fit {MODEL}: it has no extra.weight\n")

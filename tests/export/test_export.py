@@ -447,8 +447,14 @@ INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", 
         (["cifar_resnet20", "--format", "tflite"], "invalid choice: 'tflite'"),
         (["cifar_resnet20", "--out", "m.pt"], r"format onnx ends in \.onnx, got m\.pt"),
         (["cifar_resnet20", "--out", "no/m.onnx"], r"cannot write \S*no/m\.onnx: No such file"),
-        (["cifar_resnet20", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
-        (["cifar_resnet20", "--num-classes", "-1"], "--num-classes must be at least 1, got -1"),
+        (
+            ["cifar_resnet20", "--batch-size", "0"],
+            "--batch-size: expected a whole number of at least 1",
+        ),
+        (
+            ["cifar_resnet20", "--num-classes", "-1"],
+            "--num-classes: expected a whole number of at least 1",
+        ),
         (["cifar_resnet20", "--input-size", "3x4"], "expected a size as 3x224x224 or 224"),
         (
             ["torchvision:vgg11", "--input-size", "1x32x32", "--weights", "w.safetensors"],

@@ -399,8 +399,14 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "empty batch": ([MODEL, "--batch-size", "0"], "numbers of images as 1,16 or 8, got '0'"),
     "dtype": ([MODEL, "--dtype", "int8"], "invalid choice: 'int8'"),
     "device": ([MODEL, "--device", "gpu"], "device must be one that is here, auto"),
-    "rounds": ([MODEL, "--rounds", "0"], "--rounds must be at least 1, got 0"),
-    "classes": ([MODEL, "--num-classes", "0"], "--num-classes must be at least 1, got 0"),
+    "rounds": (
+        [MODEL, "--rounds", "0"],
+        "--rounds: expected a whole number of at least 1, got '0'",
+    ),
+    "classes": (
+        [MODEL, "--num-classes", "0"],
+        "--num-classes: expected a whole number of at least 1",
+    ),
     "size": ([MODEL, "--input-size", "3x32"], "expected a size as 3x224x224 or 224, got '3x32'"),
     "small images": (
         ["torchvision:alexnet", "--variants", "dense", "--input-size", "32"],
