@@ -16,6 +16,7 @@ from PIL import Image
 from bsconv import __version__
 from bsconv.__main__ import COMMANDS, main
 from bsconv.experiments import training
+from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.training import _inputs, _job, _train
 from bsconv.pytorch import list_models
 
@@ -69,21 +70,23 @@ def test_train_prints_a_line_per_epoch_and_writes_the_run(
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, dict[str, Any]]]:
+    """What train was called with; nothing is trained."""
+    calls: list[tuple[TrainConfig, dict[str, Any]]] = []
+    monkeypatch.setattr(training, "train", lambda config, **more: calls.append((config, more)))
+    return calls
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("1/4", 0.25), ("0.25", 0.25), ("1", 1), ("1/3", 1 / 3)]
 )
-def test_p_is_a_fraction_or_a_number(
-    monkeypatch: pytest.MonkeyPatch, text: str, value: float
-) -> None:
-    seen = []
-    monkeypatch.setattr(training, "train", lambda config, **_: seen.append(config))
+def test_p_is_a_fraction_or_a_number(seen: list[Any], text: str, value: float) -> None:
     assert main(["train", "--model", "cifar_resnet20", "--bsconv", "s", "--p", text]) == 0
-    assert seen[0].p == value
+    assert seen[0][0].p == value
 
 
-def test_train_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(training, "train", lambda config, **more: seen.append((config, more)))
+def test_train_passes_every_option_on(seen: list[Any]) -> None:
     options = {
         "model": "m", "bsconv": "s", "p": 0.5, "dataset": "d", "data": "x", "out": "o", "epochs": 3,
         "recipe": "published", "batch_size": 4, "learning_rate": 0.2, "momentum": 0.8, "alpha": 0.3,
@@ -95,16 +98,11 @@ def test_train_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         values = value if isinstance(value, tuple) else (value,)
         line += [f"--{name.replace('_', '-')}", *map(str, values)]
     assert main(line) == 0
-    config, more = seen[0]
-    assert config == training.TrainConfig(**options, with_bn=True, flip=False)
-    assert more == {"resume": False}
-
-
-def test_train_defaults_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(training, "train", lambda config, **_: seen.append(config))
     assert main(["train", "--model", "cifar_resnet56"]) == 0
-    assert seen == [training.TrainConfig(model="cifar_resnet56")]
+    assert seen == [
+        (TrainConfig(**options, with_bn=True, flip=False), {"resume": False}),
+        (TrainConfig(model="cifar_resnet56"), {"resume": False}),
+    ]
 
 
 def test_resume_takes_its_settings_from_the_folder(trained: Path, capsys: Captured) -> None:

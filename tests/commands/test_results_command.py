@@ -95,9 +95,11 @@ def test_one_dataset(folder: Path, capsys: Captured) -> None:
     assert row[:2] == ["cifar_wrn16_1", "cifar100"]
 
 
-def test_the_table_as_csv(folder: Path, tmp_path: Path, capsys: Captured) -> None:
-    path = tmp_path / "table.csv"
-    assert main(["results", "--results", str(folder), "--csv", str(path)]) == 0
+def test_the_table_as_csv_and_the_figure(folder: Path, tmp_path: Path) -> None:
+    path, figure = tmp_path / "table.csv", tmp_path / "accuracy.svg"
+    files = ["--csv", str(path), "--out", str(figure)]
+    assert main(["results", "--results", str(folder), *files]) == 0
+    assert b"<svg" in figure.read_bytes()
     with path.open(newline="") as file:
         written = {
             (row["network"], row["dataset"], row["epochs"]): row for row in csv.DictReader(file)
@@ -107,14 +109,6 @@ def test_the_table_as_csv(folder: Path, tmp_path: Path, capsys: Captured) -> Non
     assert float(u["difference"]) == pytest.approx(-1.09)
     assert (u["published_epochs"], u["own_settings"]) == ("200", "")
     assert written["cifar_resnet20", "cifar10", "2"]["published_epochs"] == ""
-    capsys.readouterr()
-
-
-def test_the_figure(folder: Path, tmp_path: Path, capsys: Captured) -> None:
-    path = tmp_path / "accuracy.svg"
-    assert main(["results", "--results", str(folder), "--out", str(path)]) == 0
-    assert b"<svg" in path.read_bytes()
-    capsys.readouterr()
 
 
 def test_the_records_of_the_project_are_the_default(
@@ -141,44 +135,35 @@ def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
 
 # --- wrong inputs ---------------------------------------------------------------------------------
 
-WRONG: dict[str, tuple[list[str], str]] = {
-    "no folder": (["--results", "nowhere"], "nowhere does not exist; --results DIR names another"),
-    "a file": (["--results", "a.json"], "folder of records a.json does not exist; --results DIR"),
-    "no records": (["--results", "empty"], "there is no record of a run in empty; --results DIR"),
-    "broken": (["--results", "broken"], "bad.json holds no record of a run"),
-    "no such data": (
-        ["--dataset", "mnist"],
-        "--dataset mnist has no recorded run, cifar10, cifar1",
-    ),
-    "no figure": (["--out", "fig.txt"], "a figure's name needs to end in .png, .pdf, .svg, got"),
-    "no place": (["--out", "none/fig.png"], "cannot write"),
-    "no place for csv": (["--csv", "none/a.csv"], "cannot write none/a.csv"),
-    "all apart": (
-        ["--results", "apart", "--out", "f.png"],
-        "nothing to draw in f.png: 1 run with",
-    ),
-}
+WRONG = [
+    ([], "results does not exist; --results DIR names another"),
+    (["--results", "nowhere"], "nowhere does not exist; --results DIR names another"),
+    (["--results", "a.json"], "folder of records a.json does not exist; --results DIR"),
+    (["--results", "empty"], "there is no record of a run in empty; --results DIR"),
+    (["--results", "broken"], "bad.json holds no record of a run"),
+    (["--dataset", "mnist"], "--dataset mnist has no recorded run, cifar10, cifar1"),
+    (["--out", "fig.txt"], "a figure's name needs to end in .png, .pdf, .svg, got"),
+    (["--out", "none/fig.png"], "cannot write"),
+    (["--csv", "none/a.csv"], "cannot write none/a.csv"),
+    (["--results", "apart", "--out", "f.png"], "nothing to draw in f.png: 1 run with"),
+]
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize(("given", "message"), WRONG)
 def test_wrong_input_is_one_line(
-    case: str, folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
+    given: list[str],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Failure,
 ) -> None:
-    given, message = WRONG[case]
-    monkeypatch.chdir(folder.parent)
+    monkeypatch.chdir(folder if not given else folder.parent)
     for name in ("empty", "broken"):
         Path(name).mkdir()
     Path("broken/bad.json").write_text("{}")
     Path("a.json").write_text("{}")
     write_record(record(1.0, train_limit=5), "apart")
     assert message in failure("results", *given)
-
-
-def test_without_a_folder_of_records_the_command_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "results does not exist; --results DIR names another\n" in failure("results")
 
 
 # --- what is comparable ---------------------------------------------------------------------------
@@ -264,6 +249,7 @@ def test_the_published_tables() -> None:
     found = published_results()
     assert len(found) == 211
     assert {data for data, _ in found} == {"cifar10", "cifar100"}
+    assert {name for _, name in found} <= set(list_models())
     assert all(0 < row.top1 < 100 for row in found.values())
     wrn = published_variants("cifar_wrn16_1", "cifar10")
     assert {name: row.top1 for name, row in wrn.items()} == {
@@ -272,21 +258,6 @@ def test_the_published_tables() -> None:
         "BSConv-S": 87.34,
     }
     assert published_variants("cifar_wrn16_1", "flowers") == {}
-
-
-def test_they_are_the_numbers_at_hand(shared_data: Path) -> None:
-    table = shared_data.parent / "reference" / "published_results.csv"
-    if not table.is_file():
-        pytest.skip("no ../shared/reference/published_results.csv on this machine")
-    with table.open(newline="") as file:
-        expected = {
-            (r["dataset"], r["architecture"]): r["top1_percent"] for r in csv.DictReader(file)
-        }
-    assert {name: f"{row.top1:.2f}" for name, row in published_results().items()} == expected
-
-
-def test_every_published_network_is_one_of_the_package() -> None:
-    assert {name for _, name in published_results()} <= set(list_models())
 
 
 @pytest.mark.parametrize(

@@ -112,14 +112,10 @@ STARTS = {".png": b"\x89PNG", ".PDF": b"%PDF", ".svg": b"<?xml"}
 
 
 @pytest.mark.parametrize("suffix", STARTS)
-def test_a_figure(
-    suffix: str, weights: Path, network: nn.Module, tmp_path: Path, capsys: Captured
-) -> None:
+def test_a_figure(suffix: str, weights: Path, tmp_path: Path) -> None:
     path = tmp_path / f"figure{suffix}"
     path.write_bytes(b"an older one")
     assert main(["spectra", str(weights), "--out", str(path)]) == 0
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == (f"{spectra_table(network)}\n", "")
     assert path.read_bytes().startswith(STARTS[suffix])
     assert sorted(tmp_path.iterdir()) == sorted([path, weights])
 

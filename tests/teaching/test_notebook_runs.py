@@ -108,45 +108,41 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"output": run.stdout} | {f"{name} {number}": verdict for name, number, verdict in lines}
 
 
-@pytest.mark.parametrize(
-    ("where", "verdict"),
-    [
-        ("compared 0", "FAILED"),  # prints something else
-        ("compared 1", "PASSED"),
-        ("compared 2", "PASSED"),  # a duration may differ
-        ("compared 3", "PASSED"),  # its output is ignored
-        ("compared 4", "PASSED"),  # a widget whose view is not stored
-        ("compared 5", "FAILED"),  # its text counts
-        ("stderr 0", "FAILED"),
-        ("stderr 1", "FAILED"),  # also where the output is ignored
-        ("stderr 2", "FAILED"),  # a warning is an exception
-        ("stderr 3", "SKIPPED"),
-        ("raising 0", "PASSED"),  # as announced
-        ("raising 1", "FAILED"),  # announced, but nothing came
-        ("raising 2", "FAILED"),
-        ("raising 3", "SKIPPED"),
-        ("slow 0", "FAILED"),
-        ("slow 1", "SKIPPED"),
-        ("lacking 1", "PASSED"),  # no cifar10: run, not compared
-        ("lacking 2", "FAILED"),  # but errors count
-    ],
-)
-def test_nbval_judges_each_cell(where: str, verdict: str, verdicts: dict[str, Any]) -> None:
-    assert verdicts[where] == verdict, verdicts["output"]
+VERDICTS = {
+    "compared 0": "FAILED",  # prints something else
+    "compared 1": "PASSED",
+    "compared 2": "PASSED",  # a duration may differ
+    "compared 3": "PASSED",  # its output is ignored
+    "compared 4": "PASSED",  # a widget whose view is not stored
+    "compared 5": "FAILED",  # its text counts
+    "stderr 0": "FAILED",
+    "stderr 1": "FAILED",  # also where the output is ignored
+    "stderr 2": "FAILED",  # a warning is an exception
+    "stderr 3": "SKIPPED",
+    "raising 0": "PASSED",  # as announced
+    "raising 1": "FAILED",  # announced, but nothing came
+    "raising 2": "FAILED",
+    "raising 3": "SKIPPED",
+    "slow 0": "FAILED",
+    "slow 1": "SKIPPED",
+    "lacking 0": "PASSED",
+    "lacking 1": "PASSED",  # no cifar10: run, not compared
+    "lacking 2": "FAILED",  # but errors count
+}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+@pytest.mark.slow
+def test_nbval_judges_each_cell_and_says_why(verdicts: dict[str, Any]) -> None:
+    output = verdicts.pop("output")
+    assert verdicts == VERDICTS, output
+    for line in (
         "SYNTHETIC DATA: no cifar10.npz in",
         "Cell wrote to stderr",
         "old name",
         "Cell is tagged raises-exception and raised none",
         "Timeout of 1 seconds exceeded",
-    ],
-)
-def test_nbval_says_why(line: str, verdicts: dict[str, Any]) -> None:
-    assert line in verdicts["output"]
+    ):
+        assert line in output
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +175,7 @@ def run_all(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     path = folder / "01_good.ipynb"
     first = run_all(folder, "01")
@@ -207,54 +204,30 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert path.read_bytes() == stored
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "stays"),
-    [
-        (["dense    9.8 ms, U 12 ms", ""], ["dense   10.1 ms, U 9 ms", ""], True),
-        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s"], True),
-        (["loss 2.3, 7 s", "12 s"], ["loss 2.3, 11 s", "13 s or less"], False),  # both cells
-        (["loss 2.3, 7 s", ""], ["loss 2.2, 7 s", ""], False),
-        (["torch 2.14.1", ""], ["torch 2.15.0", ""], False),  # it is not of the older one
-        (["at 7 s", ""], ["at 7", ""], False),
-    ],
-)
-def test_run_all_leaves_a_notebook_in_which_only_durations_change(
-    before: list[str],
-    after: list[str],
-    stays: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def execute(notebook: NotebookNode, _: Path) -> None:
-        for one, printed in zip(notebook.cells, after, strict=True):
-            one.outputs = cell("work()", printed).outputs
-
-    path = write(tmp_path / "01_timed.ipynb", *(cell("work()", printed) for printed in before))
-    notebook = nbformat.read(path, as_version=4)
-    runner.tidy(notebook)
-    nbformat.write(notebook, path)
-    monkeypatch.setattr(runner, "execute", execute)
-    assert runner.refresh(path) is not stays
-    outputs = [one.outputs for one in nbformat.read(path, as_version=4).cells]
-    printed = ["".join(output.text for output in some) for some in outputs]
-    assert printed == (before if stays else after)
+def printed(text: str) -> list[NotebookNode]:
+    return [new_output("stream", text=text)]
 
 
-def figure(content: str) -> NotebookNode:
-    return new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})
+def figure(content: str) -> list[NotebookNode]:
+    return [new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})]
 
 
 @pytest.mark.parametrize(
     ("tags", "before", "after", "stays"),
     [
-        (["timing"], [figure("MQ==")], [figure("Mg==")], True),
-        (["timing"], [new_output("stream", text="7 GB/s")], [new_output("stream", text="8")], True),
-        (["timing"], [], [figure("Mg==")], False),  # cleared
-        (["timing"], [figure("MQ==")], [new_output("stream", text="7 s")], False),
-        ([], [figure("MQ==")], [figure("Mg==")], False),
+        ([], printed("dense    9.8 ms, U 12 ms"), printed("dense   10.1 ms, U 9 ms"), True),
+        ([], printed("loss 2.3, 7 s"), printed("loss 2.3, 11 s"), True),
+        ([], printed("loss 2.3, 7 s"), printed("loss 2.2, 7 s"), False),
+        ([], printed("torch 2.14.1"), printed("torch 2.15.0"), False),
+        ([], printed("at 7 s"), printed("at 7"), False),
+        ([], figure("MQ=="), figure("Mg=="), False),
+        (["timing"], figure("MQ=="), figure("Mg=="), True),
+        (["timing"], printed("7 GB/s"), printed("8"), True),
+        (["timing"], [], figure("Mg=="), False),  # cleared
+        (["timing"], figure("MQ=="), printed("7 s"), False),
     ],
 )
-def test_run_all_leaves_what_cells_tagged_timing_measure(
+def test_run_all_leaves_a_notebook_in_which_only_measured_times_change(
     tags: list[str],
     before: list[NotebookNode],
     after: list[NotebookNode],
@@ -267,15 +240,15 @@ def test_run_all_leaves_what_cells_tagged_timing_measure(
 
     path = tmp_path / "01_timed.ipynb"
     measuring = new_code_cell("work()", id="a", outputs=before, metadata={"tags": tags})
-    notebook = nbformat.v4.new_notebook(cells=[measuring])
+    notebook = new_notebook(cells=[measuring])
     runner.tidy(notebook)
     nbformat.write(notebook, path)
     monkeypatch.setattr(runner, "execute", execute)
     assert runner.refresh(path) is not stays
-    stored = nbformat.read(path, as_version=4).cells[0].outputs
-    assert stored == (before if stays else after)
+    assert nbformat.read(path, as_version=4).cells[0].outputs == (before if stays else after)
 
 
+@pytest.mark.slow
 def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     run = run_all(folder, "02", "03")
@@ -311,6 +284,6 @@ def test_run_all_takes_names_of_notebooks(monkeypatch: pytest.MonkeyPatch, folde
 
 
 @pytest.mark.parametrize("content", [b"", b'{"cells": 3}', b"[]", b'{"cells": []}'])
-def test_run_all_refuses_what_is_no_notebook(content: bytes) -> None:
+def test_run_all_refuses_files_that_are_not_notebooks(content: bytes) -> None:
     with pytest.raises(runner.NotebookError, match="not a notebook of format 4"):
         runner.read(content)

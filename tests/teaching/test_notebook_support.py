@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bsconv.experiments.data import DatasetNotFoundError, ImageDataset
-from bsconv.experiments.plotting import COLOURS, use_style
+from bsconv.experiments.plotting import COLOURS
 from bsconv.teaching import notebook
 from bsconv.teaching.notebook import Session, describe, find_dataset, start, title_suffix
 
@@ -65,11 +65,6 @@ def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         start()
 
 
-def test_pick_takes_the_value_of_the_mode() -> None:
-    assert Session("fast", torch.device("cpu")).pick(fast=1, full=200) == 1
-    assert Session("full", torch.device("cpu")).pick(fast=1, full=200) == 200
-
-
 def test_start_seeds_every_generator() -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), np.random.rand(), torch.rand(()).item()
@@ -83,19 +78,16 @@ def test_start_seeds_every_generator() -> None:
     assert draw() != first
 
 
-def test_a_fast_run_takes_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BSCONV_MODE", "fast")
-    start()
-    assert torch.get_num_threads() == 2
-    start(threads=1)
-    assert torch.get_num_threads() == 1
-
-
-def test_a_full_run_keeps_the_threads_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BSCONV_MODE", "full")
+@pytest.mark.parametrize(
+    ("mode", "given", "threads"), [("fast", {}, 2), ("fast", {"threads": 1}, 1), ("full", {}, 3)]
+)
+def test_a_fast_run_sets_the_threads_and_a_full_one_keeps_the_machines(
+    mode: str, given: dict[str, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BSCONV_MODE", mode)
     torch.set_num_threads(3)
-    start()
-    assert torch.get_num_threads() == 3
+    start(**given)
+    assert torch.get_num_threads() == threads
 
 
 def test_no_threads_are_refused() -> None:
@@ -153,23 +145,22 @@ def test_a_broken_archive_is_no_reason_for_synthetic_data(
     assert not isinstance(error.value, DatasetNotFoundError)
 
 
-def test_a_session_does_not_change() -> None:
+def test_a_session_picks_by_its_mode_and_does_not_change() -> None:
+    session = Session("fast", torch.device("cpu"))
+    assert session.pick(fast=1, full=200) == 1
+    assert Session("full", torch.device("cpu")).pick(fast=1, full=200) == 200
     with pytest.raises(dataclasses.FrozenInstanceError):
-        start().mode = "full"  # type: ignore[misc]
+        session.mode = "full"  # type: ignore[misc]
 
 
 def test_figures_keep_to_the_standard() -> None:
-    use_style()
+    start()
     width, height = mpl.rcParams["figure.figsize"]
     assert width <= 7
     assert height <= 3.5
     assert mpl.rcParams["figure.dpi"] == mpl.rcParams["savefig.dpi"] == 100
     assert mpl.rcParams["figure.facecolor"] == mpl.rcParams["axes.facecolor"] == "white"
     assert mpl.rcParams["image.cmap"] == "cividis"
-
-
-def test_curves_differ_without_their_colour() -> None:
-    use_style()
     curves = list(mpl.rcParams["axes.prop_cycle"])
     assert [curve["color"] for curve in curves] == list(COLOURS)
     assert len({(curve["linestyle"], curve["marker"]) for curve in curves}) == len(curves) == 7

@@ -154,13 +154,18 @@ def faults(path: Path) -> list[str]:
 
 COURSE = [  # in the order of reading
     INDEX,
-    *("01_load_models", "02_replace_convolutions", "03_train_on_cifar"),
-    *("04_kernel_correlations", "05_build_from_scratch", "06_mobilenets"),
-    *("07_pretrained_to_bsconv", "08_deploy"),
+    "01_load_models",
+    "02_replace_convolutions",
+    "03_train_on_cifar",
+    "04_kernel_correlations",
+    "05_build_from_scratch",
+    "06_mobilenets",
+    "07_pretrained_to_bsconv",
+    "08_deploy",
 ]
 
 
-def test_the_course_is_complete_and_the_index_links_to_all_of_it() -> None:
+def test_the_index_links_to_the_complete_course() -> None:
     assert [path.stem for path in NOTEBOOKS] == COURSE
     index = NOTEBOOKS[0].read_text()
     assert all(f"]({name}.ipynb)" in index for name in COURSE[1:])
@@ -228,66 +233,52 @@ def stored(folder: Path, notebook: dict[str, Any], name: str = "01_made_up") -> 
     return path
 
 
-def test_a_notebook_without_fault_passes(tmp_path: Path) -> None:
-    assert faults(stored(tmp_path, made_up())) == []
-
-
-def test_folded_solutions_do_not_count_as_words(tmp_path: Path) -> None:
+def test_notebooks_without_fault_pass(tmp_path: Path) -> None:
     notebook = made_up()
-    notebook["cells"][1]["source"] += f"<details>\n{'word ' * 2000}\n</details>"
+    notebook["cells"][1]["source"] += f"<details>\n{'word ' * 2000}\n</details>"  # folded
     assert faults(stored(tmp_path, notebook)) == []
-
-
-def test_the_index_may_be_short_and_fail_nowhere(tmp_path: Path) -> None:
-    header = prose("# Index\n[first](01_made_up.ipynb)")
-    index = {"cells": [header], "metadata": {"kernelspec": {"name": "python3"}}}
-    stored(tmp_path, made_up())
+    index = {**notebook, "cells": [prose("# Index\n[first](01_made_up.ipynb)")]}  # may be short
     (tmp_path / "00_index.ipynb").write_text(json.dumps(index))
     assert faults(tmp_path / "00_index.ipynb") == []
 
 
-Cells = list[dict[str, Any]]
-SPOILT: dict[str, Callable[[Cells], Any]] = {
-    "not run from top to bottom": lambda cells: cells[2].update(execution_count=None),
-    "execution counts \\[1, 7, 3": lambda cells: cells[4].update(execution_count=7),
-    "code cell 1 wrote to stderr": lambda cells: cells[2]["outputs"].append(stream("!", "stderr")),
-    "code cell 2 raised an exception": lambda cells: cells[4]["outputs"].append(ERROR),
-    "code cell 11 is tagged raises-exception and": lambda cells: cells[22]["outputs"].clear(),
-    "code cell 2 shows a path of one": lambda cells: cells[4].update(outputs=[stream("/tmp/x")]),
-    "code cell 2 holds the view of a widget": lambda cells: cells[4].update(
+Notes = dict[str, Any]
+SPOILT: dict[str, Callable[[Notes, list[dict[str, Any]]], Any]] = {
+    "its kernelspec is not python3": lambda book, _: book["metadata"].clear(),
+    "holds the state of widgets": lambda book, _: book["metadata"].update(widgets={}),
+    "not run from top to bottom": lambda _, cells: cells[2].update(execution_count=None),
+    "code cell 1 wrote to stderr": lambda _, cells: cells[2].update(outputs=[stream("", "stderr")]),
+    "code cell 2 raised an exception": lambda _, cells: cells[4]["outputs"].append(ERROR),
+    "code cell 11 is tagged raises-exception": lambda _, cells: cells[22]["outputs"].clear(),
+    "code cell 2 shows a path": lambda _, cells: cells[4].update(outputs=[stream("/tmp/x")]),
+    "code cell 2 holds the view of a widget": lambda _, cells: cells[4].update(
         outputs=[image("{}", run_all.WIDGET)]
     ),
-    "code cell 3 was run without CIFAR": lambda cells: cells[6]["outputs"].append(
-        stream("SYNTHETIC DATA: no cifar10.npz")
+    "code cell 3 was run without CIFAR": lambda _, cells: cells[6].update(
+        outputs=[stream("SYNTHETIC DATA: no cifar10.npz")]
     ),
-    "is 7.. KB large": lambda cells: cells[4]["outputs"].append(stream("x" * 690_000)),
-    "code cell 1 has 36 lines": lambda cells: cells[2].update(source="x = 1\n" * 36),
-    "has 23 cells, should be 25 to 50": lambda cells: [cells.pop(i) for i in (23, 21)],
-    "has 9.. words, should be 1000 to": lambda cells: [
-        cell.update(source="## Q") for cell in cells[1:7:2]
-    ],
-    "has 27.. words, should be 1000 to": lambda cells: cells[1].update(source="word " * 1600),
-    "has 78 lines of code": lambda cells: [cell.update(source="x = 1") for cell in cells[2:10:2]],
-    "has 352 lines of code": lambda cells: [
-        cell.update(source="x = 1\n" * 35) for cell in [*cells[2:20:2], cells[24]]
-    ],
-    "has 7 figures": lambda cells: cells[14]["outputs"].append(image()),
-    "of type image/svg": lambda cells: cells[2].update(outputs=[image("<svg>", "image/svg+xml")]),
-    "a figure of 900 x 350": lambda cells: cells[2].update(outputs=[image(png(900, 350))]),
-    "holds an attached image": lambda cells: cells[1].update(attachments={"a.png": {}}),
-    "4 of 12 code cells ignore": lambda cells: [
+    "is 7.. KB large": lambda _, cells: cells[4]["outputs"].append(stream("x" * 690_000)),
+    "code cell 1 has 36 lines": lambda _, cells: cells[2].update(source="x = 1\n" * 36),
+    "has 23 cells, should be 25 to 50": lambda _, cells: [cells.pop(i) for i in (23, 21)],
+    "has 27.. words, should be 1000": lambda _, cells: cells[1].update(source="word " * 1600),
+    "has 78 lines of code": lambda _, cells: [c.update(source="x = 1") for c in cells[2:10:2]],
+    "has 7 figures": lambda _, cells: cells[14]["outputs"].append(image()),
+    "of type image/svg": lambda _, cells: cells[2].update(outputs=[image("", "image/svg+xml")]),
+    "a figure of 900 x 350": lambda _, cells: cells[2].update(outputs=[image(png(900, 350))]),
+    "holds an attached image": lambda _, cells: cells[1].update(attachments={"a.png": {}}),
+    "4 of 12 code cells ignore": lambda _, cells: [
         cell.update(source="# NBVAL_IGNORE_OUTPUT\nassert x\n" + cell["source"])
         for cell in cells[2:8:2]
     ],
-    "ignores its output asserts nothing: t = 2": lambda cells: cells[20].update(source="t = 2"),
-    "no cell fails on purpose": lambda cells: cells[22].update(metadata={}, outputs=[]),
-    "does not begin with a title": lambda cells: cells[0].update(
+    "ignores its output asserts nothing: t = 2": lambda _, cells: cells[20].update(source="t = 2"),
+    "no cell fails on purpose": lambda _, cells: cells[22].update(metadata={}, outputs=[]),
+    "does not begin with a title": lambda _, cells: cells[0].update(
         source=cells[0]["source"].replace("# Title", "Title")
     ),
-    "links to 09_none.ipynb#x, which": lambda cells: cells[1].update(
+    "links to 09_none.ipynb#x, which": lambda _, cells: cells[1].update(
         source=cells[1]["source"] + "[more](09_none.ipynb#x)"
     ),
-    "not link to its neighbour 02_next": lambda cells: cells[0].update(
+    "not link to its neighbour 02_next": lambda _, cells: cells[0].update(
         source="# Title\n[before](00_index.ipynb)"
     ),
 }
@@ -296,24 +287,10 @@ SPOILT: dict[str, Callable[[Cells], Any]] = {
 @pytest.mark.parametrize("expected", SPOILT)
 def test_a_fault_is_found(expected: str, tmp_path: Path) -> None:
     notebook = made_up()
-    SPOILT[expected](notebook["cells"])
+    SPOILT[expected](notebook, notebook["cells"])
     found = faults(stored(tmp_path, notebook))
     assert len(found) == 1, found
     assert re.search(expected, found[0])
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        ({"kernelspec": {"name": "bsconv"}}, "its kernelspec is not python3"),
-        ({}, "its kernelspec is not python3"),
-        ({"kernelspec": {"name": "python3"}, "widgets": {}}, "holds the state of widgets"),
-    ],
-)
-def test_a_fault_in_the_metadata_is_found(
-    metadata: dict[str, Any], expected: str, tmp_path: Path
-) -> None:
-    assert faults(stored(tmp_path, made_up() | {"metadata": metadata})) == [expected]
 
 
 # What nbval sees of two runs that differ in nothing but the machine.
@@ -331,28 +308,21 @@ def test_nbval_takes_every_pattern() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "now"),
+    ("stored", "now", "same"),
     [
-        ("torch 2.15.0+cu132, bsconv 1.0.0.dev0", "torch 2.11.1+cpu, bsconv 1.0.0"),
-        ("took 3.2 s for 10 steps", "took 14 s for 10 steps"),
-        ("250 us, 3ms", "1.5 ms, 2s"),
-        ("1,234 images/s", "99.5 images/s"),
-        ("<object at 0x7f0012345678>", "<object at 0x7fffffffffff>"),
+        ("torch 2.15.0+cu132, bsconv 1.0.0.dev0", "torch 2.11.1+cpu, bsconv 1.0.0", True),
+        ("took 3.2 s for 10 steps", "took 14 s for 10 steps", True),
+        ("250 us, 3ms", "1.5 ms, 2s", True),
+        ("1,234 images/s", "99.5 images/s", True),
+        ("<object at 0x7f0012345678>", "<object at 0x7fffffffffff>", True),
+        ("accuracy 81.2 %", "accuracy 79.9 %", False),
+        ("270896 parameters", "270895 parameters", False),
+        ("relative error 1.2e-07", "relative error 1.3e-02", False),
+        ("resnet18 small", "resnet34 small", False),
+        ("BSConvS(64, 128, p=0.25)", "BSConvS(64, 128, p=0.50)", False),
     ],
 )
-def test_what_may_differ_is_not_compared(stored: str, now: str) -> None:
-    assert sanitised(stored) == sanitised(now)
-
-
-@pytest.mark.parametrize(
-    ("stored", "now"),
-    [
-        ("accuracy 81.2 %", "accuracy 79.9 %"),
-        ("270896 parameters", "270895 parameters"),
-        ("relative error 1.2e-07", "relative error 1.3e-02"),
-        ("resnet18 small", "resnet34 small"),
-        ("BSConvS(64, 128, p=0.25)", "BSConvS(64, 128, p=0.50)"),
-    ],
-)
-def test_what_may_not_differ_is_compared(stored: str, now: str) -> None:
-    assert sanitised(stored) != sanitised(now)
+def test_versions_times_and_addresses_alone_are_not_compared(
+    stored: str, now: str, same: bool
+) -> None:
+    assert (sanitised(stored) == sanitised(now)) is same
