@@ -148,9 +148,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
         check_figure_file(arguments.out)
     if arguments.csv is not None:
         path = Path(arguments.csv)
-        if path.is_dir():
-            raise IsADirectoryError(f"cannot write {path}: Is a directory")
-        if path.is_file() or not path.exists():  # no device, such as /dev/stdout
+        if path.is_file() or path.is_dir() or not path.exists():  # not a pipe or a device
             check_writable(path)
 
 

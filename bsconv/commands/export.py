@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
+from . import _models
 from ._arguments import (
     MODEL_HELP,
     add_input_size,
@@ -21,13 +22,6 @@ from ._arguments import (
     add_replacement,
     add_weights,
     count,
-)
-from ._models import (
-    model_by_name,
-    model_of_checkpoint,
-    refuse_with_checkpoint,
-    say_random,
-    usual_size,
 )
 
 if TYPE_CHECKING:
@@ -130,13 +124,13 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
 
     name: str = arguments.model
     if arguments.checkpoint is not None:
-        refuse_with_checkpoint(arguments, "MODEL")
+        _models.refuse_with_checkpoint(arguments, "MODEL")
         trained = read_trained(arguments.checkpoint)
         kept = trained.config.model
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
         side = trained.config.image_size or 32  # what load_dataset makes of all images
-        return kept, model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
+        return kept, _models.model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
     replacement = {
@@ -146,12 +140,12 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
     }
     config = TrainConfig(name, weights=arguments.weights, **replacement)
     weights = read_start(config)
-    model = model_by_name(
+    model = _models.model_by_name(
         config, arguments.num_classes, pretrained=arguments.pretrained, weights=weights
     )
     if arguments.pretrained is None and weights is None:
-        say_random("export", name, "--checkpoint, --pretrained or --weights")
-    return name, model, usual_size(name, model)
+        _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
+    return name, model, _models.usual_size(name, model)
 
 
 def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:

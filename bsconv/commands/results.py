@@ -105,7 +105,7 @@ def _parameters(architecture: str, dataset: str) -> int:
     import torch
 
     from ..pytorch import get_model
+    from ..pytorch._tools.model_tree import parameter_count
 
     with torch.device("meta"):
-        model = get_model(architecture, num_classes=int(dataset.removeprefix("cifar")))
-    return sum(parameter.numel() for parameter in model.parameters())
+        return parameter_count(get_model(architecture, int(dataset.removeprefix("cifar"))))

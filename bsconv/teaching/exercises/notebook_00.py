@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bsconv.pytorch import BSConvU
+from bsconv.pytorch._tools.model_tree import parameter_count
 
 from .hints import function_hint, value_hint
 
@@ -20,7 +21,7 @@ def numbers_of_a_filter(answer: Any) -> str:
         (64, "the blueprint itself has numbers, too"),
         (9, "each slice has a factor of its own, too"),
     ]
-    return value_hint(answer, sum(p.numel() for p in layer.parameters()), hints=hints)
+    return value_hint(answer, parameter_count(layer), hints=hints)
 
 
 def slice_of_a_filter(answer: Any) -> str:
@@ -29,11 +30,9 @@ def slice_of_a_filter(answer: Any) -> str:
     def reference(w: Tensor, B: Tensor, n: int, m: int) -> Tensor:
         return w[n, m] * B[n]
 
+    by_slice = "that pattern goes with the slice; a blueprint goes with the filter"
     hints = [
-        (
-            lambda w, B, n, m: w[n, m] * B[m],
-            "that pattern goes with the slice; a blueprint goes with the filter",
-        ),
+        (lambda w, B, n, m: w[n, m] * B[m], by_slice),
         (lambda w, B, n, m: w[m, n] * B[n], "w[n, m] belongs to filter n and slice m"),
         (lambda w, B, n, m: B[n], "the blueprint is scaled by a number"),
     ]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bsconv.pytorch import BSConvU, BSConvU_Replacer, ModelProfiler
+from bsconv.pytorch._tools.model_tree import parameter_count
 
 from .hints import function_hint, value_hint
 
@@ -27,9 +28,8 @@ def macs_of_a_strided_layer(answer: Any) -> str:
 
 def share_left(answer: Any) -> str:
     def reference(M: int, N: int, K: int) -> float:
-        layers = BSConvU(M, N, K, bias=False), nn.Conv2d(M, N, K, bias=False)
-        u, dense = (sum(p.numel() for p in layer.parameters()) for layer in layers)
-        return u / dense
+        dense = nn.Conv2d(M, N, K, bias=False)
+        return parameter_count(BSConvU(M, N, K, bias=False)) / parameter_count(dense)
 
     hints = [
         (lambda M, N, K: 1 / K**2, "the blueprints, N of them, have weights as well"),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch._tools.model_tree import parameter_count
 from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .hints import function_hint, value_hint
@@ -13,33 +14,27 @@ from .hints import function_hint, value_hint
 __all__ = ["CHECKS"]
 
 
-def _weights(layer: BSConvS | BSConvU) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters())
-
-
 def weights_of_a_subspace_layer(answer: Any) -> str:
     M, N, K = 40, 96, 3
     layer = BSConvS(M, N, K, bias=False, p=1 / 6)
     mid = layer.pw1.out_channels
     hints = [
-        (_weights(BSConvU(M, N, K, bias=False)), "that is BSConv-U; here pw is two layers"),
+        (parameter_count(BSConvU(M, N, K, bias=False)), "that is BSConv-U; here pw is two layers"),
         (mid * (M + N), "you forgot the depthwise part"),
         ((mid - 1) * (M + N) + N * K**2, "p M is rounded up"),
         (mid * (M + N) + M * K**2, "there is one blueprint for each of the N filters"),
         (4 * (M + N) + N * K**2, "4 is the least M' can be; here p M is more"),
     ]
-    return value_hint(answer, _weights(layer), hints=hints)
+    return value_hint(answer, parameter_count(layer), hints=hints)
 
 
 def largest_that_saves(answer: Any) -> str:
     def reference(M: int, N: int) -> int:
         return max(mid for mid in range(M + N) if mid * (M + N) < M * N)
 
+    equal = "with M' = M N / (M + N) the two are equal, and the exercise asks for fewer"
     hints = [
-        (
-            lambda M, N: M * N // (M + N),
-            "with M' = M N / (M + N) the two are equal, and the exercise asks for fewer",
-        ),
+        (lambda M, N: M * N // (M + N), equal),
         (lambda M, N: M * N / (M + N), "M' is a number of channels, a whole number"),
         (lambda M, N: N / (M + N), "that is the limit of M' / M"),
     ]

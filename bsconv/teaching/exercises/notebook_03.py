@@ -1,5 +1,6 @@
 """Exercises of 03_train_on_cifar: the penalty, the loss with it, and equal budgets."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,8 +31,10 @@ def penalty_of_long_rows(answer: Any) -> str:
 
 
 def training_loss(answer: Any) -> str:
-    def reference(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(model(images), labels) + reg_loss(model, alpha=0.1)
+    def loss(alpha: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+        return lambda model, images, labels: (
+            F.cross_entropy(model(images), labels) + reg_loss(model, alpha=alpha)
+        )
 
     def network(conv: nn.Module) -> nn.Sequential:
         return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -40,18 +43,8 @@ def training_loss(answer: Any) -> str:
     layer = BSConvS(16, 10, 3, p=1 / 2)
     blueprint = network(layer)  # has no method reg_loss, as a wrapped network has none
     dense = network(nn.Conv2d(16, 10, 3))
-    hints = [
-        (
-            lambda model, images, labels: F.cross_entropy(model(images), labels),
-            "is the penalty in it?",
-        ),
-        (
-            lambda model, images, labels: (
-                F.cross_entropy(model(images), labels) + reg_loss(model, alpha=1.0)
-            ),
-            "alpha should be 0.1",
-        ),
-    ]
+    reference = loss(alpha=0.1)
+    hints = [(loss(alpha=0.0), "is the penalty in it?"), (loss(alpha=1.0), "alpha should be 0.1")]
     cases = [(model, images, labels) for model in (blueprint, dense)]
     if hint := function_hint(answer, reference, cases, hints=hints):
         return hint

@@ -1,5 +1,6 @@
 """Exercises of 05_build_from_scratch: the limit of p, weights against work, a layer by hand."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -49,30 +50,24 @@ def smaller_and_more_work(answer: Any) -> str:
 
 
 def blueprint_layer(answer: Any) -> str:
-    def two(U: Tensor, w: Tensor, b: Tensor, B: Tensor, pw: dict, dw: dict) -> Tensor:
-        mixed = F.conv2d(U, w[:, :, None, None], b, **pw)
-        return F.conv2d(mixed, B[:, None], groups=len(B), **dw)
+    def layer(on_pw: str = "") -> Callable[..., Tensor]:
+        """A blueprint layer, whose "stride" or "padding" may be ``on_pw``, the wrong part."""
 
-    def reference(U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int) -> Tensor:
-        return two(U, w, b, B, {}, {"stride": stride, "padding": padding})
+        def forward(
+            U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int
+        ) -> Tensor:
+            dw = {"stride": stride, "padding": padding}
+            pw = {on_pw: dw.pop(on_pw)} if on_pw else {}
+            mixed = F.conv2d(U, w[:, :, None, None], b, **pw)
+            return F.conv2d(mixed, B[:, None], groups=len(B), **dw)
 
-    def stride_on_pw(
-        U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int
-    ) -> Tensor:
-        return two(U, w, b, B, {"stride": stride}, {"padding": padding})
+        return forward
 
-    def padding_on_pw(
-        U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int
-    ) -> Tensor:
-        return two(U, w, b, B, {"padding": padding}, {"stride": stride})
-
+    reference = layer()
     hints = [
-        (stride_on_pw, "with a stride, pw drops pixels that the blueprint should see"),
-        (padding_on_pw, "padding on pw makes its bias b a frame, where dw wants zeros"),
-        (
-            lambda U, w, b, B, stride, padding: reference(U, w, 0 * b, B, stride, padding),
-            "b, the bias of pw, is missing",
-        ),
+        (layer("stride"), "with a stride, pw drops pixels that the blueprint should see"),
+        (layer("padding"), "padding on pw makes its bias b a frame, where dw wants zeros"),
+        (lambda U, w, b, *rest: reference(U, w, 0 * b, *rest), "b, the bias of pw, is missing"),
     ]
     tensors = torch.randn(2, 5, 12, 12), torch.randn(7, 5), torch.randn(7), torch.randn(7, 3, 3)
     cases = [(*tensors, stride, padding) for stride, padding in ((1, 0), (2, 0), (1, 1), (2, 1))]

@@ -36,14 +36,13 @@ def several_blueprints(answer: Any) -> str:
         energy = energies(kernel)
         return (energy[:, :r].sum(1) / energy.sum(1)).mean().item()
 
+    def without_squares(kernel: Tensor, r: int) -> float:
+        sigma = energies(kernel).sqrt()
+        return (sigma[:, :r].sum() / sigma.sum()).item()
+
     hints = [
         (mean_of_filters, "the mean of the filters' shares counts small filters like large ones"),
-        (
-            lambda kernel, r: (
-                energies(kernel).sqrt()[:, :r].sum() / energies(kernel).sqrt().sum()
-            ).item(),
-            "energy is the sum of squares",
-        ),
+        (without_squares, "energy is the sum of squares"),
         (lambda kernel, r: 1 - reference(kernel, r), "that is the share lost"),
     ]
     lengths = torch.linspace(0.1, 3, 8)[:, None, None, None]

@@ -41,19 +41,13 @@ def fold_with_bias(answer: Any) -> str:
         assert conv.bias is not None
         return folded(conv, norm, scale(norm) * conv.bias)
 
+    unscaled = "the convolution's bias goes through BatchNorm, too: scale it"
+    no_bias = "the convolution has a bias of its own"
+    weight = "the weight wants scaling, channel by channel"
     hints = [
-        (
-            lambda conv, norm: folded(conv, norm, conv.bias),
-            "the convolution's bias goes through BatchNorm, too: scale it",
-        ),
-        (
-            lambda conv, norm: folded(conv, norm, torch.zeros(())),
-            "the convolution has a bias of its own",
-        ),
-        (
-            lambda conv, norm: (conv.weight, reference(conv, norm)[1]),
-            "the weight wants scaling, channel by channel",
-        ),
+        (lambda conv, norm: folded(conv, norm, conv.bias), unscaled),
+        (lambda conv, norm: folded(conv, norm, torch.zeros(())), no_bias),
+        (lambda conv, norm: (conv.weight, reference(conv, norm)[1]), weight),
     ]
     conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
     for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):

@@ -28,9 +28,6 @@ class LayerCost(NamedTuple):
     macs_formula: str
 
 
-Part = tuple[str, int]  # of a layer: the formula of its weights, and their number
-
-
 def layer_costs(
     M: int, N: int, K: int, p: float, H: int, W: int, stride: int = 1
 ) -> tuple[LayerCost, ...]:
@@ -48,48 +45,41 @@ def layer_costs(
     if K % 2 == 0:
         raise ValueError(f"K needs to be odd, got K={K}")
     mid = mid_channels(M, p)
-    blueprints = _part(N, side=K)
-    # the formula, the parts before the stride, and those that apply it or come later
-    forms: dict[str, tuple[str, list[Part], list[Part]]] = {
-        "dense": ("M N K²", [], [_part(M, N, side=K)]),
-        "depthwise-separable": ("M K² + M N", [], [_part(M, side=K), _part(M, N)]),
-        "BSConv-U": ("M N + N K²", [_part(M, N)], [blueprints]),
-        "BSConv-S": ("M' M + N M' + N K²", [_part(mid, M), _part(N, mid)], [blueprints]),
+    # the formula of the weights, the parts before the stride, and those with or after it
+    forms: dict[str, tuple[str, list[str], list[str]]] = {
+        "dense": ("M N K²", [], [f"{M}·{N}·{K}²"]),
+        "depthwise-separable": ("M K² + M N", [], [f"{M}·{K}²", f"{M}·{N}"]),
+        "BSConv-U": ("M N + N K²", [f"{M}·{N}"], [f"{N}·{K}²"]),
+        "BSConv-S": ("M' M + N M' + N K²", [f"{mid}·{M}", f"{N}·{mid}"], [f"{N}·{K}²"]),
     }
-    sizes = (H, W), (-(-H // stride), -(-W // stride))
-    return tuple(_cost(name, *form, sizes) for name, form in forms.items())
-
-
-def _part(*channels: int, side: int | None = None) -> Part:
-    squared, count = ([], 1) if side is None else ([f"{side}²"], side**2)
-    return "·".join([*map(str, channels), *squared]), math.prod(channels) * count
+    return tuple(_cost(name, *form, (H, W), stride) for name, form in forms.items())
 
 
 def _cost(
-    name: str,
-    letters: str,
-    before: list[Part],
-    after: list[Part],
-    sizes: tuple[tuple[int, int], tuple[int, int]],
+    name: str, letters: str, before: list[str], after: list[str], size: tuple[int, int], stride: int
 ) -> LayerCost:
-    """``sizes`` are (H, W) of the input and of the output."""
-    groups = list(zip((before, after), sizes, strict=True))
-    if sizes[0] == sizes[1]:
-        groups = [(before + after, sizes[0])]
+    groups = [(before, size), (after, tuple(-(-side // stride) for side in size))]
+    if groups[0][1] == groups[1][1]:
+        groups = [(before + after, size)]
     macs, terms = 0, []
     for parts, (height, width) in groups:
         if parts:
-            macs += sum(count for _, count in parts) * height * width
-            terms.append(f"({' + '.join(text for text, _ in parts)})·{height}·{width}")
-    parameters = sum(count for _, count in before + after)
-    filled = " + ".join(text for text, _ in before + after)
+            macs += sum(map(_value, parts)) * height * width
+            terms.append(f"({' + '.join(parts)})·{height}·{width}")
+    parameters = sum(map(_value, before + after))
     return LayerCost(
         name,
         parameters,
-        f"{letters} = {filled} = {parameters:,}",
+        f"{letters} = {' + '.join(before + after)} = {parameters:,}",
         macs,
         f"{' + '.join(terms)} = {macs:,}",
     )
+
+
+def _value(product: str) -> int:
+    """What a product such as ``"64·3²"`` comes to."""
+    factors = product.split("·")
+    return math.prod(int(f.removesuffix("²")) ** (2 if f.endswith("²") else 1) for f in factors)
 
 
 class _Costs:
