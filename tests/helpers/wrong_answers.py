@@ -114,8 +114,8 @@ WRONG: dict[str, dict[str, str]] = {
         ): "not it",
     },
     "3.3": {
-        "answer = 'cifar_resnet56'": "no BSConv network",
-        "answer = 'cifar_resnet20_bsconvu'": "no BSConv network of at least 71.31 %",
+        "answer = 'cifar_resnet56'": "not a BSConv network",
+        "answer = 'cifar_resnet20_bsconvu'": "not a BSConv network of at least 71.31 %",
         "answer = 'cifar_resnet602_bsconvu'": "there is a smaller one",
         "answer = 'resnet302'": "the name that the table has",
         "answer = 302": "is not it",

@@ -10,8 +10,6 @@ from bsconv.pytorch._tools.model_tree import parameter_count
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def numbers_of_a_filter(answer: Any) -> str:
     layer = BSConvU(64, 1, 3, bias=False)

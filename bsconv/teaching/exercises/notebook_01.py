@@ -10,8 +10,6 @@ from bsconv.pytorch._tools.model_tree import parameter_count
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def macs_of_a_strided_layer(answer: Any) -> str:
     conv = nn.Conv2d(32, 64, 5, stride=2, padding=2, bias=False)

@@ -11,8 +11,6 @@ from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def weights_of_a_subspace_layer(answer: Any) -> str:
     M, N, K = 40, 96, 3

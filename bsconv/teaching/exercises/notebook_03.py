@@ -13,8 +13,6 @@ from bsconv.pytorch.regularization import orthonormality_penalty
 from ...experiments.results import published_results
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def penalty_of_long_rows(answer: Any) -> str:
     basis = 2 * torch.eye(2, 8)

@@ -11,8 +11,6 @@ from bsconv.pytorch.spectra import random_first_share
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def _first_share(kernel: Tensor, center: bool = True) -> float:
     """Of one kernel, shape (M, K, K)."""

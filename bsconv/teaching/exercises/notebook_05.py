@@ -12,8 +12,6 @@ from bsconv.pytorch._tools.convs import mid_channels
 
 from .hints import function_hint, shown, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def limit_of_p(answer: Any) -> str:
     M, N = 96, 32

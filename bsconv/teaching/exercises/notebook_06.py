@@ -10,8 +10,6 @@ from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def factor_of_a_stride(answer: Any) -> str:
     M, N = 128, 256

@@ -10,8 +10,6 @@ from bsconv.pytorch import BSConvU, ModelProfiler
 
 from .hints import function_hint, value_hint
 
-__all__ = ["CHECKS"]
-
 
 def macs_of_merging(answer: Any) -> str:
     factored = BSConvU(16, 16, 3, stride=2, padding=1, bias=False)

@@ -48,8 +48,3 @@ class Words:
 
 
 Control = Range | Choice | Words
-
-
-def numbers(label: str, options: tuple[int, ...], value: int) -> Choice:
-    """A slider over a few whole numbers."""
-    return Choice(label, {str(option): option for option in options}, value)

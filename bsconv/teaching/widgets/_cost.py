@@ -6,12 +6,16 @@ from typing import Any, NamedTuple
 from bsconv.pytorch._tools.convs import mid_channels
 
 from ...experiments import plotting
-from ._controls import Choice, numbers
-from ._panel import Panel, Values, View
-from ._text import paragraph, table
+from ._controls import Choice
+from ._panel import Panel, Values, View, paragraph, table
 
-CHANNELS = (1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-SIDES = (1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 112, 224)
+
+def _shown(*numbers: int) -> dict[str, int]:
+    return {str(number): number for number in numbers}
+
+
+CHANNELS = _shown(1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+SIDES = _shown(1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 112, 224)
 SHARES = {f"1/{n}": 1 / n for n in (8, 6, 4, 3, 2, 1)}
 
 
@@ -90,15 +94,14 @@ class _Costs:
 
     def controls(self, values: Values) -> dict[str, Choice]:
         given = self.given
-        sides = {str(n): n for n in (1, 2)}
         return {
-            "M": numbers("M, input channels", CHANNELS, given["M"]),
-            "N": numbers("N, output channels", CHANNELS, given["N"]),
-            "K": numbers("K, kernel side (pixels)", (1, 3, 5, 7), given["K"]),
+            "M": Choice("M, input channels", CHANNELS, given["M"]),
+            "N": Choice("N, output channels", CHANNELS, given["N"]),
+            "K": Choice("K, kernel side (pixels)", _shown(1, 3, 5, 7), given["K"]),
             "p": Choice("p, share of channels in BSConv-S", SHARES, given["p"]),
-            "H": numbers("H, input height (pixels)", SIDES, given["H"]),
-            "W": numbers("W, input width (pixels)", SIDES, given["W"]),
-            "stride": Choice("stride (pixels)", sides, given["stride"], buttons=True),
+            "H": Choice("H, input height (pixels)", SIDES, given["H"]),
+            "W": Choice("W, input width (pixels)", SIDES, given["W"]),
+            "stride": Choice("stride (pixels)", _shown(1, 2), given["stride"], buttons=True),
         }
 
     def view(self, values: Values) -> View:

@@ -10,8 +10,7 @@ from bsconv.pytorch.spectra import kernel_spectra, random_first_share
 from ...experiments import plotting
 from ._controls import Control
 from ._layers import Layers, Source
-from ._panel import Panel, Values, View
-from ._text import paragraph
+from ._panel import Panel, Values, View, paragraph
 
 
 class KernelFacts(NamedTuple):

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ...experiments import plotting
 from ._controls import Choice, Control, Range
-from ._panel import Panel, Values, View
-from ._text import paragraph
+from ._panel import Panel, Values, View, paragraph
 
 DEPTHWISE, POINTWISE = "depthwise first", "pointwise first"
 _PATTERNS = torch.tensor(

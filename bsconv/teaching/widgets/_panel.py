@@ -1,11 +1,11 @@
 """A panel of controls with a picture and a text below, made of ipywidgets."""
 
-import contextlib
-import gc
 import html
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from bsconv.pytorch._tools.tables import Row, html_table
 
 from ...experiments import plotting
 from ._controls import Choice, Control, Range, Words
@@ -19,7 +19,6 @@ except ImportError as error:
 
 Values = Mapping[str, Any]
 
-_MOST_KEPT = 100  # views that were shown, so that going back costs nothing
 _READ_OUT = 16  # letters next to a slider; longer names are cut there, and begin the text anyway
 
 
@@ -33,6 +32,20 @@ class View(NamedTuple):
     summary: str
     details: str = ""
     draw: Callable[[], plotting.Figure] | None = None
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def table(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table that scrolls by itself where it is long or wide, by keyboard too.
+
+    It inherits all colours, so that it is legible in dark themes as well.
+    """
+    # the class: JupyterLab's own look of tables, in any theme
+    look = 'class="jp-RenderedHTMLCommon" style="max-height: 22em; overflow: auto"'
+    return f'<div tabindex="0" {look}>{html_table(header, rows, caption="")}</div>'
 
 
 class Scene(Protocol):
@@ -63,17 +76,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
             list(self.controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
         )
         self.children = [rows, self.picture, self.text]
-        self._shown: dict[tuple[Any, ...], tuple[View, bytes]] = {}
         self._lock = threading.RLock()  # JupyterLab moves widgets while a cell runs
         self._fitting = False
         for widget in self.controls.values():
             widget.observe(self._moved, names="value")
         self._moved()
-
-    @property
-    def summary(self) -> str:
-        """The view in one line."""
-        return f"{self.scene.title}: {self._current()[0].summary}"
 
     def __repr__(self) -> str:
         return self.summary
@@ -86,7 +93,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         return {name: widget.value for name, widget in self.controls.items()}
 
     def _moved(self, _change: Any = None) -> None:
-        with self._lock, _collecting_later():
+        with self._lock:
             if self._fitting:  # by this very method
                 return
             self._fitting = True
@@ -95,36 +102,14 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
                     _fit(self.controls[name], control)
             finally:
                 self._fitting = False
-            view, picture = self._current()
+            view = self.scene.view(self._values())
+            self.summary = f"{self.scene.title}: {view.summary}"  # the view in one line
             self.text.value = (
                 f'<div aria-live="polite"><p>{html.escape(view.summary)}</p>{view.details}</div>'
             )
-            self.picture.value = picture
+            self.picture.value = b"" if view.draw is None else plotting.rendered(view.draw, "png")
             # a browser would show an image without content as a broken one
-            self.picture.layout.display = None if picture else "none"
-
-    def _current(self) -> tuple[View, bytes]:
-        values = self._values()
-        key = tuple(values.values())
-        if key not in self._shown:
-            view = self.scene.view(values)
-            picture = b"" if view.draw is None else plotting.rendered(view.draw, "png")
-            if len(self._shown) >= _MOST_KEPT:
-                self._shown.pop(next(iter(self._shown)))
-            self._shown[key] = view, picture
-        return self._shown[key]
-
-
-@contextlib.contextmanager
-def _collecting_later() -> Iterator[None]:
-    """With torch loaded, a full garbage collection takes longer than the picture."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+            self.picture.layout.display = None if view.draw else "none"
 
 
 def _widget(control: Control) -> Any:

@@ -8,8 +8,7 @@ from torch import Tensor
 from ...experiments import plotting
 from ._controls import Control, Range
 from ._layers import Layers, Source
-from ._panel import Panel, Values, View
-from ._text import paragraph
+from ._panel import Panel, Values, View, paragraph
 
 
 class RankFit(NamedTuple):

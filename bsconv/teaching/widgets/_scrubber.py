@@ -8,8 +8,7 @@ from ...experiments import plotting
 from ...experiments.results import Record, Summary, load_records, summarize
 from ...experiments.results.published import VARIANTS
 from ._controls import Choice, Control, Range
-from ._panel import Panel, Values, View
-from ._text import paragraph, table
+from ._panel import Panel, Values, View, paragraph, table
 
 
 class Standing(NamedTuple):

@@ -13,8 +13,7 @@ from bsconv.pytorch.replacers import BSConvS_Replacer, BSConvU_Replacer
 from ...experiments import plotting
 from ._controls import Choice, Control, Words
 from ._cost import SHARES
-from ._panel import Panel, Values, View
-from ._text import paragraph, table
+from ._panel import Panel, Values, View, paragraph, table
 
 RULES = {"BSConv-U": "U", "BSConv-S": "S"}
 SIZES: dict[str, tuple[int, ...] | None] = {
