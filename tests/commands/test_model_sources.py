@@ -98,7 +98,7 @@ def test_options_reach_the_replacers() -> None:
     with_bn = build_model("cifar_resnet20", 10, bsconv="u", with_bn=True)
     more = count(with_bn, nn.BatchNorm2d) - count(plain, nn.BatchNorm2d)
     assert more == count(with_bn, BSConvU)
-    projected = build_model("cifar_resnet20", 10, bsconv="s", init="project")
+    projected = build_model("pytorchcv:resnet20_cifar10", 10, bsconv="s", init="project")
     assert projected.reg_loss(alpha=1) < 1e-3 < half.reg_loss(alpha=1)  # a basis of an SVD
 
 
