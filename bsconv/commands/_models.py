@@ -76,8 +76,8 @@ def model_by_name(
     torch.manual_seed(0)
     model = make_model(config, num_classes or IMAGENET_CLASSES)
     if weights is not None:
-        if num_classes is None and (classes := _classes_in(weights, model)):
-            model = make_model(config, classes)
+        if num_classes is None and (found := _classes_in(weights, model)):
+            model = make_model(config, found)
         load_start(model, dict(weights), config)
     return model
 

@@ -20,18 +20,21 @@ from .hints import NotAttemptedError
 
 __all__ = ["CHECKS", "check"]
 
-# what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
-CHECKS: dict[str, Callable[[Any], str]] = (
-    notebook_00.CHECKS
-    | notebook_01.CHECKS
-    | notebook_02.CHECKS
-    | notebook_03.CHECKS
-    | notebook_04.CHECKS
-    | notebook_05.CHECKS
-    | notebook_06.CHECKS
-    | notebook_07.CHECKS
-    | notebook_08.CHECKS
+NOTEBOOKS = (
+    notebook_00,
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_04,
+    notebook_05,
+    notebook_06,
+    notebook_07,
+    notebook_08,
 )
+# what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
+CHECKS: dict[str, Callable[[Any], str]] = {
+    number: find_fault for notebook in NOTEBOOKS for number, find_fault in notebook.CHECKS.items()
+}
 
 
 def check(number: str, answer: Any) -> None:

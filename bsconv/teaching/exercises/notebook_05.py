@@ -54,8 +54,8 @@ def blueprint_layer(answer: Any) -> str:
         def forward(
             U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int
         ) -> Tensor:
-            dw = {"stride": stride, "padding": padding}
-            pw = {on_pw: dw.pop(on_pw)} if on_pw else {}
+            dw: Any = {"stride": stride, "padding": padding}
+            pw: Any = {on_pw: dw.pop(on_pw)} if on_pw else {}
             mixed = F.conv2d(U, w[:, :, None, None], b, **pw)
             return F.conv2d(mixed, B[:, None], groups=len(B), **dw)
 

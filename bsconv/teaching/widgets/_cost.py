@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from bsconv.pytorch._tools.convs import mid_channels
 
 from ...experiments import plotting
-from ._controls import Choice
+from ._controls import Choice, Control
 from ._panel import Panel, Values, View, paragraph, table
 
 
@@ -92,7 +92,7 @@ class _Costs:
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
 
-    def controls(self, values: Values) -> dict[str, Choice]:
+    def controls(self, values: Values) -> dict[str, Control]:
         given = self.given
         return {
             "M": Choice("M, input channels", CHANNELS, given["M"]),
@@ -147,6 +147,7 @@ def cost_calculator(
     given = {"M": M, "N": N, "K": K, "p": p, "H": H, "W": W, "stride": 1}
     scene = _Costs(given)
     for name, control in scene.controls({}).items():
+        assert isinstance(control, Choice)
         choices = list(control.options.values())
         if given[name] not in choices:
             raise ValueError(f"{name} needs to be one of {choices}, got {name}={given[name]!r}")
