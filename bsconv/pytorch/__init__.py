@@ -8,7 +8,7 @@ from .inference import (
     optimize_for_inference,
 )
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
-from .modules import BSConvS, BSConvU
+from .modules import BSConvCP, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .pretrained import project_pretrained, reestimate_batch_norm
 from .pretrained._report import LayerProjection, ProjectionReport
@@ -24,6 +24,7 @@ from .spectra import (
 )
 
 __all__ = [
+    "BSConvCP",
     "BSConvS",
     "BSConvS_ModelRegLossMixin",
     "BSConvS_Replacer",

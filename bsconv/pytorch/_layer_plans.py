@@ -1,120 +1,116 @@
 """How a BSConv layer is computed: its convolutions in turn, or multiplied into fewer.
 
-All ways are the same function of the same weights. Which of them is the fastest depends on shapes,
-dtype and device, so it is measured.
+All layer plans are the same function of the same weights. Which of them is the fastest depends on
+shapes, dtype and device, so it is measured.
 """
 
 import copy
-import time
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from ._tools.numerics import exact_dtype
-from ._tools.timing import synchronize
-
-
-def centre_of(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
-    """About the mean that ``norm`` takes off, shape (m,): the images' own, or the running one.
-
-    BatchNorm may magnify what remains without it, and with it the rounding of any other sum.
-    """
-    if _takes_batch(norm):
-        return images.detach().mean((0, 2, 3))
-    assert norm.running_mean is not None
-    return norm.running_mean.to(images.dtype)
-
-
-def normed_product(
-    first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor, centre: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``first``, a pointwise convolution with ``weight`` and ``second`` as one affine map.
-
-    ``weight``: (n, m, 1, 1), ``images``: (b, m, h, w) less ``centre``, (m,), of which the map takes
-    what is left. Returns a matrix (n, m) and a constant (n,). In training, all means and variances
-    follow from the mean and the covariance C of the images: those of a product with W are W m and
-    diag(W C W^T). Running statistics are updated as ever.
-
-    In float64, since the variance of a channel may be a small rest of what C holds.
-    """
-    count = images.numel() // images.shape[1]
-    with torch.autocast(images.device.type, enabled=False):
-        exact = exact_dtype(images)
-        matrix, centre = weight.flatten(1).to(exact), centre.to(exact)
-        mean, covariance = None, None
-        if _takes_batch(first) or _takes_batch(second):
-            mean, covariance = _moments(images)
-            mean = centre + mean
-        variance = None if covariance is None else _diagonal(covariance)
-        scale, shift = _scale_and_shift(first, mean, variance, count)
-        if mean is not None and covariance is not None:
-            mean = matrix @ (scale * mean + shift)
-            scaled = matrix * scale
-            variance = (scaled @ covariance * scaled).sum(1)
-        outer_scale, outer_shift = _scale_and_shift(second, mean, variance, count)
-        product = outer_scale[:, None] * matrix * scale
-        constant = outer_scale * (matrix @ (scale * centre + shift)) + outer_shift
-        return product.to(weight.dtype), constant.to(weight.dtype)
-
-
-def _diagonal(matrix: Tensor) -> Tensor:
-    # not matrix.diagonal(): torch.compile warns there
-    return (matrix * torch.eye(len(matrix)).to(matrix)).sum(1)
-
-
-def _takes_batch(norm: nn.BatchNorm2d) -> bool:
-    return norm.training or norm.running_mean is None
-
-
-def _scale_and_shift(
-    norm: nn.BatchNorm2d, mean: Tensor | None, variance: Tensor | None, count: int
-) -> tuple[Tensor, Tensor]:
-    if not _takes_batch(norm):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        exact = exact_dtype(norm.running_mean)
-        mean, variance = norm.running_mean.to(exact), norm.running_var.to(exact)
-    assert mean is not None
-    assert variance is not None
-    if norm.training:
-        _track(norm, mean.detach(), variance.detach(), count)
-    scale = (variance.clamp(min=0) + norm.eps).rsqrt()
-    if not norm.affine:
-        return scale, -mean * scale
-    scale = scale * norm.weight
-    return scale, norm.bias - mean * scale
-
-
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (m,) and covariance (m, m) of the pixels, which lie about zero, in float64."""
-    pixels = images.permute(0, 2, 3, 1).flatten(0, 2).to(exact_dtype(images))
-    mean = pixels.mean(0)
-    return mean, pixels.mT @ pixels / len(pixels) - mean[:, None] * mean
-
-
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        return
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.to(mean)
-    norm.running_mean.mul_(1 - share).add_(share * mean)
-    norm.running_var.mul_(1 - share).add_(share * variance * (count / (count - 1)))
-
+from ._tools.batch_norm import centre_of, normed_product
+from ._tools.convs import CONVOLUTIONS
+from ._tools.joining import spatial_kernel
+from ._tools.stand_in import StandIn
+from ._tools.timing import in_turns
 
 REPEATS = 3
+CONVOLVE: tuple[Any, ...] = (F.conv1d, F.conv2d, F.conv3d)  # by the number of dimensions, less one
 
 _fastest: dict[tuple[Any, ...], str] = {}
+
+
+class PlannedLayer(StandIn):
+    """What the BSConv layers share: several plans to compute the same."""
+
+    __jit_unused_properties__ = (*StandIn.__jit_unused_properties__, "plan", "chosen_plan")
+    _plans: ClassVar[tuple[str, ...]]
+    _narrow_with_norms: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plan = self._measured_plan = "factored"
+
+    @property
+    def plan(self) -> str:
+        """How the layer is computed; weights, outputs and gradients are the same with each.
+
+        "factored", the default: its convolutions in turn. "merged": their weights are multiplied
+        into a dense kernel in each forward pass, for one dense convolution. "joined" (BSConvS): the
+        pointwise weights alone are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one
+        dense convolution of its few channels. "auto": the fastest of them, forward and backward,
+        measured the first time for the shapes, dtype, device and mode at hand and remembered. Where
+        torch.compile traces the layer, it is the one it ran last outside, "factored" if it never
+        did: call the model once before.
+
+        With BatchNorm in between, "narrow" of a BSConvS is possible and the others are not. A plan
+        that is not possible, for example since parts of the layer are not plain convolutions any
+        more or have hooks, which only they would run, is computed factored. Raises ValueError for
+        an unknown plan.
+        """
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: str) -> None:
+        known = (*self._plans, "auto")
+        if plan not in known:
+            names = ", ".join(map(repr, known))
+            raise ValueError(
+                f"plan of a {type(self).__name__} needs to be one of {names}, got {plan!r}"
+            )
+        self._plan = plan
+
+    @property
+    def chosen_plan(self) -> str:
+        """``plan``, or what "auto" found to be the fastest when it was last asked."""
+        return self._measured_plan if self._plan == "auto" else self._plan
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self._plan != "factored":
+            return self._planned(input)
+        for layer in self:
+            input = layer(input)
+        return input
+
+    @torch.jit.unused
+    def _planned(self, input: Tensor) -> Tensor:
+        plans = self._possible_plans(input)
+        if self._plan == "auto" and len(plans) > 1 and takes_time(input):
+            self._measured_plan = fastest_plan(plans, self, input)
+        plan = self.chosen_plan
+        if plan == "factored" or plan not in plans:
+            return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
+        return self._as_planned(plan, input)
+
+    def _possible_plans(self, input: Tensor) -> Sequence[str]:
+        if not all(map(is_plain, self)):
+            return ("factored",)
+        if not any(isinstance(layer, BatchNorm) for layer in self):
+            return self._plans
+        several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
+        return ("factored", "narrow") if several and self._narrow_with_norms else ("factored",)
+
+    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
+        layers: list[Any] = list(self)
+        at = layers.index(self.dw)
+        if isinstance(layers[1], BatchNorm):
+            return _convolve_normed(input, *layers)
+        before = [layer.weight.flatten(1) for layer in layers[:at]]
+        after = [layer.weight.flatten(1) for layer in layers[at + 1 :]]
+        return _convolve(plan, input, before, self.dw, after, layers[-1].bias)
 
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d) and "forward" not in layer.__dict__
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    plain = type(layer) in (*CONVOLUTIONS, *norms) and "forward" not in layer.__dict__
     return plain and not hooked and not layer._backward_pre_hooks
 
 
@@ -125,43 +121,72 @@ def takes_time(images: Tensor) -> bool:
     return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
 
 
-def convolve(
-    plan: str, images: Tensor, pointwise: Sequence[Tensor], blueprints: Tensor, dw: nn.Conv2d
-) -> Tensor:
-    """What pointwise convolutions with these weights compute, and then ``dw`` with ``blueprints``.
-
-    "joined": the pointwise weights multiplied into one; "merged": all of them multiplied into one
-    dense kernel; "narrow": all but the first.
-    """
-    if plan == "narrow":
-        images = F.conv2d(images, pointwise[0])
-        return _as_dw(dw, images, pointwise[1] * blueprints, groups=1)
-    product = _product(pointwise)
-    if plan == "merged":
-        return _as_dw(dw, images, product * blueprints, groups=1)
-    return _as_dw(dw, F.conv2d(images, product), blueprints, groups=dw.groups)
-
-
-def convolve_normed(
+def _convolve(
+    plan: str,
     images: Tensor,
-    pointwise: tuple[nn.Conv2d, nn.Conv2d],
-    norms: tuple[nn.BatchNorm2d, nn.BatchNorm2d],
+    before: list[Tensor],
+    dw: nn.Conv2d,
+    after: list[Tensor],
+    bias: Tensor | None,
+) -> Tensor:
+    """Pointwise convolutions ``before`` and ``after``, and ``dw`` between them, by a plan.
+
+    "joined": all pointwise weights before ``dw`` multiplied into one; "narrow": the first of them
+    apart, the rest multiplied into ``dw``; "merged": everything multiplied.
+    """
+    outer = after[0] if after else None
+    if plan == "narrow":
+        images = _pointwise(dw, images, before[0])
+        before = before[1:]
+    product = functools.reduce(lambda inner, outer: outer @ inner, before) if before else None
+    if plan == "joined" and product is not None:
+        return _as_dw(dw, _pointwise(dw, images, product), dw.weight, bias, groups=dw.groups)
+    return _as_dw(dw, images, spatial_kernel(product, dw.weight, outer), bias)
+
+
+def _convolve_normed(
+    images: Tensor,
+    pw1: nn.Conv2d,
+    bn1: BatchNorm,
+    pw2: nn.Conv2d,
+    bn2: BatchNorm,
     dw: nn.Conv2d,
 ) -> Tensor:
-    """Plan "narrow" with a BatchNorm behind each pointwise convolution.
+    """Plan "narrow" of a BSConvS with BatchNorm.
 
-    What they add to the channels, ``dw`` spreads over positions as it does with any images: at the
-    border, where it is padded, less than elsewhere. This map is the same for all images.
+    What the BatchNorms add to the channels, ``dw`` spreads over positions as it does with any
+    images: less at a padded border than elsewhere. This map is the same for all images.
     """
-    images = F.conv2d(images, pointwise[0].weight)
-    centre = centre_of(norms[0], images)
-    images = images - centre[:, None, None]
-    matrix, constant = normed_product(norms[0], pointwise[1].weight, norms[1], images, centre)
-    output = _as_dw(dw, images, matrix[:, :, None, None] * dw.weight, groups=1)
+    images = _pointwise(dw, images, pw1.weight.flatten(1))
+    centre = centre_of(bn1, images)
+    sides = (slice(None),) + (None,) * len(dw.kernel_size)
+    images = images - centre[sides]
+    matrix, constant = normed_product(bn1, pw2.weight, bn2, images, centre)
+    output = _as_dw(dw, images, spatial_kernel(matrix, dw.weight, None), dw.bias)
     with torch.autocast(images.device.type, enabled=False):
-        flat = constant[None, :, None, None].expand(-1, -1, *images.shape[2:])
-        added = _as_dw(dw, flat, dw.weight, groups=dw.groups, bias=False)
+        flat = constant[sides].expand(1, -1, *images.shape[2:])
+        added = _as_dw(dw, flat, dw.weight, None, groups=dw.groups)
     return output + added.to(output.dtype)
+
+
+def _pointwise(dw: nn.Conv2d, images: Tensor, matrix: Tensor) -> Tensor:
+    """A 1x1 convolution of as many dimensions as ``dw`` has."""
+    dimensions = len(dw.kernel_size)
+    result: Tensor = CONVOLVE[dimensions - 1](images, matrix[(...,) + (None,) * dimensions])
+    return result
+
+
+def _as_dw(
+    dw: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int = 1
+) -> Tensor:
+    """A convolution with the geometry of ``dw``."""
+    padding: str | tuple[int, ...] = dw.padding
+    if dw.padding_mode != "zeros":
+        images = F.pad(images, dw._reversed_padding_repeated_twice, mode=dw.padding_mode)
+        padding = (0,) * len(dw.kernel_size)
+    convolve = CONVOLVE[weight.dim() - 3]
+    result: Tensor = convolve(images, weight, bias, dw.stride, padding, dw.dilation, groups)
+    return result
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
@@ -174,49 +199,22 @@ def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
     if key not in _fastest:
         trial = copy.deepcopy(layer)
         example = images.detach().requires_grad_(torch.is_grad_enabled())
-        seconds = dict.fromkeys(plans, float("inf"))
-        for _ in range(1 + REPEATS):  # alternating; the first round only warms up
-            for plan in plans:
-                seconds[plan] = min(seconds[plan], _seconds(plan, trial, example))
-        _fastest[key] = min(plans, key=seconds.__getitem__)
+        contenders = {plan: functools.partial(_step, plan, trial, example) for plan in plans}
+        taken = in_turns(contenders, images.device, rounds=REPEATS)
+        _fastest[key] = min(plans, key=lambda plan: min(taken[plan]))
     return _fastest[key]
 
 
-def _seconds(plan: str, layer: Any, images: Tensor) -> float:
+def _step(plan: str, layer: Any, images: Tensor) -> None:
     layer.plan = plan
-    synchronize(images.device)
-    start = time.perf_counter()
     output = layer(images)
     if output.requires_grad:
         wanted = [images, *(weight for weight in layer.parameters() if weight.requires_grad)]
         torch.autograd.grad(output, wanted, torch.ones_like(output))
-    synchronize(images.device)
-    return time.perf_counter() - start
 
 
 def _situation(images: Tensor) -> tuple[Any, ...]:
     device = images.device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    return (
-        *(images.shape, images.stride(), images.dtype, images.device, autocast),
-        *(torch.is_grad_enabled(), torch.get_num_threads()),
-    )
-
-
-def _product(pointwise: Sequence[Tensor]) -> Tensor:
-    product = pointwise[0]
-    for weight in pointwise[1:]:
-        product = (weight.flatten(1) @ product.flatten(1))[:, :, None, None]
-    return product
-
-
-def _as_dw(
-    dw: nn.Conv2d, images: Tensor, weight: Tensor, *, groups: int, bias: bool = True
-) -> Tensor:
-    """A convolution with the geometry and the bias of ``dw``."""
-    padding: str | tuple[int, ...] = dw.padding
-    if dw.padding_mode != "zeros":
-        images = F.pad(images, dw._reversed_padding_repeated_twice, mode=dw.padding_mode)
-        padding = 0, 0
-    added = dw.bias if bias else None
-    return F.conv2d(images, weight, added, dw.stride, padding, dw.dilation, groups)
+    place = (images.shape, images.stride(), images.dtype, images.device)
+    return (*place, autocast, torch.is_grad_enabled(), torch.get_num_threads())

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from ._tools.numerics import exact
 
 MAX_ALTERNATIONS = 10
 GAIN_WORTH_GOING_ON = 1e-3  # share of the kernel's energy
@@ -26,6 +29,14 @@ class SubspaceFactors(NamedTuple):
     mixing: Tensor  # (N, M'), W_A in the paper
     basis: Tensor  # (M', M), W_B in the paper, rows orthonormal
     blueprints: Tensor  # (N, Kh, Kw)
+
+
+class SharedFactors(NamedTuple):
+    """``kernel[n, m] ~ sum_r mixing[n, r] * weights[r, m] * blueprints[r]`` (BSConv-CP)."""
+
+    mixing: Tensor  # (N, R)
+    weights: Tensor  # (R, M)
+    blueprints: Tensor  # (R, Kh, Kw)
 
 
 def compose(weights: Tensor, blueprints: Tensor) -> Tensor:
@@ -80,13 +91,94 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     return SubspaceFactors(mixing, basis, blueprints.view(-1, *kernel.shape[2:]))
 
 
+def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
+    """A CP decomposition of ``kernel`` into so many components, close in the sum of squares.
+
+    Each start takes the leading singular vectors of the matrices that remain once the kernel has
+    been split along its filters (as they are, or rotated onto their principal axes) or along its
+    channels; alternating least squares improve it, and the best result is taken. So it is never
+    worse than a truncated one, nor, from N blueprints on, than :func:`blueprint_factors`. Computed
+    and returned in float64.
+
+    Raises ValueError for a kernel that has not four dimensions or is not finite, and unless
+    ``blueprints`` is at least 1.
+    """
+    if blueprints < 1:
+        raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")
+    filters, scale = _filters(kernel)
+    largest = scale.amax()
+    tensor = filters * (scale / torch.where(largest > 0, largest, 1.0))[:, None, None]
+    own = torch.eye(len(tensor)).to(tensor)
+    by_filters = [_truncated(tensor, axes, blueprints) for axes in (own, _principal_axes(tensor))]
+    swapped = tensor.transpose(0, 1)
+    weights, mixing, patterns = _truncated(swapped, _principal_axes(swapped), blueprints)
+    starts = [*by_filters, [mixing, weights, patterns]]
+    found = min((_alternated(tensor, start) for start in starts), key=lambda one: float(one[0]))
+    mixing, weights, patterns = _balanced(found[1], largest, blueprints)
+    return SharedFactors(mixing, weights.mT, patterns.mT.reshape(-1, *kernel.shape[2:]))
+
+
+def _principal_axes(tensor: Tensor) -> Tensor:
+    """An orthonormal basis (A, A) of the first axis, by how much of the tensor it explains."""
+    rows = tensor.flatten(1)
+    return torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
+
+
+def _truncated(tensor: Tensor, axes: Tensor, count: int) -> list[Tensor]:
+    """Factors (A, R), (B, R), (C, R) of the largest components of each slice along ``axes``."""
+    slices = torch.einsum("ap,abc->pbc", axes, tensor)
+    left, values, right = torch.linalg.svd(slices, full_matrices=False)
+    count = min(count, values.numel())
+    leading = values.flatten().argsort(descending=True)[:count]
+    at, rank = torch.unravel_index(leading, values.shape)
+    return [axes[:, at] * values[at, rank], left[at, :, rank].mT, right[at, rank].mT]
+
+
+def _alternated(tensor: Tensor, factors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The squared error and the factors after some rounds of alternating least squares."""
+    error = _error(tensor, factors)
+    for _ in range(MAX_ALTERNATIONS):
+        better = list(factors)
+        for axis, (one, other) in enumerate(((1, 2), (0, 2), (0, 1))):
+            letters = "abc"
+            formula = f"abc,{letters[one]}r,{letters[other]}r->{letters[axis]}r"
+            products = torch.einsum(formula, tensor, better[one], better[other])
+            gram = (better[one].mT @ better[one]) * (better[other].mT @ better[other])
+            better[axis] = products @ torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
+        error_before, after = error, _error(tensor, better)
+        if not after < error:
+            break
+        error, factors = after, better
+        if error_before - error <= GAIN_WORTH_GOING_ON * error_before:
+            break
+    return error, factors
+
+
+def _balanced(factors: list[Tensor], scale: Tensor, count: int) -> list[Tensor]:
+    """``count`` components times ``scale``, each one's norm shared by its three factors.
+
+    The largest entry of the last factor is positive. Components that are missing have a mixing of
+    zeros alone, so that they have a gradient.
+    """
+    norms = [torch.linalg.vector_norm(factor, dim=0) for factor in factors]
+    share = (norms[0] * norms[1] * norms[2] * scale) ** (1 / 3)
+    units = [f / torch.where(norm > 0, norm, 1.0) for f, norm in zip(factors, norms, strict=True)]
+    last = units[2]
+    signs = last.gather(0, last.abs().argmax(0, keepdim=True)).sign()
+    units[1], units[2] = units[1] * signs, last * signs
+    missing = (0, count - len(share))
+    return [pad(u * share, missing, value=float(i > 0)) for i, u in enumerate(units)]
+
+
+def _error(tensor: Tensor, factors: list[Tensor]) -> Tensor:
+    return (tensor - torch.einsum("ar,br,cr->abc", *factors)).square().sum()
+
+
 def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Filters as matrices (N, M, Kh*Kw) of largest entry 1, and what each was divided by (N)."""
     if kernel.dim() != 4:
         raise ValueError(f"kernel needs shape (N, M, Kh, Kw), got shape {tuple(kernel.shape)}")
-    # Apple's GPUs have no float64
-    kernel = kernel.detach().to("cpu" if kernel.device.type == "mps" else kernel.device)
-    filters = kernel.to(torch.float64).flatten(2)
+    filters = exact(kernel).flatten(2)
     if not filters.isfinite().all():
         raise ValueError("kernel needs finite numbers, got NaN or infinity among them")
     scale = filters.abs().amax(dim=(1, 2))

@@ -2,9 +2,9 @@
 
 A convolution with fan-in f (weights per output) whose weights have mean zero and variance g / f
 gives each output g times the mean square of its inputs, whatever the kernel size. Kaiming's g = 2
-makes up for the half that a ReLU removes. A BSConv layer has no ReLU inside: its pointwise
-convolutions want g = 1, its depthwise one g = 2, and then it starts like the dense convolution that
-it stands for. PyTorch's own start, g = 1/3 everywhere, leaves 1/9 (U) or 1/27 (S) instead of 2.
+makes up for the half that a ReLU removes. A BSConv layer has no ReLU inside: the last of its
+convolutions wants g = 2, the others g = 1, and then it starts like the dense convolution that it
+stands for. PyTorch's own start, g = 1/3 everywhere, leaves 1/9 (U) or 1/27 (S) instead of 2.
 """
 
 from collections.abc import Callable
@@ -36,20 +36,18 @@ def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
 
 
 def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
-    """Fills a BSConvU or BSConvS so that its outputs start with a Kaiming dense conv's variance.
+    """Fills a BSConv layer so that its outputs start with a Kaiming dense conv's variance.
 
-    That is twice the mean square of its inputs, kept through ``pw`` (or ``pw1`` and ``pw2``) and
-    doubled in ``dw``. BatchNorm in between is left as it is. Returns ``layer``.
+    That is twice the mean square of its inputs, doubled in the last of its convolutions and kept by
+    the others. BatchNorm in between is left as it is. Returns ``layer``.
 
     Raises ValueError for a layer of another kind.
     """
     convs = [child for child in layer.children() if isinstance(child, nn.Conv2d)]
-    if len(convs) not in (2, 3) or convs[-1] is not getattr(layer, "dw", None):
-        raise ValueError(f"match_variance_ needs a BSConvU or BSConvS, got {type(layer).__name__}")
-    *pointwise, depthwise = convs
-    for conv in pointwise:
-        uniform_variance_(conv, gain=1)
-    uniform_variance_(depthwise, gain=2)
+    if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:
+        raise ValueError(f"match_variance_ needs a BSConv layer, got {type(layer).__name__}")
+    for conv in convs:
+        uniform_variance_(conv, gain=2 if conv is convs[-1] else 1)
     return layer
 
 
@@ -66,7 +64,7 @@ def uninitialized(
     layer = make(*args, device="meta", **kwargs)
     layer.to_empty(device=torch.get_default_device() if device is None else device)
     for module in layer.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_parameters()
     return layer
 

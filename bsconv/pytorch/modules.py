@@ -1,25 +1,16 @@
-"""BSConv-U and BSConv-S as layers, and the dense convolutions they stand for (paper, section 3)."""
+"""BSConv-U, BSConv-S and BSConv-CP as layers, and the dense convolutions they stand for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ._layer_plans import convolve, convolve_normed, fastest_plan, is_plain, takes_time
-from ._tools.convs import (
-    GEOMETRY,
-    IntOrPair,
-    PaddingMode,
-    conv_arguments,
-    memory_format_of,
-    mid_channels,
-    pads_with_zeros,
-)
-from ._tools.joining import exact_steps, joined
-from .decomposition import blueprint_factors, subspace_factors
+from ._layer_plans import PlannedLayer
+from ._tools.convs import IntOrPair, PaddingMode, check_channels, mid_channels
+from .decomposition import blueprint_factors, shared_factors, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
 from .regularization import OrthonormalBasis
@@ -27,162 +18,44 @@ from .regularization import OrthonormalBasis
 if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Self
 
+Device = torch.device | str | int | None
 
-class _BlueprintConv2d(nn.Sequential):
-    """What BSConvU and BSConvS share: pointwise layers, then the depthwise blueprints ``dw``."""
 
-    if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
-        dw: nn.Conv2d
-    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan", "chosen_plan")
-    _plans: ClassVar[tuple[str, ...]]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._plan = self._measured_plan = "factored"
-
-    @property
-    def plan(self) -> str:
-        """How the layer is computed; weights, outputs and gradients are the same with each.
-
-        "factored", the default: its convolutions in turn. "merged": their weights are multiplied
-        into a dense kernel in each forward pass, for one dense convolution. "joined" (BSConvS): the
-        pointwise weights alone are multiplied. "narrow" (BSConvS): ``pw1``, then one dense
-        convolution of its few channels. "auto": the fastest of them, forward and backward, measured
-        the first time for the shapes, dtype, device and mode at hand and remembered. Where
-        torch.compile traces the layer, it is the one it ran last outside, "factored" if it never
-        did: call the model once before.
-
-        With BatchNorm in between, "narrow" is possible and the others are not. A plan that is not
-        possible, also since parts of the layer are no plain convolutions any more or have hooks,
-        which only they would run, is computed factored. Raises ValueError for an unknown plan.
-        """
-        return self._plan
-
-    @plan.setter
-    def plan(self, plan: str) -> None:
-        known = (*self._plans, "auto")
-        if plan not in known:
-            names = ", ".join(map(repr, known))
-            raise ValueError(
-                f"plan of a {type(self).__name__} needs to be one of {names}, got {plan!r}"
-            )
-        self._plan = plan
-
-    @property
-    def chosen_plan(self) -> str:
-        """``plan``, or what "auto" found to be the fastest when it was last asked."""
-        return self._measured_plan if self._plan == "auto" else self._plan
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self._plan != "factored":
-            return self._planned(input)
-        for layer in self:
-            input = layer(input)
-        return input
-
-    @torch.jit.unused
-    def _planned(self, input: Tensor) -> Tensor:
-        plans = self._possible_plans(input)
-        if self._plan == "auto" and len(plans) > 1 and takes_time(input):
-            self._measured_plan = fastest_plan(plans, self, input)
-        plan = self.chosen_plan
-        if plan == "factored" or plan not in plans:
-            return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
-        return self._as_planned(plan, input)
-
-    def _possible_plans(self, input: Tensor) -> Sequence[str]:
-        plain = all(map(is_plain, self)) and not any(isinstance(m, nn.BatchNorm2d) for m in self)
-        return self._plans if plain else ("factored",)
-
-    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
-        *pointwise, blueprints = (cast(nn.Conv2d, layer).weight for layer in self)
-        return convolve(plan, input, pointwise, blueprints, self.dw)
-
-    @property
-    def in_channels(self) -> int:
-        return cast(nn.Conv2d, self[0]).in_channels
-
-    @property
-    def out_channels(self) -> int:
-        return self.dw.out_channels
-
-    @property
-    def kernel_size(self) -> tuple[int, ...]:
-        return self.dw.kernel_size
-
-    @property
-    def stride(self) -> tuple[int, ...]:
-        return self.dw.stride
-
-    @property
-    def padding(self) -> str | tuple[int, ...]:
-        return self.dw.padding
-
-    @property
-    def dilation(self) -> tuple[int, ...]:
-        return self.dw.dilation
-
-    @property
-    def padding_mode(self) -> str:
-        return self.dw.padding_mode
+class BlueprintLayer(PlannedLayer):
+    """What BSConvU, BSConvS and BSConvCP share."""
 
     @classmethod
-    def like(
-        cls, conv: nn.Conv2d, *, make: Callable[..., Any] | None = None, **options: Any
-    ) -> "Self":
-        """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
-        format, ``training`` and requires_grad are those of ``conv``.
+    def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+        """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
-        ``options`` are the constructor's further arguments, such as ``with_bn`` and ``p``;
-        ``make`` takes the constructor's place where other first weights are wanted. Raises
-        TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
+        BSConvU: the best of all, filter by filter (Eckart-Young). BSConvS: found by alternating
+        least squares; the basis comes out orthonormal, so the penalty starts at zero. BSConvCP: the
+        best of several starts. Exact, up to rounding, where such a layer has this kernel.
+
+        ``options`` are the constructor's further arguments: ``with_bn``, ``bn_kwargs``, ``p``,
+        ``min_mid_channels``, ``blueprints``. Device, dtype, memory format, ``training`` and
+        requires_grad are those of ``conv``, whose weights stay untouched; a BatchNorm in between
+        starts as the identity and takes no part in the approximation.
+
+        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
+        options out of range.
         """
-        if not isinstance(conv, nn.Conv2d):
-            raise TypeError(
-                f"{cls.__name__} takes the place of a Conv2d, got {type(conv).__name__}"
-            )
-        if conv.groups != 1:
-            raise ValueError(
-                f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
-            )
-        make = make or cast(Any, cls)
-        layer: Self = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
-        layer.to(memory_format=memory_format_of(conv.weight))
-        layer.requires_grad_(conv.weight.requires_grad)
-        if conv.bias is not None:
-            cast(Tensor, layer.dw.bias).requires_grad_(conv.bias.requires_grad)
-        return layer.train(conv.training)
+        layer = cls.like(conv, make=partial(uninitialized, cls), **options)
+        if not conv.weight.is_meta:
+            convs = [child for child in layer if isinstance(child, nn.Conv2d)]
+            with torch.no_grad():
+                for child, factor in zip(convs, layer._factors(conv.weight), strict=True):
+                    child.weight.copy_(factor.reshape(child.weight.shape))
+                if conv.bias is not None:
+                    layer.last_bias().copy_(conv.bias)
+        return layer
 
-    @torch.no_grad()
-    def to_conv2d(self) -> nn.Conv2d:
-        """The dense convolution that computes the same as this layer, with weights of its own.
-
-        It has this layer's device, dtype, memory format and ``training``, and a bias where this
-        layer has one or a BatchNorm shifts the channels. The products are formed in float64.
-
-        Raises ValueError where no dense convolution computes the same: with a BatchNorm that
-        normalises by its batch (training mode, or no running statistics), and with a BatchNorm
-        before a zero-padded depthwise convolution, since there the padding follows the shift.
-        """
-        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm2d)]
-        if any(norm.training or norm.running_mean is None for norm in norms):
-            raise ValueError(
-                f"{type(self).__name__} normalises by its batch, which no single convolution does: "
-                "call eval() first, and keep running statistics"
-            )
-        if norms and pads_with_zeros(self.dw):
-            raise ValueError(
-                f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
-                "equals no single convolution: its padding follows BatchNorm's shift, got "
-                f"padding={self.padding!r}"
-            )
-        weight = self.dw.weight
-        conv = cast(nn.Conv2d, reduce(cast(Any, joined), exact_steps(self)))
-        conv.to(weight.device, weight.dtype, memory_format=memory_format_of(weight))
-        return conv.requires_grad_().train(self.training)
+    def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
+        """The weights of the convolutions, in their order, that come closest to ``kernel``."""
+        raise NotImplementedError
 
 
-class BSConvU(_BlueprintConv2d):
+class BSConvU(BlueprintLayer):
     """Unconstrained blueprint separable convolution: pointwise ``pw``, then depthwise ``dw``.
 
     Stands for a dense convolution whose kernels are ``weights[n, m] * blueprint[n]``: in_channels *
@@ -194,6 +67,11 @@ class BSConvU(_BlueprintConv2d):
         bias: whether ``dw`` adds one bias per output channel; ``pw`` never does.
         with_bn: whether a BatchNorm ``bn`` follows ``pw``.
         bn_kwargs: arguments for torch.nn.BatchNorm2d, such as ``{"eps": 1e-3}``.
+
+    Raises ValueError for fewer than one channel.
+
+    >>> BSConvU(16, 32, 3, padding=1)(torch.rand(2, 16, 8, 8)).shape
+    torch.Size([2, 32, 8, 8])
     """
 
     _plans = ("factored", "merged")
@@ -211,48 +89,23 @@ class BSConvU(_BlueprintConv2d):
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
         *,
-        device: torch.device | str | int | None = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         super().__init__()
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        conv, norm = _makers(device, dtype, bn_kwargs)
+        geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
+        self.pw = conv(in_channels, out_channels, 1, bias=False)
         if with_bn:
-            self.bn = nn.BatchNorm2d(out_channels, **{**factory, **(bn_kwargs or {})})
-        self.dw = nn.Conv2d(
-            *(out_channels, out_channels, kernel_size, stride, padding, dilation),
-            groups=out_channels,
-            bias=bias,
-            padding_mode=padding_mode,
-            **factory,
-        )
+            self.bn = norm(out_channels)
+        self.dw = conv(out_channels, out_channels, *geometry)
 
-    @classmethod
-    def from_conv2d(
-        cls,
-        conv: nn.Conv2d,
-        *,
-        with_bn: bool = False,
-        bn_kwargs: Mapping[str, Any] | None = None,
-    ) -> "Self":
-        """The layer whose dense kernel is closest to ``conv``'s, filter by filter (Eckart-Young).
-
-        Exact, up to rounding, where ``conv`` has a blueprint kernel. Device, dtype, memory format,
-        ``training`` and requires_grad are those of ``conv``, whose weights stay untouched; a
-        BatchNorm in between starts as the identity and takes no part in the approximation.
-
-        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1.
-        """
-        make = partial(uninitialized, cls)
-        layer = cls.like(conv, make=make, with_bn=with_bn, bn_kwargs=bn_kwargs)
-        if not conv.weight.is_meta:
-            factors = blueprint_factors(conv.weight)
-            _load(layer.pw, factors.weights)
-            _load(layer.dw, factors.blueprints, conv.bias)
-        return layer
+    def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
+        return blueprint_factors(kernel)
 
 
-class BSConvS(_BlueprintConv2d, OrthonormalBasis):
+class BSConvS(BlueprintLayer, OrthonormalBasis):
     """Subspace blueprint separable convolution: pointwise ``pw1``, ``pw2``, then depthwise ``dw``.
 
     BSConv-U whose weight matrix is a product W_A W_B through ``mid_channels`` = min(in_channels,
@@ -265,10 +118,15 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
         p: share of the input channels kept, 0 <= p <= 1.
         min_mid_channels: lower limit for ``mid_channels``; one channel there is in any case.
 
-    Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges.
+    Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges, and for fewer than one
+    channel.
+
+    >>> BSConvS(16, 32, 3, p=0.5).pw1.out_channels
+    8
     """
 
     _plans = ("factored", "joined", "narrow", "merged")
+    _narrow_with_norms = True
 
     def __init__(
         self,
@@ -285,73 +143,88 @@ class BSConvS(_BlueprintConv2d, OrthonormalBasis):
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
         *,
-        device: torch.device | str | int | None = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         mid = mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        bn_kwargs = {**factory, **(bn_kwargs or {})}
-        self.pw1 = nn.Conv2d(in_channels, mid, 1, bias=False, **factory)
+        conv, norm = _makers(device, dtype, bn_kwargs)
+        geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
+        self.pw1 = conv(in_channels, mid, 1, bias=False)
         if with_bn:
-            self.bn1 = nn.BatchNorm2d(mid, **bn_kwargs)
-        self.pw2 = nn.Conv2d(mid, out_channels, 1, bias=False, **factory)
+            self.bn1 = norm(mid)
+        self.pw2 = conv(mid, out_channels, 1, bias=False)
         if with_bn:
-            self.bn2 = nn.BatchNorm2d(out_channels, **bn_kwargs)
-        self.dw = nn.Conv2d(
-            *(out_channels, out_channels, kernel_size, stride, padding, dilation),
-            groups=out_channels,
-            bias=bias,
-            padding_mode=padding_mode,
-            **factory,
-        )
-
-    def _possible_plans(self, input: Tensor) -> Sequence[str]:
-        if not hasattr(self, "bn2") or not all(map(is_plain, self)):
-            return super()._possible_plans(input)
-        several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
-        return ("factored", "narrow") if several else ("factored",)
-
-    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
-        if not hasattr(self, "bn2"):
-            return super()._as_planned(plan, input)
-        return convolve_normed(input, (self.pw1, self.pw2), (self.bn1, self.bn2), self.dw)
+            self.bn2 = norm(out_channels)
+        self.dw = conv(out_channels, out_channels, *geometry)
 
     def basis(self) -> Tensor:
         """W_B, shape (mid_channels, in_channels): the weights of ``pw1``."""
         return self.pw1.weight.flatten(1)
 
-    @classmethod
-    def from_conv2d(
-        cls,
-        conv: nn.Conv2d,
-        *,
-        p: float | Fraction = 0.25,
-        min_mid_channels: int = 4,
+    def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
+        found = subspace_factors(kernel, self.pw1.out_channels)
+        return found.basis, found.mixing, found.blueprints
+
+
+class BSConvCP(BlueprintLayer):
+    """A convolution whose filters share ``blueprints``: ``pw1``, depthwise ``dw``, then ``pw2``.
+
+    Stands for a dense convolution with kernels ``sum_r mixing[n, r] * weights[r, m] *
+    blueprint[r]``, the CP decomposition of the kernel: blueprints * (in_channels + Kh * Kw +
+    out_channels) weights. BSConv-U is its special case of one blueprint per filter. It is for
+    trained networks (:func:`bsconv.pytorch.project_pretrained`); for training from scratch, U and S
+    are better at equal size. Shapes and arguments are those of :class:`BSConvU`, but the bias is
+    that of ``pw2``, and ``with_bn`` puts a BatchNorm behind ``pw1`` and ``dw`` (``bn1``, ``bn2``).
+
+    Args:
+        blueprints: how many, at least 1.
+
+    Raises ValueError for fewer than one channel or blueprint.
+
+    >>> BSConvCP(16, 32, 3, padding=1, blueprints=8)(torch.rand(2, 16, 8, 8)).shape
+    torch.Size([2, 32, 8, 8])
+    """
+
+    _plans = ("factored", "narrow", "merged")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
-    ) -> "Self":
-        """A layer whose dense kernel is close to ``conv``'s, found by alternating least squares.
+        *,
+        blueprints: int,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        check_channels(type(self).__name__, **channels, blueprints=blueprints)
+        super().__init__()
+        conv, norm = _makers(device, dtype, bn_kwargs)
+        geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)
+        self.pw1 = conv(in_channels, blueprints, 1, bias=False)
+        if with_bn:
+            self.bn1 = norm(blueprints)
+        self.dw = conv(blueprints, blueprints, *geometry)
+        if with_bn:
+            self.bn2 = norm(blueprints)
+        self.pw2 = conv(blueprints, out_channels, 1, bias=bias)
 
-        The basis comes out orthonormal, so the penalty starts at zero. Exact, up to rounding, where
-        ``conv`` is a BSConv-S of this width or narrower. For the rest see
-        :meth:`BSConvU.from_conv2d`.
-
-        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
-        ``p`` or ``min_mid_channels`` out of range.
-        """
-        options: dict[str, Any] = {"p": p, "min_mid_channels": min_mid_channels}
-        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
-        layer = cls.like(conv, make=partial(uninitialized, cls), **options)
-        if not conv.weight.is_meta:
-            factors = subspace_factors(conv.weight, layer.pw1.out_channels)
-            _load(layer.pw1, factors.basis)
-            _load(layer.pw2, factors.mixing)
-            _load(layer.dw, factors.blueprints, conv.bias)
-        return layer
+    def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
+        found = shared_factors(kernel, self.dw.out_channels)
+        return found.weights, found.blueprints, found.mixing
 
 
-BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+BLUEPRINT_LAYERS = (BSConvU, BSConvS, BSConvCP)
 
 
 def bsconv_u(
@@ -368,8 +241,10 @@ def bsconv_s(
     return BSConvS(in_channels, out_channels, kernel_size, **kwargs)
 
 
-@torch.no_grad()
-def _load(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
-    conv.weight.copy_(weight.reshape(conv.weight.shape))
-    if conv.bias is not None and bias is not None:
-        conv.bias.copy_(bias)
+def _makers(
+    device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
+) -> tuple[partial[nn.Conv2d], partial[nn.BatchNorm2d]]:
+    """What makes the convolutions and the BatchNorms of a layer."""
+    place: dict[str, Any] = {"device": device, "dtype": dtype}
+    norm = partial(nn.BatchNorm2d, **{**place, **(bn_kwargs or {})})
+    return partial(nn.Conv2d, **place), norm

@@ -8,16 +8,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any, cast
 
 from torch import nn
 
-from ._tools.convs import CONVOLUTIONS, IntOrPair, check_subspace, conv_arguments
+from ._tools.convs import CONVOLUTIONS, IntOrPair, check_subspace, conv_arguments, size_pairs
 from ._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
-from ._tools.obstacles import held_in_attributes, shares_with_others, unmovable_hooks, why_not_plain
+from ._tools.obstacles import (
+    excluded_places,
+    held_in_attributes,
+    shares_with_others,
+    unmovable_hooks,
+    why_not_plain,
+)
 from .initialization import match_variance_, uninitialized
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
@@ -61,26 +65,22 @@ class Replacer:
             )
         if isinstance(exclude, str):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
-        self.kernel_sizes = None if kernel_sizes is None else _pairs(kernel_sizes)
+        self.kernel_sizes = None if kernel_sizes is None else size_pairs(kernel_sizes)
         self.options = options
         self.verbosity = verbosity
         self.init = init
         self.exclude = tuple(exclude)
 
     def __repr__(self) -> str:
-        arguments = {
-            "kernel_sizes": self.kernel_sizes,
-            **self.options,
-            "init": self.init,
-            "exclude": self.exclude,
-        }
+        arguments = {"kernel_sizes": self.kernel_sizes, **self.options}
+        arguments |= {"init": self.init, "exclude": self.exclude}
         listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         return f"{type(self).__name__}({listed})"
 
     def plan(self, model: nn.Module) -> Plan:
         """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
 
-        Raises ValueError where ``apply`` would refuse.
+        Raises TypeError and ValueError where ``apply`` would refuse.
         """
         return self._plan_of(model, self._candidates(model))
 
@@ -92,9 +92,10 @@ class Replacer:
         weight used in several places stays shared. The parameters are new ones: make the optimiser
         afterwards. ``report`` then holds what was done; ``verbosity=1`` prints its summary, 2 all.
 
-        Raises ValueError, before anything changes, for a layer to be replaced that has hooks on its
-        state dict or parameters, for a name in ``exclude`` that is not in the model, and for one
-        wrapped in DistributedDataParallel. Warns if nothing is replaced.
+        Raises TypeError for what is not a torch.nn.Module. Raises ValueError, before anything
+        changes, for a layer to be replaced that has hooks on its state dict or parameters, for a
+        name in ``exclude`` that is not in the model, and for a model wrapped in
+        DistributedDataParallel. Warns if nothing is replaced.
         """
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
@@ -110,7 +111,11 @@ class Replacer:
         return model
 
     def _check(self, model: nn.Module) -> None:
-        """Raises ValueError for a model that ``apply`` must not touch."""
+        """Raises TypeError or ValueError for what ``apply`` must not touch."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model needs to be a torch.nn.Module, got {type(model).__name__} {model!r:.40}"
+            )
         check_unwrapped(model)
 
     def _finish(self, model: nn.Module) -> None:
@@ -119,7 +124,7 @@ class Replacer:
     def _candidates(self, model: nn.Module) -> list[_Candidate]:
         self._check(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
-        excluded = self._excluded(model, everywhere)
+        excluded = excluded_places(model, everywhere, self.exclude)
         found: dict[int, _Candidate] = {}
         for place in everywhere:
             if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
@@ -128,15 +133,16 @@ class Replacer:
         candidates = list(found.values())
         for candidate in candidates:
             candidate.obstacle = self._obstacle(candidate, excluded)
-        held = held_in_attributes(model, [c.conv for c in candidates if not c.obstacle])
+        for reason, search in (
+            ("is also in {}, a plain attribute", held_in_attributes),
+            ("shares a parameter with {}", shares_with_others),
+        ):
+            others = search(model, [c.conv for c in candidates if not c.obstacle])
+            for candidate in candidates:
+                if id(candidate.module) in others:
+                    candidate.obstacle = reason.format(others[id(candidate.module)])
         for candidate in candidates:
-            if attribute := held.get(id(candidate.module)):
-                candidate.obstacle = f"is also in {attribute}, a plain attribute"
-        shared = shares_with_others(model, [c.conv for c in candidates if not c.obstacle])
-        for candidate in candidates:
-            if id(candidate.module) in shared:
-                candidate.obstacle = f"shares a parameter with {shared[id(candidate.module)]}"
-            elif not candidate.obstacle and (hooks := unmovable_hooks(candidate.conv)):
+            if not candidate.obstacle and (hooks := unmovable_hooks(candidate.conv)):
                 name = candidate.names[0]
                 raise ValueError(
                     f"layer '{name}' has {hooks}, which can't move to another layer: "
@@ -151,8 +157,8 @@ class Replacer:
                 return f"excluded by '{excluded[name]}'"
         if isinstance(candidate.module, BLUEPRINT_LAYERS):
             return f"is {type(candidate.module).__name__} already"
-        if peculiar := why_not_plain(candidate.module):
-            return peculiar
+        if reason := why_not_plain(candidate.module):
+            return reason
         conv = candidate.conv
         if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:
             return f"{_size(conv)} is not among kernel_sizes"
@@ -160,29 +166,6 @@ class Replacer:
         if after > parameter_count(conv):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
-
-    def _excluded(self, model: nn.Module, everywhere: Sequence[Place]) -> dict[str, str]:
-        """The names of all places that ``exclude`` covers, with the pattern that does.
-
-        A pattern covers the layers that it names and all inside them, by whichever of its names a
-        shared layer is called.
-        """
-        covered: dict[int, str] = {}
-        for pattern in self.exclude:
-            named = _named_by(pattern, [place.name for place in everywhere])
-            # a name inside a BSConv layer, which is not entered, is none to complain about
-            if not named and not _named_by(pattern, [name for name, _ in model.named_modules()]):
-                near = get_close_matches(pattern, [place.name for place in everywhere])
-                hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-                raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
-            covered.update((id(p.module), pattern) for p in everywhere if p.name in named)
-        names: dict[str, str] = {}
-        for place in everywhere:  # parents come first
-            parent = place.name.rpartition(".")[0]
-            inherited = names.get(parent, "") if place.name else ""
-            if pattern := covered.get(id(place.module), inherited):
-                names[place.name] = pattern
-        return names
 
     def _replacement(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
         """The layer that replaces ``conv``, with its first weights."""
@@ -194,32 +177,25 @@ class Replacer:
         return self.layer_class.like(conv, **self.options)
 
     def _stand_in(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
-        """The layer that would replace ``conv``, without numbers in it."""
+        """The layer that would replace ``conv``, on the meta device."""
         arguments = {**conv_arguments(conv), "device": "meta"}
         bare = nn.Conv2d(conv.in_channels, conv.out_channels, **arguments)
         return self.layer_class.like(bare, **self.options)
 
     def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        stand_ins = _build(chosen, self._stand_in)
+        planned = _build(chosen, self._stand_in)
         layers = []
         for candidate in candidates:
-            old, new = candidate.module, stand_ins.get(id(candidate.module))
-            layers.append(
-                LayerPlan(
-                    names=candidate.names,
-                    replaced=new is not None,
-                    description=(
-                        f"kept: {candidate.obstacle}"
-                        if new is None
-                        else f"{_size(candidate.conv)} Conv2d becomes {_title(new)}"
-                    ),
-                    parameters_before=parameter_count(old),
-                    parameters_after=parameter_count(new or old),
-                )
-            )
+            old, new = candidate.module, planned.get(id(candidate.module))
+            if new is None:
+                description = f"kept: {candidate.obstacle}"
+            else:
+                description = f"{_size(candidate.conv)} Conv2d becomes {_title(new)}"
+            counts = parameter_count(old), parameter_count(new or old)
+            layers.append(LayerPlan(candidate.names, new is not None, description, *counts))
         before = parameter_count(model)
-        change = parameter_count(*stand_ins.values()) - parameter_count(*(c.conv for c in chosen))
+        change = parameter_count(*planned.values()) - parameter_count(*(c.conv for c in chosen))
         return Plan(tuple(layers), before, before + change)
 
 
@@ -241,28 +217,10 @@ def _build(
     return layers
 
 
-def _named_by(pattern: str, names: Sequence[str]) -> set[str]:
-    """The name itself, where it is one, even one with brackets; else those that match."""
-    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
-
-
 def _why_nothing(candidates: Sequence[_Candidate]) -> str:
     reasons = Counter(candidate.obstacle for candidate in candidates)
     listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
     return f"no convolution was replaced: {listed or 'the model has none'}"
-
-
-def _pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]:
-    rule = "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1"
-    if isinstance(kernel_sizes, (int, str)):
-        raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-    pairs = []
-    for size in kernel_sizes:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-            raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-        pairs.append(pair)
-    return tuple(pairs)
 
 
 def _size(conv: nn.Conv2d) -> str:
@@ -289,9 +247,9 @@ class BSConvU_Replacer(Replacer):
         exclude: names of layers to keep, with all inside them; ``*``, ``?`` and ``[12]`` are
             wildcards.
 
-    Kept are also: subclasses of Conv2d, grouped and parametrised convolutions, convolutions with a
-    parameter that another kind of layer uses too, those that a plain attribute of the model holds
-    as well (a list that is no ModuleList, say), and those that would get more parameters;
+    These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, convolutions
+    that share a parameter with another kind of layer or that a plain attribute of the model also
+    holds (a list that is not a ModuleList, say), and those that would get more parameters;
     :meth:`plan` says why. Raises ValueError for arguments out of range.
     """
 
@@ -337,12 +295,8 @@ class BSConvS_Replacer(Replacer):
         exclude: Sequence[str] = (),
     ) -> None:
         check_subspace(p, min_mid_channels)
-        options = {
-            "p": p,
-            "min_mid_channels": min_mid_channels,
-            "with_bn": with_bn,
-            "bn_kwargs": bn_kwargs,
-        }
+        options = {"p": p, "min_mid_channels": min_mid_channels}
+        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}  # type: ignore[dict-item]
         super().__init__(kernel_sizes, options, verbosity, init, exclude)
 
     def _check(self, model: nn.Module) -> None:

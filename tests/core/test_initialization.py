@@ -147,7 +147,7 @@ def test_no_random_numbers_are_drawn_for_weights_that_are_overwritten(monkeypatc
 def test_wrong_arguments_are_named():
     with raises_exactly("gain needs to be positive, got gain=0"):
         uniform_variance_(nn.Conv2d(2, 2, 3), gain=0)
-    with raises_exactly("match_variance_ needs a BSConvU or BSConvS, got Sequential"):
+    with raises_exactly("match_variance_ needs a BSConv layer, got Sequential"):
         match_variance_(nn.Sequential(nn.Conv2d(2, 2, 1)))
     with raises_exactly("init needs to be 'published' or 'matched', got init='xavier'"):
         get_model("cifar_resnet20", 10, init="xavier")

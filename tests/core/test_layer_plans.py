@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer
-from bsconv.pytorch import _layer_plans as _execution
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _layer_plans
+from helpers.clock import Clock
 from helpers.exact_errors import raises_exactly
 
 PLANS = {
@@ -225,9 +225,11 @@ def test_layers_are_factored_unless_asked() -> None:
 def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
 
-    def seconds(plan: str, *_: object) -> float:
+    clock = Clock(monkeypatch)
+
+    def step(plan: str, *_: object) -> None:
         measured.append(plan)
-        return {"factored": 3.0, "joined": 1.0, "narrow": 2.0, "merged": 2.0}[plan]
+        clock.now += {"factored": 3, "joined": 1, "narrow": 2, "merged": 2}[plan]
 
     ran: list[str] = []
 
@@ -235,23 +237,25 @@ def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -
         ran.append(plan)
         return images
 
-    monkeypatch.setattr(_execution, "_fastest", {})
-    monkeypatch.setattr(_execution, "_seconds", seconds)
-    monkeypatch.setattr("bsconv.pytorch.modules.convolve", convolve)
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    monkeypatch.setattr(_layer_plans, "_step", step)
+    monkeypatch.setattr(_layer_plans, "_convolve", convolve)
     layer = BSConvS(4, 4, 3)
     layer.plan = "auto"
     for _ in range(2):
         layer(torch.randn(1, 4, 8, 8))
-    assert (ran, len(measured)) == (["joined"] * 2, 4 * (1 + _execution.REPEATS))
+    assert (ran, len(measured)) == (["joined"] * 2, 4 * (1 + _layer_plans.REPEATS))
     layer(torch.randn(1, 4, 9, 9))  # another shape
     with torch.no_grad():  # another mode
         layer(torch.randn(1, 4, 8, 8))
-    assert len(measured) == 12 * (1 + _execution.REPEATS)
+    assert len(measured) == 12 * (1 + _layer_plans.REPEATS)
 
 
 def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_execution, "_fastest", {})
-    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: 1.0 if plan == "merged" else 2.0)
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    clock = Clock(monkeypatch)
+    work = {"factored": clock.takes("factored", 2), "merged": clock.takes("merged", 1)}
+    monkeypatch.setattr(_layer_plans, "_step", lambda plan, *_: work[plan]())
     layer = BSConvU(4, 8, 3)
     layer.plan = "auto"
     images = torch.randn(1, 4, 8, 8)

@@ -1,49 +1,20 @@
 """What is measured and when the clock is read; seconds come from a clock of our own."""
 
-import itertools
-from collections.abc import Callable
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU
-from bsconv.pytorch import _layer_plans as _execution
-from bsconv.pytorch._tools import timing as _stopwatch
+from bsconv.pytorch import BSConvS, BSConvU, _layer_plans
 from bsconv.pytorch._tools.timing import MOST_ROUNDS, in_turns, medians, synchronize
+from helpers.clock import Clock
 from helpers.exact_errors import raises_exactly
 
 CPU = torch.device("cpu")
 
 
-class Clock:
-    """Stands still but when told; notes in ``events`` when it is read."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
-        self.now = 100.0
-        self.events: list[str] = []
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=self.read))
-        monkeypatch.setattr(module, "synchronize", lambda device: self.events.append(str(device)))
-
-    def read(self) -> float:
-        self.events.append("clock")
-        return self.now
-
-    def takes(self, name: str, *seconds: float) -> Callable[[], None]:
-        """Work that takes so many seconds, call by call, and the last of them from then on."""
-        left = itertools.chain(seconds, itertools.repeat(seconds[-1]))
-
-        def work() -> None:
-            self.events.append(name)
-            self.now += next(left)
-
-        return work
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch, _stopwatch)
+    return Clock(monkeypatch)
 
 
 def test_contenders_take_turns_and_the_first_round_only_warms_up(clock: Clock) -> None:
@@ -100,30 +71,28 @@ def test_only_cuda_devices_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     assert waited == [torch.device("cuda:1")]
 
 
-def test_a_plan_is_timed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, _execution)
+def test_a_plan_is_timed_forward_and_backward(clock: Clock) -> None:
     layer = BSConvU(4, 8, 3)
     layer.pw.weight.requires_grad_(False)
     images = torch.randn(2, 4, 5, 5, requires_grad=True)
     layer.register_forward_pre_hook(lambda layer, _: clock.takes(f"as {layer.plan}", 1)())
     for name, tensor in (("images", images), ("dw", layer.dw.weight), ("bias", layer.dw.bias)):
         tensor.register_hook(lambda _, name=name: clock.takes(name, 2)())
-    assert _execution._seconds("merged", layer, images) == 7.0
-    events = clock.events
-    assert events[:3] == ["cpu", "clock", "as merged"]
-    assert (sorted(events[3:6]), events[6:]) == (["bias", "dw", "images"], ["cpu", "clock"])
+    _layer_plans._step("merged", layer, images)
+    assert clock.events[0] == "as merged"
+    assert sorted(clock.events[1:]) == ["bias", "dw", "images"]
     clock.events.clear()
     with torch.no_grad():
-        assert _execution._seconds("factored", layer, images) == 1.0
-    assert clock.events == ["cpu", "clock", "as factored", "cpu", "clock"]
+        _layer_plans._step("factored", layer, images)
+    assert clock.events == ["as factored"]
 
 
 def test_layers_that_differ_are_measured_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
-    monkeypatch.setattr(_execution, "_fastest", {})
-    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: measured.append(plan) or 1.0)
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    monkeypatch.setattr(_layer_plans, "_step", lambda plan, *_: measured.append(plan))
     images = torch.randn(2, 4, 8, 8)
-    once = 2 * (1 + _execution.REPEATS)
+    once = 2 * (1 + _layer_plans.REPEATS)
 
     def run(layer: nn.Module, images: Tensor) -> int:
         layer.plan = "auto"  # type: ignore[assignment]
@@ -156,26 +125,24 @@ def test_layers_that_differ_are_measured_apart(monkeypatch: pytest.MonkeyPatch) 
         torch.set_num_threads(threads)
 
 
-def test_the_shortest_of_all_turns_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"factored": iter([9.0, 2.0, 8.0, 8.0]), "merged": iter([9.0, 5.0, 1.0, 9.0])}
-    monkeypatch.setattr(_execution, "_fastest", {})
-    monkeypatch.setattr(_execution, "_seconds", lambda plan, *_: next(seconds[plan]))
+def test_the_shortest_of_all_turns_decides(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    work = {"factored": clock.takes("f", 9, 2, 8, 8), "merged": clock.takes("m", 9, 5, 1, 9)}
     given: list[tuple[bool, bool]] = []
     layer = BSConvU(4, 8, 3)
-    assert (
-        _execution.fastest_plan(("factored", "merged"), layer, torch.rand(1, 4, 5, 5)) == "merged"
-    )
 
-    def note(plan: str, trial: nn.Module, images: Tensor) -> float:
+    def step(plan: str, trial: nn.Module, images: Tensor) -> None:
         given.append((trial is layer, images.requires_grad))
-        return 1.0
+        work[plan]()
 
-    monkeypatch.setattr(_execution, "_seconds", note)
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    monkeypatch.setattr(_layer_plans, "_step", step)
     with torch.no_grad():
-        _execution.fastest_plan(("factored",), layer, torch.rand(1, 4, 5, 5))
-    _execution.fastest_plan(("factored",), layer, torch.rand(2, 4, 5, 5))
-    assert set(given[:4]) == {(False, False)}
-    assert set(given[4:]) == {(False, True)}
+        fastest = _layer_plans.fastest_plan(tuple(work), layer, torch.rand(1, 4, 5, 5))
+    assert fastest == "merged"
+    assert set(given) == {(False, False)}
+    given.clear()
+    _layer_plans.fastest_plan(("factored",), layer, torch.rand(2, 4, 5, 5))
+    assert set(given) == {(False, True)}
 
 
 def test_what_is_traced_or_has_no_numbers_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,27 +151,27 @@ def test_what_is_traced_or_has_no_numbers_takes_no_time(monkeypatch: pytest.Monk
 
     class Watching(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            found.append(_execution.takes_time(images))
+            found.append(_layer_plans.takes_time(images))
             return images + 1
 
     images, found = torch.ones(2), []  # type: tuple[Tensor, list[bool]]
-    assert _execution.takes_time(images)
-    assert _execution.takes_time(nn.Parameter(images))
-    assert not _execution.takes_time(images.to("meta"))
-    assert not _execution.takes_time(images.as_subclass(Subclass))
+    assert _layer_plans.takes_time(images)
+    assert _layer_plans.takes_time(nn.Parameter(images))
+    assert not _layer_plans.takes_time(images.to("meta"))
+    assert not _layer_plans.takes_time(images.as_subclass(Subclass))
     with pytest.warns((FutureWarning, DeprecationWarning)):
         torch.jit.trace(Watching(), images, check_trace=False)
     assert found == [False]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not _execution.takes_time(images)
+    assert not _layer_plans.takes_time(images)
 
 
 def test_a_single_plan_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(*_: object) -> float:
+    def step(*_: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(_execution, "_fastest", {})
-    monkeypatch.setattr(_execution, "_seconds", seconds)
+    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    monkeypatch.setattr(_layer_plans, "_step", step)
     layer = BSConvS(4, 8, 1, with_bn=True)
     layer.plan = "auto"
     layer.eval()(torch.randn(1, 4, 1, 1))  # a single pixel: factored

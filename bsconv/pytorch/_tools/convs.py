@@ -1,6 +1,7 @@
 """Questions about single layers: their arguments, padding, memory format, number of channels."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
 from typing import Any, Literal
@@ -19,6 +20,13 @@ CONVOLUTIONS = (
 IntOrPair = int | tuple[int, int]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+def check_channels(layer: str, **counts: int) -> None:
+    """Raises ValueError for a layer with fewer than one channel of some kind."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{layer} needs {name} >= 1, got {name}={count!r}")
 
 
 def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
@@ -40,9 +48,24 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
     Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
     channels is 7. Raises ValueError as :func:`check_subspace` does.
     """
+    check_channels("BSConv-S", in_channels=in_channels)
     check_subspace(p, min_mid_channels)
     share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
+
+
+def size_pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]:
+    """Kernel sizes as pairs; ValueError for what is not a sequence of sizes."""
+    rule = "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1"
+    if isinstance(kernel_sizes, (int, str)):
+        raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
+    pairs = []
+    for size in kernel_sizes:
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+            raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
+        pairs.append(pair)
+    return tuple(pairs)
 
 
 def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
@@ -68,14 +91,3 @@ def pads_with_zeros(conv: nn.Conv2d) -> bool:
     if conv.padding == "same":
         return any(d * (k - 1) > 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
     return any(padding != 0 for padding in conv.padding)
-
-
-def batch_norm_map(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """``norm`` in eval mode as ``x -> scale * x + offset``, each of shape (channels,)."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    offset = -norm.running_mean * scale
-    return scale, offset if norm.bias is None else offset + norm.bias

@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .convs import GEOMETRY, batch_norm_map, pads_with_zeros
+from .batch_norm import batch_norm_map
+from .convs import GEOMETRY, pads_with_zeros
 from .numerics import exact_dtype
 
 
@@ -78,6 +79,20 @@ def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
     sums = second.weight.sum((2, 3))
     bias = sums[:, 0] * first.bias if is_depthwise(second) else sums @ first.bias
     return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)
+
+
+def spatial_kernel(before: Tensor | None, blueprints: Tensor, after: Tensor | None) -> Tensor:
+    """The dense kernel of pointwise weights around depthwise ``blueprints``, shape (C, 1, ...).
+
+    ``before`` has shape (C, M), ``after`` (N, C); at least one of them is given. The kernel has
+    shape (N, M, ...), with N = C without ``after`` and M = C without ``before``.
+    """
+    sides = (...,) + (None,) * (blueprints.dim() - 2)
+    if before is None:
+        assert after is not None
+        return after[sides] * blueprints[:, 0]
+    kernel = before[sides] * blueprints
+    return kernel if after is None else (after @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
 
 
 def convolution(

@@ -3,14 +3,16 @@
 import functools
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .model_tree import MODULE_STATE, MOVABLE_HOOKS, STATE_HOOKS
+from .model_tree import MODULE_STATE, MOVABLE_HOOKS, STATE_HOOKS, Place
 
 
 def why_not_plain(module: nn.Module, groups: int = 1) -> str:
@@ -126,3 +128,34 @@ def _is_hooked(parameter: nn.Parameter) -> bool:
     return bool(
         parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
     )
+
+
+def excluded_places(
+    model: nn.Module, everywhere: Sequence[Place], patterns: Iterable[str]
+) -> dict[str, str]:
+    """The names of all places that ``patterns`` cover, with the pattern that does.
+
+    A pattern covers the layers that it names and all inside them, by whichever of its names a
+    shared layer is called. Raises ValueError for one that names no layer of the model.
+    """
+    names = [place.name for place in everywhere]
+    covered: dict[int, str] = {}
+    for pattern in patterns:
+        named = _named_by(pattern, names)
+        # a layer inside a BSConv layer, which is not entered, may be named too
+        if not named and not _named_by(pattern, [name for name, _ in model.named_modules()]):
+            near = get_close_matches(pattern, names)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
+        covered.update((id(place.module), pattern) for place in everywhere if place.name in named)
+    found: dict[str, str] = {}
+    for place in everywhere:  # parents come first
+        inherited = found.get(place.name.rpartition(".")[0], "") if place.name else ""
+        if pattern := covered.get(id(place.module), inherited):
+            found[place.name] = pattern
+    return found
+
+
+def _named_by(pattern: str, names: Sequence[str]) -> set[str]:
+    """The name itself, where it is one, even one with brackets; else those that match."""
+    return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..._tools.convs import batch_norm_map, conv_arguments, memory_format_of
+from ..._tools.batch_norm import batch_norm_map
+from ..._tools.convs import conv_arguments, memory_format_of
 from ..._tools.model_tree import parameter_count
 from ..._tools.numerics import exact_dtype
 from ...decomposition import BlueprintFactors, blueprint_factors
