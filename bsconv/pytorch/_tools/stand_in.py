@@ -85,6 +85,6 @@ class StandIn(nn.Sequential):
                 f"padding={self.padding!r}"
             )
         weight = self.dw.weight
-        conv = cast(nn.Conv2d, functools.reduce(cast(Any, joined), exact_steps(self)))
-        conv.to(weight.device, weight.dtype, memory_format=memory_format_of(weight))
+        conv: nn.Conv2d = functools.reduce(cast(Any, joined), exact_steps(self))
+        conv.to(weight).to(memory_format=memory_format_of(weight))
         return conv.requires_grad_().train(self.training)
