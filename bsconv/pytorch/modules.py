@@ -112,11 +112,11 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
     max(min_mid_channels, ceil(p * in_channels))) channels. ``pw1`` holds the basis W_B, whose rows
     training keeps close to orthonormal by adding :func:`bsconv.pytorch.reg_loss` to the loss;
     ``pw2`` holds W_A. Shapes and the other arguments are those of :class:`BSConvU`, but ``with_bn``
-    puts a BatchNorm behind each of the two (``bn1``, ``bn2``).
+    puts a BatchNorm after each of the two (``bn1``, ``bn2``).
 
     Args:
         p: share of the input channels kept, 0 <= p <= 1.
-        min_mid_channels: lower limit for ``mid_channels``; one channel there is in any case.
+        min_mid_channels: lower limit for ``mid_channels``, which is always at least 1.
 
     Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges, and for fewer than one
     channel.
@@ -171,12 +171,13 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
 class BSConvCP(BlueprintLayer):
     """A convolution whose filters share ``blueprints``: ``pw1``, depthwise ``dw``, then ``pw2``.
 
-    Stands for a dense convolution with kernels ``sum_r mixing[n, r] * weights[r, m] *
-    blueprint[r]``, the CP decomposition of the kernel: blueprints * (in_channels + Kh * Kw +
-    out_channels) weights. BSConv-U is its special case of one blueprint per filter. It is for
-    trained networks (:func:`bsconv.pytorch.project_pretrained`); for training from scratch, U and S
-    are better at equal size. Shapes and arguments are those of :class:`BSConvU`, but the bias is
-    that of ``pw2``, and ``with_bn`` puts a BatchNorm behind ``pw1`` and ``dw`` (``bn1``, ``bn2``).
+    Stands for a dense convolution with kernels
+    ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, the CP decomposition of the kernel:
+    blueprints * (in_channels + Kh * Kw + out_channels) weights. BSConv-U is its special case of one
+    blueprint per filter. It is for trained networks (:func:`bsconv.pytorch.project_pretrained`);
+    for training from scratch, U and S are better at equal size. Shapes and arguments are those of
+    :class:`BSConvU`, but the bias is that of ``pw2``, and ``with_bn`` puts a BatchNorm after
+    ``pw1`` and ``dw`` (``bn1``, ``bn2``).
 
     Args:
         blueprints: how many, at least 1.

@@ -24,7 +24,7 @@ class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
     :func:`reg_loss` tells them apart. The linear bottlenecks of MobileNetV2, MobileNetV3 and
     EfficientNet become BSConv-S by having it as their projection (paper, section 4.2).
 
-    Raises ValueError for another kernel size than 1x1, and for groups other than 1.
+    Raises ValueError for a kernel size other than 1x1, and for groups other than 1.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -44,8 +44,8 @@ def orthonormality_penalty(basis: Tensor) -> Tensor:
     """Distance of the rows of ``basis``, shape (mid, in), from orthonormal: ``||B B^T - I||_F``.
 
     A scalar in float32, or in float64 for a float64 basis: half precision would lose the small
-    differences that the penalty is about, so neither a half-precision basis nor autocast makes it
-    half precision. Zero, with gradient zero, where the rows are orthonormal.
+    differences that the penalty measures, so it is never used, not even under autocast. Zero, with
+    gradient zero, where the rows are orthonormal.
 
     Raises ValueError if ``basis`` is not a matrix.
     """
@@ -57,8 +57,8 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     """``alpha`` times the summed penalties of all BSConv-S layers in ``model``: a scalar tensor.
 
     Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
-    is used several times counts once. Zero, on the model's device, where no layer has a basis.
-    Wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked into.
+    is used several times counts once. Zero, on the model's device, if no layer has a basis.
+    Wrappers (DataParallel, DistributedDataParallel, torch.compile) make no difference.
     """
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
     alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
@@ -75,7 +75,7 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
 
 
 class BSConvS_ModelRegLossMixin:
-    """Gives a class the method ``reg_loss``, beside ``nn.Module`` among its bases."""
+    """Gives a class the method ``reg_loss``: a base class next to ``nn.Module``."""
 
     def reg_loss(self, alpha: float = 0.1) -> Tensor:
         """The same as the function :func:`reg_loss` of this model."""
@@ -98,7 +98,7 @@ def check_reg_loss(model: nn.Module) -> None:
 
 
 def attach_reg_loss(model: nn.Module) -> None:
-    """Gives ``model`` the method ``reg_loss`` where it has none yet."""
+    """Gives ``model`` the method ``reg_loss`` if it has none yet."""
     if not isinstance(model, BSConvS_ModelRegLossMixin):
         # a partial, unlike a bound method, follows the model through pickle and deepcopy
         model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]

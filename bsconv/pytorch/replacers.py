@@ -46,7 +46,7 @@ class _Candidate:
 
 
 class Replacer:
-    """The walk, the plan and the exchange; a subclass says which layer comes in."""
+    """The walk, the plan and the exchange; a subclass names the new layer."""
 
     layer_class: type[BSConvU] | type[BSConvS]
     report: Plan | None = None
@@ -244,7 +244,7 @@ class BSConvU_Replacer(Replacer):
             the output variance of a Kaiming-initialised dense convolution, "project" for those
             closest to the dense weights (:meth:`BSConvU.from_conv2d`), so that a pretrained model
             keeps what it can.
-        exclude: names of layers to keep, with all inside them; ``*``, ``?`` and ``[12]`` are
+        exclude: names of layers to keep, with everything inside them; ``*``, ``?`` and ``[12]`` are
             wildcards.
 
     These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, convolutions
@@ -275,7 +275,7 @@ class BSConvS_Replacer(Replacer):
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
     orthonormal; it survives copying and saving, and :func:`bsconv.pytorch.reg_loss` is the same as
     a function, for a torch.fx.GraphModule too, whose copies have no such methods. ``p`` and
-    ``min_mid_channels`` are those of :class:`BSConvS`, all else is as for
+    ``min_mid_channels`` are those of :class:`BSConvS`, the other arguments those of
     :class:`BSConvU_Replacer`. ``apply`` also raises ValueError for a model that has a ``reg_loss``
     of another kind.
     """

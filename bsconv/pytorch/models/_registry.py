@@ -38,14 +38,15 @@ def get_model(
     pretrained: str | None = None,
     init: str = "published",
 ) -> ImageClassifier:
-    """The network of that name, freshly initialised (:func:`list_models` lists names).
+    """The network called ``name``, freshly initialised (:func:`list_models` lists names).
 
     Images (B, 3, H, W) to logits (B, num_classes). No input normalisation is needed: a BatchNorm
     comes first. ``model.reg_loss(alpha=0.1)`` is the penalty of the BSConv-S variants.
 
     Args:
         pretrained: the data set of weights that come with the package, None for fresh ones:
-            "cifar10", for cifar_resnet20 and cifar_wrn16_1 with 10 classes.
+            "cifar10", for cifar_resnet20, cifar_wrn16_1 and two BSConv variants of the latter, with
+            10 classes.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
             Xavier-normal with either. "published": as PyTorch starts convolutions, which is what
             bsconv 0.4.0 did. "matched": with the output variance of the dense convolution that they
@@ -54,8 +55,8 @@ def get_model(
             at 69.5 % (69.1 to 69.8) published and 68.6 % (68.2 to 69.2) matched.
 
     Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
-    ``pretrained`` weights that do not exist or know other classes, and for a damaged file of them.
-    Raises ImportError if they are asked for and safetensors is not installed.
+    ``pretrained`` weights that do not exist or have other classes, and for a damaged weight file.
+    Raises ImportError if ``pretrained`` is given and safetensors is not installed.
     """
     name = parse_name(architecture)
     if num_classes < 1:

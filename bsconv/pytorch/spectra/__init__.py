@@ -1,4 +1,4 @@
-"""How alike the slices of a kernel are."""
+"""How similar the slices of a kernel are."""
 
 from ._spectra import (
     LayerSpectrum,

@@ -29,7 +29,7 @@ Source = nn.Module | Mapping[str, Any] | Tensor
 
 @torch.no_grad()
 def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
-    """How the variance of a kernel's slices spreads over their principal components.
+    """How the variance of a kernel's slices is distributed over their principal components.
 
     ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). For each layer, by its name (a
     bare weight is called ""), the result holds ratios of shape (N, min(M, Kh * Kw)): row n is the
@@ -45,8 +45,8 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     dense kernel is that of ``to_conv2d()``. :func:`spectra_table` lists them with the reason. In
     models, convolutions of one and three dimensions and transposed ones count too, and grouped ones
     have M = in_channels / groups slices per filter. A state dict does not say what its tensors are:
-    those of four dimensions called "weight" or "*.weight" are taken for Conv2d kernels, under the
-    name of their layer, so that a model and its state dict give the same.
+    those of four dimensions called "weight" or "*.weight" count as Conv2d kernels, under the name
+    of their layer, so that a model and its state dict give the same.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
     hold. Weights in float32 or less with 128 slices or more are summed in float32, for the filters
@@ -65,10 +65,11 @@ def cross_kernel_spectra(source: Source, center: bool = True) -> dict[str, Tenso
     """The counterpart of :func:`kernel_spectra` across kernels, ratios (M, min(N, Kh * Kw)).
 
     Row m is the PCA of slice m of all N filters: of all slices that see input channel m.
-    Depthwise-separable convolutions take these for multiples of one another, BSConv those within a
-    kernel (paper, section 4). With groups, a channel is seen by N / groups filters, and there are
-    in_channels rows; a state dict does not tell groups, so all filters of a layer are compared.
-    Layers that :func:`kernel_spectra` leaves out are left out, and those with one filter per group.
+    Depthwise-separable convolutions assume that these are multiples of one another; BSConv assumes
+    it of the slices within a kernel (paper, section 4). With groups, a channel is seen by N /
+    groups filters, and there are in_channels rows; a state dict does not tell groups, so all
+    filters of a layer are compared. Omits the layers that :func:`kernel_spectra` leaves out, and
+    those with one filter per group.
     """
     found = [across(kernels) for kernels in kernels_of(source) if not kernels.skipped]
     return _spectra([kernels for kernels in found if kernels.slices > 1], center)
@@ -99,7 +100,7 @@ class LayerSpectrum:
     and ``median`` are taken over its filters; ``random`` is the median of random kernels of the
     same size (:func:`random_first_share`). ``cross_median`` and ``cross_random`` are those of the
     slices of one input channel, across kernels. All are NaN in a layer that was ``skipped``, for
-    the reason given there, the last two also where each input channel is seen by one filter only.
+    the reason given there; the last two also if only one filter sees each input channel.
     """
 
     name: str
@@ -177,8 +178,8 @@ class SpectraTable(Table):
         return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the rows as a CSV file: names of the fields, then a line per layer; no number is
-        an empty field.
+        """Writes the rows as a CSV file: the names of the fields, then a line per layer; NaN is an
+        empty field.
 
         The file is written whole or not at all; OSError with one line if it cannot be.
         """
@@ -195,7 +196,7 @@ class SpectraTable(Table):
 def spectra_table(source: Source, center: bool = True) -> SpectraTable:
     """The first shares of each layer within and across kernels, compared with random kernels.
 
-    ``source``, ``center`` and what is raised are those of :func:`kernel_spectra`.
+    Arguments and errors are those of :func:`kernel_spectra`.
     """
     layers = kernels_of(source)
     within = kernel_spectra(source, center)

@@ -22,7 +22,7 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
     EfficientNet keep their layers, parameters and outputs; their projecting 1x1 convolution becomes
     an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
     ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). For the arguments, the errors and
-    the blocks known see :class:`MobileNetModifier`, which can also say beforehand what happens.
+    the known blocks see :class:`MobileNetModifier`, whose ``plan`` says beforehand what happens.
     """
     return MobileNetModifier(init=init, verbosity=verbosity).apply(model)
 
@@ -30,8 +30,8 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
 class MobileNetModifier:
     """Turns MobileNets and EfficientNets into their BSConv form: :func:`modify_mobilenet`.
 
-    Known are the blocks of MobileNetV1, V2, V3 and EfficientNet of this package, torchvision,
-    pytorchcv and timm, wherever in a model they are.
+    It recognises the blocks of MobileNetV1, V2, V3 and EfficientNet of this package, torchvision,
+    pytorchcv and timm, anywhere in a model.
 
     Args:
         init: how the BSConv-U layers in blocks of MobileNetV1 start. "project": from the block's
@@ -70,11 +70,11 @@ class MobileNetModifier:
         A block of MobileNetV1 becomes a Sequential of BSConv-U and the block's own last BatchNorm
         and activation, under its name; device, dtype, memory format, ``training``, requires_grad
         and the hooks of the block stay. Its convolutions have new parameters: make the optimiser
-        afterwards. All other blocks keep their parameters, the very objects, so their outputs are
-        the same, bit for bit. The model gets the method ``reg_loss``, and ``report`` holds what was
-        done. A second time nothing is left to do, and the report says so.
+        afterwards. All other blocks keep their parameters, as the same objects, so their outputs
+        are the same bit for bit. The model gets the method ``reg_loss``, and ``report`` holds what
+        was done. A second call changes nothing, and the report says so.
 
-        Raises ValueError, before anything changes, for a model without any block known; for a
+        Raises ValueError, before anything changes, for a model without a known block; for a
         convolution to be changed that is parametrised, or of a subclass of Conv2d; for a block of
         MobileNetV1 that shares weights with others, or has hooks inside; for a model in
         DistributedDataParallel, or with a ``reg_loss`` of another kind. Raises TypeError for
