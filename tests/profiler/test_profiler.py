@@ -443,21 +443,6 @@ def test_one_run_on_the_meta_device_is_enough() -> None:
     assert noting.weight.device.type == "cpu"
 
 
-def test_norms_and_activations_are_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forward(*_: Any) -> None:
-        raise RuntimeError("runs")
-
-    norms = (nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.BatchNorm3d(3))
-    for sides, norm in enumerate(norms, start=1):
-        for activation in (nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid()):
-            with monkeypatch.context() as patch:
-                for layer in (norm, activation):
-                    patch.setattr(type(layer), "forward", forward)
-                size = (2, 3, *(4,) * sides)
-                rows = profile(nn.Sequential(norm, activation), size).rows
-            assert [row.output_shape for row in rows] == [size, size]
-
-
 def test_a_forward_of_its_own_is_run() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
     for layer in model:
@@ -736,47 +721,9 @@ def test_csv_has_an_empty_shape_for_what_was_not_called(tmp_path: Path) -> None:
     assert (tmp_path / "rows.csv").read_text().splitlines()[-1] == "spare,ReLU,0,0,0,0,0,"
 
 
-def test_csv_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text("old")
-
-    def full(self: Path, text: str, encoding: str) -> int:
-        assert encoding == "utf-8"
-        with self.open("w") as half:
-            half.write(text[:10])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match=r"^cannot write .*rows.csv: No space left on device$"):
-            small().to_csv(file)
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_csv_goes_where_a_link_points(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    link = tmp_path / "link.csv"
-    link.symlink_to(tmp_path / "folder" / "rows.csv")
-    small().to_csv(link)
-    assert link.is_symlink()
-    assert (tmp_path / "folder" / "rows.csv").read_text().startswith("name,type")
-    small().to_csv("/dev/null")
-    assert not Path("/dev/null").is_file()
-
-
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [("no/rows.csv", "No such file or directory"), (".", "Is a directory"), ("", "Is a directory")],
-)
-def test_csv_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(OSError, match=f"^cannot write .*: {reason}$"):
-        small().to_csv(path)
+def test_csv_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"^cannot write .*: No such file or directory$"):
+        small().to_csv(tmp_path / "no" / "rows.csv")
     assert list(tmp_path.iterdir()) == []
 
 

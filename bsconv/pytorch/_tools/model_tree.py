@@ -84,10 +84,14 @@ def check_unwrapped(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """``model`` in eval mode and without gradients; each module's mode is put back afterwards."""
+    """``model`` in eval mode and without gradients; each module's mode is put back afterwards.
+
+    ``eval()`` is not called, since models may do more there, such as merge weights.
+    """
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
+        for module in modes:
+            module.training = False
         with torch.no_grad():
             yield model
     finally:

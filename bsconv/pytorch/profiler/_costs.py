@@ -6,7 +6,6 @@ input element, and everything else nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -14,26 +13,37 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+from .._tools.convs import CONVOLUTIONS
+from .._tools.model_tree import watching
 
-POOLINGS = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.LPPool1d, nn.LPPool2d, nn.LPPool3d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+POOLINGS = tuple(
+    getattr(nn, f"{kind}{sides}d")
+    for kind in ("MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
+    for sides in (1, 2, 3)
+)
+FRACTIONAL_POOLINGS = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+PADDINGS = tuple(
+    getattr(nn, f"{kind}Pad{sides}d")
+    for kind in ("Zero", "Constant", "Reflection", "Replication")
+    for sides in (1, 2, 3)
 )
 # these compute nothing in eval mode: at most they move or copy
 IDLE = (
-    *(nn.Identity, nn.Sequential, nn.Flatten, nn.Unflatten),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
-    *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
-    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
-    *(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d),
-    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
-    *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
+    *PADDINGS,
+    nn.Identity,
+    nn.Sequential,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
 )
 
 
@@ -45,21 +55,21 @@ class Cost(NamedTuple):
     activations: int = 0
 
 
-def convolution(layer: Convolution, inputs: Tensor, outputs: Tensor) -> Cost:
+def convolution(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
     weights_per_output = layer.in_channels // layer.groups * prod(layer.kernel_size)
     return _weighted(layer, outputs.numel() * weights_per_output, outputs)
 
 
-def transposed(layer: TransposedConvolution, inputs: Tensor, outputs: Tensor) -> Cost:
+def transposed(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
     weights_per_input = layer.out_channels // layer.groups * prod(layer.kernel_size)
     return _weighted(layer, inputs.numel() * weights_per_input, outputs)
 
 
-def linear(layer: nn.Linear, inputs: Tensor, outputs: Tensor) -> Cost:
+def linear(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
     return _weighted(layer, outputs.numel() * layer.in_features, outputs)
 
 
-def batch_norm(layer: BatchNorm, inputs: Tensor, outputs: Tensor) -> Cost:
+def batch_norm(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
     return Cost((2 if layer.affine else 1) * inputs.numel())
 
 
@@ -67,17 +77,18 @@ def one_per_input(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> Cost:
     return Cost(inputs.numel())
 
 
-def _weighted(layer: nn.Module, macs: int, outputs: Tensor) -> Cost:
+def _weighted(layer: Any, macs: int, outputs: Tensor) -> Cost:
     biases = 0 if layer.bias is None else outputs.numel()
     return Cost(macs + biases, macs, activations=outputs.numel())
 
 
 Rule = Callable[..., Cost]
 RULES: dict[type, Rule] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), transposed),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), batch_norm),
-    **dict.fromkeys((*POOLINGS, nn.ReLU), one_per_input),
+    **dict.fromkeys(CONVOLUTIONS[:3], convolution),
+    **dict.fromkeys(CONVOLUTIONS[3:], transposed),
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
+    **dict.fromkeys(POOLINGS + FRACTIONAL_POOLINGS, one_per_input),
+    nn.ReLU: one_per_input,
     nn.Linear: linear,
 }
 
@@ -154,10 +165,7 @@ class Counter:
 def count(model: nn.Module, inputs: Sequence[Tensor]) -> list[Counter]:
     """Calls ``model(*inputs)``; a counter for each of its layers, in the order of their names."""
     counters = list(_counters(model))
-    with ExitStack() as hooks:
-        for counter in counters:
-            handle = counter.layer.register_forward_hook(counter, with_kwargs=True)
-            hooks.callback(handle.remove)
+    with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
         model(*inputs)
     return counters
 

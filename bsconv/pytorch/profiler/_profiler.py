@@ -29,7 +29,7 @@ class ModelProfiler(Table):
     CVPR 2020, section 3.1). All three are those of the whole batch; the published tables are for
     a batch of one.
 
-    Subclasses count as their base does. Counted are calls of modules: what a model computes by
+    Subclasses count as their base does. Only calls of modules count: what a model computes by
     functions or operators (``F.relu``, ``F.conv2d``, ``+``) is not seen, nor what it uses weights
     for without calling their layer, as torch.nn.MultiheadAttention does. Shared parameters count
     once, what is called several times costs several times, what is never called costs nothing.
@@ -50,9 +50,9 @@ class ModelProfiler(Table):
             do so, yet count no FLOPs; sorted.
         input_size: as given.
 
-    Raises TypeError if ``model`` is no module. Raises ValueError for an ``input_size`` that is no
-    size or that the model cannot run on, for an unknown device, for layers whose size is not known
-    yet (lazy ones), and for a scripted model, whose layers are not called one by one.
+    Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
+    not a size or that the model cannot run on, for an unknown device, for layers whose size is not
+    known yet (lazy ones), and for a scripted model, whose layers are not called one by one.
     """
 
     header = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")
@@ -117,7 +117,7 @@ class ModelProfiler(Table):
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows as a CSV file: the names of the fields, then a line per layer.
 
-        The file is written whole or not at all; OSError with one line if it cannot be.
+        The file is written completely or not at all; OSError with one line if it cannot be.
         """
         rows = [
             (*list(asdict(row).values())[:-1], _shape_text(row.output_shape)) for row in self.rows
@@ -136,8 +136,13 @@ class ModelProfiler(Table):
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
-                *(row.name or "(root)", row.type, row.calls),
-                *(row.parameters, row.flops, row.macs, row.activations),
+                row.name or "(root)",
+                row.type,
+                row.calls,
+                row.parameters,
+                row.flops,
+                row.macs,
+                row.activations,
                 _shape_text(row.output_shape),
             )
             for row in self.rows
