@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from ._tools.numerics import exact
 
 MAX_ALTERNATIONS = 10
+MAX_SHARED_ALTERNATIONS = 50
 GAIN_WORTH_GOING_ON = 1e-3  # share of the kernel's energy
 
 
@@ -137,7 +138,7 @@ def _truncated(tensor: Tensor, axes: Tensor, count: int) -> list[Tensor]:
 def _alternated(tensor: Tensor, factors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The squared error and the factors after some rounds of alternating least squares."""
     error = _error(tensor, factors)
-    for _ in range(MAX_ALTERNATIONS):
+    for _ in range(MAX_SHARED_ALTERNATIONS):
         better = list(factors)
         for axis, (one, other) in enumerate(((1, 2), (0, 2), (0, 1))):
             letters = "abc"

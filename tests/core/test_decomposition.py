@@ -1,5 +1,6 @@
 """The decompositions against NumPy's SVD."""
 
+import itertools
 import time
 
 import numpy as np
@@ -7,9 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bsconv.pytorch import BSConvS, BSConvU
-from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+from bsconv.pytorch.decomposition import (
+    blueprint_factors,
+    compose,
+    shared_factors,
+    subspace_factors,
+)
 from helpers.exact_errors import raises_exactly
 
 SHAPES = st.tuples(
@@ -138,3 +145,46 @@ def test_many_channels_of_few_filters_take_no_longer_than_they_need(mid):
     if mid >= 8:  # all that blueprints can keep
         error = (kernel - compose(mixing @ basis, blueprints)).flatten(1).norm(dim=1)
         np.testing.assert_allclose(error, smallest_rank_one_errors(kernel))
+
+
+def relative_square(kernel: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> float:
+    difference = kernel - torch.einsum("nr,rm,rhw->nmhw", *factors)
+    return float(difference.square().sum() / kernel.square().sum())
+
+
+def test_shared_blueprints_of_a_kernel_that_has_few() -> None:
+    parts = torch.randn(12, 3), torch.randn(3, 7), torch.randn(3, 3, 3)
+    kernel = torch.einsum("nr,rm,rhw->nmhw", *parts).double()
+    assert relative_square(kernel, shared_factors(kernel, 3)) < 1e-3
+    assert relative_square(kernel, shared_factors(kernel, 36)) < 1e-20
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (4, 9, 1, 3), (5, 1, 5, 5), (1, 1, 1, 1)])
+def test_shared_blueprints_of_noise(shape: tuple[int, ...]) -> None:
+    """Never worse than truncated products of singular vectors or one blueprint per filter."""
+    kernel = torch.randn(shape, dtype=torch.float64)
+    errors = [relative_square(kernel, shared_factors(kernel, count)) for count in (1, 2, 4, 50)]
+    assert all(less <= more + 1e-12 for more, less in itertools.pairwise(errors))
+    assert errors[-1] < 1e-20
+    filters = kernel.flatten(2)
+    singular = torch.linalg.svdvals(filters).flatten().sort(descending=True).values
+    for count in (1, 2, shape[0]):
+        truncated = float(1 - singular[:count].square().sum() / singular.square().sum())
+        assert relative_square(kernel, shared_factors(kernel, count)) <= truncated + 1e-12
+
+
+def test_shared_factors_of_extreme_numbers() -> None:
+    kernel = torch.randn(3, 4, 3, 3, dtype=torch.float64)
+    for scale in (1e-150, 1e150):
+        found = [factor / scale ** (1 / 3) for factor in shared_factors(kernel * scale, 2)]
+        assert relative_square(kernel, found) == pytest.approx(
+            relative_square(kernel, shared_factors(kernel, 2)), abs=1e-9
+        )
+    zeros = shared_factors(torch.zeros(3, 4, 3, 3), 2)
+    assert all(factor.isfinite().all() for factor in zeros)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_shared_factors_need_a_blueprint(count: int) -> None:
+    with raises_exactly(f"blueprints needs to be at least 1, got {count}"):
+        shared_factors(torch.zeros(2, 2, 3, 3), count)

@@ -197,6 +197,7 @@ def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
     assert convolutions(layer) == [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)]
 
 
+@pytest.mark.slow
 def test_compiled_batch_norms_learn_the_same() -> None:
     torch.manual_seed(0)
     factored = BSConvS(6, 10, 3, padding=1, with_bn=True)

@@ -1,6 +1,7 @@
-"""BSConvU and BSConvS against the dense convolution that they stand for."""
+"""The BSConv layers against the dense convolution that they stand for."""
 
 import copy
+import functools
 import itertools
 import pickle
 from fractions import Fraction
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
 from bsconv.pytorch._tools.convs import mid_channels
 from bsconv.pytorch.modules import bsconv_s, bsconv_u
 from helpers.exact_errors import raises_exactly
@@ -20,7 +21,15 @@ from helpers.exact_errors import raises_exactly
 # torch says so of any convolution with such a padding, the dense one too
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
-LAYERS = (BSConvU, BSConvS)
+
+class Shared(BSConvCP):
+    """A BSConvCP of five blueprints, for tests of all layers."""
+
+    def __init__(self, *args, blueprints=5, **kwargs):
+        super().__init__(*args, blueprints=blueprints, **kwargs)
+
+
+LAYERS = (BSConvU, BSConvS, Shared)
 GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
 
 
@@ -156,6 +165,8 @@ def test_parameters_match_the_papers_formulas(with_bn):
     s = BSConvS(m, n, k, bias=False, p=1 / 4, with_bn=with_bn)
     norm += 2 * mid if with_bn else 0
     assert sum(p.numel() for p in s.parameters()) == mid * m + n * mid + n * k**2 + norm
+    cp = BSConvCP(m, n, k, bias=False, blueprints=10, with_bn=with_bn)
+    assert sum(p.numel() for p in cp.parameters()) == 10 * (m + k**2 + n) + 40 * with_bn
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
@@ -172,6 +183,8 @@ def test_child_names_are_those_of_the_published_package():
         "pw bn dw": BSConvU(4, 4, 3, with_bn=True),
         "pw1 pw2 dw": BSConvS(4, 4, 3),
         "pw1 bn1 pw2 bn2 dw": BSConvS(4, 4, 3, with_bn=True),
+        "pw1 dw pw2": BSConvCP(4, 4, 3, blueprints=2),
+        "pw1 bn1 dw bn2 pw2": BSConvCP(4, 4, 3, blueprints=2, with_bn=True),
     }
     for names, layer in children.items():
         assert " ".join(name for name, _ in layer.named_children()) == names
@@ -191,7 +204,7 @@ def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
     assert layer(torch.empty(2, 4, 8, 8, device="meta", dtype=torch.bfloat16)).shape == (2, 8, 6, 6)
 
 
-@pytest.mark.parametrize("kind", [BSConvU, BSConvS])
+@pytest.mark.parametrize("kind", LAYERS)
 def test_settings_of_batch_norm_come_along_from_a_dense_layer(kind):
     layer = kind.from_conv2d(nn.Conv2d(4, 8, 3), with_bn=True, bn_kwargs={"eps": 0.25})
     norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -240,7 +253,7 @@ def test_a_senseless_lower_limit_is_refused(limit):
         BSConvS(8, 8, 3, min_mid_channels=limit)
 
 
-@pytest.mark.parametrize("layer_class", LAYERS)
+@pytest.mark.parametrize("layer_class", [BSConvU, BSConvS])
 @given(geometry=geometries())
 def test_from_conv2d_is_exact_on_a_blueprint_convolution(layer_class, geometry):
     blueprint = layer_class(**geometry, dtype=torch.float64).to_conv2d()
@@ -260,15 +273,15 @@ def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
     assert layer.padding == "same"
     assert not any(module.training for module in layer.modules())
     trainable = {name for name, p in layer.named_parameters() if p.requires_grad}
-    assert trainable == {"dw.bias"}
+    assert trainable == {"pw2.bias" if layer_class is Shared else "dw.bias"}
     assert layer.dw.weight.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(layer.dw.bias, conv.bias)
+    torch.testing.assert_close(layer[-1].bias, conv.bias)
     for name, tensor in conv.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
-def test_from_conv2d_refuses_what_is_no_dense_convolution(layer_class):
+def test_from_conv2d_refuses_what_is_not_a_dense_convolution(layer_class):
     name = layer_class.__name__
     with raises_exactly(f"{name} takes the place of a Conv2d, got Linear", TypeError):
         layer_class.from_conv2d(nn.Linear(4, 4))
@@ -309,11 +322,28 @@ def test_gradients_equal_those_through_the_dense_kernel(layer_class):
     images = torch.randn(2, 5, 9, 9, dtype=torch.float64)
     parameters = list(layer.parameters())
     actual = torch.autograd.grad(layer(images).square().sum(), parameters)
-    if layer_class is BSConvU:
-        weights = layer.pw.weight.flatten(1)
+    pointwise = [layer.weight.flatten(1) for layer in layer if layer.kernel_size == (1, 1)]
+    blueprints = layer.dw.weight[:, 0]
+    if layer_class is Shared:
+        kernel = torch.einsum("rm,rkl,nr->nmkl", pointwise[0], blueprints, pointwise[1])
     else:
-        weights = layer.pw2.weight.flatten(1) @ layer.pw1.weight.flatten(1)
-    kernel = torch.einsum("nm,nkl->nmkl", weights, layer.dw.weight[:, 0])
-    output = F.conv2d(images, kernel, layer.dw.bias, stride=2, padding=1)
+        weights = functools.reduce(lambda inner, outer: outer @ inner, pointwise)
+        kernel = torch.einsum("nm,nkl->nmkl", weights, blueprints)
+    output = F.conv2d(images, kernel, layer[-1].bias, stride=2, padding=1)
     expected = torch.autograd.grad(output.square().sum(), parameters)
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "arguments"),
+    [(BSConvU, (0, 8)), (BSConvU, (8, 0)), (BSConvS, (0, 8)), (BSConvS, (8, -1)), (Shared, (0, 8))],
+)
+def test_a_layer_needs_channels(layer_class, arguments):
+    name, value = next((n, a) for n, a in zip(GEOMETRY, arguments, strict=False) if a < 1)
+    with raises_exactly(f"{layer_class.__name__} needs {name} >= 1, got {name}={value}"):
+        layer_class(*arguments, 3)
+
+
+def test_a_layer_needs_blueprints():
+    with raises_exactly("BSConvCP needs blueprints >= 1, got blueprints=0"):
+        BSConvCP(8, 8, 3, blueprints=0)

@@ -573,6 +573,7 @@ def test_another_kind_of_reg_loss_is_not_hidden():
 # ------------------------------------------------------------ the replaced model in torch's engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacer_class", REPLACERS)
 @pytest.mark.parametrize("with_bn", [False, True])
 def test_compiled_exported_and_scripted_models_compute_the_same(replacer_class, with_bn):
