@@ -153,8 +153,8 @@ def relative_square(kernel: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> f
 
 
 def test_shared_blueprints_of_a_kernel_that_has_few() -> None:
-    parts = torch.randn(12, 3), torch.randn(3, 7), torch.randn(3, 3, 3)
-    kernel = torch.einsum("nr,rm,rhw->nmhw", *parts).double()
+    parts = (torch.randn(*shape, dtype=torch.float64) for shape in ((12, 3), (3, 7), (3, 3, 3)))
+    kernel = torch.einsum("nr,rm,rhw->nmhw", *parts)
     assert relative_square(kernel, shared_factors(kernel, 3)) < 1e-3
     assert relative_square(kernel, shared_factors(kernel, 36)) < 1e-20
 
