@@ -71,8 +71,9 @@ def _panels(table: ResultsTable) -> dict[str, list[AccuracyLine]]:
     from ..experiments.results import published_variants, variants_of
 
     panels: dict[str, list[plotting.AccuracyLine]] = {}
-    for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in table.beside):
-        recorded = variants_of(family, table.beside, dataset)
+    runs = table.comparable
+    for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in runs):
+        recorded = variants_of(family, runs, dataset)
         if not recorded:
             continue
         (epochs,) = {one.config.epochs for one in recorded.values()}
@@ -93,7 +94,7 @@ def _figure(panels: dict[str, list[AccuracyLine]]) -> Figure:
     from ..experiments import plotting
     from ..experiments.results import PUBLISHED_EPOCHS
 
-    return plotting.accuracy_beside_published(
+    return plotting.accuracy_and_published(
         panels,
         published=f"published, {PUBLISHED_EPOCHS} epochs",
         title="Accuracy against size: recorded runs and published numbers",

@@ -83,7 +83,7 @@ def test_the_text_names_the_source_and_how_many_are_apart(folder: Path, capsys: 
     assert main(["results", "--results", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "published, 200 epochs" in printed
-    assert "\n1 run with settings of their own, beside no published number:\n" in printed
+    assert "\n1 run with settings of their own, which have no published number:\n" in printed
     last = printed.splitlines()[-1]
     assert last.startswith("7 runs; top-1 in % on the whole test set after the last epoch;")
     assert "arXiv 2003.13549" in last

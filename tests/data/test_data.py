@@ -701,12 +701,12 @@ def a_pipe(folder: Path) -> None:
         (empty_class, r"class folder .*birds holds no image \(.png, .jpg, .jpeg\)"),
         (single_image, "class 'birds' in .* needs 2 images"),
         (different_classes, "the same classes; only one of them has birds"),
-        (no_test_folder, "no folder 'test' beside .*train"),
+        (no_test_folder, "no folder 'test' next to .*train"),
         (text, r"broken.png is not a readable image: cannot identify"),
         (truncated, r"broken.jpg is not a readable image: .*truncated"),
         (other_format, r"broken.png is not a readable image"),
-        (dangling_link, r"broken.png is not a readable image: it is no regular file"),
-        (a_pipe, r"broken.png is not a readable image: it is no regular file"),
+        (dangling_link, r"broken.png is not a readable image: it is not a regular file"),
+        (a_pipe, r"broken.png is not a readable image: it is not a regular file"),
     ],
 )
 def test_what_is_wrong_with_a_folder(
@@ -809,6 +809,7 @@ def test_a_linear_classifier_stays_poor_on_the_synthetic_set(synthetic: ImageDat
         assert right.float().mean() < 0.3
 
 
+@pytest.mark.slow
 def test_a_small_net_learns_the_synthetic_set(synthetic: ImageDataset) -> None:
     def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)

@@ -118,8 +118,8 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "roofline above a low roof": lambda: plotting.roofline(
         {"a": (0.001, 2e6)}, peak=1, bandwidth=1000
     ),
-    "accuracy_beside_published": lambda: plotting.accuracy_beside_published({"a": [accuracies()]}),
-    "many accuracy_beside_published": lambda: plotting.accuracy_beside_published(
+    "accuracy_and_published": lambda: plotting.accuracy_and_published({"a": [accuracies()]}),
+    "many accuracy_and_published": lambda: plotting.accuracy_and_published(
         {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
     ),
 }
@@ -366,7 +366,7 @@ def test_accuracies_stand_at_their_parameters_with_mean_and_range() -> None:
 
 
 def test_recorded_accuracies_are_filled_and_joined_and_published_ones_hollow() -> None:
-    figure = plotting.accuracy_beside_published({"here": [accuracies("net")]}, published="theirs")
+    figure = plotting.accuracy_and_published({"here": [accuracies("net")]}, published="theirs")
     (axis,) = figure.axes
     assert axis.get_xscale() == "log"
     points = {
@@ -388,7 +388,7 @@ def test_recorded_accuracies_are_filled_and_joined_and_published_ones_hollow() -
 
 
 def test_labels_at_the_right_keep_their_distance() -> None:
-    figure = plotting.accuracy_beside_published({"": [accuracies(str(n)) for n in range(5)]})
+    figure = plotting.accuracy_and_published({"": [accuracies(str(n)) for n in range(5)]})
     heights = sorted(text.xyann[1] for text in figure.axes[0].texts)
     assert np.diff(heights).min() > 0.1
 
@@ -569,7 +569,7 @@ WRONG: dict[str, Callable[[], Figure]] = {
     ),
     "panels needs at least one panel, got": lambda: plotting.accuracy_panels({}),
     "panels needs at least one panel, and a network in each": lambda: (
-        plotting.accuracy_beside_published({"a": []})
+        plotting.accuracy_and_published({"a": []})
     ),
     "variants are dense, BSConv-U, BSConv-S, got 'u'": lambda: plotting.AccuracyLine(
         "net", {"u": (1, [2])}, {}

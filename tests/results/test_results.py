@@ -126,12 +126,12 @@ def test_an_unfinished_run_makes_no_record(finished: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"machine": " "}, "machine must say in words what it is, got ' '"),
-        ({"parameters": 0}, "parameters must be a whole number >= 1, got 0"),
-        ({"parameters": 1.5}, "parameters must be a whole number >= 1, got 1.5"),
-        ({"epochs": epochs(1, 2)}, r"epochs must be 1 to 3, got \[1, 2\]"),
-        ({"epochs": epochs(1, 2, 101)}, "test_top1 must be in 0 to 100 percent"),
-        ({"epochs": epochs(1, 2, float("nan"))}, "test_top1 must be in 0 to 100 percent"),
+        ({"machine": " "}, "machine needs to say in words what it is, got ' '"),
+        ({"parameters": 0}, "parameters needs to be a whole number >= 1, got 0"),
+        ({"parameters": 1.5}, "parameters needs to be a whole number >= 1, got 1.5"),
+        ({"epochs": epochs(1, 2)}, r"epochs needs to be 1 to 3, got \[1, 2\]"),
+        ({"epochs": epochs(1, 2, 101)}, "test_top1 needs to be 0 to 100 percent"),
+        ({"epochs": epochs(1, 2, float("nan"))}, "test_top1 needs to be 0 to 100 percent"),
         ({"date": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
     ],
 )
@@ -194,7 +194,10 @@ def without(name: str) -> Callable[[dict], dict]:
 BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
     "list": (lambda values: [values], "list indices must be"),
     "number": (lambda values: 5, "not subscriptable"),
-    "format": (lambda values: values | {"format": "2"}, "format must be 'bsconv record 1', got"),
+    "format": (
+        lambda values: values | {"format": "2"},
+        "format needs to be 'bsconv record 1'",
+    ),
     "lacks": (without("format"), "it lacks 'format'"),
     "no machine": (without("machine"), "machine"),
     "no epochs": (without("epochs"), "it lacks 'epochs'"),
@@ -202,7 +205,10 @@ BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
     "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
     "unknown setting": (lambda values: values | {"config": {"x": 1}}, "unknown setting 'x'"),
     "epochs": (lambda values: values | {"epochs": [5]}, "must be a mapping"),
-    "fewer": (lambda values: values | {"epochs": values["epochs"][:-1]}, "epochs must be 1 to 3"),
+    "fewer": (
+        lambda values: values | {"epochs": values["epochs"][:-1]},
+        "epochs needs to be 1 to 3",
+    ),
 }
 
 

@@ -46,9 +46,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_looks_that_do_not_follow_are_refused() -> None:
     spectra = TrainingSpectra()
     spectra.look(2, nn.Conv2d(4, 8, 3))
-    with pytest.raises(ValueError, match="epoch must be above the last one, 2, got 2"):
+    with pytest.raises(ValueError, match="epoch needs to be above the last, 2, got 2"):
         spectra.look(2, nn.Conv2d(4, 8, 3))
-    with pytest.raises(ValueError, match="layers must be those of the first look, got"):
+    with pytest.raises(ValueError, match="layers needs to be those of the first look, got"):
         spectra.look(3, get_model("cifar_resnet20", 10))
     assert spectra.epochs == [2]
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as ``.npz`` archives: where they lie, and reading one with suspicion."""
+"""CIFAR-10 and CIFAR-100 as ``.npz`` archives: where they lie, and how one is read and checked."""
 
 import os
 import zipfile
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 
+from ...pytorch._tools.errors import one_line
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
@@ -20,7 +21,7 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``.
 
     ``data/`` is that of the working directory; notebooks run in ``notebooks/`` and find the one
-    beside it.
+    next to it.
     """
     given = root or os.environ.get("BSCONV_DATA")
     if given:
@@ -71,7 +72,7 @@ def read_archive(name: str, path: Path) -> ImageDataset:
         except MemoryError as error:
             raise _broken(name, path, "an array in it claims more than the memory holds") from error
         except Exception as error:  # a damaged file may raise anything at all
-            raise _broken(name, path, str(error) or type(error).__name__) from error
+            raise _broken(name, path, one_line(error, None)) from error
     images = {
         split: torch.from_numpy(np.ascontiguousarray(arrays[split].transpose(0, 3, 1, 2)))
         for split in ("train_images", "test_images")
@@ -86,7 +87,7 @@ def read_archive(name: str, path: Path) -> ImageDataset:
 def _check_members(file: BinaryIO) -> None:
     """Refuses a bomb, and a changed bit: a shorter array would be read without its checksum."""
     if not zipfile.is_zipfile(file):
-        raise ValueError("it is no archive of arrays")
+        raise ValueError("it is not an archive of arrays")
     with zipfile.ZipFile(file) as archive:
         claimed = sum(member.file_size for member in archive.infolist())
         if claimed > LARGEST:
@@ -97,7 +98,6 @@ def _check_members(file: BinaryIO) -> None:
 
 
 def _broken(name: str, path: Path, reason: str) -> ValueError:
-    reason = " ".join(reason.split())
     return ValueError(f"{path} is not a whole {name} archive: {reason}; remove it and try again")
 
 

@@ -61,10 +61,10 @@ def augment(
         pixels = pixels.view(count, 1, height * width).expand(-1, channels, -1)
         images = images.flatten(2).gather(2, pixels).view(count, channels, height, width)
     if cutout:
-        above = row - (draw(height) - cutout // 2)  # rows below the upper edge of the square
-        beside = column - (draw(width) - cutout // 2)
-        in_rows = (above >= 0) & (above < cutout)
-        in_columns = (beside >= 0) & (beside < cutout)
+        y = row - (draw(height) - cutout // 2)  # from the upper left corner of the square
+        x = column - (draw(width) - cutout // 2)
+        in_rows = (y >= 0) & (y < cutout)
+        in_columns = (x >= 0) & (x < cutout)
         hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
         images = images.masked_fill(hole, 0)
     return images if crop_padding or flip or cutout else images.clone()

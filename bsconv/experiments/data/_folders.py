@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from ...pytorch._tools.errors import one_line
 from ._image_dataset import ImageDataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -27,7 +28,7 @@ def read_folder(folder: Path, image_size: int) -> ImageDataset:
     if any(_subfolders(folder / split, top) for split in ("train", "test")):
         for split, other in (("train", "test"), ("test", "train")):
             if not (folder / split).is_dir():
-                raise ValueError(f"there is no folder {split!r} beside {folder / other}")
+                raise ValueError(f"there is no folder {split!r} next to {folder / other}")
         splits = [_classes(folder / split, top) for split in ("train", "test")]
         classes = tuple(splits[0])
         if only_once := sorted(set(classes) ^ set(splits[1])):
@@ -61,7 +62,7 @@ def read_folder(folder: Path, image_size: int) -> ImageDataset:
 
 
 def _order(file: Path) -> bytes:
-    """Sorts files as if shuffled, alike on every machine, whatever else the folder holds."""
+    """Sorts files as if shuffled, the same on every machine, whatever else the folder holds."""
     return hashlib.sha256(f"{file.parent.name}/{file.name}".encode(errors="replace")).digest()
 
 
@@ -108,7 +109,7 @@ def _refuse_link_out(path: Path, top: Path) -> None:
 
 
 def _read_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
-    # mixed classes: the first so many images are then a fair sample
+    # classes are mixed, so that the first images are a fair sample
     samples = sorted(samples, key=lambda sample: _order(sample[0]))
     images = np.empty((len(samples), size, size, 3), np.uint8)
     bar = tqdm(samples, desc="reading images", unit="image", disable=None, leave=False, delay=1)
@@ -121,7 +122,7 @@ def _read_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
 
 def _read_image(file: Path, size: int) -> np.ndarray:
     if not file.is_file():
-        raise ValueError(f"{file} is not a readable image: it is no regular file")
+        raise ValueError(f"{file} is not a readable image: it is not a regular file")
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
@@ -134,7 +135,7 @@ def _read_image(file: Path, size: int) -> np.ndarray:
             # Pillow widens the filter when it shrinks, so this is antialiased
             return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error, None)
         raise ValueError(f"{file} is not a readable image: {reason}") from error
 
 

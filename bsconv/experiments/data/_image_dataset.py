@@ -1,4 +1,4 @@
-"""The one form in which every data set comes: whole sets of uint8 images as tensors."""
+"""The form of every data set: whole sets of uint8 images as tensors."""
 
 import dataclasses
 import zlib
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """A data set that is neither on disk nor to be had from the network."""
+    """A data set that is neither on the disk nor available from the network."""
 
 
 @dataclass(frozen=True, eq=False)  # eq: tensors have no single truth value to compare by
@@ -35,7 +35,7 @@ class ImageDataset:
 
     @property
     def checksum(self) -> int:
-        """Of all that is in the set: other images, labels or classes give another number."""
+        """Of the whole content: other images, labels or classes give another number."""
         total = zlib.crc32("\n".join(self.classes).encode(errors="surrogatepass"))
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             total = zlib.crc32(str(tuple(tensor.shape)).encode(), total)

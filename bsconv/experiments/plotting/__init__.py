@@ -12,7 +12,7 @@ from ._files import rendered
 from ._images import image_rows, matrices
 from ._kernels import kernel_grids, kernel_slices
 from ._layers import excess_panels, layer_boxes, layer_overview
-from ._published import AccuracyLine, accuracy_beside_published
+from ._published import AccuracyLine, accuracy_and_published
 from ._roofline import roofline
 from ._runs import accuracy_panels, dots
 from ._slices import blueprint_fit, slice_grid
@@ -23,7 +23,7 @@ __all__ = [
     "COLOURS",
     "AccuracyLine",
     "Figure",
-    "accuracy_beside_published",
+    "accuracy_and_published",
     "accuracy_panels",
     "bar_rows",
     "blueprint_fit",

@@ -40,7 +40,8 @@ def stacked_shares(
         for index, part in enumerate(parts):
             share = np.array([panel[bar].get(part, 0.0) for bar in bars]) / totals
             drawn = axis.barh(
-                *(bars, share),
+                bars,
+                share,
                 left=left,
                 color=COLOURS[index % len(COLOURS)],
                 hatch=HATCHES[index % len(HATCHES)],

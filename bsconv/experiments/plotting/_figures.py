@@ -1,4 +1,4 @@
-"""New figures: those of pyplot, to be shown, or those of nobody else, to become a file."""
+"""New figures: known to pyplot, which shows them, or unknown to it, to become a file."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _SHOWN_BY_PYPLOT = ContextVar("_SHOWN_BY_PYPLOT", default=True)
 def unknown_to_pyplot() -> Iterator[None]:
     """Figures made in this context stay out of what ``plt.show()`` shows.
 
-    JupyterLab moves widgets in a thread of their own. A cell that ends beside it shows and closes
-    all that pyplot knows, were it half drawn.
+    JupyterLab moves widgets in a thread of their own. A cell that ends meanwhile shows and closes
+    all that pyplot knows, even if it is half drawn.
     """
     token = _SHOWN_BY_PYPLOT.set(False)
     try:

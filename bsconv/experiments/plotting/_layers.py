@@ -49,7 +49,7 @@ def layer_overview(
     ylabel: str = _SHARE,
     title: str = "",
 ) -> Figure:
-    """:func:`layer_boxes`, and beside it how far the medians of layers lie above ``random``.
+    """:func:`layer_boxes`, and next to it how far the medians of layers lie above ``random``.
 
     ``excess`` holds, by name, one number for each layer: such as "within kernels" and "across
     kernels". NaN stands for a layer without one.

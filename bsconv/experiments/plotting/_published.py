@@ -1,4 +1,4 @@
-"""What recorded runs reached beside what is published, against the size of the network."""
+"""Accuracies of recorded runs and published ones, against the size of the network."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class AccuracyLine:
             raise ValueError(f"recorded needs at least one variant of {self.label!r}, got none")
 
 
-def accuracy_beside_published(
+def accuracy_and_published(
     panels: Mapping[str, Sequence[AccuracyLine]], *, published: str = "published", title: str = ""
 ) -> Figure:
     """Panels side by side: what was recorded as filled markers, what is published as hollow ones.
@@ -105,7 +105,7 @@ def _draw_published(axis: Axes, line: AccuracyLine) -> None:
 
 
 def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
-    """Each label beside the panel, level with its network, or as near as the others let it."""
+    """Each label to the right of the panel, as near to the height of its network as fits."""
     ends = sorted(
         (float(np.mean(runs)), size, line.label)
         for line in lines
@@ -115,7 +115,7 @@ def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
     gap = 0.13 * (high - low)
     heights: list[float] = []
     for accuracy, *_ in ends:
-        heights.append(max([accuracy, *(height + gap for height in heights[-1:])]))
+        heights.append(max(accuracy, heights[-1] + gap) if heights else accuracy)
     excess = max(0.0, heights[-1] - high)
     for (accuracy, size, label), height in zip(ends, heights, strict=True):
         at = (height - excess - low) / (high - low)

@@ -1,4 +1,4 @@
-"""How fast layers compute, beside what memory and arithmetic units allow."""
+"""How fast layers compute, compared with what memory and arithmetic units allow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def roofline(
     """Layers, each ``(FLOPs per byte, GFLOP/s)``, below the roof ``min(peak, bandwidth * x)``.
 
     ``peak`` is in GFLOP/s, ``bandwidth`` in GB/s (Williams et al., Roofline, 2009). A dotted line
-    leads from each point to the roof: what is left to be had.
+    leads from each point to the roof: the speed that is left to gain.
     """
     if not points:
         raise ValueError("points needs at least one layer, got none")

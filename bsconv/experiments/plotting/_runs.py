@@ -1,4 +1,4 @@
-"""What single runs reached, beside their mean: as dots, or against the size of the network."""
+"""What single runs reached, and their mean: as dots, or against the size of the network."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle

@@ -1,4 +1,4 @@
-"""One kernel slice by slice: all of them, or beside the blueprint that comes closest to them."""
+"""One kernel slice by slice: all slices, or some compared with the closest blueprint."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
 
     Kernels stand side by side, each on a scale of its own, symmetric about 0, which 98 % of its
     values keep within: colours tell how the slices of a kernel relate to one another, not how large
-    kernels are. Negative values carry a dot, for eyes and printers that see no colours.
+    kernels are. Negative values carry a dot, for readers and printers without colours.
     """
     arrays = {name: array_of(f"kernels[{name!r}]", kernel, 3) for name, kernel in kernels.items()}
     if not arrays:

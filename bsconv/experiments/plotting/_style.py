@@ -36,7 +36,7 @@ def use_style() -> None:
             "lines.linewidth": 1.5,
             "lines.markersize": 4,
             "legend.frameon": False,
-            "legend.handlelength": 3.5,  # room for a dash beside the marker
+            "legend.handlelength": 3.5,  # room for a dash next to the marker
             "font.size": 9,
             "image.cmap": "cividis",
         }

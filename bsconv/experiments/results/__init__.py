@@ -1,4 +1,4 @@
-"""Records of finished runs, summed up over seeds and set beside the published numbers."""
+"""Records of finished runs, summed up over seeds and compared with the published numbers."""
 
 from ._from_run import make_record
 from ._record import Record, load_records, results_folder, write_record

@@ -15,6 +15,7 @@ import torch
 
 import bsconv
 
+from ...pytorch._tools.errors import one_line
 from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, TrainedModel, read_config, read_trained
 from ..files.json_files import parse_json, read_text
@@ -29,9 +30,9 @@ def make_record(
 ) -> Record:
     """The record of a finished run, made with the versions that trained it.
 
-    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)"; ``note`` what else one
-    should know; ``commit`` is the short hash of the code that ran. ValueError where the run is not
-    finished.
+    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)", and ``note`` anything
+    else worth knowing; ``commit`` is the short hash of the code that ran. ValueError where the run
+    is not finished.
     """
     folder = Path(run_folder)
     if not folder.is_dir():
@@ -70,7 +71,7 @@ def make_record(
 
 
 def _count_parameters(trained: TrainedModel) -> int:
-    """Of the model, which is built without numbers: buffers are no parameters."""
+    """Of the model, which is built on the meta device; buffers do not count."""
     with torch.device("meta"):
         model = make_model(trained.config, trained.num_classes)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -94,6 +95,6 @@ def command(
         for path in handle(given):
             print(path)
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: {one_line(error, None)}", file=sys.stderr)
         return 2
     return 0

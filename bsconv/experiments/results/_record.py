@@ -39,16 +39,14 @@ class Record:
 
     def __post_init__(self) -> None:
         if [metrics.epoch for metrics in self.epochs] != list(range(1, self.config.epochs + 1)):
-            raise ValueError(
-                f"epochs must be 1 to {self.config.epochs}, "
-                f"got {[metrics.epoch for metrics in self.epochs]}"
-            )
+            found = [metrics.epoch for metrics in self.epochs]
+            raise ValueError(f"epochs needs to be 1 to {self.config.epochs}, got {found}")
         if not all(0 <= metrics.test_top1 <= 100 for metrics in self.epochs):
-            raise ValueError("test_top1 must be in 0 to 100 percent, in every epoch")
+            raise ValueError("test_top1 needs to be 0 to 100 percent in every epoch")
         if not isinstance(self.parameters, int) or self.parameters < 1:
-            raise ValueError(f"parameters must be a whole number >= 1, got {self.parameters!r}")
+            raise ValueError(f"parameters needs to be a whole number >= 1, got {self.parameters!r}")
         if not isinstance(self.machine, str) or not self.machine.strip():
-            raise ValueError(f"machine must say in words what it is, got {self.machine!r}")
+            raise ValueError(f"machine needs to say in words what it is, got {self.machine!r}")
         datetime.date.fromisoformat(self.date)
 
     @property
@@ -100,7 +98,7 @@ class Record:
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
         """The inverse of ``to_json``, read; ValueError, TypeError or KeyError for anything else."""
         if values["format"] != FORMAT:
-            raise ValueError(f"format must be {FORMAT!r}, got {values['format']!r}")
+            raise ValueError(f"format needs to be {FORMAT!r}, got {values['format']!r}")
         rest = {name: value for name, value in values.items() if name != "format"}
         rest["config"] = TrainConfig.from_dict(completed(values["config"]))
         rest["epochs"] = tuple(EpochMetrics(**row) for row in values["epochs"])
@@ -119,7 +117,7 @@ def write_record(record: Record, folder: str | Path) -> Path:
 
 
 def results_folder() -> Path:
-    """``results/`` of the working directory; notebooks in ``notebooks/`` find the one beside it."""
+    """``results/`` of the working directory; notebooks find the one next to ``notebooks/``."""
     here = Path.cwd()
     if here.name == "notebooks" and not (here / "results").is_dir():
         here = here.parent

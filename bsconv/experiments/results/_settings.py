@@ -1,4 +1,4 @@
-"""Which settings of a run decide its result, and what it says of its recipe."""
+"""Which settings of a run decide its result, and how they differ from its recipe."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import Recipe, TrainConfig
 
-# how steps are computed: another speed, the same result but for rounding
+# how steps are computed: they change the speed, and the result by rounding only
 EXECUTION = ("device", "compile", "plan", "precision")
-# what runs did before there were such settings, which their records lack
+# what runs did before these settings existed, which their records lack
 BEFORE: dict[str, Any] = {
     "compile": False,
     "plan": "factored",
@@ -33,20 +33,20 @@ _OF_RECIPE = [field.name for field in dataclasses.fields(Recipe) if field.name i
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a record, with those that are younger than it."""
+    """The settings in a record, and those that were added after it."""
     return {name: value for name, value in BEFORE.items() if name in _FIELDS} | dict(values)
 
 
 def deciding(config: TrainConfig) -> TrainConfig:
-    """The same for runs that differ in seed, folders and execution alone."""
+    """The same for runs that differ only in seed, folders and execution."""
     same = {name: getattr(TrainConfig, name) for name in ("seed", "data", "out", *EXECUTION)}
     return dataclasses.replace(config.resolved(), **same)
 
 
 def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
-    """The recipe that the run is closest to, today's or a former one, and what it does otherwise.
+    """The recipe closest to the run, today's or a former one, and the settings that differ from it.
 
-    What is trained, on which data, for how long and with which seed is no matter of the recipe.
+    Model, data, length and seed do not belong to the recipe.
     """
     free = ("model", "dataset", "bsconv", "p", "with_bn", "epochs")
     kept = {name: getattr(config, name) for name in (*free, "recipe")}

@@ -1,4 +1,4 @@
-"""Recorded runs beside the published numbers, as a table."""
+"""Recorded runs compared with the published numbers, as a table."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bsconv.pytorch._tools.tables import Row, text_table, write_csv
-
+from ...pytorch._tools.tables import Row, text_table, write_csv
 from ._summary import Summary
 from .published import PUBLISHED_EPOCHS, SOURCE, VARIANTS, PublishedResult, published_results
 
-HEADER = (
-    *("network", "data", "parameters", "recipe", "epochs", "runs", "mean", "range"),
-    *(f"published, {PUBLISHED_EPOCHS} epochs", "difference"),
-)
-HEADER_APART = ("network", "data", "parameters", "recipe", "training", "runs", "mean", "range")
-CSV = (
-    *("network", "dataset", "parameters", "recipe", "epochs", "own_settings", "precision", "runs"),
-    *("mean", "lowest", "highest", "published_top1", "published_epochs", "difference"),
-)
+Cells = dict[str, str | int]  # of a row, by their columns
 
 
-def published_beside(summary: Summary) -> PublishedResult | None:
+def published_of(summary: Summary) -> PublishedResult | None:
     """What is published of the network, unless the runs have settings of their own."""
     found = published_results().get((summary.config.dataset, summary.architecture))
     if found is None or summary.own_settings:
@@ -33,16 +24,16 @@ def published_beside(summary: Summary) -> PublishedResult | None:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """Mean and range of recorded runs beside what is published; ``str`` gives it as text.
+    """Mean and range of recorded runs, and what is published; ``str`` gives it as text.
 
     Runs with settings of their own, such as fewer images or trained weights to start from, stand
-    apart, beside no published number.
+    in a table of their own, without published numbers.
     """
 
     summaries: Sequence[Summary]
 
     @property
-    def beside(self) -> list[Summary]:
+    def comparable(self) -> list[Summary]:
         return _sorted(one for one in self.summaries if not one.own_settings)
 
     @property
@@ -59,27 +50,28 @@ class ResultsTable:
 
     @property
     def apart_title(self) -> str:
-        return f"{_count(self.apart)} with settings of their own, beside no published number:"
+        return f"{_count(self.apart)} with settings of their own, which have no published number:"
 
     def __str__(self) -> str:
-        return "\n\n".join((*self._tables(text_table), self.source))
+        return "\n\n".join([*self._tables(text_table), self.source])
 
     def markdown(self) -> str:
         """The same for a README."""
         return "\n\n".join(self._tables(_markdown))
 
     def _tables(self, table: Callable[[Sequence[str], Sequence[Row]], str]) -> list[str]:
-        parts = []
-        if self.beside:
-            parts.append(table(HEADER, [_row(one) for one in self.beside]))
-        if self.apart:
-            apart = table(HEADER_APART, [_row_apart(one) for one in self.apart])
+        rows = [_cells(one) for one in self.comparable]
+        parts = [table(list(rows[0]), [tuple(row.values()) for row in rows])] if rows else []
+        rows = [_cells_apart(one) for one in self.apart]
+        if rows:
+            apart = table(list(rows[0]), [tuple(row.values()) for row in rows])
             parts.append(f"{self.apart_title}\n\n{apart}")
         return parts
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line for each summary; OSError with one line if it cannot be written."""
-        write_csv(path, CSV, (_csv_row(one) for one in (*self.beside, *self.apart)))
+        lines = [_csv_line(one) for one in self.comparable + self.apart]
+        write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
 
 
 def _count(summaries: Sequence[Summary]) -> str:
@@ -92,47 +84,71 @@ def _sorted(summaries: Iterable[Summary]) -> list[Summary]:
     return sorted(
         summaries,
         key=lambda one: (
-            *(one.config.dataset, one.family, one.recipe, -one.config.epochs),
-            *(VARIANTS.index(one.variant), one.network, one.own_settings),
+            one.config.dataset,
+            one.family,
+            one.recipe,
+            -one.config.epochs,
+            VARIANTS.index(one.variant),
+            one.network,
+            one.own_settings,
         ),
     )
 
 
-def _range(summary: Summary) -> str:
-    one = len(summary.runs) == 1
-    return "one run" if one else f"{summary.lowest:.2f} to {summary.highest:.2f}"
+def _cells(summary: Summary) -> Cells:
+    found = published_of(summary)
+    return {
+        **_about(summary),
+        "epochs": summary.config.epochs,
+        **_reached(summary),
+        f"published, {PUBLISHED_EPOCHS} epochs": f"{found.top1:.2f}" if found else "",
+        "difference": f"{summary.mean - found.top1:+6.2f}" if found else "",
+    }
 
 
-def _row(summary: Summary) -> Row:
-    config, found = summary.config, published_beside(summary)
-    return (
-        *(summary.network, config.dataset, summary.parameters, summary.recipe, config.epochs),
-        *(len(summary.runs), f"{summary.mean:.2f}", _range(summary)),
-        f"{found.top1:.2f}" if found else "",
-        f"{summary.mean - found.top1:+6.2f}" if found else "",
-    )
+def _cells_apart(summary: Summary) -> Cells:
+    return {**_about(summary), "training": summary.schedule, **_reached(summary)}
 
 
-def _row_apart(summary: Summary) -> Row:
-    return (
-        *(summary.network, summary.config.dataset, summary.parameters, summary.recipe),
-        *(summary.schedule, len(summary.runs), f"{summary.mean:.2f}", _range(summary)),
-    )
+def _about(summary: Summary) -> Cells:
+    return {
+        "network": summary.network,
+        "data": summary.config.dataset,
+        "parameters": summary.parameters,
+        "recipe": summary.recipe,
+    }
 
 
-def _csv_row(summary: Summary) -> Sequence[object]:
-    config, found = summary.config, published_beside(summary)
-    return (
-        *(summary.network, config.dataset, summary.parameters, summary.recipe, config.epochs),
-        *("; ".join(summary.own_settings), summary.precision, len(summary.runs)),
-        *(f"{value:.4f}" for value in (summary.mean, summary.lowest, summary.highest)),
-        f"{found.top1:.2f}" if found else "",
-        PUBLISHED_EPOCHS if found else "",
-        f"{summary.mean - found.top1:.4f}" if found else "",
-    )
+def _reached(summary: Summary) -> Cells:
+    extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
+    return {
+        "runs": len(summary.runs),
+        "mean": f"{summary.mean:.2f}",
+        "range": extremes if len(summary.runs) > 1 else "one run",
+    }
+
+
+def _csv_line(summary: Summary) -> Cells:
+    found = published_of(summary)
+    return {
+        "network": summary.network,
+        "dataset": summary.config.dataset,
+        "parameters": summary.parameters,
+        "recipe": summary.recipe,
+        "epochs": summary.config.epochs,
+        "own_settings": "; ".join(summary.own_settings),
+        "precision": summary.precision,
+        "runs": len(summary.runs),
+        "mean": f"{summary.mean:.4f}",
+        "lowest": f"{summary.lowest:.4f}",
+        "highest": f"{summary.highest:.4f}",
+        "published_top1": f"{found.top1:.2f}" if found else "",
+        "published_epochs": PUBLISHED_EPOCHS if found else "",
+        "difference": f"{summary.mean - found.top1:.4f}" if found else "",
+    }
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Row]) -> str:
     cells = [[f"{cell:,}" if isinstance(cell, int) else cell.strip() for cell in r] for r in rows]
-    lines = [header, ["---"] * len(header), *([f"`{name}`", *rest] for name, *rest in cells)]
+    lines = [header, ["---"] * len(header)] + [[f"`{name}`", *rest] for name, *rest in cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

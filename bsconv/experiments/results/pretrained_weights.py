@@ -30,7 +30,7 @@ MOST_POINTS_LOST = 0.05  # of accuracy, by rounding the weights to float16
 
 
 def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder: Path) -> Path:
-    """Write ``FOLDER/DATASET/MODEL.safetensors`` and a note beside it; returns the file's path.
+    """Write ``FOLDER/DATASET/MODEL.safetensors`` and a note next to it; returns the file's path.
 
     Weights are rounded to float16 where that costs less than 0.05 points of accuracy on the test
     images of ``dataset``. The note, ``MODEL.json``, holds the SHA-256 checksum of the file, the

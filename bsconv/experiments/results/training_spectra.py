@@ -1,4 +1,4 @@
-"""How the slices of kernels grow alike while a network learns: first shares by epoch."""
+"""How the slices of kernels become similar while a network learns: first shares by epoch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FORMAT = "bsconv spectra 1"
 class TrainingSpectra:
     """The median first share of each layer, epoch by epoch; 0 stands for before training.
 
-    To be filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers``
-    maps the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
+    Filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers`` maps
+     the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
     kernels of its size, ``top1`` holds the test accuracies in percent where there are any, and
     ``about`` whatever else should be known, such as settings, machine, versions and commit.
     """
@@ -48,11 +48,11 @@ class TrainingSpectra:
         Raises ValueError for an epoch that does not follow, or for other layers than before.
         """
         if self.epochs and epoch <= self.epochs[-1]:
-            raise ValueError(f"epoch must be above the last one, {self.epochs[-1]}, got {epoch}")
+            raise ValueError(f"epoch needs to be above the last, {self.epochs[-1]}, got {epoch}")
         rows = spectra_table(source).compared
         names = [row.name for row in rows]
         if self.epochs and names != list(self.layers):
-            raise ValueError(f"layers must be those of the first look, got {names}")
+            raise ValueError(f"layers needs to be those of the first look, got {names}")
         self.epochs.append(epoch)
         self.top1.append(top1)
         for row in rows:
