@@ -13,7 +13,7 @@ from hypothesis import register_random, settings
 
 from helpers.paths import ROOT
 
-pytest_plugins = ["helpers.costs", "pytester"]
+pytest_plugins = ["helpers.costs", "helpers.reliability", "pytester"]
 
 # one thread unless told otherwise: test processes run side by side
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))

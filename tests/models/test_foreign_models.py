@@ -1,17 +1,13 @@
 """Replacers on a handful of other people's models; `make nightly` tries some hundreds."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
-from helpers.paths import ROOT
-from nightly import records
-from nightly.checks import foreign_models
-from nightly.foreign import libraries, table, trial, workers
+from nightly import test_foreign_models as nightly
+from nightly.foreign import libraries, table, trial
 
 for library in libraries.LIBRARIES:
     pytest.importorskip(library)
@@ -71,7 +67,7 @@ def test_a_large_model_is_tried_by_its_shapes(monkeypatch):
     assert (found["outcome"], found["device"]) == ("works", "meta")
 
 
-@pytest.mark.parametrize("format", foreign_models.FORMATS)
+@pytest.mark.parametrize("format", nightly.FORMATS)
 def test_a_model_is_exported_too(format):
     assert trial.trial("timm", "test_resnet", format)["exported"] == format
 
@@ -125,48 +121,23 @@ def test_the_rules_choose_enough_models_that_are_there():
         assert len(set(names)) == len(names)
 
 
-def test_a_process_that_ends_is_replaced_and_a_model_that_takes_too_long_is_stopped():
-    code = (
-        "import os\n"
-        "from nightly.foreign import worker\n"
-        "worker.SECONDS = 1\n"
-        "def trial(library, name, export, by_shapes):\n"
-        "    if name == 'large' and by_shapes:\n"
-        "        return {'outcome': 'works'}\n"
-        "    while name in ('slow', 'large'):\n"
-        "        pass\n"
-        "    os._exit(3) if name == 'end' else 1 / 0\n"
-        "worker.trial = trial\n"
-        "worker.main()\n"
-    )
+def test_a_model_that_takes_too_long_is_tried_by_its_shapes_or_given_up(monkeypatch):
+    def too_slow(library, name, export, by_shapes):
+        if name == "large" and by_shapes:
+            return {"outcome": "works"}
+        if name == "broken":
+            raise ZeroDivisionError("division\nby zero")
+        raise nightly.TooSlow
 
-    class Worker(workers.Worker):
-        def _started(self):
-            command = [sys.executable, "-c", code]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            return subprocess.Popen(
-                command, cwd=ROOT, text=True, stderr=subprocess.DEVNULL, **pipes
-            )
-
-    process = Worker()
+    monkeypatch.setattr(nightly, "trial", too_slow)
     outcomes = [
-        process.try_model(("timm", name, "")) for name in ("slow", "end", "broken", "large")
+        nightly.attempt("timm", name, "")["outcome"] for name in ("large", "slow", "broken")
     ]
-    process.stop()
-    assert [found["outcome"] for found in outcomes] == [
-        "not run: takes more than 1 seconds",
-        "broken: process ended by 3",
-        "broken: ZeroDivisionError: division by zero",
+    assert outcomes == [
         "works",
+        "not run: takes more than 60 seconds",
+        "broken: ZeroDivisionError: division by zero",
     ]
-
-
-def test_a_broken_model_fails_the_check(monkeypatch):
-    found = {"library": "timm", "model": "net", "outcome": "broken: all of it"}
-    monkeypatch.setattr(foreign_models, "try_models", lambda jobs: [found])
-    monkeypatch.setattr(table, "write", lambda models: pytest.fail("writes what is broken"))
-    with pytest.raises(AssertionError, match="net: broken: all of it"):
-        foreign_models.run()
 
 
 def test_the_table_and_the_summary_show_every_model():
@@ -183,21 +154,7 @@ def test_the_table_and_the_summary_show_every_model():
         "| nothing to replace |",
         "| `slow` | - | - | - | - | - | not run: takes more than 60 seconds |",
     ]
-    figures = foreign_models.summary(models)
+    figures = nightly.summary(models)
     assert figures["not run"] == {"slow": "not run: takes more than 60 seconds"}
     assert (figures["works"], figures["nothing to replace"], figures["models"]) == (1, 1, 3)
     assert figures["kept"] == {"OctConv": 12, "of 1x1": 2, "of another size": 1}
-
-
-def test_the_page_holds_what_was_measured():
-    record = records.read("foreign_models")
-    assert record is not None
-    page = table.PAGE.read_text(encoding="utf-8")
-    for library, figures in record["figures"].items():
-        rows = re.findall(
-            r"^\| `.*", page.split(f"## {library}\n")[1].split("\n## ")[0], re.MULTILINE
-        )
-        assert len(rows) == figures["models"] > 0
-        assert sum("| works" in row for row in rows) == figures["works"]
-        layers = [row.split(" | ")[2] for row in rows]
-        assert sum(int(cell) for cell in layers if cell != "-") == figures["convolutions"]

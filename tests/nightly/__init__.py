@@ -1,1 +1,1 @@
-"""What this project promises about faults, bad input and numbers, measured anew by one command."""
+"""What is tried at night, for an hour; by day, other tests use the same helpers a few times."""

@@ -17,48 +17,29 @@ from bsconv.experiments.files.checkpoints import CHECKPOINT, METRICS, MODEL, rea
 
 # these decide every bit of a run
 SETTINGS = (
-    *("--model", "cifar_resnet20_bsconvs_p1d4", "--dataset", "synthetic", "--seed", "1"),
-    *("--train-limit", "48", "--test-limit", "32", "--batch-size", "16", "--device", "cpu"),
-    *("--recipe", "fast"),
+    "--model=cifar_resnet20_bsconvs_p1d4",
+    "--dataset=synthetic",
+    "--seed=1",
+    "--train-limit=48",
+    "--test-limit=32",
+    "--batch-size=16",
+    "--device=cpu",
+    "--recipe=fast",
 )
 ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "BSCONV_OFFLINE": "1"}
-
-PLAIN = (sys.executable, "-m", "bsconv", "train")
-# The same, but it measures how to compute its steps as long runs do, and then sets that aside: one
-# that is killed before its first epoch is over would measure anew, and may choose otherwise.
-MEASURING = (
-    *(sys.executable, "-c"),
-    """
-import dataclasses, sys
-from bsconv.__main__ import main
-from bsconv.experiments.training import _job
-
-plain = _job.choose_execution
-
-
-def choose_execution(model, images, config):
-    plain(model, images, dataclasses.replace(config, epochs=10**6, compile=False))
-    return plain(model, images, config)
-
-
-_job.choose_execution = choose_execution
-sys.exit(main(["train", *sys.argv[1:]]))
-""",
-)
 
 
 @dataclass(frozen=True)
 class Runs:
     """Runs that are all the same but for their folders."""
 
-    command: tuple[str, ...] = PLAIN
     epochs: int = 24
 
     def start(self, out: Path) -> subprocess.Popen[str]:
         """Begin the run in ``out``, or resume it, in a process of its own."""
         arguments = [*SETTINGS, "--epochs", str(self.epochs), "--out", str(out), "--resume"]
         return subprocess.Popen(
-            [*self.command, *arguments],
+            [sys.executable, "-m", "bsconv", "train", *arguments],
             env={**os.environ, **ALONE},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

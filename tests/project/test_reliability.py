@@ -1,77 +1,49 @@
-"""`make nightly`: which checks are run, what is recorded, and the page that is made of it."""
+"""The page of reliability: what nightly tests record, and nothing of those that fail."""
 
-from __future__ import annotations
-
-import types
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nightly import checks, page, records
-from nightly.__main__ import main
+TESTS = """
+def test_one(section): section("One", "first line")
+def test_more(section): section("One", "second line")
+"""
+FAILS = """
+def test_two(section): section("Two", "new figures"); assert False
+"""
+PAGE = """# Reliability
+
+Old introduction.
+
+## Two
+
+old figures
+
+## Three
+
+is not tried
+"""
 
 
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The checks that were run, each of which finds what its name is; nothing else is touched."""
-    names: list[str] = []
-
-    def load(name: str) -> types.SimpleNamespace:
-        def run() -> dict[str, Any]:
-            names.append(name)
-            if name == "numbers":
-                raise RuntimeError("two promises are broken")
-            return {"found": name}
-
-        return types.SimpleNamespace(
-            TITLE=f"Title of {name}", run=run, section=lambda figures: figures["found"]
-        )
-
-    monkeypatch.setattr(checks, "load", load)
-    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(page, "PAGE", tmp_path / "reliability.md")
-    return names
+def test_sections_of_tests_that_pass_are_written(pytester: pytest.Pytester) -> None:
+    page = Path(pytester.path, "page.md")
+    page.write_text(PAGE)
+    pytester.makepyfile(test_passes=TESTS, test_fails=FAILS)
+    pytester.inline_run("-p", "helpers.reliability", "--reliability", str(page))
+    introduction, *sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
+    assert "`make nightly` tries all of it" in introduction
+    two, three, one = sections
+    assert two == "Two\n\nold figures\n\n"
+    assert three == "Three\n\nis not tried\n\n"
+    assert re.fullmatch(
+        r"One\n\nfirst line\nsecond line\n\n"
+        r"`pytest -m nightly test_passes.py`: 0.0 minutes on .*, torch .*, [\d-]+\.\n",
+        one,
+    )
 
 
-def test_without_names_all_checks_run_and_the_others_go_on_where_one_fails(
-    ran: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([]) == 1
-    assert ran == list(checks.NAMES)
-    assert capsys.readouterr().err.endswith("reliability: FAILED: numbers\n")
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert "## Title of surgery\n\nsurgery\n\n`python -m reliability surgery`: 0.0 minutes" in text
-    assert "Not measured yet: `python -m reliability numbers`" in text
-
-
-def test_a_broken_promise_keeps_the_former_figures(ran: list[str]) -> None:
-    records.write("numbers", {"found": "the former ones"}, 60)
-    assert main(["numbers"]) == 1
-    assert "the former ones" in page.PAGE.read_text(encoding="utf-8")
-
-
-def test_the_page_says_how_long_all_checks_take(ran: list[str]) -> None:
-    for name in checks.NAMES[1:]:
-        records.write(name, {"found": name}, 60)
-    assert "Together" not in page.render()
-    records.write(checks.NAMES[0], {"found": ""}, 180)
-    assert f"Together they took {len(checks.NAMES) + 2} minutes." in page.render()
-
-
-def test_named_checks_run_alone(ran: list[str]) -> None:
-    assert main(["mutation", "surgery"]) == 0
-    assert ran == ["mutation", "surgery"]
-    assert main(["page"]) == 0
-    assert ran == ["mutation", "surgery"]
-
-
-def test_a_name_that_is_none_is_refused(ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["sugery"])
-    assert "must be one of page, surgery," in capsys.readouterr().err
-    assert not ran
-
-
-def test_the_page_is_what_was_recorded() -> None:
-    assert page.PAGE.read_text(encoding="utf-8") == page.render(), "python -m reliability page"
+def test_without_a_page_nothing_is_written(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TESTS)
+    pytester.inline_run("-p", "helpers.reliability").assertoutcome(passed=2)
+    assert not list(Path(pytester.path).glob("*.md"))

@@ -17,9 +17,9 @@ from bsconv.experiments.files.checkpoints import CHECKPOINT
 from bsconv.experiments.training import TrainConfig, train
 from helpers.small_runs import config, linear, noise, use
 from nightly.faults import clocks, damage, disks, kills, races
-from nightly.runs import PLAIN, Runs, check_refused, check_same, equal
+from nightly.runs import Runs, check_refused, check_same, equal
 
-SHORT = Runs(PLAIN, epochs=4)
+SHORT = Runs(epochs=4)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_stdout_that_is_closed() -> None:
 
 @pytest.mark.parametrize("name", damage.FILES)
 def test_damaged_files_read_as_written_or_not_at_all(tmp_path: Path, name: str) -> None:
-    flips, cuts = (30, 10) if name.endswith(".pt2") else (200, 60)
+    flips, cuts = 200, 60
     counts = damage.outcomes(name, tmp_path, flips, cuts, seed=1)
     assert counts["refused"] > (flips + cuts) / 2
 

@@ -14,8 +14,6 @@ from torch import nn
 
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.data import load_dataset
-from bsconv.experiments.export import export_model
-from bsconv.experiments.export._run import load_exported
 from bsconv.experiments.files.checkpoints import (
     read_checkpoint,
     read_trained,
@@ -61,14 +59,6 @@ def read_archive(path: Path) -> Any:
     return [data.classes, *tensors]
 
 
-def program(path: Path) -> None:
-    export_model(network(), torch.zeros(2, 3, 8, 8), path, format="exported-program")
-
-
-def run_program(path: Path) -> Any:
-    return load_exported(path)(torch.linspace(0, 1, 384).reshape(2, 3, 8, 8))
-
-
 # file -> how it is written and read
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "checkpoint.pt": (checkpoint, read_checkpoint),
@@ -76,7 +66,6 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "weights.pt": (lambda path: torch.save(network().state_dict(), path), read_weights),
     "weights.safetensors": (trained, read_weights),
     "cifar10.npz": (archive, read_archive),
-    "network.pt2": (program, run_program),
 }
 
 

@@ -14,20 +14,26 @@ INTRODUCTION = """\
 # Models of other libraries
 
 What `BSConvU_Replacer()` and `BSConvS_Replacer()` do to classification models that others wrote,
-with random weights and batches of two images, written by `python -m nightly foreign_models`;
+with random weights and batches of two images; `make nightly` writes this page, and
 [reliability](reliability.md) has the summary. By default, convolutions of 3x3 and 5x5 are replaced.
 
-Kept are those of other sizes (1x1: pointwise already), grouped ones, subclasses of `Conv2d` (named
-here), which may compute something else, and those that BSConv would make larger. A model *works*
-if `apply` did what `plan` said, and then for BSConv-U and BSConv-S the outputs in eval and train
-mode have the shapes that the dense model's have, the same layers learn in the backward pass, with
-finite gradients, and the penalty is finite and has gradients of its bases alone. Where nothing is
-replaced, nothing more is tried. *By shapes*: on the meta device, which computes no numbers, as are
-models of more than 100 million parameters and those that take more than a minute otherwise.
+The replacers keep those of other sizes (1x1: pointwise already), grouped ones, subclasses of
+`Conv2d` (named here), which may compute something else, and those that BSConv would make larger.
+A model *works* if `apply` did what `plan` said, and then for BSConv-U and BSConv-S the outputs
+in eval and train mode have the shapes that the dense model's have, the same layers learn in the
+backward pass, with finite gradients, and the penalty is finite and has gradients of its bases
+alone. Where nothing is replaced, nothing more is tried. *By shapes*: on the meta device, which
+computes no numbers, as are models of more than 100 million parameters and those that take more
+than a minute otherwise.
 """
 HEADER = (
-    *("model", "input", "convolutions", "replaced", "kept"),
-    *("parameters: dense, U, S", "outcome"),
+    "model",
+    "input",
+    "convolutions",
+    "replaced",
+    "kept",
+    "parameters: dense, U, S",
+    "outcome",
 )
 
 
@@ -81,5 +87,5 @@ def outcome(found: Mapping[str, Any]) -> str:
 
 
 def write(models: Sequence[Mapping[str, Any]]) -> None:
-    """Write the page anew."""
+    """Write the page."""
     PAGE.write_text(render(models), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Mutants of bsconv/pytorch, made and tried by mutmut in a copy of the project, and coverage."""
+"""Mutants of the core of bsconv.pytorch, made and tried by mutmut in a copy of the project.
+
+The quick tests of the core have to kill them: those that `make quick` runs after a change there.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mutmut.stats import status_by_exit_code
 
-ROOT = Path(__file__).resolve().parents[3]
-MUTATED = "bsconv/pytorch"
+from helpers.paths import ROOT
 
-# all that is about bsconv/pytorch and nothing else
-TESTS = tuple(
-    f"tests/test_{name}.py"
-    for name in (
-        *("decomposition", "execution", "inference", "initialization", "layer_fit", "models"),
-        *("modification", "modules", "networks", "output_fit", "pretrained"),
-        *("pretrained_weights", "profiler"),
-        *("regularization", "replacers", "spectra", "stopwatch", "tables", "full_float32"),
-    )
-)
-# of these, what takes seconds and sees what smaller models show too, and what trains; torch.compile
-# and warnings that name the caller's line cannot see through what mutmut puts around each function
-LEFT_OUT = (
-    "point_at_the_caller",
-    *("packed", "they_reach", "on_the_command_line"),
-    *("torchvision", "by_name", "deep", "deepest", "shorter_numbers", "more_networks"),
-    "through_the_compiler",
-    *("compilation", "compiled_for", "compiled_batch", "compiled_exported"),
-    *("new_one_trains_on", "each_way_is_better", "(unchanged and outputs)"),
-)
-SELECTION = [*TESTS, "-k", f"not ({' or '.join(LEFT_OUT)})"]
+LIBRARY = "bsconv/pytorch"
+CORE = [str(path.relative_to(ROOT)) for path in sorted((ROOT / LIBRARY).glob("*.py"))]
+CORE += [f"{LIBRARY}/_tools"]
+# warnings that name the caller's line cannot see through what mutmut puts around each function
+QUICK = ["--slow", "none", "-k", "not point_at_the_caller"]
+ROOMS = ("core", "spectra", "profiler", "inference", "pretrained", "models")
+KILLED = ("killed", "timeout")  # what never ends has been noticed too
 
 CONFIGURATION = f"""
 [tool.mutmut]
-source_paths = ["{MUTATED}/"]
-also_copy = ["bsconv", "benchmarks", "reliability"]
+source_paths = {json.dumps(CORE)}
+also_copy = ["bsconv", "benchmarks", "docs", "README.md"]
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "nightly.mutants.fresh_caches"]
-pytest_add_cli_args_test_selection = {json.dumps(SELECTION)}
+pytest_add_cli_args_test_selection = {json.dumps(["tests/core", *QUICK])}
 """
 
 
@@ -61,20 +49,16 @@ def copy_project(folder: Path) -> None:
 
 def all_names(folder: Path) -> list[str]:
     """The mutants that mutmut makes of the copy in ``folder``."""
-    return _run(folder, "nightly.mutants.names").split()  # there: it reads its settings there
+    return _run(folder, "nightly.mutants.names", *CORE).split()
 
 
-def try_out(folder: Path, processes: int, names: Sequence[str] = ()) -> None:
-    """Run the tests on each of ``names``; by default, on those that were not tried before."""
+def try_out(folder: Path, names: Sequence[str], processes: int) -> dict[str, str]:
+    """What comes of each of ``names``: "killed", "survived", "timeout", "no tests", ..."""
     _run(folder, "mutmut", "run", "--max-children", str(processes), *names)
-
-
-def outcomes(folder: Path) -> dict[str, str]:
-    """What came of each mutant so far: "killed", "survived", "timeout", "no tests", ..."""
     codes: dict[str, int | None] = {}
-    for file in sorted((folder / "mutants" / MUTATED).rglob("*.meta")):
+    for file in (folder / "mutants" / LIBRARY).rglob("*.meta"):
         codes |= json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"]
-    return {name: status_by_exit_code[code] for name, code in codes.items() if code is not None}
+    return {name: status_by_exit_code[codes[name]] for name in names}
 
 
 def changes(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
@@ -87,16 +71,11 @@ def changes(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def print_changes(changed: Mapping[str, list[str]]) -> None:
-    """Print each mutant and its lines."""
-    for name, lines in changed.items():
-        print("", f"# {name}", *lines, sep="\n", flush=True)
-
-
 def coverage(folder: Path) -> dict[str, float]:
-    """Shares of the lines and of the branches of MUTATED that the tests reach."""
-    sources = ["--branch", "--source", MUTATED]
-    _run(folder, "coverage", "run", *sources, "-m", "pytest", "-q", *SELECTION)
+    """Shares of the lines and of the branches of the library that its quick tests reach."""
+    tests = [*(f"tests/{room}" for room in ROOMS), *QUICK]
+    sources = ["--branch", "--source", LIBRARY]
+    _run(folder, "coverage", "run", *sources, "-m", "pytest", "-q", *tests)
     _run(folder, "coverage", "json", "-q", "-o", "coverage.json")
     totals = json.loads((folder / "coverage.json").read_text(encoding="utf-8"))["totals"]
     return {
@@ -106,7 +85,13 @@ def coverage(folder: Path) -> dict[str, float]:
 
 
 def _run(folder: Path, module: str, *arguments: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BSCONV_OFFLINE": "1"}  # mutmut forks
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",  # mutmut forks
+        "BSCONV_OFFLINE": "1",
+        "BSCONV_TEST_PATIENCE": "100",  # mutants and coverage cost time
+        "PYTHONPATH": "tests",
+    }
     command = [sys.executable, "-m", module, *arguments]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if ended.returncode:

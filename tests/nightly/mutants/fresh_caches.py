@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from bsconv.pytorch import _layer_plans as _execution
+from bsconv.pytorch import _layer_plans
 
 
 def pytest_sessionstart() -> None:
-    _execution._fastest.clear()
+    _layer_plans._fastest.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("bsconv."):
             for value in vars(module).values():

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from . import layers, measures, projection, transforms
-from .comparison import Case
+from .comparison import CASES
 
-CASES: tuple[Case, ...] = (
-    *layers.CASES,
-    *transforms.CASES,
-    *measures.CASES,
-    *projection.CASES,
-)
+__all__ = ["CASES", "WITHOUT_NUMBERS", "layers", "measures", "projection", "transforms"]
 
 # public names that no case covers, with the reason
 WITHOUT_NUMBERS = {
+    "ModelName": "the parts of a name",
+    "Replacer": "what both replacers share",
+    "parse_name": "reads names",
     "InferenceReport": "durations, and the difference that optimize_for_inference checks itself",
     "LayerPlan": "names and counts of parameters",
     "OptimizedLayer": "names and durations",

@@ -1,23 +1,27 @@
-"""One function in float32 beside the same in float64, and how far apart they may be."""
+"""One function in float32 compared with the same in float64, and how far apart they may be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .inputs import KINDS
+
 SMALLEST = torch.finfo(torch.float32).tiny  # below it, float32 loses digits and then all
 Results = Mapping[str, Tensor]
+Compute = Callable[[str, torch.dtype, int], Results]
+CASES: list[Case] = []  # all of them, once their modules are imported
 
 
 class BrokenPromise(AssertionError):
     """float32 is further from float64 than stated, or not a number where it should be one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """What is computed, for which kinds of numbers, and what is promised of it.
 
@@ -33,7 +37,7 @@ class Case:
 
     title: str
     covers: tuple[str, ...]
-    compute: Callable[[str, torch.dtype, int], Results]
+    compute: Compute
     kinds: tuple[str, ...]
     bound: float = 1e-5
     bounds: Mapping[str, float] = field(default_factory=dict)
@@ -43,6 +47,18 @@ class Case:
 
     def bound_for(self, kind: str) -> float:
         return self.bounds.get(kind, self.bound)
+
+
+def case(
+    title: str, *covers: str, kinds: Sequence[str] = tuple(KINDS), **promised: Any
+) -> Callable[[Compute], Compute]:
+    """Make the function a case, which `CASES` lists."""
+
+    def listed(compute: Compute) -> Compute:
+        CASES.append(Case(title, covers, compute, tuple(kinds), **promised))
+        return compute
+
+    return listed
 
 
 @dataclass(frozen=True)
@@ -102,14 +118,3 @@ def _error(found: Tensor, expected: Tensor, floor: float, *, by_rows: bool) -> f
 
 def _rows(tensor: Tensor, by_rows: bool) -> Tensor:
     return tensor.double().reshape(len(tensor) if by_rows else 1, -1)
-
-
-def figures(case: Case, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """What the record keeps of a case."""
-    return {
-        "covers": list(case.covers),
-        "bound": case.bound,
-        "bounds": {kind: bound for kind, bound in case.bounds.items() if kind in outcomes},
-        "errors": {kind: outcome.error for kind, outcome in outcomes.items()},
-        "overflows": {kind: one.overflow for kind, one in outcomes.items() if one.overflow},
-    }

@@ -28,12 +28,12 @@ from bsconv.pytorch import (
     reestimate_batch_norm,
     reg_loss,
 )
+from helpers.paths import ROOT
 
 from .inputs import numbers
 from .layers import BATCH_NORM_PLANS, PLANS, fill, results
 from .projection import network
 
-ROOT = Path(__file__).resolve().parents[3]
 # how far two threads may be from one, relative to the largest entry of each result
 BOUNDS: dict[str, float | None] = {
     "layers, forward and backward": 1e-5,
@@ -98,7 +98,12 @@ def in_process(threads: int, parts: Sequence[str]) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "results.pt")
         command = [sys.executable, "-m", __name__, str(threads), str(file), *parts]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "BSCONV_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "BSCONV_OFFLINE": "1",
+            "PYTHONPATH": f"{ROOT}/tests{os.pathsep}{ROOT}",
+        }
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if ended.returncode:
             raise RuntimeError(f"the work with {threads} threads failed: {ended.stderr[-2000:]}")

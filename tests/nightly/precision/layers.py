@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU
 
-from .comparison import Case
+from .comparison import CASES, Case
 from .inputs import KINDS, channels, numbers
 
 Layer = BSConvU | BSConvS
@@ -138,4 +138,4 @@ def _case(layer_class: type[Layer], plan: str, subject: str, norm: bool, trainin
     )
 
 
-CASES = tuple(_cases())
+CASES.extend(_cases())

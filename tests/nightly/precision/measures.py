@@ -18,7 +18,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch.initialization import dense_conv, match_variance_, uniform_variance_
 from bsconv.pytorch.regularization import OrthonormalConv2d, orthonormality_penalty
 
-from .comparison import Case
+from .comparison import case
 from .inputs import KINDS, channels, numbers
 from .layers import fill
 from .transforms import kernel
@@ -32,6 +32,7 @@ class Penalised(BSConvS_ModelRegLossMixin, nn.Sequential):
     """A model with two layers of a kind and one of another."""
 
 
+@case("orthonormality_penalty and its gradient", "orthonormality_penalty", overflows=BEYOND)
 def penalty(kind: str, dtype: torch.dtype, many: int) -> Results:
     """And its gradient; products of weights beyond float32 are expected to be told."""
     count = channels(kind, many)
@@ -40,6 +41,12 @@ def penalty(kind: str, dtype: torch.dtype, many: int) -> Results:
     return {"penalty": value, "gradient": torch.autograd.grad(value, basis)[0]}
 
 
+@case(
+    "orthonormality_penalty at the optimum",
+    "orthonormality_penalty",
+    "OrthonormalBasis",
+    kinds=("ordinary",),
+)
 def near_optimum(kind: str, dtype: torch.dtype, many: int) -> Results:
     """Beside the penalty of zeros, of which rows that are orthonormal to rounding have almost
     nothing."""
@@ -48,6 +55,14 @@ def near_optimum(kind: str, dtype: torch.dtype, many: int) -> Results:
     return {"penalties": torch.stack([orthonormality_penalty(basis.to(dtype)) for basis in bases])}
 
 
+@case(
+    "reg_loss and its gradient",
+    "reg_loss",
+    "BSConvS_ModelRegLossMixin",
+    "OrthonormalConv2d",
+    kinds=tuple(kind for kind in ALL if "channel" not in kind),
+    overflows=BEYOND,
+)
 def penalties(kind: str, dtype: torch.dtype, many: int) -> Results:
     layers = (BSConvS(8, 8, 3), BSConvS(8, 8, 3), OrthonormalConv2d(8, 4, 1), BSConvU(8, 8, 3))
     model = Penalised(*layers)
@@ -63,6 +78,12 @@ def penalties(kind: str, dtype: torch.dtype, many: int) -> Results:
 _BASES = ("pw1.weight", "pw1.weight", "weight")
 
 
+@case(
+    "kernel_spectra, cross_kernel_spectra",
+    "kernel_spectra",
+    "cross_kernel_spectra",
+    kinds=tuple(kind for kind in ALL if kind != "one channel"),
+)
 def spectra(kind: str, dtype: torch.dtype, many: int) -> Results:
     """Shares, which are compared by their difference: rows of them add up to one."""
     weight = kernel(kind, many).to(dtype)
@@ -74,6 +95,13 @@ def spectra(kind: str, dtype: torch.dtype, many: int) -> Results:
     return {name: torch.cat((shares, shares.sum(1, True)), 1) for name, shares in found.items()}
 
 
+@case(
+    "spectra_table",
+    "spectra_table",
+    "SpectraTable",
+    "LayerSpectrum",
+    kinds=tuple(kind for kind in ALL if kind != "one channel"),
+)
 def table(kind: str, dtype: torch.dtype, many: int) -> Results:
     result = spectra_table({"a.weight": kernel(kind, many).to(dtype)})
     (row,) = result.rows
@@ -81,6 +109,13 @@ def table(kind: str, dtype: torch.dtype, many: int) -> Results:
     return {"row": torch.tensor([1.0, result.mean, *(getattr(row, name) for name in names)])}
 
 
+@case(
+    "ModelProfiler",
+    "ModelProfiler",
+    "LayerProfile",
+    kinds=("ordinary", "one channel", "many channels"),
+    bound=0.0,
+)
 def costs(kind: str, dtype: torch.dtype, many: int) -> Results:
     count = channels(kind, many)
     model = nn.Sequential(BSConvU(count, count, 3), nn.ReLU(), BSConvS(count, count, 3))
@@ -92,6 +127,14 @@ def costs(kind: str, dtype: torch.dtype, many: int) -> Results:
 GAINS = {"ordinary": 2.0, "tiny": 1e-30, "huge": 1e30}
 
 
+@case(
+    "variance of first weights",
+    "uniform_variance_",
+    "match_variance_",
+    "dense_conv",
+    kinds=GAINS,
+    bound=0.05,
+)
 def first_weights(kind: str, dtype: torch.dtype, many: int) -> Results:
     """The mean square of weights relative to what it should be: chance makes one of it."""
     torch.manual_seed(0)
@@ -104,53 +147,3 @@ def first_weights(kind: str, dtype: torch.dtype, many: int) -> Results:
         for conv, gain in convs.items()
     ]
     return {"ratios": torch.stack(ratios).detach()}
-
-
-CASES = (
-    Case(
-        "orthonormality_penalty and its gradient",
-        ("orthonormality_penalty",),
-        penalty,
-        ALL,
-        overflows=BEYOND,
-    ),
-    Case(
-        "orthonormality_penalty at the optimum",
-        ("orthonormality_penalty", "OrthonormalBasis"),
-        near_optimum,
-        ("ordinary",),
-    ),
-    Case(
-        "reg_loss and its gradient",
-        ("reg_loss", "BSConvS_ModelRegLossMixin", "OrthonormalConv2d"),
-        penalties,
-        tuple(kind for kind in ALL if "channel" not in kind),
-        overflows=BEYOND,
-    ),
-    Case(
-        "kernel_spectra, cross_kernel_spectra",
-        ("kernel_spectra", "cross_kernel_spectra"),
-        spectra,
-        tuple(kind for kind in ALL if kind != "one channel"),
-    ),
-    Case(
-        "spectra_table",
-        ("spectra_table", "SpectraTable", "LayerSpectrum"),
-        table,
-        tuple(kind for kind in ALL if kind != "one channel"),
-    ),
-    Case(
-        "ModelProfiler",
-        ("ModelProfiler", "LayerProfile"),
-        costs,
-        ("ordinary", "one channel", "many channels"),
-        bound=0.0,
-    ),
-    Case(
-        "variance of first weights",
-        ("uniform_variance_", "match_variance_", "dense_conv"),
-        first_weights,
-        tuple(GAINS),
-        bound=0.05,
-    ),
-)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import project_pretrained, reestimate_batch_norm
 
-from .comparison import Case
+from .comparison import CASES, Case
 from .inputs import KINDS, numbers
 from .layers import NEARLY_CONSTANT, fill
 
@@ -84,4 +84,4 @@ def _cases() -> Iterator[Case]:
     )
 
 
-CASES = tuple(_cases())
+CASES.extend(_cases())

@@ -19,7 +19,7 @@ from bsconv.pytorch import (
 )
 from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
 
-from .comparison import Case
+from .comparison import case
 from .inputs import KINDS, channels, numbers
 from .layers import fill
 
@@ -48,11 +48,25 @@ def images_for(count: int, dtype: torch.dtype) -> Tensor:
     return numbers("ordinary", 3, count, 6, 6, seed=1).to(dtype)
 
 
+@case(
+    "blueprint_factors, composed",
+    "blueprint_factors",
+    "BlueprintFactors",
+    by_rows=("kernel",),
+    overflows=("largest",),
+)
 def blueprint_kernel(kind: str, dtype: torch.dtype, many: int) -> Results:
     factors = blueprint_factors(kernel(kind, many).to(dtype))
     return {"kernel": compose(factors.weights.to(dtype), factors.blueprints.to(dtype))}
 
 
+@case(
+    "subspace_factors, composed",
+    "subspace_factors",
+    "SubspaceFactors",
+    by_rows=("kernel",),
+    overflows=("largest",),
+)
 def subspace_kernel(kind: str, dtype: torch.dtype, many: int) -> Results:
     weight = kernel(kind, many).to(dtype)
     factors = subspace_factors(weight, max(1, min(weight.shape[:2]) // 2))
@@ -60,20 +74,24 @@ def subspace_kernel(kind: str, dtype: torch.dtype, many: int) -> Results:
     return {"kernel": compose(mixing @ basis, blueprints), "basis": basis @ basis.T}
 
 
+@case("compose", "compose", by_rows=("kernel",), overflows=BEYOND)
 def composed(kind: str, dtype: torch.dtype, many: int) -> Results:
     weights, blueprints = kernel(kind, many)[:, :, 0, 0], numbers("ordinary", 16, 1, 3, 3)[:, 0]
     return {"kernel": compose(weights.to(dtype), blueprints[: len(weights)].to(dtype))}
 
 
+@case("BSConvU.from_conv2d, to_conv2d", "BSConvU", by_rows=("weight",), overflows=("largest",))
 def approximated_u(kind: str, dtype: torch.dtype, many: int) -> Results:
     return _weights(BSConvU.from_conv2d(dense(kind, many).to(dtype)).to_conv2d())
 
 
+@case("BSConvS.from_conv2d, to_conv2d", "BSConvS", by_rows=("weight",), overflows=("largest",))
 def approximated_s(kind: str, dtype: torch.dtype, many: int) -> Results:
     share = 0.5 if kind != "many channels" else 1 / 64
     return _weights(BSConvS.from_conv2d(dense(kind, many).to(dtype), p=share).to_conv2d())
 
 
+@case("to_conv2d", "BSConvU", "BSConvS", overflows=BEYOND)
 def as_dense(kind: str, dtype: torch.dtype, many: int) -> Results:
     """The one convolution for each layer, with BatchNorms in it where nothing is padded."""
     count = channels(kind, many)
@@ -103,6 +121,13 @@ def network(kind: str) -> nn.Sequential:
     return model.eval()
 
 
+@case(
+    "replacers from dense weights",
+    "BSConvU_Replacer",
+    "BSConvS_Replacer",
+    kinds=SOME,
+    overflows=BEYOND,
+)
 def replaced(kind: str, dtype: torch.dtype, many: int) -> Results:
     found = {}
     for replacer in (BSConvU_Replacer(init="project"), BSConvS_Replacer(init="project", p=0.5)):
@@ -112,11 +137,19 @@ def replaced(kind: str, dtype: torch.dtype, many: int) -> Results:
     return found
 
 
+@case("collapse", "collapse", kinds=SOME, overflows=BEYOND)
 def collapsed(kind: str, dtype: torch.dtype, many: int) -> Results:
     model = collapse(_blueprint_network(kind).to(dtype))
     return {"outputs": model(images_for(8, dtype))}
 
 
+@case(
+    "optimize_for_inference",
+    "optimize_for_inference",
+    "OptimizedModel",
+    kinds=SOME,
+    overflows=BEYOND,
+)
 def optimised(kind: str, dtype: torch.dtype, many: int) -> Results:
     images = images_for(8, dtype)
     model = _blueprint_network(kind, norm=True).to(dtype)
@@ -131,6 +164,14 @@ def _blueprint_network(kind: str, norm: bool = False) -> nn.Sequential:
     return model.eval()
 
 
+@case(
+    "modify_mobilenet",
+    "modify_mobilenet",
+    "MobileNetModifier",
+    kinds=SOME,
+    by_rows=("outputs",),
+    overflows=BEYOND,
+)
 def modified(kind: str, dtype: torch.dtype, many: int) -> Results:
     """A block of MobileNetV1 as BSConv-U, from weights of that kind in its 1x1 convolution.
 
@@ -147,6 +188,12 @@ def modified(kind: str, dtype: torch.dtype, many: int) -> Results:
         return {"outputs": block(images_for(channels, dtype)).transpose(0, 1)}
 
 
+@case(
+    "get_model",
+    "get_model",
+    kinds=tuple(kind for kind in ALL if "channel" not in kind and kind != "largest"),
+    bounds={"subnormal": 0.0001},
+)
 def whole(kind: str, dtype: torch.dtype, many: int) -> Results:
     """Networks of the paper, on images of that kind."""
     found = {}
@@ -156,72 +203,3 @@ def whole(kind: str, dtype: torch.dtype, many: int) -> Results:
         with torch.no_grad():
             found[name] = model(numbers(kind, 2, 3, 32, 32, mixed=1).to(dtype))
     return found
-
-
-CASES = (
-    Case("compose", ("compose",), composed, ALL, by_rows=("kernel",), overflows=BEYOND),
-    Case(
-        "blueprint_factors, composed",
-        ("blueprint_factors", "BlueprintFactors"),
-        blueprint_kernel,
-        ALL,
-        by_rows=("kernel",),
-        overflows=("largest",),
-    ),
-    Case(
-        "subspace_factors, composed",
-        ("subspace_factors", "SubspaceFactors"),
-        subspace_kernel,
-        ALL,
-        by_rows=("kernel",),
-        overflows=("largest",),
-    ),
-    Case(
-        "BSConvU.from_conv2d, to_conv2d",
-        ("BSConvU",),
-        approximated_u,
-        ALL,
-        by_rows=("weight",),
-        overflows=("largest",),
-    ),
-    Case(
-        "BSConvS.from_conv2d, to_conv2d",
-        ("BSConvS",),
-        approximated_s,
-        ALL,
-        by_rows=("weight",),
-        overflows=("largest",),
-    ),
-    Case("to_conv2d", ("BSConvU", "BSConvS"), as_dense, ALL, overflows=BEYOND),
-    Case(
-        "replacers from dense weights",
-        ("BSConvU_Replacer", "BSConvS_Replacer"),
-        replaced,
-        SOME,
-        overflows=BEYOND,
-    ),
-    Case("collapse", ("collapse",), collapsed, SOME, overflows=BEYOND),
-    Case(
-        "optimize_for_inference",
-        ("optimize_for_inference", "OptimizedModel"),
-        optimised,
-        SOME,
-        overflows=BEYOND,
-    ),
-    Case(
-        "modify_mobilenet",
-        ("modify_mobilenet", "MobileNetModifier"),
-        modified,
-        SOME,
-        by_rows=("outputs",),
-        overflows=BEYOND,
-    ),
-    Case(
-        "get_model",
-        ("get_model",),
-        whole,
-        # activations make finite numbers of infinity, in any network
-        tuple(kind for kind in ALL if "channel" not in kind and kind != "largest"),
-        bounds={"subnormal": 1e-4},
-    ),
-)
