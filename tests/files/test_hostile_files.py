@@ -14,8 +14,16 @@ from nightly import hostile
 from nightly.hostile import bombs, pickles
 from nightly.hostile.traps import SPRUNG
 
+LONG = ("a billion lists", "unpacks to 2 GiB", "more than 64 MiB")
 
-@pytest.mark.parametrize("name", hostile.CASES)
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.endswith(LONG) else ())
+        for name in hostile.CASES
+    ],
+)
 def test_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(bombs, "LARGE", 2**30 + 2**24)  # what CIFAR may have, and a little more
     folder = tmp_path / "folder"
