@@ -200,6 +200,7 @@ PARTS = (
 )
 
 
+@pytest.mark.slow
 def test_results_are_the_same_again_and_close_with_other_threads() -> None:
     """Bit for bit in another process; with two threads, sums have another order."""
     here = determinism.work(PARTS)

@@ -9,6 +9,7 @@ __all__ = ["CASES", "WITHOUT_NUMBERS", "layers", "measures", "projection", "tran
 
 # public names that no case covers, with the reason
 WITHOUT_NUMBERS = {
+    "BlueprintLayer": "what the layers share",
     "ModelName": "the parts of a name",
     "Replacer": "what both replacers share",
     "parse_name": "reads names",

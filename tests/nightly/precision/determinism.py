@@ -31,7 +31,7 @@ from bsconv.pytorch import (
 from helpers.paths import ROOT
 
 from .inputs import numbers
-from .layers import BATCH_NORM_PLANS, PLANS, fill, results
+from .layers import BATCH_NORM_PLANS, NEEDED, PLANS, fill, results
 from .projection import network
 
 # how far two threads may be from one, relative to the largest entry of each result
@@ -116,7 +116,7 @@ def _layers() -> dict[str, Tensor]:
     for layer_class, plans in PLANS.items():
         for norm in (False, True):
             for plan in BATCH_NORM_PLANS[layer_class] if norm else plans:
-                layer = layer_class(32, 48, 3, padding=1, with_bn=norm)
+                layer = layer_class(32, 48, 3, padding=1, with_bn=norm, **NEEDED[layer_class])
                 fill(layer, "ordinary")
                 layer.plan = plan
                 title = f"{layer_class.__name__} {plan} {norm}"

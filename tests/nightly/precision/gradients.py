@@ -14,7 +14,7 @@ from bsconv.pytorch.decomposition import compose
 from bsconv.pytorch.regularization import OrthonormalConv2d, orthonormality_penalty
 
 from .inputs import numbers
-from .layers import BATCH_NORM_PLANS, PLANS, Layer, fill
+from .layers import BATCH_NORM_PLANS, NEEDED, PLANS, Layer, fill
 
 GEOMETRIES: tuple[dict[str, Any], ...] = (
     {"padding": 1},
@@ -43,7 +43,8 @@ def _layers(geometries: Sequence[dict[str, Any]]) -> Iterator[Checked]:
                 for geometry in geometries:
                     normed = f", BatchNorm in {'training' if training else 'eval'}" if norm else ""
                     title = f"{layer_class.__name__}, {plan}{normed}, {_text(geometry)}"
-                    layer = layer_class(3, 4, 3, with_bn=norm, dtype=torch.float64, **geometry)
+                    options = {**NEEDED[layer_class], **geometry, "with_bn": norm}
+                    layer = layer_class(3, 4, 3, dtype=torch.float64, **options)
                     fill(layer, "ordinary")
                     layer.train(training).plan = plan
                     yield title, *_as_function(layer)

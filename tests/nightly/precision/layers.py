@@ -9,14 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
 
 from .comparison import CASES, Case
 from .inputs import KINDS, channels, numbers
 
-Layer = BSConvU | BSConvS
-PLANS = {BSConvU: ("factored", "merged"), BSConvS: ("factored", "joined", "narrow", "merged")}
-BATCH_NORM_PLANS = {BSConvU: ("factored",), BSConvS: ("factored", "narrow")}
+Layer = BSConvU | BSConvS | BSConvCP
+PLANS = {
+    BSConvU: ("factored", "merged"),
+    BSConvS: ("factored", "joined", "narrow", "merged"),
+    BSConvCP: ("factored", "narrow", "merged"),
+}
+BATCH_NORM_PLANS = {
+    BSConvU: ("factored",),
+    BSConvS: ("factored", "narrow"),
+    BSConvCP: ("factored", "narrow"),
+}
+NEEDED: dict[type[nn.Module], dict[str, int]] = {  # arguments
+    BSConvU: {},
+    BSConvS: {},
+    BSConvCP: {"blueprints": 3},
+}
 # the variance is beyond float32, and torch.nn.BatchNorm2d then returns its bias
 BEYOND_BATCH_NORM = ("huge", "largest")
 # long sums, and numbers that have lost digits already
@@ -61,7 +74,7 @@ def _made(
 ) -> tuple[Layer, Tensor]:
     """A layer and images in float32, ``subject`` of that kind."""
     count = channels(kind, many)
-    options: dict[str, Any] = {"padding": 1, "with_bn": norm}
+    options: dict[str, Any] = {"padding": 1, "with_bn": norm, **NEEDED[layer_class]}
     if layer_class is BSConvS:
         options["p"] = 0.5 if count < many else 1 / 16
     layer = layer_class(count, count, 3, **options)
@@ -125,7 +138,7 @@ def _cases() -> Iterator[Case]:
 def _case(layer_class: type[Layer], plan: str, subject: str, norm: bool, training: bool) -> Case:
     normed = "" if not norm else f", BatchNorm in {'training' if training else 'eval'}"
     learns = norm and training
-    in_torch = learns and plan == "factored"
+    in_torch = learns and (plan == "factored" or layer_class is BSConvCP)  # its second one
     return Case(
         title=f"{layer_class.__name__}, {plan}{normed}: {subject}",
         covers=(layer_class.__name__,),

@@ -17,7 +17,12 @@ from bsconv.pytorch import (
     modify_mobilenet,
     optimize_for_inference,
 )
-from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+from bsconv.pytorch.decomposition import (
+    blueprint_factors,
+    compose,
+    shared_factors,
+    subspace_factors,
+)
 
 from .comparison import case
 from .inputs import KINDS, channels, numbers
@@ -78,6 +83,14 @@ def subspace_kernel(kind: str, dtype: torch.dtype, many: int) -> Results:
 def composed(kind: str, dtype: torch.dtype, many: int) -> Results:
     weights, blueprints = kernel(kind, many)[:, :, 0, 0], numbers("ordinary", 16, 1, 3, 3)[:, 0]
     return {"kernel": compose(weights.to(dtype), blueprints[: len(weights)].to(dtype))}
+
+
+@case("shared_factors", "shared_factors", "SharedFactors", overflows=("largest",))
+def shared_kernel(kind: str, dtype: torch.dtype, many: int) -> Results:
+    """Of few channels: fits of many take long."""
+    weight = numbers(kind, 6, min(channels(kind, many), 6), 3, 3).to(dtype)
+    mixing, weights, blueprints = (factor.to(dtype) for factor in shared_factors(weight, 3))
+    return {"kernel": torch.einsum("nr,rm,rij->nmij", mixing, weights, blueprints)}
 
 
 @case("BSConvU.from_conv2d, to_conv2d", "BSConvU", by_rows=("weight",), overflows=("largest",))
