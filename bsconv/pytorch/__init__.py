@@ -11,7 +11,7 @@ from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvCP, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .pretrained import project_pretrained, reestimate_batch_norm
-from .pretrained._report import LayerProjection, ProjectionReport
+from .pretrained import LayerProjection, ProjectionReport
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer

@@ -1,6 +1,27 @@
 """A trained dense network as a BSConv network."""
 
-from ._project import project_pretrained, reestimate_batch_norm
-from ._report import LayerProjection, ProjectionReport
+from ._batch_norm import reestimate_batch_norm
+from ._plans import apply_plan, load_projected
+from ._project import budget_curve, project_pretrained
+from ._report import (
+    BudgetCurve,
+    BudgetPoint,
+    BudgetReport,
+    LayerChoice,
+    LayerProjection,
+    ProjectionReport,
+)
 
-__all__ = ["LayerProjection", "ProjectionReport", "project_pretrained", "reestimate_batch_norm"]
+__all__ = [
+    "BudgetCurve",
+    "BudgetPoint",
+    "BudgetReport",
+    "LayerChoice",
+    "LayerProjection",
+    "ProjectionReport",
+    "apply_plan",
+    "budget_curve",
+    "load_projected",
+    "project_pretrained",
+    "reestimate_batch_norm",
+]

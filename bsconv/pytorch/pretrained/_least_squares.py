@@ -1,65 +1,19 @@
-"""Blueprint kernels that reproduce the *outputs* of a layer on data: least squares, tensors only.
+"""BSConv-U and BSConv-S kernels that reproduce the *outputs* of a layer: least squares, tensors only.
 
-A convolution is linear in the patches it sees: ``output = patches @ kernel``. With the second
-moments of patches and targets at hand, the data are no longer needed. Half of the factors at a time
-the problem is linear (alternating least squares), so the error never rises.
+Half of the factors at a time the problem is linear (alternating least squares), so the error never
+rises.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._tools.numerics import power_of_two_scale, without_mean
 from ..decomposition import BlueprintFactors, SubspaceFactors
+from ._moments import Moments
 
-RIDGE = 1e-4  # share of the mean variance of a patch's entries, added to all of them
 ROUNDS = 8
 FILTERS_AT_ONCE = 32  # their systems of equations take M*M numbers each
-
-
-class Moments(NamedTuple):
-    """What least squares needs to know of R patches (R, M*K*K) and targets (R, N)."""
-
-    patches: Tensor  # (M*K*K, M*K*K), covariance
-    targets: Tensor  # (M*K*K, N), covariance of patches with targets
-    patch_mean: Tensor  # (M*K*K)
-    target_mean: Tensor  # (N)
-
-
-class Patches:
-    """R patches (R, M*K*K), and their moments with whatever target, in float64.
-
-    The moments are about zero instead of the means unless ``centered``, where no constant may be
-    fitted. Products are summed in the precision of the patches, columns scaled to about one.
-    """
-
-    def __init__(self, rows: Tensor, *, centered: bool = True) -> None:
-        self.centered = centered
-        self.rows, self.mean, self.unit = self._prepared(rows)
-        self.covariance = self._products(self.rows, self.unit)
-
-    def moments(self, targets: Tensor) -> Moments:
-        rows, mean, scale = self._prepared(targets)
-        return Moments(self.covariance, self._products(rows, scale), self.mean, mean)
-
-    def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled rows without their mean, the mean as it was, and the scale of each column."""
-        scale = power_of_two_scale(rows)
-        rows, mean = rows / scale, rows.new_zeros(rows.shape[1])
-        if self.centered:
-            rows, mean = without_mean(rows)
-        return rows, mean.double() * scale.double(), scale
-
-    def _products(self, others: Tensor, scale: Tensor) -> Tensor:
-        products = (self.rows.T @ others).double() / len(others)
-        return self.unit.double()[:, None] * products * scale.double()
-
-
-def moments(patches: Tensor, targets: Tensor, *, centered: bool = True) -> Moments:
-    """All moments at once, for a target that is fitted only once."""
-    return Patches(patches, centered=centered).moments(targets)
 
 
 def fit_blueprints(
@@ -86,7 +40,7 @@ def fit_blueprints(
     weights, blueprints = (torch.cat(part) for part in zip(*parts, strict=True))
     if metric is not None:
         weights, blueprints = _joint_round(
-            _steady(known), pairs, cross, weights, blueprints, metric
+            known.patches, pairs, cross, weights, blueprints, metric
         )
     return BlueprintFactors(weights, blueprints.view_as(start.blueprints))
 
@@ -124,23 +78,12 @@ def _leading_basis(
     return torch.linalg.qr((right[:count] @ torch.linalg.inv(root)).T).Q.T
 
 
-def constant(known: Moments, kernel: Tensor) -> Tensor:
-    """What to add to the outputs of ``kernel`` (N, M, K, K) so that their means fit, shape (N)."""
-    return known.target_mean - kernel.flatten(1) @ known.patch_mean
-
-
 def _by_slices(known: Moments, channels: int) -> tuple[Tensor, Tensor]:
     """The covariance of patches, pairs of positions by pairs of slices (K^4, M*M); (N, M, K*K)."""
-    gram = _steady(known)
+    gram = known.patches
     size = len(gram) // channels
     pairs = gram.view(channels, size, channels, size).permute(1, 3, 0, 2)
     return pairs.reshape(size**2, channels**2), known.targets.T.view(-1, channels, size)
-
-
-def _steady(known: Moments) -> Tensor:
-    gram = known.patches.clone()
-    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-    return gram
 
 
 def _project_patches(known: Moments, basis: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -171,7 +114,7 @@ def _joint_round(
     blueprints: Tensor,
     metric: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Each filter anew, given what the others leave of the error at present."""
+    """Each filter again, given what the others leave of the error at present."""
     weights, blueprints = weights.clone(), blueprints.clone()
     errors = (weights[:, :, None] * blueprints[:, None]).flatten(1) @ gram - cross.flatten(1)
     for n in range(len(weights)):

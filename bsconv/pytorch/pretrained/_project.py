@@ -1,176 +1,274 @@
 """Turn a pretrained dense network into a BSConv network that keeps what it can.
 
 Three ways, each better than the one before: the closest *weights*; then BatchNorm's statistics
-estimated anew on unlabelled images; and, layer by layer, the weights with the closest *outputs*.
+estimated again on unlabelled images; and, layer by layer, the weights with the closest *outputs*.
+The forms of the layers are all one kind, or chosen one by one so that the network fits a budget.
 """
 
 import copy
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from .._tools.convs import IntOrPair
 from .._tools.numerics import check_finite
-from ..modules import BSConvS, BSConvU
+from ..modules import BSConvS
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer
+from ._batch_norm import reestimate_batch_norm
+from ._budget import Budget, Prepare, Tables
 from ._classifier_fit import find_head, refit_head
-from ._layer_fit import LayerFit, dense, factors_of
-from ._report import LayerProjection, Method, ProjectionReport
-from ._tracing import find_landings
+from ._costs import DENSE, Form, Geometry
+from ._dense import Dense, study
+from ._forms import dense as dense_kernel
+from ._forms import factors_of
+from ._inputs import LIMIT, Inputs, check_positive, read_inputs
+from ._network_fit import NetworkFit
+from ._plans import closest_layer, install
+from ._progress import progress_bar
+from ._report import (
+    BudgetCurve,
+    BudgetPoint,
+    BudgetReport,
+    Cost,
+    LayerChoice,
+    LayerProjection,
+    Method,
+    ProjectionReport,
+)
+from ._samples import Sampler
 
 METHODS = ("weights", "batch_norm", "outputs")
-Item = TypeVar("Item")
+COSTS = ("macs", "parameters", "time")
+Kind = Literal["u", "s", "cp"]
+Images = Tensor | Iterable[Any]
 
 
 def project_pretrained(
     model: nn.Module,
-    images: Tensor | None = None,
-    kind: Literal["u", "s"] = "u",
+    images: Images | None = None,
+    kind: Kind | None = None,
     p: float | Fraction = 0.25,
     *,
+    budget: float | None = None,
+    of: Cost = "macs",
+    align: int = 8,
+    prepare: Prepare | None = None,
     method: Method | None = None,
     kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
     batch_size: int = 50,
     positions: int = 64,
+    limit: int = LIMIT,
     progress: bool = True,
-) -> tuple[nn.Module, ProjectionReport]:
-    """A BSConv network that computes about what the trained dense ``model`` computes.
-
-    No labels and no gradient steps are needed. ``model`` stays as it was; the new one is in eval
-    mode.
-
-    Args:
-        images: (B, C, H, W), unlabelled, as the model takes them: a few hundred of what it will
-            see. Without them only the weights are projected.
-        kind: "u" for BSConv-U, "s" for BSConv-S, and ``p``, the share of input channels that
-            BSConv-S keeps.
-        method: "weights": the closest kernels (:meth:`BSConvU.from_conv2d`). "batch_norm": then all
-            BatchNorm statistics are estimated anew (:func:`reestimate_batch_norm`). "outputs", the
-            default where there are images: layer by layer from the input on, the kernels with the
-            closest outputs, by alternating least squares. Each layer sees what the new network
-            feeds it, and where its output is added to a shortcut, the *sum* is fitted, so that it
-            makes up for errors before it; where a ReLU follows, what the ReLU removes is no error.
-            Errors count as far as they move the dense network's answer, by its derivatives. In the
-            end, where a Linear or a 1x1 convolution gives the answer, it is fitted to the dense
-            network's.
-        kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
-        batch_size: images that run through the model at once.
-        positions: of each image and layer, so many places are looked at.
-        progress: whether a bar shows how far it is, if tqdm is installed.
-
-    Returns the new model and a :class:`ProjectionReport`.
-
-    Raises ValueError for another ``kind`` or ``method``, for a method that needs images without
-    any, for images that are not finite or have not four dimensions, for such that make ``model``
-    overflow, and for sizes below 1.
-    """
+) -> tuple[nn.Module, Any]:
+    if budget is not None:
+        if kind is not None:
+            raise ValueError(f"budget needs kind=None, got budget={budget} and kind={kind!r}")
+        if method not in (None, "outputs"):
+            raise ValueError(f"budget needs method='outputs', got method={method!r}")
+        _check_budgets(of, align, budget)
+        if images is None:
+            raise ValueError("budget needs images, got images=None")
+        check_positive(batch_size=batch_size, positions=positions, limit=limit)
+        return _within(model, read_inputs(images, limit), budget, of, align, prepare,
+            kernel_sizes, exclude, Sampler(batch_size, positions), progress)  # fmt: skip
     method = _checked_method(method, images)
-    _check_positive(batch_size=batch_size, positions=positions)
+    check_positive(batch_size=batch_size, positions=positions, limit=limit, align=align)
+    inputs = None if images is None else read_inputs(images, limit)
     teacher = copy.deepcopy(model).eval()
-    replacer = _replacer(kind, p, kernel_sizes, exclude)
+    replacer = _replacer(kind or "u", p, kernel_sizes, exclude)
     with torch.random.fork_rng(devices=[]):  # new layers draw weights, which are then replaced
-        student = replacer.apply(copy.deepcopy(teacher)).eval()
-    assert replacer.report is not None
-    names = [layer.names for layer in replacer.report.replaced]
+        if kind == "cp":
+            student, places, after = _shared(teacher, replacer, align)
+        else:
+            student = replacer.apply(copy.deepcopy(teacher)).eval()
+            assert replacer.report is not None
+            places = [layer.names for layer in replacer.report.replaced]
+            after = {layer.name: layer.parameters_after for layer in replacer.report.replaced}
     kept = {
-        name: _weights_kept(teacher.get_submodule(name), student.get_submodule(name))
-        for name, *_ in names
+        own[0]: _weights_kept(teacher.get_submodule(own[0]), student.get_submodule(own[0]))
+        for own in places
     }
     errors: dict[str, float] = {}
-    if images is not None and method == "outputs":
-        landings = find_landings(teacher, images[:2], [own[0] for own in names if len(own) == 1])
-        sizes = {"batch_size": batch_size, "positions": positions}
-        fit = LayerFit(teacher, student, images, landings, **sizes)
-        for name in _bar(list(landings), progress):
-            errors[name] = fit.layer(name)
-        head = find_head(teacher, images[:2])
-        if head is not None:
-            refit_head(teacher, student, head, images, batch_size)
-    elif images is not None and method == "batch_norm":
-        reestimate_batch_norm(student, images, batch_size=batch_size)
-    layers = tuple(
-        LayerProjection(
-            name=layer.name,
-            parameters_before=layer.parameters_before,
-            parameters_after=layer.parameters_after,
-            weights_kept=kept[layer.name],
-            output_error=errors.get(layer.name),
-        )
-        for layer in replacer.report.replaced
+    if inputs is not None and method == "outputs":
+        names = [own[0] for own in places if len(own) == 1]
+        sampler = Sampler(batch_size, positions)
+        dense = study(teacher, inputs, names, sampler, original=model)
+        layers = {name: student.get_submodule(name) for name in dense.consumers}
+        work = _works(dense)
+        with progress_bar(sum(work.values()), progress) as advance:
+            fit = NetworkFit(dense, layers, lambda name: advance(work[name]))
+            fit.run(student, inputs)
+        errors = fit.errors
+        _refit(dense, student)
+    elif inputs is not None and method == "batch_norm":
+        with torch.no_grad():
+            reestimate_batch_norm(student, images, batch_size=batch_size)
+    report = ProjectionReport(
+        layers=tuple(
+            LayerProjection(
+                name=own[0],
+                parameters_before=sum(p.numel() for p in teacher.get_submodule(own[0]).parameters()),
+                parameters_after=after[own[0]],
+                weights_kept=kept[own[0]],
+                output_error=errors.get(own[0]),
+            )
+            for own in places
+        ),
+        method=method,
+        images=0 if inputs is None else len(inputs),
+        agreement=None if inputs is None else _agreement(teacher, student, inputs, batch_size),
+        plan={name: str(_form_of(student.get_submodule(name))) for own in places for name in own},
     )
-    agreement = None if images is None else _agreement(teacher, student, images, batch_size)
-    return student, ProjectionReport(
-        layers, method, 0 if images is None else len(images), agreement
-    )
+    return student, report
 
 
-@torch.no_grad()
-def reestimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int = 50) -> nn.Module:
-    """Sets the running statistics of every BatchNorm to those of ``images``, and returns ``model``.
-
-    Means over all batches; each of them counts the same, so the last, smaller one is left out if
-    there are others. Weights, modes and momenta stay as they are.
-
-    Raises ValueError for images that are not finite or have not four dimensions, for such whose
-    statistics are too large for their dtype, which leaves the statistics as they were, and for a
-    ``batch_size`` below 1.
-    """
-    _check_images(images)
-    _check_positive(batch_size=batch_size)
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative
-        norm.train()
-    try:
-        batches = torch.split(images, batch_size)
-        whole = [batch for batch in batches if len(batch) == batch_size] or batches
-        for batch in whole:
-            model(batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
-    if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
-        for norm, values in zip(norms, former, strict=True):
-            norm.load_state_dict(values, strict=False)
-        raise ValueError(
-            "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
-            "NaN or infinity as running statistics"
+def _shared(teacher, replacer, align):
+    chosen = [layer for layer in replacer.plan(teacher).replaced if len(layer.names) == 1]
+    layers = {}
+    for layer in chosen:
+        conv = teacher.get_submodule(layer.name)
+        geometry = Geometry.of(conv, (0, 1, 1), (0, 1, 1))
+        rank = (geometry.parameters(Form("u")) - conv.out_channels * (conv.bias is not None)) // (
+            geometry.parameters(Form("cp", 1)) - conv.out_channels * (conv.bias is not None)
         )
-    return model
+        rank = max(align, rank // align * align)
+        layers[layer.name] = closest_layer(conv, Form("cp", rank))
+    student = install(copy.deepcopy(teacher), layers).eval()
+    after = {n: sum(p.numel() for p in layer.parameters()) for n, layer in layers.items()}
+    return student, [layer.names for layer in chosen], after
+
+
+def budget_curve(
+    model: nn.Module,
+    images: Images,
+    budgets: Sequence[float] = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8),
+    *,
+    of: Cost = "macs",
+    align: int = 8,
+    prepare: Prepare | None = None,
+    kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
+    exclude: Sequence[str] = (),
+    batch_size: int = 50,
+    positions: int = 64,
+    limit: int = LIMIT,
+    progress: bool = True,
+) -> BudgetCurve:
+    _check_budgets(of, align, *budgets)
+    inputs = read_inputs(images, limit)
+    _, found = _tabled(
+        model, inputs, of, align, prepare, kernel_sizes, exclude, Sampler(batch_size, positions),
+        progress,
+    )  # fmt: skip
+    points = []
+    for budget in budgets:
+        try:
+            chosen = found.choose(budget)
+        except ValueError:
+            continue
+        damage = sum(option.damage for option in chosen.values())
+        forms = {name: str(option.form) for name, option in chosen.items()}
+        points.append(BudgetPoint(budget, found.share(chosen), damage, forms))
+    return BudgetCurve(tuple(points), of)
+
+
+def _tabled(model, inputs, of, align, prepare, kernel_sizes, exclude, sampler, progress):
+    teacher = copy.deepcopy(model).eval()
+    plan = BSConvU_Replacer(kernel_sizes, exclude=exclude).plan(teacher)
+    names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
+    if not names:
+        raise ValueError("model needs a convolution that BSConv can replace, got none")
+    tables = Tables(align, of, lambda name: None)
+    dense = study(teacher, inputs, names, sampler, original=model, each=tables.add)
+    return dense, tables.budget(dense, inputs, prepare)
+
+
+def _within(
+    model, inputs, budget, of, align, prepare, kernel_sizes, exclude, sampler, progress
+) -> tuple[nn.Module, BudgetReport]:
+    dense, found = _tabled(
+        model, inputs, of, align, prepare, kernel_sizes, exclude, sampler, progress
+    )
+    chosen = found.choose(budget)
+    student = copy.deepcopy(dense.model)
+    with torch.random.fork_rng(devices=[]):
+        new = {
+            name: closest_layer(dense.conv(name), option.form)
+            for name, option in chosen.items()
+            if option.form != DENSE
+        }
+    student = install(student, new).eval()
+    layers = {name: student.get_submodule(name) for name in dense.consumers}
+    work = _works(dense)
+    with progress_bar(sum(work.values()), progress) as advance:
+        fit = NetworkFit(dense, layers, lambda name: advance(work[name]))
+        fit.run(student, inputs)
+    _refit(dense, student)
+    report = BudgetReport(
+        layers=tuple(
+            LayerChoice(
+                name,
+                *option.form,
+                found.geometries[name].macs(DENSE),
+                found.geometries[name].macs(option.form),
+                found.geometries[name].parameters(DENSE),
+                found.geometries[name].parameters(option.form),
+                option.damage,
+                fit.errors[name],
+            )
+            for name, option in chosen.items()
+        ),
+        of=of,
+        budget=budget,
+        share=found.share(chosen),
+        images=len(inputs),
+        agreement=_agreement(dense.model, student, inputs, sampler.group_size),
+        plan={name: str(option.form) for name, option in chosen.items() if option.form != DENSE},
+    )
+    return student, report
+
+
+def _works(dense: Dense) -> dict[str, float]:
+    return {name: kernel[0].numel() ** 2.0 for name, kernel in dense.kernels.items()}
+
+
+def _refit(dense: Dense, student: nn.Module) -> None:
+    head = find_head(dense.model, dense.inputs.first(2))
+    if head is not None and type(student.get_submodule(head)) in (nn.Linear, nn.Conv2d):
+        refit_head(dense.model, student, head, dense.inputs, dense.sampler.group_size)
+
+
+def _form_of(layer: nn.Module) -> Form:
+    from ._stand_in import BSConvCP
+
+    if isinstance(layer, BSConvCP):
+        return Form("cp", layer.pw1.out_channels)
+    return Form("s", layer.pw1.out_channels) if isinstance(layer, BSConvS) else Form("u")
 
 
 @torch.no_grad()
 def _weights_kept(conv: nn.Module, layer: nn.Module) -> float:
     kernel = cast(nn.Conv2d, conv).weight.double()
-    error = (dense(factors_of(cast(BSConvU | BSConvS, layer))) - kernel).square().sum()
+    error = (dense_kernel(factors_of(layer)) - kernel).square().sum()
     energy = kernel.square().sum()
     return float(1 - error / energy) if energy > 0 else 1.0
 
 
 @torch.no_grad()
 def _agreement(
-    teacher: nn.Module, student: nn.Module, images: Tensor, batch_size: int
+    teacher: nn.Module, student: nn.Module, inputs: Inputs, batch_size: int
 ) -> float | None:
     same = 0
-    for batch in torch.split(images, batch_size):
-        expected, found = teacher(batch), student(batch)
+    for batch in inputs.split(batch_size):
+        expected, found = batch.run(teacher), batch.run(student)
         if not isinstance(expected, Tensor) or expected.dim() != 2:
             return None
         check_finite("the outputs", expected)
         same += int((expected.argmax(1) == found.argmax(1))[found.isfinite().all(1)].sum())
-    return same / len(images)
+    return same / len(inputs)
 
 
 def _replacer(
@@ -180,46 +278,26 @@ def _replacer(
     exclude: Sequence[str],
 ) -> BSConvU_Replacer | BSConvS_Replacer:
     options: dict[str, Any] = {"init": "project", "exclude": exclude}
-    if kind == "u":
+    if kind in ("u", "cp"):
         return BSConvU_Replacer(kernel_sizes, **options)
     if kind == "s":
         return BSConvS_Replacer(kernel_sizes, p, **options)
-    raise ValueError(f"kind needs to be 'u' or 's', got kind={kind!r}")
+    raise ValueError(f"kind needs to be 'u', 's' or 'cp', got kind={kind!r}")
 
 
-def _checked_method(method: Method | None, images: Tensor | None) -> Method:
+def _checked_method(method: Method | None, images: Images | None) -> Method:
     if method is not None and method not in METHODS:
         names = ", ".join(map(repr, METHODS))
         raise ValueError(f"method needs to be one of {names}, got method={method!r}")
-    if images is not None:
-        _check_images(images)
-    elif method in ("batch_norm", "outputs"):
+    if images is None and method in ("batch_norm", "outputs"):
         raise ValueError(f"method={method!r} needs images, got images=None")
     return method or ("weights" if images is None else "outputs")
 
 
-def _check_positive(**sizes: int) -> None:
-    for name, number in sizes.items():
-        if number < 1:
-            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
-
-
-def _check_images(images: Tensor) -> None:
-    if images.dim() != 4 or not len(images) or not images.is_floating_point():
-        raise ValueError(
-            "images needs floats of shape (B, C, H, W), at least one image, got "
-            f"{images.dtype} of shape {tuple(images.shape)}"
-        )
-    if not images.isfinite().all():
-        raise ValueError("images needs finite numbers, got NaN or infinity among them")
-
-
-def _bar(items: Sequence[Item], show: bool) -> Iterator[Item]:
-    """The items, with a progress bar where one is wanted and tqdm is installed."""
-    if not show:
-        return iter(items)
-    try:
-        tqdm = importlib.import_module("tqdm")
-    except ImportError:
-        return iter(items)
-    return iter(tqdm.tqdm(items, desc="projecting", unit="layer"))
+def _check_budgets(of: Cost, align: int, *budgets: float) -> None:
+    for budget in budgets:
+        if not 0 < budget <= 1:
+            raise ValueError(f"budget needs 0 < budget <= 1, got budget={budget!r}")
+    if of not in COSTS:
+        raise ValueError(f"of needs to be one of {', '.join(map(repr, COSTS))}, got of={of!r}")
+    check_positive(align=align)

@@ -6,6 +6,7 @@ from typing import Literal
 from .._tools.tables import Table
 
 Method = Literal["weights", "batch_norm", "outputs"]
+Cost = Literal["macs", "parameters", "time"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ProjectionReport(Table):
 
     ``agreement`` is the share of the images for which the new network's largest output is that of
     the dense network; None without images, and for models that don't return a matrix of logits.
+    ``plan`` has the form of each replaced layer, as :func:`apply_plan` takes it.
     """
 
     header = ("layer", "parameters before", "after", "weights kept", "output error")
@@ -38,22 +40,143 @@ class ProjectionReport(Table):
     method: Method
     images: int
     agreement: float | None
+    plan: dict[str, str]
 
     @property
     def summary(self) -> str:
         said = f"{len(self.layers)} layers projected by their {self.method.replace('_', ' ')}"
-        if self.agreement is None:
-            return said
-        return (
-            f"{said}; agrees with the dense network on {self.agreement:.1%} of {self.images} images"
-        )
+        return said + _agrees(self.agreement, self.images)
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
-                *(layer.name or "(root)", layer.parameters_before, layer.parameters_after),
+                layer.name or "(root)",
+                layer.parameters_before,
+                layer.parameters_after,
                 f"{layer.weights_kept:.1%}",
                 "" if layer.output_error is None else f"{layer.output_error:.1%}",
             )
             for layer in self.layers
         ]
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """One convolution, the form that it got, and what that costs; MACs are those of one image.
+
+    ``form`` is "dense", "u", "s" or "cp"; ``rank`` the channels in the middle of the latter two.
+    ``damage`` is what the answer was predicted to lose by this layer alone: nats of the divergence
+    from the dense network's probabilities, or half of the relative squared error of other answers.
+    ``output_error`` is as in :class:`LayerProjection`.
+    """
+
+    name: str
+    form: str
+    rank: int | None
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+    damage: float
+    output_error: float
+
+
+@dataclass(frozen=True)
+class BudgetReport(Table):
+    """What :func:`bsconv.pytorch.project_pretrained` did for a budget; prints as a table.
+
+    ``share`` is what the new network costs, relative to the dense one: multiply-accumulates of its
+    convolutions and matrix products, parameters, or predicted time, as ``of`` says. ``agreement``
+    and ``plan`` are as in :class:`ProjectionReport`.
+    """
+
+    header = (
+        "layer",
+        "form",
+        "rank",
+        "MACs before",
+        "after",
+        "parameters before",
+        "after",
+        "damage",
+        "output error",
+    )
+
+    layers: tuple[LayerChoice, ...]
+    of: Cost
+    budget: float
+    share: float
+    images: int
+    agreement: float | None
+    plan: dict[str, str]
+
+    @property
+    def damage(self) -> float:
+        """Predicted for the whole network: the sum over its layers."""
+        return sum(layer.damage for layer in self.layers)
+
+    @property
+    def summary(self) -> str:
+        changed = sum(layer.form != "dense" for layer in self.layers)
+        said = (
+            f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
+            f"{'MACs' if self.of == 'macs' else self.of}, predicted damage {self.damage:.3g}"
+        )
+        return said + _agrees(self.agreement, self.images)
+
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                layer.name or "(root)",
+                layer.form,
+                "" if layer.rank is None else layer.rank,
+                layer.macs_before,
+                layer.macs_after,
+                layer.parameters_before,
+                layer.parameters_after,
+                f"{layer.damage:.2g}",
+                f"{layer.output_error:.1%}",
+            )
+            for layer in self.layers
+        ]
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """What a budget buys; ``forms`` names the form of each convolution."""
+
+    budget: float
+    share: float
+    damage: float
+    forms: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BudgetCurve(Table):
+    """Predicted damage for many budgets, see :func:`bsconv.pytorch.budget_curve`."""
+
+    header = ("budget", "cost", "predicted damage", "layers left dense")
+
+    points: tuple[BudgetPoint, ...]
+    of: Cost
+
+    @property
+    def summary(self) -> str:
+        return f"{len(self.points)} budgets of {'MACs' if self.of == 'macs' else self.of}"
+
+    def _table_rows(self) -> list[tuple[str | int, ...]]:
+        return [
+            (
+                f"{point.budget:.1%}",
+                f"{point.share:.1%}",
+                f"{point.damage:.3g}",
+                sum(form == "dense" for form in point.forms.values()),
+            )
+            for point in self.points
+        ]
+
+
+def _agrees(agreement: float | None, images: int) -> str:
+    if agreement is None:
+        return ""
+    return f"; agrees with the dense network on {agreement:.1%} of {images} images"

@@ -4,45 +4,87 @@ The error of a layer matters as far as it reaches the answer: two channels whose
 may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .._tools.numerics import power_of_two_scale
-from ._tracing import Point, at_points
+from ._inputs import Inputs
+from ._operations import Operation, visiting
 
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
 
 
-def sensitivities(
-    model: nn.Module, images: Tensor, points: Collection[Point], batch_size: int
-) -> dict[Point, Tensor]:
-    """For each point a positive definite metric (N, N) for errors e (N) at one place of it.
+class Sensitivity(NamedTuple):
+    """How errors ``e`` (N) at the places of one operation move the answer."""
 
-    Up to a factor, ``e @ metric @ e`` is about how far the error moves the answer: the classes'
-    probabilities where the model returns a matrix of logits (Fisher information), else the outputs
-    themselves. The mean diagonal is 1. Errors at different places are taken as unrelated. Left out
-    are points from which no derivatives reach what the model returns, or none that are finite.
+    metric: Tensor  # (N, N), positive definite, of mean diagonal 1
+    scale: float  # scale * e @ metric @ e is the damage, e being the same size at all places
+
+
+def sensitivities(
+    model: nn.Module,
+    inputs: Inputs,
+    layers: Mapping[str, nn.Module],
+    numbers: Collection[int],
+    batch_size: int,
+) -> dict[int, Sensitivity]:
+    """For the operations of these numbers what an error at their outputs (B, N, ...) does.
+
+    The damage is the divergence of the classes' probabilities in nats where the model returns a
+    matrix of logits (by their Fisher information), else half of the squared error of the outputs
+    relative to their variance, each to second order, per image. Errors at different places are
+    taken as unrelated. Left out are operations from which no derivatives reach what the model
+    returns, or none that are finite.
     """
-    energies: dict[Point, Tensor] = {}
+    energies: dict[int, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
-    for batch in torch.split(images, batch_size):
-        outputs, reached = _trace(model, batch, points)
-        if not isinstance(outputs, Tensor) or not outputs.requires_grad:
-            return {}
-        for _ in range(PROBES):
-            direction = _direction(outputs.detach(), generator)
-            slopes = torch.autograd.grad(
-                outputs, list(reached.values()), direction, retain_graph=True, allow_unused=True
+
+    def visit(operation: Operation) -> Any:
+        output = operation.run()
+        if operation.number in numbers and output.requires_grad:
+            output.register_hook(_adding(energies, operation.number))
+            return output.clone()  # what comes next may write into it
+        return output
+
+    for batch in inputs.split(batch_size):
+        with torch.enable_grad():
+            batch = batch.map(_with_derivatives)
+            with visiting(layers, visit):
+                outputs = batch.run(model)
+        answers = [leaf for leaf in tree_leaves(outputs) if _is_answer(leaf)]
+        for probe in range(PROBES if answers else 0):
+            directions = [_direction(a.detach(), len(answers), generator) for a in answers]
+            torch.autograd.grad(
+                answers,
+                [tensor for tensor in batch.tensors() if tensor.requires_grad],
+                directions,
+                retain_graph=probe + 1 < PROBES,
+                allow_unused=True,
             )
-            for point, slope in zip(reached, slopes, strict=True):
-                if slope is not None:
-                    rows = slope.transpose(0, 1).flatten(1).T
-                    energies[point] = energies.get(point, 0) + _energy(rows)
-    known = {point: energy for point, energy in energies.items() if energy.isfinite().all()}
-    return {point: _metric(energy) for point, energy in known.items()}
+    known = {number: energy for number, energy in energies.items() if energy.isfinite().all()}
+    count = len(inputs) * PROBES
+    return {number: _sensitivity(energy / count) for number, energy in known.items()}
+
+
+def _with_derivatives(tensor: Tensor) -> Tensor:
+    # a copy of the leaf, so that the model may write into it
+    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
+
+
+def _is_answer(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point()
+
+
+def _adding(energies: dict[int, Tensor], number: int) -> Callable[[Tensor], None]:
+    def add(slope: Tensor) -> None:
+        energies[number] = energies.get(number, 0) + _energy(slope.transpose(0, 1).flatten(1).T)
+
+    return add
 
 
 def _energy(rows: Tensor) -> Tensor:
@@ -52,11 +94,12 @@ def _energy(rows: Tensor) -> Tensor:
     return scale.double()[:, None] * (rows.T @ rows).double() * scale.double()
 
 
-def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:
+def _direction(outputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random, with the covariance of which the metric is the image."""
     drawn = torch.randn(outputs.shape, generator=generator).to(outputs)
-    if outputs.dim() != 2 or outputs.shape[1] == 1:
-        return drawn
+    if count > 1 or outputs.dim() != 2 or outputs.shape[1] == 1:
+        variance = outputs.double().var(correction=0) * outputs[0].numel() * count
+        return drawn / variance.sqrt().to(drawn) if variance > 0 else drawn
     chances = outputs.double().softmax(1)
     drawn = drawn * chances.sqrt()
     # diag(chances) - chances chances^T; by sums over the others, since 1 - chance cancels near one
@@ -64,23 +107,10 @@ def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:
     return (drawn * (chances @ others) - chances * (drawn @ others)).to(outputs)
 
 
-def _metric(energy: Tensor) -> Tensor:
+def _sensitivity(energy: Tensor) -> Sensitivity:
     eye = torch.eye(len(energy), dtype=energy.dtype, device=energy.device)
     scale = energy.diagonal().mean()
-    return (1 - EQUAL_SHARE) * energy / scale + EQUAL_SHARE * eye if scale > 0 else eye
-
-
-def _trace(
-    model: nn.Module, images: Tensor, points: Collection[Point]
-) -> tuple[object, dict[Point, Tensor]]:
-    """What the model returns, and the tensors at ``points`` from which that was computed."""
-    found: dict[Point, Tensor] = {}
-
-    def note(point: Point, value: Tensor) -> Tensor:
-        if not value.requires_grad:
-            return value
-        found[point] = value
-        return value.clone()  # what comes next may write into it
-
-    with at_points(model, points, note), torch.enable_grad():
-        return model(images.clone().requires_grad_()), found
+    if scale <= 0:
+        return Sensitivity(eye, 0.0)
+    metric = (1 - EQUAL_SHARE) * energy / scale + EQUAL_SHARE * eye
+    return Sensitivity(metric, 0.5 * float(scale))

@@ -1,0 +1,53 @@
+"""BatchNorm's statistics estimated again, on unlabelled images."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._inputs import LIMIT, check_positive, read_inputs
+
+
+@torch.no_grad()
+def reestimate_batch_norm(
+    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 50
+) -> nn.Module:
+    """Sets the running statistics of every BatchNorm to those of ``images``, and returns ``model``.
+
+    ``images`` are as for :func:`project_pretrained`. Means over all batches; each of them counts
+    the same, so the last, smaller one is left out if there are others. Weights, modes and momenta
+    stay as they are.
+
+    Raises ValueError for images that are not finite or do not have four dimensions, for images
+    whose statistics are too large for their dtype, which leaves the statistics as they were, and
+    for a ``batch_size`` below 1.
+    """
+    inputs = read_inputs(images, LIMIT)
+    check_positive(batch_size=batch_size)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    modes = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative
+        norm.train()
+    try:
+        batches = list(inputs.split(batch_size))
+        for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
+            batch.run(model)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+    if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
+        for norm, values in zip(norms, former, strict=True):
+            norm.load_state_dict(values, strict=False)
+        raise ValueError(
+            "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
+            "NaN or infinity as running statistics"
+        )
+    return model

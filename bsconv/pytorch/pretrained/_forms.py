@@ -1,0 +1,105 @@
+"""The forms that a layer can have: their factors, and how these get into a layer."""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..decomposition import BlueprintFactors, SubspaceFactors, compose
+from ..modules import BSConvS, BSConvU
+from ._least_squares import ROUNDS, fit_blueprints, fit_subspace
+from ._moments import Moments, Patches
+from ._shared_blueprints import fit_shared, fit_shared_from
+from ._stand_in import BSConvCP, CPFactors
+
+
+class DenseKernel(NamedTuple):
+    """No factors: a convolution that stays dense."""
+
+    kernel: Tensor  # (N, M, Kh, Kw)
+
+
+Factors = DenseKernel | BlueprintFactors | SubspaceFactors | CPFactors
+
+
+def factors_of(layer: nn.Module) -> Factors:
+    """What the layer holds, in float64."""
+    if isinstance(layer, BSConvCP):
+        mixing, weights = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
+        return CPFactors(mixing, weights, _blueprints(layer.dw))
+    if isinstance(layer, BSConvU):
+        return BlueprintFactors(_matrix(layer.pw), _blueprints(layer.dw))
+    if isinstance(layer, BSConvS):
+        mixing, basis = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
+        return SubspaceFactors(mixing, basis, _blueprints(layer.dw))
+    return DenseKernel(cast(nn.Conv2d, layer).weight.detach().double())
+
+
+def dense(factors: Factors) -> Tensor:
+    """The dense kernel (N, M, Kh, Kw) of the factors."""
+    if isinstance(factors, DenseKernel):
+        return factors.kernel
+    if isinstance(factors, CPFactors):
+        rows = factors.weights[:, :, None, None] * factors.blueprints[:, None]
+        return torch.einsum("nr,rmhw->nmhw", factors.mixing, rows)
+    if isinstance(factors, BlueprintFactors):
+        return compose(factors.weights, factors.blueprints)
+    return compose(factors.mixing @ factors.basis, factors.blueprints)
+
+
+def fit(
+    factors: Factors, patches: Patches, known: Moments, metric: Tensor | None, *, first: bool
+) -> Factors:
+    """Factors of the same form and size that fit the moments better.
+
+    The ``first`` time they are found from the start; later on they are improved a little.
+    """
+    if not known.patches.any():  # nothing but constants: any weights would do
+        return factors
+    # later on, filter by filter, so that they go on making up for one another
+    rounds = ROUNDS if first or metric is None else 0
+    if isinstance(factors, BlueprintFactors):
+        return fit_blueprints(known, factors, metric, rounds)
+    if isinstance(factors, SubspaceFactors):
+        return fit_subspace(known, factors, metric, rounds)
+    if isinstance(factors, CPFactors) and not first:
+        return fit_shared(known, factors, metric, rounds=1)
+    kernel = patches.solve(known).view_as(dense(factors))
+    if isinstance(factors, CPFactors):
+        return fit_shared_from(known, kernel, len(factors.weights), metric)
+    return DenseKernel(kernel)
+
+
+@torch.no_grad()
+def put(factors: Factors, shift: Tensor, layer: nn.Module) -> None:
+    """The factors into the layer, and the constant into its bias if it has one."""
+    if isinstance(layer, nn.Conv2d):
+        weights, bias = [(layer, dense(factors))], layer.bias
+    elif isinstance(factors, BlueprintFactors):
+        weights = [(layer.pw, factors.weights), (layer.dw, factors.blueprints)]
+        bias = layer.dw.bias
+    elif isinstance(factors, SubspaceFactors):
+        weights = [(layer.pw1, factors.basis), (layer.pw2, factors.mixing)]
+        weights.append((layer.dw, factors.blueprints))
+        bias = layer.dw.bias
+    else:
+        weights = [(layer.pw1, factors.weights), (layer.dw, factors.blueprints)]
+        weights.append((layer.pw2, factors.mixing))
+        bias = layer.pw2.bias
+    for conv, weight in weights:
+        conv.weight.copy_(weight.reshape(conv.weight.shape))
+    if bias is not None:
+        bias.copy_(shift)
+
+
+def has_bias(layer: nn.Module) -> bool:
+    parts = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
+    return any(part.bias is not None for part in parts)
+
+
+def _matrix(pointwise: nn.Conv2d) -> Tensor:
+    return pointwise.weight.detach().flatten(1).double()
+
+
+def _blueprints(depthwise: nn.Conv2d) -> Tensor:
+    return depthwise.weight[:, 0].detach().double()

@@ -1,0 +1,104 @@
+"""What a model is called with, out of what people have: a tensor, a loader, batches of any form."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+LIMIT = 1000  # images that are taken from an iterable
+
+
+class Inputs(NamedTuple):
+    """The arguments of one call of a model; all their tensors hold as many images."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.tensors()[0])
+
+    def tensors(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    def map(self, change: Any) -> "Inputs":
+        """With ``change`` of each tensor in its place."""
+        return Inputs(
+            *tree_map(lambda v: change(v) if isinstance(v, Tensor) else v, (self.args, self.kwargs))
+        )
+
+    def first(self, count: int) -> "Inputs":
+        return self.map(lambda tensor: tensor[:count])
+
+    def split(self, size: int) -> Iterator["Inputs"]:
+        for start in range(0, len(self), size):
+            yield self.map(lambda tensor, start=start: tensor[start : start + size])
+
+    def run(self, model: nn.Module) -> Any:
+        return model(*self.args, **self.kwargs)
+
+
+def read_inputs(images: Tensor | Iterable[Any], limit: int) -> Inputs:
+    """All images of a tensor, or the first ``limit`` of an iterable of batches, as one batch.
+
+    Of a batch that is a tuple or a list the first entry counts, the others are labels. An entry
+    that is a tuple itself holds the arguments of a model with several inputs, a mapping its keyword
+    arguments. Raises ValueError where there is nothing to compute with.
+    """
+    if isinstance(images, Tensor):
+        found = Inputs((images,), {})
+    else:
+        found = _joined(images, limit)
+    for tensor in found.tensors():
+        _check(tensor)
+    return found
+
+
+def _joined(batches: Iterable[Any], limit: int) -> Inputs:
+    parts: list[Inputs] = []
+    count = 0
+    for batch in batches:
+        parts.append(_arguments(batch))
+        count += len(parts[-1])
+        if count >= limit:
+            break
+    if not count:
+        raise ValueError("images needs at least one batch of images, got none")
+    sizes = {tuple(tuple(t.shape[1:]) for t in part.tensors()) for part in parts}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"images needs batches of one shape, got {' and '.join(map(str, sorted(sizes)[:2]))}"
+        )
+    whole = tree_map(lambda *tensors: torch.cat(tensors), *parts) if len(parts) > 1 else parts[0]
+    return Inputs(*whole).first(limit)
+
+
+def _arguments(batch: Any) -> Inputs:
+    if isinstance(batch, (tuple, list)) and batch:
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        found = Inputs((), dict(batch))
+    else:
+        found = Inputs(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), {})
+    if not found.tensors():
+        raise ValueError(f"images needs batches of tensors, got {type(batch).__name__}")
+    return found
+
+
+def _check(images: Tensor) -> None:
+    if images.dim() != 4 or not len(images) or not images.is_floating_point():
+        raise ValueError(
+            "images needs floats of shape (B, C, H, W), at least one image, got "
+            f"{images.dtype} of shape {tuple(images.shape)}"
+        )
+    if not images.isfinite().all():
+        raise ValueError("images needs finite numbers, got NaN or infinity among them")
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises ValueError that names the argument."""
+    for name, number in sizes.items():
+        if number < 1:
+            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")

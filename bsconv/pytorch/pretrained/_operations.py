@@ -1,0 +1,77 @@
+"""The operations of a forward pass in order, whichever modules or functions they are written as."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a function of PyTorch, or of a layer that is watched as a whole."""
+
+    number: int  # counted from 0 in one forward pass
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    layer: str = ""  # the name of the layer, "" for functions
+
+    def run(self) -> Any:
+        return self.function(*self.args, **self.kwargs)
+
+
+Visit = Callable[[Operation], Any]
+
+
+class _Counting(TorchFunctionMode):
+    def __init__(self, visit: Visit) -> None:
+        super().__init__()
+        self.visit = visit
+        self.count = 0
+        self.inside = False  # a watched layer, whose own operations do not count
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **kwargs) if self.inside else self._next(func, args, kwargs)
+
+    def call(self, name: str, forward: Callable[[Tensor], Tensor], images: Tensor) -> Any:
+        """What the watched layer of that name computes from ``images``."""
+        self.inside = True
+        try:
+            return self._next(forward, (images,), {}, name)
+        finally:
+            self.inside = False
+
+    def _next(
+        self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], layer: str = ""
+    ) -> Any:
+        operation = Operation(self.count, function, args, kwargs, layer)
+        self.count += 1
+        return self.visit(operation)
+
+
+@contextmanager
+def visiting(layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
+    """Forward passes in here go on with what ``visit`` returns for each operation.
+
+    A call of one of ``layers`` is one operation, whatever it consists of, so that the numbers stay
+    the same when another layer takes its place.
+    """
+    with _Counting(visit) as mode:
+        try:
+            for name, layer in layers.items():
+                layer.forward = partial(mode.call, name, layer.forward)
+            yield
+        finally:
+            for layer in layers.values():
+                vars(layer).pop("forward", None)

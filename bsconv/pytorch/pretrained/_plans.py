@@ -1,0 +1,107 @@
+"""A form for each layer, put into a model: what a projection leaves in a file."""
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._tools.model_tree import exchange, places
+from ..initialization import uninitialized
+from ..modules import BSConvS, BSConvU
+from ..regularization import attach_reg_loss
+from ._costs import Form
+from ._stand_in import BSConvCP
+
+METADATA = "bsconv"  # the entry of a safetensors file's metadata: a JSON object with "plan"
+
+
+def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
+    """Puts a layer of its form in the place of each convolution that ``plan`` names; in place.
+
+    ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
+    of layers. The new layers are made without weights: load a state dict then. Raises ValueError,
+    before anything changes, for a layer that the model does not have, or is not a Conv2d.
+    """
+    modules = dict(model.named_modules())
+    forms = {name: Form.parse(text) for name, text in plan.items()}
+    for name in forms:
+        if type(modules.get(name)) is not nn.Conv2d:
+            found = type(modules[name]).__name__ if name in modules else "none"
+            raise ValueError(f"the plan needs a Conv2d at '{name}', got {found}")
+    return install(model, {name: new_layer(modules[name], form) for name, form in forms.items()})
+
+
+def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Puts ``layers`` in the places of that name, in place, and returns the model."""
+    where = [place for place in places(model, leaves=()) if place.name in layers]
+    new = {id(place.module): layers[place.name] for place in where}
+    model = exchange(model, where, new)
+    if any(isinstance(layer, BSConvS) for layer in layers.values()):
+        attach_reg_loss(model)
+    return model
+
+
+def new_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
+    """A layer of that form in place of ``conv``, without weights of its own."""
+    if form.kind == "u":
+        return BSConvU.like(conv, make=partial(uninitialized, BSConvU))
+    if form.kind == "s":
+        assert form.rank is not None
+        options = {"p": Fraction(form.rank, conv.in_channels), "min_mid_channels": 1}
+        return BSConvS.like(conv, make=partial(uninitialized, BSConvS), **options)
+    return BSConvCP.like(conv, make=partial(uninitialized, BSConvCP), blueprints=form.rank)
+
+
+def closest_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
+    """A layer of that form whose weights are close to those of ``conv``."""
+    if form.kind == "u":
+        return BSConvU.from_conv2d(conv)
+    if form.kind == "s":
+        assert form.rank is not None
+        p = Fraction(form.rank, conv.in_channels)
+        return BSConvS.from_conv2d(conv, p=p, min_mid_channels=1)
+    return BSConvCP.from_conv2d(conv, blueprints=form.rank)
+
+
+def load_projected(
+    model: nn.Module, file: str | os.PathLike[str] | tuple[Mapping[str, str], Mapping[str, Tensor]]
+) -> nn.Module:
+    """The network that a projection of ``model`` wrote, with its weights; ``model`` stays as it is.
+
+    Args:
+        model: the dense network, with any weights.
+        file: a safetensors file that `bsconv project` wrote, for which the package safetensors is
+            needed; or, without it, a plan (``report.plan``) and a state dict.
+
+    Raises ValueError for a file without a plan, and for one of another model.
+    """
+    plan, state = file if isinstance(file, tuple) else _read(file)
+    try:
+        new = apply_plan(copy.deepcopy(model), plan)
+        new.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        where = "the state dict" if isinstance(file, tuple) else f"{os.fspath(file)}"
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{where} needs to be a projection of this model: {reason}") from error
+    return new
+
+
+def _read(file: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as content:
+            about: Any = json.loads((content.metadata() or {}).get(METADATA, "{}"))
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{os.fspath(file)} is damaged or not a safetensors file") from error
+    plan = about.get("plan") if isinstance(about, dict) else None
+    if not isinstance(plan, dict):
+        raise ValueError(f"{os.fspath(file)} needs a plan in its metadata, got none")
+    return plan, state
