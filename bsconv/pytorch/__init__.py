@@ -10,8 +10,7 @@ from .inference import (
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvCP, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
-from .pretrained import project_pretrained, reestimate_batch_norm
-from .pretrained import LayerProjection, ProjectionReport
+from .pretrained import LayerProjection, ProjectionReport, project_pretrained, reestimate_batch_norm
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer

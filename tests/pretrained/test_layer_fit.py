@@ -1,5 +1,6 @@
 """Layers fitted in turn: what is put into them, and the errors that are reported."""
 
+import contextlib
 import copy
 import sys
 from typing import Any
@@ -18,11 +19,13 @@ from bsconv.pytorch import (
     reestimate_batch_norm,
 )
 from bsconv.pytorch.decomposition import compose
-from bsconv.pytorch.pretrained import _layer_fit as layer_fit
-from bsconv.pytorch.pretrained._layer_fit import LayerFit, _patches, dense, factors_of
-from bsconv.pytorch.pretrained._least_squares import constant, fit_blueprints, moments
-from bsconv.pytorch.pretrained._sensitivity import sensitivities
-from bsconv.pytorch.pretrained._tracing import Landing, find_landings
+from bsconv.pytorch.pretrained._dense import Dense, study
+from bsconv.pytorch.pretrained._forms import dense, factors_of, fit
+from bsconv.pytorch.pretrained._inputs import Inputs
+from bsconv.pytorch.pretrained._least_squares import fit_blueprints
+from bsconv.pytorch.pretrained._moments import Patches, constant
+from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS, NetworkFit
+from bsconv.pytorch.pretrained._samples import Sampler, Samples
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
 EVERYWHERE = 64  # positions of an image
@@ -105,21 +108,19 @@ def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, k
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     model, *_ = MODELS["bare"]
     fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
-    patches, targets = rows(model[0], IMAGES)
-    known = moments(patches, targets, centered=False)
+    known = Patches(rows(model[0], IMAGES)[0], centered=False)
+    kernel = model[0].weight.detach()
     start = factors_of(BSConvU.from_conv2d(model[0]))
-    (metric,) = sensitivities(
-        model, IMAGES, {layer_fit._arrival("0", Landing("", None, False))}, 50
-    ).values()
-    expected = compose(*fit_blueprints(known, start, metric))
-    assert_close(dense(factors_of(fitted[0])), expected)
+    metric = knowledge(model, "0", Sampler(50, EVERYWHERE)).sensitivities["0"].metric
+    expected = fit_blueprints(known.moments(rows(model[0], IMAGES)[1], kernel), start, metric)
+    assert_close(dense(factors_of(fitted[0])), compose(*expected))
 
 
 def rows(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor]:
     """All that ``layer`` sees and computes, a row for each position."""
     with torch.no_grad():
         outputs = layer(images)
-    return _patches(layer, images).mT.flatten(0, 1), outputs.flatten(2).mT.flatten(0, 1)
+    return unfolded(layer, images).mT.flatten(0, 1), outputs.flatten(2).mT.flatten(0, 1)
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -129,14 +130,20 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(
     "geometry",
     [
-        *({"padding": 1}, {"padding": (2, 0), "stride": (1, 2)}, {"dilation": (3, 1), "stride": 2}),
-        *({"padding": "same", "dilation": 2}, {"padding": 2, "padding_mode": "circular"}),
+        {"padding": 1},
+        {"padding": (2, 0), "stride": (1, 2)},
+        {"dilation": (3, 1), "stride": 2},
+        {"padding": "same", "dilation": 2},
+        {"padding": 2, "padding_mode": "circular"},
         {"padding": 1, "padding_mode": "reflect"},
     ],
 )
 def test_patches_are_what_the_outputs_see(geometry: dict[str, Any]) -> None:
     layer = nn.Conv2d(4, 6, (3, 5), bias=False, **geometry)
-    patches, outputs = rows(layer, IMAGES)
+    sampler = Sampler(5, 11)
+    with torch.no_grad():
+        outputs = sampler.rows(layer(IMAGES))
+    patches = sampler.patches(layer, IMAGES)
     torch.testing.assert_close(patches @ layer.weight.detach().flatten(1).T, outputs)
 
 
@@ -151,30 +158,30 @@ def test_factors_are_those_of_the_layer() -> None:
 # --- samples --------------------------------------------------------------------------------------
 
 
-def fit_of(model: nn.Module, name: str, positions: int, batch_size: int = 5) -> LayerFit:
-    student = BSConvU_Replacer(init="project").apply(copy.deepcopy(model)).eval()
-    landings = find_landings(model, IMAGES[:2], [name])
-    return LayerFit(model, student, IMAGES, landings, batch_size=batch_size, positions=positions)
+def knowledge(model: nn.Module, name: str, sampler: Sampler) -> Dense:
+    return study(model, Inputs((IMAGES,), {}), [name], sampler)
 
 
 def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
-    model = MODELS["shortcut"][0]
-    fit = fit_of(model, "0.conv", positions=7)
-    samples = fit._samples("0.conv", fit.landings["0.conv"])
-    residual = fit.student[0]
-    with torch.no_grad():
-        inside = residual.norm(residual.conv(IMAGES))
-        student, teacher = inside + IMAGES - 0.5, seen_before_relu(model)
+    model, sampler = MODELS["shortcut"][0], Sampler(5, 7)
+    wanted = knowledge(model, "0.conv", sampler).wanted["0.conv"]
+    patches = sampler.patches(model[0].conv, IMAGES)
+    teacher = seen_before_relu(model)
     generator = torch.Generator().manual_seed(0)
-    patches, wanted, added = [], [], []
+    places = []
     for batch in torch.split(torch.arange(12), 5):
         chosen = torch.randperm(64, generator=generator)[:7]
-        for image in batch:
-            patches.append(_patches(model[0].conv, IMAGES[image, None])[0].T[chosen])
-            wanted.append(teacher[image].flatten(1).T[chosen])
-            added.append((student - inside)[image].flatten(1).T[chosen])
-    for found, expected in zip(samples, (patches, wanted, added), strict=True):
-        torch.testing.assert_close(found, torch.cat(expected))
+        places += [(image, chosen) for image in batch]
+    expected = [teacher[image].flatten(1).T[chosen] for image, chosen in places]
+    torch.testing.assert_close(wanted, torch.cat(expected))
+    expected = [unfolded(model[0].conv, IMAGES[image, None])[0].T[at] for image, at in places]
+    torch.testing.assert_close(patches, torch.cat(expected))
+
+
+def unfolded(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(images, layer._reversed_padding_repeated_twice, mode=mode)
+    return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
 
 
 def seen_before_relu(model: nn.Module) -> Tensor:
@@ -187,58 +194,62 @@ def seen_before_relu(model: nn.Module) -> Tensor:
 
 
 def test_targets_below_zero_are_what_is_there_already() -> None:
-    samples = layer_fit._Samples(
+    samples = Samples(
         torch.tensor([[1.0], [2.0], [3.0]]),
         torch.tensor([[5.0], [-1.0], [0.0]]),
         torch.tensor([[0.5], [0.25], [-9.0]]),
+        F.relu,
     )
     kernel, shift = torch.tensor([[[[2.0]]]]).double(), torch.tensor([1.0]).double()
     assert samples.total(kernel, shift).flatten().tolist() == [3.5, 5.25, -2.0]
-    assert samples.rectified_target(kernel, shift).flatten().tolist() == [5.0, 0.0, -2.0]
+    assert samples.target(kernel, shift).flatten().tolist() == [5.0, 0.0, -2.0]
     found, wanted = torch.tensor([3.5, 5.25, -2.0]), torch.tensor([5.0, -1.0, 0.0])
     error = F.mse_loss(found, wanted) / wanted.var(correction=0)
-    assert samples.error(kernel, shift, rectified=False) == pytest.approx(float(error))
+    assert samples._replace(activation=None).error(kernel, shift) == pytest.approx(float(error))
     found, wanted = found.relu(), wanted.relu()
     error = F.mse_loss(found, wanted) / wanted.var(correction=0)
-    assert samples.error(kernel, shift, rectified=True) == pytest.approx(float(error))
+    assert samples.error(kernel, shift) == pytest.approx(float(error))
     flat = samples._replace(wanted=torch.full((3, 1), 4.0))
-    assert flat.error(kernel, shift, rectified=False) == 0.0
+    assert flat.error(kernel, shift) == 0.0
+
+
+def test_a_leaky_activation_lets_a_share_of_the_error_through() -> None:
+    """At the fixed point of targets, outputs behind it are right as they were before it."""
+    samples = Samples(
+        torch.ones(2, 1), torch.tensor([[-1.0], [-3.0]]), torch.zeros(2, 1), nn.LeakyReLU(0.1)
+    )
+    kernel, shift = torch.tensor([[[[-2.0]]]]).double(), torch.zeros(1).double()
+    # from -2, a tenth of the way to -1 and to -3
+    assert samples.target(kernel, shift).flatten().tolist() == pytest.approx([-1.9, -2.1])
 
 
 # --- rounds ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
-def test_behind_a_relu_targets_and_fits_take_turns(kind: Any) -> None:
-    model = MODELS["relu"][0]
+@pytest.mark.parametrize("with_metric", [True, False])
+def test_behind_a_relu_targets_and_fits_take_turns(kind: Any, with_metric: bool) -> None:
+    model, sampler = MODELS["relu"][0], Sampler(50, EVERYWHERE)
     student = kind(init="project").apply(copy.deepcopy(model)).eval()
-    landings = find_landings(model, IMAGES[:2], ["0"])
-    fit = LayerFit(model, student, IMAGES, landings, batch_size=50, positions=EVERYWHERE)
-    samples, metric = fit._samples("0", landings["0"]), next(iter(fit.metrics.values()))
+    known = knowledge(model, "0", sampler)
+    metric = known.sensitivities["0"].metric if with_metric else None
+    if not with_metric:
+        known.sensitivities.clear()
+    wanted = known.wanted["0"]
+    samples = Samples(sampler.patches(model[0], IMAGES), wanted, torch.zeros_like(wanted), F.relu)
+    patches = Patches(samples.patches)
     factors, target = factors_of(student[0]), samples.wanted
-    for turn in range(1 + layer_fit.RECTIFIED_ROUNDS):
-        known = moments(samples.patches, target)
-        factors = layer_fit._fit(known, factors, metric, layer_fit.ROUNDS if turn == 0 else 0)
-        shift = constant(known, dense(factors))
-        target = samples.rectified_target(dense(factors), shift)
-    error = fit.layer("0")
-    assert error == pytest.approx(samples.error(dense(factors), shift, rectified=True))
+    kernel = model[0].weight.detach()
+    for turn in range(1 + RECTIFIED_ROUNDS):
+        moments = patches.moments(target, kernel)
+        factors = fit(factors, patches, moments, metric, first=turn == 0)
+        shift = constant(moments, dense(factors))
+        target = samples.target(dense(factors), shift)
+    network_fit = NetworkFit(known, student, lambda name: None)
+    network_fit.run()
+    assert network_fit.errors["0"] == pytest.approx(samples.error(dense(factors), shift))
     assert_close(dense(factors_of(student[0])), dense(factors))
     torch.testing.assert_close(student[0].dw.bias.detach().double(), shift, rtol=1e-4, atol=1e-5)
-
-
-def test_without_derivatives_all_rounds_are_for_each_filter_apart() -> None:
-    model = MODELS["relu"][0]
-    fit = fit_of(model, "0", EVERYWHERE)
-    fit.metrics.clear()
-    samples = fit._samples("0", fit.landings["0"])
-    factors, target = factors_of(fit.student[0]), samples.wanted
-    for _ in range(1 + layer_fit.RECTIFIED_ROUNDS):
-        known = moments(samples.patches, target)
-        factors = fit_blueprints(known, factors)
-        target = samples.rectified_target(dense(factors), constant(known, dense(factors)))
-    fit.layer("0")
-    assert_close(dense(factors_of(fit.student[0])), dense(factors))
 
 
 # --- the methods ----------------------------------------------------------------------------------
@@ -288,20 +299,25 @@ def test_layers_report_parameters_and_what_the_weights_kept() -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_shown_layer_by_layer(progress: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[dict[str, Any]] = []
+def test_progress_is_shown_in_parts_of_the_work(
+    progress: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[float] = []
 
     class Bar:
-        @staticmethod
-        def tqdm(items: Any, **options: Any) -> Any:
-            shown.append({"items": items, **options})
-            return items
+        @classmethod
+        def tqdm(cls, total: float, **_: Any) -> Any:
+            done.append(-total)
+            return contextlib.nullcontext(cls())
+
+        def update(self, part: float) -> None:
+            done.append(part)
 
     monkeypatch.setitem(sys.modules, "tqdm", Bar)
     model = nn.Sequential(conv(bias=False), conv()).eval()
     project_pretrained(model, IMAGES, progress=progress)
-    bar = {"items": ["0", "1"], "desc": "projecting", "unit": "layer"}
-    assert shown == ([bar] if progress else [])
+    assert len(done) == (3 if progress else 0)
+    assert sum(done) == 0
     monkeypatch.setitem(sys.modules, "tqdm", None)
     _, report = project_pretrained(model, IMAGES)
     assert len(report.layers) == 2

@@ -9,15 +9,11 @@ from torch import Tensor
 from bsconv.pytorch.decomposition import BlueprintFactors, SubspaceFactors, compose
 from bsconv.pytorch.pretrained._least_squares import (
     FILTERS_AT_ONCE,
-    RIDGE,
     ROUNDS,
-    Moments,
-    Patches,
-    constant,
     fit_blueprints,
     fit_subspace,
-    moments,
 )
+from bsconv.pytorch.pretrained._moments import RIDGE, Moments, Patches, constant, moments
 
 Array = NDArray[np.float64]
 M, N, K = 4, 5, 9  # slices, filters and positions; M * K columns, slice by slice
@@ -68,6 +64,22 @@ def test_patches_are_kept_for_several_targets() -> None:
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_a_prior_decides_where_the_patches_tell_nothing() -> None:
+    """It counts as much as RIDGE of the patches' mean variance, spread evenly."""
+    rows = some_patches().double()
+    rows[:, :9] = 3.0  # the same everywhere
+    targets, prior = torch.randn(200, N).double(), torch.randn(N, M, 3, 3).double()
+    patches = Patches(rows)
+    found = patches.solve(patches.moments(targets, prior))
+    x, y = (t.numpy() - t.numpy().mean(0) for t in (rows, targets))
+    gram = x.T @ x / 200
+    ridge = RIDGE * np.trace(gram) / len(gram)
+    start = prior.flatten(1).numpy()
+    change = np.linalg.solve(gram + ridge * np.eye(len(gram)), x.T @ y / 200 - gram @ start.T).T
+    assert_close(found, start + change)
+    assert_close(found[:, :9], start[:, :9])
+
+
 def test_the_constant_makes_the_means_fit() -> None:
     patches, targets = some_patches().double(), torch.randn(200, N).double() + 5
     known, kernel = moments(patches, targets), torch.randn(N, M, 3, 3).double()
@@ -76,11 +88,6 @@ def test_the_constant_makes_the_means_fit() -> None:
 
 
 # --- one step of the alternation, with matrices written out ---------------------------------------
-
-
-def steady(known: Moments) -> Array:
-    gram = known.patches.numpy().copy()
-    return gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
 
 
 def step(gram: Array, target: Array, blueprint: Array) -> tuple[Array, Array]:
@@ -103,7 +110,7 @@ def test_rounds_alternate_filter_by_filter(rounds: int) -> None:
     for n in range(filters):
         blueprint = start.blueprints[n].double().numpy().ravel()
         for _ in range(rounds):
-            weights, blueprint = step(steady(known), known.targets[:, n].numpy(), blueprint)
+            weights, blueprint = step(known.patches.numpy(), known.targets[:, n].numpy(), blueprint)
         assert_close(found.weights[n], weights)
         assert_close(found.blueprints[n].flatten(), blueprint)
 
@@ -127,7 +134,7 @@ def test_with_a_metric_each_filter_makes_up_for_the_others(rounds: int) -> None:
     metric = root @ root.T + torch.eye(N)
     found = fit_blueprints(known, start, metric, rounds)
     before = fit_blueprints(known, start, rounds=rounds)
-    gram, distance = steady(known), metric.numpy()
+    gram, distance = known.patches.numpy(), metric.numpy()
     weights, blueprints = (part.flatten(1).double().numpy().copy() for part in before)
     for n in range(N):
         target = known.targets[:, n].numpy()
@@ -185,7 +192,7 @@ def test_the_basis_is_the_leading_one_of_the_free_fit(with_metric: bool) -> None
     free = fit_blueprints(
         known, BlueprintFactors(start.mixing @ start.basis, start.blueprints), metric, rounds=3
     )
-    gram, depth = steady(known), np.zeros((M, M))
+    gram, depth = known.patches.numpy(), np.zeros((M, M))
     for blueprint in free.blueprints.flatten(1).numpy():
         spread = np.kron(np.eye(M), blueprint[:, None])
         depth += spread.T @ gram @ spread / N

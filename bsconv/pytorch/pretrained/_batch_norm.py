@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._inputs import LIMIT, check_positive, read_inputs
+from .._tools.model_tree import evaluating
+from ._inputs import LIMIT, Inputs, check_positive, read_inputs
 
 
-@torch.no_grad()
 def reestimate_batch_norm(
     model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 50
 ) -> nn.Module:
@@ -23,26 +23,28 @@ def reestimate_batch_norm(
     whose statistics are too large for their dtype, which leaves the statistics as they were, and
     for a ``batch_size`` below 1.
     """
-    inputs = read_inputs(images, LIMIT)
     check_positive(batch_size=batch_size)
+    return statistics_of(model, read_inputs(images, LIMIT), batch_size)
+
+
+@torch.no_grad()
+def statistics_of(model: nn.Module, inputs: Inputs, batch_size: int) -> nn.Module:
+    """See :func:`reestimate_batch_norm`."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative
-        norm.train()
     try:
-        batches = list(inputs.split(batch_size))
-        for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
-            batch.run(model)
+        with evaluating(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # cumulative
+                norm.train()
+            batches = list(inputs.split(batch_size))
+            for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
+                batch.run(model)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
     if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
         for norm, values in zip(norms, former, strict=True):
             norm.load_state_dict(values, strict=False)

@@ -6,6 +6,7 @@ out right, whatever is wrong with the shortcut.
 """
 
 import inspect
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,8 +23,22 @@ from ._operations import Operation, visiting
 
 # functions of single numbers that leave large ones as they are, or cut them
 ACTIVATIONS = frozenset(
-    ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "leaky_relu", "prelu", "elu", "celu")
-    + ("gelu", "silu", "mish", "hardswish", "softplus")
+    (
+        "relu",
+        "relu6",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "softplus",
+    )
 )
 NORM_STATE = ("running_mean", "running_var", "weight", "bias")
 Activation = Callable[[Tensor], Tensor]
@@ -75,7 +90,7 @@ def find_consumers(
     for step in steps:
         for value in set(step.takes):
             users[value].append(step)
-    owned = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    owned = _state_of(model)
     found = {
         step.operation.layer: _consumer(step, steps, users, owned)
         for step in steps
@@ -89,7 +104,7 @@ def _trace(
     model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module], originals: nn.Module | None
 ) -> tuple[list[_Step], list[Any]]:
     """The operations that take and give tensors, and all those tensors."""
-    state = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    state = _state_of(model)
     foreign = set() if originals is None else _state_of(originals)
     steps: list[_Step] = []
     kept: list[Any] = []
@@ -161,7 +176,7 @@ def _consumer(
             break
         last = user
     activation = None
-    if user and _name(user).rstrip("_") in ACTIVATIONS:
+    if user and _name(user) in ACTIVATIONS:
         activation = partial(_again, user, last.gives[0])
     return Consumer(
         step.operation.number,
@@ -180,7 +195,8 @@ def _is_written(call: _Step, last: _Step, steps: list[_Step]) -> bool:
 
 
 def _name(step: _Step) -> str:
-    return getattr(step.operation.function, "__name__", "")
+    name: str = getattr(step.operation.function, "__name__", "")
+    return name.rstrip("_")
 
 
 def _only_user(step: _Step, users: Mapping[Value, list[_Step]]) -> _Step | None:
@@ -215,7 +231,7 @@ def _adds(step: _Step, before: _Step) -> bool:
     noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1e-3)
     change = _again(step, before.gives[0], given + noise) - output
     largest = float(noise.abs().max())
-    return torch.allclose(change, noise, rtol=1e-3, atol=1e-4 * largest)
+    return math.isfinite(largest) and torch.allclose(change, noise, rtol=1e-3, atol=1e-4 * largest)
 
 
 def _again(step: _Step, value: Value, tensor: Tensor) -> Tensor:

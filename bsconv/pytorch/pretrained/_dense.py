@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._tools.numerics import check_finite
 from ._consumers import Consumer, find_consumers, norm_state
+from ._costs import Geometry
 from ._inputs import Inputs
 from ._operations import Operation, visiting
 from ._samples import Sampler
@@ -22,6 +23,7 @@ class Dense:
     """A dense network, and its convolutions that are called once, in the order of calls."""
 
     model: nn.Module
+    names: tuple[str, ...]  # of all convolutions that are watched
     inputs: Inputs
     sampler: Sampler
     consumers: dict[str, Consumer]
@@ -29,10 +31,17 @@ class Dense:
     kernels: dict[str, Tensor] = field(default_factory=dict)  # with a BatchNorm's scale
     wanted: dict[str, Tensor] = field(default_factory=dict)  # rows of what arrives
     has_constant: dict[str, bool] = field(default_factory=dict)
-    answer: Any = None
+    answer: Any = None  # to all images
 
     def conv(self, name: str) -> nn.Conv2d:
         return cast(nn.Conv2d, self.model.get_submodule(name))
+
+    def work(self, name: str) -> float:
+        """How long a fit of that layer takes, about, in a unit of no matter."""
+        return self.conv(name).weight[0].numel() ** 2.0
+
+    def geometry(self, name: str) -> Geometry:
+        return Geometry.of(self.conv(name), *self.consumers[name].geometry)
 
 
 Each = Callable[["Dense", str, Tensor], object]
@@ -52,12 +61,13 @@ def study(
 
     ``each`` is called for every convolution with what it sees, rows of patches.
     """
+    names = tuple(names)
     consumers = find_consumers(model, inputs.first(TRACED), names, original)
-    layers = {name: model.get_submodule(name) for name in consumers}
+    layers = {name: model.get_submodule(name) for name in names}
     numbers = {consumer.arrival for consumer in consumers.values()}
     found = sensitivities(model, inputs, layers, numbers, sampler.group_size)
     by_name = {n: found[c.arrival] for n, c in consumers.items() if c.arrival in found}
-    dense = Dense(model, inputs, sampler, consumers, by_name)
+    dense = Dense(model, names, inputs, sampler, consumers, by_name)
     pass_ = _Pass(dense, each)
     copies = inputs.map(torch.clone)
     with visiting(layers, pass_.visit):

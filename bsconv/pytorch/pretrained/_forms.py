@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..decomposition import BlueprintFactors, SubspaceFactors, compose
 from ..modules import BSConvS, BSConvU
+from ._costs import DENSE, Form
 from ._least_squares import ROUNDS, fit_blueprints, fit_subspace
 from ._moments import Moments, Patches
 from ._shared_blueprints import fit_shared, fit_shared_from
@@ -33,6 +34,15 @@ def factors_of(layer: nn.Module) -> Factors:
         mixing, basis = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
         return SubspaceFactors(mixing, basis, _blueprints(layer.dw))
     return DenseKernel(cast(nn.Conv2d, layer).weight.detach().double())
+
+
+def form_of(layer: nn.Module) -> Form:
+    """What the layer is, and how many channels it has in the middle."""
+    if isinstance(layer, BSConvU):
+        return Form("u")
+    if isinstance(layer, BSConvS):
+        return Form("s", layer.pw1.out_channels)
+    return Form("cp", layer.pw1.out_channels) if isinstance(layer, BSConvCP) else DENSE
 
 
 def dense(factors: Factors) -> Tensor:
@@ -73,23 +83,19 @@ def fit(
 @torch.no_grad()
 def put(factors: Factors, shift: Tensor, layer: nn.Module) -> None:
     """The factors into the layer, and the constant into its bias if it has one."""
-    if isinstance(layer, nn.Conv2d):
-        weights, bias = [(layer, dense(factors))], layer.bias
+    if isinstance(factors, DenseKernel):
+        weights = {"": factors.kernel}
     elif isinstance(factors, BlueprintFactors):
-        weights = [(layer.pw, factors.weights), (layer.dw, factors.blueprints)]
-        bias = layer.dw.bias
+        weights = {"pw": factors.weights, "dw": factors.blueprints}
     elif isinstance(factors, SubspaceFactors):
-        weights = [(layer.pw1, factors.basis), (layer.pw2, factors.mixing)]
-        weights.append((layer.dw, factors.blueprints))
-        bias = layer.dw.bias
+        weights = {"pw1": factors.basis, "pw2": factors.mixing, "dw": factors.blueprints}
     else:
-        weights = [(layer.pw1, factors.weights), (layer.dw, factors.blueprints)]
-        weights.append((layer.pw2, factors.mixing))
-        bias = layer.pw2.bias
-    for conv, weight in weights:
+        weights = {"pw1": factors.weights, "dw": factors.blueprints, "pw2": factors.mixing}
+    for name, weight in weights.items():
+        conv = cast(nn.Conv2d, layer.get_submodule(name))
         conv.weight.copy_(weight.reshape(conv.weight.shape))
-    if bias is not None:
-        bias.copy_(shift)
+    if conv.bias is not None:  # of the last, as in all forms
+        conv.bias.copy_(shift)
 
 
 def has_bias(layer: nn.Module) -> bool:

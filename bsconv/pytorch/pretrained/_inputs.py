@@ -1,23 +1,27 @@
 """What a model is called with, out of what people have: a tensor, a loader, batches of any form."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-
 LIMIT = 1000  # images that are taken from an iterable
 
 
-class Inputs(NamedTuple):
+Images = Tensor | Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
     """The arguments of one call of a model; all their tensors hold as many images."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.tensors()[0])
 
     def tensors(self) -> list[Tensor]:
@@ -47,10 +51,7 @@ def read_inputs(images: Tensor | Iterable[Any], limit: int) -> Inputs:
     that is a tuple itself holds the arguments of a model with several inputs, a mapping its keyword
     arguments. Raises ValueError where there is nothing to compute with.
     """
-    if isinstance(images, Tensor):
-        found = Inputs((images,), {})
-    else:
-        found = _joined(images, limit)
+    found = Inputs((images,), {}) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
         _check(tensor)
     return found
@@ -71,7 +72,9 @@ def _joined(batches: Iterable[Any], limit: int) -> Inputs:
         raise ValueError(
             f"images needs batches of one shape, got {' and '.join(map(str, sorted(sizes)[:2]))}"
         )
-    whole = tree_map(lambda *tensors: torch.cat(tensors), *parts) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0].first(limit)
+    whole = tree_map(lambda *tensors: torch.cat(tensors), *((p.args, p.kwargs) for p in parts))
     return Inputs(*whole).first(limit)
 
 

@@ -1,4 +1,4 @@
-"""BSConv-U and BSConv-S kernels that reproduce the *outputs* of a layer: least squares, tensors only.
+"""BSConv-U and -S kernels that reproduce the *outputs* of a layer: least squares, tensors only.
 
 Half of the factors at a time the problem is linear (alternating least squares), so the error never
 rises.
@@ -39,9 +39,7 @@ def fit_blueprints(
         parts.append((w, b))
     weights, blueprints = (torch.cat(part) for part in zip(*parts, strict=True))
     if metric is not None:
-        weights, blueprints = _joint_round(
-            known.patches, pairs, cross, weights, blueprints, metric
-        )
+        weights, blueprints = _joint_round(known.patches, pairs, cross, weights, blueprints, metric)
     return BlueprintFactors(weights, blueprints.view_as(start.blueprints))
 
 

@@ -6,7 +6,7 @@ runs once, over all images: at each layer the pass waits until that is fitted, a
 the layer computes from then on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,6 @@ from .._tools.numerics import check_finite
 from ._consumers import norm_state
 from ._dense import Dense
 from ._forms import Factors, dense, factors_of, fit, has_bias, put
-from ._inputs import Inputs
 from ._moments import Patches, constant
 from ._operations import Operation, visiting
 from ._samples import Samples
@@ -34,30 +33,31 @@ class _Waiting(NamedTuple):
 
 
 class NetworkFit:
-    """Fits ``layers`` of a network, by their names in the dense one."""
+    """Fits the layers of ``student`` that stand where ``dense`` has convolutions."""
 
     def __init__(
         self,
-        dense_network: Dense,
-        layers: Mapping[str, nn.Module],
-        done: Callable[[str], None],
+        dense: Dense,
+        student: nn.Module,
+        done: Callable[[str], object],
     ) -> None:
-        self.dense = dense_network
-        self.layers = layers
-        self.sampler = dense_network.sampler
+        self.dense = dense
+        self.student = student
+        self.layers = {name: student.get_submodule(name) for name in dense.names}
+        self.sampler = dense.sampler
         self.done = done
         self.errors: dict[str, float] = {}
         self._waiting: dict[int, _Waiting] = {}  # by the operation at which their output arrives
         self._norms: dict[int, Operation] = {}
-        consumers = dense_network.consumers.values()
+        consumers = dense.consumers.values()
         self._norm_numbers = {c.norm for c in consumers if c.norm is not None}
 
     @torch.no_grad()
-    def run(self, model: nn.Module, inputs: Inputs) -> Any:
+    def run(self) -> Any:
         """Fits all layers; returns what the new network answers."""
-        inputs = inputs.map(torch.clone)
+        inputs = self.dense.inputs.map(torch.clone)
         with visiting(self.layers, self._visit):
-            return inputs.run(model)
+            return inputs.run(self.student)
 
     def _visit(self, operation: Operation) -> Any:
         # a layer answers zero first, so what arrives is what else is added
@@ -91,7 +91,8 @@ class NetworkFit:
         norm = None if consumer.norm is None else norm_state(self._norms.pop(consumer.norm))
         self.errors[name] = self._fit(name, samples, norm)
         size = self.sampler.group_size
-        for images, part in zip(waiting.call.args[0].split(size), output.split(size), strict=True):
+        given = waiting.call.args[0]
+        for images, part in zip(torch.split(given, size), torch.split(output, size), strict=True):
             response = waiting.call.function(images)
             part.add_(response if norm is None else F.batch_norm(**{**norm, "input": response}))
         self.done(name)

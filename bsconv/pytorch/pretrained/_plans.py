@@ -8,9 +8,9 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .._tools.errors import one_line
 from .._tools.model_tree import exchange, places
 from ..initialization import uninitialized
 from ..modules import BSConvS, BSConvU
@@ -87,8 +87,9 @@ def load_projected(
         new.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         where = "the state dict" if isinstance(file, tuple) else f"{os.fspath(file)}"
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{where} needs to be a projection of this model: {reason}") from error
+        raise ValueError(
+            f"{where} needs to be a projection of this model: {one_line(error)}"
+        ) from error
     return new
 
 

@@ -1,19 +1,16 @@
 """What each form of a layer would do to the answer of a network, before any is chosen."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ._consumers import Consumer
+from ..decomposition import blueprint_factors, subspace_factors
 from ._costs import DENSE, Form, Geometry
 from ._dense import Dense
-from ._forms import Factors, dense, fit
+from ._forms import Factors, dense
 from ._least_squares import fit_blueprints, fit_subspace
 from ._moments import Moments, Patches
 from ._shared_blueprints import fit_shared_from
-from ..decomposition import blueprint_factors, subspace_factors
 
 # shares of the cost of the dense layer for which there is a rank
 SHARES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.54, 0.66, 0.8)
@@ -28,20 +25,17 @@ class Option(NamedTuple):
     damage: float
 
 
-def candidates(geometry: Geometry, align: int, kinds: tuple[str, ...], count: str) -> list[Form]:
-    """Forms that cost less than the dense layer, by the method of ``geometry`` that counts."""
-    cost = getattr(geometry, count)
+def candidates(geometry: Geometry, align: int, *, by_macs: bool) -> list[Form]:
+    """Forms that cost less than the dense layer, ranks being multiples of ``align``."""
+    cost = geometry.macs if by_macs else geometry.parameters
     limit = cost(DENSE)
-    forms: list[Form] = []
-    for kind, largest in (("cp", 0), ("s", min(geometry.inputs, geometry.outputs))):
-        if kind in kinds:
-            one = cost(Form(kind, 2)) - cost(Form(kind, 1))
-            fixed = cost(Form(kind, 1)) - one
-            ranks = {round((share * limit - fixed) / one / align) * align for share in SHARES}
-            ranks = {rank for rank in ranks | {align} if rank >= align}
-            forms += [Form(kind, r) for r in sorted(ranks) if not largest or r < largest]
-    if "u" in kinds:
-        forms.append(Form("u"))
+    forms = [Form("u")]
+    for kind in ("s", "cp"):
+        one = cost(Form(kind, 2)) - cost(Form(kind, 1))
+        fixed = cost(Form(kind, 1)) - one
+        ranks = {round((share * limit - fixed) / one / align) * align for share in SHARES}
+        most = min(geometry.inputs, geometry.outputs) - 1 if kind == "s" else max(ranks)
+        forms += [Form(kind, rank) for rank in sorted(ranks | {align}) if align <= rank <= most]
     return [form for form in forms if cost(form) < limit]
 
 

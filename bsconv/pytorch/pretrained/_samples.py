@@ -19,7 +19,7 @@ class Sampler:
 
     def rows(self, maps: Tensor) -> Tensor:
         """The chosen places of maps (B, N, H, W), as rows (R, N)."""
-        groups = maps.flatten(2).split(self.group_size)
+        groups = torch.split(maps.flatten(2), self.group_size)
         places = self._places(maps[0, 0].numel(), len(groups))
         return torch.cat(
             [
@@ -32,7 +32,7 @@ class Sampler:
         """What ``conv`` sees at the same places of its output, as rows (R, M*Kh*Kw)."""
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         found = []
-        for number, group in enumerate(groups := images.split(self.group_size)):
+        for number, group in enumerate(groups := torch.split(images, self.group_size)):
             padded = F.pad(group, conv._reversed_padding_repeated_twice, mode=mode)
             height, width = (
                 (size - d * (k - 1) - 1) // s + 1

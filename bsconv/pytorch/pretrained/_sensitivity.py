@@ -46,7 +46,7 @@ def sensitivities(
 
     def visit(operation: Operation) -> Any:
         output = operation.run()
-        if operation.number in numbers and output.requires_grad:
+        if operation.number in numbers and isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(_adding(energies, operation.number))
             return output.clone()  # what comes next may write into it
         return output
