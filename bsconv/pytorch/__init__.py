@@ -10,7 +10,19 @@ from .inference import (
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
 from .modules import BSConvCP, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
-from .pretrained import LayerProjection, ProjectionReport, project_pretrained, reestimate_batch_norm
+from .pretrained import (
+    BudgetCurve,
+    BudgetPoint,
+    BudgetReport,
+    LayerChoice,
+    LayerProjection,
+    ProjectionReport,
+    apply_plan,
+    budget_curve,
+    load_projected,
+    project_pretrained,
+    reestimate_batch_norm,
+)
 from .profiler import LayerProfile, ModelProfiler
 from .regularization import BSConvS_ModelRegLossMixin, reg_loss
 from .replacers import BSConvS_Replacer, BSConvU_Replacer
@@ -29,7 +41,11 @@ __all__ = [
     "BSConvS_Replacer",
     "BSConvU",
     "BSConvU_Replacer",
+    "BudgetCurve",
+    "BudgetPoint",
+    "BudgetReport",
     "InferenceReport",
+    "LayerChoice",
     "LayerPlan",
     "LayerProfile",
     "LayerProjection",
@@ -41,11 +57,14 @@ __all__ = [
     "Plan",
     "ProjectionReport",
     "SpectraTable",
+    "apply_plan",
+    "budget_curve",
     "collapse",
     "cross_kernel_spectra",
     "get_model",
     "kernel_spectra",
     "list_models",
+    "load_projected",
     "modify_mobilenet",
     "optimize_for_inference",
     "project_pretrained",

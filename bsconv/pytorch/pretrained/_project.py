@@ -19,6 +19,7 @@ from ._samples import Sampler
 from ._timing import Prepare
 from ._within_budget import Choice, curve_of, project_within
 
+METHODS = get_args(Method)
 Word = TypeVar("Word", bound=str)
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -167,9 +168,9 @@ def _checked_kind(kind: Kind | None) -> Kind:
 def _checked_method(method: Method | None, images: Images | None) -> Method:
     if method is None:
         return "weights" if images is None else "outputs"
-    if images is None and method != "weights" and method in get_args(Method):
+    if images is None and method != "weights" and method in METHODS:
         raise ValueError(f"method={method!r} needs images, got images=None")
-    return _one_of("method", method, get_args(Method))
+    return _one_of("method", method, METHODS)
 
 
 def _one_of(argument: str, value: Word, known: tuple[Word, ...]) -> Word:

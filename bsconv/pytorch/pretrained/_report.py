@@ -1,6 +1,6 @@
 """What a projection did, layer by layer, as a table and as data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .._tools.tables import Table
@@ -40,7 +40,7 @@ class ProjectionReport(Table):
     method: Method
     images: int
     agreement: float | None
-    plan: dict[str, str]
+    plan: dict[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -108,7 +108,7 @@ class BudgetReport(Table):
     share: float
     images: int
     agreement: float | None
-    plan: dict[str, str]
+    plan: dict[str, str] = field(default_factory=dict)
 
     @property
     def damage(self) -> float:
