@@ -5,13 +5,17 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..decomposition import BlueprintFactors, SubspaceFactors, compose
-from ..modules import BSConvS, BSConvU
+from ..decomposition import (
+    BlueprintFactors,
+    SharedFactors,
+    SubspaceFactors,
+    compose,
+)
+from ..modules import BSConvCP, BSConvS, BSConvU
 from ._costs import DENSE, Form
 from ._least_squares import ROUNDS, fit_blueprints, fit_subspace
 from ._moments import Moments, Patches
 from ._shared_blueprints import fit_shared, fit_shared_from
-from ._stand_in import BSConvCP, CPFactors
 
 
 class DenseKernel(NamedTuple):
@@ -20,14 +24,14 @@ class DenseKernel(NamedTuple):
     kernel: Tensor  # (N, M, Kh, Kw)
 
 
-Factors = DenseKernel | BlueprintFactors | SubspaceFactors | CPFactors
+Factors = DenseKernel | BlueprintFactors | SubspaceFactors | SharedFactors
 
 
 def factors_of(layer: nn.Module) -> Factors:
     """What the layer holds, in float64."""
     if isinstance(layer, BSConvCP):
         mixing, weights = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
-        return CPFactors(mixing, weights, _blueprints(layer.dw))
+        return SharedFactors(mixing, weights, _blueprints(layer.dw))
     if isinstance(layer, BSConvU):
         return BlueprintFactors(_matrix(layer.pw), _blueprints(layer.dw))
     if isinstance(layer, BSConvS):
@@ -49,7 +53,7 @@ def dense(factors: Factors) -> Tensor:
     """The dense kernel (N, M, Kh, Kw) of the factors."""
     if isinstance(factors, DenseKernel):
         return factors.kernel
-    if isinstance(factors, CPFactors):
+    if isinstance(factors, SharedFactors):
         rows = factors.weights[:, :, None, None] * factors.blueprints[:, None]
         return torch.einsum("nr,rmhw->nmhw", factors.mixing, rows)
     if isinstance(factors, BlueprintFactors):
@@ -72,10 +76,10 @@ def fit(
         return fit_blueprints(known, factors, metric, rounds)
     if isinstance(factors, SubspaceFactors):
         return fit_subspace(known, factors, metric, rounds)
-    if isinstance(factors, CPFactors) and not first:
+    if isinstance(factors, SharedFactors) and not first:
         return fit_shared(known, factors, metric, rounds=1)
     kernel = patches.solve(known).view_as(dense(factors))
-    if isinstance(factors, CPFactors):
+    if isinstance(factors, SharedFactors):
         return fit_shared_from(known, kernel, len(factors.weights), metric)
     return DenseKernel(kernel)
 

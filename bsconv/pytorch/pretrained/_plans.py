@@ -2,22 +2,34 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._tools.errors import one_line
 from .._tools.model_tree import exchange, places
 from ..initialization import uninitialized
-from ..modules import BSConvS, BSConvU
+from ..modules import BSConvCP, BSConvS, BSConvU
 from ..regularization import attach_reg_loss
 from ._costs import Form
-from ._stand_in import BSConvCP
 
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 METADATA = "bsconv"  # the entry of a safetensors file's metadata: a JSON object with "plan"
 
 
@@ -52,9 +64,7 @@ def new_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
     if form.kind == "u":
         return BSConvU.like(conv, make=partial(uninitialized, BSConvU))
     if form.kind == "s":
-        assert form.rank is not None
-        options = {"p": Fraction(form.rank, conv.in_channels), "min_mid_channels": 1}
-        return BSConvS.like(conv, make=partial(uninitialized, BSConvS), **options)
+        return BSConvS.like(conv, make=partial(uninitialized, BSConvS), **_width(conv, form))
     return BSConvCP.like(conv, make=partial(uninitialized, BSConvCP), blueprints=form.rank)
 
 
@@ -63,10 +73,14 @@ def closest_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
     if form.kind == "u":
         return BSConvU.from_conv2d(conv)
     if form.kind == "s":
-        assert form.rank is not None
-        p = Fraction(form.rank, conv.in_channels)
-        return BSConvS.from_conv2d(conv, p=p, min_mid_channels=1)
+        return BSConvS.from_conv2d(conv, **_width(conv, form))
     return BSConvCP.from_conv2d(conv, blueprints=form.rank)
+
+
+def _width(conv: nn.Conv2d, form: Form) -> dict[str, Any]:
+    """The options of a BSConv-S with that many channels in the middle."""
+    assert form.rank is not None
+    return {"p": Fraction(form.rank, conv.in_channels), "min_mid_channels": 1}
 
 
 def load_projected(
@@ -76,8 +90,8 @@ def load_projected(
 
     Args:
         model: the dense network, with any weights.
-        file: a safetensors file that `bsconv project` wrote, for which the package safetensors is
-            needed; or, without it, a plan (``report.plan``) and a state dict.
+        file: a safetensors file that `bsconv project` wrote; or a plan (``report.plan``) and a
+            state dict.
 
     Raises ValueError for a file without a plan, and for one of another model.
     """
@@ -94,15 +108,24 @@ def load_projected(
 
 
 def _read(file: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
+    """Plan and tensors of a safetensors file, which is a JSON header and the bytes of tensors."""
+    content = bytearray(Path(file).read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
     try:
-        with safe_open(file, framework="pt") as content:
-            about: Any = json.loads((content.metadata() or {}).get(METADATA, "{}"))
-            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+        header = json.loads(content[8:start])
+        about = json.loads(header.pop("__metadata__", {}).get(METADATA, "{}"))
+        state = {name: _tensor(content, start, **entry) for name, entry in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{os.fspath(file)} is damaged or not a safetensors file") from error
-    plan = about.get("plan") if isinstance(about, dict) else None
-    if not isinstance(plan, dict):
+    if not isinstance(about, dict) or not isinstance(about.get("plan"), dict):
         raise ValueError(f"{os.fspath(file)} needs a plan in its metadata, got none")
-    return plan, state
+    return about["plan"], state
+
+
+def _tensor(
+    content: bytearray, start: int, dtype: str, shape: list[int], data_offsets: list[int]
+) -> Tensor:
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=DTYPES[dtype])
+    first, last = (start + offset for offset in data_offsets)
+    return torch.frombuffer(content[first:last], dtype=DTYPES[dtype]).reshape(shape)

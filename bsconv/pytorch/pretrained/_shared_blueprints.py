@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ..decomposition import SharedFactors
 from ._moments import Moments
-from ._stand_in import CPFactors
 
 ROUNDS = 16
 STEPS = 8  # of conjugate gradients in a round
@@ -83,8 +83,8 @@ class _Problem:
 
 
 def fit_shared(
-    known: Moments, start: CPFactors, metric: Tensor | None, rounds: int = ROUNDS
-) -> CPFactors:
+    known: Moments, start: SharedFactors, metric: Tensor | None, rounds: int = ROUNDS
+) -> SharedFactors:
     """The BSConv-CP kernel with a small error on the outputs, measured as by ``fit_blueprints``."""
     mixing, weights = start.mixing.double(), start.weights.double()
     problem = _Problem(known, _metric(metric, mixing), weights.shape[1])
@@ -94,7 +94,7 @@ def fit_shared(
 
 def fit_shared_from(
     known: Moments, kernel: Tensor, blueprints: int, metric: Tensor | None, rounds: int = ROUNDS
-) -> CPFactors:
+) -> SharedFactors:
     """The same, from the best of several starts close to the dense ``kernel`` (N, M, K, K)."""
     flat = kernel.double().flatten(2)
     problem = _Problem(known, _metric(metric, flat), flat.shape[1])
@@ -196,6 +196,6 @@ def _descend(apply: Linear, right: Tensor, start: Tensor, undo: Linear, steps: i
     return found
 
 
-def _factors(triple: _Triple, size: torch.Size) -> CPFactors:
+def _factors(triple: _Triple, size: torch.Size) -> SharedFactors:
     mixing, weights, blueprints = triple
-    return CPFactors(mixing, weights, blueprints.view(-1, *size))
+    return SharedFactors(mixing, weights, blueprints.view(-1, *size))
