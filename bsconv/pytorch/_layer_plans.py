@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from ._tools.batch_norm import centre_of, normed_product
 from ._tools.convs import CONVOLUTIONS
-from ._tools.joining import spatial_kernel
+from ._tools.joining import product
 from ._tools.stand_in import StandIn
 from ._tools.timing import in_turns
 
@@ -98,12 +98,9 @@ class PlannedLayer(StandIn):
 
     def _as_planned(self, plan: str, input: Tensor) -> Tensor:
         layers: list[Any] = list(self)
-        at = layers.index(self.dw)
         if isinstance(layers[1], BatchNorm):
             return _convolve_normed(input, *layers)
-        before = [layer.weight.flatten(1) for layer in layers[:at]]
-        after = [layer.weight.flatten(1) for layer in layers[at + 1 :]]
-        return _convolve(plan, input, before, self.dw, after, layers[-1].bias)
+        return _convolve(plan, input, layers, self.dw)
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -121,27 +118,15 @@ def takes_time(images: Tensor) -> bool:
     return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
 
 
-def _convolve(
-    plan: str,
-    images: Tensor,
-    before: list[Tensor],
-    dw: nn.Conv2d,
-    after: list[Tensor],
-    bias: Tensor | None,
-) -> Tensor:
-    """Pointwise convolutions ``before`` and ``after``, and ``dw`` between them, by a plan.
-
-    "joined": all pointwise weights before ``dw`` multiplied into one; "narrow": the first of them
-    apart, the rest multiplied into ``dw``; "merged": everything multiplied.
-    """
-    outer = after[0] if after else None
-    if plan == "narrow":
-        images = _pointwise(dw, images, before[0])
-        before = before[1:]
-    product = functools.reduce(lambda inner, outer: outer @ inner, before) if before else None
-    if plan == "joined" and product is not None:
-        return _as_dw(dw, _pointwise(dw, images, product), dw.weight, bias, groups=dw.groups)
-    return _as_dw(dw, images, spatial_kernel(product, dw.weight, outer), bias)
+def _convolve(plan: str, images: Tensor, layers: Sequence[nn.Conv2d], dw: nn.Conv2d) -> Tensor:
+    """The convolutions ``layers`` in one or two steps, each with the product of their weights."""
+    cut = {"joined": layers.index(dw), "narrow": 1, "merged": 0}[plan]
+    for step in filter(None, (layers[:cut], layers[cut:])):
+        weights = [layer.weight for layer in step]
+        weight = functools.reduce(functools.partial(product, depthwise=dw.weight), weights)
+        groups = dw.groups if weight is dw.weight else 1
+        images = _as_layer(dw if dw in step else step[0], images, weight, step[-1].bias, groups)
+    return images
 
 
 def _convolve_normed(
@@ -157,35 +142,28 @@ def _convolve_normed(
     What the BatchNorms add to the channels, ``dw`` spreads over positions as it does with any
     images: less at a padded border than elsewhere. This map is the same for all images.
     """
-    images = _pointwise(dw, images, pw1.weight.flatten(1))
+    images = _as_layer(pw1, images, pw1.weight, None)
     centre = centre_of(bn1, images)
     sides = (slice(None),) + (None,) * len(dw.kernel_size)
     images = images - centre[sides]
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images, centre)
-    output = _as_dw(dw, images, spatial_kernel(matrix, dw.weight, None), dw.bias)
+    output = _as_layer(dw, images, matrix[(..., *sides[1:])] * dw.weight, dw.bias)
     with torch.autocast(images.device.type, enabled=False):
         flat = constant[sides].expand(1, -1, *images.shape[2:])
-        added = _as_dw(dw, flat, dw.weight, None, groups=dw.groups)
+        added = _as_layer(dw, flat, dw.weight, None, dw.groups)
     return output + added.to(output.dtype)
 
 
-def _pointwise(dw: nn.Conv2d, images: Tensor, matrix: Tensor) -> Tensor:
-    """A 1x1 convolution of as many dimensions as ``dw`` has."""
-    dimensions = len(dw.kernel_size)
-    result: Tensor = CONVOLVE[dimensions - 1](images, matrix[(...,) + (None,) * dimensions])
-    return result
-
-
-def _as_dw(
-    dw: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int = 1
+def _as_layer(
+    like: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
 ) -> Tensor:
-    """A convolution with the geometry of ``dw``."""
-    padding: str | tuple[int, ...] = dw.padding
-    if dw.padding_mode != "zeros":
-        images = F.pad(images, dw._reversed_padding_repeated_twice, mode=dw.padding_mode)
-        padding = (0,) * len(dw.kernel_size)
+    """A convolution with the geometry of ``like``."""
+    padding: str | tuple[int, ...] = like.padding
+    if like.padding_mode != "zeros":
+        images = F.pad(images, like._reversed_padding_repeated_twice, mode=like.padding_mode)
+        padding = (0,) * len(like.kernel_size)
     convolve = CONVOLVE[weight.dim() - 3]
-    result: Tensor = convolve(images, weight, bias, dw.stride, padding, dw.dilation, groups)
+    result: Tensor = convolve(images, weight, bias, like.stride, padding, like.dilation, groups)
     return result
 
 

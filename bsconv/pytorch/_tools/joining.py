@@ -63,13 +63,8 @@ def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
 
     A ShiftedConv2d where ``first`` shifts channels that ``second`` pads with zeros.
     """
-    if is_depthwise(second):
-        weight = second.weight * first.weight
-    elif is_depthwise(first):
-        weight = second.weight * first.weight.transpose(0, 1)
-    else:  # (k, l) or (i, j) is (1, 1)
-        product = torch.einsum("nrij,rmkl->nmikjl", second.weight, first.weight)
-        weight = product.flatten(4).flatten(2, 3)
+    depthwise = next((conv.weight for conv in (second, first) if is_depthwise(conv)), None)
+    weight = product(first.weight, second.weight, depthwise)
     geometry = first if _is_pointwise(second) else second
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
@@ -81,18 +76,18 @@ def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
     return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)
 
 
-def spatial_kernel(before: Tensor | None, blueprints: Tensor, after: Tensor | None) -> Tensor:
-    """The dense kernel of pointwise weights around depthwise ``blueprints``, shape (C, 1, ...).
+def product(first: Tensor, second: Tensor, depthwise: Tensor | None) -> Tensor:
+    """The kernel of ``second(first(x))``; one of the two is pointwise, ``depthwise`` one or none.
 
-    ``before`` has shape (C, M), ``after`` (N, C); at least one of them is given. The kernel has
-    shape (N, M, ...), with N = C without ``after`` and M = C without ``before``.
+    Kernels have shape (out, in, ...), depthwise ones (channels, 1, ...).
     """
-    sides = (...,) + (None,) * (blueprints.dim() - 2)
-    if before is None:
-        assert after is not None
-        return after[sides] * blueprints[:, 0]
-    kernel = before[sides] * blueprints
-    return kernel if after is None else (after @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
+    if second is depthwise:
+        return second * first
+    if first is depthwise:
+        return second * first.transpose(0, 1)
+    if second[0, 0].numel() == 1:
+        return (second.flatten(1) @ first.flatten(1)).view(-1, *first.shape[1:])
+    return torch.einsum("nr...,rm->nm...", second, first.flatten(1))
 
 
 def convolution(

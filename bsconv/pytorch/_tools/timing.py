@@ -24,17 +24,13 @@ def in_turns(
     seconds_of: Callable[[Work], float] | None = None,
     after_round: Callable[[int, int], object] | None = None,
 ) -> dict[Name, list[float]]:
-    """The seconds of one call of each contender, in each round.
+    """The seconds of one call of each contender, in each round; a call of each warms up.
 
     Each has a turn in every round, and every other round goes through them backwards: a machine
-    that slows down meets all of them. One call of each comes first, as a warm-up. A turn is as
-    many calls as ``turn`` seconds hold, at least one, and their mean counts.
-
-    Args:
-        device: is waited for before and after each call.
-        rounds: how many; None for as many as ``budget`` seconds hold, from 3 to 50.
-        seconds_of: measures one call, in place of the clock.
-        after_round: is told, after each round, how many are done and how many are planned.
+    that slows down meets all of them. A turn is as many calls as ``turn`` seconds hold, at least
+    one, and their mean counts. There are ``rounds`` of them, or as many as ``budget`` seconds hold,
+    from 3 to 50. ``seconds_of`` measures one call in place of the clock, ``after_round`` is told
+    how many rounds are done and how many are planned.
 
     Raises ValueError unless ``rounds`` is at least 1, or a ``budget`` is given in its place.
     """
@@ -43,20 +39,20 @@ def in_turns(
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds needs to be at least 1, got {rounds}")
     clock = seconds_of or stopwatch(device)
-    about = {name: clock(work) for name, work in contenders.items()}
-    if turn:  # the first call is no guide for the number of calls
-        about = {
-            name: clock(work) if about[name] < turn else about[name]
-            for name, work in contenders.items()
-        }
-    calls = {name: max(1, math.ceil(turn / max(about[name], 1e-6))) for name in contenders}
+    calls = {}
+    for name, work in contenders.items():
+        seconds = clock(work)
+        if seconds < turn:  # the first call is not a guide for the number of calls
+            seconds = clock(work)
+        calls[name] = max(1, math.ceil(turn / max(seconds, 1e-6)))
     taken: dict[Name, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     start, done, planned = time.perf_counter(), 0, rounds or MOST_ROUNDS
     while done < planned:
         for name in names if done % 2 == 0 else reversed(names):
-            seconds = [clock(contenders[name]) for _ in range(calls[name])]
-            taken[name].append(statistics.fmean(seconds))
+            taken[name].append(
+                statistics.fmean(clock(contenders[name]) for _ in range(calls[name]))
+            )
         done += 1
         if budget is not None and rounds is None:
             spent = time.perf_counter() - start
