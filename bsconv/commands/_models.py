@@ -64,7 +64,7 @@ def model_by_name(
     """
     import torch
 
-    from ..experiments.data._archives import CLASS_COUNTS
+    from ..experiments.data import CLASS_COUNTS
     from ..experiments.model_sources import build_model
     from ..experiments.training import load_start, make_model
 

@@ -266,8 +266,8 @@ def test_a_figure_of_nothing(tmp_path: Path, failure: Failure) -> None:
 def test_damaged_files(name: str, tmp_path: Path, failure: Failure) -> None:
     path = tmp_path / name
     path.write_bytes(b"nonsense")
-    for line in ([path], [MODEL, "--weights", path]):
-        assert f"{path} is damaged or " in failure("spectra", *line)
+    assert f"{path} is damaged or " in failure("spectra", path)
+    assert f"{path} is damaged or " in failure("spectra", MODEL, "--weights", path)
 
 
 class Pickled:

@@ -150,29 +150,10 @@ class Awkward:
 
 
 ODD_ANSWERS = [
-    float("nan"),
-    float("inf"),
-    -1,
-    0,
-    True,
-    1j,
-    "17",
-    b"",
-    {},
-    set(),
-    [],
-    (1, 2),
-    torch.ones(3),
-    nn.Linear(2, 2),
-    Awkward(),
-    Awkward,
-    len,
-    lambda *_: 1 / 0,
-    lambda: 0,
-    lambda *_: float("nan"),
-    lambda *_: "x",
-    lambda *_: torch.ones(0),
-]
+    float("nan"), float("inf"), -1, 0, True, 1j, "17", b"", {}, set(), [], (1, 2),
+    torch.ones(3), nn.Linear(2, 2), Awkward(), Awkward, len, lambda *_: 1 / 0,
+    lambda: 0, lambda *_: float("nan"), lambda *_: "x", lambda *_: torch.ones(0),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", CHECKS)

@@ -190,13 +190,6 @@ def test_facts_of_a_kernel_are_those_of_its_singular_values(shape: tuple[int, ..
     assert facts.energy == pytest.approx(1 - lost.item(), abs=1e-6)
 
 
-def test_a_blueprint_kernel_is_explained_completely() -> None:
-    kernel = BSConvU(6, 4, 3).to_conv2d().weight.detach()[0]
-    facts = widgets.kernel_facts(kernel)
-    assert (facts.variance, facts.energy) == (pytest.approx(1), pytest.approx(1))
-    assert widgets.rank_fit(kernel, 1).kept == pytest.approx(1)
-
-
 @pytest.mark.parametrize("rank", [1, 2, 5, 9])
 def test_the_closest_kernel_of_a_rank_is_numpys(rank: int) -> None:
     kernel = torch.randn(16, 3, 3)
@@ -216,6 +209,7 @@ def test_rank_1_is_what_bsconv_u_has() -> None:
     for n, kernel in enumerate(layer.to_conv2d().weight.detach()):
         fit = widgets.rank_fit(conv.weight[n].detach(), 1)
         torch.testing.assert_close(fit.kernel, kernel.double(), rtol=0, atol=1e-6)
+        assert widgets.kernel_facts(kernel).energy == pytest.approx(1)
     per_filter = sum(p.numel() for p in layer.parameters()) / 4
     assert per_filter == widgets.rank_fit(conv.weight[0].detach(), 1).numbers
 
@@ -439,14 +433,12 @@ def test_the_surgeon_draws_the_stages_before_and_after(monkeypatch: pytest.Monke
         "backbone.stage3",
         "classifier.conv",
     ]
-    dense = get_model("cifar_resnet20", 10)
-    after = BSConvU_Replacer(exclude=["backbone.stage1"]).apply(get_model("cifar_resnet20", 10))
-    for model, shown in zip((dense, after), series.values(), strict=True):
-        for name, count in zip(names, shown, strict=True):
-            weights = [p for p in model.get_submodule(name).parameters() if p.dim() == 4]
-            biases = sum(p.numel() for p in model.classifier.parameters() if p.dim() == 1)
-            counted = sum(p.numel() for p in weights)
-            assert count == counted + (biases if name == "classifier.conv" else 0)
+    layers = widgets.surgery_plan(NETS["resnet20"](), "U", exclude="backbone.stage1").layers
+    before, after = series.values()
+    for name, was, becomes in zip(names, before, after, strict=True):
+        inside = [layer for layer in layers if layer.name.startswith(name)]
+        assert was == sum(layer.parameters_before for layer in inside)
+        assert becomes == sum(layer.parameters_after for layer in inside)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
 
-from ._archives import data_folder, find_archive
+from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._load import DATASETS, load_dataset
 
 __all__ = [
+    "CLASS_COUNTS",
     "DATASETS",
     "DatasetNotFoundError",
     "ImageDataset",

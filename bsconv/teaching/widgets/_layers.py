@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-from bsconv.pytorch.spectra._kernels import kernels_of
 
 from ._controls import Choice, Control, Range
 from ._panel import Values
@@ -16,40 +13,46 @@ Source = nn.Module | Mapping[str, Any] | Tensor
 
 
 class Layers:
-    """The two-dimensional kernels of ``source`` that have slices to compare, in float64.
+    """The two-dimensional kernels of ``source`` that have slices to compare.
 
     ``layer`` and ``filter`` are those to begin with, by default the first ones.
     """
 
     def __init__(self, source: Source, layer: str | None, filter: int) -> None:
-        self._kernels = {
-            kernels.name: kernels
-            for kernels in kernels_of(source)
-            if not kernels.skipped and len(kernels.shape) == 4
-        }
-        if not self._kernels:
+        self._weights = _weights(source)
+        if not self._weights:
             raise ValueError("source needs a convolution with slices to compare, got none")
-        names = list(self._kernels)
+        names = list(self._weights)
         if layer is not None and layer not in names:
             near = get_close_matches(layer, names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
         self._first = names[0] if layer is None else layer
-        filters = self._kernels[self._first].filters
-        if not isinstance(filter, int) or not 0 <= filter < filters:
-            raise ValueError(f"filter needs to be 0 to {filters - 1}, got {filter!r}")
+        last = len(self._weights[self._first]) - 1
+        if not isinstance(filter, int) or not 0 <= filter <= last:
+            raise ValueError(f"filter needs to be 0 to {last}, got {filter!r}")
         self._filter = filter
 
     def controls(self, values: Values) -> dict[str, Control]:
-        layer = values.get("layer", self._first)
-        highest = self._kernels[layer].filters - 1
+        last = len(self._weights[values.get("layer", self._first)]) - 1
         return {
-            "layer": Choice("layer", {n or "(weight)": n for n in self._kernels}, self._first),
-            "filter": Range(f"filter n (0 to {highest})", 0, highest, self._filter),
+            "layer": Choice("layer", {n or "(weight)": n for n in self._weights}, self._first),
+            "filter": Range(f"filter n (0 to {last})", 0, last, self._filter),
         }
 
-    @torch.no_grad()
     def kernel(self, values: Values) -> Tensor:
-        """The slices (M, Kh, Kw) of the filter chosen."""
-        weight = self._kernels[values["layer"]].read()
-        return weight[values["filter"]].detach().double().cpu()
+        """The slices (M, Kh, Kw) of the filter chosen, in float64 on the CPU."""
+        return self._weights[values["layer"]][values["filter"]].detach().double().cpu()
+
+
+def _weights(source: Source) -> dict[str, Tensor]:
+    """By the name of the layer, weights (N, M, Kh, Kw) of several slices larger than 1 x 1."""
+    if isinstance(source, Tensor):
+        source = {"weight": source}
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    return {
+        name.removesuffix("weight").removesuffix("."): value
+        for name, value in state.items()
+        if name.rpartition(".")[2] == "weight" and isinstance(value, Tensor) and value.dim() == 4
+        if value.shape[1] > 1 and value.shape[2:].numel() > 1
+    }
