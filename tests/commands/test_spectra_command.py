@@ -47,11 +47,6 @@ def test_a_file_alone(weights: Path, network: nn.Module, capsys: Captured) -> No
     assert capsys.readouterr().out == f"{spectra_table(network, center=False)}\n"
 
 
-def test_trained_weights(shared_data: Path, capsys: Captured) -> None:
-    assert main(["spectra", str(shared_data / "resnet20-cifar10.safetensors")]) == 0
-    assert "explains 0.477 of their variance" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -171,41 +166,6 @@ def test_default_weights_of_our_own(capsys: Captured) -> None:
 
 
 # --- bad input ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ([], "the following arguments are required: MODEL"),
-        (["cifar_resnet21"], "cifar_resnet21"),
-        (["torchvision:resnet19"], "did you mean torchvision:resnet1"),
-        (["timm:resnet18"], "unknown source 'timm'"),
-        (
-            [MODEL, "--num-classes", "0"],
-            "--num-classes: expected a whole number of at least 1, got '0'",
-        ),
-        (["none.safetensors"], "none.safetensors: No such file or directory"),
-        ([MODEL, "--weights", "none.pth"], "none.pth: No such file or directory"),
-        ([MODEL, "--weights", "."], r"\.: Is a directory"),
-        (
-            ["none.pth", "--weights", "other.pth"],
-            "--weights goes with a model by its name, none.pt",
-        ),
-        (["cifar_resnet56", "--weights", "DEFAULT"], "pretrained='cifar10'.*it has none"),
-        (["torchvision:resnet19", "--weights", "DEFAULT"], "did you mean torchvision:resnet1"),
-        (["torchvision:vgg19", "--weights", "DEFAULT"], "BSCONV_OFFLINE is set, .*--weights FILE"),
-    ],
-)
-def test_bad_input_is_one_line(
-    line: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    failure: Failure,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    assert re.search(message, failure("spectra", *line))
 
 
 @pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "pytorchcv:squeezenet_v1_1"])
