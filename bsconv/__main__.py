@@ -100,7 +100,7 @@ def describe(error: Exception) -> str:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split())  # as in pytorch._tools.errors, which would import torch here
 
 
 if __name__ == "__main__":
