@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 # no window, nothing from the net, and no sandbox, which a container does not allow
 OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 
 
@@ -60,7 +66,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="session")
 def lab(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab that serves a copy of the notebooks, and the records beside."""
+    """The address of a JupyterLab that serves a copy of the notebooks and of the records."""
     root = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "results"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".*", "__*"))

@@ -19,7 +19,7 @@ LEGIBILITY = (Path(__file__).parent / "legibility.js").read_text()
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 CONTROLS = ".widget-slider, .widget-toggle-buttons, .widget-text"
 MOST_TABS = 40
-START_SECONDS, RUN_SECONDS, MOVE_SECONDS = 120, 900, 60  # many: other work may run beside
+START_SECONDS, RUN_SECONDS, MOVE_SECONDS = 120, 900, 60  # many, as other work may run too
 WINDOW = {"width": 1300, "height": 1200}
 
 # sent any earlier, Run All runs nothing and says nothing
@@ -103,7 +103,7 @@ class LabNotebook:
         self.page.evaluate(call, [name, arguments])
 
     def run_all(self) -> None:
-        """Run the notebook anew, until all cells have run or one failed that should not."""
+        """Run the notebook again, until all cells have run or one failed that should not."""
         self.command("notebook:clear-all-cell-outputs")
         self.command("notebook:run-all-cells")
         self._wait(IS_OVER, RUN_SECONDS)
@@ -120,7 +120,7 @@ class LabNotebook:
         return self.page.evaluate(ERRORS)
 
     def prompts(self) -> list[str]:
-        """What stands beside the code cells, such as "[3]:" or "[*]:"."""
+        """What stands next to the code cells, such as "[3]:" or "[*]:"."""
         return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
 
     def pop_ups(self) -> list[str]:

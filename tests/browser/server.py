@@ -29,7 +29,10 @@ def jupyterlab(root: Path, folder: Path, **variables: str) -> Iterator[str]:
     news.write_text(json.dumps(NO_NEWS))
     own = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser"),
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
         "--ServerApp.ip=127.0.0.1",
         "--ServerApp.port=0",  # whichever is free
         f"--ServerApp.root_dir={root}",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         (False, True, "browser tests need a browser (Debian: apt install chromium)"),
         (True, False, "browser tests need playwright (pip install playwright)"),
         (
-            *(False, False),
+            False,
+            False,
             "browser tests need a browser (Debian: apt install chromium) and playwright "
             "(pip install playwright)",
         ),

@@ -21,7 +21,7 @@ ALWAYS = "tests/project/test_house.py"
 
 
 def main(commit: str = "main") -> None:
-    print("\n".join(tests_for(changed_files(commit))))
+    print("\n".join(paths_for(changed_files(commit))))
 
 
 def changed_files(commit: str) -> list[str]:
@@ -37,7 +37,7 @@ def git(*arguments: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-def tests_for(files: Iterable[str]) -> list[str]:
+def paths_for(files: Iterable[str]) -> list[str]:
     """Folders and files of tests."""
     chosen, rooms = {ALWAYS}, set()
     for file in map(Path, files):
@@ -47,7 +47,7 @@ def tests_for(files: Iterable[str]) -> list[str]:
             chosen |= {str(file)} if (ROOT / file).exists() else set()
         elif file.parts[0] in ("notebooks", "docs", "benchmarks") or len(file.parts) == 1:
             chosen.add("tests/project")
-    chosen |= {f"tests/{name}" for name in rooms | importers(rooms - {"core"})}
+    chosen |= {f"tests/{name}" for name in rooms | importers(rooms - {"core", "commands"})}
     return sorted(
         path
         for path in chosen

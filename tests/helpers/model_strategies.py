@@ -356,8 +356,14 @@ ROOTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "mixin": lambda model: WithMixin([model]),
 }
 MODEL_WIDE = (
-    *("frozen", "partly in eval mode", "hooked", "hooks that can't move", "channels_last"),
-    *("half precision", "meta", "cyclic"),
+    "frozen",
+    "partly in eval mode",
+    "hooked",
+    "hooks that can't move",
+    "channels_last",
+    "half precision",
+    "meta",
+    "cyclic",
 )
 FEATURES = (*ODD, *REUSED, *PARENTS, *ROOTS, *MODEL_WIDE)
 

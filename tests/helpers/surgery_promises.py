@@ -1,6 +1,6 @@
 """What replacers promise about any model, each as a function that asserts it.
 
-Nothing here asks the library what is right: places, flags and penalties are found anew.
+Nothing here asks the library what is right: places, flags and penalties are looked up again.
 """
 
 import contextlib

@@ -34,7 +34,7 @@ from bsconv.pytorch import (
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)"),
-    # of a graph that torch.compile captures to begin with, and which it means to be quiet about
+    # of a graph that torch.compile captures first, on purpose
     pytest.mark.filterwarnings("ignore:The CUDA Graph is empty"),
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
 ]
@@ -159,7 +159,7 @@ def test_projection(kind: Any, method: Any) -> None:
         assert_equal(found(IMAGES.to(GPU)), expected(IMAGES), tolerance=1e-5)
 
 
-def test_batch_norm_is_estimated_anew() -> None:
+def test_batch_norm_is_estimated_again() -> None:
     model = trained_like(get_model("cifar_preresnet20", 10))
     twin = copy.deepcopy(model).to(GPU)
     reestimate_batch_norm(model, IMAGES)

@@ -26,7 +26,7 @@ def at_random_moments(
     """Send each of ``signals`` to a process that trains; resume until all runs are over.
 
     Each of the ``chains`` begins run after run. The moment is drawn over the time that a whole run
-    takes, start-up included, anew for every process, first or resumed; one that is over before is
+    takes, start-up included, for every process, first or resumed; one that is over before is
     not counted. AssertionError where a finished run differs from the one that nobody disturbed, or
     where a process that was asked to stop says more than one line.
     """

@@ -32,10 +32,10 @@ KINDS = {
     r"grouped .*": "grouped",
     r"BSConv\w would have more parameters .*": "would grow",
     r"(\w+) is a subclass of Conv2d.*": r"\1",
-    r"(\w+) is no Conv2d": r"\1",
+    r"(\w+) is (?:no|not a) Conv2d": r"\1",
     r"shares a parameter with .*": "shared weight",
     r"is also in .*": "held by a plain attribute",
-    r"has state beside weight and bias.*": "other state",
+    r"has state .*": "other state",
     r"its forward was exchanged.*": "patched",
 }
 

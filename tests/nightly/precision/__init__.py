@@ -1,1 +1,1 @@
-"""float32 beside float64 on numbers chosen to hurt: inputs, cases, comparison, determinism."""
+"""float32 compared with float64 on numbers chosen to hurt, gradients and determinism."""

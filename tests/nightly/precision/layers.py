@@ -113,12 +113,12 @@ def _fixed_statistics(
         fixed = results(layer.eval(), images.double())
         sizes = {name: float(tensor.detach().abs().max()) for name, tensor in fixed.items()}
         # a normalised image is as large as one, but where it is constant
-        return {name: max(size, sizes.get(_beside(name), 0)) for name, size in sizes.items()}
+        return {name: max(size, sizes.get(_bias_of(name), 0)) for name, size in sizes.items()}
 
     return floors
 
 
-def _beside(name: str) -> str:
+def _bias_of(name: str) -> str:
     """The bias of the BatchNorm whose weight it is."""
     return re.sub(r"(bn\d?)\.weight$", r"\1.bias", name)
 

@@ -1,0 +1,33 @@
+"""`make quick` takes the tests of the rooms that a change touches, and of who imports these."""
+
+import pytest
+
+from helpers.changed import ALWAYS, paths_for
+
+
+@pytest.mark.parametrize(
+    ("file", "tests"),
+    [
+        ("bsconv/pytorch/modules.py", {"tests/core"}),
+        ("bsconv/pytorch/_tools/convs.py", {"tests/core"}),
+        ("bsconv/experiments/inference_benchmark/_run.py", {"tests/inference_benchmark"}),
+        ("bsconv/commands/plan.py", {"tests/commands"}),
+        ("bsconv/__main__.py", {"tests/commands"}),
+        ("tests/core/test_modules.py", {"tests/core/test_modules.py"}),
+        ("tests/core/test_that_is_gone.py", set()),
+        ("tests/helpers/paths.py", set()),
+        ("pyproject.toml", {"tests/project"}),
+        ("docs/setup.md", {"tests/project"}),
+    ],
+)
+def test_tests_of_a_change(file: str, tests: set[str]) -> None:
+    found = set(paths_for([file]))
+    assert tests <= found
+    assert found - tests <= {ALWAYS, "tests/commands", "tests/teaching"}  # these import all of it
+
+
+def test_rooms_are_joined_by_those_that_import_them() -> None:
+    found = paths_for(["bsconv/experiments/files/json_files.py", "tests/files/test_checkpoints.py"])
+    assert {"tests/files", "tests/training", "tests/results", "tests/commands"} <= set(found)
+    assert "tests/files/test_checkpoints.py" not in found
+    assert "tests/core" not in found
