@@ -1,6 +1,7 @@
-"""Say how alike the slices of each kernel are: principal components, compared with random kernels.
+"""Measure how similar the slices of each kernel are, compared with random kernels.
 
-A network of trained weights is read from a file, or fetched with --weights DEFAULT.
+The measure is the share of the first principal component. Trained weights are read from a file, or
+fetched with --weights DEFAULT.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..experiments.plotting import Figure
     from ..pytorch import SpectraTable
 
-HELP = "say how alike the slices of each kernel are"
+HELP = "measure how similar the slices of each kernel are"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,5 +103,5 @@ def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Fi
             "across kernels": [row.cross_excess for row in rows],
         },
         ylabel=f"first share of {what}",
-        title=f"{Path(model).name}: how alike the slices of each kernel are",
+        title=f"{Path(model).name}: how similar the slices of each kernel are",
     )
