@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .published import ROOT
@@ -73,3 +75,36 @@ class Contender:
             self._process.kill()
             self._process.communicate()
         self._log.close()
+
+
+def seconds_in_turns(
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    seconds_of: Callable[[dict[str, Any]], float] = lambda figures: float(figures["seconds"]),
+) -> dict[str, list[float]]:
+    """What ``seconds_of`` reads in the report of each turn; a first turn warms up."""
+    import torch
+
+    from bsconv.pytorch._tools.timing import in_turns
+
+    turns = {name: contender.turn for name, contender in contenders.items()}
+    return in_turns(
+        turns,
+        torch.device("cpu"),  # each process waits for its own device
+        rounds=rounds,
+        seconds_of=lambda turn: seconds_of(turn()),
+    )
+
+
+def run_in_turns(
+    module: str, contenders: Mapping[str, Mapping[str, Any]], rounds: int, threads: int | None
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds of the processes of ``benchmarks.MODULE`` with these arguments, and their notes."""
+    with contextlib.ExitStack() as processes:
+        running = {
+            name: processes.enter_context(Contender(module, threads, **given))
+            for name, given in contenders.items()
+        }
+        seconds = seconds_in_turns(running, rounds)
+        notes = {name: one.last["how"] for name, one in running.items() if "how" in one.last}
+    return seconds, notes

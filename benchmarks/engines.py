@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from .arguments import positive
-from .contenders import Contender
-from .timing import Comparison, alternate
+from .contenders import run_in_turns
+from .timing import Comparison
 
 ENGINES = {  # by contender, the package that it needs
     "eager": "torch",
@@ -61,25 +60,14 @@ def _compare(
     engines: list[str], variant: str, batch_size: int, arguments: argparse.Namespace
 ) -> Comparison:
     size = (batch_size, 3, arguments.size, arguments.size)
-    given = {"model": arguments.model, "variant": variant, "optimize": arguments.optimize}
-    with contextlib.ExitStack() as processes:
-        running = {
-            engine: processes.enter_context(
-                Contender(
-                    "engines_child",
-                    arguments.threads,
-                    **{"engine": engine, "size": size, **given},
-                )
-            )
-            for engine in engines
-        }
-        turns = {engine: _seconds_of(contender) for engine, contender in running.items()}
-        seconds = alternate(turns, arguments.rounds)
-    notes = {engine: contender.last["how"] for engine, contender in running.items()}
+    given = {
+        "model": arguments.model,
+        "variant": variant,
+        "optimize": arguments.optimize,
+        "size": size,
+    }
+    contenders = {engine: {"engine": engine, **given} for engine in engines}
+    seconds, notes = run_in_turns("engines_child", contenders, arguments.rounds, arguments.threads)
     what = arguments.model if variant == "dense" else f"{arguments.model}, BSConv-{variant}"
     what += f", {'x'.join(map(str, size))}" + (", optimised" if arguments.optimize else "")
     return Comparison(what, seconds, reference=engines[0], notes=notes)
-
-
-def _seconds_of(contender: Contender) -> Callable[[], float]:
-    return lambda: float(contender.turn()["seconds"])

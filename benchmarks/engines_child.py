@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .timing import stopwatch
 from .turns import Turns, given_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CALLS, SECONDS = 3, 0.5  # a turn has at least so many calls, and goes on for so long
+SECONDS = 0.5  # of a turn, whose median call counts
 
 
 def main() -> None:
@@ -24,6 +22,8 @@ def main() -> None:
     turns = Turns()
     turns.wait()
     import torch
+
+    from bsconv.pytorch._tools.timing import in_turns
 
     torch.manual_seed(0)
     images = torch.rand(given["size"])
@@ -33,17 +33,10 @@ def main() -> None:
         call = _engine(given, model, images)
         apart = float((call() - expected).abs().max() / expected.abs().max())
         while True:
-            seconds = _median_of_calls(call)
+            calls = in_turns({"call": call}, images.device, budget=SECONDS)
+            seconds = statistics.median(calls["call"])
             turns.report(seconds=seconds, how=f"apart by {apart:.0e} of the largest output")
             turns.wait()
-
-
-def _median_of_calls(call: Callable[[], object]) -> float:
-    seconds: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(seconds) < CALLS or time.perf_counter() < end:
-        seconds.append(stopwatch(call))
-    return statistics.median(seconds)
 
 
 def _model(given: dict[str, Any], images: Tensor) -> nn.Module:

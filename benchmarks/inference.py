@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from .contenders import Contender
+from .contenders import run_in_turns
 from .published import ADVICE, is_installed
-from .timing import Comparison, alternate
+from .timing import Comparison
 
 MODELS = ("resnet18", "resnet34", "vgg16_bn")
 DTYPES = ("float32", "bfloat16")
@@ -39,24 +38,16 @@ def _compare(
     model: str, dtype: str, contenders: dict[str, str], arguments: argparse.Namespace
 ) -> Comparison:
     size = (arguments.batch_size, 3, arguments.size, arguments.size)
-    with contextlib.ExitStack() as processes:
-        running = {
-            name: processes.enter_context(
-                Contender(
-                    "inference_child",
-                    arguments.threads,
-                    **{"model": model, "variant": variant, "dtype": dtype, "size": size},
-                    published=name == "published",
-                )
-            )
-            for name, variant in contenders.items()
+    given = {
+        name: {
+            "model": model,
+            "variant": variant,
+            "dtype": dtype,
+            "size": size,
+            "published": name == "published",
         }
-        turns = {name: _seconds_of(contender) for name, contender in running.items()}
-        seconds = alternate(turns, arguments.rounds)
-    notes = {name: contender.last["how"] for name, contender in running.items()}
+        for name, variant in contenders.items()
+    }
+    seconds, notes = run_in_turns("inference_child", given, arguments.rounds, arguments.threads)
     what = f"{model}, BSConv-{contenders['ours']}, {'x'.join(map(str, size))}, {dtype}"
     return Comparison(what, seconds, notes=notes)
-
-
-def _seconds_of(contender: Contender) -> Callable[[], float]:
-    return lambda: float(contender.turn()["seconds"])

@@ -7,8 +7,7 @@ import statistics
 from typing import Any
 
 from .published import become_published
-from .timing import stopwatch
-from .turns import Turns, given_arguments
+from .turns import Turns, given_arguments, stopwatch
 
 CALLS = 5  # a turn; their median counts
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from .contenders import Contender
+from .contenders import run_in_turns
 from .published import ADVICE, is_installed
-from .timing import Comparison, alternate
+from .timing import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +23,9 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
         print(f"replacing: without the published replacer; {ADVICE}")
     for model in arguments.models:
         for variant in arguments.variants:
-            with contextlib.ExitStack() as processes:
-                turns: dict[str, Callable[[], float]] = {}
-                for name, published in packages.items():
-                    given = {"model": model, "variant": variant, "published": published}
-                    contender = Contender("replacing_child", arguments.threads, **given)
-                    turns[name] = _seconds_of(processes.enter_context(contender))
-                seconds = alternate(turns, arguments.rounds)
+            given = {
+                name: {"model": model, "variant": variant, "published": published}
+                for name, published in packages.items()
+            }
+            seconds, _ = run_in_turns("replacing_child", given, arguments.rounds, arguments.threads)
             yield Comparison(f"replacing by BSConv-{variant} in {model}", seconds)
-
-
-def _seconds_of(contender: Contender) -> Callable[[], float]:
-    return lambda: float(contender.turn()["seconds"])

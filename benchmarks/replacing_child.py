@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 
 from .published import become_published
-from .timing import stopwatch
-from .turns import Turns, given_arguments
+from .turns import Turns, given_arguments, stopwatch
 
 
 def main() -> None:

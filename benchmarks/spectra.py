@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .timing import Comparison, alternate, stopwatch
+from .timing import Comparison
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
     import torch
     import torchvision
 
+    from bsconv.pytorch._tools.timing import in_turns
     from bsconv.pytorch.spectra import kernel_spectra
 
     if arguments.threads is not None:
@@ -31,11 +32,8 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
         for name, weight in model.state_dict().items()
         if weight.dim() == 4 and weight.shape[2:] != (1, 1)
     }
-    contenders = {
-        "ours": lambda: stopwatch(lambda: kernel_spectra(weights)),
-        "numpy": lambda: stopwatch(lambda: one_by_one(weights)),
-    }
-    seconds = alternate(contenders, arguments.rounds)
+    contenders = {"ours": lambda: kernel_spectra(weights), "numpy": lambda: one_by_one(weights)}
+    seconds = in_turns(contenders, torch.device("cpu"), rounds=arguments.rounds)
     kernels = sum(len(weight) for weight in weights.values())
     yield Comparison(f"spectra of the {kernels:,} kernels of {arguments.model}", seconds)
 

@@ -1,38 +1,9 @@
-"""Alternating rounds, medians and their spread."""
+"""Times compared: medians and their spread."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-Clock = Callable[[], float]
-
-
-def stopwatch(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:
-    """Seconds that one call takes."""
-    start = clock()
-    function()
-    return clock() - start
-
-
-def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each contender returns in each round, after a first turn that warms it up.
-
-    A machine that slows down or is disturbed meets all of them alike: they take turns, and every
-    other round goes through them backwards.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds must be a whole number >= 1, got {rounds!r}")
-    names = list(contenders)
-    for name in names:
-        contenders[name]()
-    figures: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names if number % 2 == 0 else reversed(names):
-            figures[name].append(contenders[name]())
-    return figures
 
 
 @dataclass(frozen=True)

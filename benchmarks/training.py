@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .arguments import positive
 from .cifar_folder import write_cifar10_folder
-from .contenders import Contender
+from .contenders import Contender, seconds_in_turns
 from .published import ADVICE, is_installed
-from .timing import Comparison, alternate
+from .timing import Comparison
 
 MODELS = ("cifar_resnet20_bsconvu", "cifar_wrn16_4_bsconvu", "cifar_resnet20_bsconvs_p1d4")
 
@@ -68,7 +67,15 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
 def _compare(
     model: str, arguments: argparse.Namespace, images: int, total: int, folder: str | None
 ) -> Comparison:
-    dense = re.sub("_bsconv[us].*", "", model)
+    from bsconv.pytorch.models import parse_name
+
+    dense = str(parse_name(model).dense)
+
+    def epoch(figures: dict[str, Any]) -> float:
+        """Seconds of an epoch of all images, whose start takes no longer than this one's."""
+        startup = float(figures["startup"])
+        return startup + (float(figures["seconds"]) - startup) * total / images
+
     with contextlib.ExitStack() as processes:
         contenders: dict[str, Contender] = {}
 
@@ -83,8 +90,7 @@ def _compare(
         enter("ours", "training_ours", **our_arguments(arguments, model, images))
         if "dense" not in arguments.without and dense != model:
             enter("dense", "training_ours", **our_arguments(arguments, dense, images))
-        turns = {name: _epoch_of(each, total / images) for name, each in contenders.items()}
-        seconds = alternate(turns, arguments.rounds)
+        seconds = seconds_in_turns(contenders, arguments.rounds, epoch)
         notes = {name: _notes(contender) for name, contender in contenders.items()}
     what = f"training epoch of {model}, {total:,} images"
     if images < total:
@@ -96,17 +102,6 @@ def our_arguments(arguments: argparse.Namespace, model: str, images: int) -> dic
     """What ``training_ours`` needs to know."""
     names = ("dataset", "data", "recipe", "batch_size", "device", "untuned")
     return {"model": model, "images": images, **{name: getattr(arguments, name) for name in names}}
-
-
-def _epoch_of(contender: Contender, scale: float) -> Callable[[], float]:
-    """Seconds of an epoch ``scale`` times as long, whose start takes no longer."""
-
-    def epoch() -> float:
-        figures = contender.turn()
-        startup = float(figures["startup"])
-        return startup + (float(figures["seconds"]) - startup) * scale
-
-    return epoch
 
 
 def _notes(contender: Contender) -> str:

@@ -7,7 +7,6 @@ import io
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from .timing import stopwatch
 from .turns import Turns, given_arguments
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from bsconv.experiments.training import EpochMetrics
 
-# long enough for the trainer to measure and compile; nobody waits for the last of them
+# long enough for the trainer to measure and compile; no one waits for the last of them
 EPOCHS = 1000
 UNTUNED: dict[str, Any] = {"compile": False, "plan": "factored", "precision": "float32"}
 PENALTIES = 30
@@ -56,17 +55,14 @@ def main() -> None:
 
 def penalty_seconds(model: nn.Module) -> float:
     """Median of the penalty's forward and backward pass, gradients added up as in a step."""
-    import torch
-
     from bsconv.pytorch import reg_loss
+    from bsconv.pytorch._tools.timing import in_turns
 
     def step() -> None:
         reg_loss(model, 0.1).backward()  # type: ignore[no-untyped-call]
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
 
-    step()
-    return statistics.median(stopwatch(step) for _ in range(PENALTIES))
+    device = next(model.parameters()).device
+    return statistics.median(in_turns({"step": step}, device, rounds=PENALTIES)["step"])
 
 
 if __name__ == "__main__":

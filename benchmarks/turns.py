@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -34,3 +36,10 @@ def given_arguments() -> dict[str, Any]:
     """The arguments of this process, one JSON object."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     return arguments
+
+
+def stopwatch(function: Callable[[], object]) -> float:
+    """Seconds that one call takes; for processes that may run the published package."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

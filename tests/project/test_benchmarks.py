@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import itertools
 import json
 import pickle
 import re
@@ -16,6 +15,7 @@ import torchvision
 
 import bsconv.pytorch
 from benchmarks import (
+    contenders,
     engines,
     engines_child,
     inference,
@@ -26,9 +26,9 @@ from benchmarks import (
 )
 from benchmarks.__main__ import BENCHMARKS, _arguments_of, main, make_parser
 from benchmarks.cifar_folder import write_cifar10_folder
-from benchmarks.contenders import Contender, ContenderError
+from benchmarks.contenders import Contender, ContenderError, seconds_in_turns
 from benchmarks.records import Record
-from benchmarks.timing import Comparison, Spread, alternate, stopwatch
+from benchmarks.timing import Comparison, Spread
 from benchmarks.training_ours import penalty_seconds
 from bsconv.experiments.data import load_dataset
 from bsconv.experiments.export import _run as exported
@@ -62,32 +62,20 @@ class FakeParser:
         return argparse.Namespace(benchmark="all", machine="any", no_record=True)
 
 
-def test_stopwatch_takes_the_difference():
-    clock = iter([10.0, 12.5]).__next__
-    called = []
-    assert stopwatch(lambda: called.append(1), clock) == 2.5
-    assert called == [1]
-
-
 def test_contenders_take_turns_and_the_first_is_not_counted():
     turns: list[str] = []
-    times = itertools.count()
 
-    def contender(name: str):
-        def turn() -> float:
-            turns.append(name)
-            return float(next(times))
+    class Fake:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-        return turn
+        def turn(self):
+            turns.append(self.name)
+            return {"seconds": len(turns) - 1}
 
-    seconds = alternate({name: contender(name) for name in "abc"}, rounds=3)
+    seconds = seconds_in_turns({name: Fake(name) for name in "abc"}, rounds=3)
     assert "".join(turns) == "abcabccbaabc"
     assert seconds == {"a": [3, 8, 9], "b": [4, 7, 10], "c": [5, 6, 11]}
-
-
-def test_no_rounds_are_refused():
-    with pytest.raises(ValueError, match="rounds must be a whole number >= 1, got 0"):
-        alternate({}, 0)
 
 
 def test_ratios_are_those_of_medians_with_the_extremes_of_single_rounds():
@@ -115,7 +103,10 @@ def test_every_command_line_has_defaults_help_and_checks(name, capsys):
         assert words in printed.out + printed.err
 
 
-def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(tmp_path: Path):
+def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("benchmarks.records.current_commit", lambda: "abc")
     comparison = Comparison("x", {"ours": [1.0], "numpy": [3.0]}, notes={"ours": "how"})
     for number in (1, 2):
         record = Record("2 CPU cores (x86-64)", folder=tmp_path / "results")
@@ -147,12 +138,14 @@ def test_torchvision_reads_the_same_images_from_the_folder(tmp_path: Path, monke
     assert meta == {"label_names": list(dataset.classes)}
 
 
+@pytest.mark.slow
 def test_a_contender_without_turns_ends_at_once_and_has_imported_nothing():
     with Contender("training_ours", model="of no name") as contender:
         pass
     assert contender._process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_contender_that_ends_early_is_an_error():
     with (
         Contender("turns") as contender,
@@ -161,7 +154,8 @@ def test_a_contender_that_ends_early_is_an_error():
         contender.turn()
 
 
-def test_an_epoch_of_ours_beside_the_published_script(capsys):
+@pytest.mark.slow
+def test_an_epoch_of_ours_and_of_the_published_script(capsys):
     model = ["--models", "cifar_wrn16_1_bsconvu", "--without", "dense", "--workers", "1"]
     assert main(["training", *model, *TINY, *ONCE]) == 0
     printed = capsys.readouterr().out
@@ -201,6 +195,7 @@ def test_the_penalty_is_timed_on_a_model():
     assert 0 < penalty_seconds(BSConvS(8, 8, 3)) < 1
 
 
+@pytest.mark.slow
 def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(published, "PEER", tmp_path)
     tiny = ["--models", "squeezenet1_1", "--variants", "S"]
@@ -210,18 +205,19 @@ def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_p
     assert "replacing by BSConv-S in squeezenet1_1" in printed
 
 
-def test_spectra_beside_numpy(capsys):
+@pytest.mark.slow
+def test_spectra_and_numpy(capsys):
     assert main(["spectra", "--model", "squeezenet1_1", *ONCE]) == 0
     assert " times ours" in capsys.readouterr().out
 
 
-def test_calls_of_a_model_beside_dense_and_published(monkeypatch):
+def test_calls_of_a_model_dense_and_published(monkeypatch):
     class Fake(FakeContender):
         def turn(self):
             ours = self.given["variant"] == "U" and not self.given["published"]
             return {"seconds": 1.0 if ours else 2.0}
 
-    monkeypatch.setattr(inference, "Contender", Fake)
+    monkeypatch.setattr(contenders, "Contender", Fake)
     monkeypatch.setattr(inference, "is_installed", lambda: True)
     arguments = make_parser().parse_args(["inference", "--models", "resnet18", "--size", "32"])
     in_float32, in_bfloat16 = inference.run(arguments)
@@ -250,7 +246,7 @@ def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
         def turn(self):
             return {"seconds": {"eager": 2.0, "onnxruntime": 1.0}[self.given["engine"]]}
 
-    monkeypatch.setattr(engines, "Contender", Fake)
+    monkeypatch.setattr(contenders, "Contender", Fake)
     monkeypatch.setattr(exported, "is_installed", lambda package: package != "openvino")
     asked = ["engines", "--size", "32", "--engines", "eager", "onnxruntime", "--variants"]
     dense, blueprint, *_ = engines.run(make_parser().parse_args([*asked, "dense", "U"]))
@@ -265,6 +261,7 @@ def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
         engines._engines(["eager", "openvino"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
 @pytest.mark.parametrize("optimize", [False, True])
 def test_each_engine_computes_what_the_model_does(engine, optimize):
@@ -298,6 +295,7 @@ def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatc
     assert printed.out.count("sound") == len(BENCHMARKS) - 1
 
 
+@pytest.mark.slow
 def test_results_are_not_ignored_by_git():
     ignored = subprocess.run(
         ["git", "check-ignore", "-q", "benchmarks/results/x.json"], cwd=published.ROOT, check=False
