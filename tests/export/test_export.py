@@ -44,6 +44,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "wrn16_1 S": lambda: get_model("cifar_wrn16_1_bsconvs_p1d4", 10),
 }
+SMALLEST = "wrn16_1 S"
 
 
 def seasoned(model: nn.Module) -> nn.Module:
@@ -78,7 +79,14 @@ def check(path: Path, model: nn.Module, images: Tensor) -> None:
 # --- what the files compute -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == SMALLEST else pytest.param(name, marks=pytest.mark.nightly)
+        for name in NETWORKS
+    ],
+)
 def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     model = seasoned(NETWORKS[name]())
     images = torch.rand(2, 3, 32, 32)
@@ -89,6 +97,7 @@ def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("example", [1, 3])
 def test_batches_of_any_size(format: str, example: int, small: nn.Module, tmp_path: Path) -> None:
@@ -109,9 +118,24 @@ def test_exported_program(small: nn.Module, tmp_path: Path) -> None:
         load_exported(tmp_path / "m.pt2")(torch.rand(3, 3, 32, 32))
 
 
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
+def test_a_damaged_program_is_one_line(damage: str, small: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt2"
+    export_model(small, torch.rand(1, 3, 32, 32), path, format="exported-program")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"a bit": content, "the end": content[:-900], "all of it": b""}[damage])
+    with pytest.raises(
+        ValueError, match=r"m\.pt2 is damaged, or not an exported program: "
+    ) as caught:
+        load_exported(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_optimized_models(format: str, tmp_path: Path) -> None:
-    model = seasoned(NETWORKS["resnet18 S with BatchNorm"]())
+    model = seasoned(NETWORKS[SMALLEST]())
     images = torch.rand(2, 3, 32, 32)
     optimized = optimize_for_inference(model, images, compile=False)
     path = tmp_path / f"m{FORMATS[format]}"
@@ -120,6 +144,7 @@ def test_optimized_models(format: str, tmp_path: Path) -> None:
         check(path, model, torch.rand(count, 3, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["auto", "merged"])
 def test_layers_with_a_plan(plan: Any, tmp_path: Path) -> None:
     model = seasoned(get_model("cifar_wrn16_1_bsconvu", 10))
@@ -131,6 +156,7 @@ def test_layers_with_a_plan(plan: Any, tmp_path: Path) -> None:
     check(tmp_path / "m.onnx", model, images)
 
 
+@pytest.mark.slow
 def test_what_is_in_an_onnx_file(small: nn.Module, tmp_path: Path) -> None:
     images = torch.rand(2, 3, 32, 32)
     export_model(small, images, tmp_path / "m.onnx", format="onnx", dynamic_batch=True)
@@ -144,6 +170,7 @@ def test_what_is_in_an_onnx_file(small: nn.Module, tmp_path: Path) -> None:
     assert not any(part.metadata_props for part in (proto, proto.graph, *proto.graph.node))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_say_nothing_of_the_machine(format: str, small: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / f"m{FORMATS[format]}"
@@ -156,9 +183,10 @@ def test_files_say_nothing_of_the_machine(format: str, small: nn.Module, tmp_pat
         assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_model_is_left_as_it_was(format: str, tmp_path: Path, capfd: Any) -> None:
-    model = get_model("cifar_resnet20_bsconvs_p1d4", 10).train()
+    model = get_model("cifar_wrn16_1_bsconvs_p1d4", 10).train()
     model(torch.rand(2, 3, 32, 32)).sum().backward()
     next(model.children()).eval()
     before = copy.deepcopy(model)
@@ -185,6 +213,7 @@ def training_images() -> Tensor:
     return to_float(load_dataset("synthetic").train_images[:64])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("example", "dynamic"), [(1, True), (16, False)])
 def test_int8(example: int, dynamic: bool, training_images: Tensor, tmp_path: Path) -> None:
     model = get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10").eval()
@@ -206,8 +235,19 @@ def test_int8(example: int, dynamic: bool, training_images: Tensor, tmp_path: Pa
 
 
 CONVOLUTION_NETWORK = {
-    *("Conv", "Relu", "Add", "BatchNormalization", "Reshape", "Gemm", "Mul"),
-    *("GlobalAveragePool", "AveragePool", "ReduceMean", "Flatten", "Shape", "Concat"),
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Concat",
+    "Conv",
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "Mul",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
 }
 
 
@@ -222,6 +262,7 @@ def test_calibration_images_have_the_shape_of_the_example(small: nn.Module, tmp_
             export_model(small, images, path, format="onnx", calibration=torch.rand(shape))
 
 
+@pytest.mark.slow
 def test_int8_by_the_command(tmp_path: Path, capsys: Captured) -> None:
     arguments = line(tmp_path, "cifar_wrn16_1", "--pretrained", "cifar10", "--int8")
     assert main([*arguments, "--calibration", "synthetic", "--batch-size", "50"]) == 0
@@ -335,6 +376,7 @@ def test_engines_that_are_missing_or_unknown(
         load_exported(tmp_path / "m.onnx", "tvm")
 
 
+@pytest.mark.slow
 def test_openvino_reads_the_same_file(small: nn.Module, tmp_path: Path) -> None:
     if not exported.is_installed("openvino"):
         pytest.skip("openvino is not installed")
@@ -352,6 +394,7 @@ def line(tmp_path: Path, *more: object, format: str = "onnx") -> list[str]:
     return list(map(str, ("export", "--format", format, "--out", out, *more)))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: Captured) -> None:
     arguments = line(tmp_path, "cifar_wrn16_1_bsconvu", "--pretrained", "cifar10")
     assert main([*arguments, "--dynamic-batch", "--batch-size", "2"]) == 0
@@ -369,6 +412,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: Captured) -> Non
     check(tmp_path / "m.onnx", get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10"), images)
 
 
+@pytest.mark.slow
 def test_exported_program_by_the_command(tmp_path: Path, capsys: Captured) -> None:
     arguments = line(tmp_path, "torchvision:resnet18", format="exported-program")
     settings = ("--bsconv", "s", "--p", "1/2", "--with-bn", "--num-classes", 7, "--input-size", 32)
@@ -381,6 +425,7 @@ def test_exported_program_by_the_command(tmp_path: Path, capsys: Captured) -> No
     assert load_exported(tmp_path / "m.pt2")(torch.rand(1, 3, 32, 32)).shape == (1, 7)
 
 
+@pytest.mark.slow
 def test_optimized_by_the_command(tmp_path: Path, capsys: Captured) -> None:
     arguments = line(tmp_path, "cifar_wrn16_1_bsconvu", "--pretrained", "cifar10", "--optimize")
     assert main([*arguments, "--dynamic-batch"]) == 0
@@ -389,6 +434,7 @@ def test_optimized_by_the_command(tmp_path: Path, capsys: Captured) -> None:
     check(tmp_path / "m.onnx", get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10"), images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("checkpoint", "named", "kind"),
     [("run", [], "u"), ("run/model.safetensors", ["cifar_ResNet20"], None)],
@@ -409,6 +455,7 @@ def untrained(config: TrainConfig) -> nn.Module:
     return make_model(config, 10)
 
 
+@pytest.mark.slow
 def test_weights_say_how_many_classes_there_are(tmp_path: Path) -> None:
     model = seasoned(get_model("cifar_resnet20", 7))
     save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -417,6 +464,7 @@ def test_weights_say_how_many_classes_there_are(tmp_path: Path) -> None:
     check(tmp_path / "m.pt2", model, torch.rand(1, 3, 32, 32))
 
 
+@pytest.mark.slow
 def test_without_an_engine_nothing_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

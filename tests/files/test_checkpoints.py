@@ -184,8 +184,16 @@ def broken(kind: str, folder: Path) -> Path:
 
 
 BROKEN = (
-    *("truncated", "empty", "text", "zeros", "zip"),
-    *("weights only", "tensor", "other format", "pickle", "code"),
+    "truncated",
+    "empty",
+    "text",
+    "zeros",
+    "zip",
+    "weights only",
+    "tensor",
+    "other format",
+    "pickle",
+    "code",
 )
 
 

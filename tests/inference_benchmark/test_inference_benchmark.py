@@ -219,7 +219,7 @@ def test_peak_memory_on_a_gpu_is_what_lives_at_a_time() -> None:
         ({"batch_sizes": []}, r"batch_sizes needs numbers of at least 1, got \(\)"),
         ({"batch_sizes": [1, 0]}, r"batch_sizes needs numbers of at least 1, got \(1, 0\)"),
         ({"dtype": "int8"}, "dtype needs to be one of float32, bfloat16, float16, got 'int8'"),
-        ({"device": "gpu"}, "device must be one that is here, auto .*, got 'gpu'"),
+        ({"device": "gpu"}, "device needs one that is here, auto .*, got 'gpu'"),
         ({"rounds": 0}, "rounds needs to be at least 1, got 0"),
         ({"input_size": (1, 8, 8)}, r"what Sequential takes, got input_size=\(1, 1, 8, 8\)"),
     ],
@@ -264,18 +264,21 @@ SENTENCES: dict[str, tuple[list[Measurement], str]] = {
     ),
     "the same for two sizes": (
         [
-            *(*DENSE, row("BSConv-U", FASTER, 1.5, 1.5), row("BSConv-S", FASTER, 2.0)),
-            *(row("dense", FASTER, 8.0, 8.0, batch_size=16), row("BSConv-U", FASTER, 2.0, 2.0,
-                                                                 batch_size=16)),
+            *DENSE,
+            row("BSConv-U", FASTER, 1.5, 1.5),
+            row("BSConv-S", FASTER, 2.0),
+            row("dense", FASTER, 8.0, 8.0, batch_size=16),
+            row("BSConv-U", FASTER, 2.0, 2.0, batch_size=16),
         ],
         "BSConv-U (optimised) is the fastest with batches of 1 and 16, 2.00 and 4.00 times as fast "
         "as dense (optimised)",
     ),
     "sizes differ": (
         [
-            *(*DENSE, row("BSConv-U", FASTER, 1.5, 1.5)),
-            *(row("dense", FASTER, 2.0, batch_size=16), row("BSConv-U", FASTER, 3.0,
-                                                            batch_size=16)),
+            *DENSE,
+            row("BSConv-U", FASTER, 1.5, 1.5),
+            row("dense", FASTER, 2.0, batch_size=16),
+            row("BSConv-U", FASTER, 3.0, batch_size=16),
         ],
         "BSConv-U (optimised) is the fastest with batches of 1, 2.00 times as fast as dense "
         "(optimised); dense (optimised) is the fastest with batches of 16, 1.50 times as fast as "
@@ -310,6 +313,7 @@ def test_without_a_dense_network_there_is_no_ratio() -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_table_figure_and_csv(tmp_path: Path, capsys: Captured) -> None:
     out, path = tmp_path / "f.svg", tmp_path / "t.csv"
     files = ["--out", str(out), "--csv", str(path)]
@@ -398,7 +402,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "batch size": ([MODEL, "--batch-size", "1,x"], "numbers of images as 1,16 or 8, got '1,x'"),
     "empty batch": ([MODEL, "--batch-size", "0"], "numbers of images as 1,16 or 8, got '0'"),
     "dtype": ([MODEL, "--dtype", "int8"], "invalid choice: 'int8'"),
-    "device": ([MODEL, "--device", "gpu"], "device must be one that is here, auto"),
+    "device": ([MODEL, "--device", "gpu"], "device needs one that is here, auto"),
     "rounds": (
         [MODEL, "--rounds", "0"],
         "--rounds: expected a whole number of at least 1, got '0'",

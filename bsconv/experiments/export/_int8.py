@@ -30,7 +30,9 @@ def in_int8(content: bytes, images: Tensor, batch_size: int) -> bytes:
         # folds, and writes down shapes; the exporter has left no symbolic ones to work out
         prepare.quant_pre_process(given, ready, skip_symbolic_shape=True)
         tools.quantize_static(
-            *(ready, done, _Batches(images, batch_size)),
+            ready,
+            done,
+            _Batches(images, batch_size),
             quant_format=tools.QuantFormat.QDQ,
             per_channel=True,
             activation_type=tools.QuantType.QUInt8,
@@ -43,7 +45,7 @@ def in_int8(content: bytes, images: Tensor, batch_size: int) -> bytes:
 
 
 class _Batches:
-    """Hands the images out as ONNX Runtime asks for them; what makes no whole batch is left out."""
+    """Hands the images out as ONNX Runtime asks for them; an incomplete last batch is left out."""
 
     def __init__(self, images: Tensor, batch_size: int) -> None:
         whole = images[: len(images) // batch_size * batch_size]
@@ -59,11 +61,9 @@ def _kept(path: str) -> list[str]:
     onnx: Any = importlib.import_module("onnx")
     nodes = onnx.load(path).graph.node
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    return [
-        *(node.name for node in nodes if node.op_type in ("Gemm", "MatMul")),
-        *(node.name for node in convolutions[:1]),
-        *(node.name for node in convolutions if _groups(node) > 1),
-    ]
+    kept = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
+    kept += convolutions[:1] + [node for node in convolutions if _groups(node) > 1]
+    return [node.name for node in kept]
 
 
 def _groups(node: Any) -> int:
