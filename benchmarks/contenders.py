@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from .published import ROOT
 
@@ -92,7 +92,7 @@ def seconds_in_turns(
         turns,
         torch.device("cpu"),  # each process waits for its own device
         rounds=rounds,
-        seconds_of=lambda turn: seconds_of(turn()),
+        seconds_of=lambda turn: seconds_of(cast("dict[str, Any]", turn())),
     )
 
 
