@@ -48,7 +48,7 @@ def _model(given: dict[str, Any], images: Any) -> tuple[Any, str]:
     )
     report = optimized.report
     how = "compiled" if report.compiled else "eager"
-    forms = sorted({layer.form for layer in report.layers if layer.kind.startswith("BSConv")})
+    forms = sorted({layer.plan for layer in report.layers if layer.kind.startswith("BSConv")})
     return optimized, ", ".join([given["dtype"], report.memory_format, how, *forms])
 
 

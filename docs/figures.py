@@ -34,7 +34,7 @@ def blueprint(path: Path) -> None:
     kept = 1 - lost / kernels.square().sum((1, 2, 3))
     best = int(kept.argmax())
     title = (
-        "A trained kernel as one blueprint, scaled by weights: "
+        "A trained kernel as one blueprint, spread by weights: "
         f"{{kept:.0%}} kept (median of its layer: {kept.median():.0%})"
     )
     parts = kernels[best].numpy(), blueprints[best].numpy(), weights[best].numpy()

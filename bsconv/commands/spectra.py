@@ -1,7 +1,6 @@
-"""Measure how similar the slices of each kernel are, compared with random kernels.
+"""Say how alike the slices of each kernel are: principal components, compared with random kernels.
 
-The measure is the share of the first principal component. Trained weights are read from a file, or
-fetched with --weights DEFAULT.
+A network of trained weights is read from a file, or fetched with --weights DEFAULT.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ..experiments.plotting import Figure
     from ..pytorch import SpectraTable
 
-HELP = "measure how similar the slices of each kernel are"
+HELP = "say how alike the slices of each kernel are"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,5 +102,5 @@ def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Fi
             "across kernels": [row.cross_excess for row in rows],
         },
         ylabel=f"first share of {what}",
-        title=f"{Path(model).name}: how similar the slices of each kernel are",
+        title=f"{Path(model).name}: how alike the slices of each kernel are",
     )

@@ -51,7 +51,7 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
     This is each filter's best rank-1 approximation (Eckart-Young), exact for a blueprint kernel. Of
     the scales that give the same product, the two factors share the norm equally, which is what
     gradient descent keeps; the blueprint's largest entry is positive. Computed and returned in
-    float64. Raises ValueError for a kernel that does not have four dimensions or is not finite.
+    float64. Raises ValueError for a kernel that has not four dimensions or is not finite.
     """
     filters, scale = _filters(kernel)
     blueprints = _leading_blueprints(filters)
@@ -63,11 +63,11 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
 def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     """The BSConv-S kernel of ``mid_channels`` close to ``kernel`` in the sum of squares.
 
-    Alternates between the best basis for the current blueprints and the best blueprints for that
+    Alternates between the best basis for the blueprints at hand and the best blueprints for that
     basis, so the error of the whole kernel never rises; it starts from :func:`blueprint_factors`.
     Exact where a BSConv-S of that width has this kernel. Computed and returned in float64.
 
-    Raises ValueError for a kernel that does not have four dimensions or is not finite, and unless
+    Raises ValueError for a kernel that has not four dimensions or is not finite, and unless
     1 <= mid_channels <= in_channels.
     """
     filters, scale = _filters(kernel)
@@ -93,7 +93,7 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
 
 
 def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
-    """A CP decomposition of ``kernel`` into ``blueprints`` components, close in the sum of squares.
+    """A CP decomposition of ``kernel`` into so many components, close in the sum of squares.
 
     Each start takes the leading singular vectors of the matrices that remain once the kernel has
     been split along its filters (as they are, or rotated onto their principal axes) or along its
@@ -101,7 +101,7 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     worse than a truncated one, nor, from N blueprints on, than :func:`blueprint_factors`. Computed
     and returned in float64.
 
-    Raises ValueError for a kernel that does not have four dimensions or is not finite, and unless
+    Raises ValueError for a kernel that has not four dimensions or is not finite, and unless
     ``blueprints`` is at least 1.
     """
     if blueprints < 1:

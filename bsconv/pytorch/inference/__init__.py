@@ -1,13 +1,20 @@
 """The fastest thing that computes the same on the machine at hand."""
 
+from ._collapse import collapse
 from ._model import OptimizedModel
-from ._optimize import collapse, optimize_for_inference
-from ._report import InferenceReport, OptimizedLayer
+from ._optimize import optimize_for_inference
+from ._report import EngineResult, InferenceReport, OptimizedLayer
+from .engines import ENGINES, Engine, Runner, Setting
 
 __all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineResult",
     "InferenceReport",
     "OptimizedLayer",
     "OptimizedModel",
+    "Runner",
+    "Setting",
     "collapse",
     "optimize_for_inference",
 ]

@@ -1,23 +1,23 @@
-"""Which form each BSConv layer of a model takes: whatever is the fastest, as measured."""
+"""Which plan each BSConv layer of a model takes: whatever is the fastest, as measured."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .._tools.model_tree import Place, exchange, places, watching
-from .._tools.timing import seconds_in_turns
+from .._tools.timing import in_turns, medians
 from ..modules import BLUEPRINT_LAYERS
-from ._model import Network
-from ._plans import layer_plans
+from ._plans import FACTORED, layer_plans, padded_plans
 from ._report import OptimizedLayer
+from .engines import ENGINES, Engine, Setting
 
 LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
-CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
-FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
+CLEARLY = 0.95  # times the seconds of the factored plan, or less
+UNCHANGED = "as it is: a subclass, hooks or other layers in it"
 
 
 class Choice(NamedTuple):
@@ -27,96 +27,119 @@ class Choice(NamedTuple):
     layers: tuple[OptimizedLayer, ...]
 
 
-def choose_forms(
-    model: nn.Module, example: Tensor, dtype: torch.dtype, norms: dict[int, int]
-) -> tuple[list[Choice], bool]:
-    """The model with each BSConv layer in its fastest form, and whether channels_last is faster.
+class BlueprintLayers:
+    """The BSConv layers of ``model``, which is changed, with the plans for each.
 
-    Layers are measured by themselves, uncompiled, and a compiler shifts what is faster. So where
-    not all are fastest factored, that is a second choice. ``norms`` counts the BatchNorms that went
-    into a layer, by its id. ``model`` is changed.
+    ``norms`` counts the BatchNorms that went into a layer already, by its id.
     """
-    found = blueprint_places(model)
-    known = {id(place.module): layer_plans(place.module) for place in found}
-    movable = [place for place in found if known[id(place.module)]]
-    factored = {key: ways["factored"] for key, ways in known.items() if ways}
-    model = exchange(model, movable, factored)
-    channels_last = _is_faster_channels_last(model, example, dtype)
-    sizes = _input_sizes(model, factored, example)
-    seconds: dict[int, dict[str, float]] = {}
-    measured: dict[Any, dict[str, float]] = {}
-    for place in movable:
-        key = id(place.module)
-        if key in sizes and key not in seconds:
-            situation = repr(place.module), sizes[key]
-            if situation not in measured:
-                images = torch.randn(sizes[key], device=example.device, dtype=dtype)
-                measured[situation] = _time_forms(known[key], images, channels_last)
-            seconds[key] = measured[situation]
-    fastest = {key: min(times, key=times.__getitem__) for key, times in seconds.items()}
 
-    def rows(chosen: dict[int, str]) -> tuple[OptimizedLayer, ...]:
-        layers = [_row(place, known, chosen, seconds, norms) for place in found]
-        others = [place for place in places(model, ()) if id(place.module) in norms]
-        return (*layers, *(_convolution_row(place) for place in others))
+    def __init__(self, model: nn.Module, example: Tensor, norms: Mapping[int, int]) -> None:
+        self._places = blueprint_places(model)
+        self._norms = norms
+        self._plans = {id(place.module): layer_plans(place.module) for place in self._places}
+        self._movable = [place for place in self._places if self._plans[id(place.module)]]
+        self._model = exchange(model, self._movable, self._layers({}))
+        self._images = _first_inputs(self._model, self._layers({}), example)
+        self._others = [place for place in places(self._model, ()) if id(place.module) in norms]
+        self._measured: dict[tuple[str, ...], dict[str, float]] = {}
 
-    choices = []
-    if set(fastest.values()) - {"factored"}:
-        choices.append(Choice(copy.deepcopy(model), rows({})))
-    best = {key: known[key][fastest.get(key, "factored")] for key in factored}
-    return [Choice(exchange(model, movable, best), rows(fastest)), *choices], channels_last
+    def factored(self) -> nn.Module:
+        return self._with({})
 
+    def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
+        """The model with the fastest plans in ``engine``, and all factored where that differs.
 
-def _row(
-    place: Place,
-    known: Mapping[int, Mapping[str, nn.Module]],
-    chosen: Mapping[int, str],
-    seconds: Mapping[int, Mapping[str, float]],
-    norms: Mapping[int, int],
-) -> OptimizedLayer:
-    key, layer = id(place.module), cast(Any, place.module)
-    inside = sum(isinstance(part, nn.BatchNorm2d) for part in layer.children()) if known[key] else 0
-    form = (
-        chosen.get(key, "factored")
-        if known[key]
-        else "as it is: a subclass, hooks or other layers in it"
-    )
-    folded = inside + norms.get(key, 0)
-    return OptimizedLayer(place.name, type(layer).__name__, form, folded, seconds.get(key, {}))
+        Layers are measured by themselves, while neighbours and compilers shift what is faster.
+        """
+        for plans in self._plans.values():
+            plans.update(padded_plans(plans, engine.grid))
+        seconds = {
+            id(place.module): self._seconds(place, engine, setting) for place in self._movable
+        }
+        chosen = {key: _fastest(times) for key, times in seconds.items() if times}
+        found = [self._choice(chosen, seconds)]
+        if set(chosen.values()) - {FACTORED}:
+            found.append(self._choice({}, seconds))
+        return found
+
+    def _layers(self, chosen: Mapping[int, str]) -> dict[int, nn.Module]:
+        return {
+            key: plans[chosen.get(key, FACTORED)] for key, plans in self._plans.items() if plans
+        }
+
+    def _with(self, chosen: Mapping[int, str]) -> nn.Module:
+        """A copy of the model in which layers, by their ids, take these plans, others factored."""
+        self._model = exchange(self._model, self._movable, self._layers(chosen))
+        return copy.deepcopy(self._model)
+
+    def _choice(
+        self, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
+    ) -> Choice:
+        rows = [self._row(place, chosen, seconds) for place in self._places]
+        return Choice(self._with(chosen), (*rows, *map(_convolution_row, self._others)))
+
+    def _seconds(self, place: Place, engine: Engine, setting: Setting) -> dict[str, float]:
+        """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""
+        if (size := self._images.get(id(place.module))) is None:
+            return {}
+        how = engine.build_layer.__qualname__, repr(setting), repr(place.module), repr(size)
+        if how not in self._measured:
+            images = torch.randn(size, device=next(place.module.parameters()).device)
+            plans = self._plans[id(place.module)]
+            self._measured[how] = _measured(plans, images, engine, setting)
+        return self._measured[how]
+
+    def _row(
+        self,
+        place: Place,
+        chosen: Mapping[int, str],
+        seconds: Mapping[int, Mapping[str, float]],
+    ) -> OptimizedLayer:
+        key, layer = id(place.module), place.module
+        if not self._plans[key]:
+            plan, folded = UNCHANGED, 0
+        else:
+            plan = chosen.get(key, FACTORED)
+            folded = sum(isinstance(part, nn.BatchNorm2d) for part in layer.children())
+        folded += self._norms.get(key, 0)
+        return OptimizedLayer(place.name, type(layer).__name__, plan, folded, seconds.get(key, {}))
 
 
 def _convolution_row(place: Place) -> OptimizedLayer:
     return OptimizedLayer(place.name, type(place.module).__name__, "one convolution", 1)
 
 
-def _time_forms(
-    ways: dict[str, nn.Module], images: Tensor, channels_last: bool
+def _fastest(seconds: Mapping[str, float]) -> str:
+    """Factored, unless another plan is faster by more than chance."""
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] < CLEARLY * seconds[FACTORED] else FACTORED
+
+
+def _measured(
+    plans: Mapping[str, nn.Module], images: Tensor, engine: Engine, setting: Setting
 ) -> dict[str, float]:
-    images = images.contiguous(memory_format=FORMATS[channels_last])
-    contenders = {
-        name: partial(cast_to(copy.deepcopy(way), images.dtype, channels_last), images)
-        for name, way in ways.items()
-    }
-    return seconds_in_turns(contenders, images.device, LAYER_BUDGET)
+    calls = {name: engine.build_layer(plan, images, setting) for name, plan in plans.items()}
+    known = {name: call for name, call in calls.items() if call is not None}
+    if FACTORED not in known or len(known) < 2:
+        return {}
+    return medians(in_turns(known, images.device, budget=LAYER_BUDGET))
 
 
-def _is_faster_channels_last(model: nn.Module, example: Tensor, dtype: torch.dtype) -> bool:
+def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Setting:
+    """The memory format in which eager PyTorch computes ``model`` faster."""
     if example.dim() != 4:
-        return False
-
-    def network(channels_last: bool) -> Network:
-        return Network(cast_to(copy.deepcopy(model), dtype, channels_last), dtype, channels_last)
-
-    contenders = {
-        CONTIGUOUS: partial(network(False), example),
-        CHANNELS_LAST: partial(network(True), example),
+        return Setting(dtype)
+    settings = [Setting(dtype, channels_last) for channels_last in (False, True)]
+    contenders: dict[Setting, Callable[[], object]] = {
+        setting: partial(ENGINES["eager"].build(model, example, setting), example)
+        for setting in settings
     }
-    seconds = seconds_in_turns(contenders, example.device, LAYER_BUDGET)
-    return seconds[CHANNELS_LAST] < seconds[CONTIGUOUS]
+    seconds = medians(in_turns(contenders, example.device, budget=LAYER_BUDGET))
+    return min(settings, key=seconds.__getitem__)
 
 
-def _input_sizes(
-    model: nn.Module, layers: dict[int, nn.Module], example: Tensor
+def _first_inputs(
+    model: nn.Module, layers: Mapping[int, nn.Module], example: Tensor
 ) -> dict[int, torch.Size]:
     """The size of what each of ``layers`` is first called with; none for those that are not."""
     sizes: dict[int, torch.Size] = {}
@@ -128,16 +151,6 @@ def _input_sizes(
     with watching(pairs, before=True):
         model(example)
     return sizes
-
-
-def cast_to(model: nn.Module, dtype: torch.dtype, channels_last: bool) -> nn.Module:
-    """In place; BatchNorms keep their precision."""
-    for module in model.modules():
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor.is_floating_point():
-                    tensor.data = tensor.data.to(dtype)
-    return model.to(memory_format=FORMATS[channels_last])
 
 
 def blueprint_places(model: nn.Module) -> list[Place]:

@@ -1,64 +1,55 @@
 """The module that optimize_for_inference returns."""
 
+import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ._checks import described, difference, outputs_of
 from ._report import InferenceReport
-
-Nested = Any  # a tensor, or tuples, lists and dictionaries of such
-
-
-class Network(nn.Module):
-    """A model behind the conversion of its input to ``dtype`` and the memory format, and back."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype, channels_last: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.dtype = dtype
-        self.channels_last = channels_last
-
-    def forward(self, input: Tensor) -> Nested:
-        converted = input.to(self.dtype)
-        if self.channels_last:
-            converted = converted.contiguous(memory_format=torch.channels_last)
-        return _converted(self.model(converted), input.dtype)
+from .engines import Runner, Tensors
 
 
 class OptimizedModel(nn.Module):
     """A model for inference alone: no gradients, no training mode; ``report`` says what it is.
 
-    Where it was compiled, that is for inputs of the example's shape, dtype and device; others are
-    computed by the same layers uncompiled. ``network`` holds these. Copies and pickles have no
-    compiled code: they compile anew in their first call, or do without where that is not possible.
+    Its engine runs inputs of the example's size, and others as far as it takes them: of each other
+    size, the first input goes through PyTorch's layers, ``network``, as well, which go on alone
+    where the engine computes something else. Copies and pickles set the engine up again in their
+    first call, in the same way. Where parameters move to another device or dtype, or are loaded,
+    the engine's constants are out of date: a warning says so, and ``network`` goes on alone.
     """
 
     report: InferenceReport
 
-    def __init__(self, network: Network, example: Tensor) -> None:
+    def __init__(
+        self, network: nn.Module, runner: Runner | None, example: Tensor, tolerance: float
+    ) -> None:
         super().__init__()
         self.network = network
-        self._situation = _situation(example)
-        self._compile = False
-        self._compiled: Callable[[Tensor], Nested] | None = None
+        self.runner = runner
+        self._tolerance = tolerance
+        self._probe = torch.empty(0, dtype=example.dtype, device=example.device)
+        self._proven = {_situation(example): True}
         self.eval()
 
-    def forward(self, input: Tensor) -> Nested:
+    def forward(self, input: Tensor) -> Tensors:
         """What the original computes in eval mode, in its input's dtype and without gradients."""
         # compiled code is bound to such modes: one and the same whatever the caller's are
         with torch.inference_mode(False), torch.no_grad():
-            if not self._compile or _situation(input) != self._situation:
+            if self.runner is None or not self.runner.serves(input):
                 return self.network(input)
-            if self._compiled is None:
-                self._compiled_or_not(input)
-            return self.network(input) if self._compiled is None else self._compiled(input)
+            proven = self._proven.get(_situation(input))
+            if proven is None:
+                return self._first(input, self.runner)
+            return self.runner(input) if proven else self.network(input)
 
     @property
     def compiles(self) -> bool:
         """Whether inputs like the example go through torch.compile."""
-        return self._compile
+        return self.runner is not None and self.report.compiled
 
     def train(self, mode: bool = True) -> "OptimizedModel":
         """Raises ValueError for training mode."""
@@ -69,50 +60,50 @@ class OptimizedModel(nn.Module):
             )
         return super().train(mode)
 
-    def set_compiled(self, compiled: Callable[[Tensor], Nested] | None) -> None:
-        # not as a submodule: its parameters would be there twice
-        self.__dict__["_compiled"] = compiled
-        self._compile = compiled is not None
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Into ``network``, which goes on alone: engines have weights as constants."""
+        self._leave_engine("weights were loaded")
+        return super().load_state_dict(*args, **kwargs)
 
-    def _compiled_or_not(self, input: Tensor) -> None:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "OptimizedModel":
+        moved = fn(self._probe)
+        if (moved.device, moved.dtype) != (self._probe.device, self._probe.dtype):
+            self._leave_engine(f"the model moved to {moved.dtype} on {moved.device}")
+        self._probe = moved
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _first(self, input: Tensor, runner: Runner) -> Tensors:
+        """The output of ``network``, to which the engine's is compared."""
+        expected = self.network(input)
         try:
-            compiled = compiled_for(self.network, input)
-        except Exception:  # of the many that compilers raise
-            compiled = None
-        self.set_compiled(compiled)
+            apart = difference(outputs_of(runner(input)), outputs_of(expected))
+            reason = f"its outputs differ by {apart:.1e} of the largest"
+        except Exception as error:  # of the many that engines raise
+            apart, reason = float("inf"), described(error)
+        if apart != apart:  # NaN: this input tells nothing
+            return expected
+        self._proven[_situation(input)] = apart <= self._tolerance
+        if not apart <= self._tolerance:
+            size = "x".join(map(str, input.shape))
+            warnings.warn(
+                f"{self.report.engine} does not compute inputs of {size} here, PyTorch does: "
+                f"{reason}",
+                stacklevel=4,
+            )
+        return expected
+
+    def _leave_engine(self, why: str) -> None:
+        if self.runner is not None:
+            warnings.warn(
+                f"{why}, so the constants of {self.report.engine} are out of date: PyTorch "
+                "computes the model from now on",
+                stacklevel=3,
+            )
+        self.runner = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}
-
-
-@torch.no_grad()
-def compiled_for(network: Network, example: Tensor) -> Callable[[Tensor], Nested]:
-    """``network`` through torch.compile, with its weights as constants; compiled when returned.
-
-    Raises whatever the compiler does, and what running it does.
-    """
-    from torch._dynamo import config  # takes a second to import
-
-    options: dict[str, Any] | None = {"freezing": True} if example.device.type == "cpu" else None
-    compiled = cast(
-        Callable[[Tensor], Nested], torch.compile(network, dynamic=False, options=options)
-    )
-    # by itself, torch.compile stops after eight networks, since they share the code of Network
-    with config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
-        compiled(example)
-    return compiled
-
-
-def _converted(output: Nested, dtype: torch.dtype) -> Nested:
-    if isinstance(output, Tensor):
-        return output.to(dtype) if output.is_floating_point() else output
-    if isinstance(output, dict):
-        return type(output)((key, _converted(value, dtype)) for key, value in output.items())
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(_converted(value, dtype) for value in output))
-    if isinstance(output, (tuple, list)):
-        return type(output)(_converted(value, dtype) for value in output)
-    return output
+        return {**self.__dict__, "_proven": {}}
 
 
 def _situation(input: Tensor) -> tuple[Any, ...]:

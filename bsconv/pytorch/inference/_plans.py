@@ -1,12 +1,14 @@
 """The plans by which a BSConv layer can be computed once it is trained: fewer convolutions."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+import torch.nn.functional as F
 from torch import nn
 
 from .._tools.convs import memory_format_of
-from .._tools.joining import exact_steps, joined
+from .._tools.joining import convolution, exact_steps, is_depthwise, joined
 from ._folding import is_fixed, is_unmodified
 
 FACTORED = "factored"
@@ -46,3 +48,32 @@ def _as_in(layer: nn.Module, parts: list[nn.Module]) -> nn.Module:
     plan.to(last.weight.dtype)
     plan.to(memory_format=memory_format_of(last.weight))
     return plan.requires_grad_(False).eval()
+
+
+def padded_plans(plans: Mapping[str, nn.Module], grid: int) -> dict[str, nn.Module]:
+    """Plans with more channels between their convolutions, all zero, up to multiples of ``grid``.
+
+    For engines in which other numbers of channels are slow.
+    """
+    found: dict[str, nn.Module] = {}
+    for name in (FACTORED, "narrow"):
+        parts = list(plans[name].children()) if name in plans else []
+        if len(parts) > 1 and all(type(part) is nn.Conv2d for part in parts):
+            convs = cast(list[nn.Conv2d], parts)
+            last_dense = max(number for number, conv in enumerate(convs) if not is_depthwise(conv))
+            if any(conv.out_channels % grid for conv in convs[:last_dense]):
+                found[f"{name}, padded"] = _padded(convs, last_dense, grid)
+    return found
+
+
+def _padded(convs: Sequence[nn.Conv2d], last_dense: int, grid: int) -> nn.Module:
+    parts: list[nn.Module] = []
+    more_in = 0
+    for number, conv in enumerate(convs):
+        depthwise = is_depthwise(conv)
+        more_out = -conv.out_channels % grid if number < last_dense else 0
+        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, 0 if depthwise else more_in, 0, more_out))
+        bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
+        parts.append(convolution(conv, weight, bias, len(weight) if depthwise else 1))
+        more_in = more_out
+    return nn.Sequential(*parts)

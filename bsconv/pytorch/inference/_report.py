@@ -1,55 +1,100 @@
-"""What optimize_for_inference did, layer by layer, as a table and as data."""
+"""What optimize_for_inference did, layer by layer and engine by engine, as tables and as data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .._tools.tables import Table
+from .._tools.tables import Row, Table, html_table, text_table
+
+GIVEN = "given"
 
 
 @dataclass(frozen=True)
 class OptimizedLayer:
     """One layer that is computed in another way than before.
 
-    ``form`` says how; see :func:`bsconv.pytorch.inference.optimize_for_inference`. ``norms_folded``
-    counts the BatchNorms that are part of its weights now. ``seconds`` are those of each form that
+    ``plan`` says how; see :func:`bsconv.pytorch.inference.optimize_for_inference`. ``norms_folded``
+    counts the BatchNorms that are part of its weights now. ``seconds`` are those of each plan that
     a BSConv layer can have, on its input in the example; empty for other layers.
     """
 
     name: str
     kind: str
-    form: str
+    plan: str
     norms_folded: int
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class InferenceReport(Table):
-    """What became of a model, and the seconds of one call before and after, on the example.
+class EngineResult:
+    """One call of the model in an engine, on the example; "given" is the model as it was given.
 
-    ``seconds_before`` is the model as it was given, in eval mode. ``seconds_eager`` is the result
-    without torch.compile, ``seconds_compiled`` with it, None where it was not tried or failed.
-    ``difference`` is the largest difference of an output, relative to the largest output, before
-    numbers were shortened to another ``dtype``. ``lost`` says what could not be had here, and why.
+    ``seconds`` is None where the engine could not be measured, and ``why_not`` says why, and what
+    would help. ``setup_seconds`` went into preparing it, measurements of layers included.
     """
 
-    header = ("layer", "was", "computed as", "BatchNorms folded", "ms by form")
+    engine: str
+    seconds: float | None
+    setup_seconds: float = 0.0
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class InferenceReport(Table):
+    """What became of a model, and the seconds of one call in each engine, on the example.
+
+    ``engine`` is the one that runs it now. ``difference`` is the largest difference of an output,
+    relative to the largest output, before numbers were shortened to another ``dtype``.
+    """
+
+    header = ("layer", "was", "computed as", "BatchNorms folded", "ms by plan")
+    engine_header = ("engine", "ms", "set-up in s", "note")
 
     layers: tuple[OptimizedLayer, ...]
+    engines: tuple[EngineResult, ...]
+    engine: str
     input_size: tuple[int, ...]
     dtype: str
     memory_format: str
     difference: float
-    seconds_before: float
-    seconds_eager: float
-    seconds_compiled: float | None
-    compiled: bool
-    lost: str
+
+    def seconds_of(self, engine: str) -> float | None:
+        """One call in ``engine``; None where it was not measured."""
+        return next((row.seconds for row in self.engines if row.engine == engine), None)
+
+    @property
+    def seconds_before(self) -> float:
+        """One call of the model as it was given, in eval mode."""
+        seconds = self.seconds_of(GIVEN)
+        assert seconds is not None
+        return seconds
 
     @property
     def seconds(self) -> float:
-        """Those of one call of the result."""
-        compiled = self.seconds_compiled
-        return compiled if self.compiled and compiled is not None else self.seconds_eager
+        """One call of the result."""
+        seconds = self.seconds_of(self.engine)
+        assert seconds is not None
+        return seconds
+
+    @property
+    def seconds_eager(self) -> float | None:
+        return self.seconds_of("eager")
+
+    @property
+    def seconds_compiled(self) -> float | None:
+        return self.seconds_of("compiled")
+
+    @property
+    def compiled(self) -> bool:
+        return self.engine == "compiled"
+
+    @property
+    def lost(self) -> str:
+        """Which engines could not be had here, and why; empty if none."""
+        return "; ".join(f"{row.engine}: {row.why_not}" for row in self.engines if row.why_not)
+
+    @property
+    def setup_seconds(self) -> float:
+        return sum(row.setup_seconds for row in self.engines)
 
     @property
     def norms_folded(self) -> int:
@@ -58,24 +103,42 @@ class InferenceReport(Table):
     @property
     def summary(self) -> str:
         """How the model is computed now, what that gained, and what was not to be had."""
-        how = "compiled" if self.compiled else "eager"
         size = "x".join(map(str, self.input_size))
         gain = self.seconds_before / self.seconds
         line = (
-            f"{size} in {self.dtype}, {self.memory_format}, {how}: "
+            f"{size} in {self.dtype}, {self.memory_format}, {self.engine}: "
             f"{_milliseconds(self.seconds_before)} ms before, {_milliseconds(self.seconds)} ms "
             f"after ({gain:.1f} times as fast); {self.norms_folded} BatchNorms folded; "
             f"outputs equal to {self.difference:.0e} of the largest"
         )
         return f"{line}; {self.lost}" if self.lost else line
 
-    def _table_rows(self) -> list[tuple[str | int, ...]]:
+    def __str__(self) -> str:
+        return f"{text_table(self.engine_header, self._engine_rows())}\n\n{super().__str__()}"
+
+    def _repr_html_(self) -> str:
+        engines = html_table(self.engine_header, self._engine_rows(), caption="engines")
+        return engines + super()._repr_html_()
+
+    def _engine_rows(self) -> Sequence[Row]:
         return [
             (
-                *(layer.name or "(root)", layer.kind, layer.form, layer.norms_folded),
-                ", ".join(
-                    f"{form} {_milliseconds(seconds)}" for form, seconds in layer.seconds.items()
-                ),
+                row.engine,
+                "-" if row.seconds is None else _milliseconds(row.seconds),
+                f"{row.setup_seconds:.1f}",
+                "taken" if row.engine == self.engine else row.why_not,
+            )
+            for row in self.engines
+        ]
+
+    def _table_rows(self) -> Sequence[Row]:
+        return [
+            (
+                layer.name or "(root)",
+                layer.kind,
+                layer.plan,
+                layer.norms_folded,
+                ", ".join(f"{plan} {_milliseconds(s)}" for plan, s in layer.seconds.items()),
             )
             for layer in self.layers
         ]

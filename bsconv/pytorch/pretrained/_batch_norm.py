@@ -15,9 +15,9 @@ def reestimate_batch_norm(
 ) -> nn.Module:
     """Sets the running statistics of every BatchNorm to those of ``images``, and returns ``model``.
 
-    ``images`` are as for :func:`project_pretrained`. The statistics are means over all batches with
-    equal weights, so a smaller last batch is left out if there are others. Weights, modes and
-    momenta stay as they are.
+    ``images`` are as for :func:`project_pretrained`. Means over all batches; each of them counts
+    the same, so the last, smaller one is left out if there are others. Weights, modes and momenta
+    stay as they are.
 
     Raises ValueError for images that are not finite or do not have four dimensions, for images
     whose statistics are too large for their dtype, which leaves the statistics as they were, and

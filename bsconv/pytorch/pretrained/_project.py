@@ -60,10 +60,10 @@ def project_pretrained(
     limit: int = LIMIT,
     progress: bool = True,
 ) -> tuple[nn.Module, ProjectionReport | BudgetReport]:
-    """A BSConv network that approximates the trained dense ``model``.
+    """A BSConv network that computes about what the trained dense ``model`` computes.
 
-    No labels and no gradient steps are needed. ``model`` does not change; the new network is in
-    eval mode.
+    No labels and no gradient steps are needed. ``model`` stays as it was; the new one is in eval
+    mode.
 
     Args:
         images: unlabelled, as the model takes them, a few hundred of what it will see: floats
@@ -88,14 +88,14 @@ def project_pretrained(
             closest outputs, by alternating least squares. Each layer sees what the new network
             feeds it, and where its output is added to a shortcut, the *sum* is fitted, so that it
             makes up for errors before it; where a ReLU follows, what the ReLU removes is no error.
-            Errors are weighted by how far they move the dense network's answer, by its derivatives.
-            Finally, a classifier that is a Linear or a 1x1 convolution is fitted to the dense
-            network's answers.
+            Errors count as far as they move the dense network's answer, by its derivatives. In the
+            end, where a Linear or a 1x1 convolution gives the answer, it is fitted to the dense
+            network's.
         kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
-        positions: how many places of each image and layer are used.
-        progress: whether to show a progress bar, if tqdm is installed.
+        positions: of each image and layer, so many places are looked at.
+        progress: whether a bar shows how far it is, if tqdm is installed.
 
     Returns the new model and a :class:`ProjectionReport`, or a :class:`BudgetReport`.
 

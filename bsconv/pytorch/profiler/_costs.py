@@ -105,9 +105,10 @@ def rule_for(layer: nn.Module) -> Rule | None:
 class LayerProfile:
     """One layer: a module that computes something by a rule, has parameters, or has no children.
 
-    ``name`` is the first of its names; the root is called "". The counts cover all its ``calls``.
-    ``parameters`` are its own, without its children's, and without those that an earlier layer has
-    too. ``output_shape`` is that of the first tensor of its last output, None if it was not called.
+    ``name`` is the first of its names; the root is called "". The counts are those of all its
+    ``calls`` together. ``parameters`` are its own, without its children's, and without those that
+    an earlier layer has as well. ``output_shape`` is that of the first tensor of its last output,
+    None if it was not called.
     """
 
     name: str

@@ -23,11 +23,11 @@ class ModelProfiler(Table):
 
     FLOPs are counted as the published tables of BSConv count them: a multiply-accumulate of a
     convolution or linear layer is one FLOP, a bias adds one per output, BatchNorm takes 2 per
-    element (1 without affine), ReLU 1 per element, pooling 1 per input element, everything else
-    nothing. MACs are the multiply-accumulates of convolutions, transposed ones included, and linear
-    layers. Activations are their output elements (Radosavovic et al., Designing Network Design
-    Spaces, CVPR 2020, section 3.1). All three are those of the whole batch; the published tables
-    are for a batch of one.
+    element (1 without affine), ReLU 1 per element, pooling 1 per input element, all else nothing.
+    MACs are the multiply-accumulates of convolutions, transposed ones included, and linear layers.
+    Activations are their output elements (Radosavovic et al., Designing Network Design Spaces,
+    CVPR 2020, section 3.1). All three are those of the whole batch; the published tables are for
+    a batch of one.
 
     Subclasses count as their base does. Only calls of modules count: what a model computes by
     functions or operators (``F.relu``, ``F.conv2d``, ``+``) is not seen, nor what it uses weights
@@ -35,21 +35,19 @@ class ModelProfiler(Table):
     once, what is called several times costs several times, what is never called costs nothing.
 
     The model runs once, on zeros of its own dtype, in eval mode and without gradients. A copy on
-    the meta device runs if possible, else the model itself, on its device. Everything is left as it
-    was: modes, buffers, hooks, gradients and torch's random state. DataParallel,
-    DistributedDataParallel and torch.compile are looked through: rows are named as in the model
-    that they wrap.
+    the meta device runs if possible, else the model itself, on its device. It ends as it was:
+    modes, buffers, hooks, gradients and torch's random state. DataParallel, DistributedDataParallel
+    and torch.compile are looked through: rows are named as in the model that they wrap.
 
     Args:
         input_size: of the input, batch first; for a model with several inputs, a list of sizes.
-        input_device: the device of the input if the model runs on its real device; by default the
-            model's.
+        input_device: where the input of a run on the real device lies; the model's, unless given.
 
     Attributes:
         rows: a :class:`LayerProfile` for each layer, in the order of ``named_modules``; they add up
             to the totals.
-        free_types: sorted types of the layers that were called and compute something, or may do so,
-            but count no FLOPs.
+        free_types: types of the layers that were called and are known to compute something, or may
+            do so, yet count no FLOPs; sorted.
         input_size: as given.
 
     Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
@@ -84,12 +82,12 @@ class ModelProfiler(Table):
 
     @property
     def total_parameter_count(self) -> int:
-        """Parameters of the whole model, uncalled layers included; shared ones count once."""
+        """Of the whole model, layers that are never called included; shared ones once."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def total_flop_count(self) -> int:
-        """FLOPs of the whole batch, as the published tables count them."""
+        """For the whole batch, as the published tables count them."""
         return sum(row.flops for row in self.rows)
 
     @property

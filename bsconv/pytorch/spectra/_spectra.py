@@ -1,4 +1,4 @@
-"""How similar the slices of a kernel are: principal components along the depth."""
+"""How alike the slices of a kernel are: principal components along the depth (paper, section 3)."""
 
 import functools
 import math

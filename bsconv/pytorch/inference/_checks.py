@@ -1,0 +1,135 @@
+"""What optimize_for_inference can take, and whether outputs are the same."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._tools.errors import one_line
+from .._tools.model_tree import wrapped_by
+from .._tools.numerics import full_float32
+from .engines import ENGINES, dtype_name
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+SAME = 1e-3  # of the largest output: more than that is not rounding
+SAME_WHEN_SHORT = 0.1
+
+
+def check_arguments(model: Any, example: Any, dtype: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example_input needs to be a tensor, got a {type(example).__name__}")
+    if not example.is_floating_point():
+        raise ValueError(f"example_input needs floating-point numbers, got {example.dtype}")
+    if dtype not in (None, *DTYPES):
+        known = ", ".join(map(dtype_name, DTYPES))
+        raise ValueError(f"dtype needs to be None or one of {known}, got {dtype!r}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError("model needs to be optimised before it becomes TorchScript")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"model needs a size for {name}: call it once, its layers are lazy")
+        if tensor.is_meta:
+            raise ValueError(f"model needs values for {name}, which is on the meta device")
+
+
+def selected_engines(engines: Any, compile: Any) -> list[str]:
+    """The names of the engines to try, in the order of ``ENGINES``."""
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile needs to be True, False or 'auto', got {compile!r}")
+    if compile != "auto":
+        if engines != "auto":
+            raise ValueError(f"compile needs to be 'auto' where engines is given, got {compile!r}")
+        return ["compiled"] if compile else ["eager"]
+    if engines == "auto":
+        return list(ENGINES)
+    names = [engines] if isinstance(engines, str) else engines
+    known = ", ".join(map(repr, ENGINES))
+    if not isinstance(names, Sequence) or not names or not set(names) <= set(ENGINES):
+        raise ValueError(f"engines needs to be 'auto' or some of {known}, got {engines!r}")
+    for name in names:
+        if missing := ENGINES[name].missing():
+            raise ValueError(
+                f"engines needs those that are installed, got {name!r}, which {missing}"
+            )
+    return [name for name in ENGINES if name in names]
+
+
+def eval_copy(model: nn.Module) -> nn.Module:
+    """A copy of what ``model`` wraps, without gradients."""
+    while inner := wrapped_by(model):
+        model = inner
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise ValueError(f"model cannot be copied: {described(error)}") from error
+    return twin.eval().requires_grad_(False)
+
+
+@full_float32()
+def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+    try:
+        first = outputs_of(model(example))
+    except Exception as error:
+        raise ValueError(
+            f"model does not take example_input of {tuple(example.shape)}: {described(error)}"
+        ) from error
+    if not first:
+        raise ValueError("model returns no floating-point tensor")
+    if not difference(outputs_of(model(example)), first) <= SAME:
+        raise ValueError(
+            "model is random in eval mode, or its outputs are not finite: two calls with "
+            "example_input differ, so nothing can be said to equal it"
+        )
+    return first
+
+
+def outputs_of(output: Any) -> list[Tensor]:
+    """All floating-point tensors of what a model returned."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return [tensor for part in output for tensor in outputs_of(part)]
+    return []
+
+
+def difference(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest, relative to the largest number of that tensor; NaN for what is not finite."""
+    worst = 0.0
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        gap = (one.double() - other.double()).abs().max()
+        largest = other.double().abs().max()
+        if not gap <= 0:  # NaN too
+            worst = max((gap / largest).item(), worst)
+    return worst
+
+
+def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Tensor) -> float:
+    """How far outputs of ``network``, which computes in ``dtype``, may be apart by rounding.
+
+    Much farther with fewer bits than float32 has, as float32 itself is computed under TF32.
+    """
+    if {dtype, example.dtype} & {torch.bfloat16, torch.float16}:
+        return SAME_WHEN_SHORT
+    found = outputs_of(network(example))
+    with full_float32():
+        is_shortened = difference(found, outputs_of(network(example))) > SAME / 10
+    return SAME_WHEN_SHORT if is_shortened else SAME
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    tensors = (t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
+    return next(tensors, torch.get_default_dtype())
+
+
+def described(error: Exception) -> str:
+    """Its type and the first line of what it says."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {one_line(lines[0], 200)}"

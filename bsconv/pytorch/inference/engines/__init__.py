@@ -1,0 +1,24 @@
+"""What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
+
+from ._compiled import Compiled
+from ._eager import Eager, EagerRunner, Network
+from ._engine import Engine, Runner, Setting, Tensors, dtype_name
+from ._onnx import to_onnx
+from ._onnxruntime import OnnxRuntime
+from ._openvino import OpenVINO
+
+__all__ = [
+    "ENGINES",
+    "EagerRunner",
+    "Engine",
+    "Network",
+    "Runner",
+    "Setting",
+    "Tensors",
+    "dtype_name",
+    "to_onnx",
+]
+
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (Eager(), Compiled(), OnnxRuntime(), OpenVINO())
+}

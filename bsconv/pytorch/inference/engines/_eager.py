@@ -1,0 +1,83 @@
+"""Eager PyTorch."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ._engine import Engine, Runner, Setting, Tensors
+
+FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
+
+
+class Network(nn.Module):
+    """A model between the conversion of its input to ``dtype`` and memory format, and back."""
+
+    def __init__(self, model: nn.Module, setting: Setting) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype, self.channels_last = setting
+
+    def forward(self, input: Tensor) -> Tensors:
+        converted = input.to(self.dtype)
+        if self.channels_last:
+            converted = converted.contiguous(memory_format=torch.channels_last)
+        return converted_to(self.model(converted), input.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return self
+
+
+class EagerRunner(Runner):
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, input: Tensor) -> Tensors:
+        return self.network(input)
+
+
+class Eager(Engine):
+    name: ClassVar[str] = "eager"
+
+    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
+        return EagerRunner(network_of(model, setting))
+
+    def build_layer(
+        self, layer: nn.Module, images: Tensor, setting: Setting
+    ) -> Callable[[], object]:
+        layer = cast_to(copy.deepcopy(layer), setting)
+        images = images.to(setting.dtype, memory_format=FORMATS[setting.channels_last])
+        return partial(layer, images)
+
+
+def network_of(model: nn.Module, setting: Setting) -> Network:
+    """With a copy of ``model``."""
+    return Network(cast_to(copy.deepcopy(model), setting), setting)
+
+
+def cast_to(model: nn.Module, setting: Setting) -> nn.Module:
+    """In place; BatchNorms keep their precision."""
+    for module in model.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and tensor.is_floating_point():
+                    tensor.data = tensor.data.to(setting.dtype)
+    return model.to(memory_format=FORMATS[setting.channels_last])
+
+
+def converted_to(output: Tensors, dtype: torch.dtype) -> Any:
+    """``output`` with all floating-point tensors in it in ``dtype``."""
+    if isinstance(output, Tensor):
+        return output.to(dtype) if output.is_floating_point() else output
+    if isinstance(output, dict):
+        return type(output)((key, converted_to(value, dtype)) for key, value in output.items())
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(converted_to(value, dtype) for value in output))
+    if isinstance(output, (tuple, list)):
+        return type(output)(converted_to(value, dtype) for value in output)
+    return output

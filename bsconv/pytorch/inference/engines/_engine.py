@@ -1,0 +1,96 @@
+"""The face that all engines share."""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Tensors = Any  # a tensor, or tuples, lists and dictionaries of such
+
+
+class Setting(NamedTuple):
+    """How numbers are stored while a network is computed."""
+
+    dtype: torch.dtype
+    channels_last: bool = False
+
+
+class Runner(ABC):
+    """A network in an engine: takes a tensor, returns what the network returns.
+
+    Inputs and outputs are in the dtype of the caller. Copies and pickles leave out what lives in
+    memory only (``_live``), and make it again in their first call.
+    """
+
+    _live: Any = None
+
+    def serves(self, input: Tensor) -> bool:
+        """Whether it takes an input of this shape, dtype and device."""
+        return True
+
+    @abstractmethod
+    def __call__(self, input: Tensor) -> Tensors:
+        """Raises whatever the engine does where it cannot compute ``input``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_live": None}
+
+
+class Engine(ABC):
+    """One way to run networks.
+
+    ``grid``: numbers of channels that are multiples of it are fast. ``measures_layers``: whether
+    ``build_layer`` shows how fast a layer is in a whole network.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = ()  # none for all
+    grid: ClassVar[int] = 1
+    measures_layers: ClassVar[bool] = True
+
+    def missing(self) -> str:
+        """The packages to install, and how; empty where all are there."""
+        absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if not absent:
+            return ""
+        return f"needs {', '.join(absent)}: pip install 'bsconv[{self.extra}]'"
+
+    def runs_on(self, device: torch.device) -> bool:
+        """Asked where its packages are there."""
+        return True
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str:
+        """Why it cannot compute in ``dtype`` on ``device``, in one line; empty if it can."""
+        if missing := self.missing():
+            return missing
+        if self.dtypes and dtype not in self.dtypes:
+            known = " and ".join(map(dtype_name, self.dtypes))
+            return f"computes in {known}, not in {dtype_name(dtype)}"
+        return "" if self.runs_on(device) else f"does not run on {device.type} as installed here"
+
+    def available(self, device: torch.device, dtype: torch.dtype) -> bool:
+        return not self.why_not(device, dtype)
+
+    @abstractmethod
+    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
+        """``model``, which is in eval mode and stays as it is, ready for inputs like ``example``.
+
+        Inputs of other sizes are computed as well where the runner ``serves`` them. Raises whatever
+        the engine does on a model that it cannot take.
+        """
+
+    def build_layer(
+        self, layer: nn.Module, images: Tensor, setting: Setting
+    ) -> Callable[[], object] | None:
+        """One call of a layer plan, to be measured; None where the engine cannot tell."""
+        runner = self.build(layer, images, setting)
+        return lambda: runner(images)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,102 @@
+"""Networks and layer plans as ONNX models in memory, for the engines that read those."""
+
+import copy
+import importlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
+INPUT = "images"
+
+
+def to_onnx(model: nn.Module, example: Tensor) -> bytes:
+    """What ``model`` computes, as an ONNX model with the weights inside, whose input is "images".
+
+    The numbers of images, rows and columns are free wherever the model leaves them free. Its
+    outputs are the tensors that ``model`` returns, in order. ``model`` is in float32 and in eval
+    mode. Raises whatever torch's exporter does where it cannot follow the model.
+    """
+    network, example = _TensorsOnly(model), example.to(torch.float32)
+    several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 would be a constant
+    free = {
+        dim: torch.export.Dim.AUTO
+        for dim, size in enumerate(several.shape)
+        if dim != 1 and size > 1
+    }
+    try:
+        return _exported(network, several, free)
+    except Exception:  # of the many that exporters raise
+        return _exported(network, example, {})
+
+
+_written: "WeakKeyDictionary[nn.Module, tuple[bytes, Any]]" = WeakKeyDictionary()
+
+
+def written_once(model: nn.Module, example: Tensor) -> tuple[bytes, Any]:
+    """:func:`to_onnx`, and what ``model`` returns for the example, in float32.
+
+    Kept for other engines as long as ``model`` lives, which must not change.
+    """
+    if model not in _written:
+        network = copy.deepcopy(model).to(torch.float32)
+        outputs = network(example.to(torch.float32))
+        _written[model] = to_onnx(network, example), outputs
+    return _written[model]
+
+
+def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
+    """A convolution, or several in a row, as an ONNX model for inputs of ``size``.
+
+    Without torch's exporter, which takes seconds a model. None for other layers than convolutions
+    padded with zeros.
+    """
+    onnx: Any = importlib.import_module("onnx")
+    make, array = onnx.helper, onnx.numpy_helper.from_array
+    nodes, weights, last = [], [], INPUT
+    for number, conv in enumerate(layer if isinstance(layer, nn.Sequential) else [layer]):
+        if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
+            return None
+        tensors = {f"w{number}": conv.weight}
+        if conv.bias is not None:
+            tensors[f"b{number}"] = conv.bias
+        weights += [array(tensor.float().cpu().numpy(), name) for name, tensor in tensors.items()]
+        padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
+        geometry = {"strides": conv.stride, "dilations": conv.dilation, "pads": padding * 2}
+        node = make.make_node(
+            "Conv", [last, *tensors], [f"y{number}"], group=conv.groups, **geometry
+        )
+        nodes.append(node)
+        last = f"y{number}"
+    images = make.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, size)
+    outputs = make.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None)
+    graph = make.make_graph(nodes, "layer", [images], [outputs], weights)
+    opset = [make.make_opsetid("", OPSET)]
+    content: bytes = make.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return content
+
+
+class _TensorsOnly(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [leaf for leaf in pytree.tree_leaves(self.model(images)) if isinstance(leaf, Tensor)]
+
+
+def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> bytes:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.export.export(network, (example,), dynamic_shapes=(free,))
+        exported = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT]
+        )
+    assert exported is not None
+    content: bytes = exported.model_proto.SerializeToString()
+    return content

@@ -1,0 +1,62 @@
+"""ONNX Runtime."""
+
+import importlib
+import os
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ._onnx import INPUT
+from ._onnx_engine import OnnxEngine, OnnxRunner
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+
+
+class OnnxRuntimeRunner(OnnxRunner):
+    """Sessions have threads of their own: another process or number of threads, another session."""
+
+    def compute(self, images: Tensor) -> list[Tensor]:
+        session = self._session()
+        binding, place = session.io_binding(), (images.device.type, images.device.index or 0)
+        float32 = importlib.import_module("numpy").float32
+        binding.bind_input(INPUT, *place, float32, list(images.shape), images.data_ptr())
+        for output in session.get_outputs():
+            binding.bind_output(output.name, *place)
+        if images.is_cuda:
+            torch.cuda.current_stream(images.device).synchronize()
+        session.run_with_iobinding(binding)
+        return list(map(torch.utils.dlpack.from_dlpack, binding.get_outputs()))  # without a copy
+
+    def _session(self) -> Any:
+        here = os.getpid(), torch.get_num_threads()
+        if self._live is None or self._live[0] != here:
+            self._live = here, _session_of(self.content, self.device)
+        return self._live[1]
+
+
+class OnnxRuntime(OnnxEngine):
+    name: ClassVar[str] = "onnxruntime"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
+    extra: ClassVar[str] = "onnx"
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
+    runner: ClassVar[type[OnnxRunner]] = OnnxRuntimeRunner
+
+    def runs_on(self, device: torch.device) -> bool:
+        known = importlib.import_module("onnxruntime").get_available_providers()
+        return bool(set(PROVIDERS.get(device.type, ())) & set(known))
+
+
+def _session_of(content: bytes, device: torch.device) -> Any:
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    # between calls, its threads would take time from PyTorch's
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    known = runtime.get_available_providers()
+    providers = [name for name in PROVIDERS[device.type] if name in known]
+    return runtime.InferenceSession(content, options, providers=providers)

@@ -1,0 +1,69 @@
+"""OpenVINO."""
+
+import importlib
+import io
+import os
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ._onnx_engine import OnnxEngine, OnnxRunner
+
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_started_in: list[int] = []  # the process whose threads OpenVINO has
+
+
+class OpenVinoRunner(OnnxRunner):
+    """One compiled model for the example's size, and one for all other sizes, made when needed.
+
+    Its threads do not live on in forked processes, which it leaves to PyTorch.
+    """
+
+    def serves(self, input: Tensor) -> bool:
+        return super().serves(input) and _started_in in ([], [os.getpid()])
+
+    def compute(self, images: Tensor) -> list[Tensor]:
+        size = self.size if tuple(images.shape) == self.size else None
+        model, requests = self._model(size)
+        request = requests.pop() if requests else model.create_infer_request()
+        request.infer([images.numpy()], share_inputs=True)
+        # the results are the engine's own memory, which the next call writes over
+        found = [torch.from_numpy(output.data).clone() for output in request.output_tensors]
+        requests.append(request)  # a thread that calls meanwhile takes another
+        return found
+
+    def _model(self, size: tuple[int, ...] | None) -> tuple[Any, list[Any]]:
+        self._live = self._live or {}
+        key = torch.get_num_threads(), size
+        if key not in self._live:
+            self._live[key] = _model_of(self.content, size, HINTS[self.dtype]), []
+        found: tuple[Any, list[Any]] = self._live[key]
+        return found
+
+
+class OpenVINO(OnnxEngine):
+    name: ClassVar[str] = "openvino"
+    packages: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
+    extra: ClassVar[str] = "openvino"
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = tuple(HINTS)
+    runner: ClassVar[type[OnnxRunner]] = OpenVinoRunner
+
+    def runs_on(self, device: torch.device) -> bool:
+        return device.type == "cpu"
+
+
+def _model_of(content: bytes, size: tuple[int, ...] | None, hint: str) -> Any:
+    """Compiled for inputs of this size; of any that the model takes where it is None."""
+    openvino: Any = importlib.import_module("openvino")
+    _started_in[:] = _started_in or [os.getpid()]
+    core = openvino.Core()
+    model = core.read_model(io.BytesIO(content))
+    if size is not None:
+        model.reshape(size)
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    return core.compile_model(model, "CPU", hints)

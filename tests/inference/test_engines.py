@@ -1,0 +1,436 @@
+"""Engines: which one is taken, what it computes, and what it says where it cannot."""
+
+import copy
+import importlib.util
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
+from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting
+from bsconv.pytorch.inference.engines import _compiled
+from bsconv.pytorch.inference.engines._onnx import chain_to_onnx
+from helpers.exact_errors import raises_exactly
+from helpers.inference_cases import (
+    IMAGES,
+    Graph,
+    assert_equal,
+    assert_same_function,
+    in_eval_mode,
+    small,
+    trained,
+)
+
+BOTH = ("eager", "compiled")
+ONNX_ENGINES = ("onnxruntime", "openvino")
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def compiler(monkeypatch: Patch) -> list[torch.Size]:
+    """Stands in for torch.compile, and notes the sizes of what it was asked to compile for."""
+    sizes: list[torch.Size] = []
+
+    def compiled_for(network: nn.Module, example: Tensor) -> nn.Module:
+        sizes.append(example.shape)
+        return network
+
+    monkeypatch.setattr(_compiled, "compiled_for", compiled_for)
+    return sizes
+
+
+# --- which one is taken ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("fastest", ["given", "eager", "compiled"])
+def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
+    times.seconds[fastest] = 1.0
+    model = small()
+    report = (found := optimize_for_inference(model, torch.randn(IMAGES), engines=BOTH)).report
+    assert (report.engine, report.seconds, report.compiled) == (fastest, 1.0, fastest == "compiled")
+    assert report.seconds_before == times.seconds["given"]
+    assert found.compiles == report.compiled
+    assert [row.plan for row in report.layers] == (
+        [] if fastest == "given" else ["merged", "joined"]
+    )
+    assert_same_function(found, model)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_only_engines_that_were_asked_for_are_taken(times: Any) -> None:
+    times.seconds["eager"] = 1.0
+    model, images = small(), torch.randn(IMAGES)
+    assert optimize_for_inference(model, images, engines=["compiled"]).report.engine == "compiled"
+    assert optimize_for_inference(model, images, compile=True).report.engine == "compiled"
+    assert optimize_for_inference(model, images, compile=False).report.engine == "eager"
+
+
+def test_the_given_model_needs_to_be_clearly_faster(times: Any) -> None:
+    times.seconds |= {"given": 7.9, "eager": 8.0}
+    model, images = small(), torch.randn(IMAGES)
+    assert optimize_for_inference(model, images, compile=False).report.engine == "eager"
+    times.seconds["given"] = 7.8
+    report = optimize_for_inference(model, images, compile=False).report
+    assert (report.engine, report.norms_folded, report.difference) == ("given", 0, 0.0)
+    report = optimize_for_inference(model, images, compile=False, dtype=torch.bfloat16).report
+    assert report.engine == "eager", "the one that computes in the dtype that was asked for"
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(("factored", "tried"), [(2.0, False), (3.0, True)])
+def test_factored_layers_are_compiled_too_where_others_were_faster(
+    factored: float, tried: bool, times: Any
+) -> None:
+    times.seconds |= {"factored": factored, "merged": 2.0}
+    times.seconds["compiled factored"] = 1.0
+    report = optimize_for_inference(small(), torch.randn(IMAGES), compile=True).report
+    assert ("compiled factored" in times.asked) is tried
+    assert report.seconds == (1.0 if tried else 7.0)
+    assert {row.plan for row in report.layers} == {"factored"}
+
+
+# --- torch.compile --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_compiled_for_the_example_and_eager_for_the_rest() -> None:
+    model = small()
+    found = optimize_for_inference(model, torch.randn(IMAGES), compile=True)
+    assert found.compiles or found.report.lost
+    assert_same_function(found, model)
+    images = torch.randn(IMAGES)
+    with torch.inference_mode():
+        assert_equal(found(images), in_eval_mode(model, images))
+    assert_equal(copy.deepcopy(found)(images), in_eval_mode(model, images))
+
+
+@pytest.mark.slow
+def test_more_networks_than_torch_compile_takes_by_itself() -> None:
+    from torch._dynamo import config
+
+    images = torch.randn(1, 3, 4, 4)
+    with config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for layer in (nn.ReLU(), nn.Tanh(), nn.Sigmoid()):
+            network = optimize_for_inference(layer, images, compile=True)
+            assert network.compiles or network.report.lost
+            assert "limit" not in network.report.lost
+            torch.testing.assert_close(network(images), layer(images))
+
+
+def fails(network: nn.Module, example: Tensor) -> nn.Module:
+    raise RuntimeError("No working C++ compiler found\nmuch more")
+
+
+def test_without_a_compiler_it_says_what_is_lost(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(_compiled, "compiled_for", fails)
+    model = small()
+    found = optimize_for_inference(model, torch.randn(IMAGES), engines=BOTH)
+    assert (found.compiles, found.report.engine) == (False, "eager")
+    lost = "compiled: RuntimeError: No working C++ compiler found"
+    assert found.report.lost == lost
+    assert found.report.summary.endswith(lost)
+    assert_same_function(found, model)
+
+
+def test_wrong_compiled_code_is_not_taken(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(_compiled, "compiled_for", lambda network, _: lambda x: network(x) * 1.01)
+    report = optimize_for_inference(small(), torch.randn(IMAGES), compile=True).report
+    assert report.engine == "eager"
+    assert report.lost == "compiled: its outputs differed by 1.0e-02 of the largest"
+
+
+def test_a_copy_is_compiled_in_its_first_call(compiler: list[torch.Size]) -> None:
+    found = optimize_for_inference(small(), torch.randn(IMAGES), compile=True)
+    twin, images = copy.deepcopy(found), torch.randn(IMAGES)
+    compiler.clear()
+    found(images)
+    assert compiler == []
+    for _ in range(2):
+        assert_equal(twin(images), found(images))
+    assert_equal(twin(images[:1]), found(images[:1]))
+    assert compiler == [images.shape]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_copy_does_without_a_compiler(monkeypatch: Patch) -> None:
+    model, images = small(), torch.randn(IMAGES)
+    found = optimize_for_inference(model, images, compile=True)
+    monkeypatch.setattr(_compiled, "compiled_for", fails)
+    twin = copy.deepcopy(found)
+    with pytest.warns(UserWarning, match="compiled does not compute inputs of 2x3x20x20 here, PyT"):
+        assert_equal(twin(images), in_eval_mode(model, images))
+    assert_equal(twin(images), in_eval_mode(model, images))
+
+
+# --- ONNX Runtime and OpenVINO --------------------------------------------------------------------
+
+
+class Several(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BSConvCP(3, 4, 3, padding=1, with_bn=True, blueprints=5)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Any:
+        out = self.norm(self.conv(images))
+        return OrderedDict(out=out, pair=[out.mean((2, 3)), (out.argmax(1), "text")])
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "small": small,
+    "several": Several,
+    "reflecting": lambda: nn.Sequential(BSConvU(3, 4, 3, padding=1, padding_mode="reflect")),
+}
+
+
+@pytest.fixture(scope="module", params=[(e, m) for e in ONNX_ENGINES for m in MODELS])
+def pair(request: pytest.FixtureRequest) -> tuple[OptimizedModel, nn.Module]:
+    """A model in one of them, set up once; and the model."""
+    engine, name = request.param
+    pytest.importorskip(engine)
+    torch.manual_seed(0)
+    model = trained(MODELS[name]())
+    with pytest.MonkeyPatch.context() as patch:
+        from bsconv.pytorch.inference import _optimize
+
+        patch.setattr(_optimize, "EVEN", 1e6)
+        found = optimize_for_inference(model, torch.randn(IMAGES), engines=engine)
+    return found, model
+
+
+def test_engines_compute_the_same_at_any_size(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    found, model = pair
+    assert found.report.engine in ONNX_ENGINES
+    assert found.runner is not None
+    for size in (IMAGES, (1, 3, 20, 20), (5, 3, 33, 26)):
+        expected, computed = in_eval_mode(model, torch.randn(1, *size[1:])), None
+        for images in torch.randn(3, *size):  # the first of a size is PyTorch's
+            computed, expected = found(images), in_eval_mode(model, images)
+            assert_same(computed, expected)
+        assert_same(found.runner(images), expected)
+        assert found._proven[tuple(size), torch.float32, images.device]
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(found, Tensor):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert_equal(found, expected) if found.is_floating_point() else None
+    elif isinstance(found, (dict, list, tuple)):
+        for one, other in zip(values(found), values(expected), strict=True):
+            assert_same(one, other)
+    else:
+        assert found == expected
+
+
+def values(found: Any) -> list[Any]:
+    return list(found.values()) if isinstance(found, dict) else list(found)
+
+
+def first_tensor(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output["out"]
+
+
+def test_outputs_are_the_callers_own(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    found, _ = pair
+    first = first_tensor(found(torch.randn(IMAGES)))
+    before = first.clone()
+    first_tensor(found(torch.randn(IMAGES))).zero_()
+    assert torch.equal(first, before)
+
+
+def test_inputs_in_other_layouts_and_dtypes(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    found, model = pair
+    images = torch.randn(20, 20, 3, 2).permute(3, 2, 0, 1)
+    for given in (images, images.to(memory_format=torch.channels_last), images.requires_grad_()):
+        computed = first_tensor(found(given))
+        assert not computed.requires_grad
+        assert_equal(computed, first_tensor(in_eval_mode(model, given)))
+    for _ in range(2):
+        output = first_tensor(found(images.detach().double()))
+        assert output.dtype == torch.float64
+        assert_equal(output.float(), first_tensor(in_eval_mode(model, images)))
+
+
+def test_engines_run_in_threads(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    found, model = pair
+    batches = [torch.randn(IMAGES) for _ in range(8)]
+    results: list[Any] = [None] * len(batches)
+
+    def work(number: int) -> None:
+        results[number] = found(batches[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result, images in zip(results, batches, strict=True):
+        assert_same(result, in_eval_mode(model, images))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_set_the_engine_up_again(
+    copied: Callable[[Any], Any], pair: tuple[OptimizedModel, nn.Module]
+) -> None:
+    found, model = pair
+    if "reflecting" in str(model):
+        pytest.skip("as the others")
+    twin, images = copied(found), torch.randn(IMAGES)
+    for _ in range(2):
+        assert_same(twin(images), in_eval_mode(model, images))
+    assert (twin.runner is not None, str(twin.report)) == (True, str(found.report))
+    assert twin.runner.content == found.runner.content
+
+
+class Predictions(torch.utils.data.Dataset[Tensor]):
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.model, self.images = model, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.model(self.images[index])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+def test_workers_of_a_data_loader(engine: str, start: str) -> None:
+    pytest.importorskip(engine)
+    model, images = small(), torch.randn(4, *IMAGES)
+    found = optimize_for_inference(model, images[0], engines=engine)
+    loader = DataLoader(
+        Predictions(found, images), num_workers=1, multiprocessing_context=start, timeout=120
+    )
+    for one, batch in zip(loader, images, strict=True):
+        assert_equal(one[0], in_eval_mode(model, batch))
+
+
+def test_moved_or_loaded_it_goes_on_in_pytorch(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    found, model = pair
+    images = torch.randn(IMAGES)
+    for move in (lambda twin: twin.to("cpu"), lambda twin: twin.float(), lambda twin: twin.eval()):
+        assert move(copy.deepcopy(found)).runner is not None
+    twin = copy.deepcopy(found)
+    with pytest.warns(UserWarning, match=r"moved to torch.float64 on cpu, so the constants of o"):
+        twin.double()
+    assert first_tensor(twin(images.double())).dtype == torch.float64
+    assert_equal(first_tensor(twin(images)), first_tensor(in_eval_mode(model, images)))
+    twin = copy.deepcopy(found)
+    state = {name: torch.zeros_like(value) for name, value in found.state_dict().items()}
+    with pytest.warns(UserWarning, match=r"weights were loaded, so the constants of o"):
+        twin.load_state_dict(state)
+    assert not first_tensor(twin(images)).any()
+
+
+def test_sizes_that_the_engine_gets_wrong_are_left_to_pytorch() -> None:
+    pytest.importorskip("onnxruntime")
+    model = trained(Graph(by_size))
+    found = optimize_for_inference(model, torch.randn(IMAGES), engines="onnxruntime")
+    large = torch.randn(2, 3, 40, 40)
+    expected = in_eval_mode(model, large)
+    with pytest.warns(UserWarning, match="onnxruntime does not compute inputs of 2x3x40x40 here"):
+        assert_equal(found(large), expected)
+    assert_equal(found(large), expected)
+    assert_equal(found(large[..., :20, :20]), in_eval_mode(model, large[..., :20, :20]))
+
+
+def by_size(net: Any, images: Tensor) -> Tensor:
+    return net.norm1(net.conv1(images)) * (2 if images.shape[2] > 30 else 1)
+
+
+def test_a_model_that_an_engine_cannot_take_falls_back() -> None:
+    pytest.importorskip("onnxruntime")
+    model = trained(Graph(by_value))
+    found = optimize_for_inference(model, torch.randn(IMAGES), engines="onnxruntime")
+    assert found.report.engine in ("eager", "given")
+    assert found.report.lost.startswith("onnxruntime: ")
+    assert "\n" not in found.report.lost
+    assert_same_function(found, model)
+
+
+def by_value(net: Any, images: Tensor) -> Tensor:
+    normed = net.norm1(net.conv1(images))
+    return normed * 2 if normed.mean() > 1e6 else normed
+
+
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+@pytest.mark.parametrize("make", [BSConvU, BSConvS, BSConvCP])
+def test_layer_plans_run_in_the_engine(make: Callable[..., Any], engine: str) -> None:
+    from bsconv.pytorch.inference._plans import layer_plans, padded_plans
+
+    pytest.importorskip(engine)
+    options = {"blueprints": 5} if make is BSConvCP else {}
+    layer = trained(make(8, 6, 3, padding=1, stride=2, **options)).eval()
+    plans = layer_plans(layer)
+    plans |= padded_plans(plans, 16)
+    images = torch.randn(2, 8, 9, 9)
+    for name, plan in plans.items():
+        assert_equal(plan(images), layer(images))
+        call = ENGINES[engine].build_layer(plan, images, Setting(torch.float32))
+        assert call is not None, name
+        assert_equal(call()[0], layer(images))
+    reflecting = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
+    assert chain_to_onnx(reflecting, (1, 3, 8, 8)) is None
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+
+def test_engines_that_are_not_installed_are_named(monkeypatch: Patch) -> None:
+    found_by = importlib.util.find_spec
+    gone = {"onnxruntime", "openvino", "onnxscript"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in gone else found_by(name)
+    )
+    monkeypatch.setattr(_compiled, "compiled_for", lambda network, _: network)
+    report = optimize_for_inference(small(), torch.randn(IMAGES)).report
+    assert report.lost == (
+        "onnxruntime: needs onnxruntime, onnxscript: pip install 'bsconv[onnx]'; "
+        "openvino: needs openvino, onnxscript: pip install 'bsconv[openvino]'"
+    )
+    assert [row.engine for row in report.engines] == ["given", *ENGINES]
+    with raises_exactly(
+        "engines needs those that are installed, got 'openvino', which needs openvino, onnxscript: "
+        "pip install 'bsconv[openvino]'"
+    ):
+        optimize_for_inference(small(), torch.randn(IMAGES), engines=["eager", "openvino"])
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "reason"),
+    [
+        ("onnxruntime", torch.bfloat16, "computes in float32, not in bfloat16"),
+        ("openvino", torch.float64, "computes in float32 and bfloat16, not in float64"),
+        ("openvino", torch.bfloat16, ""),
+        ("eager", torch.float16, ""),
+    ],
+)
+def test_engines_say_what_they_compute_in(engine: str, dtype: torch.dtype, reason: str) -> None:
+    if missing := ENGINES[engine].missing():
+        pytest.skip(missing)
+    cpu = torch.device("cpu")
+    assert ENGINES[engine].why_not(cpu, dtype) == reason
+    assert ENGINES[engine].available(cpu, dtype) == (not reason)
+    if engine != "eager":
+        elsewhere = "does not run on meta as installed here"
+        assert ENGINES[engine].why_not(torch.device("meta"), torch.float32) == elsewhere
+
+
+@pytest.mark.parametrize("given", ["tensorrt", ["eager", "tensorrt"], [], 3, ("auto",)])
+def test_unknown_engines_are_refused(given: Any) -> None:
+    known = "'eager', 'compiled', 'onnxruntime', 'openvino'"
+    with raises_exactly(f"engines needs to be 'auto' or some of {known}, got {given!r}"):
+        optimize_for_inference(small(), torch.randn(IMAGES), engines=given)
+    with raises_exactly("compile needs to be 'auto' where engines is given, got False"):
+        optimize_for_inference(small(), torch.randn(IMAGES), engines="eager", compile=False)

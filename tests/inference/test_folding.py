@@ -1,0 +1,248 @@
+"""Which BatchNorms go into convolutions, and that the model computes the same."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from bsconv.pytorch import BSConvS, BSConvU, collapse
+from bsconv.pytorch.inference._folding import foldable_pairs
+from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers.inference_cases import (
+    Graph,
+    assert_equal,
+    assert_same_function,
+    conv_and_norm,
+    eager,
+    in_eval_mode,
+    in_turn,
+    trained,
+)
+
+
+def also_used_elsewhere(net: Any, images: Tensor) -> Tensor:
+    raw = net.conv1(images)
+    return raw + net.norm2(net.conv2(net.norm1(raw)))
+
+
+def called_twice(net: Any, images: Tensor) -> Tensor:
+    return net.norm2(net.conv2(net.norm1(net.conv1(net.norm1(net.conv1(images))))))
+
+
+def activation_between(net: Any, images: Tensor) -> Tensor:
+    return net.norm2(net.conv2(net.norm1(net.conv1(images).relu())))
+
+
+def norm_before(net: Any, images: Tensor) -> Tensor:
+    return net.conv2(net.norm2(net.conv1(net.norm1(images))))
+
+
+def depends_on_values(net: Any, images: Tensor) -> Tensor:
+    normed = net.norm1(net.conv1(images))
+    return net.norm2(net.conv2(normed)) if normed.mean() > 1e6 else normed * 2
+
+
+class Order(NamedTuple):
+    order: Callable[[Any, Tensor], Tensor]
+    folded: int
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Order(in_turn, 2),
+        Order(also_used_elsewhere, 1),
+        Order(called_twice, 1),
+        Order(activation_between, 1),
+        Order(norm_before, 1),  # norm2 follows conv1
+        Order(depends_on_values, 0),
+    ],
+    ids=lambda case: case.order.__name__,
+)
+def test_only_what_follows_a_convolution_alone_is_folded(case: Order) -> None:
+    model = trained(Graph(case.order))
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == case.folded
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_parts_are_looked_into_where_the_whole_cannot_be_followed() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Graph(in_turn), Graph(in_turn)
+
+        def forward(self, images: Tensor) -> Tensor:
+            images = self.first(images)
+            return self.second(images) if images.mean() < 1e6 else images
+
+    model = trained(Branching())
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 4
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+class Deciding(nn.Module):
+    """Cannot be followed: values decide what it computes, behind its parts."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for part in self.children():
+            images = part(images)
+        return images if images.mean() < 1e6 else images * 2
+
+
+def test_what_surrounds_a_part_that_cannot_be_followed_is_looked_into_too() -> None:
+    inner = Deciding(body=nn.Sequential(*conv_and_norm(), nn.ReLU()))
+    model = trained(nn.Sequential(*conv_and_norm(), inner, *conv_and_norm()))
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 3
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_a_part_that_cannot_be_followed_stands_between() -> None:
+    conv, norm = conv_and_norm()
+    model = trained(nn.Sequential(conv, Deciding(part=nn.ReLU()), norm))
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 0
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_a_part_in_two_places_is_folded_once() -> None:
+    part = nn.Sequential(*conv_and_norm())
+    model = Deciding(first=Deciding(part=part))
+    model.again = part
+    model = trained(model)
+    optimized = eager(model, (2, 3, 10, 10))
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+    once = Deciding(part=part)
+    once.spare = nn.ModuleList([part])
+    once.forward = lambda images: part(images)  # type: ignore[method-assign]
+    assert len(foldable_pairs(once.eval(), lambda: once(torch.randn(1, 3, 8, 8)))) == 1
+
+
+class Doubling(nn.Conv2d):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * 2
+
+
+class OwnU(BSConvU):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "folded"),
+    [
+        (nn.Conv2d(4, 4, 3, groups=2), 1),
+        (nn.Conv2d(4, 4, 3, groups=4, bias=False), 1),
+        (OrthonormalConv2d(4, 4, 1), 1),
+        (BSConvU(4, 4, 3), 1),
+        (BSConvS(4, 4, 3, with_bn=True, bias=False), 3),
+        (Doubling(4, 4, 3), 0),
+        (OwnU(4, 4, 3), 0),
+        (nn.ConvTranspose2d(4, 4, 3), 0),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_norms_go_into_plain_convolutions_and_bsconv_layers(layer: nn.Module, folded: int) -> None:
+    model = trained(nn.Sequential(layer, nn.BatchNorm2d(4)))
+    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    assert pairs == ([(layer, model[1])] if folded else [])
+    optimized = eager(model, (2, 4, 8, 8))
+    assert optimized.report.norms_folded == folded
+    assert_same_function(optimized, model, (2, 4, 8, 8))
+
+
+def test_bsconv_layers_with_a_forward_of_their_own_stay() -> None:
+    patched, within = BSConvU(4, 4, 3), BSConvU(4, 4, 3)
+    patched.forward = lambda images: images[:, :, 1:-1, 1:-1] * 2  # type: ignore[method-assign]
+    within.pw.forward = lambda images: images * 3  # type: ignore[method-assign]
+    model = trained(nn.Sequential(OwnU(4, 4, 3), nn.BatchNorm2d(4), patched, within)).eval()
+    optimized = eager(model, (2, 4, 16, 16))
+    plans = [row.plan for row in optimized.report.layers]
+    assert plans == ["as it is: a subclass, hooks or other layers in it"] * 3
+    assert optimized.report.norms_folded == 0
+    assert_same_function(optimized, model, (2, 4, 16, 16))
+    with pytest.warns(UserWarning, match=r"0: it is a subclass.*; 2: it is a s.*; 3: it is a s"):
+        collapsed = collapse(model)
+    images = torch.randn(2, 4, 16, 16)
+    assert_equal(collapsed(images), model(images))
+
+
+@pytest.mark.parametrize("where", ["0", "0.dw", "0.pw", "1"])
+def test_norms_with_hooks_around_them_stay(where: str) -> None:
+    model = trained(nn.Sequential(BSConvU(4, 4, 3), nn.BatchNorm2d(4)))
+    model.get_submodule(where).register_forward_hook(lambda module, inputs, output: output * 2)
+    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    # a hook on pw is no obstacle: nothing is folded into that
+    assert len(pairs) == (where == "0.pw")
+    assert_same_function(eager(model, (2, 4, 8, 8)), model, (2, 4, 8, 8))
+
+
+def test_a_part_that_is_also_called_from_outside_is_left_alone() -> None:
+    class Reaching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = Graph(in_turn)
+
+        def forward(self, images: Tensor) -> Tensor:
+            images = self.part(images) if images.mean() < 1e6 else images
+            return self.part.conv1(images)
+
+    model = trained(Reaching())
+    optimized = eager(model, (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 1
+    assert_same_function(optimized, model, (2, 3, 10, 10))
+
+
+def test_batch_statistics_and_hooks_stay() -> None:
+    model = Graph(in_turn)
+    model.norm1 = nn.BatchNorm2d(3, track_running_stats=False)
+    model.conv2.register_forward_hook(lambda module, inputs, output: output * 2)
+    optimized = eager(trained(model), (2, 3, 10, 10))
+    assert optimized.report.norms_folded == 0
+    images = torch.randn(2, 3, 10, 10)
+    assert_equal(optimized(images), in_eval_mode(model, images))
+
+
+def test_tied_weights_are_untied_where_one_is_folded() -> None:
+    model = Graph(in_turn)
+    model.conv2.weight = model.conv1.weight
+    model = trained(model)
+    assert_same_function(eager(model, (2, 3, 10, 10)), model, (2, 3, 10, 10))
+
+
+def test_a_layer_in_several_places_is_exchanged_in_all() -> None:
+    layer = BSConvU(4, 4, 3, padding=1)
+    model = nn.Sequential(layer, nn.ReLU(), layer, nn.Sequential(layer))
+    optimized = eager(model, (2, 4, 8, 8))
+    assert [row.name for row in optimized.report.layers] == ["0", "2", "3.0"]
+    assert not [module for module in optimized.modules() if isinstance(module, BSConvU)]
+    assert_same_function(optimized, model, (2, 4, 8, 8))
+
+
+def test_a_root_layer_and_layers_that_are_never_called() -> None:
+    root = trained(BSConvS(8, 4, 3, padding=1, with_bn=True))
+    assert_same_function(eager(root, (2, 8, 6, 6)), root, (2, 8, 6, 6))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    model[0].spare = BSConvU(4, 4, 3)
+    assert eager(model, (1, 3, 8, 8)).report.layers[0].plan == "factored"
+
+
+def test_pairs_are_found_without_a_trace() -> None:
+    model = trained(torchvision.models.resnet18(num_classes=5)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pairs = foldable_pairs(model, lambda: model(torch.randn(1, 3, 32, 32)))
+    assert len(pairs) == 20
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not [module for module in model.modules() if module._forward_pre_hooks]

@@ -1,0 +1,134 @@
+"""The module that optimize_for_inference returns."""
+
+import copy
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsconv.pytorch import (
+    BSConvU,
+    optimize_for_inference,
+)
+from helpers.exact_errors import raises_exactly
+from helpers.inference_cases import (
+    IMAGES,
+    assert_equal,
+    assert_same_function,
+    eager,
+    in_eval_mode,
+    small,
+    trained,
+)
+
+
+def test_the_original_stays_as_it_is() -> None:
+    model = small()
+    model[1].eval()
+    model[0].pw.weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    eager(model, dtype=torch.bfloat16)
+    assert [module.training for module in model.modules()] == modes
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    flags = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert flags == {"0.pw.weight"}
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+def test_no_gradients_and_no_training() -> None:
+    optimized = eager(small())
+    assert not optimized.training
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+    assert not optimized(torch.randn(IMAGES).requires_grad_()).requires_grad
+    assert torch.is_grad_enabled()
+    optimized.eval()
+    with raises_exactly(
+        "an optimised model cannot be trained: BatchNorms are part of its weights; train the model "
+        "it was made from"
+    ):
+        optimized.train()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_shorter_numbers(dtype: torch.dtype) -> None:
+    model = trained(nn.Sequential(nn.BatchNorm2d(3), small()))
+    optimized = eager(model, dtype=dtype)
+    images = torch.randn(IMAGES)
+    found, expected = optimized(images), in_eval_mode(model, images)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() / expected.norm() < 0.05
+    assert optimized(images.to(dtype)).dtype == dtype
+    kept = [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {norm.running_var.dtype for norm in kept if norm.running_var is not None} == {
+        torch.float32
+    }
+
+
+def test_inputs_that_are_no_images_have_no_memory_format() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh())
+    optimized = eager(model, (2, 5))
+    assert (optimized.report.memory_format, optimized.report.input_size) == ("contiguous", (2, 5))
+    for rows in (2, 7):
+        features = torch.randn(rows, 5)
+        assert_equal(optimized(features), in_eval_mode(model, features))
+
+
+def test_double_precision() -> None:
+    model = small().double()
+    images = torch.randn(IMAGES, dtype=torch.float64)
+    optimized = optimize_for_inference(model, images, compile=False)
+    torch.testing.assert_close(optimized(images), in_eval_mode(model, images))
+    assert optimized.report.dtype == "float64"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_and_pickles(copied: Callable[[Any], Any]) -> None:
+    model = small()
+    optimized = eager(model)
+    twin = copied(optimized)
+    assert str(twin.report) == str(optimized.report)
+    images = torch.randn(IMAGES)
+    expected = optimized(images)
+    assert torch.equal(twin(images), expected)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert torch.equal(optimized(images), expected)
+
+
+def test_saved_and_loaded() -> None:
+    model, file = small(), io.BytesIO()
+    torch.save(eager(model), file)
+    file.seek(0)
+    assert_same_function(torch.load(file, weights_only=False), model)
+
+
+def test_outputs_of_several_tensors() -> None:
+    class Point(NamedTuple):
+        x: Tensor
+        index: Tensor
+
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = BSConvU(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Any:
+            out = self.conv(images)
+            return OrderedDict(out=out, pair=[Point(out.sum(), out.argmax()), (out, "text")])
+
+    model = Several()
+    images = torch.randn(IMAGES)
+    found, expected = eager(model, dtype=torch.bfloat16)(images), in_eval_mode(model, images)
+    assert type(found) is OrderedDict
+    assert found["out"].dtype == torch.float32
+    point, (again, text) = found["pair"]
+    assert (type(point).__name__, point.index.dtype, text) == ("Point", torch.int64, "text")
+    assert_equal(again, expected["out"], 0.02)

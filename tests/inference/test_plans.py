@@ -1,0 +1,61 @@
+"""Layer plans against the layers that they stand for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch._tools.joining import ShiftedConv2d
+from bsconv.pytorch.inference._plans import layer_plans
+from helpers.inference_cases import trained
+
+GEOMETRIES: list[dict[str, Any]] = [
+    {"padding": 1},
+    {"padding": 0},
+    {"padding": (2, 0), "stride": 2},
+    {"padding": "same", "dilation": 2},
+    {"padding": "valid", "bias": False},
+    {"padding": 1, "padding_mode": "reflect", "stride": (1, 2)},
+    {"padding": 2, "padding_mode": "circular", "bias": False},
+]
+LAYERS: list[Callable[..., Any]] = [BSConvU, BSConvS]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("with_bn", [False, True])
+@pytest.mark.parametrize("make", LAYERS)
+def test_each_form_is_the_layer_also_at_the_border(
+    make: Callable[..., Any], with_bn: bool, geometry: dict[str, Any]
+) -> None:
+    layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **geometry)).eval()
+    found = layer_plans(layer)
+    assert list(found) == list(type(layer)._plans)
+    images = torch.randn(2, 8, 9, 7, dtype=torch.float64)
+    expected = layer(images)
+    for form in found.values():
+        torch.testing.assert_close(form(images), expected)
+        for rows in (slice(0, 1), slice(-1, None)):
+            torch.testing.assert_close(form(images)[:, :, rows], expected[:, :, rows])
+            torch.testing.assert_close(form(images)[..., rows], expected[..., rows])
+
+
+def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
+    """What ShiftedConv2d is for: without the border it adds one number per channel."""
+    layer: Any = trained(BSConvU(4, 5, 3, padding=1, with_bn=True)).eval()
+    merged = layer_plans(layer)["merged"]
+    assert isinstance(merged, ShiftedConv2d)
+    images = torch.randn(1, 4, 6, 6)
+    added = (merged(images) - merged.conv(images))[0]
+    inside = added[:, 1:-1, 1:-1].flatten(1)
+    torch.testing.assert_close(inside, inside[:, :1].expand_as(inside))
+    assert ((added[:, 0] - added[:, 1]).abs() > 1e-3).any()
+
+
+def test_forms_need_plain_parts() -> None:
+    layer = BSConvU(4, 5, 3, with_bn=True)
+    assert layer_plans(layer) == {}, "in training mode it normalises by its batch"
+    assert layer_plans(layer.eval())
+    layer.pw.register_forward_hook(lambda module, inputs, output: None)
+    assert layer_plans(layer) == {}
