@@ -26,7 +26,7 @@ from bsconv.experiments.inference_benchmark import (
 )
 from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
 from bsconv.pytorch._tools import timing
-from bsconv.pytorch.inference import optimize_for_inference
+from bsconv.pytorch.inference import EngineResult, optimize_for_inference
 
 Captured = pytest.CaptureFixture[str]
 CPU = torch.device("cpu")
@@ -176,19 +176,22 @@ def test_costs_are_those_of_the_profiler_and_the_networks_compute_in_the_dtype()
 def test_what_is_lost_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_compiler(*given: Any, **more: Any) -> Any:
         optimized = optimize_for_inference(*given, **more | {"compile": False})
-        optimized.report = dataclasses.replace(optimized.report, lost="not compiled: no compiler")
+        lost = EngineResult("compiled", None, why_not="no compiler")
+        rows = *optimized.report.engines, lost
+        optimized.report = dataclasses.replace(optimized.report, engines=rows)
         return optimized
 
     monkeypatch.setattr(_run, "optimize_for_inference", without_compiler)
     found = benchmark_inference(tiny(), (3, 8, 8), device="cpu", rounds=1, seconds_of=told([1.0]))
-    assert found.notes == ("not compiled: no compiler",)
+    assert found.notes == ("compiled: no compiler",)
 
 
 def test_compiled_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def compiled(*given: Any, **more: Any) -> Any:
         assert more.pop("compile") == "auto"
         optimized = optimize_for_inference(*given, **more, compile=False)
-        optimized.set_compiled(optimized.network)
+        optimized.report = dataclasses.replace(optimized.report, engine="compiled")
+        optimized.runner = optimized.network
         return optimized
 
     monkeypatch.setattr(_run, "optimize_for_inference", compiled)

@@ -49,7 +49,7 @@ class OptimizedModel(nn.Module):
     @property
     def compiles(self) -> bool:
         """Whether inputs like the example go through torch.compile."""
-        return self.runner is not None and self.report.compiled
+        return self.runner is not None and self.report.engine == "compiled"
 
     def train(self, mode: bool = True) -> "OptimizedModel":
         """Raises ValueError for training mode."""
