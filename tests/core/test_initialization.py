@@ -149,5 +149,5 @@ def test_wrong_arguments_are_named():
         uniform_variance_(nn.Conv2d(2, 2, 3), gain=0)
     with raises_exactly("match_variance_ needs a BSConv layer, got Sequential"):
         match_variance_(nn.Sequential(nn.Conv2d(2, 2, 1)))
-    with raises_exactly("init needs to be 'published' or 'matched', got init='xavier'"):
+    with raises_exactly("init needs to be 'default' or 'matched', got init='xavier'"):
         get_model("cifar_resnet20", 10, init="xavier")

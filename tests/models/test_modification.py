@@ -470,7 +470,7 @@ def test_blocks_of_another_build_are_kept_and_reported():
     report = MobileNetModifier().plan(model)
     assert [block.description for block in report.blocks] == [
         "kept: it adds its input, and has an activation before that",
-        "kept: it is not depthwise, then pointwise, and its last Conv2d is no linear projection",
+        "kept: it is not depthwise, then pointwise, and its last Conv2d is not a linear projection",
         "kept: it has no depthwise Conv2d",
         "projection 3.conv_pw penalised, basis 8 x 8",
         "projection 4.conv_pwl penalised, basis 8 x 8",
@@ -491,7 +491,7 @@ def test_subclasses_of_blocks_are_known_where_their_layers_are_kept():
     model = nn.Sequential(Residual(8, 8, 1, 6), Separable(8, 8, 1))
     bottleneck, separable = MobileNetModifier().plan(model).blocks
     assert bottleneck.action == "penalised"
-    assert separable.description == "kept: it may compute something else than its class"
+    assert separable.description == "kept: it may compute something other than its class"
 
 
 # --------------------------------------------------------------------------------- twice, and plans
@@ -763,7 +763,7 @@ def test_the_most_frequent_reasons_are_said():
     v1 = "MobileNetV1 block (bsconv), kept:"
     assert (
         "can change (4 x fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d; "
-        f"3 x {v1} it is not depthwise, then pointwise, and its last Conv2d is no linear "
+        f"3 x {v1} it is not depthwise, then pointwise, and its last Conv2d is not a linear "
         f"projection; 2 x {v1} it has no depthwise Conv2d); it knows"
     ) in str(caught.value)
 

@@ -94,9 +94,16 @@ ONE_LAYER = [
     (nn.AdaptiveMaxPool2d(2), IMAGE, (0, 192, 0, 0)),
 ]
 FREE = [
-    *(nn.ReLU6(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.SiLU(), nn.GELU()),
-    *(nn.LeakyReLU(), nn.PReLU(), nn.Softmax(1), nn.Upsample(scale_factor=2)),
-    *(nn.LayerNorm(8), nn.GroupNorm(1, 3), nn.InstanceNorm2d(3)),
+    nn.ReLU6(),
+    nn.Hardswish(),
+    nn.Sigmoid(),
+    nn.GELU(),
+    nn.PReLU(),
+    nn.Softmax(1),
+    nn.Upsample(scale_factor=2),
+    nn.LayerNorm(8),
+    nn.GroupNorm(1, 3),
+    nn.InstanceNorm2d(3),
 ]
 IDLE = [nn.Identity(), nn.Dropout(), nn.Dropout2d(), nn.Flatten(), nn.ZeroPad2d(1), nn.Sequential()]
 
@@ -755,8 +762,19 @@ def test_no_data_frame_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "size",
     [
-        *((), [], 224, "3x32x32", None, (1, 3, 0, 8), (1, 3, -8, 8), (1, 3, 8.0, 8)),
-        *((True, 3, 8, 8), (1, 3, "8", 8), [IMAGE, ()], [IMAGE, 5], {1: 2}),
+        (),
+        [],
+        224,
+        "3x32x32",
+        None,
+        (1, 3, 0, 8),
+        (1, 3, -8, 8),
+        (1, 3, 8.0, 8),
+        (True, 3, 8, 8),
+        (1, 3, "8", 8),
+        [IMAGE, ()],
+        [IMAGE, 5],
+        {1: 2},
     ],
 )
 def test_no_size(size: Any) -> None:

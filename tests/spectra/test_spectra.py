@@ -62,8 +62,14 @@ centering = pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize(
     "shape",
     [
-        *((5, 3, 3, 3), (3, 9, 3, 3), (4, 16, 3, 3), (1, 40, 3, 3)),
-        *((3, 2, 7, 7), (2, 60, 7, 7), (3, 10, 1, 5), (2, 3, 11, 11)),
+        (5, 3, 3, 3),
+        (3, 9, 3, 3),
+        (4, 16, 3, 3),
+        (1, 40, 3, 3),
+        (3, 2, 7, 7),
+        (2, 60, 7, 7),
+        (3, 10, 1, 5),
+        (2, 3, 11, 11),
     ],
 )
 def test_a_weight_is_as_by_svd(shape: tuple[int, ...], center: bool) -> None:
@@ -563,11 +569,10 @@ def test_the_table_as_csv(tmp_path: Path) -> None:
     A_TABLE.to_csv(path)
     with open(path, newline="") as file:
         first, second = csv.DictReader(file)
-    assert list(first) == [
-        *("name", "filters", "slices", "kernel_size", "mean", "lower_quartile", "median"),
-        *("upper_quartile", "random", "cross_median", "cross_random", "excess", "cross_excess"),
-        "skipped",
-    ]
+    assert ",".join(first) == (
+        "name,filters,slices,kernel_size,mean,lower_quartile,median,upper_quartile,random,"
+        "cross_median,cross_random,excess,cross_excess,skipped"
+    )
     assert (first["name"], first["kernel_size"], first["skipped"]) == ("a<b", "3x5", "")
     assert (float(first["median"]), float(first["cross_excess"])) == (0.45, 0.125)
     assert (second["mean"], second["excess"], second["skipped"]) == ("", "", "one slice")
@@ -681,12 +686,3 @@ def test_two_cores_are_eight_times_faster_than_numpy() -> None:
     finally:
         torch.set_num_threads(before)
     assert Comparison("spectra", seconds).ratio("numpy").middle >= 8
-
-
-def test_resnet152_takes_less_than_two_seconds() -> None:
-    with torch.device("meta"):
-        model = torchvision.models.resnet152()
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        nn.init.uniform_(parameter)
-    assert cpu_seconds(kernel_spectra, model) < 2

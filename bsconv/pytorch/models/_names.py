@@ -131,7 +131,7 @@ def _nearest(architecture: str) -> list[str]:
 def _parse(architecture: str) -> ModelName:
     match = PATTERN.fullmatch(architecture)
     if match is None:
-        raise ValueError("is no architecture of this package")
+        raise ValueError("is not an architecture of this package")
     family, is_cifar = match["family"].removeprefix("cifar_"), architecture.startswith("cifar_")
     if family in MOBILENETS:
         return _parse_mobilenet(match, family, is_cifar)
@@ -141,7 +141,9 @@ def _parse(architecture: str) -> ModelName:
 def _parse_resnet(match: re.Match[str], family: str, is_cifar: bool) -> ModelName:
     known = BLOCKS.get(match["family"])
     if known is None:
-        raise ValueError(f"is no architecture of this package: {family} comes as cifar_{family}")
+        raise ValueError(
+            f"is not an architecture of this package: {family} comes as cifar_{family}"
+        )
     if match["depth"] is None or int(match["depth"]) not in known:
         depth = f"depth {match['depth']}" if match["depth"] else "no depth"
         raise ValueError(

@@ -20,7 +20,7 @@ from .mobilenet import (
 )
 from .resnet import resnet
 
-INITS = ("published", "matched")
+INITS = ("default", "published", "matched")  # the first two are the same
 MOBILENET_TABLES = {
     "mobilenetv1": V1,
     "mobilenetv2": V2,
@@ -36,7 +36,7 @@ def get_model(
     num_classes: int,
     *,
     pretrained: str | None = None,
-    init: str = "published",
+    init: str = "default",
 ) -> ImageClassifier:
     """The network called ``name``, freshly initialised (:func:`list_models` lists names).
 
@@ -48,11 +48,12 @@ def get_model(
             "cifar10", for cifar_resnet20, cifar_wrn16_1 and two BSConv variants of the latter, with
             10 classes.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
-            Xavier-normal with either. "published": as PyTorch starts convolutions, which is what
-            bsconv 0.4.0 did. "matched": with the output variance of the dense convolution that they
-            stand for (:func:`bsconv.pytorch.initialization.match_variance_`). The default is the
-            one that did better: ResNet-20 as BSConv-U on half of CIFAR-10, 3 epochs, 3 seeds, ended
-            at 69.5 % (69.1 to 69.8) published and 68.6 % (68.2 to 69.2) matched.
+            Xavier-normal with either. "default", also called "published": as PyTorch starts
+            convolutions, which is what bsconv 0.4.0 did. "matched": with the output variance of the
+            dense convolution that they stand for
+            (:func:`bsconv.pytorch.initialization.match_variance_`). The default is the one that did
+            better: ResNet-20 as BSConv-U on half of CIFAR-10, 3 epochs, 3 seeds, ended at 69.5 %
+            (69.1 to 69.8) by default and 68.6 % (68.2 to 69.2) matched.
 
     Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
     ``pretrained`` weights that do not exist or have other classes, and for a damaged weight file.
@@ -62,7 +63,7 @@ def get_model(
     if num_classes < 1:
         raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes}")
     if init not in INITS:
-        raise ValueError(f"init needs to be 'published' or 'matched', got init={init!r}")
+        raise ValueError(f"init needs to be 'default' or 'matched', got init={init!r}")
     if pretrained is not None:
         weights = find_weights(architecture, pretrained, num_classes)
         model = _build(name, num_classes, init)
@@ -100,6 +101,6 @@ def _conv_layer(name: ModelName, init: str) -> ConvLayer:
     conv: Callable[..., BSConvU | BSConvS] = bsconv_u
     if name.variant == "s":
         conv = partial(bsconv_s, p=name.p, with_bn=True)
-    if init == "published":
+    if init != "matched":
         return conv
     return lambda *args, **kwargs: match_variance_(uninitialized(conv, *args, **kwargs))

@@ -1,4 +1,4 @@
-"""Trained weights that come with the package: a file each, and a note on what they are beside it.
+"""Trained weights that come with the package: a file each, with a note on what they are.
 
 The note is JSON: the file's checksum, the number of classes, the settings and the seed of the run,
 and the accuracy measured with this very file.

@@ -76,7 +76,7 @@ class LinearBottleneck(nn.Module):
         self.has_skip = stride == 1 and in_channels == out_channels
         self.conv1 = ConvBlock(in_channels, expanded, 1, activation=activation)
         self.conv2 = ConvBlock(
-            *(expanded, expanded, kernel_size, stride), groups=expanded, activation=activation
+            expanded, expanded, kernel_size, stride, groups=expanded, activation=activation
         )
         self.se_unit = SqueezeExcite(expanded) if squeeze_excite else None
         self.conv3 = ConvBlock(expanded, out_channels, 1, conv=projection_conv, activation=None)
@@ -146,7 +146,10 @@ V3_SMALL = MobileNetTable(
         StageTable(((24, 72), (24, 88)), 2, 2),
         StageTable(
             ((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)),
-            *(2, 2, 5, hard_swish),
+            stride=2,
+            cifar_stride=2,
+            kernel_size=5,
+            activation=hard_swish,
             squeeze_excite=5,
         ),
         StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, hard_swish, squeeze_excite=3),
@@ -164,7 +167,9 @@ V3_LARGE = MobileNetTable(
         StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, squeeze_excite=3),
         StageTable(
             ((80, 240), (80, 200), (80, 184), (80, 184), (112, 480), (112, 672)),
-            *(2, 2, 3, hard_swish),
+            stride=2,
+            cifar_stride=2,
+            activation=hard_swish,
             squeeze_excite=2,
         ),
         StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, hard_swish, squeeze_excite=3),

@@ -11,7 +11,7 @@ from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, NormActivatio
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; a ReLU follows the sum."""
+    """Two 3x3 convolutions, added to a shortcut; a ReLU follows the sum."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, conv: ConvLayer) -> None:
         super().__init__()

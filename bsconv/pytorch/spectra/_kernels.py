@@ -135,10 +135,10 @@ def _reason_to_skip(weight: Tensor) -> str:
     return ""
 
 
-def _reader(conv: nn.Module) -> Callable[[], Tensor]:
+def _reader(conv: Any) -> Callable[[], Tensor]:
     def read() -> Tensor:
         weight = _effective_weight(conv)
-        if getattr(conv, "transposed", False) and not nn.parameter.is_lazy(weight):
+        if conv.transposed and not nn.parameter.is_lazy(weight):
             return exchanged(weight, conv.groups)
         return weight
 

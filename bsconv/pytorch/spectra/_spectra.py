@@ -1,4 +1,4 @@
-"""How alike the slices of a kernel are: principal components along the depth (paper, section 3)."""
+"""How similar the slices of a kernel are: principal components along the depth (section 3)."""
 
 import functools
 import math
@@ -181,7 +181,7 @@ class SpectraTable(Table):
         """Writes the rows as a CSV file: the names of the fields, then a line per layer; NaN is an
         empty field.
 
-        The file is written whole or not at all; OSError with one line if it cannot be.
+        The file is written completely or not at all; OSError with one line if it cannot be.
         """
         header = [field.name for field in fields(LayerSpectrum)]
         header[-1:] = ["excess", "cross_excess", header[-1]]

@@ -34,7 +34,7 @@ def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
 
 
 def _chunks(weight: Tensor) -> tuple[Tensor, ...]:
-    return weight.detach().split(max(1, CHUNK // weight[0].numel()))
+    return torch.split(weight.detach(), max(1, CHUNK // weight[0].numel()))
 
 
 def _shares(filters: Tensor, center: bool) -> Tensor:

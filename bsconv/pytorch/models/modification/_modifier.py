@@ -125,7 +125,7 @@ class MobileNetModifier:
 
 
 def _blocks(everywhere: Iterable[Place]) -> list[list[Place]]:
-    """The places of each known block; blocks inside known blocks are none of their own."""
+    """The places of each known block; blocks inside known blocks do not count."""
     found: dict[int, list[Place]] = {}
     inside: tuple[str, ...] = ()
     for place in everywhere:

@@ -47,7 +47,7 @@ class BlockPlan:
 
     @property
     def relative_error(self) -> float | None:
-        """Norm of the part of the dense kernel that is lost, relative to the whole; or None."""
+        """Norm of the lost part of the dense kernel, relative to the kernel's norm; or None."""
         return None if self.share_kept is None else (1 - self.share_kept) ** 0.5
 
 
@@ -83,8 +83,10 @@ class ModificationPlan(Table):
         return [
             (
                 ", ".join(name or "(root)" for name in block.names),
-                *(block.kind, block.description),
-                *(block.parameters_before, block.parameters_after),
+                block.kind,
+                block.description,
+                block.parameters_before,
+                block.parameters_after,
             )
             for block in self.blocks
         ]

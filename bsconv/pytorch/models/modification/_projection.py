@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..._tools.batch_norm import batch_norm_map
 from ..._tools.convs import conv_arguments, memory_format_of
 from ..._tools.model_tree import parameter_count
-from ..._tools.numerics import exact_dtype
+from ..._tools.numerics import exact, exact_dtype
 from ...decomposition import BlueprintFactors, blueprint_factors
 from ...initialization import uninitialized
 from ...modules import BSConvU
@@ -52,7 +52,7 @@ def project(layers: SeparableLayers) -> Projection:
     depthwise = depthwise[:, 0]
     if layers.inner_norm is not None:
         precise = exact_dtype(layers.depthwise.weight)
-        scale, offset = map(_double, batch_norm_map(layers.inner_norm, precise))
+        scale, offset = map(exact, batch_norm_map(layers.inner_norm, precise))
         depthwise, shift = scale[:, None, None] * depthwise, scale * shift + offset
     weights, bias = _affine(layers.pointwise)
     weights = weights.flatten(1)
@@ -112,12 +112,7 @@ def _arguments(layers: SeparableLayers) -> dict[str, Any]:
 
 def _affine(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-    return _double(conv.weight), _double(bias)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    """In float64, which Apple's GPUs have not."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    return exact(conv.weight), exact(bias)
 
 
 def _tensors(module: nn.Module | None) -> list[Tensor]:

@@ -28,10 +28,15 @@ BLOCKS: dict[str, tuple[str, ...]] = {  # the networks that a class of blocks ma
     "pytorchcv.models.efficientnet.EffiInvResUnit": ("EfficientNet",),
     "pytorchcv.models.efficientnetedge.EffiEdgeResUnit": (FUSED,),
     "timm.models._efficientnet_blocks.DepthwiseSeparableConv": (
-        *("MobileNetV1", "MobileNetV2", "MobileNetV3", "EfficientNet"),
+        "MobileNetV1",
+        "MobileNetV2",
+        "MobileNetV3",
+        "EfficientNet",
     ),
     "timm.models._efficientnet_blocks.InvertedResidual": (
-        *("MobileNetV2", "MobileNetV3", "EfficientNet"),
+        "MobileNetV2",
+        "MobileNetV3",
+        "EfficientNet",
     ),
     "timm.models._efficientnet_blocks.EdgeResidual": (FUSED,),
 }
@@ -39,7 +44,8 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 ACTIVATIONS = (  # modules that hold nothing but activations
     "torch.nn.modules.activation",
     "pytorchcv.models.common.activ",
-    *("timm.layers.activations", "timm.layers.activations_me"),
+    "timm.layers.activations",
+    "timm.layers.activations_me",
 )
 DROPS = ("Dropout", "DropPath", "StochasticDepth")
 
@@ -98,7 +104,7 @@ def known() -> str:
 
 
 def read(block: nn.Module) -> SeparableLayers | Bottleneck | str:
-    """The layers of a known block; a string says why it is none that BSConv changes."""
+    """The layers of a known block; a string says why BSConv does not change it."""
     steps = list(_steps(block))
     letters = "".join(map(_letter, steps))
     if "d" not in letters:
@@ -106,9 +112,9 @@ def read(block: nn.Module) -> SeparableLayers | Bottleneck | str:
     if LINEAR_BOTTLENECK.fullmatch(letters):
         return Bottleneck(steps[letters.rindex("p")])  # type: ignore[arg-type]
     if not SEPARABLE.fullmatch(letters):
-        return "it is not depthwise, then pointwise, and its last Conv2d is no linear projection"
+        return "it is not depthwise, then pointwise, and its last Conv2d is not a linear projection"
     if _full_name(type(block)) not in BLOCKS or "forward" in vars(block):
-        return "it may compute something else than its class"
+        return "it may compute something other than its class"
     if getattr(block, "has_skip", False):
         return "it adds its input, and has an activation before that"
     middle = letters.index("p")
