@@ -1,7 +1,7 @@
 """Which plan each BSConv layer of a model takes: whatever is the fastest, as measured."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -43,9 +43,6 @@ class BlueprintLayers:
         self._others = [place for place in places(self._model, ()) if id(place.module) in norms]
         self._measured: dict[tuple[str, ...], dict[str, float]] = {}
 
-    def factored(self) -> nn.Module:
-        return self._with({})
-
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
         """The model with the fastest plans in ``engine``, and all factored where that differs.
 
@@ -53,9 +50,8 @@ class BlueprintLayers:
         """
         for plans in self._plans.values():
             plans.update(padded_plans(plans, engine.grid))
-        seconds = {
-            id(place.module): self._seconds(place, engine, setting) for place in self._movable
-        }
+        keys = {id(place.module): place for place in self._movable}
+        seconds = {key: self._seconds(place, engine, setting) for key, place in keys.items()}
         chosen = {key: _fastest(times) for key, times in seconds.items() if times}
         found = [self._choice(chosen, seconds)]
         if set(chosen.values()) - {FACTORED}:
@@ -67,7 +63,7 @@ class BlueprintLayers:
             key: plans[chosen.get(key, FACTORED)] for key, plans in self._plans.items() if plans
         }
 
-    def _with(self, chosen: Mapping[int, str]) -> nn.Module:
+    def with_plans(self, chosen: Mapping[int, str]) -> nn.Module:
         """A copy of the model in which layers, by their ids, take these plans, others factored."""
         self._model = exchange(self._model, self._movable, self._layers(chosen))
         return copy.deepcopy(self._model)
@@ -76,7 +72,7 @@ class BlueprintLayers:
         self, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
     ) -> Choice:
         rows = [self._row(place, chosen, seconds) for place in self._places]
-        return Choice(self._with(chosen), (*rows, *map(_convolution_row, self._others)))
+        return Choice(self.with_plans(chosen), (*rows, *map(_convolution_row, self._others)))
 
     def _seconds(self, place: Place, engine: Engine, setting: Setting) -> dict[str, float]:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""
@@ -85,15 +81,16 @@ class BlueprintLayers:
         how = engine.build_layer.__qualname__, repr(setting), repr(place.module), repr(size)
         if how not in self._measured:
             images = torch.randn(size, device=next(place.module.parameters()).device)
-            plans = self._plans[id(place.module)]
-            self._measured[how] = _measured(plans, images, engine, setting)
+            plans = self._plans[id(place.module)].items()
+            calls = {name: engine.build_layer(plan, images, setting) for name, plan in plans}
+            known = {name: call for name, call in calls.items() if call is not None}
+            comparable = FACTORED in known and len(known) > 1
+            taken = in_turns(known, images.device, budget=LAYER_BUDGET) if comparable else {}
+            self._measured[how] = medians(taken)
         return self._measured[how]
 
     def _row(
-        self,
-        place: Place,
-        chosen: Mapping[int, str],
-        seconds: Mapping[int, Mapping[str, float]],
+        self, place: Place, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
     ) -> OptimizedLayer:
         key, layer = id(place.module), place.module
         if not self._plans[key]:
@@ -115,25 +112,12 @@ def _fastest(seconds: Mapping[str, float]) -> str:
     return best if seconds[best] < CLEARLY * seconds[FACTORED] else FACTORED
 
 
-def _measured(
-    plans: Mapping[str, nn.Module], images: Tensor, engine: Engine, setting: Setting
-) -> dict[str, float]:
-    calls = {name: engine.build_layer(plan, images, setting) for name, plan in plans.items()}
-    known = {name: call for name, call in calls.items() if call is not None}
-    if FACTORED not in known or len(known) < 2:
-        return {}
-    return medians(in_turns(known, images.device, budget=LAYER_BUDGET))
-
-
 def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Setting:
     """The memory format in which eager PyTorch computes ``model`` faster."""
     if example.dim() != 4:
         return Setting(dtype)
-    settings = [Setting(dtype, channels_last) for channels_last in (False, True)]
-    contenders: dict[Setting, Callable[[], object]] = {
-        setting: partial(ENGINES["eager"].build(model, example, setting), example)
-        for setting in settings
-    }
+    build, settings = ENGINES["eager"].build, [Setting(dtype, last) for last in (False, True)]
+    contenders = {one: partial(build(model, example, one), example) for one in settings}
     seconds = medians(in_turns(contenders, example.device, budget=LAYER_BUDGET))
     return min(settings, key=seconds.__getitem__)
 

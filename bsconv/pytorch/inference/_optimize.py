@@ -29,7 +29,7 @@ from ._choice import BlueprintLayers, Choice, faster_setting
 from ._folding import fold, foldable_pairs
 from ._model import OptimizedModel
 from ._report import GIVEN, EngineResult, InferenceReport
-from .engines import ENGINES, EagerRunner, Network, Runner, Setting, dtype_name
+from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name
 
 MODEL_BUDGET = 0.5  # seconds of measuring for each engine that is among the fastest
 CLOSE = 1.3  # times as slow as the fastest in a first measurement: measured again, and longer
@@ -92,9 +92,9 @@ def optimize_for_inference(
         expected = repeatable_outputs(given, own_example)
         twin = copy.deepcopy(given)
         layers = BlueprintLayers(twin, own_example, _fold_norms(twin, own_example))
-        setting = faster_setting(layers.factored(), own_example, dtype or own)
-        as_given = EagerRunner(Network(given, Setting(own)))
-        candidates = [Candidate(GIVEN, Choice(given, ()), runner=as_given)]
+        setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
+        as_given = Choice(given, ())
+        candidates = [Candidate(GIVEN, as_given, runner=Network(given, Setting(own)))]
         for name in ("eager", *(name for name in names if name != "eager")):
             candidates += _set_up(name, layers, example, own_example, expected, setting)
         _race(candidates, example)
@@ -191,8 +191,9 @@ def _result(
     if best.engine in (GIVEN, "eager"):
         in_pytorch = best
     runner = None if best is in_pytorch else best.runner
-    own_layers = best if best.engine == "compiled" and in_pytorch.engine == "eager" else in_pytorch
-    network = cast(EagerRunner, own_layers.runner).network
+    network = cast(Network, in_pytorch.runner)
+    if isinstance(runner, CompiledRunner) and in_pytorch.engine == "eager":
+        network = runner.network  # its very layers
     optimized = OptimizedModel(network, runner, example, tolerance(network, setting.dtype, example))
     assert best.choice is not None
     optimized.report = InferenceReport(

@@ -1,5 +1,6 @@
 """What optimize_for_inference did, layer by layer and engine by engine, as tables and as data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -64,16 +65,12 @@ class InferenceReport(Table):
     @property
     def seconds_before(self) -> float:
         """One call of the model as it was given, in eval mode."""
-        seconds = self.seconds_of(GIVEN)
-        assert seconds is not None
-        return seconds
+        return self.seconds_of(GIVEN) or math.nan
 
     @property
     def seconds(self) -> float:
         """One call of the result."""
-        seconds = self.seconds_of(self.engine)
-        assert seconds is not None
-        return seconds
+        return self.seconds_of(self.engine) or math.nan
 
     @property
     def seconds_eager(self) -> float | None:

@@ -1,7 +1,7 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
-from ._compiled import Compiled
-from ._eager import Eager, EagerRunner, Network
+from ._compiled import Compiled, CompiledRunner
+from ._eager import Eager, Network
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name
 from ._onnx import to_onnx
 from ._onnxruntime import OnnxRuntime
@@ -9,7 +9,7 @@ from ._openvino import OpenVINO
 
 __all__ = [
     "ENGINES",
-    "EagerRunner",
+    "CompiledRunner",
     "Engine",
     "Network",
     "Runner",

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ._eager import Eager, EagerRunner, network_of
-from ._engine import Runner, Setting, Tensors
+from ._eager import Eager, Network
+from ._engine import Setting, Tensors, Volatile
 
 
-class CompiledRunner(EagerRunner):
+class CompiledRunner(Volatile):
     """For inputs of the example's shape, dtype and device alone."""
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        super().__init__(network)
+    def __init__(self, network: Network, example: Tensor) -> None:
+        self.network = network
         self.situation = example.shape, example.dtype, example.device
 
     def serves(self, input: Tensor) -> bool:
@@ -39,8 +39,10 @@ class Compiled(Eager):
     name: ClassVar[str] = "compiled"
     measures_layers: ClassVar[bool] = False
 
-    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
-        runner = CompiledRunner(network_of(model, setting), example)
+    def build(  # type: ignore[override]
+        self, model: nn.Module, example: Tensor, setting: Setting
+    ) -> CompiledRunner:
+        runner = CompiledRunner(super().build(model, example, setting), example)
         runner(example)
         return runner
 

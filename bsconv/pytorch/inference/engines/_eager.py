@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ._engine import Engine, Runner, Setting, Tensors
+from ._engine import Engine, Setting, Tensors
 
 FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
 
@@ -27,25 +27,20 @@ class Network(nn.Module):
             converted = converted.contiguous(memory_format=torch.channels_last)
         return converted_to(self.model(converted), input.dtype)
 
+    def serves(self, input: Tensor) -> bool:
+        return True
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         return self
 
 
-class EagerRunner(Runner):
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def __call__(self, input: Tensor) -> Tensors:
-        return self.network(input)
-
-
 class Eager(Engine):
     name: ClassVar[str] = "eager"
 
-    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
-        return EagerRunner(network_of(model, setting))
+    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Network:
+        return Network(cast_to(copy.deepcopy(model), setting), setting)
 
     def build_layer(
         self, layer: nn.Module, images: Tensor, setting: Setting
@@ -53,11 +48,6 @@ class Eager(Engine):
         layer = cast_to(copy.deepcopy(layer), setting)
         images = images.to(setting.dtype, memory_format=FORMATS[setting.channels_last])
         return partial(layer, images)
-
-
-def network_of(model: nn.Module, setting: Setting) -> Network:
-    """With a copy of ``model``."""
-    return Network(cast_to(copy.deepcopy(model), setting), setting)
 
 
 def cast_to(model: nn.Module, setting: Setting) -> nn.Module:

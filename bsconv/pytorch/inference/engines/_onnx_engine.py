@@ -1,6 +1,5 @@
 """What the engines that read ONNX models share."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -9,17 +8,20 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ._eager import converted_to
-from ._engine import Engine, Runner, Setting, Tensors
+from ._engine import Engine, Setting, Tensors, Volatile
 from ._onnx import chain_to_onnx, written_once
 
 
-class OnnxRunner(Runner):
+class OnnxRunner(Volatile):
     """An ONNX model, and the structure of what it returns."""
 
     def __init__(self, content: bytes, outputs: Tensors, example: Tensor, setting: Setting) -> None:
         self.content = content
         self.device, self.size, self.dtype = example.device, tuple(example.shape), setting.dtype
         leaves, self.structure = pytree.tree_flatten(outputs)
+        for leaf in leaves:
+            if not isinstance(leaf, (Tensor, str, bool, type(None))):
+                raise TypeError(f"the model returns a {type(leaf).__name__}, not tensors alone")
         self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
 
     def serves(self, input: Tensor) -> bool:
@@ -30,9 +32,9 @@ class OnnxRunner(Runner):
         leaves = [next(found) if constant is None else constant[0] for constant in self.leaves]
         return converted_to(pytree.tree_unflatten(leaves, self.structure), input.dtype)
 
-    @abstractmethod
     def compute(self, images: Tensor) -> list[Tensor]:
         """The tensors that the model returns, in memory that no later call writes to."""
+        raise NotImplementedError
 
 
 class OnnxEngine(Engine):
