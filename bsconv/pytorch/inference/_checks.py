@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._tools.errors import one_line
 from .._tools.model_tree import wrapped_by
 from .._tools.numerics import full_float32
-from .engines import ENGINES, dtype_name
+from .engines import ENGINES, dtype_name, mapped
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SAME = 1e-3  # of the largest output: more than that is not rounding
@@ -89,13 +89,9 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
 
 def outputs_of(output: Any) -> list[Tensor]:
     """All floating-point tensors of what a model returned."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)):
-        return [tensor for part in output for tensor in outputs_of(part)]
-    return []
+    found: list[Tensor] = []
+    mapped(output, found.append)
+    return [tensor for tensor in found if tensor.is_floating_point()]
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:

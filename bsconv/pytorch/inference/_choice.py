@@ -71,8 +71,8 @@ class BlueprintLayers:
     def _choice(
         self, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
     ) -> Choice:
-        rows = [self._row(place, chosen, seconds) for place in self._places]
-        return Choice(self.with_plans(chosen), (*rows, *map(_convolution_row, self._others)))
+        rows = (self._row(place, chosen, seconds) for place in (*self._places, *self._others))
+        return Choice(self.with_plans(chosen), tuple(rows))
 
     def _seconds(self, place: Place, engine: Engine, setting: Setting) -> dict[str, float]:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""
@@ -92,18 +92,14 @@ class BlueprintLayers:
     def _row(
         self, place: Place, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
     ) -> OptimizedLayer:
-        key, layer = id(place.module), place.module
-        if not self._plans[key]:
-            plan, folded = UNCHANGED, 0
-        else:
-            plan = chosen.get(key, FACTORED)
-            folded = sum(isinstance(part, nn.BatchNorm2d) for part in layer.children())
+        key, kind, folded = id(place.module), type(place.module).__name__, 0
+        plan = chosen.get(key, FACTORED) if self._plans.get(key) else UNCHANGED
+        if key not in self._plans:
+            plan = "one convolution"
+        elif self._plans[key]:
+            folded = sum(isinstance(part, nn.BatchNorm2d) for part in place.module.children())
         folded += self._norms.get(key, 0)
-        return OptimizedLayer(place.name, type(layer).__name__, plan, folded, seconds.get(key, {}))
-
-
-def _convolution_row(place: Place) -> OptimizedLayer:
-    return OptimizedLayer(place.name, type(place.module).__name__, "one convolution", 1)
+        return OptimizedLayer(place.name, kind, plan, folded, seconds.get(key, {}))
 
 
 def _fastest(seconds: Mapping[str, float]) -> str:

@@ -123,19 +123,22 @@ def _set_up(
     engine = ENGINES[name]
     if why_not := engine.why_not(example.device, setting.dtype):
         return [Candidate(name, why_not=why_not)]
-    found: list[Candidate] = []
     start = time.perf_counter()
-    choices = layers.choices(engine, setting)
+    try:
+        choices = layers.choices(engine, setting)
+    except Exception as error:  # of the many that engines raise
+        return [Candidate(name, why_not=described(error))]
+    found: list[Candidate] = []
     for choice in choices[:1] if engine.measures_layers else choices:
         candidate = Candidate(name, choice, _checked_difference(choice, own_example, expected))
         try:
             candidate.runner = engine.build(choice.model, example, setting)
             candidate.why_not = _why_wrong(candidate.runner, choice, example, setting)
-        except Exception as error:  # of the many that engines and compilers raise
+        except Exception as error:
             candidate.why_not = described(error)
-        candidate.setup_seconds = time.perf_counter() - start
+        now = time.perf_counter()
+        candidate.setup_seconds, start = now - start, now
         found.append(candidate)
-        start = time.perf_counter()
     return found
 
 
@@ -196,9 +199,10 @@ def _result(
         network = runner.network  # its very layers
     optimized = OptimizedModel(network, runner, example, tolerance(network, setting.dtype, example))
     assert best.choice is not None
+    tried = [candidate.engine for candidate in candidates]
     optimized.report = InferenceReport(
         best.choice.layers,
-        tuple(_engine_result(name, candidates) for name in _names(candidates)),
+        tuple(_engine_result(name, candidates) for name in dict.fromkeys(tried)),
         best.engine,
         tuple(example.shape),
         dtype_name(setting.dtype),
@@ -216,10 +220,6 @@ def _best(candidates: list[Candidate], names: Sequence[str]) -> Candidate | None
         if candidate.engine in names and candidate.seconds is not None
     }
     return candidates[min(found, key=found.__getitem__)] if found else None
-
-
-def _names(candidates: list[Candidate]) -> list[str]:
-    return list(dict.fromkeys(candidate.engine for candidate in candidates))
 
 
 def _engine_result(name: str, candidates: list[Candidate]) -> EngineResult:

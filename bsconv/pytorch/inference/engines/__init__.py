@@ -1,7 +1,7 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
 from ._compiled import Compiled, CompiledRunner
-from ._eager import Eager, Network
+from ._eager import Eager, Network, mapped
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name
 from ._onnx import to_onnx
 from ._onnxruntime import OnnxRuntime
@@ -16,6 +16,7 @@ __all__ = [
     "Setting",
     "Tensors",
     "dtype_name",
+    "mapped",
     "to_onnx",
 ]
 

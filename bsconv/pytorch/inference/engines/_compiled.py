@@ -5,13 +5,12 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from ._eager import Eager, Network
-from ._engine import Setting, Tensors, Volatile
+from ._eager import Eager, Network, mapped
+from ._engine import Runner, Setting, Tensors
 
 
-class CompiledRunner(Volatile):
+class CompiledRunner(Runner):
     """For inputs of the example's shape, dtype and device alone."""
 
     def __init__(self, network: Network, example: Tensor) -> None:
@@ -26,7 +25,7 @@ class CompiledRunner(Volatile):
             self._live = compiled_for(self.network, input)
         output = self._live(input)
         if input.device.type == "cuda":  # the next replay of a CUDA graph writes over its outputs
-            return pytree.tree_map_only(Tensor, torch.clone, output)
+            return mapped(output, torch.clone)
         return output
 
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ._engine import Engine, Setting, Tensors
+from ._engine import Engine, Runner, Setting, Tensors
 
 FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
 
 
-class Network(nn.Module):
+class Network(nn.Module, Runner):
     """A model between the conversion of its input to ``dtype`` and memory format, and back."""
 
     def __init__(self, model: nn.Module, setting: Setting) -> None:
@@ -25,10 +25,7 @@ class Network(nn.Module):
         converted = input.to(self.dtype)
         if self.channels_last:
             converted = converted.contiguous(memory_format=torch.channels_last)
-        return converted_to(self.model(converted), input.dtype)
-
-    def serves(self, input: Tensor) -> bool:
-        return True
+        return in_dtype(self.model(converted), input.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -60,14 +57,19 @@ def cast_to(model: nn.Module, setting: Setting) -> nn.Module:
     return model.to(memory_format=FORMATS[setting.channels_last])
 
 
-def converted_to(output: Tensors, dtype: torch.dtype) -> Any:
+def in_dtype(output: Tensors, dtype: torch.dtype) -> Tensors:
     """``output`` with all floating-point tensors in it in ``dtype``."""
+    return mapped(output, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+
+def mapped(output: Tensors, change: Callable[[Tensor], Any]) -> Any:
+    """``output`` with ``change`` of each tensor in it."""
     if isinstance(output, Tensor):
-        return output.to(dtype) if output.is_floating_point() else output
+        return change(output)
     if isinstance(output, dict):
-        return type(output)((key, converted_to(value, dtype)) for key, value in output.items())
+        return type(output)((key, mapped(value, change)) for key, value in output.items())
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(converted_to(value, dtype) for value in output))
+        return type(output)(*(mapped(value, change) for value in output))
     if isinstance(output, (tuple, list)):
-        return type(output)(converted_to(value, dtype) for value in output)
+        return type(output)(mapped(value, change) for value in output)
     return output

@@ -3,7 +3,7 @@
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +18,21 @@ class Setting(NamedTuple):
     channels_last: bool = False
 
 
-class Runner(Protocol):
-    """A network in an engine: takes a tensor, returns what the network returns.
+class Runner:
+    """A network in an engine; inputs and outputs are in the dtype of the caller.
 
-    Inputs and outputs are in the dtype of the caller. Copies and pickles leave out what lives in
-    memory only, and make it again in their first call.
+    What lives in memory only, in ``_live``, stays out of copies and pickles, and is made again.
     """
+
+    _live: Any = None
 
     def serves(self, input: Tensor) -> bool:
         """Whether it takes an input of this shape, dtype and device."""
-        ...
+        return True
 
     def __call__(self, input: Tensor) -> Tensors:
-        """Raises whatever the engine does where it cannot compute ``input``."""
-        ...
-
-
-class Volatile:
-    """What lives in memory only, in ``_live``, stays out of copies and pickles."""
-
-    _live: Any = None
+        """What the network returns. Raises whatever the engine does where it cannot compute it."""
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_live": None}

@@ -1,18 +1,18 @@
 """What the engines that read ONNX models share."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ._eager import converted_to
-from ._engine import Engine, Setting, Tensors, Volatile
+from ._eager import in_dtype
+from ._engine import Engine, Runner, Setting, Tensors
 from ._onnx import chain_to_onnx, written_once
 
 
-class OnnxRunner(Volatile):
+class OnnxRunner(Runner):
     """An ONNX model, and the structure of what it returns."""
 
     def __init__(self, content: bytes, outputs: Tensors, example: Tensor, setting: Setting) -> None:
@@ -30,7 +30,7 @@ class OnnxRunner(Volatile):
     def __call__(self, input: Tensor) -> Tensors:
         found = iter(self.compute(input.detach().to(torch.float32).contiguous()))
         leaves = [next(found) if constant is None else constant[0] for constant in self.leaves]
-        return converted_to(pytree.tree_unflatten(leaves, self.structure), input.dtype)
+        return in_dtype(pytree.tree_unflatten(leaves, self.structure), input.dtype)
 
     def compute(self, images: Tensor) -> list[Tensor]:
         """The tensors that the model returns, in memory that no later call writes to."""
@@ -46,11 +46,6 @@ class OnnxEngine(Engine):
         runner(example)
         return runner
 
-    def build_layer(
-        self, layer: nn.Module, images: Tensor, setting: Setting
-    ) -> Callable[[], object] | None:
+    def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
         content = chain_to_onnx(layer, images.shape)
-        if content is None:
-            return None
-        runner = self.runner(content, images, images, setting)
-        return lambda: runner.compute(images)
+        return content and partial(self.runner(content, images, images, setting).compute, images)
