@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import described, difference, outputs_of
+from ._checks import described, difference, outputs_of, tolerance
 from ._report import InferenceReport
-from .engines import Runner, Tensors
+from .engines import Network, Runner, Tensors
 
 
 class OptimizedModel(nn.Module):
@@ -24,14 +24,11 @@ class OptimizedModel(nn.Module):
 
     report: InferenceReport
 
-    def __init__(
-        self, network: nn.Module, runner: Runner | None, example: Tensor, tolerance: float
-    ) -> None:
+    def __init__(self, network: Network, runner: Runner | None, example: Tensor) -> None:
         super().__init__()
         self.network = network
         self.runner = runner
-        self._tolerance = tolerance
-        self._probe = torch.empty(0, dtype=example.dtype, device=example.device)
+        self._probe = torch.empty(0, dtype=network.dtype, device=example.device)
         self._proven = {_situation(example): True}
         self.eval()
 
@@ -83,8 +80,9 @@ class OptimizedModel(nn.Module):
             apart, reason = float("inf"), described(error)
         if apart != apart:  # NaN: this input tells nothing
             return expected
-        self._proven[_situation(input)] = apart <= self._tolerance
-        if not apart <= self._tolerance:
+        proven = apart <= tolerance(self.network, self.network.dtype, input)
+        self._proven[_situation(input)] = proven
+        if not proven:
             size = "x".join(map(str, input.shape))
             warnings.warn(
                 f"{self.report.engine} does not compute inputs of {size} here, PyTorch does: "

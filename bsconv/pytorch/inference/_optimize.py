@@ -197,7 +197,7 @@ def _result(
     network = cast(Network, in_pytorch.runner)
     if isinstance(runner, CompiledRunner) and in_pytorch.engine == "eager":
         network = runner.network  # its very layers
-    optimized = OptimizedModel(network, runner, example, tolerance(network, setting.dtype, example))
+    optimized = OptimizedModel(network, runner, example)
     assert best.choice is not None
     tried = [candidate.engine for candidate in candidates]
     optimized.report = InferenceReport(

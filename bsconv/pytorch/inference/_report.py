@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .._tools.tables import Row, Table, html_table, text_table
 
 GIVEN = "given"
+ENGINE_HEADER = ("engine", "ms", "set-up in s", "note")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class InferenceReport(Table):
     """
 
     header = ("layer", "was", "computed as", "BatchNorms folded", "ms by plan")
-    engine_header = ("engine", "ms", "set-up in s", "note")
 
     layers: tuple[OptimizedLayer, ...]
     engines: tuple[EngineResult, ...]
@@ -111,35 +111,27 @@ class InferenceReport(Table):
         return f"{line}; {self.lost}" if self.lost else line
 
     def __str__(self) -> str:
-        return f"{text_table(self.engine_header, self._engine_rows())}\n\n{super().__str__()}"
+        return f"{text_table(ENGINE_HEADER, self._engine_rows())}\n\n{super().__str__()}"
 
     def _repr_html_(self) -> str:
-        engines = html_table(self.engine_header, self._engine_rows(), caption="engines")
+        engines = html_table(ENGINE_HEADER, self._engine_rows(), caption="engines")
         return engines + super()._repr_html_()
 
     def _engine_rows(self) -> Sequence[Row]:
-        return [
-            (
-                row.engine,
-                "-" if row.seconds is None else _milliseconds(row.seconds),
-                f"{row.setup_seconds:.1f}",
-                "taken" if row.engine == self.engine else row.why_not,
-            )
-            for row in self.engines
-        ]
+        def row(one: EngineResult) -> Row:
+            note = "taken" if one.engine == self.engine else one.why_not
+            spent = f"{one.setup_seconds:.1f}"
+            return one.engine, _milliseconds(one.seconds), spent, note
+
+        return [row(one) for one in self.engines]
 
     def _table_rows(self) -> Sequence[Row]:
-        return [
-            (
-                layer.name or "(root)",
-                layer.kind,
-                layer.plan,
-                layer.norms_folded,
-                ", ".join(f"{plan} {_milliseconds(s)}" for plan, s in layer.seconds.items()),
-            )
-            for layer in self.layers
-        ]
+        def row(layer: OptimizedLayer) -> Row:
+            plans = ", ".join(f"{plan} {_milliseconds(s)}" for plan, s in layer.seconds.items())
+            return layer.name or "(root)", layer.kind, layer.plan, layer.norms_folded, plans
+
+        return [row(layer) for layer in self.layers]
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}"
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.3g}"

@@ -34,7 +34,14 @@ class OnnxRuntimeRunner(OnnxRunner):
     def _session(self) -> Any:
         here = os.getpid(), torch.get_num_threads()
         if self._live is None or self._live[0] != here:
-            self._live = here, _session_of(self.content, self.device)
+            runtime: Any = importlib.import_module("onnxruntime")
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.log_severity_level = 3
+            # between calls, its threads would take time from PyTorch's
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+            known = _providers(self.device)
+            self._live = here, runtime.InferenceSession(self.content, options, providers=known)
         return self._live[1]
 
 
@@ -46,17 +53,9 @@ class OnnxRuntime(OnnxEngine):
     runner: ClassVar[type[OnnxRunner]] = OnnxRuntimeRunner
 
     def runs_on(self, device: torch.device) -> bool:
-        known = importlib.import_module("onnxruntime").get_available_providers()
-        return bool(set(PROVIDERS.get(device.type, ())) & set(known))
+        return bool(_providers(device))
 
 
-def _session_of(content: bytes, device: torch.device) -> Any:
-    runtime: Any = importlib.import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    # between calls, its threads would take time from PyTorch's
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    known = runtime.get_available_providers()
-    providers = [name for name in PROVIDERS[device.type] if name in known]
-    return runtime.InferenceSession(content, options, providers=providers)
+def _providers(device: torch.device) -> list[str]:
+    known = importlib.import_module("onnxruntime").get_available_providers()
+    return [name for name in PROVIDERS.get(device.type, ()) if name in known]

@@ -37,7 +37,18 @@ class OpenVinoRunner(OnnxRunner):
         self._live = self._live or {}
         key = torch.get_num_threads(), size
         if key not in self._live:
-            self._live[key] = _model_of(self.content, size, HINTS[self.dtype]), []
+            openvino: Any = importlib.import_module("openvino")
+            _started_in[:] = _started_in or [os.getpid()]
+            core = openvino.Core()
+            model = core.read_model(io.BytesIO(self.content))
+            if size is not None:
+                model.reshape(size)
+            hints = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": HINTS[self.dtype],
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            }
+            self._live[key] = core.compile_model(model, "CPU", hints), []
         found: tuple[Any, list[Any]] = self._live[key]
         return found
 
@@ -51,19 +62,3 @@ class OpenVINO(OnnxEngine):
 
     def runs_on(self, device: torch.device) -> bool:
         return device.type == "cpu"
-
-
-def _model_of(content: bytes, size: tuple[int, ...] | None, hint: str) -> Any:
-    """Compiled for inputs of this size; of any that the model takes where it is None."""
-    openvino: Any = importlib.import_module("openvino")
-    _started_in[:] = _started_in or [os.getpid()]
-    core = openvino.Core()
-    model = core.read_model(io.BytesIO(content))
-    if size is not None:
-        model.reshape(size)
-    hints = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": hint,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    return core.compile_model(model, "CPU", hints)
