@@ -201,8 +201,9 @@ class TrainConfig:
                 object.__setattr__(self, name, str(getattr(self, name)))
         if isinstance(self.weights, (str, Path)) and str(self.weights):
             object.__setattr__(self, "weights", str(Path(self.weights)))  # ./x and x are one file
-        if isinstance(self.milestones, list):
-            object.__setattr__(self, "milestones", tuple(self.milestones))
+        milestones: Any = self.milestones
+        if isinstance(milestones, list):  # out of JSON
+            object.__setattr__(self, "milestones", tuple(milestones))
         for setting in dataclasses.fields(self):
             rule, value = setting.metadata["rule"], getattr(self, setting.name)
             if not rule.holds(value):

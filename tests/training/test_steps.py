@@ -64,7 +64,7 @@ def test_plans_are_those_of_the_chosen_precision(
     def fastest(plans: Any, images: Tensor, *_: object) -> str:
         return "merged" if torch.is_autocast_enabled("cpu") else "factored"
 
-    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", fastest)
+    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", fastest)
     for precision, plan in (("bfloat16", "merged"), ("float32", "factored")):
         assert chosen(precision=precision, compile=False).plans == {"0": plan, "2": plan}
 
@@ -78,7 +78,7 @@ def test_compiled_steps_are_compared_with_all_layers_merged(
         return 1.0 if merged == (faster == "merged") else 2.0
 
     seconds_are(monkeypatch, seconds_of)
-    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
+    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", lambda *_: "factored")
     found = choose_execution(net(), torch.rand(16, 3, 8, 8), TrainConfig(epochs=1, batch_size=8))
     expected = {"measured": "factored", "merged": "merged"}[faster]
     assert found.plans == {"0": expected, "2": expected}
@@ -88,7 +88,7 @@ def test_compiled_steps_are_compared_with_all_layers_merged(
 def test_bsconv_s_is_compared_as_narrow(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(BSConvS(8, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     seconds_are(monkeypatch, lambda trial: float("factored" in trial.plans["0"]))
-    monkeypatch.setattr("bsconv.pytorch.modules.fastest_plan", lambda *_: "factored")
+    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", lambda *_: "factored")
     config = TrainConfig(epochs=1, batch_size=8)
     assert choose_execution(model, torch.rand(16, 8, 8, 8), config).plans == {"0": "narrow"}
 

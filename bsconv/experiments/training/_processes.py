@@ -100,7 +100,7 @@ class Processes:
                 box = [function()]
         if self.count > 1:
             distributed.broadcast_object_list(box)
-        return box[0]  # type: ignore[no-any-return]
+        return box[0]
 
     def in_turns(self, function: Callable[[], Result]) -> Result:
         """``function()`` in the first process, then in one of each other machine, then in the rest.

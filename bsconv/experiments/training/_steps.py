@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch import BSConvU
+from bsconv.pytorch._layer_plans import PlannedLayer
 from bsconv.pytorch._tools.timing import in_turns
+from bsconv.pytorch.modules import BLUEPRINT_LAYERS
 
 from ..config import TrainConfig
 from ._inputs import logits_of, model_input
@@ -58,7 +60,7 @@ class Execution:
         layers = dict(model.named_modules())
         for name, plan in self.plans.items():
             layer = layers.get(name)
-            if not isinstance(layer, (BSConvU, BSConvS)):
+            if not isinstance(layer, BLUEPRINT_LAYERS):
                 raise ValueError(
                     f"the plans do not fit the model: {name!r} is not a BSConv layer in it"
                 )
@@ -133,7 +135,7 @@ def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Ex
     """
     layers = _bsconv_layers(model)
     merged = {
-        name: "narrow" if isinstance(layer, BSConvS) else "merged" for name, layer in layers.items()
+        name: "merged" if isinstance(layer, BSConvU) else "narrow" for name, layer in layers.items()
     }
     candidates = [measured, dataclasses.replace(measured, plans=merged)]
     if merged == measured.plans:
@@ -169,9 +171,7 @@ def _step(model: nn.Module, batch: Tensor, execution: Execution) -> None:
         F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
 
 
-def _bsconv_layers(model: nn.Module) -> dict[str, BSConvU | BSConvS]:
+def _bsconv_layers(model: nn.Module) -> dict[str, PlannedLayer]:
     return {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, (BSConvU, BSConvS))
+        name: layer for name, layer in model.named_modules() if isinstance(layer, BLUEPRINT_LAYERS)
     }

@@ -14,7 +14,7 @@ def open_curves(folder: Path, epochs: int) -> Any | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=epochs + 1)
 
 
 def add_to_curves(writer: Any, metrics: EpochMetrics) -> None:
