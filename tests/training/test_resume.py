@@ -189,8 +189,7 @@ def test_a_resumed_run_keeps_the_plans_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fastest_is(fastest: str) -> None:
-        monkeypatch.setattr(_layer_plans, "_fastest", {})
-        monkeypatch.setattr(_layer_plans, "_seconds", lambda plan, *_: float(plan != fastest))
+        monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: fastest)
 
     use(monkeypatch, lambda classes: BSConvU_Replacer().apply(with_all_state(classes)), noise())
     monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)

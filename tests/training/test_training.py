@@ -472,8 +472,7 @@ def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> Non
 def test_plans_change_how_layers_are_computed_and_nothing_else(
     use: Use, plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_layer_plans, "_fastest", {})
-    monkeypatch.setattr(_layer_plans, "_seconds", lambda plan, *_: 1.0 if plan == "joined" else 2.0)
+    monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "joined")
     monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)
     use(with_subspace)
     settings = {"learning_rate": 0.01, "precision": "float32"}  # "auto" would measure it as well

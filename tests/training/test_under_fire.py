@@ -78,7 +78,7 @@ import bsconv.__main__
 def test_every_write_may_fail(tmp_path: Path, small: TrainConfig) -> None:
     figures = disks.at_every_write(tmp_path, small)
     # settings, weights, and for both epochs a checkpoint and metrics, for each of two reasons:
-    # opened, flushed, their folder flushed, renamed
+    # written, flushed, their folder flushed, renamed
     assert figures["failures"] == 2 * 6 * 4
 
 

@@ -14,13 +14,12 @@ from typing import Any
 from unittest import mock
 
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.files import checkpoints
 from bsconv.experiments.files.checkpoints import CHECKPOINT, read_checkpoint
 from bsconv.experiments.training import train
 
 from ..runs import Runs, check_refused, check_same
 
-STEPS = ("open", "fsync", "replace")
+STEPS = ("write_bytes", "fsync", "replace")
 REASONS = (errno.ENOSPC, errno.EIO)
 
 
@@ -59,18 +58,17 @@ def _train(config: TrainConfig, out: Path) -> None:
 @contextlib.contextmanager
 def _failing(step: str, number: int, reason: int) -> Iterator[list[int]]:
     """The ``number``-th call of ``step`` in the writing of files fails; it is listed then."""
-    place: Any = checkpoints if step == "open" else os
-    plain: Callable[..., Any] = open if step == "open" else getattr(os, step)
+    place: Any = Path if step == "write_bytes" else os
+    plain: Callable[..., Any] = getattr(place, step)
     calls, failed = itertools.count(1), list[int]()
 
-    def call(*arguments: Any, **settings: Any) -> Any:
-        writes = step != "open" or arguments[1] == "xb"
-        if writes and next(calls) == number:
+    def call(*arguments: Any) -> Any:
+        if next(calls) == number:
             failed.append(number)
             raise OSError(reason, os.strerror(reason), str(arguments[0]))
-        return plain(*arguments, **settings)
+        return plain(*arguments)
 
-    with mock.patch.object(place, step, call, create=True):
+    with mock.patch.object(place, step, call):
         yield failed
 
 
