@@ -28,6 +28,7 @@ from helpers.inference_cases import (
     trained,
 )
 
+LARGER = (2, 3, 48, 48)
 REPLACERS = {
     "dense": lambda model: model,
     "u": BSConvU_Replacer().apply,
@@ -51,8 +52,8 @@ def of_torchvision(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg16_bn", "densenet121"])
 def test_models_of_torchvision(name: str, replace: str) -> None:
     model = trained(REPLACERS[replace](of_torchvision(name)))
-    optimized = eager(model)
-    assert_same_function(optimized, model)
+    optimized = eager(model, LARGER)
+    assert_same_function(optimized, model, LARGER)
     left = [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
     # a DenseNet normalises before its convolutions: a third of its BatchNorms follow none
     assert len(left) == (62 if name == "densenet121" else 0)
@@ -76,8 +77,8 @@ def test_models_by_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
 def test_modified_mobilenets(name: str) -> None:
     model = trained(modify_mobilenet(getattr(torchvision.models, name)(num_classes=10)))
-    optimized = eager(model)
-    assert_same_function(optimized, model)
+    optimized = eager(model, LARGER)
+    assert_same_function(optimized, model, LARGER)
     assert not [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
 
 

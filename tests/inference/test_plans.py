@@ -1,14 +1,15 @@
 """Layer plans against the layers that they stand for."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from bsconv.pytorch import BSConvS, BSConvU
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
 from bsconv.pytorch._tools.joining import ShiftedConv2d
-from bsconv.pytorch.inference._plans import layer_plans
+from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from helpers.inference_cases import trained
 
 GEOMETRIES: list[dict[str, Any]] = [
@@ -20,25 +21,27 @@ GEOMETRIES: list[dict[str, Any]] = [
     {"padding": 1, "padding_mode": "reflect", "stride": (1, 2)},
     {"padding": 2, "padding_mode": "circular", "bias": False},
 ]
-LAYERS: list[Callable[..., Any]] = [BSConvU, BSConvS]
+LAYERS: list[Callable[..., Any]] = [BSConvU, BSConvS, partial(BSConvCP, blueprints=5)]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize("make", LAYERS)
-def test_each_form_is_the_layer_also_at_the_border(
+def test_each_plan_is_the_layer_also_at_the_border(
     make: Callable[..., Any], with_bn: bool, geometry: dict[str, Any]
 ) -> None:
     layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **geometry)).eval()
     found = layer_plans(layer)
-    assert list(found) == list(type(layer)._plans)
+    assert set(found) >= set(type(layer)._plans)
+    padded = padded_plans(found, 16)
+    assert ("factored, padded" in padded) == (len(found["factored"]) > 2)
     images = torch.randn(2, 8, 9, 7, dtype=torch.float64)
     expected = layer(images)
-    for form in found.values():
-        torch.testing.assert_close(form(images), expected)
+    for plan in (*found.values(), *padded.values()):
+        torch.testing.assert_close(plan(images), expected)
         for rows in (slice(0, 1), slice(-1, None)):
-            torch.testing.assert_close(form(images)[:, :, rows], expected[:, :, rows])
-            torch.testing.assert_close(form(images)[..., rows], expected[..., rows])
+            torch.testing.assert_close(plan(images)[:, :, rows], expected[:, :, rows])
+            torch.testing.assert_close(plan(images)[..., rows], expected[..., rows])
 
 
 def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
@@ -53,7 +56,7 @@ def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
     assert ((added[:, 0] - added[:, 1]).abs() > 1e-3).any()
 
 
-def test_forms_need_plain_parts() -> None:
+def test_plans_need_plain_parts() -> None:
     layer = BSConvU(4, 5, 3, with_bn=True)
     assert layer_plans(layer) == {}, "in training mode it normalises by its batch"
     assert layer_plans(layer.eval())
