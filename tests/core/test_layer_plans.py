@@ -318,6 +318,7 @@ def test_a_forward_exchanged_on_a_part_still_runs(layer: BSConvU | BSConvS) -> N
         del dw.forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["merged", "auto"])
 def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> None:
     layer = BSConvU(4, 8, 3, padding=1).eval()
