@@ -144,10 +144,10 @@ def _convolve_normed(
     """
     images = _as_layer(pw1, images, pw1.weight, None)
     centre = centre_of(bn1, images)
-    sides = (slice(None),) + (None,) * len(dw.kernel_size)
+    sides = (..., *(None for _ in dw.kernel_size))
     images = images - centre[sides]
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images, centre)
-    output = _as_layer(dw, images, matrix[(..., *sides[1:])] * dw.weight, dw.bias)
+    output = _as_layer(dw, images, matrix[sides] * dw.weight, dw.bias)
     with torch.autocast(images.device.type, enabled=False):
         flat = constant[sides].expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)

@@ -81,7 +81,7 @@ class BSConvS_ModelRegLossMixin:
         """The same as the function :func:`reg_loss` of this model."""
         if not isinstance(self, nn.Module):
             raise TypeError(
-                "BSConvS_ModelRegLossMixin belongs beside torch.nn.Module among a class's bases, "
+                "BSConvS_ModelRegLossMixin belongs next to torch.nn.Module among a class's bases, "
                 f"got {type(self).__name__}, which is no module"
             )
         return reg_loss(self, alpha)

@@ -1,7 +1,4 @@
-"""Replace the convolutions of any model by BSConv layers (paper, section 3: a drop-in).
-
-``model = bsconv.pytorch.BSConvU_Replacer().apply(model)``
-"""
+"""Replace the convolutions of any model by BSConv layers (paper, section 3: a drop-in)."""
 
 import functools
 import warnings
@@ -9,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -27,18 +24,16 @@ from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
 
+Layer = BSConvU | BSConvS
+
 
 @dataclass
 class _Candidate:
     """A convolution, the places where it hangs, and why it stays (empty: it is replaced)."""
 
-    module: nn.Module
+    module: Any
     places: list[Place]
     obstacle: str = ""
-
-    @property
-    def conv(self) -> nn.Conv2d:
-        return cast(nn.Conv2d, self.module)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,10 +67,10 @@ class Replacer:
         self.exclude = tuple(exclude)
 
     def __repr__(self) -> str:
-        arguments = {"kernel_sizes": self.kernel_sizes, **self.options}
-        arguments |= {"init": self.init, "exclude": self.exclude}
-        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        return f"{type(self).__name__}({listed})"
+        last = {"init": self.init, "exclude": self.exclude}
+        arguments = {"kernel_sizes": self.kernel_sizes, **self.options, **last}
+        listed = (f"{name}={value!r}" for name, value in arguments.items())
+        return f"{type(self).__name__}({', '.join(listed)})"
 
     def plan(self, model: nn.Module) -> Plan:
         """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
@@ -106,16 +101,14 @@ class Replacer:
         where = [place for candidate in chosen for place in candidate.places]
         model = exchange(model, where, layers, self._finish)
         self.report = report
-        if self.verbosity >= 1:
+        if self.verbosity:
             print(report if self.verbosity >= 2 else report.summary)
         return model
 
     def _check(self, model: nn.Module) -> None:
         """Raises TypeError or ValueError for what ``apply`` must not touch."""
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model needs to be a torch.nn.Module, got {type(model).__name__} {model!r:.40}"
-            )
+            raise TypeError(f"model needs to be a torch.nn.Module, got {model!r:.40}")
         check_unwrapped(model)
 
     def _finish(self, model: nn.Module) -> None:
@@ -133,16 +126,17 @@ class Replacer:
         candidates = list(found.values())
         for candidate in candidates:
             candidate.obstacle = self._obstacle(candidate, excluded)
-        for reason, search in (
-            ("is also in {}, a plain attribute", held_in_attributes),
-            ("shares a parameter with {}", shares_with_others),
-        ):
-            others = search(model, [c.conv for c in candidates if not c.obstacle])
+        searches = {
+            "is also in {}, a plain attribute": held_in_attributes,
+            "shares a parameter with {}": shares_with_others,
+        }
+        for reason, search in searches.items():
+            others = search(model, [c.module for c in candidates if not c.obstacle])
             for candidate in candidates:
                 if id(candidate.module) in others:
                     candidate.obstacle = reason.format(others[id(candidate.module)])
         for candidate in candidates:
-            if not candidate.obstacle and (hooks := unmovable_hooks(candidate.conv)):
+            if not candidate.obstacle and (hooks := unmovable_hooks(candidate.module)):
                 name = candidate.names[0]
                 raise ValueError(
                     f"layer '{name}' has {hooks}, which can't move to another layer: "
@@ -159,7 +153,7 @@ class Replacer:
             return f"is {type(candidate.module).__name__} already"
         if reason := why_not_plain(candidate.module):
             return reason
-        conv = candidate.conv
+        conv = candidate.module
         if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:
             return f"{_size(conv)} is not among kernel_sizes"
         after = parameter_count(self._stand_in(conv))
@@ -167,7 +161,7 @@ class Replacer:
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
 
-    def _replacement(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
+    def _replacement(self, conv: nn.Conv2d) -> Layer:
         """The layer that replaces ``conv``, with its first weights."""
         if self.init == "project":
             return self.layer_class.from_conv2d(conv, **self.options)
@@ -176,7 +170,7 @@ class Replacer:
             return match_variance_(self.layer_class.like(conv, make=make, **self.options))
         return self.layer_class.like(conv, **self.options)
 
-    def _stand_in(self, conv: nn.Conv2d) -> BSConvU | BSConvS:
+    def _stand_in(self, conv: nn.Conv2d) -> Layer:
         """The layer that would replace ``conv``, on the meta device."""
         arguments = {**conv_arguments(conv), "device": "meta"}
         bare = nn.Conv2d(conv.in_channels, conv.out_channels, **arguments)
@@ -188,25 +182,21 @@ class Replacer:
         layers = []
         for candidate in candidates:
             old, new = candidate.module, planned.get(id(candidate.module))
-            if new is None:
-                description = f"kept: {candidate.obstacle}"
-            else:
-                description = f"{_size(candidate.conv)} Conv2d becomes {_title(new)}"
+            description = f"kept: {candidate.obstacle}"
+            if new is not None:
+                description = f"{_size(candidate.module)} Conv2d becomes {_title(new)}"
             counts = parameter_count(old), parameter_count(new or old)
             layers.append(LayerPlan(candidate.names, new is not None, description, *counts))
-        before = parameter_count(model)
-        change = parameter_count(*planned.values()) - parameter_count(*(c.conv for c in chosen))
-        return Plan(tuple(layers), before, before + change)
+        before, removed = parameter_count(model), parameter_count(*(c.module for c in chosen))
+        return Plan(tuple(layers), before, before - removed + parameter_count(*planned.values()))
 
 
-def _build(
-    chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], BSConvU | BSConvS]
-) -> dict[int, BSConvU | BSConvS]:
+def _build(chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], Layer]) -> dict[int, Layer]:
     """The new layers by the id of the old; where the old share parameters, so do the new."""
-    layers: dict[int, BSConvU | BSConvS] = {}
-    first_with: dict[int, BSConvU | BSConvS] = {}
+    layers: dict[int, Layer] = {}
+    first_with: dict[int, Layer] = {}
     for candidate in chosen:
-        conv = candidate.conv
+        conv = candidate.module
         layer = layers[id(conv)] = make(conv)
         first = first_with.setdefault(id(conv.weight), layer)
         for name, child in layer.named_children():
@@ -227,7 +217,7 @@ def _size(conv: nn.Conv2d) -> str:
     return "x".join(map(str, conv.kernel_size))
 
 
-def _title(layer: BSConvU | BSConvS) -> str:
+def _title(layer: Layer) -> str:
     if isinstance(layer, BSConvS):
         return f"BSConv-S, {layer.in_channels} channels through {layer.pw1.out_channels}"
     return "BSConv-U"

@@ -172,7 +172,7 @@ def test_wrong_inputs_are_named():
     with raises_exactly("basis needs shape (mid, in), got shape (4, 8, 1, 1)"):
         reg_loss(layer)
     with raises_exactly(
-        "BSConvS_ModelRegLossMixin belongs beside torch.nn.Module among a class's bases, got "
+        "BSConvS_ModelRegLossMixin belongs next to torch.nn.Module among a class's bases, got "
         "BSConvS_ModelRegLossMixin, which is no module",
         TypeError,
     ):

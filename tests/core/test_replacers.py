@@ -113,13 +113,13 @@ def test_layers_are_kept_for_these_reasons():
         "subclass": "kept: Subclass is a subclass of Conv2d and may compute something else",
         "lazy": "kept: LazyConv2d is a subclass of Conv2d and may compute something else",
         "parametrised": "kept: parametrised (weight)",
-        "pruned": "kept: has state beside weight and bias: weight_mask, weight_orig",
+        "pruned": "kept: has state apart from weight and bias: weight_mask, weight_orig",
         "patched": "kept: its forward was exchanged on the instance",
         "grey": "kept: BSConvU would have more parameters (88)",
         "complex": "kept: its weight is a Parameter of torch.complex64",
         "float8": "kept: its weight is a Parameter of torch.float8_e4m3fn",
-        "three": "kept: Conv3d is no Conv2d",
-        "transposed": "kept: ConvTranspose2d is no Conv2d",
+        "three": "kept: Conv3d is not a Conv2d",
+        "transposed": "kept: ConvTranspose2d is not a Conv2d",
         "blueprint": "kept: is BSConvU already",
         "excluded": "kept: excluded by 'exc*'",
     }
@@ -650,3 +650,11 @@ def test_the_html_table_holds_the_same_and_is_escaped():
 def test_verbosity_prints_nothing_a_line_or_the_table(verbosity, lines, capsys):
     BSConvU_Replacer(verbosity=verbosity).apply(net())
     assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+@pytest.mark.parametrize("method", ["apply", "plan"])
+@pytest.mark.parametrize("model", ["x", None, nn.ReLU])
+def test_what_is_not_a_model_is_refused(replacer_class, method, model):
+    with raises_exactly(f"model needs to be a torch.nn.Module, got {model!r:.40}", TypeError):
+        getattr(replacer_class(), method)(model)

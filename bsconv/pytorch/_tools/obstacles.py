@@ -22,14 +22,14 @@ def why_not_plain(module: nn.Module, groups: int = 1) -> str:
         names = (name for name, _ in module.get_submodule("parametrizations").named_children())
         return f"parametrised ({', '.join(names)})"
     if not isinstance(module, nn.Conv2d):
-        return f"{name} is no Conv2d"
+        return f"{name} is not a Conv2d"
     if type(module) is not nn.Conv2d:
         return f"{name} is a subclass of Conv2d and may compute something else"
     if "forward" in vars(module):
         return "its forward was exchanged on the instance"
     own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
     if own:
-        return f"has state beside weight and bias: {', '.join(sorted(own))}"
+        return f"has state apart from weight and bias: {', '.join(sorted(own))}"
     weight = module.weight
     computable = weight.is_floating_point() and torch.finfo(weight.dtype).bits >= 16
     if type(weight) is not nn.Parameter or not computable:

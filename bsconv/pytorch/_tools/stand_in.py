@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from .convs import GEOMETRY, conv_arguments, memory_format_of, pads_with_zeros
 from .joining import exact_steps, joined
 
-if TYPE_CHECKING:  # in typing from Python 3.11 on
-    from typing_extensions import Self
+Layer = TypeVar("Layer", bound="StandIn")
 
 
 class StandIn(nn.Sequential):
@@ -33,8 +32,12 @@ class StandIn(nn.Sequential):
 
     @classmethod
     def like(
-        cls, conv: nn.Conv2d, *, make: Callable[..., Any] | None = None, **options: Any
-    ) -> "Self":
+        cls: type[Layer],
+        conv: nn.Conv2d,
+        *,
+        make: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> Layer:
         """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
         format, ``training`` and requires_grad are those of ``conv``.
 
@@ -51,7 +54,7 @@ class StandIn(nn.Sequential):
                 f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
             )
         make = make or cast(Any, cls)
-        layer: Self = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
+        layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
         layer.to(memory_format=memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
         if conv.bias is not None:
