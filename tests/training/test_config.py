@@ -125,7 +125,7 @@ def test_config_is_frozen_takes_paths_and_survives_json(tmp_path: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.epochs = 3  # type: ignore[misc]
     assert settings.difference(dataclasses.replace(settings, out=None, data=None)) is None
-    # the recipe's own numbers, given by hand, are no difference
+    # the recipe's own numbers, given by hand, make no difference
     by_hand = dataclasses.replace(TrainConfig(), learning_rate=0.1, milestones=(100, 150, 180))
     assert TrainConfig().difference(by_hand) is None
     assert TrainConfig().difference(TrainConfig(recipe="fast")) is not None

@@ -625,11 +625,9 @@ def test_torchrun_and_a_killed_worker(tmp_path: Path) -> None:
     settings = {"dataset": "synthetic", "train_limit": 128, "test_limit": 32, "image_size": 8}
     settings |= {"batch_size": 32, "epochs": 6}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "bsconv", "train", "--model", "cifar_resnet20_bsconvs_p1d4", *options),
-        *("--device", "cpu", "--out", str(out)),
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    train_it = ["-m", "bsconv", "train", "--model", "cifar_resnet20_bsconvs_p1d4", *options]
+    command = [*torchrun, *train_it, "--device", "cpu", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "log", "w") as log:
         launcher = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

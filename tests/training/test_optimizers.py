@@ -47,7 +47,8 @@ def test_no_gradient_is_no_step() -> None:
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [
-        *(((6, 4, 3, 3), layout) for layout in (torch.contiguous_format, torch.channels_last)),
+        ((6, 4, 3, 3), torch.contiguous_format),
+        ((6, 4, 3, 3), torch.channels_last),
         ((8, 2, 1, 1), torch.channels_last),
         ((4, 8), torch.contiguous_format),
     ],
@@ -69,7 +70,7 @@ def test_two_steps_by_hand(shape: tuple[int, ...], layout: torch.memory_format) 
     np.testing.assert_allclose(weight.detach().flatten(1).numpy(), by_hand, atol=1e-3)
 
 
-def test_kernels_of_like_shape_are_stepped_as_if_alone() -> None:
+def test_kernels_of_the_same_shape_are_stepped_as_if_alone() -> None:
     together = [kernel(4, 3, 3, 3, seed=seed) for seed in range(3)] + [kernel(5, 3, 1, 1)]
     alone = [nn.Parameter(weight.detach().clone()) for weight in together]
     for number, (first, second) in enumerate(zip(together, alone, strict=True)):

@@ -1,4 +1,4 @@
-"""The progress bar of an epoch, and how soon a loss that is no number is noticed."""
+"""The progress bar of an epoch, and how soon a loss that is not finite is noticed."""
 
 import io
 import math

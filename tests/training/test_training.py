@@ -305,7 +305,7 @@ def test_progress_is_a_line_per_epoch_or_nothing(
     assert lines[1].startswith("steps in float32, eager, ")
     assert [line.split(":")[0] for line in lines[2:]] == ["epoch 1", "epoch 2"]
     assert "test top-1" in lines[2]
-    assert errors == ""  # no bar where stderr is no terminal
+    assert errors == ""  # no bar without a terminal
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_after_every_epoch_the_model_can_be_looked_at(use: Use) -> None:
     assert any(not torch.equal(value, seen[0][1][name]) for name, value in seen[1][1].items())
 
 
-def test_whoever_looks_may_stop_and_the_epoch_is_kept(use: Use, tmp_path: Path) -> None:
+def test_after_epoch_may_stop_the_run_and_the_epoch_is_kept(use: Use, tmp_path: Path) -> None:
     use(with_subspace)
 
     def stop(metrics: EpochMetrics, _: nn.Module) -> None:

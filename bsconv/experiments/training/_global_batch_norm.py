@@ -17,7 +17,7 @@ __all__ = ["GlobalBatchNorm", "with_global_batch_norm"]
 
 
 def with_global_batch_norm(model: nn.Module) -> nn.Module:
-    """``model`` with other BatchNorm layers, which hold the parameters and buffers of the old ones.
+    """``model`` with other BatchNorm layers, which have the parameters and buffers of the old ones.
 
     ValueError for a kind of BatchNorm that does more than normalise.
     """
@@ -38,11 +38,11 @@ def with_global_batch_norm(model: nn.Module) -> nn.Module:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """BatchNorm over the batches of all processes, each of which must bring at least one image."""
+    """BatchNorm over the batches of all processes; each process needs at least one image."""
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> GlobalBatchNorm:
-        """What ``norm`` is, by its very parameters and buffers."""
+        """With the settings, parameters and buffers of ``norm``."""
         own = cls(
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats,
             device=torch.device("meta"),
@@ -63,7 +63,7 @@ class GlobalBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         mean, variance, count = _statistics(input.detach())
         if count < 2:
-            raise ValueError(f"BatchNorm learns from two values per channel or more, got {count}")
+            raise ValueError(f"BatchNorm needs two values per channel to learn from, got {count}")
         if self.training:
             self._track(mean, variance * (count / (count - 1)))
         return _Normalize.apply(input, self.weight, self.bias, mean, variance, count, self.eps)
@@ -81,12 +81,11 @@ class GlobalBatchNorm(_BatchNorm):
 def _statistics(inputs: Tensor) -> tuple[Tensor, Tensor, int]:
     """Mean and variance of each channel over all processes, and how many values that are.
 
-    From the means and variances of the processes rather than from sums of squares, in which small
-    variances would drown.
+    From the means and variances of the processes, since sums of squares would lose small variances.
     """
     channels = inputs.shape[1]
     values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-    # what BatchNorm itself takes on the CPU, ten times as fast there as torch.var_mean
+    # the function of BatchNorm itself, on the CPU ten times as fast as torch.var_mean
     mean, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     count = mean.new_tensor([values.numel() / channels])
     own = torch.cat([count, mean, variance])

@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     A kernel (out, in, ...) is the matrix (out, in * ...). Each step has all singular values near 1,
     times the square root of out / in where that is above 1, so rare directions are learnt as fast
     as frequent ones. ``weight_decay`` is decoupled: a step shrinks a weight by ``lr`` times it.
-    torch.optim.Muon takes matrices alone, and one at a time; here kernels of like shape go
+    torch.optim.Muon takes matrices only, one at a time; here kernels of the same shape are stepped
     together, which is several times faster for narrow networks.
     """
 
@@ -52,11 +52,11 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes its gradients from backward(), not from a closure")
         for group in self.param_groups:
-            alike = defaultdict(list)
+            by_shape = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for parameters in alike.values():
+                    by_shape[parameter.shape].append(parameter)
+            for parameters in by_shape.values():
                 self._step(parameters, group)
         return None
 
@@ -134,11 +134,11 @@ def _share(optimizer: torch.optim.Optimizer) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
-    """The recipe's; it says as well whether biases and BatchNorm (vectors all) are decayed.
+    """The recipe's, which also says whether biases and BatchNorm (all vectors) are decayed.
 
-    With "muon", that takes the kernels that mix channels; blueprints, which are one channel deep,
-    the classifier and vectors are left to SGD. So are bases: the penalty holds their rows at
-    length 1, so Muon's steps, all of one length, would turn them without rest.
+    Muon takes the kernels that mix channels, SGD the rest: blueprints, which are one channel deep,
+    the classifier, vectors, and bases. The penalty holds the rows of a basis at length 1, so Muon's
+    steps, all of one length, would never let them come to rest.
     """
     settings = config.settings
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,7 +1,7 @@
 """The processes of one run, as torchrun starts them: who is who, and how they agree.
 
-Each holds the whole model and takes its part of every batch. What is computed is what one process
-would compute with the whole batch.
+Each has the model and takes its part of every batch. Together they compute what one process would
+compute with all of the batch.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Processes:
     def part(self, images: int) -> tuple[slice, float]:
         """Which images of a batch are this process's, and the weight of their mean loss.
 
-        The average over the processes of their weighted means is the mean over the batch. All
-        processes take all of a batch with fewer images than processes: none may stay without, or
-        it would hold up the others. (Running variances then see each image several times.)
+        The average over the processes of their weighted means is the mean over the batch. If there
+        are fewer images than processes, all take all of them, since a process without images would
+        hold up the others. (Running variances then see each image several times.)
         """
         if images < self.count:
             return slice(0, images), 1.0
@@ -135,7 +135,7 @@ class Processes:
 
         tensors = [*model.parameters(), *model.buffers()]
         twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-        # a static graph may leave parameters unused and use others beside the model (the penalty)
+        # a static graph may leave parameters unused, and the penalty uses some outside of forward
         return DistributedDataParallel(FirstOutput(with_global_batch_norm(twin)), static_graph=True)
 
 
@@ -174,7 +174,7 @@ def process_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes that torchrun has started, and part at the end.
+    """Join the other processes that torchrun has started, and leave them at the end.
 
     Raises ConnectionError when one of them is lost on the way.
     """

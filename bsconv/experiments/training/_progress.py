@@ -48,7 +48,7 @@ def _threads_text(device: str) -> str:
 
 
 class EpochWatch:
-    """Iterates over ``batches`` of image numbers; ends early once the loss is no finite number."""
+    """Iterates over ``batches`` of image numbers; ends early once the loss is not finite."""
 
     def __init__(
         self, title: str, batches: Sequence[Tensor], processes: Processes, progress: bool
@@ -62,7 +62,7 @@ class EpochWatch:
             unit=" images",
             unit_scale=True,
             leave=False,
-            # None: no bar where stderr is no terminal, a line per epoch is printed anyway
+            # None: only on a terminal; a line per epoch is printed anyway
             disable=None if progress else True,
         )
 

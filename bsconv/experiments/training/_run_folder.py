@@ -38,18 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "open_run"]
 
-# of a checkpoint; those of early versions have no "execution" and "data"
-PARTS = (
-    "config",
-    "num_classes",
-    "epoch",
-    "history",
-    "model",
-    "optimizer",
-    "generator",
-    "cpu_rng",
-    "cuda_rng",
-)
+# what a checkpoint holds; early versions have neither "execution" nor "data"
+ABOUT = ("config", "num_classes", "epoch", "history")
+STATE = ("model", "optimizer", "generator", "cpu_rng", "cuda_rng")
 
 
 @dataclasses.dataclass
@@ -153,11 +144,11 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
-    """Meet the other processes, lock ``config.out`` and read what is there.
+    """Join the other processes, lock ``config.out`` and read what is there.
 
     ValueError where it holds another run. Nothing is written before ``Run.begin``, and a folder
-    made in vain is removed again. Only the first of several processes has the folder; it tells the
-    others what it found.
+    that was made for nothing is removed again. Only the first of several processes has the folder;
+    it tells the others what it found.
     """
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
@@ -226,7 +217,7 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
         return None  # killed before its first epoch was over
     path = folder / CHECKPOINT
     state = read_checkpoint(path)
-    missing = [part for part in PARTS if part not in state]
+    missing = [part for part in ABOUT + STATE if part not in state]
     if missing:
         raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
     try:
@@ -281,7 +272,7 @@ def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Only where it changes something, so that resuming a finished run leaves all files alone."""
+    """Only if it changes something: resuming a finished run leaves all files as they are."""
     content = text.encode()
     if not path.exists() or path.read_bytes() != content:
         write_atomically(path, content)

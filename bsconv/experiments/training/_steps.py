@@ -42,7 +42,7 @@ COMPILER: Mapping[str, Mapping[str, str | int | bool]] = {
 
 @dataclass(frozen=True)
 class Execution:
-    """One choice for a whole run; ``plans`` is the plan of each BSConv layer, by its name."""
+    """One choice for all steps of a run; ``plans``: of each BSConv layer, by its name."""
 
     precision: str
     compile: bool
@@ -56,7 +56,7 @@ class Execution:
         return dataclasses.replace(config, precision=self.precision, compile=self.compile)
 
     def set_plans(self, model: nn.Module) -> None:
-        """ValueError for plans that are not those of this model, of a damaged checkpoint maybe."""
+        """ValueError for plans of another model, such as a damaged checkpoint may hold."""
         layers = dict(model.named_modules())
         for name, plan in self.plans.items():
             layer = layers.get(name)

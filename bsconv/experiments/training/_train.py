@@ -92,7 +92,7 @@ def train(
 def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     """One pass over the training images in a new order; the mean loss, penalty included.
 
-    It ends early where the loss is no finite number any more.
+    It ends early once the loss is not finite.
     """
     config, processes = run.config, run.processes
     images, labels = job.dataset.train_images, job.dataset.train_labels
