@@ -50,8 +50,8 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
     hold. Weights in float32 or less with 128 slices or more are summed in float32, for the filters
-    where that keeps five digits. Threads take some filters at a time: at most about 32 MiB each, or
-    four filters in float64. The result and the computing of parametrised weights come on top.
+    where that keeps five digits. Takes about 64 MiB, or four filters in float64, and a matrix of
+    Kh * Kw x Kh * Kw for each filter (M x M where that is smaller).
 
     Raises TypeError for another kind of source. Raises ValueError for a source without convolution
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and

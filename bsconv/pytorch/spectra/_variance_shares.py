@@ -6,14 +6,14 @@ Gram matrix of the smaller side, divided by their sum.
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from .._tools.numerics import exact, full_float32, power_of_two_scale
 
-CHUNK = 2**20  # numbers that a thread takes at a time, 8 MiB in float64
+CHUNK = 2**21  # numbers that are taken at a time, 16 MiB in float64
+PIECE = 256  # matrices that a thread takes at a time
 LONG = 128  # samples from which on sums in float32, twice as fast, are worth their rounding
 
 
@@ -21,24 +21,24 @@ def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
     """Shares (filters, min(samples, features)) in float64 of each weight (filters, samples, ...).
 
     A filter without variance has the shares 1, 0, 0, ..., one that is not finite has NaN. The next
-    weight is taken when it is needed. Threads share the work, because LAPACK takes one small matrix
-    after another.
+    weight is taken when it is needed.
     """
-    threads = torch.get_num_threads()
-    with full_float32(), ThreadPoolExecutor(threads) as pool:
-        each = map if threads == 1 else pool.map
-        return [
-            torch.cat(list(each(partial(_shares, center=center), _chunks(weight))))
-            for weight in weights
+    with full_float32():
+        grams = [_grams(weight, center) for weight in weights]
+    # LAPACK takes one small matrix after another: several threads take them piece by piece
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = [
+            (pool.map if gram.is_cpu else map)(_shares, torch.split(gram, PIECE)) for gram in grams
         ]
+        return [torch.cat(list(shares)) for shares in found]
 
 
-def _chunks(weight: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(weight.detach(), max(1, CHUNK // weight[0].numel()))
+def _grams(weight: Tensor, center: bool) -> Tensor:
+    chunks = torch.split(weight.detach(), max(1, CHUNK // weight[0].numel()))
+    return torch.cat([_gram(filters, center) for filters in chunks])
 
 
-def _shares(filters: Tensor, center: bool) -> Tensor:
-    gram = _gram(filters, center)
+def _shares(gram: Tensor) -> Tensor:
     finite = _trace(gram).isfinite()[:, None]
     values = torch.linalg.eigvalsh(gram.where(finite[..., None], 0.0)).flip(1).clamp(min=0)
     total = values.sum(1, keepdim=True)
@@ -67,12 +67,12 @@ def _quick_gram(rows: Tensor, center: bool) -> tuple[Tensor, Tensor]:
     """
     count, samples, features = rows.shape
     pairs = rows.reshape(count, samples // 2, 2 * features)
-    products, sums = exact(pairs.mT @ pairs), exact(pairs.sum(1))
-    gram = products[:, :features, :features] + products[:, features:, features:]
+    products, sums = pairs.mT @ pairs, pairs.sum(1)
+    gram = exact(products[:, :features, :features]) + products[:, features:, features:]
     energy = remaining = _trace(gram)
     if center:
-        total = sums[:, :features] + sums[:, features:]
-        gram -= total[:, :, None] * total[:, None] / samples
+        total = exact(sums[:, :features]) + sums[:, features:]
+        gram.baddbmm_(total[:, :, None], total[:, None], alpha=-1 / samples)
         remaining = _trace(gram)
     return gram, (remaining > 0.1 * energy) & (remaining > 1e-25) & (energy < 1e30)
 
