@@ -19,8 +19,7 @@ from ...pytorch._tools.errors import one_line
 from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, TrainedModel, read_config, read_trained
 from ..files.json_files import parse_json, read_text
-from ..training import make_model
-from ..training._history import EpochMetrics
+from ..training import EpochMetrics, make_model
 from ._record import Record
 from ._settings import EXECUTION
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..files.checkpoints import write_atomically
 from ..files.json_files import read_json
-from ..training._history import EpochMetrics
+from ..training import EpochMetrics
 from ._settings import completed, recipe_of
 
 FORMAT = "bsconv record 1"

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import bsconv
+
 from ...pytorch.models import parse_name
-from ...pytorch.models._weights import FOLDER
 from ..data import ImageDataset, load_dataset
 from ..files.checkpoints import load_weights, read_trained, write_atomically, write_trained
 from ..training import evaluate, make_model
@@ -25,6 +26,8 @@ from . import Record, make_record
 from ._from_run import command
 
 __all__ = ["pack_weights"]
+
+FOLDER = Path(bsconv.__file__).parent / "weights"
 
 MOST_POINTS_LOST = 0.05  # of accuracy, by rounding the weights to float16
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...pytorch import spectra_table
 from ..files.checkpoints import write_atomically
 from ..files.json_files import read_json
-from ..training._history import EpochMetrics
+from ..training import EpochMetrics
 
 __all__ = ["TrainingSpectra"]
 

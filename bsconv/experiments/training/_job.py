@@ -1,31 +1,15 @@
-"""What the steps of a run need: data, model, optimiser, and how each step is computed."""
+"""What the steps of a run need, made or read from its folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import nn
 
-from ..data import ImageDataset
 from ._inputs import check_fit, check_model, find_dataset, load_start, make_model, read_start
-from ._optimizers import Optimizers, make_optimizer
+from ._optimizers import make_optimizer
 from ._run_folder import Run
-from ._steps import Execution, choose_execution
+from ._steps import Job, choose_execution
 
 __all__ = ["Job", "prepare"]
-
-
-@dataclass
-class Job:
-    """The parts of a run that its steps change or need, all on its device."""
-
-    model: nn.Module  # what is trained, evaluated and kept
-    trained: nn.Module  # the same parameters, compiled or shared with the other processes
-    optimizer: Optimizers
-    dataset: ImageDataset
-    generator: torch.Generator  # shuffling and augmentation; dropout draws from the global state
-    execution: Execution
 
 
 def prepare(run: Run) -> Job:

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from bsconv.pytorch._tools.model_tree import parameter_count
 
-from ._job import Job
 from ._processes import Processes
 from ._run_folder import Run
-from ._steps import Execution
+from ._steps import Execution, Job
 
 __all__ = ["EpochWatch", "introduction", "steps_text"]
 

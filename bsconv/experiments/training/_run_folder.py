@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -30,11 +30,8 @@ from ..files.checkpoints import (
 from ._device import reproducible
 from ._history import EpochMetrics, History
 from ._processes import SINGLE, Processes, join_processes, process_device
-from ._steps import Execution
+from ._steps import Execution, Job
 from ._tensorboard import add_to_curves, open_curves
-
-if TYPE_CHECKING:
-    from ._job import Job
 
 __all__ = ["Run", "open_run"]
 

@@ -23,9 +23,11 @@ from bsconv.pytorch._tools.timing import in_turns
 from bsconv.pytorch.modules import BLUEPRINT_LAYERS
 
 from ..config import TrainConfig
+from ..data import ImageDataset
 from ._inputs import logits_of, model_input
+from ._optimizers import Optimizers
 
-__all__ = ["Execution", "choose_execution"]
+__all__ = ["Execution", "Job", "choose_execution"]
 
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
 WORTH_COMPILING = 200_000
@@ -83,6 +85,18 @@ class Execution:
         if self.plans:
             parts.append(f"{merged} of {len(self.plans)} BSConv layers merged")
         return ", ".join(parts)
+
+
+@dataclass
+class Job:
+    """The parts of a run that its steps change or need, all on its device."""
+
+    model: nn.Module  # what is trained, evaluated and kept
+    trained: nn.Module  # the same parameters, compiled or shared with the other processes
+    optimizer: Optimizers
+    dataset: ImageDataset
+    generator: torch.Generator  # shuffling and augmentation; dropout draws from the global state
+    execution: Execution
 
 
 def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> Execution:

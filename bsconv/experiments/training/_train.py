@@ -24,10 +24,11 @@ from ..data import augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ._history import EpochMetrics, History
 from ._inputs import logits_of, make_model, model_input
-from ._job import Job, prepare
+from ._job import prepare
 from ._processes import SINGLE, Processes
 from ._progress import EpochWatch, introduction
 from ._run_folder import Run, open_run
+from ._steps import Job
 
 __all__ = ["evaluate", "train"]
 

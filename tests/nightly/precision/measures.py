@@ -132,7 +132,7 @@ GAINS = {"ordinary": 2.0, "tiny": 1e-30, "huge": 1e30}
     "uniform_variance_",
     "match_variance_",
     "dense_conv",
-    kinds=GAINS,
+    kinds=tuple(GAINS),
     bound=0.05,
 )
 def first_weights(kind: str, dtype: torch.dtype, many: int) -> Results:
