@@ -111,6 +111,16 @@ def test_a_norm_that_cannot_be_set_is_left_as_it_is() -> None:
     assert consumer_of(model)[0].norm is None
 
 
+def test_of_two_convolutions_in_a_sum_the_last_is_fitted_to_it() -> None:
+    model = Network(lambda net, x: F.relu(net.norm(net.conv(x)) + net.other(x)))
+    model.other = nn.Conv2d(4, 4, 3, padding=1)
+    found = find_consumers(model, Inputs((IMAGES,), {}), ["conv", "other"])
+    assert found["conv"].arrival == found["conv"].norm
+    assert found["conv"].activation is None
+    assert found["other"].arrival > found["other"].call
+    assert found["other"].activation is not None
+
+
 def test_layers_called_twice_or_never_have_no_consumer() -> None:
     model = Network(lambda net, x: net.conv(net.conv(x)))
     model.unused = nn.Conv2d(4, 4, 3)

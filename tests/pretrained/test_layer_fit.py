@@ -242,7 +242,7 @@ def test_behind_a_relu_targets_and_fits_take_turns(kind: Any, with_metric: bool)
     kernel = model[0].weight.detach()
     for turn in range(1 + RECTIFIED_ROUNDS):
         moments = patches.moments(target, kernel)
-        factors = fit(factors, patches, moments, metric, first=turn == 0)
+        factors = fit(factors, patches, moments, metric, kernel, first=turn == 0)
         shift = constant(moments, dense(factors))
         target = samples.target(dense(factors), shift)
     network_fit = NetworkFit(known, student, lambda name: None)

@@ -97,7 +97,20 @@ def find_consumers(
         if step.operation.layer and counts[step.operation.layer] == 1
     }
     del kept  # until here, so that no two tensors lay in the same place
-    return found
+    return _one_each(found)
+
+
+def _one_each(consumers: Mapping[str, Consumer]) -> dict[str, Consumer]:
+    """Of convolutions that arrive in the same sum, the last is left to make up for the others."""
+    last = {consumer.arrival: name for name, consumer in consumers.items()}
+    return {
+        name: consumer
+        if last[consumer.arrival] == name
+        else consumer._replace(
+            arrival=consumer.call if consumer.norm is None else consumer.norm, activation=None
+        )
+        for name, consumer in consumers.items()
+    }
 
 
 def _trace(

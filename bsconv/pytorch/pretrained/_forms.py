@@ -10,12 +10,15 @@ from ..decomposition import (
     SharedFactors,
     SubspaceFactors,
     compose,
+    shared_factors,
 )
 from ..modules import BSConvCP, BSConvS, BSConvU
 from ._costs import DENSE, Form
 from ._least_squares import ROUNDS, fit_blueprints, fit_subspace
 from ._moments import Moments, Patches
 from ._shared_blueprints import fit_shared, fit_shared_from
+
+LATER_STEPS = 6  # of BSConv-CP, each time its targets have changed
 
 
 class DenseKernel(NamedTuple):
@@ -62,13 +65,22 @@ def dense(factors: Factors) -> Tensor:
 
 
 def fit(
-    factors: Factors, patches: Patches, known: Moments, metric: Tensor | None, *, first: bool
+    factors: Factors,
+    patches: Patches,
+    known: Moments,
+    metric: Tensor | None,
+    kernel: Tensor,
+    *,
+    first: bool,
 ) -> Factors:
     """Factors of the same form and size that fit the moments better.
 
-    The ``first`` time they are found from the start; later on they are improved a little.
+    The ``first`` time they are found from the start; later on they are improved a little. A layer
+    that sees nothing but constants gets weights close to the dense ``kernel``: any would do.
     """
-    if not known.patches.any():  # nothing but constants: any weights would do
+    if not known.patches.any():
+        if isinstance(factors, SharedFactors) and first:
+            return shared_factors(kernel, len(factors.weights))
         return factors
     # later on, filter by filter, so that they go on making up for one another
     rounds = ROUNDS if first or metric is None else 0
@@ -77,11 +89,11 @@ def fit(
     if isinstance(factors, SubspaceFactors):
         return fit_subspace(known, factors, metric, rounds)
     if isinstance(factors, SharedFactors) and not first:
-        return fit_shared(known, factors, metric, rounds=1)
-    kernel = patches.solve(known).view_as(dense(factors))
+        return fit_shared(known, factors, metric, LATER_STEPS)
+    found = patches.solve(known).view_as(kernel)
     if isinstance(factors, SharedFactors):
-        return fit_shared_from(known, kernel, len(factors.weights), metric)
-    return DenseKernel(kernel)
+        return fit_shared_from(known, found, len(factors.weights), metric)
+    return DenseKernel(found)
 
 
 @torch.no_grad()

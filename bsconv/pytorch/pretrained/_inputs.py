@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._tools.errors import one_line
+
 LIMIT = 1000  # images that are taken from an iterable
 
 
@@ -98,6 +100,18 @@ def _check(images: Tensor) -> None:
         )
     if not images.isfinite().all():
         raise ValueError("images needs finite numbers, got NaN or infinity among them")
+
+
+@torch.no_grad()
+def check_taken(model: nn.Module, inputs: Inputs) -> None:
+    """Raises ValueError unless ``model`` computes something from such images."""
+    try:
+        inputs.first(1).map(torch.clone).run(model)
+    except (RuntimeError, TypeError) as error:
+        shapes = " and ".join(str(tuple(t.shape[1:])) for t in inputs.tensors())
+        raise ValueError(
+            f"images needs inputs that the model takes, got {shapes} ({one_line(error)})"
+        ) from error
 
 
 def check_positive(**sizes: int) -> None:

@@ -106,7 +106,7 @@ class NetworkFit:
         factors, target = factors_of(layer), samples.wanted
         for turn in range(1 if samples.activation is None else 1 + RECTIFIED_ROUNDS):
             moments = patches.moments(target - samples.added, kernel)
-            factors = fit(factors, patches, moments, metric, first=turn == 0)
+            factors = fit(factors, patches, moments, metric, kernel, first=turn == 0)
             shift = constant(moments, dense(factors))
             target = samples.target(dense(factors), shift)
         put(factors, shift if norm is None else torch.zeros_like(shift), layer)

@@ -16,7 +16,7 @@ from ._batch_norm import statistics_of
 from ._costs import Form, Geometry
 from ._dense import study
 from ._forms import dense, factors_of, form_of
-from ._inputs import Inputs
+from ._inputs import Inputs, check_taken
 from ._network_fit import NetworkFit
 from ._plans import closest_layer, install
 from ._progress import progress_bar
@@ -40,6 +40,8 @@ def project_to_kind(
 ) -> tuple[nn.Module, ProjectionReport]:
     """See :func:`project_pretrained`."""
     teacher = copy.deepcopy(model).eval()
+    if inputs is not None:
+        check_taken(teacher, inputs)
     options: dict[str, Any] = {"init": "project", "exclude": exclude}
     if kind == "s":
         replacer: Any = BSConvS_Replacer(kernel_sizes, p, **options)

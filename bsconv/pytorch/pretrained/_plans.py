@@ -77,6 +77,13 @@ def closest_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
     return BSConvCP.from_conv2d(conv, blueprints=form.rank)
 
 
+def layer_to_fit(conv: nn.Conv2d, form: Form) -> nn.Module:
+    """A layer of that form from which a fit may start."""
+    if form.kind == "cp":  # its fit has starts of its own
+        return BSConvCP.like(conv, blueprints=form.rank)
+    return closest_layer(conv, form)
+
+
 def _width(conv: nn.Conv2d, form: Form) -> dict[str, Any]:
     """The options of a BSConv-S with that many channels in the middle."""
     assert form.rank is not None

@@ -14,7 +14,7 @@ from ._shared_blueprints import fit_shared_from
 
 # shares of the cost of the dense layer for which there is a rank
 SHARES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.54, 0.66, 0.8)
-TABLE_ROUNDS = 6
+TABLE_STEPS = 20
 
 
 class Option(NamedTuple):
@@ -64,7 +64,7 @@ def _fitted(form: Form, known: Moments, kernel: Tensor, metric: Tensor | None) -
     factors: Factors
     if form.kind == "cp":
         assert form.rank is not None
-        factors = fit_shared_from(known, kernel, form.rank, metric, TABLE_ROUNDS)
+        factors = fit_shared_from(known, kernel, form.rank, metric, TABLE_STEPS)
     elif form.kind == "u":
         factors = fit_blueprints(known, blueprint_factors(kernel), metric, 2)
     else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._tools.timing import in_turns, medians
 from ._costs import DENSE, Form, Geometry
 from ._dense import Dense
-from ._plans import closest_layer
+from ._plans import layer_to_fit
 
 SECONDS = 1.0  # that the rounds of one geometry take
 TURN = 0.005  # seconds that a layer runs before the next has its turn
@@ -43,7 +43,7 @@ def measured_seconds(
 
 
 def _layer(conv: nn.Conv2d, form: Form) -> nn.Module:
-    return conv if form == DENSE else closest_layer(conv, form)
+    return conv if form == DENSE else layer_to_fit(conv, form)
 
 
 def _as_it_is(module: nn.Module, *args: Tensor, **kwargs: Any) -> Callable[[], object]:

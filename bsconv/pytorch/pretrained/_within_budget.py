@@ -14,9 +14,9 @@ from ._answers import agreement, finish
 from ._budget import Budget, TableMaker
 from ._costs import DENSE
 from ._dense import Dense, study
-from ._inputs import Inputs
+from ._inputs import Inputs, check_taken
 from ._network_fit import NetworkFit
-from ._plans import closest_layer, install
+from ._plans import install, layer_to_fit
 from ._progress import progress_bar
 from ._rank_tables import Option
 from ._report import BudgetCurve, BudgetPoint, BudgetReport, Cost, LayerChoice
@@ -47,7 +47,7 @@ def project_within(
     student = copy.deepcopy(dense.model)
     with torch.random.fork_rng(devices=[]):  # new layers draw weights, which are then replaced
         new = {
-            name: closest_layer(dense.conv(name), option.form)
+            name: layer_to_fit(dense.conv(name), option.form)
             for name, option in chosen.items()
             if option.form != DENSE
         }
@@ -85,6 +85,7 @@ def curve_of(
 def _looked_at(model: nn.Module, inputs: Inputs, choice: Choice) -> tuple[Dense, Budget]:
     """The dense network, and what all forms of its layers cost and do."""
     teacher = copy.deepcopy(model).eval()
+    check_taken(teacher, inputs)
     plan = BSConvU_Replacer(choice.kernel_sizes, exclude=choice.exclude).plan(teacher)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:

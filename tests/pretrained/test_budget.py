@@ -1,0 +1,376 @@
+"""Budgets: what is chosen, what it costs, what comes out, wrong inputs."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from bsconv.pytorch import (
+    BSConvCP,
+    BSConvS,
+    BSConvU,
+    apply_plan,
+    budget_curve,
+    load_projected,
+    project_pretrained,
+)
+from bsconv.pytorch.pretrained._allocation import allocate
+from bsconv.pytorch.pretrained._costs import DENSE, Form, Geometry
+from bsconv.pytorch.pretrained._plans import new_layer
+from bsconv.pytorch.pretrained._rank_tables import Option, candidates
+from helpers.exact_errors import raises_exactly
+
+IMAGES = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+QUICK: dict[str, Any] = {"positions": 16, "progress": False}
+
+
+def network() -> nn.Sequential:
+    """Its last convolution hardly reaches the answer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    )
+    with torch.no_grad():
+        model[9].weight.mul_(10)
+    return model.eval()
+
+
+def macs(model: nn.Module, images: Tensor = IMAGES[:1]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return counter.get_total_flops() // 2
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# --- costs and choices ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["dense", "u", "s:3", "cp:8"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_costs_are_those_of_the_layer(text: str, bias: bool) -> None:
+    form = Form.parse(text)
+    assert str(form) == text
+    conv = nn.Conv2d(6, 10, (3, 5), stride=(2, 1), padding=2, bias=bias)
+    layer = conv if form == DENSE else new_layer(conv, form)
+    images = torch.zeros(1, 6, 9, 8)
+    geometry = Geometry.of(conv, (6, 9, 8), tuple(conv(images).shape[1:]))
+    assert geometry.macs(form) == macs(layer, images)
+    assert geometry.parameters(form) == parameters(layer)
+
+
+@pytest.mark.parametrize("text", ["", "cp", "cp:0", "s:x", "u:1", "dense:2", "cp:-1"])
+def test_other_forms_are_refused(text: str) -> None:
+    with raises_exactly(
+        f"a form needs to be 'dense', 'u', 's:CHANNELS' or 'cp:BLUEPRINTS', got {text!r}"
+    ):
+        Form.parse(text)
+
+
+@pytest.mark.parametrize("align", [1, 8])
+@pytest.mark.parametrize("by_macs", [True, False])
+def test_candidates_are_on_the_grid_and_cost_less(align: int, by_macs: bool) -> None:
+    geometry = Geometry(32, 48, 9, 64, 16, True)
+    cost = geometry.macs if by_macs else geometry.parameters
+    forms = candidates(geometry, align, by_macs=by_macs)
+    assert {form.kind for form in forms} >= {"s", "cp"}
+    assert len(set(forms)) == len(forms)
+    assert all(cost(form) < cost(DENSE) for form in forms)
+    assert all(form.rank is None or form.rank % align == 0 for form in forms)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_choices_are_within_the_budget_and_nearly_the_best(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tables = {}
+    for name in "abcd":
+        costs = torch.rand(5, generator=generator).sort().values.tolist()
+        damages = torch.rand(5, generator=generator).sort(descending=True).values.tolist()
+        tables[name] = [
+            Option(Form("cp", rank + 1), *pair)
+            for rank, pair in enumerate(zip(costs, damages, strict=True))
+        ]
+    for budget in (1.0, 1.5, 2.5, 4.0):
+        choices = [
+            choice
+            for choice in itertools.product(*tables.values())
+            if sum(option.cost for option in choice) <= budget
+        ]
+        found = allocate(tables, budget)
+        if not choices:
+            assert found is None
+            continue
+        assert found is not None
+        assert list(found) == list(tables)
+        assert sum(option.cost for option in found.values()) <= budget
+        best = min(sum(option.damage for option in choice) for choice in choices)
+        assert sum(option.damage for option in found.values()) <= 1.25 * best + 1e-9
+
+
+# --- projections ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.6])
+@pytest.mark.parametrize("of", ["macs", "parameters"])
+def test_the_network_costs_no_more_than_the_budget(budget: float, of: Any) -> None:
+    model = network()
+    student, report = project_pretrained(model, IMAGES, budget=budget, of=of, **QUICK)
+    count = macs if of == "macs" else parameters
+    assert report.share == count(student) / count(model) <= budget
+    assert sum(layer.macs_before - layer.macs_after for layer in report.layers) == macs(
+        model
+    ) - macs(student)
+    assert sum(layer.parameters_before - layer.parameters_after for layer in report.layers) == (
+        parameters(model) - parameters(student)
+    )
+    for layer in report.layers:
+        kind = {"dense": nn.Conv2d, "u": BSConvU, "s": BSConvS, "cp": BSConvCP}[layer.form]
+        assert type(student.get_submodule(layer.name)) is kind
+        assert layer.rank is None or layer.rank % 8 == 0
+    assert not any(module.training for module in student.modules())
+
+
+def test_a_budget_of_everything_leaves_all_as_it_was() -> None:
+    model = network()
+    student, report = project_pretrained(model, IMAGES, budget=1, **QUICK)
+    assert report.plan == {}
+    assert report.damage == 0
+    with torch.no_grad():
+        torch.testing.assert_close(student(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+def test_larger_budgets_lose_less_and_the_curve_says_so_before() -> None:
+    model = network()
+    budgets = (0.01, 0.3, 0.8)
+    curve = budget_curve(model, IMAGES, budgets, **QUICK)
+    assert [point.budget for point in curve.points] == [0.3, 0.8]
+    damages = [point.damage for point in curve.points]
+    assert damages == sorted(damages, reverse=True)
+    losses = []
+    for point in curve.points:
+        student, report = project_pretrained(model, IMAGES, budget=point.budget, **QUICK)
+        assert report.damage == pytest.approx(point.damage)
+        assert report.share == point.share
+        forms = {layer.name: str(Form(layer.form, layer.rank)) for layer in report.layers}
+        assert forms == point.forms
+        with torch.no_grad():
+            expected, found = model(IMAGES), student(IMAGES)
+        losses.append(float(F.kl_div(found.log_softmax(1), expected.softmax(1), reduction="sum")))
+    assert losses == sorted(losses, reverse=True)
+    assert "predicted damage" in str(curve)
+    assert curve.summary == "2 budgets of MACs"
+
+
+def test_layers_that_do_not_matter_give_most() -> None:
+    model = network()
+    with torch.no_grad():
+        model[5].weight[2:].zero_()
+        model[9].weight[:, 2:].zero_()
+    _, report = project_pretrained(model, IMAGES, budget=0.6, **QUICK)
+    last = report.layers[-1]
+    assert last.macs_after / last.macs_before < 0.4
+
+
+def test_time_is_what_the_engine_takes() -> None:
+    """Here one that counts multiply-accumulates in place of seconds."""
+    seen: list[str] = []
+
+    def prepare(module: nn.Module, images: Tensor) -> Any:
+        seen.append(type(module).__name__)
+        return lambda: module(images)
+
+    _, report = project_pretrained(network(), IMAGES, budget=1, of="time", prepare=prepare, **QUICK)
+    assert {"Sequential", "Conv2d", "BSConvU", "BSConvCP"} <= set(seen)
+    assert report.share <= 1
+    assert "of the time" in report.summary
+
+
+def test_the_report_prints_and_has_a_plan() -> None:
+    model = network()
+    student, report = project_pretrained(model, IMAGES, budget=0.5, **QUICK)
+    assert "predicted damage" in str(report)
+    assert report._repr_html_().startswith("<table>")
+    again = load_projected(model, (report.plan, student.state_dict()))
+    with torch.no_grad():
+        assert torch.equal(again(IMAGES), student(IMAGES))
+    assert isinstance(model[2], nn.Conv2d)
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def loaders() -> Iterator[Any]:
+    dataset = TensorDataset(IMAGES, torch.zeros(24))
+    yield DataLoader(dataset, batch_size=7)
+    yield list(IMAGES.split(10))
+    yield [((batch,), "label") for batch in IMAGES.split(24)]
+    yield [{"input": batch} for batch in IMAGES.split(5)]
+    yield itertools.chain([[IMAGES]], iter(lambda: [IMAGES], None))  # no end
+
+
+@pytest.mark.parametrize("images", list(loaders()))
+def test_images_come_in_many_forms(images: Any) -> None:
+    model = network()
+    options: dict[str, Any] = {"kernel_sizes": [3], "limit": 24, **QUICK}
+    found, _ = project_pretrained(model, images, "cp", **options)
+    expected, _ = project_pretrained(model, IMAGES, "cp", **options)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value)
+
+
+class TwoSided(nn.Module):
+    """Two inputs, two outputs, neither of them logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = (nn.Conv2d(3, 16, 3, padding=1) for _ in range(2))
+        self.joint = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        joint = F.silu(self.left(left) + self.right(right))
+        return {"deep": self.joint(joint), "joint": joint}
+
+
+def test_models_may_have_several_inputs_and_outputs() -> None:
+    torch.manual_seed(0)
+    model = TwoSided().eval()
+    pairs = [((batch, batch.flip(3)),) for batch in IMAGES.split(8)]
+    student, report = project_pretrained(model, pairs, budget=0.6, **QUICK)
+    assert report.agreement is None
+    assert 0 < report.damage < 1
+    with torch.no_grad():
+        expected, found = model(IMAGES, IMAGES.flip(3)), student(IMAGES, IMAGES.flip(3))
+    for name, value in expected.items():
+        assert (found[name] - value).square().mean() < 0.5 * value.var()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_a_file_carries_its_plan(tmp_path: Path) -> None:
+    model = network()
+    student, report = project_pretrained(model, IMAGES, budget=0.5, **QUICK)
+    file = tmp_path / "student.safetensors"
+    metadata = {"bsconv": json.dumps({"plan": report.plan})}
+    save_file(student.state_dict(), file, metadata=metadata)
+    again = load_projected(network(), file)
+    with torch.no_grad():
+        assert torch.equal(again(IMAGES), student(IMAGES))
+    other = nn.Sequential(nn.Conv2d(3, 8, 3))
+    with pytest.raises(ValueError, match="needs to be a projection of this model: the plan needs"):
+        load_projected(other, file)
+    save_file(student.state_dict(), file)
+    with raises_exactly(f"{file} needs a plan in its metadata, got none"):
+        load_projected(model, file)
+    content = file.read_bytes()
+    for damaged in (b"", content[:20], content[:-9], b"\xff" * 50):
+        file.write_bytes(damaged)
+        with raises_exactly(f"{file} is damaged or not a safetensors file"):
+            load_projected(model, file)
+
+
+def test_a_plan_of_another_model_is_refused_before_anything_changes() -> None:
+    model = network()
+    for plan, message in (
+        ({"0": "u", "1": "cp:8"}, "the plan needs a Conv2d at '1', got ReLU"),
+        ({"0": "u", "x": "u"}, "the plan needs a Conv2d at 'x', got none"),
+    ):
+        with raises_exactly(message):
+            apply_plan(model, plan)
+        assert type(model[0]) is nn.Conv2d
+
+
+# --- wrong inputs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0}, "budget needs 0 < budget <= 1, a share of the cost, got 0"),
+        ({"budget": 1.5}, "budget needs 0 < budget <= 1, a share of the cost, got 1.5"),
+        (
+            {"budget": 0.5, "of": "flops"},
+            "of needs to be one of 'macs', 'parameters', 'time', got of='flops'",
+        ),
+        (
+            {"budget": 0.5, "kind": "u"},
+            "budget needs kind=None, got budget=0.5 and kind='u'",
+        ),
+        (
+            {"budget": 0.5, "method": "weights"},
+            "budget needs method='outputs', got method='weights'",
+        ),
+        ({"budget": 0.5, "images": None}, "budget=0.5 needs images, got images=None"),
+        ({"budget": 0.5, "align": 0}, "align needs to be at least 1, got align=0"),
+        ({"budget": 0.5, "images": []}, "images needs at least one batch of images, got none"),
+        (
+            {"images": [[IMAGES, 0], [IMAGES[:, :, 1:], 0]]},
+            "images needs batches of one shape, got ((3, 11, 12),) and ((3, 12, 12),)",
+        ),
+        ({"images": ["x"]}, "images needs batches of tensors, got str"),
+        (
+            {"budget": 0.5, "exclude": ["*"]},
+            "model needs a convolution that BSConv can replace, got none",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
+    with raises_exactly(message):
+        project_pretrained(network(), **{"images": IMAGES, **QUICK, **options})
+
+
+def test_a_budget_out_of_reach_says_what_would_be_in_reach() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="budget needs at least") as error:
+        project_pretrained(model, IMAGES, budget=0.05, exclude=["2"], **QUICK)
+    assert "('2', " in str(error.value)
+    assert str(error.value).endswith("hold it up), got budget=0.05")
+    least = float(str(error.value).split()[4].rstrip(","))
+    _, report = project_pretrained(model, IMAGES, budget=least + 1e-4, exclude=["2"], **QUICK)
+    assert report.share == pytest.approx(least, abs=1e-4)
+
+
+def test_images_of_the_wrong_channels_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"images needs inputs that the model takes, got \(2, 12, 12\)"
+    ):
+        project_pretrained(network(), IMAGES[:, :2], budget=0.5, **QUICK)
+
+
+def test_an_interrupted_projection_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from bsconv.pytorch.pretrained import _network_fit
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_network_fit, "fit", interrupted)
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        project_pretrained(model, IMAGES, budget=0.5, **QUICK)
+    assert type(model[0]) is nn.Conv2d
+    assert not any("forward" in vars(module) for module in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
