@@ -5,7 +5,7 @@ may well be wrong. The trained network's own derivatives tell; nothing is steppe
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ def sensitivities(
     def visit(operation: Operation) -> Any:
         output = operation.run()
         if operation.number in numbers and isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(_adding(energies, operation.number))
+            cast(Any, output).register_hook(_adding(energies, operation.number))
             return output.clone()  # what comes next may write into it
         return output
 
