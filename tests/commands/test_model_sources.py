@@ -149,6 +149,6 @@ def test_a_source_that_is_not_installed(source: str, monkeypatch: pytest.MonkeyP
     model_sources._pytorchcv_names.cache_clear()
     with pytest.raises(ValueError, match=f"need the package {source}: pip install"):
         build_model(f"{source}:resnet18", 10)
-    with pytest.raises(ValueError, match="no architecture of this package"):
+    with pytest.raises(ValueError, match="not an architecture of this package"):
         build_model("vgg16", 10)
     assert count(build_model("cifar_resnet20", 10), nn.Conv2d) > 10

@@ -58,7 +58,9 @@ def test_settings_return_after_an_error() -> None:
 
 
 @pytest.mark.usefixtures("shortened")
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "through_the_compiler"])
+@pytest.mark.parametrize(
+    "compile", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiler"]
+)
 def test_models_are_optimised_where_float32_is_shortened(compile: bool) -> None:
     """The result was taken for wrong, by TF32 on GPUs too, where it is PyTorch's default."""
     if not rounded():

@@ -158,6 +158,7 @@ def test_inputs_are_what_they_are_called() -> None:
 # gradients
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences() -> None:
     checked = gradients.check_all(gradients.GEOMETRIES[1:2])
     plans = ("factored", "joined", "narrow", "merged")

@@ -83,7 +83,6 @@ def test_each_room_of_the_library_and_each_public_file_has_its_floor() -> None:
     assert unknown == []
 
 
-@NOT_YET
 def test_only_the_door_of_a_room_is_used() -> None:
     """Private files are imported by their own room; `_tools` and `_layer_plans` are for all."""
     wrong = [
@@ -96,7 +95,6 @@ def test_only_the_door_of_a_room_is_used() -> None:
     assert wrong == []
 
 
-@NOT_YET
 def test_no_module_imports_itself_in_a_circle() -> None:
     inside = {module: names & IMPORTS.keys() - {module} for module, names in IMPORTS.items()}
     TopologicalSorter(inside).prepare()  # CycleError names the circle
@@ -150,7 +148,6 @@ def test_files_rooms_and_core_are_small_enough_to_read() -> None:
 # plain code and plain English
 
 
-@NOT_YET
 def test_no_splat_packs_literals() -> None:
     """`*("a", "b")` only makes the formatter keep a line: items stand one on a line."""
     wrong = [
@@ -162,7 +159,6 @@ def test_no_splat_packs_literals() -> None:
     assert wrong == []
 
 
-@NOT_YET
 @pytest.mark.parametrize("word", ["anew", "beside"])
 def test_plain_words(word: str) -> None:
     wrong = Counter(

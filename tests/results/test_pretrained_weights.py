@@ -154,6 +154,7 @@ def finished(run: Path, model: str, **changes: object) -> list[str]:
     return [str(run), "--machine", "a test", "--commit", "abc"]
 
 
+@pytest.mark.slow
 def test_runs_are_packed_with_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +172,7 @@ def test_runs_are_packed_with_what_was_measured(
     assert note(path)["commit"] == "abc"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
 def test_weights_of_bsconv_networks_are_packed_under_their_names(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,17 @@ __all__ = ["CASES", "WITHOUT_NUMBERS", "layers", "measures", "projection", "tran
 # public names that no case covers, with the reason
 WITHOUT_NUMBERS = {
     "BlueprintLayer": "what the layers share",
+    "BudgetCurve": "predictions, which are computed in float64 alone",
+    "BudgetPoint": "predictions, which are computed in float64 alone",
+    "BudgetReport": "predictions, which are computed in float64 alone",
+    "Engine": "what the engines share",
+    "EngineResult": "durations",
+    "LayerChoice": "names and counts of parameters",
+    "Runner": "what the engines share",
+    "Setting": "how an engine is asked to compute",
+    "apply_plan": "makes layers, whose numbers come with the weights",
+    "budget_curve": "predictions of project_pretrained, in float64 alone",
+    "load_projected": "copies weights",
     "ModelName": "the parts of a name",
     "Replacer": "what both replacers share",
     "parse_name": "reads names",
