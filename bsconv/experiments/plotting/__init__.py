@@ -6,18 +6,16 @@ apart by colour, it does so by dash, marker or hatch as well.
 
 from matplotlib.figure import Figure
 
-from ._bars import bar_rows, grouped_bars, stacked_shares
+from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
 from ._curves import curve_panels, curves
-from ._files import rendered
-from ._images import image_rows, matrices
-from ._kernels import kernel_grids, kernel_slices
+from ._figures import rendered
+from ._images import image_rows, kernel_grids, kernel_slices, matrices
 from ._layers import excess_panels, layer_boxes, layer_overview
 from ._published import AccuracyLine, accuracy_and_published
 from ._roofline import roofline
 from ._runs import accuracy_panels, dots
 from ._slices import blueprint_fit, slice_grid
 from ._style import COLOURS, use_style
-from ._timings import timing_bars
 
 __all__ = [
     "COLOURS",

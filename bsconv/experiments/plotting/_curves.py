@@ -1,11 +1,13 @@
 """Curves, of single runs or as the mean and range of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ._figures import subplots
 from ._parts import finish_panel, legend_below, plain_ticks
@@ -36,10 +38,7 @@ def curves(
                 f"got {np.shape(values)}"
             )
         marked = _marked(len(x), _MOST_MARKERS, index, len(series))
-        (line,) = axis.plot(x, runs.mean(axis=0), label=label, markevery=marked)
-        if len(runs) > 1:
-            low, high = runs.min(axis=0), runs.max(axis=0)
-            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        _mean_and_range(axis, x, runs, label=label, markevery=marked)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if "x" in log:
         axis.set_xscale("log")
@@ -63,7 +62,6 @@ def curve_panels(
     """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
 
     ``first`` is where the first point stands, such as 0 for what was before the first epoch.
-
     Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
     without any curve says so.
     """
@@ -81,16 +79,20 @@ def curve_panels(
                 )
             x = first + np.arange(runs.shape[1])
             marked = _marked(len(x), _MOST_MARKERS // len(panels), index, len(series))
-            axis.plot(x, runs.mean(axis=0), label=label, markevery=marked, **looks[label])
-            if len(runs) > 1:
-                low, high, colour = runs.min(axis=0), runs.max(axis=0), looks[label]["color"]
-                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            _mean_and_range(axis, x, runs, label=label, markevery=marked, **looks[label])
         axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         finish_panel(axis)
     legend_below(figure, axes[0])
     figure.suptitle(title)
     return figure
+
+
+def _mean_and_range(axis: Axes, x: ArrayLike, runs: NDArray[np.float64], **look: Any) -> None:
+    (line,) = axis.plot(x, runs.mean(axis=0), **look)
+    if len(runs) > 1:
+        low, high = runs.min(axis=0), runs.max(axis=0)
+        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def _marked(points: int, most: int, index: int, curves: int) -> tuple[int, int]:

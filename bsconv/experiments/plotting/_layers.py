@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from ._figures import subplots
-from ._parts import array_of, legend_below
+from ._parts import array_of, grid_below, legend_below
 from ._style import COLOURS, MARKERS, WIDTH
 
 _BOXES = 40  # more than this on a figure are too thin for boxes
@@ -21,11 +21,7 @@ _RANDOM: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2
 
 
 def layer_boxes(
-    layers: Mapping[str, ArrayLike],
-    random: ArrayLike,
-    *,
-    ylabel: str = _SHARE,
-    title: str = "",
+    layers: Mapping[str, ArrayLike], random: ArrayLike, *, ylabel: str = _SHARE, title: str = ""
 ) -> Figure:
     """For each layer a box of its filters' shares, and a dash where ``random`` kernels are.
 
@@ -112,8 +108,7 @@ def excess_panels(
         gap = _finite(medians - random)
         axis.set_title(f"{name}: {np.median(gap):+.2f}" if len(gap) else name, fontsize=9)
         _name_layers(axis, names, wide=WIDTH / len(panels))
-        axis.grid(axis="y")
-        axis.set_axisbelow(True)
+        grid_below(axis, "y")
         highest = max([highest, *_finite(np.append(medians, random))])
     axes[0, 0].set(ylabel=ylabel, ylim=(0, min(1.0, 1.1 * highest) or 1.0))
     axes[0, 0].yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
@@ -172,8 +167,7 @@ def _draw_layers(
     _name_layers(axis, list(layers), wide)
     axis.set(ylim=(0, 1))
     axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    axis.grid(axis="y")
-    axis.set_axisbelow(True)
+    grid_below(axis, "y")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8)
 
 

@@ -1,7 +1,7 @@
 """What several figures need: arrays that are checked, axes without ticks, one legend for all."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import ticker
@@ -20,12 +20,6 @@ def array_of(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float6
     if array.ndim != dimensions or not array.size:
         raise ValueError(f"{name} needs {dimensions} dimensions, got shape {array.shape}")
     return array
-
-
-def bare(axis: Axes) -> None:
-    """No ticks, but a frame, so that pale slices have an edge."""
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set(visible=True, color="#999999", linewidth=0.5)
 
 
 def mark_negatives(
@@ -65,6 +59,11 @@ def size_axis(axis: Axes, margins: float) -> None:
     axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
+def grid_below(axis: Axes, along: Literal["x", "y"]) -> None:
+    axis.grid(axis=along)
+    axis.set_axisbelow(True)
+
+
 def finish_panel(axis: Axes) -> None:
     axis.title.set_fontsize(9)
     axis.grid()
@@ -75,12 +74,9 @@ def finish_panel(axis: Axes) -> None:
 
 def legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend for all panels."""
-    found = [axis.get_legend_handles_labels() for axis in axes]
-    named = {
-        label: handle
-        for handles, labels in found
-        for handle, label in zip(handles, labels, strict=True)
-    }
+    named: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
     if named:
-        below: dict[str, Any] = {"loc": "outside lower center", "ncols": len(named)}
-        figure.legend(list(named.values()), list(named), **below)
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))

@@ -15,14 +15,7 @@ from ._style import HEIGHT, WIDTH, looks_of
 
 _LOOKS = looks_of(("dense", "BSConv-U", "BSConv-S"))  # the same in every figure
 _PUBLISHED = "#999999"
-_BELOW: dict[str, Any] = {
-    "loc": "outside lower center",
-    "ncols": 5,
-    "fontsize": 8,
-    "handlelength": 2.5,
-    "columnspacing": 1.2,
-    "handletextpad": 0.5,
-}
+_TIGHT: dict[str, Any] = {"handlelength": 2.5, "columnspacing": 1.2, "handletextpad": 0.5}
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,8 @@ def accuracy_and_published(
         axis.grid()
         _label_at_the_right(axis, lines)
     axes[0, 0].set_ylabel("top-1 accuracy (%)")
-    figure.legend(handles=_legend(published), **_BELOW)
+    handles = _legend(published)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, **_TIGHT)
     figure.suptitle(title)
     return figure
 
@@ -77,31 +71,21 @@ def _draw_recorded(axis: Axes, line: AccuracyLine) -> None:
     means = [float(np.mean(runs)) for _, runs in line.recorded.values()]
     axis.plot(sizes, means, "-", color="black", linewidth=1.2, zorder=3)
     for (variant, (size, runs)), mean in zip(line.recorded.items(), means, strict=True):
-        look = {"color": _LOOKS[variant]["color"], "marker": _LOOKS[variant]["marker"]}
         if variant in line.published:
             there = line.published[variant]
             axis.plot([size, there[0]], [mean, there[1]], ":", color=_PUBLISHED, zorder=1)
         bars = [[mean - min(runs)], [max(runs) - mean]]
-        axis.errorbar(
-            [size], [mean], bars, capsize=3, markersize=5.5, linestyle="", zorder=4, **look
-        )
+        look = _LOOKS[variant] | {"linestyle": ""}
+        axis.errorbar([size], [mean], bars, capsize=3, markersize=5.5, zorder=4, **look)
 
 
 def _draw_published(axis: Axes, line: AccuracyLine) -> None:
-    points = list(line.published.values())
-    sizes, top1 = [size for size, _ in points], [accuracy for _, accuracy in points]
-    axis.plot(sizes, top1, "--", color=_PUBLISHED, linewidth=1, zorder=1)
+    points = np.array(list(line.published.values())).reshape(-1, 2)
+    axis.plot(*points.T, "--", color=_PUBLISHED, linewidth=1, zorder=1)
     for variant, (size, accuracy) in line.published.items():
         look = _LOOKS[variant]
-        axis.plot(
-            [size],
-            [accuracy],
-            look["marker"],
-            markersize=9,
-            markerfacecolor="white",
-            color=look["color"],
-            zorder=2,
-        )
+        hollow = {"color": look["color"], "markerfacecolor": "white", "markersize": 9}
+        axis.plot([size], [accuracy], look["marker"], zorder=2, **hollow)
 
 
 def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
@@ -121,8 +105,8 @@ def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
         at = (height - excess - low) / (high - low)
         axis.annotate(
             label,
-            xy=(size, accuracy),
-            xytext=(1.02, at),
+            (size, accuracy),
+            (1.02, at),
             textcoords="axes fraction",
             va="center",
             fontsize=8,
@@ -131,13 +115,9 @@ def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
 
 
 def _legend(published: str) -> list[Line2D]:
-    handles = [
-        Line2D([], [], linestyle="", label=name, color=look["color"], marker=look["marker"])
-        for name, look in _LOOKS.items()
-    ]
+    handles = [Line2D([], [], label=n, **look | {"linestyle": ""}) for n, look in _LOOKS.items()]
     grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
     ours = Line2D([], [], linestyle="-", label="recorded, mean and range", **grey)
-    theirs = Line2D(
-        [], [], linestyle="--", label=published, markerfacecolor="white", markersize=8, **grey
-    )
+    grey |= {"markerfacecolor": "white", "markersize": 8}
+    theirs = Line2D([], [], linestyle="--", label=published, **grey)
     return [*handles, ours, theirs]

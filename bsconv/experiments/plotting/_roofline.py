@@ -14,11 +14,7 @@ _LIMITS = "#555555"
 
 
 def roofline(
-    points: Mapping[str, tuple[float, float]],
-    *,
-    peak: float,
-    bandwidth: float,
-    title: str = "",
+    points: Mapping[str, tuple[float, float]], *, peak: float, bandwidth: float, title: str = ""
 ) -> Figure:
     """Layers, each ``(FLOPs per byte, GFLOP/s)``, below the roof ``min(peak, bandwidth * x)``.
 
@@ -34,27 +30,17 @@ def roofline(
     ridge = peak / bandwidth
     low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 4
     figure, axis = subplots()
-    axis.plot(
-        [low, ridge, high],
-        [low * bandwidth, peak, peak],
-        color="black",
-        linestyle="-",
-        marker="",
-        linewidth=2,
-    )
-    for (label, (intensity, rate)), look in zip(
-        points.items(), looks_of(points).values(), strict=True
-    ):
+    roof_line = [low * bandwidth, peak, peak]
+    axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
+    aside: dict[str, Any] = {"textcoords": "offset points"}
+    looks = looks_of(points)
+    for label, (intensity, rate) in points.items():
+        look = looks[label]
         roof = min(peak, bandwidth * intensity)
         axis.plot([intensity] * 2, [rate, roof], ":", marker="", color=look["color"])
         axis.plot([intensity], [rate], look["marker"], color=look["color"], markersize=9)
-        axis.annotate(
-            f"{label}\n{rate:,.3g} GFLOP/s",
-            (intensity, rate),
-            xytext=(8, -6),
-            textcoords="offset points",
-            va="top",
-        )
+        text = f"{label}\n{rate:,.3g} GFLOP/s"
+        axis.annotate(text, (intensity, rate), (8, -6), va="top", **aside)
     axis.set(
         xscale="log",
         yscale="log",
@@ -67,18 +53,13 @@ def roofline(
     for scale in (axis.xaxis, axis.yaxis):
         plain_ticks(scale)
     axis.grid()
-    above: dict[str, Any] = {"textcoords": "offset points", "color": _LIMITS, "va": "bottom"}
+    above = aside | {"color": _LIMITS, "va": "bottom"}
     figure.draw_without_rendering()  # the slope on paper is known once the layout is
     start, end = axis.transData.transform([(low, low * bandwidth), (ridge, peak)])
     slope = float(np.degrees(np.arctan2(end[1] - start[1], end[0] - start[0])))
-    axis.annotate(
-        f"memory: {bandwidth:,.3g} GB/s",
-        (np.sqrt(low * ridge), bandwidth * np.sqrt(low * ridge)),
-        xytext=(-3, 3),
-        rotation=slope,
-        rotation_mode="anchor",
-        ha="center",
-        **above,
-    )
+    middle = np.sqrt(low * ridge)
+    along = above | {"rotation": slope, "rotation_mode": "anchor", "ha": "center"}
+    text = f"memory: {bandwidth:,.3g} GB/s"
+    axis.annotate(text, (middle, bandwidth * middle), (-3, 3), **along)
     axis.annotate(f"arithmetic: {peak:,.3g} GFLOP/s", (ridge, peak), xytext=(6, 3), **above)
     return figure
