@@ -208,7 +208,7 @@ def _difference(expected: Tensor, path: Path, batches: Sequence[Tensor]) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
     import torch
 
-    from ..experiments.export._run import default_engine, is_installed, load_exported
+    from ..experiments.export import default_engine, is_installed, load_exported
 
     engine = default_engine(path)
     if not is_installed(engine):

@@ -134,14 +134,31 @@ def lines(*folders_and_files: Path) -> int:
     )
 
 
-@NOT_YET
-def test_files_rooms_and_core_are_small_enough_to_read() -> None:
-    library = PACKAGE / "pytorch"
+LIBRARY = PACKAGE / "pytorch"
+
+
+def test_files_are_short() -> None:
     assert [str(path) for path in SOURCES if lines(path) > 300] == []
-    rooms = [path.parent for path in library.glob("*/__init__.py") if path.parent.name != "_tools"]
-    assert [str(room) for room in rooms if lines(room) > 1500] == []
-    assert len([path for path in library.iterdir() if path.name != "__pycache__"]) <= 16
-    assert lines(*library.glob("*.py"), library / "_tools") < 2000
+
+
+def test_there_are_few_rooms() -> None:
+    entries = [path for path in LIBRARY.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 16
+
+
+@NOT_YET
+def test_rooms_are_small() -> None:
+    folders = [LIBRARY / room.rpartition(".")[2] for room in ROOMS]
+    assert {str(folder) for folder in folders if lines(folder) > 1500} == set()
+
+
+@NOT_YET
+def test_the_core_is_small() -> None:
+    assert lines(*LIBRARY.glob("*.py"), LIBRARY / "_tools") < 2000
+
+
+@NOT_YET
+def test_the_package_does_not_grow() -> None:
     assert lines(PACKAGE) <= 15_500
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsconv.experiments.export import FORMATS, export_model
-from bsconv.experiments.export._run import load_exported
+from bsconv.experiments.export import FORMATS, export_model, load_exported
 from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer, reg_loss
 from bsconv.pytorch.plan import Plan
 from bsconv.pytorch.regularization import OrthonormalConv2d
