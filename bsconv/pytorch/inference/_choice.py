@@ -80,7 +80,8 @@ class BlueprintLayers:
             return {}
         how = engine.build_layer.__qualname__, repr(setting), repr(place.module), repr(size)
         if how not in self._measured:
-            images = torch.randn(size, device=next(place.module.parameters()).device)
+            images = torch.randn(size, generator=torch.Generator().manual_seed(0))
+            images = images.to(next(place.module.parameters()).device)
             plans = self._plans[id(place.module)].items()
             calls = {name: engine.build_layer(plan, images, setting) for name, plan in plans}
             known = {name: call for name, call in calls.items() if call is not None}
