@@ -37,22 +37,19 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
     archive = data_folder(root) / f"{name}.npz"
     if archive.exists():
         return archive
+    lacking = f"no {archive.name} in {archive.parent}, and"
     put_it_there = "put it there, or name the folder that holds it (--data or BSCONV_DATA)"
     offline = os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0")
     if offline or not download:
         forbidden = "BSCONV_OFFLINE is set" if offline else "downloading is switched off"
-        raise DatasetNotFoundError(
-            f"no {archive.name} in {archive.parent}, and {forbidden}: "
-            f"allow the download, or {put_it_there}"
-        )
+        raise DatasetNotFoundError(f"{lacking} {forbidden}: allow the download, or {put_it_there}")
     from ._download import DownloadError, download_archive
 
     try:
         download_archive(name, archive)
     except DownloadError as error:
         raise DatasetNotFoundError(
-            f"no {archive.name} in {archive.parent}, and fetching it failed ({error}): "
-            f"try again with a network, or {put_it_there}"
+            f"{lacking} fetching it failed ({error}): try again with a network, or {put_it_there}"
         ) from error
     return archive
 
@@ -73,15 +70,12 @@ def read_archive(name: str, path: Path) -> ImageDataset:
             raise _broken(name, path, "an array in it claims more than the memory holds") from error
         except Exception as error:  # a damaged file may raise anything at all
             raise _broken(name, path, one_line(error, None)) from error
-    images = {
-        split: torch.from_numpy(np.ascontiguousarray(arrays[split].transpose(0, 3, 1, 2)))
-        for split in ("train_images", "test_images")
-    }
-    labels = {
-        split: torch.from_numpy(arrays[split].astype(np.int64))
-        for split in ("train_labels", "test_labels")
-    }
-    return ImageDataset(name, tuple(arrays["classes"].tolist()), **images, **labels)
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        arrays[f"{split}_images"] = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        arrays[f"{split}_labels"] = labels.astype(np.int64)
+    classes = tuple(arrays.pop("classes").tolist())
+    return ImageDataset(name, classes, **{key: torch.from_numpy(arrays[key]) for key in arrays})
 
 
 def _check_members(file: BinaryIO) -> None:

@@ -1,10 +1,8 @@
 """A folder of images by class as a data set."""
 
-import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +111,9 @@ def _read_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
     samples = sorted(samples, key=lambda sample: _order(sample[0]))
     images = np.empty((len(samples), size, size, 3), np.uint8)
     bar = tqdm(samples, desc="reading images", unit="image", disable=None, leave=False, delay=1)
-    with _bombs_refused():
+    with warnings.catch_warnings():
+        # images of absurd size are an error from the limit on at which Pillow begins to warn
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for image, (file, _) in zip(images, bar, strict=True):
             image[...] = _read_image(file, size)
     labels = torch.tensor([label for _, label in samples])
@@ -137,11 +137,3 @@ def _read_image(file: Path, size: int) -> np.ndarray:
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
         reason = one_line(error, None)
         raise ValueError(f"{file} is not a readable image: {reason}") from error
-
-
-@contextlib.contextmanager
-def _bombs_refused() -> Iterator[None]:
-    """Images of absurd size are an error from the limit on at which Pillow begins to warn."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield

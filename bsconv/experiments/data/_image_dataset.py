@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
 
 class DatasetNotFoundError(FileNotFoundError):
     """A data set that is neither on the disk nor available from the network."""
@@ -37,30 +39,21 @@ class ImageDataset:
     def checksum(self) -> int:
         """Of the whole content: other images, labels or classes give another number."""
         total = zlib.crc32("\n".join(self.classes).encode(errors="surrogatepass"))
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+        for tensor in (getattr(self, name) for name in _TENSORS):
             total = zlib.crc32(str(tuple(tensor.shape)).encode(), total)
             total = zlib.crc32(tensor.cpu().contiguous().numpy().data, total)
         return total
 
     def to(self, device: torch.device | str) -> "ImageDataset":
         """The same set on ``device``; tensors that are there already are shared, not copied."""
-        return dataclasses.replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            test_images=self.test_images.to(device),
-            test_labels=self.test_labels.to(device),
-        )
+        there = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return dataclasses.replace(self, **there)
 
     def limited(self, train: int | None = None, test: int | None = None) -> "ImageDataset":
         """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""
         for argument, limit in (("train", train), ("test", test)):
             if limit is not None and limit < 1:
                 raise ValueError(f"limited needs {argument} >= 1 images, got {argument}={limit!r}")
-        return dataclasses.replace(
-            self,
-            train_images=self.train_images[:train],
-            train_labels=self.train_labels[:train],
-            test_images=self.test_images[:test],
-            test_labels=self.test_labels[:test],
-        )
+        limits = dict(zip(_TENSORS, (train, train, test, test), strict=True))
+        first = {name: getattr(self, name)[:limit] for name, limit in limits.items()}
+        return dataclasses.replace(self, **first)

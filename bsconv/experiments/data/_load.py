@@ -4,22 +4,10 @@ import difflib
 import os
 from pathlib import Path
 
-from ._archives import CLASS_COUNTS, data_folder, find_archive, read_archive
-from ._augmentation import augment, to_float
+from ._archives import CLASS_COUNTS, find_archive, read_archive
 from ._folders import read_folder
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._synthetic import synthetic_dataset
-
-__all__ = [
-    "DATASETS",
-    "DatasetNotFoundError",
-    "ImageDataset",
-    "augment",
-    "data_folder",
-    "find_archive",
-    "load_dataset",
-    "to_float",
-]
 
 DATASETS = (*CLASS_COUNTS, "synthetic")
 
@@ -53,17 +41,12 @@ def load_dataset(
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return read_folder(folder, image_size)
-    raise _unknown(name)
-
-
-def _unknown(name: str) -> ValueError | FileNotFoundError:
-    folder = Path(name).expanduser()
     if name and folder.exists():
-        return ValueError(f"{folder} is a file; a data set is a folder of images by class")
+        raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):
-        return DatasetNotFoundError(f"the folder {folder} does not exist")
+        raise DatasetNotFoundError(f"the folder {folder} does not exist")
     nearest = difflib.get_close_matches(name, DATASETS) or DATASETS
-    return ValueError(
+    raise ValueError(
         f"unknown data set {name!r}: did you mean {', '.join(nearest)}? "
         "(or the path of a folder of images by class)"
     )

@@ -20,75 +20,33 @@ SEED = 2003_13549
 # Each shape tells for points (u, v) of its own frame, where it spans about -1 ... 1, how far inside
 # they are: positive inside, negative outside, with slope 1 at the edge.
 Shape = Callable[[Tensor, Tensor], Tensor]
-
-
-def _disc(u: Tensor, v: Tensor) -> Tensor:
-    return 0.9 - (u * u + v * v).sqrt()
-
-
-def _ring(u: Tensor, v: Tensor) -> Tensor:
-    return 0.22 - ((u * u + v * v).sqrt() - 0.78).abs()
-
-
-def _square(u: Tensor, v: Tensor) -> Tensor:
-    return 0.8 - torch.maximum(u.abs(), v.abs())
-
-
-def _corner(u: Tensor, v: Tensor) -> Tensor:
-    """Two arms of one square, along its left and its lower edge."""
-    arms = torch.minimum((u + 0.55).abs(), (v + 0.55).abs())
-    return torch.minimum(0.26 - arms, 0.81 - torch.maximum(u.abs(), v.abs()))
-
-
-def _triangle(u: Tensor, v: Tensor) -> Tensor:
-    return 0.5 - torch.maximum(v, u.abs() * math.sqrt(3 / 4) - v / 2)
-
-
-def _cross(u: Tensor, v: Tensor) -> Tensor:
-    return torch.minimum(
-        0.26 - torch.minimum(u.abs(), v.abs()), 1 - torch.maximum(u.abs(), v.abs())
-    )
-
-
-def _bar(u: Tensor, v: Tensor) -> Tensor:
-    return torch.minimum(0.26 - u.abs(), 1 - v.abs())
-
-
-def _two_dots(u: Tensor, v: Tensor) -> Tensor:
-    return 0.38 - ((u.abs() - 0.62) ** 2 + v * v).sqrt()
-
-
-def _stripes(u: Tensor, v: Tensor) -> Tensor:
-    three = 0.17 - torch.minimum(u.abs(), (u.abs() - 0.72).abs())
-    return torch.minimum(three, 0.9 - v.abs())
-
-
-def _four_dots(u: Tensor, v: Tensor) -> Tensor:
-    return 0.34 - ((u.abs() - 0.58) ** 2 + (v.abs() - 0.58) ** 2).sqrt()
-
-
 SHAPES: dict[str, Shape] = {
-    "disc": _disc,
-    "ring": _ring,
-    "square": _square,
-    "corner": _corner,
-    "triangle": _triangle,
-    "cross": _cross,
-    "bar": _bar,
-    "two dots": _two_dots,
-    "stripes": _stripes,
-    "four dots": _four_dots,
+    "disc": lambda u, v: 0.9 - (u * u + v * v).sqrt(),
+    "ring": lambda u, v: 0.22 - ((u * u + v * v).sqrt() - 0.78).abs(),
+    "square": lambda u, v: 0.8 - torch.maximum(u.abs(), v.abs()),
+    # two arms of one square, along its left and its lower edge
+    "corner": lambda u, v: torch.minimum(
+        0.26 - torch.minimum((u + 0.55).abs(), (v + 0.55).abs()),
+        0.81 - torch.maximum(u.abs(), v.abs()),
+    ),
+    "triangle": lambda u, v: 0.5 - torch.maximum(v, u.abs() * math.sqrt(3 / 4) - v / 2),
+    "cross": lambda u, v: torch.minimum(
+        0.26 - torch.minimum(u.abs(), v.abs()), 1 - torch.maximum(u.abs(), v.abs())
+    ),
+    "bar": lambda u, v: torch.minimum(0.26 - u.abs(), 1 - v.abs()),
+    "two dots": lambda u, v: 0.38 - ((u.abs() - 0.62) ** 2 + v * v).sqrt(),
+    "stripes": lambda u, v: torch.minimum(
+        0.17 - torch.minimum(u.abs(), (u.abs() - 0.72).abs()), 0.9 - v.abs()
+    ),
+    "four dots": lambda u, v: 0.34 - ((u.abs() - 0.58) ** 2 + (v.abs() - 0.58) ** 2).sqrt(),
 }
 
 
 def synthetic_dataset() -> ImageDataset:
     """5000 + 1000 images, every class equally often; takes about a second."""
     generator = torch.Generator().manual_seed(SEED)
-    train_images, train_labels = _draw(TRAIN, generator)
-    test_images, test_labels = _draw(TEST, generator)
-    return ImageDataset(
-        "synthetic", tuple(SHAPES), train_images, train_labels, test_images, test_labels
-    )
+    train, test = _draw(TRAIN, generator), _draw(TEST, generator)
+    return ImageDataset("synthetic", tuple(SHAPES), *train, *test)
 
 
 def _draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

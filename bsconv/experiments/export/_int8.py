@@ -62,12 +62,11 @@ def _kept(path: str) -> list[str]:
     nodes = onnx.load(path).graph.node
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     kept = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
-    kept += convolutions[:1] + [node for node in convolutions if _groups(node) > 1]
+    kept += convolutions[:1]
+    for node in convolutions:
+        if any(each.name == "group" and each.i > 1 for each in node.attribute):
+            kept.append(node)
     return [node.name for node in kept]
-
-
-def _groups(node: Any) -> int:
-    return next((each.i for each in node.attribute if each.name == "group"), 1)
 
 
 @contextlib.contextmanager

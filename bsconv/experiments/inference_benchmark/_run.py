@@ -90,8 +90,7 @@ def benchmark_inference(
             )
             for (key, computed), seconds in taken.items():
                 peak = _peak_bytes(calls[key, computed], place)
-                row = Measurement(count, key, computed, *costs[key], tuple(seconds), peak)
-                rows.append(row)
+                rows.append(Measurement(count, key, computed, *costs[key], tuple(seconds), peak))
     return InferenceBenchmark(setting, tuple(rows), tuple(lines))
 
 

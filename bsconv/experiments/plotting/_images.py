@@ -159,7 +159,7 @@ def _in_rows(
     *,
     inches: float,
     fontsize: float,
-) -> tuple[Figure, Any, AxesImage | None]:
+) -> tuple[Figure, Any, Any]:
     """A row of pictures, ``inches`` high, for each label; the last picture comes back as well."""
     shown = None
     most = max(map(len, rows.values()), default=1)

@@ -17,7 +17,7 @@ import bsconv
 
 from ...pytorch._tools.errors import one_line
 from ..data import DATASETS
-from ..files.checkpoints import CONFIG, METRICS, MODEL, TrainedModel, read_config, read_trained
+from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
 from ..files.json_files import parse_json, read_text
 from ..training import EpochMetrics, make_model
 from ._record import Record
@@ -49,12 +49,14 @@ def make_record(
             "go on with bsconv train --resume"
         )
     trained = read_trained(folder / MODEL)
+    with torch.device("meta"):  # only to count its parameters
+        model = make_model(trained.config, trained.num_classes)
     chosen = {name: getattr(trained.config, name) for name in EXECUTION}  # at the start of the run
     dataset = config.dataset if config.dataset in DATASETS else Path(config.dataset).name
     ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
     return Record(
         config=dataclasses.replace(config.resolved().without_folders(), dataset=dataset, **chosen),
-        parameters=_count_parameters(trained),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         epochs=epochs,
         machine=machine,
         versions={
@@ -67,13 +69,6 @@ def make_record(
         commit=commit,
         note=note,
     )
-
-
-def _count_parameters(trained: TrainedModel) -> int:
-    """Of the model, which is built on the meta device; buffers do not count."""
-    with torch.device("meta"):
-        model = make_model(trained.config, trained.num_classes)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def command(

@@ -10,24 +10,17 @@ from ..config import Recipe, TrainConfig
 
 # how steps are computed: they change the speed, and the result by rounding only
 EXECUTION = ("device", "compile", "plan", "precision")
+Settings = dict[str, Any]
 # what runs did before these settings existed, which their records lack
-BEFORE: dict[str, Any] = {
+BEFORE: Settings = {
     "compile": False,
     "plan": "factored",
     "precision": "float32",
     "optimizer": "sgd",
 }
+_SGD: Settings = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
 # recipes as they were when older records were made, by the recipe's name
-FORMER: dict[str, dict[str, dict[str, Any]]] = {
-    "fast": {
-        "fast (SGD)": {
-            "optimizer": "sgd",
-            "learning_rate": 0.3,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-        }
-    }
-}
+FORMER = {"fast": {"fast (SGD)": _SGD}}
 _FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
 _OF_RECIPE = [field.name for field in dataclasses.fields(Recipe) if field.name in _FIELDS]
 

@@ -60,12 +60,13 @@ class ResultsTable:
         return "\n\n".join(self._tables(_markdown))
 
     def _tables(self, table: Callable[[Sequence[str], Sequence[Row]], str]) -> list[str]:
-        rows = [_cells(one) for one in self.comparable]
-        parts = [table(list(rows[0]), [tuple(row.values()) for row in rows])] if rows else []
-        rows = [_cells_apart(one) for one in self.apart]
-        if rows:
-            apart = table(list(rows[0]), [tuple(row.values()) for row in rows])
-            parts.append(f"{self.apart_title}\n\n{apart}")
+        parts = []
+        for heading, rows in (
+            ("", [_cells(one) for one in self.comparable]),
+            (f"{self.apart_title}\n\n", [_cells_apart(one) for one in self.apart]),
+        ):
+            if rows:
+                parts.append(heading + table(list(rows[0]), [tuple(row.values()) for row in rows]))
         return parts
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:

@@ -50,14 +50,6 @@ def published_variants(family: str, dataset: str) -> dict[str, PublishedResult]:
 def published_results() -> dict[tuple[str, str], PublishedResult]:
     """All rows, by data set and name of the architecture, in the order of the tables."""
     with (Path(__file__).parent / "published.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            PublishedResult(
-                row["dataset"],
-                row["architecture"],
-                float(row["top1_percent"]),
-                float(row["params_million"]),
-                float(row["flops_million"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+        _, *lines = csv.reader(file)
+    rows = [PublishedResult(data, name, *map(float, numbers)) for data, name, *numbers in lines]
     return {(row.dataset, row.architecture): row for row in rows}
