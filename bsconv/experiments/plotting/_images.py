@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from ._figures import subplots
-from ._parts import array_of, mark_negatives, places
+from ._parts import arrays_of, mark_negatives, places
 from ._style import COLOURS, HEIGHT, WIDTH
 
 
@@ -29,9 +29,7 @@ def matrices(
 
     If ``signed``, the scale is symmetric about 0, and negative values carry a dot.
     """
-    arrays = {name: array_of(f"images[{name!r}]", image, 2) for name, image in images.items()}
-    if not arrays:
-        raise ValueError("images needs at least one matrix, got none")
+    arrays = arrays_of("images", images, 2, "matrix")
     high = max(float(np.abs(a).max() if signed else a.max()) for a in arrays.values())
     low = -high if signed else min(float(a.min()) for a in arrays.values())
     width = min(WIDTH, 1 + 3 * len(arrays))
@@ -88,9 +86,7 @@ def kernel_slices(
     Negative values carry a dot. ``captions`` holds, for the rows that have any, a text to stand
     above each slice.
     """
-    kernels = {label: array_of(f"rows[{label!r}]", kernel, 3) for label, kernel in rows.items()}
-    if not kernels:
-        raise ValueError("rows needs at least one kernel, got none")
+    kernels = arrays_of("rows", rows, 3, "kernel")
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
 
     def draw(axis: Axes, image: NDArray[np.float64]) -> AxesImage:
@@ -112,9 +108,7 @@ def kernel_grids(
     the grids that want it, whether the slices of each of the "rows" or of each of the "columns"
     stand in a frame.
     """
-    kernels = {name: array_of(f"grids[{name!r}]", kernel, 4) for name, kernel in grids.items()}
-    if not kernels:
-        raise ValueError("grids needs at least one kernel, got none")
+    kernels = arrays_of("grids", grids, 4, "kernel")
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
     figure, axes = subplots(1, len(kernels), squeeze=False)
     for axis, (name, kernel) in zip(axes[0], kernels.items(), strict=True):

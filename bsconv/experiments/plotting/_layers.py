@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from ._figures import subplots
-from ._parts import array_of, grid_below, legend_below
+from ._parts import array_of, arrays_of, grid_below, legend_below
 from ._style import COLOURS, MARKERS, WIDTH
 
 _BOXES = 40  # more than this on a figure are too thin for boxes
@@ -124,9 +124,7 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _checked(
     layers: Mapping[str, ArrayLike], random: ArrayLike
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    arrays = {name: array_of(f"layers[{name!r}]", shares, 1) for name, shares in layers.items()}
-    if not arrays:
-        raise ValueError("layers needs at least one layer, got none")
+    arrays = arrays_of("layers", layers, 1, "layer")
     baseline = array_of("random", random, 1)
     if len(baseline) != len(arrays):
         raise ValueError(

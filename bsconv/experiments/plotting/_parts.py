@@ -1,6 +1,6 @@
 """What several figures need: arrays that are checked, axes without ticks, one legend for all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,14 @@ def array_of(name: str, values: ArrayLike, dimensions: int) -> NDArray[np.float6
     if array.ndim != dimensions or not array.size:
         raise ValueError(f"{name} needs {dimensions} dimensions, got shape {array.shape}")
     return array
+
+
+def arrays_of(
+    name: str, values: Mapping[str, ArrayLike], dimensions: int, what: str
+) -> dict[str, NDArray[np.float64]]:
+    if not values:
+        raise ValueError(f"{name} needs at least one {what}, got none")
+    return {key: array_of(f"{name}[{key!r}]", value, dimensions) for key, value in values.items()}
 
 
 def mark_negatives(

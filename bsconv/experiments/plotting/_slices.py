@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
 from ._figures import new_figure, subplots
-from ._parts import array_of, mark_negatives
+from ._parts import array_of, arrays_of, mark_negatives
 from ._style import COLOURS, HEIGHT, WIDTH
 
 _MOST = 16  # slices in a row that can still be told apart
@@ -27,9 +27,7 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     values keep within: colours tell how the slices of a kernel relate to one another, not how large
     kernels are. Negative values carry a dot, for readers and printers without colours.
     """
-    arrays = {name: array_of(f"kernels[{name!r}]", kernel, 3) for name, kernel in kernels.items()}
-    if not arrays:
-        raise ValueError("kernels needs at least one kernel, got none")
+    arrays = arrays_of("kernels", kernels, 3, "kernel")
     wide, high = (WIDTH - 1) / len(arrays), HEIGHT - 0.7  # room for each, in inches
     columns = {name: _columns(len(kernel), wide / high) for name, kernel in arrays.items()}
     ratios = [-(-len(kernel) // columns[name]) / columns[name] for name, kernel in arrays.items()]
