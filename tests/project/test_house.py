@@ -19,7 +19,11 @@ from helpers.imports import PACKAGE, imported, imports
 IMPORTS = imports()
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 CORE = "bsconv.pytorch"
-NOT_YET = pytest.mark.xfail(reason="being tidied up", strict=False)
+# These are larger than they should be: lower the numbers with every change, never raise them.
+# The aims: 1,500 lines for each room, 2,000 for the core, 15,500 for the package.
+LARGE_ROOMS = {"inference": 1600, "models": 1550, "pretrained": 2850}
+CORE_LINES = 2400
+PACKAGE_LINES = 19_000
 ROOMS = [f"{CORE}.{path.parent.name}" for path in (PACKAGE / "pytorch").glob("[!_]*/__init__.py")]
 
 # Each part may import what is on floors below it, nothing of its own floor or above.
@@ -146,20 +150,17 @@ def test_there_are_few_rooms() -> None:
     assert len(entries) <= 16
 
 
-@NOT_YET
 def test_rooms_are_small() -> None:
-    folders = [LIBRARY / room.rpartition(".")[2] for room in ROOMS]
-    assert {str(folder) for folder in folders if lines(folder) > 1500} == set()
+    sizes = {room.rpartition(".")[2]: lines(LIBRARY / room.rpartition(".")[2]) for room in ROOMS}
+    assert {name for name, size in sizes.items() if size > LARGE_ROOMS.get(name, 1500)} == set()
 
 
-@NOT_YET
 def test_the_core_is_small() -> None:
-    assert lines(*LIBRARY.glob("*.py"), LIBRARY / "_tools") < 2000
+    assert lines(*LIBRARY.glob("*.py"), LIBRARY / "_tools") < CORE_LINES
 
 
-@NOT_YET
 def test_the_package_does_not_grow() -> None:
-    assert lines(PACKAGE) <= 15_500
+    assert lines(PACKAGE) <= PACKAGE_LINES
 
 
 # plain code and plain English
