@@ -16,7 +16,8 @@ from bsconv.pytorch import (
     modify_mobilenet,
     optimize_for_inference,
 )
-from bsconv.pytorch.inference import _optimize
+from bsconv.pytorch._tools.joining import normed
+from bsconv.pytorch.inference import _folding
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
     IMAGES,
@@ -191,10 +192,12 @@ def test_a_model_that_overflows_is_refused() -> None:
 
 
 def test_a_result_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(pair: Any) -> None:
-        pair.conv.weight.data *= 1.1
+    def wrong(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+        folded = normed(conv, norm)
+        folded.weight.data *= 1.1
+        return folded
 
-    monkeypatch.setattr(_optimize, "fold", wrong)
+    monkeypatch.setattr(_folding, "normed", wrong)
     message = (
         r"model cannot be optimised: the result differs from it by \d\.\de[+-]\d\d of its largest "
         "output, which is more than rounding"

@@ -68,12 +68,6 @@ def medians(taken: Mapping[Name, list[float]]) -> dict[Name, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def seconds_in_turns(
-    contenders: Mapping[str, Work], device: torch.device, budget: float
-) -> dict[str, float]:
-    return medians(in_turns(contenders, device, budget=budget))
-
-
 def stopwatch(device: torch.device) -> Callable[[Work], float]:
     """Takes the seconds of one call, the device's work awaited before and after it."""
 

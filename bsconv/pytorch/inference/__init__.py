@@ -1,8 +1,8 @@
 """The fastest thing that computes the same on the machine at hand."""
 
-from ._collapse import collapse
 from ._model import OptimizedModel
 from ._optimize import optimize_for_inference
+from ._plans import collapse
 from ._report import EngineResult, InferenceReport, OptimizedLayer
 from .engines import ENGINES, Engine, Runner, Setting
 

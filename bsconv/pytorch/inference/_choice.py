@@ -1,7 +1,7 @@
 """Which plan each BSConv layer of a model takes: whatever is the fastest, as measured."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from .._tools.model_tree import Place, exchange, places, watching
 from .._tools.timing import in_turns, medians
-from ..modules import BLUEPRINT_LAYERS
-from ._plans import FACTORED, layer_plans, padded_plans
+from ._plans import FACTORED, blueprint_places, layer_plans, padded_plans
 from ._report import OptimizedLayer
 from .engines import ENGINES, Engine, Setting
 
 LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
 CLEARLY = 0.9  # times the seconds of the factored plan, or less: more than chance
+Seconds = Mapping[int, Mapping[str, float]]  # of each plan, by the id of the layer
 UNCHANGED = "as it is: a subclass, hooks or other layers in it"
 
 
@@ -30,17 +30,17 @@ class Choice(NamedTuple):
 class BlueprintLayers:
     """The BSConv layers of ``model``, which is changed, with the plans for each.
 
-    ``norms`` counts the BatchNorms that went into a layer already, by its id.
+    ``folded`` has the ids of the layers that a BatchNorm went into already.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, norms: Mapping[int, int]) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, folded: Container[int]) -> None:
         self._places = blueprint_places(model)
-        self._norms = norms
+        self._folded = folded
         self._plans = {id(place.module): layer_plans(place.module) for place in self._places}
         self._movable = [place for place in self._places if self._plans[id(place.module)]]
         self._model = exchange(model, self._movable, self._layers({}))
         self._images = _first_inputs(self._model, self._layers({}), example)
-        self._others = [place for place in places(self._model, ()) if id(place.module) in norms]
+        self._others = [place for place in places(self._model, ()) if id(place.module) in folded]
         self._measured: dict[tuple[str, ...], dict[str, float]] = {}
 
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
@@ -68,9 +68,7 @@ class BlueprintLayers:
         self._model = exchange(self._model, self._movable, self._layers(chosen))
         return copy.deepcopy(self._model)
 
-    def _choice(
-        self, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
-    ) -> Choice:
+    def _choice(self, chosen: Mapping[int, str], seconds: Seconds) -> Choice:
         rows = (self._row(place, chosen, seconds) for place in (*self._places, *self._others))
         return Choice(self.with_plans(chosen), tuple(rows))
 
@@ -90,16 +88,14 @@ class BlueprintLayers:
             self._measured[how] = medians(taken)
         return self._measured[how]
 
-    def _row(
-        self, place: Place, chosen: Mapping[int, str], seconds: Mapping[int, Mapping[str, float]]
-    ) -> OptimizedLayer:
-        key, kind, folded = id(place.module), type(place.module).__name__, 0
-        plan = chosen.get(key, FACTORED) if self._plans.get(key) else UNCHANGED
-        if key not in self._plans:
-            plan = "one convolution"
-        elif self._plans[key]:
-            folded = sum(isinstance(part, nn.BatchNorm2d) for part in place.module.children())
-        folded += self._norms.get(key, 0)
+    def _row(self, place: Place, chosen: Mapping[int, str], seconds: Seconds) -> OptimizedLayer:
+        key, kind = id(place.module), type(place.module).__name__
+        folded = int(key in self._folded)
+        if plans := self._plans.get(key):
+            plan = chosen.get(key, FACTORED)
+            folded += sum(isinstance(part, nn.BatchNorm2d) for part in place.module.children())
+        else:
+            plan = "one convolution" if plans is None else UNCHANGED
         return OptimizedLayer(place.name, kind, plan, folded, seconds.get(key, {}))
 
 
@@ -128,12 +124,6 @@ def _first_inputs(
     def note(key: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         sizes.setdefault(key, inputs[0].shape)
 
-    pairs = [(layer, partial(note, key)) for key, layer in layers.items()]
-    with watching(pairs, before=True):
+    with watching([(layer, partial(note, key)) for key, layer in layers.items()], before=True):
         model(example)
     return sizes
-
-
-def blueprint_places(model: nn.Module) -> list[Place]:
-    found = places(model, BLUEPRINT_LAYERS)
-    return [place for place in found if isinstance(place.module, BLUEPRINT_LAYERS)]

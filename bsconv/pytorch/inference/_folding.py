@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .._layer_plans import is_plain
 from .._tools.joining import normed
-from .._tools.model_tree import watching
+from .._tools.model_tree import exchange, places, watching
 from .._tools.obstacles import has_hooks, why_not_plain
 from ..modules import BLUEPRINT_LAYERS
 from ..regularization import OrthonormalConv2d
@@ -28,9 +28,14 @@ def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
     what is computed there, are taken as one layer, and each part of them is looked into by itself.
     ``run`` calls the model once: a layer that is also called from elsewhere is left as it is.
     """
-    traces = list(_traces(model))
-    pairs = [(root, pair) for root, graph in traces for pair in _pairs(root, graph)]
-    calls = _calls(model, run)
+    pairs = [(root, pair) for root, graph in _traces(model) for pair in _pairs(root, graph)]
+    calls: Counter[int] = Counter()
+
+    def count(module: nn.Module, inputs: object) -> None:
+        calls[id(module)] += 1
+
+    with watching(((module, count) for module in model.modules()), before=True):
+        run()
     return [
         pair
         for root, pair in pairs
@@ -38,15 +43,18 @@ def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
     ]
 
 
-def fold(pair: Pair) -> None:
-    """``conv`` alone computes from now on what ``norm`` made of it; computed in float64."""
-    last = _last(pair.conv)
-    assert isinstance(last, nn.Conv2d)
-    conv = normed(last, pair.norm)
-    assert conv.bias is not None
-    # new parameters, as the old ones may be shared with layers that keep them
-    last.weight = nn.Parameter(conv.weight.to(last.weight.dtype), requires_grad=False)
-    last.bias = nn.Parameter(conv.bias.to(last.weight.dtype), requires_grad=False)
+def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
+    """The ids of the layers that a BatchNorm went into; in its place is an Identity."""
+    pairs = foldable_pairs(model, lambda: model(example))
+    for conv, norm in pairs:
+        last: Any = _last(conv)
+        folded: Any = normed(last, norm)
+        # new parameters, as the old ones may be shared with layers that keep them
+        last.weight = nn.Parameter(folded.weight.to(last.weight.dtype), requires_grad=False)
+        last.bias = nn.Parameter(folded.bias.to(last.weight.dtype), requires_grad=False)
+    gone = {id(norm): nn.Identity().eval() for _, norm in pairs}
+    exchange(model, [place for place in places(model, ()) if id(place.module) in gone], gone)
+    return {id(conv) for conv, _ in pairs}
 
 
 def is_unmodified(layer: nn.Module) -> bool:
@@ -60,10 +68,6 @@ def is_fixed(norm: nn.Module) -> bool:
     return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
 
 
-def has_any_hooks(module: nn.Module) -> bool:
-    return any(has_hooks(module, movable=movable) for movable in (True, False))
-
-
 class _Tracer(fx.Tracer):
     """Follows the calls of modules; those whose inside it cannot follow are kept in ``opaque``."""
 
@@ -75,13 +79,7 @@ class _Tracer(fx.Tracer):
         known = isinstance(m, (*BLUEPRINT_LAYERS, OrthonormalConv2d))
         return known or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         known = len(self.graph.nodes)
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -112,44 +110,27 @@ def _traces(model: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
 
 def _pairs(root: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
     modules = dict(root.named_modules(remove_duplicate=False))
-    called = [modules.get(str(node.target)) for node in graph.nodes if node.op == "call_module"]
-    times = Counter(map(id, called))
-    for node in graph.nodes:
-        conv, users = _module(node, modules), list(node.users)
-        norm = _module(users[0], modules) if len(users) == 1 else None
-        if conv is None or norm is None or not _fits(conv) or not is_fixed(norm):
+    called = {node: modules[str(node.target)] for node in graph.nodes if node.op == "call_module"}
+    times = Counter(map(id, called.values()))
+    for node, conv in called.items():
+        norm: Any = called.get(next(iter(node.users))) if len(node.users) == 1 else None
+        if norm is None or not _fits(conv) or not is_fixed(norm):
             continue
-        if times[id(conv)] == times[id(norm)] == 1 and not has_any_hooks(norm):
-            assert isinstance(norm, nn.BatchNorm2d)
+        if times[id(conv)] == times[id(norm)] == 1 and not has_hooks(norm, movable=True):
             yield Pair(conv, norm)
-
-
-def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    return modules.get(str(node.target)) if node.op == "call_module" else None
 
 
 def _fits(module: nn.Module) -> bool:
     """Whether it is a convolution, or ends in one, with nothing between that and its output."""
-    if has_any_hooks(module):
+    if has_hooks(module, movable=True):
         return False
     if isinstance(module, BLUEPRINT_LAYERS):
         own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
         return own and _fits(_last(module))
-    plain = not why_not_plain(module, getattr(module, "groups", 1))
-    return plain or type(module) is OrthonormalConv2d
+    groups = getattr(module, "groups", 1)
+    return type(module) is OrthonormalConv2d or not why_not_plain(module, groups)
 
 
 def _last(module: nn.Module) -> nn.Module:
     """The convolution that computes the output of a convolution or BSConv layer."""
     return list(module.children())[-1] if isinstance(module, BLUEPRINT_LAYERS) else module
-
-
-def _calls(model: nn.Module, run: Callable[[], object]) -> Counter[int]:
-    calls: Counter[int] = Counter()
-
-    def count(module: nn.Module, inputs: object) -> None:
-        calls[id(module)] += 1
-
-    with watching(((module, count) for module in model.modules()), before=True):
-        run()
-    return calls

@@ -10,7 +10,6 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .._tools.model_tree import exchange, places
 from .._tools.numerics import full_float32
 from .._tools.timing import in_turns, medians
 from ._checks import (
@@ -26,7 +25,7 @@ from ._checks import (
     tolerance,
 )
 from ._choice import BlueprintLayers, Choice, faster_setting
-from ._folding import fold, foldable_pairs
+from ._folding import fold_norms
 from ._model import OptimizedModel
 from ._report import GIVEN, EngineResult, InferenceReport
 from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name
@@ -91,24 +90,13 @@ def optimize_for_inference(
         own_example = example.to(own)
         expected = repeatable_outputs(given, own_example)
         twin = copy.deepcopy(given)
-        layers = BlueprintLayers(twin, own_example, _fold_norms(twin, own_example))
+        layers = BlueprintLayers(twin, own_example, fold_norms(twin, own_example))
         setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
-        as_given = Choice(given, ())
-        candidates = [Candidate(GIVEN, as_given, runner=Network(given, Setting(own)))]
+        candidates = [Candidate(GIVEN, Choice(given, ()), runner=Network(given, Setting(own)))]
         for name in ("eager", *(name for name in names if name != "eager")):
             candidates += _set_up(name, layers, example, own_example, expected, setting)
         _race(candidates, example)
-        return _result(candidates, names, example, setting, same_dtype=setting.dtype == own)
-
-
-def _fold_norms(model: nn.Module, example: Tensor) -> dict[int, int]:
-    """How many BatchNorms went into each layer, by its id; in place of each is an Identity."""
-    pairs = foldable_pairs(model, lambda: model(example))
-    for pair in pairs:
-        fold(pair)
-    gone = {id(pair.norm): nn.Identity().eval() for pair in pairs}
-    exchange(model, [place for place in places(model, ()) if id(place.module) in gone], gone)
-    return {id(pair.conv): 1 for pair in pairs}
+        return _result(candidates, names, example, setting, setting.dtype == own)
 
 
 def _set_up(
@@ -178,19 +166,12 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
 
 
 def _result(
-    candidates: list[Candidate],
-    names: list[str],
-    example: Tensor,
-    setting: Setting,
-    *,
-    same_dtype: bool,
+    tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, same_dtype: bool
 ) -> OptimizedModel:
     as_given = [GIVEN] if same_dtype else []
-    in_pytorch = _best(candidates, [*as_given, "eager"])
-    wanted = names if _best(candidates, names) else ["eager"]
-    best = _best(candidates, [*as_given, *wanted])
-    assert best is not None
-    assert in_pytorch is not None
+    in_pytorch = cast(Candidate, _best(tried, [*as_given, "eager"]))
+    wanted = names if _best(tried, names) else ["eager"]
+    best = cast(Candidate, _best(tried, [*as_given, *wanted]))
     if best.engine in (GIVEN, "eager"):
         in_pytorch = best
     runner = None if best is in_pytorch else best.runner
@@ -198,11 +179,10 @@ def _result(
     if isinstance(runner, CompiledRunner) and in_pytorch.engine == "eager":
         network = runner.network  # its very layers
     optimized = OptimizedModel(network, runner, example)
-    assert best.choice is not None
-    tried = [candidate.engine for candidate in candidates]
+    engines = dict.fromkeys(candidate.engine for candidate in tried)
     optimized.report = InferenceReport(
-        best.choice.layers,
-        tuple(_engine_result(name, candidates) for name in dict.fromkeys(tried)),
+        cast(Choice, best.choice).layers,
+        tuple(_engine_result(name, tried) for name in engines),
         best.engine,
         tuple(example.shape),
         dtype_name(setting.dtype),

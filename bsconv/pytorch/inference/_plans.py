@@ -1,17 +1,57 @@
-"""The plans by which a BSConv layer can be computed once it is trained: fewer convolutions."""
+"""The fewer convolutions by which BSConv layers can be computed once they are trained."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import nn
 
 from .._tools.convs import memory_format_of
 from .._tools.joining import convolution, exact_steps, is_depthwise, joined
+from .._tools.model_tree import Place, exchange, places
+from ..modules import BLUEPRINT_LAYERS
 from ._folding import is_fixed, is_unmodified
 
 FACTORED = "factored"
+
+
+def collapse(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` in which each BSConv layer is the one dense convolution that equals it.
+
+    For engines that run dense convolutions best. Layers that equal none stay as they are, and one
+    warning names them with the reason: those with a BatchNorm in training mode, or with a BatchNorm
+    before a zero-padded depthwise convolution (:meth:`BSConvU.to_conv2d`), those with hooks or
+    other modules in them, and subclasses, which may compute something else. Warns as well if there
+    is no BSConv layer.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
+    twin = copy.deepcopy(model)
+    found = blueprint_places(twin)
+    dense: dict[int, nn.Module] = {}
+    refused: dict[str, str] = {}
+    for place in found:
+        layer: Any = place.module
+        try:
+            if not is_unmodified(layer):
+                raise ValueError(
+                    "it is a subclass, or holds hooks or other modules than plain convolutions"
+                )
+            dense[id(layer)] = layer.to_conv2d()
+        except ValueError as error:
+            refused[place.name or "(root)"] = str(error)
+    if refused or not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        line = f"layers that stay as they are: {reasons}" if found else "there is no BSConv layer"
+        warnings.warn(line, stacklevel=2)
+    return exchange(twin, [place for place in found if id(place.module) in dense], dense)
+
+
+def blueprint_places(model: nn.Module) -> list[Place]:
+    found = places(model, BLUEPRINT_LAYERS)
+    return [place for place in found if isinstance(place.module, BLUEPRINT_LAYERS)]
 
 
 def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
@@ -42,8 +82,7 @@ def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
 
 def _as_in(layer: nn.Module, parts: list[nn.Module]) -> nn.Module:
     """The parts with weights of their own, in the dtype and the memory format of ``layer``."""
-    last = list(layer.children())[-1]
-    assert isinstance(last, nn.Conv2d)
+    last: Any = list(layer.children())[-1]
     plan = copy.deepcopy(parts[0] if len(parts) == 1 else nn.Sequential(*parts))
     plan.to(last.weight.dtype)
     plan.to(memory_format=memory_format_of(last.weight))

@@ -118,12 +118,11 @@ class InferenceReport(Table):
         return engines + super()._repr_html_()
 
     def _engine_rows(self) -> Sequence[Row]:
-        def row(one: EngineResult) -> Row:
-            note = "taken" if one.engine == self.engine else one.why_not
-            spent = f"{one.setup_seconds:.1f}"
-            return one.engine, _milliseconds(one.seconds), spent, note
-
-        return [row(one) for one in self.engines]
+        notes = ("taken" if one.engine == self.engine else one.why_not for one in self.engines)
+        return [
+            (one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", note)
+            for one, note in zip(self.engines, notes, strict=True)
+        ]
 
     def _table_rows(self) -> Sequence[Row]:
         def row(layer: OptimizedLayer) -> Row:

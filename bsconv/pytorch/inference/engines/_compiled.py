@@ -1,7 +1,7 @@
 """torch.compile."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,8 @@ class CompiledRunner(Runner):
         if self._live is None:
             self._live = compiled_for(self.network, input)
         output = self._live(input)
-        if input.device.type == "cuda":  # the next replay of a CUDA graph writes over its outputs
-            return mapped(output, torch.clone)
-        return output
+        # the next replay of a CUDA graph writes over its outputs
+        return mapped(output, torch.clone) if input.is_cuda else output
 
 
 class Compiled(Eager):
@@ -53,9 +52,7 @@ def compiled_for(network: nn.Module, example: Tensor) -> Callable[[Tensor], Tens
 
     on_cpu = example.device.type == "cpu"
     options: dict[str, Any] = {"freezing": True} if on_cpu else {"triton.cudagraphs": True}
-    compiled = cast(
-        Callable[[Tensor], Tensors], torch.compile(network, dynamic=False, options=options)
-    )
+    compiled: Callable[[Tensor], Tensors] = torch.compile(network, dynamic=False, options=options)
     # by itself, torch.compile stops after eight networks, since they share the code of Network
     with config.patch(recompile_limit=1000, accumulated_recompile_limit=1000):
         compiled(example)

@@ -39,9 +39,7 @@ class Eager(Engine):
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Network:
         return Network(cast_to(copy.deepcopy(model), setting), setting)
 
-    def build_layer(
-        self, layer: nn.Module, images: Tensor, setting: Setting
-    ) -> Callable[[], object]:
+    def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
         layer = cast_to(copy.deepcopy(layer), setting)
         images = images.to(setting.dtype, memory_format=FORMATS[setting.channels_last])
         return partial(layer, images)

@@ -1,15 +1,19 @@
-"""Networks and layer plans as ONNX models in memory, for the engines that read those."""
+"""Networks and layer plans as ONNX models in memory, and what the engines that read them share."""
 
 import copy
 import importlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from ._eager import in_dtype
+from ._engine import Engine, Runner, Setting, Tensors
 
 OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
 INPUT = "images"
@@ -24,11 +28,8 @@ def to_onnx(model: nn.Module, example: Tensor) -> bytes:
     """
     network, example = _TensorsOnly(model), example.to(torch.float32)
     several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 would be a constant
-    free = {
-        dim: torch.export.Dim.AUTO
-        for dim, size in enumerate(several.shape)
-        if dim != 1 and size > 1
-    }
+    sizes = enumerate(several.shape)
+    free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
     try:
         return _exported(network, several, free)
     except Exception:  # of the many that exporters raise
@@ -62,23 +63,18 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     for number, conv in enumerate(layer if isinstance(layer, nn.Sequential) else [layer]):
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
             return None
-        tensors = {f"w{number}": conv.weight}
-        if conv.bias is not None:
-            tensors[f"b{number}"] = conv.bias
+        tensors = {f"{name}{number}": tensor for name, tensor in conv.named_parameters()}
         weights += [array(tensor.float().cpu().numpy(), name) for name, tensor in tensors.items()]
         padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
         geometry = {"strides": conv.stride, "dilations": conv.dilation, "pads": padding * 2}
-        node = make.make_node(
-            "Conv", [last, *tensors], [f"y{number}"], group=conv.groups, **geometry
-        )
-        nodes.append(node)
-        last = f"y{number}"
+        names, last = [last, *tensors], f"y{number}"
+        nodes.append(make.make_node("Conv", names, [last], group=conv.groups, **geometry))
     images = make.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, size)
     outputs = make.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None)
     graph = make.make_graph(nodes, "layer", [images], [outputs], weights)
     opset = [make.make_opsetid("", OPSET)]
-    content: bytes = make.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    return content
+    model = make.make_model(graph, opset_imports=opset, ir_version=8)
+    return bytes(model.SerializeToString())
 
 
 class _TensorsOnly(nn.Module):
@@ -98,5 +94,43 @@ def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> byte
             program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT]
         )
     assert exported is not None
-    content: bytes = exported.model_proto.SerializeToString()
-    return content
+    return bytes(exported.model_proto.SerializeToString())
+
+
+class OnnxRunner(Runner):
+    """An ONNX model, and the structure of what it returns."""
+
+    def __init__(self, content: bytes, outputs: Tensors, example: Tensor, setting: Setting) -> None:
+        self.content = content
+        self.device, self.size, self.dtype = example.device, tuple(example.shape), setting.dtype
+        leaves, self.structure = pytree.tree_flatten(outputs)
+        for leaf in leaves:
+            if not isinstance(leaf, (Tensor, str, bool, type(None))):
+                raise TypeError(f"the model returns a {type(leaf).__name__}, not tensors alone")
+        self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+
+    def serves(self, input: Tensor) -> bool:
+        return input.device == self.device and input.is_floating_point()
+
+    def __call__(self, input: Tensor) -> Tensors:
+        found = iter(self.compute(input.detach().to(torch.float32).contiguous()))
+        leaves = [next(found) if constant is None else constant[0] for constant in self.leaves]
+        return in_dtype(pytree.tree_unflatten(leaves, self.structure), input.dtype)
+
+    def compute(self, images: Tensor) -> list[Tensor]:
+        """The tensors that the model returns, in memory that no later call writes to."""
+        raise NotImplementedError
+
+
+class OnnxEngine(Engine):
+    grid: ClassVar[int] = 16
+    runner: ClassVar[type[OnnxRunner]]
+
+    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> OnnxRunner:
+        runner = self.runner(*written_once(model, example), example, setting)
+        runner(example)
+        return runner
+
+    def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
+        content = chain_to_onnx(layer, images.shape)
+        return content and partial(self.runner(content, images, images, setting).compute, images)

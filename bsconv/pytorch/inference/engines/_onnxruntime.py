@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._onnx import INPUT
-from ._onnx_engine import OnnxEngine, OnnxRunner
+from ._onnx import INPUT, OnnxEngine, OnnxRunner
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._onnx_engine import OnnxEngine, OnnxRunner
+from ._onnx import OnnxEngine, OnnxRunner
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _started_in: list[int] = []  # the process whose threads OpenVINO has
@@ -33,7 +33,7 @@ class OpenVinoRunner(OnnxRunner):
         requests.append(request)  # a thread that calls meanwhile takes another
         return found
 
-    def _model(self, size: tuple[int, ...] | None) -> tuple[Any, list[Any]]:
+    def _model(self, size: tuple[int, ...] | None) -> Any:
         self._live = self._live or {}
         key = torch.get_num_threads(), size
         if key not in self._live:
@@ -49,8 +49,7 @@ class OpenVinoRunner(OnnxRunner):
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             }
             self._live[key] = core.compile_model(model, "CPU", hints), []
-        found: tuple[Any, list[Any]] = self._live[key]
-        return found
+        return self._live[key]
 
 
 class OpenVINO(OnnxEngine):
