@@ -54,7 +54,7 @@ def test_notes_say_how_the_weights_came_about(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_models_start_from_them_in_float32(path: Path) -> None:
     model = get_model(path.stem, 10, pretrained="cifar10")
-    saved = _weights.find_weights(path.stem, "cifar10", 10).read()
+    saved = _weights.trained_weights(path.stem, "cifar10", 10)
     state = model.state_dict()
     assert all(torch.equal(state[name], value.to(state[name])) for name, value in saved.items())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -8,25 +8,11 @@ from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
 from ..regularization import OrthonormalConv2d
 from ._blocks import ConvLayer, ImageClassifier
 from ._names import ModelName, parse_name
-from ._weights import find_weights
-from .mobilenet import (
-    V1,
-    V2,
-    V3_LARGE,
-    V3_SMALL,
-    DepthwiseSeparableBlock,
-    blueprint_block,
-    mobilenet,
-)
+from ._weights import trained_weights
+from .mobilenet import TABLES, DepthwiseSeparableBlock, blueprint_block, mobilenet
 from .resnet import resnet
 
 INITS = ("default", "published", "matched")  # the first two are the same
-MOBILENET_TABLES = {
-    "mobilenetv1": V1,
-    "mobilenetv2": V2,
-    "mobilenetv3_small": V3_SMALL,
-    "mobilenetv3_large": V3_LARGE,
-}
 
 penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 
@@ -64,19 +50,19 @@ def get_model(
         raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes}")
     if init not in INITS:
         raise ValueError(f"init needs to be 'default' or 'matched', got init={init!r}")
-    if pretrained is not None:
-        weights = find_weights(architecture, pretrained, num_classes)
-        model = _build(name, num_classes, init)
-        model.load_state_dict(weights.read())
-        return model
-    return _build(name, num_classes, init)
+    if pretrained is None:
+        return _build(name, num_classes, init)
+    weights = trained_weights(architecture, pretrained, num_classes)
+    model = _build(name, num_classes, init)
+    model.load_state_dict(weights)
+    return model
 
 
 def _build(name: ModelName, num_classes: int, init: str) -> ImageClassifier:
     conv = _conv_layer(name, init)
-    if name.family in MOBILENET_TABLES:
+    if name.is_mobilenet:
         return mobilenet(
-            MOBILENET_TABLES[name.family],
+            TABLES[name.family],
             num_classes,
             cifar=name.is_cifar,
             width=name.width,

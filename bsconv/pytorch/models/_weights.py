@@ -7,42 +7,19 @@ and the accuracy measured with this very file.
 import hashlib
 import importlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 FOLDER = Path(__file__).parents[2] / "weights"
 
 
-@dataclass(frozen=True)
-class TrainedWeights:
-    """Where the weights of an architecture lie, and what is known of them."""
+def trained_weights(architecture: str, pretrained: str, num_classes: int) -> dict[str, Tensor]:
+    """The state dict.
 
-    path: Path
-    note: dict[str, Any]
-
-    def read(self) -> dict[str, Tensor]:
-        """The state dict; ValueError if the file is not the one that was measured."""
-        content = self.path.read_bytes()
-        found, expected = hashlib.sha256(content).hexdigest(), self.note["sha256"]
-        if found != expected:
-            raise ValueError(
-                f"{self.path} is damaged: its SHA-256 needs to be {expected}, got {found}; "
-                "install bsconv again"
-            )
-        try:
-            safetensors = importlib.import_module("safetensors.torch")
-        except ImportError as error:
-            raise ImportError(
-                "pretrained weights need the package safetensors: pip install safetensors"
-            ) from error
-        return safetensors.load(content)
-
-
-def find_weights(architecture: str, pretrained: str, num_classes: int) -> TrainedWeights:
-    """ValueError where there are none of that name, or for another number of classes."""
+    ValueError where there is none of that name, or for another number of classes, and if the file
+    is not the one that was measured.
+    """
     known = sorted(path.parent.name for path in FOLDER.glob(f"*/{architecture.lower()}.json"))
     if pretrained not in known:
         there = f"there are {', '.join(map(repr, known))}" if known else "it has none"
@@ -56,4 +33,17 @@ def find_weights(architecture: str, pretrained: str, num_classes: int) -> Traine
             f"the weights pretrained={pretrained!r} of '{architecture}' need "
             f"num_classes={note['num_classes']}, got {num_classes=}"
         )
-    return TrainedWeights(path, note)
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), note["sha256"]
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 needs to be {expected}, got {found}; "
+            "install bsconv again"
+        )
+    try:
+        safetensors = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise ImportError(
+            "pretrained weights need the package safetensors: pip install safetensors"
+        ) from error
+    return dict(safetensors.load(content))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..initialization import dense_conv
 from ..modules import bsconv_u
 from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, Stage, add_stages, relu
+from ._names import MOBILENETS
 
 Activation = Callable[[], nn.Module]
 relu6 = partial(nn.ReLU6, inplace=True)
@@ -177,6 +178,7 @@ V3_LARGE = MobileNetTable(
     last=960,
     last_name="final_conv1",
 )
+TABLES = dict(zip(MOBILENETS, (V1, V2, V3_SMALL, V3_LARGE), strict=True))
 
 
 def mobilenet(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..._tools.model_tree import Place, parameter_count
 from ..._tools.obstacles import has_hooks, why_not_plain
@@ -19,6 +19,7 @@ from ._projection import (
     as_blueprint_block,
     parameters_after,
     project,
+    tensors_of,
     why_fresh,
 )
 from ._recognition import SeparableLayers, title
@@ -128,12 +129,12 @@ class Replace(Change):
     def _sharer(self, everywhere: Sequence[Place]) -> str:
         """Where a parameter or buffer of the block is used outside it; empty if nowhere."""
         inside = set(self.block.modules())
-        tensors = {id(tensor) for tensor in _tensors(self.block)}
+        tensors = {id(tensor) for tensor in tensors_of(self.block)}
         for place in everywhere:
             if place.parent in inside or place.module is self.block:
                 continue
             # a layer of the block that hangs elsewhere too is not entered there
-            used = _tensors(place.module, recurse=place.module in inside)
+            used = tensors_of(place.module, recurse=place.module in inside)
             if any(id(tensor) in tensors for tensor in used):
                 return place.name
         return ""
@@ -158,7 +159,3 @@ class Replace(Change):
             said += f", since {why_fresh(self.layers)}"
         after = parameters_after(self.layers)
         return replace(super().plan(), description=said, parameters_after=after, share_kept=share)
-
-
-def _tensors(module: nn.Module, recurse: bool = True) -> list[Tensor]:
-    return [*module.parameters(recurse), *module.buffers(recurse)]

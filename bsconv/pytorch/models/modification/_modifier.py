@@ -9,10 +9,8 @@ from ..._tools.model_tree import Place, check_unwrapped, exchange, parameter_cou
 from ...modules import BSConvS, BSConvU
 from ...regularization import OrthonormalBasis, attach_reg_loss, check_reg_loss
 from ._changes import Change, Done, Penalise, Replace
-from ._plan import BlockPlan, ModificationPlan
+from ._plan import ModificationPlan
 from ._recognition import SeparableLayers, is_blueprint_block, is_known, known, read, title
-
-__all__ = ["BlockPlan", "MobileNetModifier", "ModificationPlan", "modify_mobilenet"]
 
 
 def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int = 0) -> nn.Module:

@@ -34,7 +34,7 @@ def why_fresh(layers: SeparableLayers) -> str:
             return f"it has {type(norm).__name__} in place of BatchNorm"
     if inner is not None and inner.running_mean is None:
         return "its inner BatchNorm has no running statistics"
-    tensors = [*_tensors(layers.depthwise), *_tensors(inner), *_tensors(layers.pointwise)]
+    tensors = [*tensors_of(layers.depthwise), *tensors_of(inner), *tensors_of(layers.pointwise)]
     if not all(tensor.isfinite().all() for tensor in tensors):
         return "its weights are not finite"
     return ""
@@ -72,14 +72,13 @@ def as_blueprint_block(
 
     :func:`absorb` then lets that BatchNorm know the constant.
     """
-    depthwise, pointwise = layers.depthwise, layers.pointwise
     make = BSConvU if projection is None else partial(uninitialized, BSConvU)
     layer = make(**_arguments(layers))
     if projection is not None:
         layer.pw.weight.copy_(projection.factors.weights[:, :, None, None])
         layer.dw.weight.copy_(projection.factors.blueprints[:, None])
-    layer.to(memory_format=memory_format_of(depthwise.weight))
-    for conv, old in ((layer.pw, pointwise), (layer.dw, depthwise)):
+    layer.to(memory_format=memory_format_of(layers.depthwise.weight))
+    for conv, old in ((layer.pw, layers.pointwise), (layer.dw, layers.depthwise)):
         conv.requires_grad_(old.weight.requires_grad)
         conv.train(old.training)
     new = nn.Sequential(layer, *layers.tail)
@@ -103,11 +102,9 @@ def parameters_after(layers: SeparableLayers) -> int:
 
 
 def _arguments(layers: SeparableLayers) -> dict[str, Any]:
-    channels = {
-        "in_channels": layers.depthwise.in_channels,
-        "out_channels": layers.pointwise.out_channels,
-    }
-    return channels | conv_arguments(layers.depthwise) | {"bias": False}
+    depthwise, out_channels = layers.depthwise, layers.pointwise.out_channels
+    channels = {"in_channels": depthwise.in_channels, "out_channels": out_channels}
+    return channels | conv_arguments(depthwise) | {"bias": False}
 
 
 def _affine(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
@@ -115,5 +112,5 @@ def _affine(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     return exact(conv.weight), exact(bias)
 
 
-def _tensors(module: nn.Module | None) -> list[Tensor]:
-    return [] if module is None else [*module.parameters(), *module.buffers()]
+def tensors_of(module: nn.Module | None, recurse: bool = True) -> list[Tensor]:
+    return [] if module is None else [*module.parameters(recurse), *module.buffers(recurse)]
