@@ -1,36 +1,16 @@
 """``check("2.1", answer)``: the last line of every exercise."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 
-from . import (
-    notebook_00,
-    notebook_01,
-    notebook_02,
-    notebook_03,
-    notebook_04,
-    notebook_05,
-    notebook_06,
-    notebook_07,
-    notebook_08,
-)
 from .hints import NotAttemptedError
 
 __all__ = ["CHECKS", "check"]
 
-NOTEBOOKS = (
-    notebook_00,
-    notebook_01,
-    notebook_02,
-    notebook_03,
-    notebook_04,
-    notebook_05,
-    notebook_06,
-    notebook_07,
-    notebook_08,
-)
+NOTEBOOKS = [import_module(f"{__package__}.notebook_{number:02}") for number in range(9)]
 # what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
 CHECKS: dict[str, Callable[[Any], str]] = {
     number: find_fault for notebook in NOTEBOOKS for number, find_fault in notebook.CHECKS.items()

@@ -16,11 +16,7 @@ class NotAttemptedError(Exception):
 
 
 def value_hint(
-    answer: Any,
-    expected: Any,
-    *,
-    tolerance: float = 0.0,
-    hints: Iterable[tuple[Any, str]] = (),
+    answer: Any, expected: Any, *, tolerance: float = 0.0, hints: Iterable[tuple[Any, str]] = ()
 ) -> str:
     """An empty string if ``answer`` is ``expected`` within ``tolerance``, else a hint.
 

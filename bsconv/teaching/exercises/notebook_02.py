@@ -59,8 +59,4 @@ def blueprint_in_noise(answer: Any) -> str:
     return value_hint(answer, (both, alone), tolerance=0.01, hints=hints)
 
 
-CHECKS = {
-    "2.1": weights_of_a_subspace_layer,
-    "2.2": largest_that_saves,
-    "2.3": blueprint_in_noise,
-}
+CHECKS = {"2.1": weights_of_a_subspace_layer, "2.2": largest_that_saves, "2.3": blueprint_in_noise}

@@ -72,8 +72,4 @@ def channels_in_between(answer: Any) -> str:
     return hint
 
 
-CHECKS = {
-    "7.1": share_of_singular_values,
-    "7.2": several_blueprints,
-    "7.3": channels_in_between,
-}
+CHECKS = {"7.1": share_of_singular_values, "7.2": several_blueprints, "7.3": channels_in_between}
