@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..experiments.plotting import Figure
 
-__all__ = ["FIGURE_FILES", "check_figure_file", "write_figure"]
-
 FIGURE_FILES = (".png", ".pdf", ".svg")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._arguments import (
@@ -23,6 +22,7 @@ from ._arguments import (
     add_with_bn,
     count,
 )
+from ._figure_files import check_figure_file, write_figure
 from ._models import usual_size
 
 if TYPE_CHECKING:
@@ -103,16 +103,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
     from ..experiments.training import find_device
-    from ._figure_files import write_figure
 
     find_device(arguments.device)
     name = arguments.model
     models, notes = build_variants(
-        name,
-        arguments.num_classes,
-        arguments.variants,
-        p=arguments.p,
-        with_bn=arguments.with_bn,
+        name, arguments.num_classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
     )
     found = benchmark_inference(
         models,
@@ -137,7 +132,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_files(arguments: argparse.Namespace) -> None:
     """Before anything is measured."""
     from ..experiments.files.checkpoints import check_writable
-    from ._figure_files import check_figure_file
 
     if arguments.out is not None:
         if len(arguments.batch_size) > MOST_DRAWN:
@@ -147,9 +141,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
             )
         check_figure_file(arguments.out)
     if arguments.csv is not None:
-        path = Path(arguments.csv)
-        if path.is_file() or path.is_dir() or not path.exists():  # not a pipe or a device
-            check_writable(path)
+        check_writable(arguments.csv)
 
 
 def _figure(found: InferenceBenchmark) -> Figure:

@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..experiments.export import check_export, export_model
+    from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format, int8=arguments.int8)
     name, model, usual = _model(arguments)
@@ -103,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     model.eval()
     expected = torch.cat([_outputs(model, some, name) for some in batches])
     if arguments.optimize:
-        model = _optimized(model, batches[0][:batch])
+        optimized = optimize_for_inference(model, batches[0][:batch], compile=False)
+        print(optimized.report)
+        model = optimized
     export_model(
         model,
         batches[0][:batch],
@@ -133,11 +136,8 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
         return kept, _models.model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
-    replacement = {
-        option: getattr(arguments, option)
-        for option in ("bsconv", "p", "with_bn")
-        if hasattr(arguments, option)
-    }
+    options = ("bsconv", "p", "with_bn")
+    replacement = {key: value for key, value in vars(arguments).items() if key in options}
     config = TrainConfig(name, weights=arguments.weights, **replacement)
     weights = read_start(config)
     model = _models.model_by_name(
@@ -182,14 +182,6 @@ def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
             f"{name} cannot take images of {shape} ({one_line(error)}); try another --input-size"
         ) from error
     return outputs
-
-
-def _optimized(model: nn.Module, example: Tensor) -> nn.Module:
-    from ..pytorch.inference import optimize_for_inference
-
-    optimized = optimize_for_inference(model, example, compile=False)
-    print(optimized.report)
-    return optimized
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from ._arguments import MODEL_HELP, add_csv, add_input_size, add_num_classes
 from ._models import usual_size
-
-if TYPE_CHECKING:
-    from ..pytorch import ModelProfiler
 
 HELP = "count parameters, FLOPs, MACs and activations"
 
@@ -22,14 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    profile = _profile(arguments)
-    if arguments.csv is not None:
-        profile.to_csv(arguments.csv)
-    print(profile)
-    return 0
-
-
-def _profile(arguments: argparse.Namespace) -> ModelProfiler:
     import torch
 
     from ..experiments.model_sources import build_model
@@ -42,6 +30,10 @@ def _profile(arguments: argparse.Namespace) -> ModelProfiler:
 
     try:
         with torch.device("meta"):  # spends nothing on weights
-            return build_and_profile()
+            profile = build_and_profile()
     except Exception:  # a model that computes with values while it is made or run, or bad input
-        return build_and_profile()
+        profile = build_and_profile()
+    if arguments.csv is not None:
+        profile.to_csv(arguments.csv)
+    print(profile)
+    return 0

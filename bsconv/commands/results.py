@@ -10,6 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ._arguments import add_csv
+from ._figure_files import check_figure_file, write_figure
 
 if TYPE_CHECKING:
     from ..experiments.plotting import AccuracyLine, Figure
@@ -38,8 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments import results
 
     if arguments.out is not None:
-        from ._figure_files import check_figure_file, write_figure
-
         check_figure_file(arguments.out)
     folder = results.results_folder() if arguments.results is None else arguments.results
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
 from ._arguments import add_csv, add_num_classes
+from ._figure_files import check_figure_file, write_figure
 from ._models import model_by_name, model_with_default_weights, model_with_kernels, say_random
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
-        from ._figure_files import check_figure_file, write_figure
-
         check_figure_file(arguments.out)
     source = _source(arguments.model, arguments.weights, arguments.num_classes)
 
