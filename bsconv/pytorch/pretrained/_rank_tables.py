@@ -14,6 +14,8 @@ from ._shared_blueprints import fit_shared_from
 
 # shares of the cost of the dense layer for which there is a rank
 SHARES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.54, 0.66, 0.8)
+FEW_SHARES = (0.08, 0.16, 0.3)  # for BSConv-S, which is slow to fit and seldom chosen
+WIDE = 100  # input channels from which on there are fewer ranks, and no BSConv-U and -S
 TABLE_STEPS = 20
 
 
@@ -29,13 +31,14 @@ def candidates(geometry: Geometry, align: int, *, by_macs: bool) -> list[Form]:
     """Forms that cost less than the dense layer, ranks being multiples of ``align``."""
     cost = geometry.macs if by_macs else geometry.parameters
     limit = cost(DENSE)
-    forms = [Form("u")]
-    for kind in ("s", "cp"):
+    narrow = geometry.inputs <= WIDE
+    forms = [Form("u")] if narrow else []
+    for kind, shares in (("s", FEW_SHARES if narrow else ()), ("cp", SHARES[:: 2 - narrow])):
         one = cost(Form(kind, 2)) - cost(Form(kind, 1))
         fixed = cost(Form(kind, 1)) - one
-        ranks = {round((share * limit - fixed) / one / align) * align for share in SHARES}
-        most = min(geometry.inputs, geometry.outputs) - 1 if kind == "s" else max(ranks)
-        forms += [Form(kind, rank) for rank in sorted(ranks | {align}) if align <= rank <= most]
+        ranks = {max(1, round((share * limit - fixed) / one / align)) * align for share in shares}
+        most = min(geometry.inputs, geometry.outputs) if kind == "s" else limit
+        forms += [Form(kind, rank) for rank in sorted(ranks) if rank < most]
     return [form for form in forms if cost(form) < limit]
 
 

@@ -19,7 +19,7 @@ STEPS = 60
 TRIAL_STEPS = 10  # with which the starts are compared
 REMEMBERED = 10  # steps that tell about the second derivatives
 STEADY = 1e-6  # share of the mean diagonal that is added to small matrices
-LARGE = 1500  # entries of a patch from which on float32 has to do
+LARGE = 1500  # entries of a patch from which on float32 and half the steps have to do
 
 _Triple = tuple[Tensor, Tensor, Tensor]  # mixing, weights and blueprints, (R, K*K)
 
@@ -52,7 +52,7 @@ class _Problem:
     """The error tr(S (K - K*) G (K - K*)^T) of kernels K, up to its constant."""
 
     def __init__(self, known: Moments, metric: Tensor | None, channels: int) -> None:
-        dtype = torch.float32 if len(known.patches) > LARGE else torch.float64
+        dtype = torch.float32 if is_large(known) else torch.float64
         # in units of about one, so that float32 holds their squares
         self.scale = known.patches.diagonal().mean().sqrt()
         self.gram = (known.patches / self.scale**2).to(dtype)
@@ -102,6 +102,7 @@ def fit_shared(
 ) -> SharedFactors:
     """The BSConv-CP kernel with a small error on the outputs, measured as by ``fit_blueprints``."""
     problem = _Problem(known, metric, start.weights.shape[1])
+    steps = steps // 2 if is_large(known) else steps
     flat = (start.mixing, start.weights, start.blueprints.flatten(1))
     return _factors(_descend(problem, flat, steps), start.blueprints.shape[1:])
 
@@ -111,18 +112,25 @@ def fit_shared_from(
 ) -> SharedFactors:
     """The same, from the best of several starts close to the dense ``kernel`` (N, M, K, K).
 
-    For few steps there is but one start.
+    For few steps, and for large kernels, there is but one start.
     """
     problem = _Problem(known, metric, kernel.shape[1])
     flat = kernel.flatten(2).to(problem.gram)
     starts = list(_starts(flat, blueprints, problem))
-    if steps < 2 * TRIAL_STEPS * len(starts):
+    if is_large(known):
+        best = _descend(problem, starts[0], steps // 2)
+    elif steps < 2 * TRIAL_STEPS * len(starts):
         best = _descend(problem, starts[0], steps)
     else:
         trials = [_descend(problem, start, TRIAL_STEPS) for start in starts]
         best = min(trials, key=lambda point: float(point.loss))
         best = _descend(problem, best.factors, steps - TRIAL_STEPS)
     return _factors(best, kernel.shape[2:])
+
+
+def is_large(known: Moments) -> bool:
+    """Whether a fit takes seconds."""
+    return len(known.patches) > LARGE
 
 
 def _descend(problem: _Problem, factors: _Triple, steps: int) -> _Point:
