@@ -16,6 +16,15 @@ def share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"expected a share as 1/4 or 0.25, got {text!r}") from None
 
 
+def budget(text: str) -> float:
+    """A share above 0 and up to 1, such as 25%, 0.25 or 1/4."""
+    number = text.removesuffix("%")
+    found = share(number) / (100 if number != text else 1)
+    if 0 < found <= 1:
+        return found
+    raise argparse.ArgumentTypeError(f"expected more than 0% and at most 100%, got {text!r}")
+
+
 def count(text: str) -> int:
     """A whole number of at least 1."""
     if text.isdecimal() and int(text) > 0:

@@ -33,8 +33,9 @@ def model_of_checkpoint(trained: TrainedModel, path: Path) -> nn.Module:
     """The model that the checkpoint ``trained``, read from ``path``, has the weights of."""
     from ..experiments.files.checkpoints import load_weights
     from ..experiments.training import make_model
+    from ..pytorch import apply_plan
 
-    model = make_model(trained.config, trained.num_classes)
+    model = apply_plan(make_model(trained.config, trained.num_classes), trained.plan)
     load_weights(model, trained.state, path)
     return model
 

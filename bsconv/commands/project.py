@@ -2,7 +2,9 @@
 
 The weights written by --out are those of MODEL with its convolutions replaced: `bsconv evaluate
 --checkpoint FILE` measures them, and `bsconv train --model MODEL --bsconv u --weights FILE` starts
-from them. Images are taken without their labels.
+from them. With --budget, each layer gets a form of its own, and the file says which: evaluate and
+export take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are taken without
+their labels.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_share, add_weights, count
+from ._arguments import MODEL_HELP, add_share, add_weights, budget, count
 from ._models import model_by_name
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..experiments.data import ImageDataset
+    from ..experiments.plotting import Figure
+    from ..pytorch import BudgetCurve
 
 HELP = "turn a trained dense network into a BSConv network"
 SUFFIX = ".safetensors"
@@ -31,8 +35,25 @@ SUFFIX = ".safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     add_weights(parser, required=True)
-    parser.add_argument("--bsconv", choices=["u", "s"], required=True, help="BSConv-U or BSConv-S")
-    add_share(parser)
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--bsconv", choices=["u", "s"], help="BSConv-U or BSConv-S in all layers")
+    forms.add_argument(
+        "--budget",
+        type=budget,
+        metavar="SHARE",
+        help="the best form for each layer, at 25%% of the cost (or 0.25)",
+    )
+    parser.add_argument(
+        "--of",
+        choices=["macs", "parameters", "time"],
+        help="the cost that --budget and --curve count (default macs); time is measured here",
+    )
+    parser.add_argument(
+        "--curve",
+        metavar="FIG.png",
+        help="draw the predicted damage of many budgets (.png, .pdf or .svg)",
+    )
+    add_share(parser, default=None)
     parser.add_argument(
         "--method",
         choices=["weights", "batch_norm", "outputs"],
@@ -49,12 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
     parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize all images")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"a {SUFFIX} file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.out.suffix != SUFFIX:
-        raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
+    _check(arguments)
     dense = TrainConfig(
         arguments.model,
         arguments.dataset,
@@ -63,31 +83,68 @@ def run(arguments: argparse.Namespace) -> int:
         train_limit=arguments.images,
         image_size=arguments.image_size,
     )
+    share = TrainConfig.p if arguments.p is None else arguments.p
     projected = dataclasses.replace(
-        dense, bsconv=arguments.bsconv, p=arguments.p, weights=None, train_limit=None
+        dense, bsconv=arguments.bsconv, p=share, weights=None, train_limit=None
     )
 
-    from ..experiments.files.checkpoints import check_writable, write_trained
+    from ..experiments.files.checkpoints import write_trained
     from ..experiments.training import check_model, model_input
-    from ..pytorch import project_pretrained
+    from ..pytorch import BudgetReport, budget_curve, project_pretrained
 
-    check_writable(arguments.out)
     check_model(projected)
     model, dataset = _trained(dense, arguments.pretrained)
-    student, report = project_pretrained(
-        model,
-        model_input(dataset.train_images, dense.image_size),
-        kind=arguments.bsconv,
-        p=arguments.p,
-        method=arguments.method,
-        progress=sys.stderr.isatty(),
-    )
-    if not report.layers:
-        raise ValueError(f"{dense.model} has no convolution that BSConv replaces, see bsconv plan")
-    write_trained(arguments.out, student, projected, dataset.num_classes)
-    print(report)
-    print(_next_steps(arguments.out, projected))
+    images = model_input(dataset.train_images, dense.image_size)
+    of, progress = arguments.of or "macs", sys.stderr.isatty()
+    if arguments.out is not None:
+        if arguments.budget is None:
+            options = {"kind": arguments.bsconv, "p": share, "method": arguments.method}
+        else:
+            options = {"budget": arguments.budget, "of": of}
+        student, report = project_pretrained(model, images, progress=progress, **options)
+        if not report.layers:
+            raise ValueError(f"{dense.model} has no convolution that BSConv replaces")
+        plan = report.plan if isinstance(report, BudgetReport) else None
+        write_trained(arguments.out, student, projected, dataset.num_classes, plan)
+        print(report)
+        print(_next_steps(arguments.out, projected))
+    if arguments.curve is not None:
+        from ._figure_files import write_figure
+
+        curve = budget_curve(model, images, of=of, progress=progress)
+        write_figure(arguments.curve, lambda: _drawn(curve, dense.model))
+        print(curve)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """ValueError for options that do not go together, or a file that cannot be written."""
+    from ..experiments.files.checkpoints import check_writable
+    from ._figure_files import check_figure_file
+
+    chosen = arguments.bsconv or arguments.budget
+    if not chosen and (arguments.out is not None or arguments.curve is None):
+        raise ValueError("project needs --bsconv or --budget, or --curve without --out")
+    if chosen and arguments.out is None:
+        raise ValueError(f"project needs --out, a {SUFFIX} file for the new network")
+    if arguments.of and not (arguments.budget or arguments.curve):
+        raise ValueError("--of goes with --budget or --curve alone")
+    for option, default in (("p", None), ("method", "outputs")):
+        if not arguments.bsconv and getattr(arguments, option) != default:
+            raise ValueError(f"--{option} goes with --bsconv alone")
+    if arguments.out is not None:
+        if arguments.out.suffix != SUFFIX:
+            raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
+        check_writable(arguments.out)
+    if arguments.curve is not None:
+        check_figure_file(arguments.curve)
+
+
+def _drawn(curve: BudgetCurve, model: str) -> Figure:
+    from ..experiments import plotting
+
+    damages = {point.share: point.damage for point in curve.points}
+    return plotting.damage_curve(damages, "MACs" if curve.of == "macs" else curve.of, title=model)
 
 
 def _trained(config: TrainConfig, pretrained: str | None) -> tuple[nn.Module, ImageDataset]:
@@ -103,7 +160,10 @@ def _trained(config: TrainConfig, pretrained: str | None) -> tuple[nn.Module, Im
 
 def _next_steps(out: Path, config: TrainConfig) -> str:
     file = shlex.quote(str(out))
+    measure = f"measure it: bsconv evaluate --checkpoint {file}"
+    if config.bsconv is None:
+        return measure
     line = f"bsconv train --model {config.model} --bsconv {config.bsconv}"
     if config.bsconv == "s":
         line += f" --p {Fraction(config.p).limit_denominator(1000)}"
-    return f"measure it: bsconv evaluate --checkpoint {file}\ntrain on:   {line} --weights {file}"
+    return f"{measure}\ntrain on:   {line} --weights {file}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from bsconv.__main__ import main
 from bsconv.commands import project
@@ -15,7 +16,7 @@ from bsconv.experiments.data import ImageDataset, load_dataset, to_float
 from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
-from bsconv.pytorch import get_model, project_pretrained
+from bsconv.pytorch import get_model, load_projected, project_pretrained
 from bsconv.pytorch.pretrained._project import METHODS
 
 Captured = pytest.CaptureFixture[str]
@@ -99,6 +100,70 @@ def test_prints_the_report_and_writes_what_other_commands_take(
         train_from(out, student, ["train", *map(str, (*named, *once))])
 
 
+def macs(model: torch.nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.filterwarnings("ignore:BSConv")
+def test_a_budget_is_kept_and_the_file_says_its_plan(
+    dense: tuple[torch.nn.Module, Path], tmp_path: Path, capsys: Captured, failure: Failure
+) -> None:
+    model, weights = dense
+    out = tmp_path / "out.safetensors"
+    assert main(line(weights, out, "--budget", "40%")) == 0
+    printed = capsys.readouterr().out
+    assert f"measure it: bsconv evaluate --checkpoint {out}\n" in printed
+    assert "train on" not in printed
+
+    student = load_projected(model, out).eval()
+    assert 0.3 < macs(student) / macs(model) <= 0.4
+    plan = read_trained(out).plan
+    assert plan
+    for name, form in plan.items():
+        kind = type(student.get_submodule(name)).__name__
+        assert kind == f"BSConv{form.partition(':')[0].upper()}"
+    assert f"{macs(student) / macs(model):.1%} of the MACs" in printed
+
+    assert accuracy(capsys, "--checkpoint", out)
+    exported = tmp_path / "out.onnx"
+    command = ["export", "--format", "onnx", "--checkpoint", out, "--out", exported]
+    assert main([*map(str, command)]) == 0
+    other = ("evaluate", "--model", "cifar_resnet20", "--weights", out, "--dataset", "synthetic")
+    assert "do not fit cifar_resnet20" in failure(*other)
+
+
+def test_parameters_are_a_cost(dense: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
+    model, weights = dense
+    out = tmp_path / "out.safetensors"
+    assert main(line(weights, out, "--budget", "0.5", "--of", "parameters")) == 0
+    new, old = (
+        sum(parameter.numel() for parameter in each.parameters())
+        for each in (load_projected(model, out), model)
+    )
+    assert new <= 0.5 * old
+
+
+def test_a_curve_alone_writes_no_network(
+    dense: tuple[torch.nn.Module, Path], tmp_path: Path, capsys: Captured
+) -> None:
+    arguments = line(dense[1], tmp_path, "--curve", tmp_path / "curve.svg", "--of", "parameters")
+    at = arguments.index("--out")
+    assert main(arguments[:at] + arguments[at + 2 :]) == 0
+    assert "budgets of parameters" in capsys.readouterr().out
+    assert "</svg>" in (tmp_path / "curve.svg").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {dense[1].name, "curve.svg"}
+
+
+def test_a_budget_out_of_reach_writes_nothing(
+    dense: tuple[torch.nn.Module, Path], tmp_path: Path, failure: Failure
+) -> None:
+    out = tmp_path / "out.safetensors"
+    assert "budget needs at least" in failure(*line(dense[1], out, "--budget", "1%"))
+    assert not out.exists()
+
+
 def train_from(out: Path, student: torch.nn.Module, arguments: list[str]) -> None:
     """Runs the command up to its optimiser, where the model must be ``student``."""
     from bsconv.experiments.training import _job
@@ -132,12 +197,38 @@ WRONG = {
     "--pretrained cifar10": "not allowed with argument --weights",
     "--weights no.safetensors": "no.safetensors: No such file",
     "--dataset synthetic --image-size 0": "image_size needs a whole number",
+    "--budget 25%": "argument --budget: not allowed with argument --bsconv",
+    "--of macs": "--of goes with --budget or --curve alone",
+    "--curve fig.txt": r"needs to end in \.png, \.pdf, \.svg, got fig\.txt",
+}
+WRONG_BUDGETS = {
+    "": "project needs --bsconv or --budget, or --curve without --out",
+    "--curve c.png": "project needs --bsconv or --budget, or --curve without --out",
+    "--budget 0": "--budget: expected more than 0% and at most 100%, got '0'",
+    "--budget 25": "--budget: expected more than 0% and at most 100%, got '25'",
+    "--budget 101%": "--budget: expected more than 0% and at most 100%, got '101%'",
+    "--budget %": "--budget: expected a share",
+    "--budget nan": "--budget: expected a share",
+    "--budget 1/4 --of flops": "--of: invalid choice: 'flops'",
+    "--budget 1/4 --p 1/2": "--p goes with --bsconv alone",
+    "--budget 1/4 --method weights": "--method goes with --bsconv alone",
 }
 
 
-@pytest.mark.parametrize("more", WRONG)
+@pytest.mark.parametrize(
+    ("usual", "more", "message"),
+    [
+        *(("--bsconv u", more, message) for more, message in WRONG.items()),
+        *(("", more, message) for more, message in WRONG_BUDGETS.items()),
+    ],
+)
 def test_bad_input_is_one_line(
-    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
+    usual: str,
+    more: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Failure,
 ) -> None:
     def load_dataset(*_: Any, **__: Any) -> None:
         raise AssertionError("images were loaded before the input was checked")
@@ -146,8 +237,8 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dir.safetensors").mkdir()
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
-    usual = line(Path("w.safetensors"), Path("out.safetensors"), "--bsconv", "u")
-    assert re.search(WRONG[more], failure(*usual, *more.split()))
+    arguments = line(Path("w.safetensors"), Path("out.safetensors"), *usual.split())
+    assert re.search(message, failure(*arguments, *more.split()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.safetensors", "w.safetensors"]
 
 

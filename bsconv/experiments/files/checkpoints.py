@@ -22,7 +22,7 @@ from ...pytorch._tools.atomic import temporary_path, written_whole
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .json_files import read_json
-from .safetensors_files import packed, unpacked
+from .safetensors_files import PLAN, packed, unpacked
 from .torch_files import DamagedError, read_torch_file
 
 __all__ = [
@@ -169,11 +169,23 @@ class TrainedModel:
     config: TrainConfig
     num_classes: int
     state: dict[str, Tensor]
+    plan: dict[str, str] = dataclasses.field(default_factory=dict)  # see apply_plan
 
 
-def write_trained(path: Path, model: nn.Module, config: TrainConfig, num_classes: int) -> None:
-    """Write ``model.safetensors``, which says settings and classes, and has a checksum."""
+def write_trained(
+    path: Path,
+    model: nn.Module,
+    config: TrainConfig,
+    num_classes: int,
+    plan: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``model.safetensors``, which says settings and classes, and has a checksum.
+
+    ``plan`` says which layers of the network of ``config`` have been changed, see ``apply_plan``.
+    """
     about = {"num_classes": num_classes, "config": dataclasses.asdict(config.without_folders())}
+    if plan is not None:
+        about[PLAN] = dict(plan)
     write_atomically(path, packed(model.state_dict(), about))
 
 
@@ -211,4 +223,7 @@ def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
     # before a network is made that is far larger than the file
     if all(each.shape[:1] != (num_classes,) for each in state.values()):
         raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has that many rows")
-    return TrainedModel(config, num_classes, state)
+    plan = about.get(PLAN, {})
+    if not isinstance(plan, dict) or not all(isinstance(form, str) for form in plan.values()):
+        raise ValueError(f"its {PLAN} needs a form for each layer, got {plan!r:.80}")
+    return TrainedModel(config, num_classes, state, plan)

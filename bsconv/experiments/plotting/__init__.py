@@ -7,7 +7,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 from matplotlib.figure import Figure
 
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
-from ._curves import curve_panels, curves
+from ._curves import curve_panels, curves, damage_curve
 from ._figures import rendered
 from ._images import image_rows, kernel_grids, kernel_slices, matrices
 from ._layers import excess_panels, layer_boxes, layer_overview
@@ -27,6 +27,7 @@ __all__ = [
     "blueprint_fit",
     "curve_panels",
     "curves",
+    "damage_curve",
     "dots",
     "excess_panels",
     "grouped_bars",

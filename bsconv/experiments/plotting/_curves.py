@@ -51,6 +51,16 @@ def curves(
     return figure
 
 
+def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> Figure:
+    """Predicted damage, on a logarithmic axis, by the share of the ``cost`` that is left."""
+    figure, axis = subplots()
+    axis.semilogy(list(damages), list(damages.values()))
+    axis.set(xlabel=f"share of the {cost}", ylabel="predicted damage", title=title)
+    axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    axis.grid()
+    return figure
+
+
 def curve_panels(
     panels: Mapping[str, Mapping[str, ArrayLike]],
     *,
