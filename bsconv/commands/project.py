@@ -15,7 +15,7 @@ import shlex
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from ._arguments import MODEL_HELP, add_share, add_weights, budget, count
@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_model(projected)
     model, dataset = _trained(dense, arguments.pretrained)
     images = model_input(dataset.train_images, dense.image_size)
-    of, progress = arguments.of or "macs", sys.stderr.isatty()
+    of: Any = arguments.of or "macs"
+    progress = sys.stderr.isatty()
     if arguments.out is not None:
         if arguments.budget is None:
             options = {"kind": arguments.bsconv, "p": share, "method": arguments.method}

@@ -106,7 +106,7 @@ def macs(model: torch.nn.Module) -> int:
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.filterwarnings("ignore:BSConv")
+@pytest.mark.slow
 def test_a_budget_is_kept_and_the_file_says_its_plan(
     dense: tuple[torch.nn.Module, Path], tmp_path: Path, capsys: Captured, failure: Failure
 ) -> None:
@@ -134,6 +134,7 @@ def test_a_budget_is_kept_and_the_file_says_its_plan(
     assert "do not fit cifar_resnet20" in failure(*other)
 
 
+@pytest.mark.slow
 def test_parameters_are_a_cost(dense: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     model, weights = dense
     out = tmp_path / "out.safetensors"
@@ -156,6 +157,7 @@ def test_a_curve_alone_writes_no_network(
     assert {path.name for path in tmp_path.iterdir()} == {dense[1].name, "curve.svg"}
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_writes_nothing(
     dense: tuple[torch.nn.Module, Path], tmp_path: Path, failure: Failure
 ) -> None:
