@@ -17,6 +17,11 @@ def test_nightly(): pass
 """
 
 
+@pytest.fixture(autouse=True)
+def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(costs.PATIENCE, raising=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "runs"),
     [
