@@ -146,6 +146,7 @@ def test_parameters_are_a_cost(dense: tuple[torch.nn.Module, Path], tmp_path: Pa
     assert new <= 0.5 * old
 
 
+@pytest.mark.slow
 def test_a_curve_alone_writes_no_network(
     dense: tuple[torch.nn.Module, Path], tmp_path: Path, capsys: Captured
 ) -> None:

@@ -191,6 +191,7 @@ def test_layers_that_do_not_matter_give_most() -> None:
     assert last.macs_after / last.macs_before < 0.4
 
 
+@pytest.mark.slow
 def test_time_is_what_the_engine_takes() -> None:
     """Here one that counts multiply-accumulates in place of seconds."""
     seen: list[str] = []
