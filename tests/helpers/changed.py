@@ -67,6 +67,7 @@ def importers(rooms: set[str]) -> set[str]:
     return {
         where[module]
         for module, names in imports().items()
+        if module != "bsconv.pytorch"  # it only lists names
         if any(where.get(name) in rooms for name in names)
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 from helpers.paths import ROOT
@@ -31,6 +32,7 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """For each module of the package the modules that it imports, others by their full names."""
     read = {

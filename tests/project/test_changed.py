@@ -10,6 +10,7 @@ from helpers.changed import ALWAYS, paths_for
     [
         ("bsconv/pytorch/modules.py", {"tests/core"}),
         ("bsconv/pytorch/_tools/convs.py", {"tests/core"}),
+        ("bsconv/pytorch/profiler/_costs.py", {"tests/profiler"}),
         ("bsconv/experiments/inference_benchmark/_run.py", {"tests/inference_benchmark"}),
         ("bsconv/commands/plan.py", {"tests/commands"}),
         ("bsconv/__main__.py", {"tests/commands"}),

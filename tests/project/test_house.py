@@ -147,7 +147,7 @@ def test_files_are_short() -> None:
 
 def test_there_are_few_rooms() -> None:
     entries = [path for path in LIBRARY.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 16
+    assert len(entries) <= 15  # with __init__.py
 
 
 def test_rooms_are_small() -> None:
