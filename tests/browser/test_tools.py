@@ -38,6 +38,7 @@ def test_what_is_missing_is_said_in_one_line_with_how_to_install_it(
     assert tools.missing() == message
 
 
+@pytest.mark.slow
 def test_a_server_and_its_kernels_end_together(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     before = set(psutil.Process().children(recursive=True))
@@ -55,6 +56,7 @@ def test_a_server_and_its_kernels_end_together(tmp_path: Path) -> None:
     assert list((tmp_path / "root").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_can_not_start_says_why(tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     with (
