@@ -1,6 +1,6 @@
 """Training for image classification."""
 
-from ..config import RECIPES, Recipe, TrainConfig
+from ..config import TrainConfig
 from ._device import find_device
 from ._history import EpochMetrics, History
 from ._inputs import (
@@ -17,11 +17,9 @@ from ._signals import Terminated, terminable
 from ._train import evaluate, train
 
 __all__ = [
-    "RECIPES",
     "EpochMetrics",
     "History",
     "PeerFailed",
-    "Recipe",
     "Terminated",
     "TrainConfig",
     "check_fit",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,24 +40,12 @@ class History(list[EpochMetrics]):
 
     @property
     def last(self) -> EpochMetrics:
-        if not self:
-            raise ValueError("the history has no epoch yet")
         return self[-1]
 
     @property
     def best(self) -> EpochMetrics:
         """The epoch with the highest test accuracy, the first of equals."""
-        if not self:
-            raise ValueError("the history has no epoch yet")
         return max(self, key=lambda metrics: metrics.test_top1)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         return [dataclasses.asdict(metrics) for metrics in self]
-
-    def to_jsonl(self) -> str:
-        """The content of ``metrics.jsonl``: one JSON object a line."""
-        return "".join(json.dumps(metrics) + "\n" for metrics in self.to_dicts())
-
-    @classmethod
-    def from_dicts(cls, rows: Iterable[Mapping[str, Any]]) -> History:
-        return cls(EpochMetrics(**row) for row in rows)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files.checkpoints import load_weights, read_trained
@@ -32,10 +33,10 @@ __all__ = [
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
     """The data set of a run on the CPU, with as many images as the run takes."""
-    if config.dataset in DATASETS or config.image_size is None:
-        dataset = load_dataset(config.dataset, config.data)
-    else:  # a folder has its own sizes: resize once, from the full resolution
-        dataset = load_dataset(config.dataset, config.data, image_size=config.image_size)
+    # a folder has its own sizes: its images are resized once, from their full resolution
+    by_reader = config.image_size is not None and config.dataset not in DATASETS
+    size = {"image_size": config.image_size} if by_reader else {}
+    dataset = load_dataset(config.dataset, config.data, **size)
     return dataset.limited(train=config.train_limit, test=config.test_limit)
 
 
@@ -103,6 +104,11 @@ def check_fit(
                 f"{part}_images of {dataset.name} need to be one or more, with a label each, "
                 f"got {len(images)} and {len(labels)}"
             )
+        low, high, classes = int(labels.min()), int(labels.max()), dataset.num_classes
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"{part}_labels needs classes from 0 to {classes - 1}, got {low} to {high}"
+            )
     count = min(2, config.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size)
     shape = " x ".join(map(str, images.shape))
@@ -113,20 +119,11 @@ def check_fit(
         with torch.no_grad():
             outputs = logits_of(copy.deepcopy(model).train(training)(images))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"{config.model} cannot take images of {shape} ({reason}); try {advice}"
+            f"{config.model} cannot take images of {shape} ({one_line(error)}); try {advice}"
         ) from error
     if outputs.shape != (count, dataset.num_classes):
         raise ValueError(
             f"{config.model} must give {dataset.num_classes} outputs per image for {dataset.name}, "
             f"got shape {tuple(outputs.shape)} for images of {shape}; try {advice}"
         )
-    check_labels("train_labels", dataset.train_labels, dataset.num_classes)
-    check_labels("test_labels", dataset.test_labels, dataset.num_classes)
-
-
-def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"{name} needs classes from 0 to {num_classes - 1}, got {low} to {high}")

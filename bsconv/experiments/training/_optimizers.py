@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...pytorch.regularization import OrthonormalBasis
-from ..config import TrainConfig
+from ..config import Recipe, TrainConfig
 
 __all__ = ["Muon", "Optimizers", "make_optimizer"]
 
@@ -38,19 +38,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float = MUON_MOMENTUM,
         weight_decay: float = MUON_DECAY,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.ndim < 2:
-                    raise ValueError(
-                        f"Muon needs weights of 2 dimensions or more, got {tuple(parameter.shape)}"
-                    )
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        if closure is not None:
-            raise ValueError("Muon takes its gradients from backward(), not from a closure")
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             by_shape = defaultdict(list)
             for parameter in group["params"]:
@@ -58,7 +49,6 @@ class Muon(torch.optim.Optimizer):
                     by_shape[parameter.shape].append(parameter)
             for parameters in by_shape.values():
                 self._step(parameters, group)
-        return None
 
     def _step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
@@ -141,33 +131,28 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     steps, all of one length, would never let them come to rest.
     """
     settings = config.settings
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    bases = _places_of_bases(model)
-    mixing = [
-        tensor
-        for tensor in parameters
-        if tensor.ndim > 2 and tensor.shape[1] > 1 and tensor.data_ptr() not in bases
-    ]
-    if settings.optimizer == "sgd" or not mixing:
-        return Optimizers(_sgd(parameters, config))
-    taken = {id(tensor) for tensor in mixing}
-    rest = [tensor for tensor in parameters if id(tensor) not in taken]
-    muon = Muon(mixing, settings.learning_rate * MUON_SHARE)
-    return Optimizers(muon, _sgd(rest, config)) if rest else Optimizers(muon)
+    # a layer gives its basis as a view of a weight: they lie at one place in memory
+    bases = {
+        layer.basis().data_ptr() for layer in model.modules() if isinstance(layer, OrthonormalBasis)
+    }
+    mixing, rest = [], []
+    for tensor in model.parameters():
+        if tensor.requires_grad:
+            mixes = tensor.ndim > 2 and tensor.shape[1] > 1 and tensor.data_ptr() not in bases
+            (mixing if mixes and settings.optimizer == "muon" else rest).append(tensor)
+    optimizers: list[torch.optim.Optimizer] = []
+    if mixing:
+        optimizers.append(Muon(mixing, settings.learning_rate * MUON_SHARE))
+    if rest:
+        optimizers.append(_sgd(rest, settings))
+    return Optimizers(*optimizers)
 
 
-def _places_of_bases(model: nn.Module) -> set[int]:
-    """Where in memory the penalised weights lie: a layer gives its basis as a view of them."""
-    layers = [module for module in model.modules() if isinstance(module, OrthonormalBasis)]
-    return {layer.basis().data_ptr() for layer in layers}
-
-
-def _sgd(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.SGD:
-    settings = config.settings
-    vectors = [] if settings.decay_all else [tensor for tensor in parameters if tensor.ndim < 2]
-    weights = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
+def _sgd(parameters: list[nn.Parameter], settings: Recipe) -> torch.optim.SGD:
+    decayed = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
+    vectors = [tensor for tensor in parameters if not (settings.decay_all or tensor.ndim >= 2)]
     groups = [
-        {"params": weights, "weight_decay": settings.weight_decay},
+        {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.SGD(

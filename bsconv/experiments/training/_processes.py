@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ...pytorch._tools.errors import one_line
 from ._device import find_device
+from ._global_batch_norm import with_global_batch_norm
 from ._inputs import logits_of
 
 __all__ = ["SINGLE", "PeerFailed", "Processes", "join_processes", "process_device"]
@@ -64,10 +67,9 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all processes; ``tensor`` stays as it is."""
-        if self.count == 1:
-            return tensor
         total = tensor.clone()
-        distributed.all_reduce(total)
+        if self.count > 1:
+            distributed.all_reduce(total)
         return total
 
     @contextlib.contextmanager
@@ -76,9 +78,6 @@ class Processes:
 
         The first process that failed raises its own exception, all others PeerFailed.
         """
-        if self.count == 1:
-            yield
-            return
         failure = None
         try:
             yield
@@ -103,14 +102,11 @@ class Processes:
         return box[0]
 
     def in_turns(self, function: Callable[[], Result]) -> Result:
-        """``function()`` in the first process, then in one of each other machine, then in the rest.
-
-        What the first leaves on the disk is there for the others.
-        """
-        own = 0 if self.first else 1 if self.local_rank == 0 else 2
-        for turn in range(3):
+        """``function()`` in the first process of each machine, then in the others, which find there
+        what it has left on the disk."""
+        for turn in (True, False):
             with self.agreeing():
-                if turn == own:
+                if turn == (self.local_rank == 0):
                     result = function()
         return result
 
@@ -127,12 +123,6 @@ class Processes:
 
         It has the parameters and buffers of ``model`` itself, which learns with it.
         """
-        if self.count == 1:
-            return model
-        from torch.nn.parallel import DistributedDataParallel  # a torch without it trains alone
-
-        from ._global_batch_norm import with_global_batch_norm
-
         tensors = [*model.parameters(), *model.buffers()]
         twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
         # a static graph may leave parameters unused, and the penalty uses some outside of forward
@@ -159,9 +149,9 @@ def process_device(name: str) -> torch.device:
     Raises ValueError where there is no such device, or where the machine has too few GPUs; of
     several processes on one machine only the first says so.
     """
-    count, local_rank = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
+    local_rank = _number("LOCAL_RANK", 0)
     try:
-        if count > 1:
+        if _number("WORLD_SIZE", 1) > 1:
             _check_several(name)
             if name != "cpu" and torch.cuda.is_available():
                 torch.cuda.set_device(local_rank)
@@ -182,10 +172,10 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     if count == 1:
         yield SINGLE
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    failed = True
+    on_gpu, failed = device.type == "cuda", True
     try:
-        gpu = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
+        gpu = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
+        backend = "nccl" if on_gpu else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
         with warnings.catch_warnings():
             # "This is not an error": a 1x1 kernel has several right strides
@@ -196,15 +186,14 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         if not any(word in str(error) for word in LOST):
             raise
         reason = re.sub(r"\[[^]]*\]:?\d*:?", " ", str(error))  # places in C++ files, addresses
-        reason = " ".join(reason.split()).split(". ")[0]
         raise ConnectionError(
             f"process {rank} of {count} has lost another one, which was killed or says itself why "
-            f"it failed ({reason})"
+            f"it failed ({one_line(reason).split('. ')[0]})"
         ) from error
     finally:
         # closed connections tell the others of a failure; NCCL would wait for them here, there the
         # end of this process has to tell
-        if distributed.is_initialized() and not (failed and backend == "nccl"):
+        if distributed.is_initialized() and not (failed and on_gpu):
             distributed.destroy_process_group()
 
 
@@ -215,12 +204,9 @@ def _number(name: str, default: int) -> int:
 
 
 def _check_several(device: str) -> None:
-    if not distributed.is_available():
-        raise ValueError("this build of PyTorch trains in one process only, got several")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {device!r}")
-    here = _number("LOCAL_WORLD_SIZE", 1)
-    gpus = torch.cuda.device_count()
+    here, gpus = _number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
     if gpus < here and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         raise ValueError(
             f"each process needs a GPU of its own: {here} processes, {gpus} "

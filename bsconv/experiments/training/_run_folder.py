@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bsconv.pytorch._tools.errors import one_line
-
+from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import (
@@ -22,7 +22,7 @@ from ..files.checkpoints import (
     locked,
     read_checkpoint,
     read_config,
-    remove_leftovers,
+    trained_by,
     write_atomically,
     write_checkpoint,
     write_trained,
@@ -31,13 +31,15 @@ from ._device import reproducible
 from ._history import EpochMetrics, History
 from ._processes import SINGLE, Processes, join_processes, process_device
 from ._steps import Execution, Job
-from ._tensorboard import add_to_curves, open_curves
 
 __all__ = ["Run", "open_run"]
 
-# what a checkpoint holds; early versions have neither "execution" nor "data"
-ABOUT = ("config", "num_classes", "epoch", "history")
-STATE = ("model", "optimizer", "generator", "cpu_rng", "cuda_rng")
+FILES = (CHECKPOINT, METRICS, MODEL, CONFIG)
+# of a checkpoint; early versions have neither "execution" nor "data"
+PARTS = (
+    "config", "num_classes", "epoch", "history",
+    "model", "optimizer", "generator", "cpu_rng", "cuda_rng",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -62,13 +64,8 @@ class Run:
         """How the steps so far were computed: any other way would round otherwise."""
         if self.state is None or "execution" not in self.state:
             return None
-        try:
+        with _fitting(self.config):
             return Execution(**self.state["execution"])
-        except TypeError as error:
-            raise ValueError(
-                f"the {CHECKPOINT} in {self.folder} does not say how its steps are computed, got "
-                f"{self.state['execution']!r}"
-            ) from error
 
     def check_data(self, dataset: ImageDataset, first: int) -> None:
         """ValueError where images differ from the first process's, or from those before a break."""
@@ -86,15 +83,20 @@ class Run:
     def begin(self, job: Job) -> None:
         """Go on from the checkpoint if there is one; the first to write into the folder."""
         if self.state is not None:
-            self._restore(job, self.state)
+            with _fitting(self.config):
+                _restore(job, self.state)
         if self.folder is None:
             return
-        for name in (CONFIG, CHECKPOINT, METRICS, MODEL):
-            remove_leftovers(self.folder / name)
-        _write_text(self.folder / CONFIG, self.config.to_json())
+        for name in FILES:  # what a killed process had begun to write
+            for leftover in self.folder.glob(f".{name}.*tmp"):
+                leftover.unlink()
+        write_atomically(self.folder / CONFIG, self.config.to_json().encode())
         if self.history:
-            _write_text(self.folder / METRICS, self.history.to_jsonl())
-        self.curves = open_curves(self.folder, len(self.history))
+            self._write_metrics(self.folder)
+        with contextlib.suppress(ImportError):  # without tensorboard there are no curves
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.curves = SummaryWriter(str(self.folder), purge_step=len(self.history) + 1)
 
     def record(self, metrics: EpochMetrics, job: Job) -> None:
         """Keep what has been measured, and all that the next epoch depends on."""
@@ -116,27 +118,32 @@ class Run:
         }
         write_checkpoint(self.folder / CHECKPOINT, state)
         # after the checkpoint: a resumed run writes the metrics again from what is in there
-        _write_text(self.folder / METRICS, self.history.to_jsonl())
+        self._write_metrics(self.folder)
         if self.curves is not None:
-            add_to_curves(self.curves, metrics)
+            for name in ("train_loss", "test_top1", "learning_rate", "seconds"):
+                self.curves.add_scalar(name, getattr(metrics, name), metrics.epoch)
+            self.curves.flush()
 
     def finish(self, job: Job) -> None:
-        """Keep the trained model."""
+        """Keep the trained model, and in its settings how the steps were computed."""
         self.history.model = job.model
         if self.folder is not None:
-            config = job.execution.noted_in(self.config)
+            how = {"precision": job.execution.precision, "compile": job.execution.compile}
+            config = dataclasses.replace(self.config, **how)
             write_trained(self.folder / MODEL, job.model, config, job.dataset.num_classes)
 
-    def _restore(self, job: Job, state: dict[str, Any]) -> None:
-        try:
-            job.model.load_state_dict(state["model"])
-            job.optimizer.load_state_dict(state["optimizer"])
-            job.generator.set_state(state["generator"])
-            torch.set_rng_state(state["cpu_rng"])
-            if state["cuda_rng"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _misfit(Path(str(self.config.out)), error) from error
+    def _write_metrics(self, folder: Path) -> None:
+        lines = [json.dumps(metrics) + "\n" for metrics in self.history.to_dicts()]
+        write_atomically(folder / METRICS, "".join(lines).encode())
+
+
+def _restore(job: Job, state: dict[str, Any]) -> None:
+    job.model.load_state_dict(state["model"])
+    job.optimizer.load_state_dict(state["optimizer"])
+    job.generator.set_state(state["generator"])
+    torch.set_rng_state(state["cpu_rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
 
 
 @contextlib.contextmanager
@@ -145,7 +152,7 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
 
     ValueError where it holds another run. Nothing is written before ``Run.begin``, and a folder
     that was made for nothing is removed again. Only the first of several processes has the folder;
-    it tells the others what it found.
+    it tells the others what it found, and its settings are those of all.
     """
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
@@ -155,11 +162,15 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
         contextlib.ExitStack() as stack,
     ):
         run = processes.from_first(lambda: stack.enter_context(_opened_folder(config, resume)))
-        with processes.agreeing():
-            _refuse_unlike(run.config, config, processes)
-        if not processes.first:
-            run = dataclasses.replace(run, config=config, folder=None)
         run.processes = processes
+        with processes.agreeing():
+            if config.batch_size < processes.count:
+                raise ValueError(
+                    "batch_size needs an image for each process in a step, "
+                    f"got {config.batch_size} for {processes.count} processes"
+                )
+        if not processes.first:
+            run.folder = None
         yield run
 
 
@@ -181,7 +192,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
         try:
             run.state = _state(config, folder, resume)
             if run.state is not None:
-                run.history = _history(run.state, folder)
+                run.history = _history(run.state, config)
             run.finished = not run.epochs_left and (folder / MODEL).exists()
             yield run
         finally:
@@ -196,7 +207,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
 
 def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a fresh start; ValueError if neither is right."""
-    present = [name for name in (CHECKPOINT, METRICS, MODEL, CONFIG) if (folder / name).exists()]
+    present = [name for name in FILES if (folder / name).exists()]
     if not present:
         return None
     if not resume:
@@ -204,58 +215,41 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
             f"{folder} already holds a run ({present[0]}); resume it with --resume "
             "or choose another out folder"
         )
-    if CHECKPOINT not in present:
-        if METRICS in present or MODEL in present:
-            raise ValueError(
-                f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
-                "choose another out folder"
-            )
+    if present == [CONFIG]:  # killed before its first epoch was over
         _refuse_other(folder, read_config(folder / CONFIG), config)
-        return None  # killed before its first epoch was over
+        return None
     path = folder / CHECKPOINT
+    if CHECKPOINT not in present:
+        raise ValueError(
+            f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
+            "choose another out folder"
+        )
     state = read_checkpoint(path)
-    missing = [part for part in ABOUT + STATE if part not in state]
+    missing = [part for part in PARTS if part not in state]
     if missing:
         raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
-    try:
-        saved = TrainConfig.from_dict(state["config"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} holds settings that this version does not know: {error}"
-        ) from error
-    _refuse_other(folder, saved, config)
+    _refuse_other(folder, trained_by(state, path).config, config)
     return state
 
 
-def _history(state: dict[str, Any], folder: Path) -> History:
-    try:
-        history = History.from_dicts(state["history"])
-        if not 0 < len(history) == state["epoch"] <= state["config"]["epochs"]:
+def _history(state: dict[str, Any], config: TrainConfig) -> History:
+    with _fitting(config):
+        history = History(EpochMetrics(**row) for row in state["history"])
+        if not 0 < len(history) == state["epoch"] <= config.epochs:
             raise ValueError(f"epoch is {state['epoch']!r}, the history has {len(history)}")
-    except (ValueError, TypeError) as error:
-        raise _misfit(folder, error) from error
-    return history
+        return history
 
 
-def _misfit(folder: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"the {CHECKPOINT} in {folder} does not fit its own settings ({one_line(error)}); "
-        "restore it or train into another folder"
-    )
-
-
-def _refuse_unlike(first: TrainConfig, config: TrainConfig, processes: Processes) -> None:
-    name = first.difference(config)
-    if name is not None:
+@contextlib.contextmanager
+def _fitting(config: TrainConfig) -> Iterator[None]:
+    """ValueError with one line where the checkpoint turns out to be of another network or run."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"all processes of a run need the same settings, got {name}={getattr(first, name)!r} "
-            f"in process 0 and {name}={getattr(config, name)!r} in process {processes.rank}"
-        )
-    if config.batch_size < processes.count:
-        raise ValueError(
-            "batch_size needs an image for each process in a step, "
-            f"got {config.batch_size} for {processes.count} processes"
-        )
+            f"the {CHECKPOINT} in {config.out} does not fit its own settings ({one_line(error)}); "
+            "restore it or train into another folder"
+        ) from error
 
 
 def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
@@ -266,10 +260,3 @@ def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None
             f"{folder} holds a run with {name}={was!r}, not {name}={now!r}; "
             "resume it with its own settings or choose another out folder"
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Only if it changes something: resuming a finished run leaves all files as they are."""
-    content = text.encode()
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)

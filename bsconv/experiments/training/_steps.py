@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import BSConvU
-from bsconv.pytorch._layer_plans import PlannedLayer
-from bsconv.pytorch._tools.timing import in_turns
-from bsconv.pytorch.modules import BLUEPRINT_LAYERS
-
+from ...pytorch import BSConvU
+from ...pytorch._layer_plans import PlannedLayer
+from ...pytorch._tools.timing import in_turns
+from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ._inputs import logits_of, model_input
@@ -53,20 +52,15 @@ class Execution:
     def autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16")
 
-    def noted_in(self, config: TrainConfig) -> TrainConfig:
-        """The settings with what was chosen for them."""
-        return dataclasses.replace(config, precision=self.precision, compile=self.compile)
-
     def set_plans(self, model: nn.Module) -> None:
         """ValueError for plans of another model, such as a damaged checkpoint may hold."""
-        layers = dict(model.named_modules())
+        layers = _bsconv_layers(model)
         for name, plan in self.plans.items():
-            layer = layers.get(name)
-            if not isinstance(layer, BLUEPRINT_LAYERS):
+            if name not in layers:
                 raise ValueError(
                     f"the plans do not fit the model: {name!r} is not a BSConv layer in it"
                 )
-            layer.plan = plan
+            layers[name].plan = plan
 
     def compiled(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model to train, which shares all parameters with ``model``."""
@@ -101,23 +95,29 @@ class Job:
 
 def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> Execution:
     """What ``config`` sets, and the fastest here of what it leaves open."""
-    seen = config.epochs * len(images)
+    seen, device = config.epochs * len(images), images.device
     compiled = config.compile
     if compiled is None:
-        compiled = seen >= WORTH_COMPILING and can_compile(images.device.type)
+        compiled = seen >= WORTH_COMPILING and can_compile(device.type)
     precisions = [config.precision]
     if config.precision == "auto":
-        both = seen >= WORTH_MEASURING and images.device.type in ("cpu", "cuda")
+        both = seen >= WORTH_MEASURING and device.type in ("cpu", "cuda")
         precisions = ["float32", "bfloat16"] if both else ["float32"]
+    layers = _bsconv_layers(model)
     plan = config.plan
-    if plan == "auto" and (seen < WORTH_MEASURING or not _bsconv_layers(model)):
+    if plan == "auto" and (seen < WORTH_MEASURING or not layers):
         plan = "factored"
-    if plan != "auto" and len(precisions) == 1:
-        return Execution(precisions[0], compiled, dict.fromkeys(_bsconv_layers(model), plan))
+    trials = [Execution(each, False, dict.fromkeys(layers, plan)) for each in precisions]
+    if plan != "auto" and len(trials) == 1:
+        return dataclasses.replace(trials[0], compile=compiled)
     batch = model_input(images[: config.batch_size], config.image_size)
-    found = dataclasses.replace(_fastest(model, batch, precisions, plan), compile=compiled)
+    twins = [_twin(model, trial) for trial in trials]
+    best = _fastest(twins, batch, trials)
+    # its first step has measured the plans of its layers
+    plans = {name: layer.chosen_plan for name, layer in _bsconv_layers(twins[best]).items()}
+    found = Execution(precisions[best], compiled, plans)
     # two networks in turns would overwrite each other's results in their CUDA graphs
-    comparable = compiled and plan == "auto" and batch.device.type != "cuda"
+    comparable = compiled and plan == "auto" and device.type != "cuda"
     return _faster_compiled(model, batch, found) if comparable else found
 
 
@@ -131,33 +131,22 @@ def can_compile(device: str) -> bool:
     return True
 
 
-def _fastest(model: nn.Module, batch: Tensor, precisions: list[str], plan: str) -> Execution:
-    """Of a few training steps of copies, whose first measures the plans of its layers."""
-    plans = dict.fromkeys(_bsconv_layers(model), plan)
-    trials = [Execution(precision, False, plans) for precision in precisions]
-    twins = [_twin(model, trial) for trial in trials]
-    best = _least_seconds(twins, batch, trials)
-    layers = _bsconv_layers(twins[best])
-    chosen = {name: layer.chosen_plan for name, layer in layers.items()}
-    return dataclasses.replace(trials[best], plans=chosen)
-
-
 def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Execution:
     """``measured``, or with all layers merged: compilation speeds up what eager steps are slow at.
 
     The winner is not compiled twice, torch.compile remembers it.
     """
-    layers = _bsconv_layers(model)
     merged = {
-        name: "merged" if isinstance(layer, BSConvU) else "narrow" for name, layer in layers.items()
+        name: "merged" if isinstance(layer, BSConvU) else "narrow"
+        for name, layer in _bsconv_layers(model).items()
     }
-    candidates = [measured, dataclasses.replace(measured, plans=merged)]
     if merged == measured.plans:
         return measured
+    candidates = [measured, dataclasses.replace(measured, plans=merged)]
     twins = [one.compiled(_twin(model, one), batch.device) for one in candidates]
     for twin, one in zip(twins, candidates, strict=True):
         _step(twin, batch, one)  # compiles
-    return candidates[_least_seconds(twins, batch, candidates)]
+    return candidates[_fastest(twins, batch, candidates)]
 
 
 def _twin(model: nn.Module, execution: Execution) -> nn.Module:
@@ -166,8 +155,8 @@ def _twin(model: nn.Module, execution: Execution) -> nn.Module:
     return twin
 
 
-def _least_seconds(models: list[nn.Module], batch: Tensor, executions: list[Execution]) -> int:
-    """Which of the models is the fastest: the least of some steps in turns, after one of each."""
+def _fastest(models: list[nn.Module], batch: Tensor, executions: list[Execution]) -> int:
+    """Which of the models has the shortest of some training steps in turns, after one of each."""
     steps = {
         number: functools.partial(_step, model, batch, execution)
         for number, (model, execution) in enumerate(zip(models, executions, strict=True))
@@ -186,6 +175,5 @@ def _step(model: nn.Module, batch: Tensor, execution: Execution) -> None:
 
 
 def _bsconv_layers(model: nn.Module) -> dict[str, PlannedLayer]:
-    return {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, BLUEPRINT_LAYERS)
-    }
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, BLUEPRINT_LAYERS)}

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import reg_loss
-from bsconv.pytorch._tools.model_tree import evaluating
-
+from ...pytorch import reg_loss
+from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
 from ..data import augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
@@ -26,11 +25,13 @@ from ._history import EpochMetrics, History
 from ._inputs import logits_of, make_model, model_input
 from ._job import prepare
 from ._processes import SINGLE, Processes
-from ._progress import EpochWatch, introduction
+from ._progress import introduction, progress_bar
 from ._run_folder import Run, open_run
 from ._steps import Job
 
 __all__ = ["evaluate", "train"]
+
+LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the other processes
 
 
 def train(
@@ -96,35 +97,52 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     It ends early once the loss is not finite.
     """
     config, processes = run.config, run.processes
-    images, labels = job.dataset.train_images, job.dataset.train_labels
+    images = job.dataset.train_images
     order = torch.randperm(len(images), generator=job.generator, device=images.device)
     batches = _batches(order, config.batch_size)
+    look_every = max(1, len(batches) // LOOKS)
+    total, seen = torch.zeros((), device=images.device), 0
     job.trained.train()
     processes.own_randomness(config.seed, epoch)
-    with EpochWatch(f"epoch {epoch}/{config.epochs}", batches, processes, progress) as watch:
-        for number, batch in enumerate(watch):
-            step = (epoch - 1) * len(batches) + number
+    title = f"epoch {epoch}/{config.epochs}"
+    with progress_bar(title, sum(map(len, batches)), progress) as bar:
+        for number, batch in enumerate(batches, 1):
+            step = (epoch - 1) * len(batches) + number - 1
             job.optimizer.learning_rate = config.learning_rate_at(step, len(batches))
-            augmented = augment(
-                images[batch],
-                job.generator,
-                crop_padding=config.crop_padding,
-                flip=config.flip,
-                cutout=config.cutout,
-            )
-            # every process draws for the whole batch, so that all draw the same
-            part, weight = processes.part(len(batch))
-            inputs = model_input(augmented[part], config.image_size)
-            job.execution.begin_step(images.device)
-            with job.execution.autocast(images.device):
-                logits = logits_of(job.trained(inputs)).float()
-            loss = weight * F.cross_entropy(logits, labels[batch[part]])
-            loss = loss + reg_loss(job.trained, config.alpha)
-            job.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            job.optimizer.step()
-            watch.add(loss, len(batch))
-    return watch.mean_loss()
+            total += train_step(run, job, batch) * len(batch)
+            seen += len(batch)
+            bar.update(len(batch))
+            if number % look_every == 0 or number == len(batches):
+                # the same in all processes, which stop together
+                loss = float(processes.sum(total)) / processes.count / seen
+                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                if not math.isfinite(loss):
+                    break
+    return loss
+
+
+def train_step(run: Run, job: Job, batch: Tensor) -> Tensor:
+    """One step on the images of these numbers; the mean of the losses of all processes is theirs."""
+    config, images = run.config, job.dataset.train_images
+    # every process draws for the whole batch, so that all draw the same
+    augmented = augment(
+        images[batch],
+        job.generator,
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        cutout=config.cutout,
+    )
+    part, weight = run.processes.part(len(batch))
+    inputs = model_input(augmented[part], config.image_size)
+    job.execution.begin_step(images.device)
+    with job.execution.autocast(images.device):
+        logits = logits_of(job.trained(inputs)).float()
+    loss = weight * F.cross_entropy(logits, job.dataset.train_labels[batch[part]])
+    loss = loss + reg_loss(job.trained, config.alpha)
+    job.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    job.optimizer.step()
+    return loss.detach()
 
 
 def evaluate(
