@@ -194,14 +194,14 @@ def test_parts_make_up_the_batch_and_its_mean(count: int, images: int) -> None:
 
 BATCH_NORM = """
 from torch import nn
-from bsconv.experiments.training._global_batch_norm import GlobalBatchNorm
+from bsconv.experiments.training._global_batch_norm import with_global_batch_norm
 with join_processes(torch.device("cpu")) as processes:
     results = []
     for settings, inputs, gradients in torch.load("cases.pt", weights_only=True):
         norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[
             inputs.dim()
         ](inputs.shape[1], **settings).to(settings["dtype"])
-        shared = GlobalBatchNorm.of(norm)
+        shared = with_global_batch_norm(norm)
         part, _ = processes.part(len(inputs))
         for _ in range(2):
             own = inputs[part].detach().requires_grad_()
@@ -210,9 +210,9 @@ with join_processes(torch.device("cpu")) as processes:
         results.append({
             "outputs": outputs.detach(),
             "gradient": own.grad,
-            "eval": shared.eval()(inputs).detach(),
             "weights": [processes.sum(parameter.grad) for parameter in norm.parameters()],
             "state": norm.state_dict(),
+            "eval": shared.eval()(inputs).detach(),
         })
     torch.save(results, f"{name}.{rank}.pt")
 """
@@ -284,22 +284,6 @@ def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, c
             torch.testing.assert_close(part["state"], found[0]["state"], rtol=0, atol=0)
 
 
-def test_shared_batch_norm_keeps_parameters_buffers_and_mode() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm1d(4).eval())
-    before = {
-        id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    keys = list(model.state_dict())
-    shared = with_global_batch_norm(model)
-    after = {
-        id(tensor): name for name, tensor in [*shared.named_parameters(), *shared.named_buffers()]
-    }
-    assert after == before
-    assert list(shared.state_dict()) == keys
-    assert [layer.training for layer in shared] == [True, True, False]
-    assert [type(layer).__name__ for layer in shared[1:]] == ["GlobalBatchNorm"] * 2
-
-
 def test_batch_norm_that_does_more_is_refused() -> None:
     class Activated(nn.BatchNorm2d):
         pass
@@ -366,11 +350,9 @@ def test_processes_agree_and_fail_together(ran: Path) -> None:
 
 
 def test_a_single_process_does_everything_itself() -> None:
-    model = nn.BatchNorm2d(3)
     with join_processes(torch.device("cpu")) as processes:
         assert processes is SINGLE
         assert not torch.distributed.is_initialized()
-        assert processes.shared(model) is model
         assert processes.part(5) == (slice(0, 5), 1.0)
         assert processes.from_first(lambda: 3) == processes.in_turns(lambda: 3) == 3
         with pytest.raises(ValueError, match="no"), processes.agreeing():
@@ -432,7 +414,6 @@ JOBS = [
     train_job("broken-finished", 2, "--resume", before=DROPOUT),
     train_job("broken-again", 2, before=DROPOUT),
     train_job("small", 3, "--batch-size", "2"),
-    {"name": "unlike", "count": 2, "code": "use(40); command('--seed', str(rank))"},
     train_job("nowhere", 2, "--epochs", "0"),
     train_job("nan", 2, before="if rank: at_batch(5, lambda: setattr(training, 'reg_loss', "
               "lambda model, alpha: torch.tensor(float('nan'))))\nuse(40)"),
@@ -569,7 +550,6 @@ def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
             [2, 2, 2],
             "batch_size needs an image for each process in a step, got 2 for 3 processes",
         ),
-        ("unlike", [2, 2], "got seed=0 in process 0 and seed=1 in process 1"),
         ("nowhere", [2, 2], "epochs needs a whole number >= 1, got 0"),
         ("nan", [2, 2], "the training loss became nan in epoch 2 of 2; try a learning rate below"),
     ],

@@ -1,6 +1,5 @@
 """The optimisers of the recipes, against their definitions in NumPy."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,18 +82,6 @@ def test_kernels_of_the_same_shape_are_stepped_as_if_alone() -> None:
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first, second)
     assert torch.equal(together[1], kernel(4, 3, 3, 3, seed=1))
-
-
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        (lambda: Muon([kernel(4)], lr=0.1), r"of 2 dimensions or more, got \(4,\)"),
-        (lambda: Muon([kernel(4, 4)], lr=0.1).step(lambda: 0.0), "not from a closure"),
-    ],
-)
-def test_what_it_cannot_step_is_refused(use: Callable[[], Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        use()
 
 
 def names_in(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[str]:

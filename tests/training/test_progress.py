@@ -6,9 +6,11 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from bsconv.experiments.training._processes import SINGLE
-from bsconv.experiments.training._progress import LOOKS, EpochWatch
+from bsconv.experiments.training import _train, train
+from bsconv.experiments.training._progress import progress_bar
+from helpers.small_runs import config, linear, noise, run, use
 
 
 class Terminal(io.StringIO):
@@ -16,81 +18,75 @@ class Terminal(io.StringIO):
         return True
 
 
-def watch(batches: int, progress: bool = False, images: int = 4) -> EpochWatch:
-    order = torch.arange(images * batches).split(images)
-    return EpochWatch("epoch 1/2", order, SINGLE, progress)
-
-
-@pytest.mark.parametrize("batches", [1, 3, 20, 391])
-def test_it_gives_every_batch_and_the_mean_loss(batches: int) -> None:
-    epoch = watch(batches)
-    seen = []
-    with epoch:
-        for number, batch in enumerate(epoch):
-            seen.append(batch)
-            epoch.add(torch.tensor(float(number), requires_grad=True), len(batch))
-    assert torch.equal(torch.cat(seen), torch.arange(4 * batches))
-    assert epoch.mean_loss() == pytest.approx((batches - 1) / 2)
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("batches", [5, 400])
-def test_a_loss_that_is_no_number_ends_the_epoch_soon(loss: float, batches: int) -> None:
-    epoch = watch(batches)
-    for number, batch in enumerate(epoch):
-        epoch.add(torch.tensor(loss if number >= 2 else 1.0), len(batch))
-    assert number <= 2 + batches // LOOKS
-    assert not math.isfinite(epoch.mean_loss())
+@pytest.mark.parametrize(("batches", "most"), [(5, 3), (100, 8), (97, 7)])
+def test_a_loss_that_is_no_number_ends_the_epoch_soon(
+    monkeypatch: pytest.MonkeyPatch, loss: float, batches: int, most: int
+) -> None:
+    """It is looked at now and then: each look waits for the device."""
+    use(monkeypatch, linear, noise(train=batches))
+    steps: list[Tensor] = []
+
+    def train_step(*_: object) -> Tensor:
+        steps.append(torch.tensor(loss if len(steps) == 2 else 1.0))
+        return steps[-1]
+
+    monkeypatch.setattr(_train, "train_step", train_step)
+    with pytest.raises(FloatingPointError, match="the training loss became "):
+        run(batch_size=1)
+    assert len(steps) <= most
 
 
-def test_it_looks_at_the_loss_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, plain = [], EpochWatch.mean_loss
-    monkeypatch.setattr(EpochWatch, "mean_loss", lambda self: looks.append(1) or plain(self))
-    epoch = watch(391)
-    for batch in epoch:
-        epoch.add(torch.tensor(1.0), len(batch))
-    assert 10 <= len(looks) <= LOOKS + 1
+def test_the_loss_is_the_mean_over_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, linear, noise(train=20))
+    losses = iter([1.0, 2.0, 5.0] * 2)  # of 8, 8 and 4 images
+    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(next(losses)))
+    assert [row.train_loss for row in run()] == pytest.approx([44 / 20] * 2)
 
 
 def test_the_bar_says_speed_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    epoch = watch(40, progress=True)
-    epoch._bar.mininterval = 0
-    with epoch:
-        for batch in epoch:
-            epoch.add(torch.tensor(1.25), len(batch))
-    shown = terminal.getvalue()
-    half = next(line for line in shown.split("\r") if " 80/160 " in line or " 80.0/160 " in line)
+    terminal = at_a_terminal(monkeypatch)
+
+    def at_once(*arguments: object) -> object:
+        bar = progress_bar(*arguments)
+        bar.mininterval = 0
+        return bar
+
+    use(monkeypatch, linear, noise(train=160))
+    monkeypatch.setattr(_train, "progress_bar", at_once)
+    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(1.25))
+    train(config(batch_size=4))
+    shown = terminal.getvalue().split("\r")
+    half = next(line for line in shown if " 80/160 " in line or " 80.0/160 " in line)
     assert half.startswith("epoch 1/2:  50%")
-    assert "images/s" in half
-    assert "<00:" in half  # time left
-    assert "loss 1.250" in half
+    for part in ("images/s", "<00:", "loss 1.250"):
+        assert part in half
 
 
 def test_an_interrupted_bar_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = at_a_terminal(monkeypatch)
 
-    def interrupted() -> None:
-        with watch(3, progress=True) as epoch:
-            for batch in epoch:
-                epoch.add(torch.tensor(1.0), len(batch))
+    class Interrupted(nn.Flatten):
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
                 raise KeyboardInterrupt
+            return super().forward(images)
 
+    use(monkeypatch, lambda n: nn.Sequential(Interrupted(), nn.Linear(192, n)), noise())
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        train(config())
     *_, bar, last = terminal.getvalue().split("\r")
     assert bar.strip() == last == ""
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_no_bar_without_a_terminal_or_a_wish(
-    monkeypatch: pytest.MonkeyPatch, progress: bool
-) -> None:
-    stream = io.StringIO() if progress else Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    epoch = watch(3, progress=progress)
-    for batch in epoch:
-        epoch.add(torch.tensor(1.0), len(batch))
-    assert stream.getvalue() == ""
+def test_no_bar_without_a_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    use(monkeypatch, linear, noise())
+    run()
+    assert terminal.getvalue() == ""

@@ -7,10 +7,13 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -18,7 +21,6 @@ import torch
 from bsconv.__main__ import main
 from bsconv.experiments.files.checkpoints import read_checkpoint, write_checkpoint
 from bsconv.experiments.training import (
-    Terminated,
     _job,
     _run_folder,
     _steps,
@@ -67,6 +69,25 @@ def test_out_holds_the_run(tmp_path: Path) -> None:
 def test_writing_changes_no_result(tmp_path: Path) -> None:
     kept, not_kept = run(out=tmp_path / "run"), run()
     torch.testing.assert_close(weights(kept), weights(not_kept), rtol=0, atol=0)
+
+
+def test_curves_for_tensorboard_go_on_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Mock()
+    module = types.SimpleNamespace(SummaryWriter=Mock(return_value=writer))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    run_until(3, out=tmp_path, epochs=3)
+    history = run(resume=True, out=tmp_path, epochs=3)
+    opened = [call(str(tmp_path), purge_step=1), call(str(tmp_path), purge_step=3)]
+    assert module.SummaryWriter.call_args_list == opened
+    points = [
+        call.add_scalar(name, getattr(row, name), row.epoch)
+        for row in history
+        for name in ("train_loss", "test_top1", "learning_rate", "seconds")
+    ]
+    two_epochs = [*points[:4], call.flush(), *points[4:8], call.flush(), call.close()]
+    assert writer.method_calls == [*two_epochs, *points[8:], call.flush(), call.close()]
 
 
 # --- going on -------------------------------------------------------------------------------------
@@ -124,7 +145,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "trying the model": (_job, "check_fit"),
     "choosing how to compute": (_job, "choose_execution"),
     "making the optimiser": (_job, "make_optimizer"),
-    "writing the settings": (_run_folder, "_write_text"),
+    "writing the settings": (_run_folder, "write_atomically"),
     "training": (_train, "augment"),
     "testing": (_train, "evaluate"),
     "writing the checkpoint": (_run_folder, "write_checkpoint"),
@@ -162,14 +183,6 @@ def test_a_signal_in_each_phase(
     assert said == f"bsconv train: interrupted; {then}\n"
     run(resume=True, out=out, **FAST)
     check_same(straight, out)
-
-
-def test_sigterm_is_an_interruption() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt) as caught, terminable():
-        signal.raise_signal(signal.SIGTERM)
-    assert type(caught.value) is Terminated
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_threads_leave_signals_alone() -> None:
@@ -219,15 +232,6 @@ def test_metrics_are_written_again_from_the_checkpoint(tmp_path: Path, straight:
     check_same(straight, tmp_path)
 
 
-def test_when_files_were_written_does_not_count(tmp_path: Path, straight: Path) -> None:
-    run_until(2, out=tmp_path, **FAST)
-    for number, path in enumerate(sorted(tmp_path.iterdir())):
-        when = 0 if number % 2 else 2**33
-        os.utime(path, (when, when))
-    run(resume=True, out=tmp_path, **FAST)
-    check_same(straight, tmp_path)
-
-
 def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(out=tmp_path)
     before = contents(tmp_path)
@@ -236,12 +240,6 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert contents(tmp_path) == before
     assert again == first
     torch.testing.assert_close(weights(again), weights(first), rtol=0, atol=0)
-
-
-def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint.pt.0a1b2c3d.tmp").write_bytes(b"half a check")
-    run(out=tmp_path)
-    assert sorted(contents(tmp_path)) == FILES
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -339,10 +337,10 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda state: state.update(generator=torch.zeros(3)), "does not fit its own settings"),
         (lambda state: state.update(epoch=3), "epoch is 3, the history has 1"),
         (lambda state: state["history"][0].pop("epoch"), "does not fit its own settings"),
-        (lambda state: state["config"].update(epochs=0), "settings that this version does not"),
+        (lambda state: state["config"].update(epochs=0), "epochs needs a whole number >= 1, got 0"),
         (lambda state: state["config"].update(speed=1), "unknown setting 'speed'"),
-        (lambda state: state.update(execution="fast"), "does not say how its steps are computed"),
-        (execution(mood="fast"), "does not say how its steps are computed"),
+        (lambda state: state.update(execution="fast"), "does not fit its own settings"),
+        (execution(mood="fast"), "does not fit its own settings"),
         (execution(plans={"0": "merged"}), "plans do not fit the model"),
         (execution(plans={"nowhere": "merged"}), "plans do not fit the model"),
     ],

@@ -122,7 +122,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
 
 
 def train_step(run: Run, job: Job, batch: Tensor) -> Tensor:
-    """One step on the images of these numbers; the mean of the losses of all processes is theirs."""
+    """One step on these images; the mean over the processes of what it returns is their loss."""
     config, images = run.config, job.dataset.train_images
     # every process draws for the whole batch, so that all draw the same
     augmented = augment(
