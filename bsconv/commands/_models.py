@@ -18,7 +18,7 @@ from ..experiments.config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..experiments.files.checkpoints import TrainedModel
+    from ..experiments.files.checkpoints import Start, TrainedModel
 
 IMAGENET_CLASSES = 1000
 
@@ -33,9 +33,8 @@ def model_of_checkpoint(trained: TrainedModel, path: Path) -> nn.Module:
     """The model that the checkpoint ``trained``, read from ``path``, has the weights of."""
     from ..experiments.files.checkpoints import load_weights
     from ..experiments.training import make_model
-    from ..pytorch import apply_plan
 
-    model = apply_plan(make_model(trained.config, trained.num_classes), trained.plan)
+    model = make_model(trained.config, trained.num_classes, trained.plan)
     load_weights(model, trained.state, path)
     return model
 
@@ -55,7 +54,7 @@ def model_by_name(
     num_classes: int | None = None,
     *,
     pretrained: str | None = None,
-    weights: Mapping[str, Tensor] | None = None,
+    weights: Start | None = None,
 ) -> nn.Module:
     """The model of ``config`` with the weights ``pretrained`` of the package, or ``weights``.
 
@@ -77,9 +76,9 @@ def model_by_name(
     torch.manual_seed(0)
     model = make_model(config, num_classes or IMAGENET_CLASSES)
     if weights is not None:
-        if num_classes is None and (found := _classes_in(weights, model)):
+        if num_classes is None and (found := _classes_in(weights.state, model)):
             model = make_model(config, found)
-        load_start(model, dict(weights), config)
+        model = load_start(model, weights, config)
     return model
 
 

@@ -29,6 +29,7 @@ class Recipe:
     decay_all: bool  # weight decay on biases and BatchNorm too
     milestones: tuple[int, ...] | None  # tenfold drops after these epochs; None: one cycle
     optimizer: str  # "sgd", or "muon" for the weights that mix channels and SGD for the rest
+    fixed_batch_norm: bool = False  # BatchNorm goes on with the statistics that it starts with
 
 
 RECIPES = {
@@ -37,6 +38,10 @@ RECIPES = {
         0.1, 0.9, 1e-4, False, decay_all=True, milestones=(100, 150, 180), optimizer="sgd"
     ),
     "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
+    # a few epochs of a network that is trained already
+    "finetune": Recipe(
+        0.01, 0.9, 1e-4, True, False, milestones=None, optimizer="sgd", fixed_batch_norm=True
+    ),
 }
 # what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
@@ -139,11 +144,30 @@ class TrainConfig:
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
+    teacher: str | None = _setting(
+        None,
+        _text("a file of weights or a run's folder", "FILE").or_none(),
+        "learn the answers of this trained network (a file as for --weights)",
+    )
+    teacher_model: str | None = _setting(
+        None,
+        _text("a name", "MODEL").or_none(),
+        "the teacher's architecture (default: what the file of --teacher says); without --teacher, "
+        "with the weights that the package has of it",
+    )
+    label_weight: float = _setting(
+        0.0, _number(">= 0 and <= 1", lambda value: 0 <= value <= 1),
+        "share of the labels in the loss of a student (default {}: its teacher's answers alone)",
+    )  # fmt: skip
     epochs: int = _setting(200, _whole(1), "default {}")
     batch_size: int = _setting(128, _whole(1), "default {}")
     seed: int = _setting(0, _whole(0, 2**63 - 1, "S"), "default {}")
     device: str = _setting("auto", _text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
-    recipe: str = _setting("published", _one_of(*RECIPES), "published (default) or fast: one cycle")
+    recipe: str = _setting(
+        "published",
+        _one_of(*RECIPES),
+        "published (default), fast: one cycle, or finetune: a low one, BatchNorm fixed",
+    )
     optimizer: str | None = _setting(
         None,
         _one_of("sgd", "muon").or_none(),
@@ -199,8 +223,10 @@ class TrainConfig:
         for name in ("data", "out", "dataset"):
             if isinstance(getattr(self, name), Path):
                 object.__setattr__(self, name, str(getattr(self, name)))
-        if isinstance(self.weights, (str, Path)) and str(self.weights):
-            object.__setattr__(self, "weights", str(Path(self.weights)))  # ./x and x are one file
+        for name in ("weights", "teacher"):
+            value = getattr(self, name)
+            if isinstance(value, (str, Path)) and str(value):
+                object.__setattr__(self, name, str(Path(value)))  # ./x and x are one file
         milestones: Any = self.milestones
         if isinstance(milestones, list):  # out of JSON
             object.__setattr__(self, "milestones", tuple(milestones))
@@ -231,8 +257,11 @@ class TrainConfig:
 
     def without_folders(self) -> TrainConfig:
         """The same run for others to read: no folder of this machine is named in it."""
-        weights = None if self.weights is None else Path(self.weights).name
-        return dataclasses.replace(self, data=None, out=None, weights=weights)
+        names = {
+            name: None if (path := getattr(self, name)) is None else Path(path).name
+            for name in ("weights", "teacher")
+        }
+        return dataclasses.replace(self, data=None, out=None, **names)
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0 over the whole run.

@@ -24,18 +24,21 @@ from ..config import TrainConfig
 from .json_files import read_json
 from .safetensors_files import PLAN, packed, unpacked
 from .torch_files import DamagedError, read_torch_file
+from .weights import read_weights
 
 __all__ = [
     "CHECKPOINT",
     "CONFIG",
     "METRICS",
     "MODEL",
+    "Start",
     "TrainedModel",
     "check_writable",
     "load_weights",
     "locked",
     "read_checkpoint",
     "read_config",
+    "read_start",
     "read_trained",
     "remove_leftovers",
     "trained_by",
@@ -223,7 +226,31 @@ def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
     # before a network is made that is far larger than the file
     if all(each.shape[:1] != (num_classes,) for each in state.values()):
         raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has that many rows")
+    return TrainedModel(config, num_classes, state, _plan(about))
+
+
+def _plan(about: Mapping[str, Any]) -> dict[str, str]:
     plan = about.get(PLAN, {})
     if not isinstance(plan, dict) or not all(isinstance(form, str) for form in plan.values()):
         raise ValueError(f"its {PLAN} needs a form for each layer, got {plan!r:.80}")
-    return TrainedModel(config, num_classes, state, plan)
+    return plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Weights to start from, and the form of each layer that a projection has changed."""
+
+    state: dict[str, Tensor]
+    plan: dict[str, str]
+
+
+def read_start(path: Path) -> Start:
+    """The weights in a file of any kind, or in a run's folder.
+
+    OSError for a file that is not there, ValueError with one line for one that holds no weights.
+    """
+    if path.is_dir():
+        trained = read_trained(path)
+        return Start(trained.state, trained.plan)
+    about = unpacked(path)[1] if path.suffix == ".safetensors" and path.is_file() else None
+    return Start(read_weights(path), _plan(about or {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...pytorch import apply_plan
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
-from ..files.checkpoints import load_weights, read_trained
-from ..files.weights import read_weights
+from ..files import checkpoints
+from ..files.checkpoints import Start, load_weights
 from ..model_sources import build_model
 
 __all__ = [
@@ -48,8 +50,11 @@ def check_model(config: TrainConfig) -> None:
             make_model(config, num_classes=10)
 
 
-def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
-    return build_model(
+def make_model(
+    config: TrainConfig, num_classes: int, plan: Mapping[str, str] | None = None
+) -> nn.Module:
+    """The model of ``config``; ``plan`` says which of its layers have a form of their own."""
+    model = build_model(
         config.model,
         num_classes,
         bsconv=config.bsconv,
@@ -57,25 +62,31 @@ def make_model(config: TrainConfig, num_classes: int) -> nn.Module:
         with_bn=config.with_bn,
         init=config.init,
     )
+    return apply_plan(model, plan or {})
 
 
-def read_start(config: TrainConfig) -> dict[str, Tensor] | None:
-    """The weights that a run starts from, of a file or of a run's folder; None for fresh ones.
+def read_start(config: TrainConfig) -> Start | None:
+    """What a run starts from, in a file or in a run's folder; None for fresh weights.
 
     OSError for a file that is not there, ValueError with one line for one that holds no weights.
     """
-    if config.weights is None:
-        return None
-    path = Path(config.weights)
-    return read_trained(path).state if path.is_dir() else read_weights(path)
+    return None if config.weights is None else checkpoints.read_start(Path(config.weights))
 
 
-def load_start(model: nn.Module, weights: dict[str, Tensor], config: TrainConfig) -> None:
-    """``weights`` into the model of ``config``; ValueError with one line where it does not fit."""
+def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
+    """The model of ``config`` with the layers and weights of ``start``.
+
+    ValueError with one line where they do not fit.
+    """
     name = config.model
     if config.bsconv is not None:
         name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"
-    load_weights(model, weights, Path(str(config.weights)), name)
+    try:
+        model = apply_plan(model, start.plan)
+    except ValueError as error:
+        raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
+    load_weights(model, start.state, Path(str(config.weights)), name)
+    return model
 
 
 def model_input(images: Tensor, image_size: int | None = None) -> Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from ...pytorch import apply_plan
+from ._distillation import check_teacher, read_teacher
 from ._inputs import check_fit, check_model, find_dataset, load_start, make_model, read_start
 from ._optimizers import make_optimizer
 from ._run_folder import Run
@@ -12,27 +15,35 @@ from ._steps import Job, choose_execution
 __all__ = ["Job", "prepare"]
 
 
-def prepare(run: Run) -> Job:
+def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job:
     """All parts of ``run`` as they are before its next step, and its folder begun.
 
-    ValueError or OSError with one line where they cannot be had or do not fit together.
+    ``model`` and ``teacher`` stand in for those that its settings name. ValueError or OSError with
+    one line where something cannot be had, or does not fit the rest.
     """
     config, processes = run.config, run.processes
     device = torch.device(config.device)
     with processes.agreeing():
         check_model(config)
-    weights = processes.from_first(lambda: read_start(config) if run.state is None else None)
+    start = processes.from_first(lambda: read_start(config) if run.state is None else None)
+    _check_recipe(run, start is not None or model is not None, teacher)
     dataset = processes.in_turns(lambda: find_dataset(config))
     checksum = processes.from_first(lambda: dataset.checksum)
     with processes.agreeing():
         run.check_data(dataset, checksum)
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
-        model = make_model(config, dataset.num_classes)
-        if weights is not None:
-            load_start(model, weights, config)
+        model = make_model(config, dataset.num_classes) if model is None else model
+        if start is not None:
+            model, run.plan = load_start(model, start, config), start.plan
+        else:
+            model = apply_plan(model, run.plan)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
+        teacher = read_teacher(config, dataset.num_classes) if teacher is None else teacher
+        if teacher is not None:
+            teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
+            check_teacher(teacher, dataset, config)
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
     )
@@ -44,6 +55,15 @@ def prepare(run: Run) -> Job:
             trained = execution.compiled(model, device)
         else:
             trained = processes.shared(model)
-        job = Job(model, trained, optimizer, dataset, generator, execution)
+        job = Job(model, trained, teacher, optimizer, dataset, generator, execution)
         run.begin(job)
     return job
+
+
+def _check_recipe(run: Run, has_start: bool, teacher: nn.Module | None) -> None:
+    """ValueError for settings that need a start or a teacher where there is none."""
+    config = run.config
+    if config.settings.fixed_batch_norm and run.state is None and not has_start:
+        raise ValueError(f"recipe={config.recipe!r} needs weights to start from, got weights=None")
+    if config.label_weight and not (teacher or config.teacher or config.teacher_model):
+        raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")

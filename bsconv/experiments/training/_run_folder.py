@@ -52,6 +52,7 @@ class Run:
     history: History = dataclasses.field(default_factory=History)
     finished: bool = False
     processes: Processes = SINGLE
+    plan: dict[str, str] = dataclasses.field(default_factory=dict)  # of a projection, as it starts
     data: int | None = None  # checksum of the images that it learns from
     curves: Any | None = None  # of TensorBoard
 
@@ -110,6 +111,7 @@ class Run:
             "history": self.history.to_dicts(),
             "execution": dataclasses.asdict(job.execution),
             "data": self.data,
+            "plan": self.plan,
             "model": job.model.state_dict(),
             "optimizer": job.optimizer.state_dict(),
             "generator": job.generator.get_state(),
@@ -130,7 +132,9 @@ class Run:
         if self.folder is not None:
             how = {"precision": job.execution.precision, "compile": job.execution.compile}
             config = dataclasses.replace(self.config, **how)
-            write_trained(self.folder / MODEL, job.model, config, job.dataset.num_classes)
+            write_trained(
+                self.folder / MODEL, job.model, config, job.dataset.num_classes, self.plan
+            )
 
     def _write_metrics(self, folder: Path) -> None:
         lines = [json.dumps(metrics) + "\n" for metrics in self.history.to_dicts()]
@@ -193,6 +197,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
             run.state = _state(config, folder, resume)
             if run.state is not None:
                 run.history = _history(run.state, config)
+                run.plan = run.state.get("plan", {})
             run.finished = not run.epochs_left and (folder / MODEL).exists()
             yield run
         finally:

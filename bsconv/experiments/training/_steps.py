@@ -87,6 +87,7 @@ class Job:
 
     model: nn.Module  # what is trained, evaluated and kept
     trained: nn.Module  # the same parameters, compiled or shared with the other processes
+    teacher: nn.Module | None  # whose answers it learns
     optimizer: Optimizers
     dataset: ImageDataset
     generator: torch.Generator  # shuffling and augmentation; dropout draws from the global state

@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from ...pytorch import reg_loss
 from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
 from ..data import augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
+from ._distillation import student_loss
 from ._history import EpochMetrics, History
 from ._inputs import logits_of, make_model, model_input
 from ._job import prepare
@@ -37,6 +39,8 @@ LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the ot
 def train(
     config: TrainConfig,
     *,
+    model: nn.Module | None = None,
+    teacher: nn.Module | None = None,
     resume: bool = False,
     progress: bool = True,
     after_epoch: Callable[[EpochMetrics, nn.Module], object] | None = None,
@@ -45,6 +49,11 @@ def train(
 
     The start is the initialisation that ``config.seed`` draws, or the weights in the file
     ``config.weights``; a run that is resumed does not read that file again.
+
+    With a teacher (``config.teacher``), the loss is how far the answers are from the teacher's, and
+    ``config.label_weight`` of cross-entropy; labels are not needed otherwise. ``model`` and
+    ``teacher`` are networks of one's own in place of those that ``config`` names; ``model`` is
+    trained in place, and a run with it is resumed with it.
 
     The loss is cross-entropy plus ``config.alpha`` times the orthonormality penalty of the BSConv-S
     layers; accuracies are measured on the whole test set after every epoch. With ``config.out``
@@ -62,8 +71,8 @@ def train(
     with open_run(config, resume) as run:
         progress = progress and run.processes.first
         if run.finished:
-            return _finished(run, progress)
-        job = prepare(run)
+            return _finished(run, model, progress)
+        job = prepare(run, model, teacher)
         if progress:
             print(introduction(run, job), flush=True)
         for epoch in run.epochs_left:
@@ -103,6 +112,10 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     look_every = max(1, len(batches) // LOOKS)
     total, seen = torch.zeros((), device=images.device), 0
     job.trained.train()
+    if config.settings.fixed_batch_norm:
+        for module in job.model.modules():
+            if isinstance(module, BatchNorm):
+                module.eval()
     processes.own_randomness(config.seed, epoch)
     title = f"epoch {epoch}/{config.epochs}"
     with progress_bar(title, sum(map(len, batches)), progress) as bar:
@@ -137,8 +150,14 @@ def train_step(run: Run, job: Job, batch: Tensor) -> Tensor:
     job.execution.begin_step(images.device)
     with job.execution.autocast(images.device):
         logits = logits_of(job.trained(inputs)).float()
-    loss = weight * F.cross_entropy(logits, job.dataset.train_labels[batch[part]])
-    loss = loss + reg_loss(job.trained, config.alpha)
+    labels = job.dataset.train_labels[batch[part]]
+    if job.teacher is None:
+        loss = F.cross_entropy(logits, labels)
+    else:
+        with torch.no_grad(), job.execution.autocast(images.device):
+            answers = logits_of(job.teacher(inputs)).float()
+        loss = student_loss(logits, answers, labels, config.label_weight)
+    loss = weight * loss + reg_loss(job.trained, config.alpha)
     job.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     job.optimizer.step()
@@ -200,12 +219,14 @@ def _check_numbers(run: Run, job: Job, metrics: EpochMetrics) -> None:
         )
 
 
-def _finished(run: Run, progress: bool) -> History:
+def _finished(run: Run, model: nn.Module | None, progress: bool) -> History:
     """The history of a run that needs no more training; nothing is changed."""
     assert run.state is not None
     path = Path(str(run.config.out)) / CHECKPOINT
     trained = trained_by(run.state, path)
-    model = make_model(run.config, trained.num_classes).to(run.config.device)
+    if model is None:
+        model = make_model(run.config, trained.num_classes, trained.plan)
+    model = model.to(run.config.device)
     load_weights(model, trained.state, path)
     if progress:
         print(f"{path.parent} is finished already, nothing to do: {run.history.last}")

@@ -1,0 +1,70 @@
+"""Distillation: a student learns what its teacher answers (Hinton et al., 2015)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import TrainConfig
+from ..data import ImageDataset
+from ..files.checkpoints import load_weights, read_start, read_trained
+from ..model_sources import build_model
+from ._inputs import logits_of, make_model, model_input
+
+__all__ = ["check_teacher", "read_teacher", "student_loss"]
+
+TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
+
+
+def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: float) -> Tensor:
+    """KL divergence from the teacher's answers, softened, and as much of the labels' cross-entropy.
+
+    ``logits`` and ``answers``: shape (N, classes); ``labels``: shape (N,). A scalar.
+    """
+    taught = F.kl_div(
+        F.log_softmax(logits / TEMPERATURE, dim=1),
+        F.log_softmax(answers / TEMPERATURE, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    loss = (1 - label_weight) * TEMPERATURE**2 * taught
+    return loss + label_weight * F.cross_entropy(logits, labels) if label_weight else loss
+
+
+def read_teacher(config: TrainConfig, num_classes: int) -> nn.Module | None:
+    """The teacher that ``config`` names, with its weights; None where it names none.
+
+    OSError or ValueError with one line for a file that cannot be read, does not say which model it
+    is of, or does not fit.
+    """
+    if config.teacher is None:
+        if config.teacher_model is None:
+            return None
+        return build_model(config.teacher_model, num_classes, pretrained=config.dataset)
+    path = Path(config.teacher)
+    if config.teacher_model is not None:
+        teacher = build_model(config.teacher_model, num_classes)
+        load_weights(teacher, read_start(path).state, path, config.teacher_model)
+        return teacher
+    try:
+        trained = read_trained(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; teacher_model says which model its weights are of") from error
+    teacher = make_model(trained.config, trained.num_classes, trained.plan)
+    load_weights(teacher, trained.state, path)
+    return teacher
+
+
+def check_teacher(teacher: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:
+    """ValueError where the teacher does not answer with a number for each class."""
+    images = model_input(dataset.train_images[:1], config.image_size)
+    with torch.no_grad():
+        answers = logits_of(teacher(images))
+    if answers.shape != (1, dataset.num_classes):
+        raise ValueError(
+            f"the teacher needs {dataset.num_classes} outputs per image for {dataset.name}, "
+            f"got shape {tuple(answers.shape)}"
+        )

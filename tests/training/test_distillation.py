@@ -1,0 +1,145 @@
+"""Students that learn what their teacher answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bsconv.__main__ import main
+from bsconv.experiments.data import load_dataset
+from bsconv.experiments.training import TrainConfig, train
+from bsconv.experiments.training._distillation import student_loss
+from bsconv.pytorch import BSConvCP, get_model, project_pretrained
+
+SHORT: dict[str, Any] = {
+    "dataset": "synthetic",
+    "recipe": "finetune",
+    "epochs": 2,
+    "train_limit": 64,
+    "test_limit": 32,
+    "batch_size": 32,
+}
+DENSE = "cifar_wrn16_1"
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    ).eval()
+
+
+def test_the_loss_is_the_divergence_of_softened_answers() -> None:
+    torch.manual_seed(0)
+    logits, answers = torch.randn(2, 5, 10, dtype=torch.float64)
+    labels = torch.randint(10, (5,))
+    p, q = ((x / 4).softmax(1) for x in (answers, logits))
+    divergence = 16 * (p * (p / q).log()).sum(1).mean()
+    entropy = -logits.softmax(1)[torch.arange(5), labels].log().mean()
+    for weight in (0.0, 0.3, 1.0):
+        expected = (1 - weight) * divergence + weight * entropy
+        torch.testing.assert_close(student_loss(logits, answers, labels, weight), expected)
+    assert student_loss(answers, answers, labels, 0.0).abs() < 1e-12
+
+
+def agreement(one: nn.Module, other: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (one(images) - other(images)).square().mean()
+
+
+def test_a_student_comes_closer_to_its_teacher_without_labels(tmp_path: Path) -> None:
+    teacher, student = network(0), network(1)
+    images = load_dataset("synthetic").test_images[:64] / 255
+    before = agreement(student, teacher, images)
+    statistics = student[1].running_mean.clone()
+    kept = {name: value.clone() for name, value in teacher.state_dict().items()}
+    config = TrainConfig(**SHORT | {"epochs": 6, "learning_rate": 0.05})
+    history = train(config, model=student, teacher=teacher, progress=False)
+    assert history.model is student
+    assert agreement(student, teacher, images) < 0.9 * before
+    assert torch.equal(student[1].running_mean, statistics)
+    torch.testing.assert_close(teacher.state_dict(), kept, rtol=0, atol=0)
+
+
+def test_labels_change_what_is_learnt_only_where_they_weigh() -> None:
+    ends = []
+    for weight in (0.0, 0.5):
+        student = network(1)
+        config = TrainConfig(**SHORT, label_weight=weight)
+        train(config, model=student, teacher=network(0), progress=False)
+        ends.append(student[-1].weight)
+    assert not torch.equal(*ends)
+
+
+@pytest.mark.slow
+def test_a_projection_is_taught_on_the_command_line_and_keeps_its_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, planned, out = (
+        str(tmp_path / name) for name in ("w.safetensors", "p.safetensors", "run")
+    )
+    save_file(get_model(DENSE, num_classes=10).state_dict(), weights)
+    data = ["--dataset", "synthetic"]
+    line = ["project", DENSE, "--weights", weights, "--budget", "40%", "--images", "16", *data]
+    assert main([*line, "--out", planned]) == 0
+    line = ["train", "--model", DENSE, "--weights", planned, "--recipe", "finetune", *data]
+    line += ["--teacher", weights, "--teacher-model", DENSE, "--out", out]
+    line += ["--train-limit", "64", "--test-limit", "32"]
+    assert main([*line, "--epochs", "2"]) == 0
+    checkpoint = torch.load(Path(out) / "checkpoint.pt")
+    assert checkpoint["plan"]
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint", out, "--test-limit", "32"]) == 0
+    assert f"{checkpoint['history'][-1]['test_top1']:.2f} %" in capsys.readouterr().out
+    assert main(["train", "--out", out, "--resume"]) == 0
+    assert "is finished already" in capsys.readouterr().out
+    for refused, said in (
+        ([*line[:-6], "--out", str(tmp_path / "x"), "--label-weight", "2"], "label_weight needs"),
+        (["train", "--model", DENSE, *data, "--recipe", "finetune"], "needs weights to start from"),
+        (["train", "--model", DENSE, *data, "--label-weight", "0.5"], "needs a teacher"),
+        (["train", "--model", DENSE, *data, "--teacher", weights], "teacher_model says which"),
+        (["train", "--model", "cifar_resnet20", *data, "--weights", planned], "do not fit"),
+    ):
+        assert main([*refused, "--epochs", "1", "--train-limit", "8", "--test-limit", "8"]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_resumed_student_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def student() -> nn.Module:
+        images = load_dataset("synthetic").train_images[:16] / 255
+        return project_pretrained(network(0), images, budget=0.6, align=1, progress=False)[0]
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    whole, parts = student(), student()
+    assert any(isinstance(layer, BSConvCP) for layer in whole)
+    train(TrainConfig(**SHORT), model=whole, teacher=network(0), progress=False)
+    config = TrainConfig(**SHORT, out=str(tmp_path / "run"))
+    with pytest.raises(Stop):
+        train(config, model=parts, teacher=network(0), progress=False, after_epoch=stop)
+    again = student()
+    train(config, model=again, teacher=network(0), progress=False, resume=True)
+    torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert not torch.equal(again[-1].weight, parts[-1].weight)
+
+
+def test_a_teacher_with_other_classes_is_refused() -> None:
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 7))
+    with pytest.raises(ValueError, match=r"teacher needs 10 outputs .* got shape \(1, 7\)"):
+        train(TrainConfig(**SHORT), model=network(1), teacher=teacher, progress=False)
