@@ -93,7 +93,7 @@ def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Fi
 
     rows = table.compared
     what = "variance" if table.center else "energy"
-    return plotting.layer_overview(
+    return plotting.layer_boxes(
         {row.name or "(root)": spectra[row.name][:, 0] for row in rows},
         [row.random for row in rows],
         {

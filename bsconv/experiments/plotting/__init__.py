@@ -8,14 +8,13 @@ from matplotlib.figure import Figure
 
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
 from ._curves import curve_panels, curves, damage_curve
-from ._figures import rendered
+from ._figures import COLOURS, rendered, use_style
 from ._images import image_rows, kernel_grids, kernel_slices, matrices
-from ._layers import excess_panels, layer_boxes, layer_overview
+from ._layers import excess_panels, layer_boxes
 from ._published import AccuracyLine, accuracy_and_published
 from ._roofline import roofline
 from ._runs import accuracy_panels, dots
 from ._slices import blueprint_fit, slice_grid
-from ._style import COLOURS, use_style
 
 __all__ = [
     "COLOURS",
@@ -35,7 +34,6 @@ __all__ = [
     "kernel_grids",
     "kernel_slices",
     "layer_boxes",
-    "layer_overview",
     "matrices",
     "rendered",
     "roofline",

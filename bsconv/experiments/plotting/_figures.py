@@ -1,34 +1,64 @@
-"""New figures: known to pyplot, which shows them, or unknown to it, to become a file."""
+"""New figures in one style: known to pyplot, which shows them, or unknown to it, for a file."""
 
-import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._style import use_style
+# Okabe & Ito (2008): told apart with any colour vision. Their yellow is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# never colour alone: a curve keeps its dash and marker in print and in greyscale
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "++++")
+WIDTH, HEIGHT = 7.0, 3.5  # inches, the most a figure may have
 
 _SHOWN_BY_PYPLOT = ContextVar("_SHOWN_BY_PYPLOT", default=True)
 _ONE_AT_A_TIME = threading.Lock()  # the style is the same for all threads
 
 
-@contextlib.contextmanager
-def _unknown_to_pyplot() -> Iterator[None]:
-    """Figures made in this context stay out of what ``plt.show()`` shows.
+def use_style() -> None:
+    """Set how all figures of a notebook look: 7 x 3.5 inches at most, on white, 100 dpi."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 100,
+            "savefig.facecolor": "white",
+            "axes.facecolor": "white",
+            "axes.prop_cycle": (
+                cycler(color=COLOURS) + cycler(linestyle=DASHES) + cycler(marker=MARKERS)
+            ),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": "#DDDDDD",
+            "lines.linewidth": 1.5,
+            "lines.markersize": 4,
+            "legend.frameon": False,
+            "legend.handlelength": 3.5,  # room for a dash next to the marker
+            "font.size": 9,
+            "image.cmap": "cividis",
+        }
+    )
 
-    JupyterLab moves widgets in a thread of their own. A cell that ends meanwhile shows and closes
-    all that pyplot knows, even if it is half drawn.
-    """
-    token = _SHOWN_BY_PYPLOT.set(False)
-    try:
-        yield
-    finally:
-        _SHOWN_BY_PYPLOT.reset(token)
+
+def looks_of(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker for each label, in the order in which they first come."""
+    styles = cycle(zip(COLOURS, DASHES, MARKERS, strict=True))
+    return {
+        label: {"color": colour, "linestyle": dash, "marker": marker}
+        for label, (colour, dash, marker) in zip(dict.fromkeys(labels), styles, strict=False)
+    }
 
 
 def new_figure(figsize: tuple[float, float] | None = None) -> Figure:
@@ -37,18 +67,44 @@ def new_figure(figsize: tuple[float, float] | None = None) -> Figure:
     return make(figsize=figsize)
 
 
-def subplots(
-    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **layout: Any
-) -> tuple[Figure, Any]:
-    """A new figure and its axes, as from ``plt.subplots``."""
+def one_panel(**labels: str) -> tuple[Figure, Axes]:
+    """A new figure with one panel that carries these labels: title, xlabel, ylabel."""
+    figure = new_figure()
+    axis = figure.subplots()
+    axis.set(**labels)
+    return figure, axis
+
+
+def panels_of(
+    names: Collection[str],
+    title: str = "",
+    *,
+    figsize: tuple[float, float] | None = None,
+    fontsize: float | str = "large",
+    sharey: bool = False,
+) -> tuple[Figure, dict[str, Axes]]:
+    """A new figure with ``title``, and in it a panel for each name, from left to right."""
     figure = new_figure(figsize)
-    return figure, figure.subplots(rows, columns, **layout)
+    row = figure.subplots(1, len(names), sharey=sharey, squeeze=False)[0]
+    axes = dict(zip(names, row, strict=True))
+    for name, axis in axes.items():
+        axis.set_title(name, fontsize=fontsize)
+    figure.suptitle(title)
+    return figure, axes
 
 
 def rendered(draw: Callable[[], Figure], format: str) -> bytes:
-    """What ``draw`` draws, in the style of all figures, as "png", "pdf" or "svg"."""
+    """What ``draw`` draws, in the style of all figures, as "png", "pdf" or "svg".
+
+    Pyplot does not get to know the figure. JupyterLab moves widgets in a thread of their own, and a
+    cell that ends meanwhile shows and closes all that pyplot knows, even if it is half drawn.
+    """
     content = io.BytesIO()
-    with _ONE_AT_A_TIME, mpl.rc_context(), _unknown_to_pyplot():
+    with _ONE_AT_A_TIME, mpl.rc_context():
         use_style()
-        draw().savefig(content, format=format)
+        token = _SHOWN_BY_PYPLOT.set(False)
+        try:
+            draw().savefig(content, format=format)
+        finally:
+            _SHOWN_BY_PYPLOT.reset(token)
     return content.getvalue()

@@ -1,25 +1,22 @@
 """Accuracies of recorded runs and published ones, against the size of the network."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._figures import subplots
+from ._figures import looks_of, panels_of
 from ._parts import size_axis
-from ._style import HEIGHT, WIDTH, looks_of
 
 _LOOKS = looks_of(("dense", "BSConv-U", "BSConv-S"))  # the same in every figure
 _PUBLISHED = "#999999"
 _TIGHT: dict[str, Any] = {"handlelength": 2.5, "columnspacing": 1.2, "handletextpad": 0.5}
 
 
-@dataclass(frozen=True)
-class AccuracyLine:
+class AccuracyLine(NamedTuple):
     """A network and its variants; each has a size and accuracies in percent.
 
     ``recorded`` and ``published`` are ``{variant: (million parameters, accuracies)}``; the variants
@@ -29,13 +26,6 @@ class AccuracyLine:
     label: str
     recorded: Mapping[str, tuple[float, Sequence[float]]]
     published: Mapping[str, tuple[float, float]]
-
-    def __post_init__(self) -> None:
-        for variant in (*self.recorded, *self.published):
-            if variant not in _LOOKS:
-                raise ValueError(f"variants are {', '.join(_LOOKS)}, got {variant!r}")
-        if not self.recorded:
-            raise ValueError(f"recorded needs at least one variant of {self.label!r}, got none")
 
 
 def accuracy_and_published(
@@ -47,22 +37,22 @@ def accuracy_and_published(
     the same. Bars span the lowest to the highest run. ``published`` is what the legend calls the
     hollow markers.
     """
-    if not panels or not all(panels.values()):
-        raise ValueError("panels needs at least one panel, and a network in each, got none")
-    figure, axes = subplots(1, len(panels), squeeze=False, figsize=(WIDTH, HEIGHT))
-    for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
-        for line in lines:
+    figure, axes = panels_of(panels, title)
+    for name, axis in axes.items():
+        for line in panels[name]:
             _draw_published(axis, line)
-        for line in lines:
+        for line in panels[name]:
             _draw_recorded(axis, line)
-        axis.set(title=name, xlabel="million parameters")
         size_axis(axis, margins=0.08)
         axis.grid()
-        _label_at_the_right(axis, lines)
-    axes[0, 0].set_ylabel("top-1 accuracy (%)")
-    handles = _legend(published)
+        _label_at_the_right(axis, panels[name])
+    figure.axes[0].set_ylabel("top-1 accuracy (%)")
+    handles = [Line2D([], [], label=n, **look | {"linestyle": ""}) for n, look in _LOOKS.items()]
+    grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
+    handles.append(Line2D([], [], linestyle="-", label="recorded, mean and range", **grey))
+    grey |= {"markerfacecolor": "white", "markersize": 8}
+    handles.append(Line2D([], [], linestyle="--", label=published, **grey))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, **_TIGHT)
-    figure.suptitle(title)
     return figure
 
 
@@ -112,12 +102,3 @@ def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
             fontsize=8,
             arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.8, "shrinkB": 4},
         )
-
-
-def _legend(published: str) -> list[Line2D]:
-    handles = [Line2D([], [], label=n, **look | {"linestyle": ""}) for n, look in _LOOKS.items()]
-    grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
-    ours = Line2D([], [], linestyle="-", label="recorded, mean and range", **grey)
-    grey |= {"markerfacecolor": "white", "markersize": 8}
-    theirs = Line2D([], [], linestyle="--", label=published, **grey)
-    return [*handles, ours, theirs]

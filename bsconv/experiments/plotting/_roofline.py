@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._figures import subplots
+from ._figures import looks_of, one_panel
 from ._parts import plain_ticks
-from ._style import looks_of
 
 _LIMITS = "#555555"
 
@@ -21,15 +20,12 @@ def roofline(
     ``peak`` is in GFLOP/s, ``bandwidth`` in GB/s (Williams et al., Roofline, 2009). A dotted line
     leads from each point to the roof: the speed that is left to gain.
     """
-    if not points:
-        raise ValueError("points needs at least one layer, got none")
-    for name, numbers in {"peak": (peak,), "bandwidth": (bandwidth,), **points}.items():
-        if not all(number > 0 for number in numbers):
-            raise ValueError(f"{name} needs numbers above 0, got {numbers}")
     intensities, rates = zip(*points.values(), strict=True)
     ridge = peak / bandwidth
     low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 4
-    figure, axis = subplots()
+    figure, axis = one_panel(
+        xlabel="arithmetic intensity (FLOPs per byte moved)", ylabel="GFLOP/s", title=title
+    )
     roof_line = [low * bandwidth, peak, peak]
     axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
     aside: dict[str, Any] = {"textcoords": "offset points"}
@@ -46,9 +42,6 @@ def roofline(
         yscale="log",
         xlim=(low, high),
         ylim=(min(low * bandwidth, *rates) / 2, 2 * max(peak, *rates)),
-        xlabel="arithmetic intensity (FLOPs per byte moved)",
-        ylabel="GFLOP/s",
-        title=title,
     )
     for scale in (axis.xaxis, axis.yaxis):
         plain_ticks(scale)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._figures import subplots
+from ._figures import COLOURS, HEIGHT, MARKERS, WIDTH, looks_of, new_figure, panels_of
 from ._parts import finish_panel, legend_below, size_axis
-from ._style import COLOURS, HEIGHT, MARKERS, WIDTH, looks_of
 
 Network = tuple[str, float, Sequence[float]]
 """A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
@@ -23,11 +22,13 @@ def dots(
     Rows run from the top; a series may lack some of them.
     """
     rows = list(dict.fromkeys(row for values in series.values() for row in values))
-    figure, axis = subplots(figsize=(WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
-    step = 0.5 / max(1, len(series))
+    figure = new_figure((WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
+    axis = figure.subplots()
+    step = 0.5 / len(series)
     looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-    for index, (label, values) in enumerate(series.items()):
-        colour, marker = next(looks)
+    for index, ((label, values), (colour, marker)) in enumerate(
+        zip(series.items(), looks, strict=False)
+    ):
         for row, runs in values.items():
             at = rows.index(row) + (index - (len(series) - 1) / 2) * step
             named = label if row == next(iter(values)) else None
@@ -50,28 +51,21 @@ def accuracy_panels(
     The networks of a label are joined by a line in the order given; several runs of one are drawn
     as their mean and range. A label looks the same in all panels; a panel without any says so.
     """
-    if not panels:
-        raise ValueError("panels needs at least one panel, got none")
-    figure, axes = subplots(1, len(panels), squeeze=False)
+    figure, axes = panels_of(panels, title, fontsize=9)
     looks = looks_of(label for series in panels.values() for label in series)
-    for axis, (name, series) in zip(axes[0], panels.items(), strict=True):
-        for label, networks in series.items():
-            millions = [network[1] for network in networks]
-            means = np.array([np.mean(network[2]) for network in networks])
-            spread = [
-                means - [min(network[2]) for network in networks],
-                [max(network[2]) for network in networks] - means,
-            ]
+    below: dict[str, Any] = {"xytext": (0, -11), "textcoords": "offset points"}
+    for name, axis in axes.items():
+        for label, networks in panels[name].items():
+            texts, millions, runs = zip(*networks, strict=True)
+            means = np.array([np.mean(values) for values in runs])
+            spread = [means - list(map(min, runs)), list(map(max, runs)) - means]
             bars = spread if np.any(spread) else None
             axis.errorbar(millions, means, bars, capsize=3, label=label, **looks[label])
-            for (text, *_), x, y in zip(networks, millions, means, strict=True):
-                below: dict[str, Any] = {"xytext": (0, -11), "textcoords": "offset points"}
+            for text, x, y in zip(texts, millions, means, strict=True):
                 colour = looks[label]["color"]
                 axis.annotate(text, (x, y), color=colour, fontsize=7, ha="center", **below)
-        axis.set(title=name, xlabel="million parameters")
         size_axis(axis, margins=0.12)
         finish_panel(axis)
-    axes[0, 0].set_ylabel("top-1 accuracy (%)")
-    legend_below(figure, axes[0])
-    figure.suptitle(title)
+    next(iter(axes.values())).set_ylabel("top-1 accuracy (%)")
+    legend_below(figure)
     return figure

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from ._figures import new_figure, subplots
-from ._parts import array_of, arrays_of, mark_negatives
-from ._style import COLOURS, HEIGHT, WIDTH
+from ._figures import COLOURS, HEIGHT, WIDTH, new_figure, panels_of
+from ._parts import mark_negatives
 
 _MOST = 16  # slices in a row that can still be told apart
 _FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large
@@ -27,21 +26,19 @@ def slice_grid(kernels: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     values keep within: colours tell how the slices of a kernel relate to one another, not how large
     kernels are. Negative values carry a dot, for readers and printers without colours.
     """
-    arrays = arrays_of("kernels", kernels, 3, "kernel")
+    arrays = {name: np.asarray(kernel, dtype=float) for name, kernel in kernels.items()}
     wide, high = (WIDTH - 1) / len(arrays), HEIGHT - 0.7  # room for each, in inches
     columns = {name: _columns(len(kernel), wide / high) for name, kernel in arrays.items()}
     ratios = [-(-len(kernel) // columns[name]) / columns[name] for name, kernel in arrays.items()]
     height = min(high, wide * max(ratios)) + HEIGHT - high
-    figure, axes = subplots(1, len(arrays), figsize=(WIDTH, height), squeeze=False)
-    for axis, (name, kernel) in zip(axes[0], arrays.items(), strict=True):
-        limit = float(np.percentile(np.abs(kernel), _WITHIN)) or float(np.abs(kernel).max()) or 1
-        shown = _show(axis, kernel / limit, columns[name], 1)
-        axis.set_title(name, fontsize=9)
-    bar = figure.colorbar(
-        shown, ax=axes, label="weight, relative (dot: negative)", aspect=15, extend="both"
-    )
+    figure, axes = panels_of(arrays, title, figsize=(WIDTH, height), fontsize=9)
+    for name, axis in axes.items():
+        sizes = np.abs(arrays[name])
+        limit = float(np.percentile(sizes, _WITHIN)) or float(sizes.max()) or 1
+        shown = _show(axis, arrays[name] / limit, columns[name], 1)
+    label = "weight, relative (dot: negative)"
+    bar = figure.colorbar(shown, ax=figure.axes, label=label, aspect=15, extend="both")
     bar.set_ticks([-1, 0, 1])
-    figure.suptitle(title)
     return figure
 
 
@@ -54,13 +51,7 @@ def blueprint_fit(
     more than 16, as many are picked evenly from that order. In ``title``, ``{kept}`` becomes the
     share of the kernel's energy that the reconstruction keeps.
     """
-    slices = array_of("kernel", kernel, 3)
-    plane, factors = array_of("blueprint", blueprint, 2), array_of("weights", weights, 1)
-    if (len(factors), *plane.shape) != slices.shape:
-        raise ValueError(
-            f"a kernel of shape {slices.shape} needs {len(slices)} weights and a blueprint of "
-            f"shape {slices.shape[1:]}, got {len(factors)} and {plane.shape}"
-        )
+    slices, plane, factors = (np.asarray(a, dtype=float) for a in (kernel, blueprint, weights))
     fit = factors[:, None, None] * plane
     kept = 1 - np.square(slices - fit).sum() / (np.square(slices).sum() or 1)
     order = np.argsort(factors, kind="stable")
@@ -69,7 +60,7 @@ def blueprint_fit(
     row = 5.0 / max(_FEWEST, len(picked))  # inches
     figure = new_figure((WIDTH, min(HEIGHT, 1.7 + 2 * row)))
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 5.0), height_ratios=(row, 0.7, row))
-    above, middle, below = (figure.add_subplot(grid[i, 1]) for i in range(3))
+    right = above, middle, below = [figure.add_subplot(grid[i, 1]) for i in range(3)]
     for axis, what, label in ((above, slices, "kernel"), (below, fit, "weight x\nblueprint")):
         shown = _show(axis, what[picked], len(picked), limit)
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
@@ -81,17 +72,14 @@ def blueprint_fit(
     middle.set_ylabel("weight", rotation=0, ha="right", va="center")
     middle.set_xticks([])
     middle.spines["bottom"].set_visible(False)
-    for axis in (above, middle, below):
+    for axis in right:
         axis.set_xlim(-0.5, max(_FEWEST, len(picked)) * pitch + _GAP - 0.5)
     some = f"{len(picked)} of " if len(picked) < len(slices) else ""
     above.set_title(f"{some}its {len(slices)} slices, in the order of their weights", fontsize=9)
     left = figure.add_subplot(grid[:, 0])
-    largest = float(np.abs(plane).max()) or 1
-    _show(left, plane[None], 1, largest)
+    _show(left, plane[None], 1, float(np.abs(plane).max()) or 1)
     left.set_title("blueprint\n(own scale)", fontsize=9)
-    figure.colorbar(
-        shown, ax=[above, middle, below], label="value (dot: negative)", shrink=0.8, aspect=15
-    )
+    figure.colorbar(shown, ax=right, label="value (dot: negative)", shrink=0.8, aspect=15)
     figure.suptitle(title.format(kept=kept))
     return figure
 
@@ -109,17 +97,15 @@ def _show(axis: Axes, kernel: NDArray[np.float64], columns: int, limit: float) -
     rows = -(-len(kernel) // columns)
     high, wide = (size * _FINE + _GAP for size in kernel.shape[1:])
     picture = np.full((rows * high + _GAP, columns * wide + _GAP), np.nan)
-    values = []
+    corners = picture.copy()  # the upper left pixel of each value
     for index, plane in enumerate(kernel):
         top, left = index // columns * high + _GAP, index % columns * wide + _GAP
-        fine = plane.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
-        picture[top : top + len(fine), left : left + fine.shape[1]] = fine
-        middle = (_FINE - 1) / 2
-        for (row, column), value in np.ndenumerate(plane):
-            values.append((left + column * _FINE + middle, top + row * _FINE + middle, value))
+        place = slice(top, top + high - _GAP), slice(left, left + wide - _GAP)
+        picture[place] = plane.repeat(_FINE, axis=0).repeat(_FINE, axis=1)
+        corners[place][::_FINE, ::_FINE] = plane
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     colours = mpl.colormaps["PuOr_r"].with_extremes(bad=_FRAME)
     shown = axis.imshow(picture, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
-    mark_negatives(axis, values, limit, side=_FINE)
+    mark_negatives(axis, corners, limit, side=_FINE)
     return shown

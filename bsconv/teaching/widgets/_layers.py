@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._controls import Choice, Control, Range
-from ._panel import Values
+from ._panel import choice, limit, slider
 
 Source = nn.Module | Mapping[str, Any] | Tensor
 
 
 class Layers:
-    """The two-dimensional kernels of ``source`` that have slices to compare.
+    """The two-dimensional kernels of ``source`` that have slices to compare, and their controls.
 
     ``layer`` and ``filter`` are those to begin with, by default the first ones.
     """
@@ -23,26 +22,26 @@ class Layers:
         if not self._weights:
             raise ValueError("source needs a convolution with slices to compare, got none")
         names = list(self._weights)
-        if layer is not None and layer not in names:
+        if layer is None:
+            layer = names[0]
+        if layer not in names:
             near = get_close_matches(layer, names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
-        self._first = names[0] if layer is None else layer
-        last = len(self._weights[self._first]) - 1
+        last = len(self._weights[layer]) - 1
         if not isinstance(filter, int) or not 0 <= filter <= last:
             raise ValueError(f"filter needs to be 0 to {last}, got {filter!r}")
-        self._filter = filter
+        self._layer = choice("layer", {name or "(weight)": name for name in names}, layer)
+        self._filter = slider("filter n", 0, last, filter)
+        self.controls = {"layer": self._layer, "filter": self._filter}
 
-    def controls(self, values: Values) -> dict[str, Control]:
-        last = len(self._weights[values.get("layer", self._first)]) - 1
-        return {
-            "layer": Choice("layer", {n or "(weight)": n for n in self._weights}, self._first),
-            "filter": Range(f"filter n (0 to {last})", 0, last, self._filter),
-        }
+    def fit(self) -> None:
+        """End the slider of filters where the layer ends."""
+        limit(self._filter, "filter n", len(self._weights[self._layer.value]) - 1)
 
-    def kernel(self, values: Values) -> Tensor:
+    def kernel(self) -> Tensor:
         """The slices (M, Kh, Kw) of the filter chosen, in float64 on the CPU."""
-        return self._weights[values["layer"]][values["filter"]].detach().double().cpu()
+        return self._weights[self._layer.value][self._filter.value].detach().double().cpu()
 
 
 def _weights(source: Source) -> dict[str, Tensor]:

@@ -3,12 +3,11 @@
 import html
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from bsconv.pytorch._tools.tables import Row, html_table
 
 from ...experiments import plotting
-from ._controls import Choice, Control, Range, Words
 
 try:
     import ipywidgets
@@ -16,8 +15,6 @@ except ImportError as error:
     raise ImportError(
         "widgets need the package ipywidgets: pip install 'bsconv[notebooks]'"
     ) from error
-
-Values = Mapping[str, Any]
 
 _READ_OUT = 16  # letters next to a slider; longer names are cut there, and begin the text anyway
 
@@ -48,37 +45,78 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     return f'<div tabindex="0" {look}>{html_table(header, rows, caption="")}</div>'
 
 
-class Scene(Protocol):
-    """What a panel shows: the controls as they should be for given values, and the view."""
+def slider(label: str, low: int, high: int, value: int) -> Any:
+    """A slider over the whole numbers from ``low`` to ``high``."""
+    limits = {"min": low, "max": high, "value": value}
+    return ipywidgets.IntSlider(continuous_update=False, **limits, **_looks(label))
 
-    title: str
 
-    def controls(self, values: Values) -> dict[str, Control]: ...
+def limit(slider: Any, label: str, high: int) -> None:
+    """Let a slider end at ``high``, where its value moves if it was above; the label says so."""
+    slider.max = high
+    slider.description = f"{label} ({slider.min} to {high})"
 
-    def view(self, values: Values) -> View: ...
+
+def choice(label: str, options: Mapping[str, Any], value: Any) -> Any:
+    """A slider over ``options``, which are ``{what is shown: value}``."""
+    # not a Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
+    return ipywidgets.SelectionSlider(
+        options=tuple(options.items()),
+        value=value,
+        continuous_update=False,
+        readout=max(map(len, options)) <= _READ_OUT,
+        **_looks(label),
+    )
+
+
+def buttons(label: str, options: Mapping[str, Any], value: Any) -> Any:
+    """One button for each of ``options``, which are ``{what is shown: value}``."""
+    looks = _looks(label)
+    looks["style"]["button_width"] = "auto"  # else long names are cut
+    return ipywidgets.ToggleButtons(options=tuple(options.items()), value=value, **looks)
+
+
+def words(label: str, hint: str) -> Any:
+    """A line to type into, taken when the Enter key is pressed."""
+    return ipywidgets.Text(placeholder=hint, continuous_update=False, **_looks(label))
+
+
+def _looks(label: str) -> dict[str, Any]:
+    return {
+        "description": label,
+        "style": {"description_width": "initial"},
+        "layout": {"width": "auto", "min_width": "34em", "margin": "2px 1em 2px 0"},
+    }
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
-    """The ``controls`` of a scene by name; ``picture`` and ``text`` follow their values.
+    """``controls`` by name; ``picture`` and ``text`` show the ``view`` of their values.
 
-    Each has a ``value``; that of the picture is a PNG file.
+    Each has a ``value``; that of the picture is a PNG file. ``fit`` adapts the limits of controls
+    to the values of others.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(
+        self,
+        title: str,
+        controls: Mapping[str, Any],
+        view: Callable[..., View],
+        fit: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
-        self.scene = scene
+        self._title, self._view, self._fit = title, view, fit
+        self.controls = controls
         self.text = ipywidgets.HTML()
         self.picture = ipywidgets.Image(
             format="png", layout={"max_width": "100%", "width": "700px"}
         )
-        self.controls = {name: _widget(control) for name, control in scene.controls({}).items()}
         rows = ipywidgets.Box(
-            list(self.controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
+            list(controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
         )
         self.children = [rows, self.picture, self.text]
         self._lock = threading.RLock()  # JupyterLab moves widgets while a cell runs
         self._fitting = False
-        for widget in self.controls.values():
+        for widget in controls.values():
             widget.observe(self._moved, names="value")
         self._moved()
 
@@ -89,66 +127,20 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         """With the view in one line for readers that have no widgets, such as a stored notebook."""
         return {**super()._repr_mimebundle_(**kwargs), "text/plain": self.summary}
 
-    def _values(self) -> dict[str, Any]:
-        return {name: widget.value for name, widget in self.controls.items()}
-
     def _moved(self, _change: Any = None) -> None:
         with self._lock:
             if self._fitting:  # by this very method
                 return
             self._fitting = True
             try:
-                for name, control in self.scene.controls(self._values()).items():
-                    _fit(self.controls[name], control)
+                self._fit()
             finally:
                 self._fitting = False
-            view = self.scene.view(self._values())
-            self.summary = f"{self.scene.title}: {view.summary}"  # the view in one line
+            view = self._view(**{name: widget.value for name, widget in self.controls.items()})
+            self.summary = f"{self._title}: {view.summary}"  # the view in one line
             self.text.value = (
                 f'<div aria-live="polite"><p>{html.escape(view.summary)}</p>{view.details}</div>'
             )
             self.picture.value = b"" if view.draw is None else plotting.rendered(view.draw, "png")
             # a browser would show an image without content as a broken one
             self.picture.layout.display = None if view.draw else "none"
-
-
-def _widget(control: Control) -> Any:
-    arguments: dict[str, Any] = {
-        "description": control.label,
-        "value": control.value,
-        "style": {"description_width": "initial"},
-        "layout": {"width": "auto", "min_width": "34em", "margin": "2px 1em 2px 0"},
-    }
-    if isinstance(control, Range):
-        return ipywidgets.IntSlider(
-            min=control.low, max=control.high, continuous_update=False, **arguments
-        )
-    if isinstance(control, Words):
-        return ipywidgets.Text(placeholder=control.hint, continuous_update=False, **arguments)
-    options = tuple(control.options.items())
-    if control.buttons:
-        arguments["style"]["button_width"] = "auto"  # else long names are cut
-        return ipywidgets.ToggleButtons(options=options, **arguments)
-    # not a Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
-    return ipywidgets.SelectionSlider(
-        options=options,
-        continuous_update=False,
-        readout=max(map(len, control.options)) <= _READ_OUT,
-        **arguments,
-    )
-
-
-def _fit(widget: Any, control: Control) -> None:
-    """Give the widget the limits, options and label of ``control``, and a value they allow."""
-    value = control.fitted(widget.value)
-    if isinstance(control, Range):
-        widget.min = min(widget.min, control.low)  # never above max, whatever comes first
-        widget.max, widget.min = control.high, control.low
-    elif isinstance(control, Choice):
-        options = tuple(control.options.items())
-        if widget.options != options:
-            widget.options = options
-    if widget.description != control.label:
-        widget.description = control.label
-    if widget.value != value:
-        widget.value = value

@@ -1,7 +1,7 @@
 """What a replacer would do to a network: its stages and its table of layers before and after."""
 
+import functools
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import nn
@@ -11,11 +11,9 @@ from bsconv.pytorch.plan import Plan
 from bsconv.pytorch.replacers import BSConvS_Replacer, BSConvU_Replacer
 
 from ...experiments import plotting
-from ._controls import Choice, Control, Words
 from ._cost import SHARES
-from ._panel import Panel, Values, View, paragraph, table
+from ._panel import Panel, View, buttons, choice, paragraph, table, words
 
-RULES = {"BSConv-U": "U", "BSConv-S": "S"}
 SIZES: dict[str, tuple[int, ...] | None] = {
     "3 x 3 and 5 x 5": (3, 5),
     "3 x 3": (3,),
@@ -23,24 +21,54 @@ SIZES: dict[str, tuple[int, ...] | None] = {
     "7 x 7": (7,),
     "all": None,
 }
-Architectures = Mapping[str, Callable[[], nn.Module]]
+
+
+def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = None) -> Panel:
+    """Controls "architecture", "rule", "p", "kernel_sizes" and "exclude": the replacer's plan.
+
+    ``architectures`` are functions that make a model, by name; by default, some of this package's.
+    They are called on the meta device, once each. ValueError if there are none.
+    """
+    if architectures is None:
+        names = ("cifar_resnet20", "cifar_preresnet20", "cifar_wrn16_4", "cifar_mobilenetv2_w1")
+        architectures = {name: functools.partial(get_model, name, 10) for name in names}
+    if not architectures:
+        raise ValueError("architectures needs at least one, got none")
+    first = next(iter(architectures))
+
+    @functools.cache
+    def model_of(architecture: str) -> nn.Module:
+        with torch.device("meta"):  # shapes are enough
+            return architectures[architecture]()
+
+    def view(architecture: str, rule: str, p: float, kernel_sizes: str, exclude: str) -> View:
+        try:
+            plan = surgery_plan(model_of(architecture), rule, p, SIZES[kernel_sizes], exclude)
+        except ValueError as error:
+            return View(f"{architecture}: no plan.", paragraph(str(error)))
+        return _view(architecture, f"BSConv-{rule}", plan)
+
+    controls = {
+        "architecture": choice("architecture", {name: name for name in architectures}, first),
+        "rule": buttons("layers become", {"BSConv-U": "U", "BSConv-S": "S"}, "U"),
+        "p": choice("p, share of channels in BSConv-S", SHARES, 1 / 4),
+        "kernel_sizes": choice(
+            "kernel sizes (pixels)", {name: name for name in SIZES}, next(iter(SIZES))
+        ),
+        "exclude": words("layers to exclude", hint="layer1.*, *.conv2"),
+    }
+    return Panel("model surgeon", controls, view)
 
 
 def surgery_plan(
-    model: nn.Module,
-    rule: str,
-    p: float = 1 / 4,
-    kernel_sizes: tuple[int, ...] | None = (3, 5),
-    exclude: str = "",
+    model: nn.Module, rule: str, p: float, kernel_sizes: tuple[int, ...] | None, exclude: str
 ) -> Plan:
     """The plan of ``BSConvU_Replacer`` (rule "U") or ``BSConvS_Replacer`` ("S") for ``model``.
 
     ``exclude`` holds names of layers with commas in between; ``*`` and ``?`` are wildcards.
-    ValueError for another rule, and for what the replacers refuse.
+    ValueError for what the replacers refuse.
     """
     names = tuple(name.strip() for name in exclude.split(",") if name.strip())
-    if rule not in RULES.values():
-        raise ValueError(f"rule needs to be 'U' or 'S', got {rule!r}")
     if rule == "U":
         return BSConvU_Replacer(kernel_sizes, exclude=names).plan(model)
     return BSConvS_Replacer(kernel_sizes, p, exclude=names).plan(model)
@@ -64,59 +92,14 @@ def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
     return stages
 
 
-class _Surgeon:
-    title = "model surgeon"
+def _view(architecture: str, rule: str, plan: Plan) -> View:
+    stages = stage_parameters(plan)
 
-    def __init__(self, architectures: Architectures) -> None:
-        self.architectures = architectures
-        self._models: dict[str, nn.Module] = {}
+    def draw() -> plotting.Figure:
+        before, after = zip(*stages.values(), strict=True)
+        series = {"before": before, f"after, as {rule}": after}
+        title = f"{architecture}: its convolutions, stage by stage"
+        return plotting.bar_rows(list(stages), series, xlabel="parameters", title=title)
 
-    def _model(self, name: str) -> nn.Module:
-        if name not in self._models:
-            with torch.device("meta"):  # shapes are enough
-                self._models[name] = self.architectures[name]()
-        return self._models[name]
-
-    def controls(self, values: Values) -> dict[str, Control]:
-        names = list(self.architectures)
-        sizes = {name: name for name in SIZES}
-        return {
-            "architecture": Choice("architecture", {name: name for name in names}, names[0]),
-            "rule": Choice("layers become", RULES, "U", buttons=True),
-            "p": Choice("p, share of channels in BSConv-S", SHARES, 1 / 4),
-            "kernel_sizes": Choice("kernel sizes (pixels)", sizes, next(iter(sizes))),
-            "exclude": Words("layers to exclude", hint="layer1.*, *.conv2"),
-        }
-
-    def view(self, values: Values) -> View:
-        model = self._model(values["architecture"])
-        sizes = SIZES[values["kernel_sizes"]]
-        try:
-            plan = surgery_plan(model, values["rule"], values["p"], sizes, values["exclude"])
-        except ValueError as error:
-            return View(f"{values['architecture']}: no plan.", paragraph(str(error)))
-        rule = "BSConv-U" if values["rule"] == "U" else "BSConv-S"
-        summary = f"{values['architecture']} to {rule}: {plan.summary}."
-        stages = stage_parameters(plan)
-
-        def draw() -> plotting.Figure:
-            before, after = zip(*stages.values(), strict=True)
-            series = {"before": before, f"after, as {rule}": after}
-            title = f"{values['architecture']}: its convolutions, stage by stage"
-            return plotting.bar_rows(list(stages), series, xlabel="parameters", title=title)
-
-        return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
-
-
-def model_surgeon(architectures: Architectures | None = None) -> Panel:
-    """Controls "architecture", "rule", "p", "kernel_sizes" and "exclude": the replacer's plan.
-
-    ``architectures`` are functions that make a model, by name; by default, some of this package's.
-    They are called on the meta device, once each. ValueError if there are none.
-    """
-    if architectures is None:
-        names = ("cifar_resnet20", "cifar_preresnet20", "cifar_wrn16_4", "cifar_mobilenetv2_w1")
-        architectures = {name: partial(get_model, name, 10) for name in names}
-    if not architectures:
-        raise ValueError("architectures needs at least one, got none")
-    return Panel(_Surgeon(architectures))
+    summary = f"{architecture} to {rule}: {plan.summary}."
+    return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
