@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=count,
         metavar="N",
-        help="turns of each network (default: 5 to 50, as many as half a minute holds)",
+        help="turns of each network (default: 3 to 50, as many as half a minute holds)",
     )
     parser.add_argument(
         "--no-compile",

@@ -13,6 +13,7 @@ import torch
 import bsconv
 
 from ..experiments.data import DatasetNotFoundError, ImageDataset, load_dataset
+from ..experiments.plotting import use_style
 
 __all__ = ["Session", "describe", "find_dataset", "start", "title_suffix"]
 
@@ -43,8 +44,6 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     of threads round differently, and would not give the notebook's stored outputs.
     float32 is float32 on a GPU too: TF32, PyTorch's default for convolutions, is switched off.
     """
-    if threads < 1:
-        raise ValueError(f"threads needs to be at least 1, got {threads=}")
     session = _session()
     random.seed(seed)
     np.random.seed(seed)
@@ -53,8 +52,6 @@ def start(seed: int = 0, threads: int = 2) -> Session:
         torch.set_num_threads(threads)
     # the notebooks compare five digits, and TF32 keeps three
     torch.backends.cudnn.allow_tf32 = False
-    from ..experiments.plotting import use_style
-
     use_style()
     return session
 

@@ -1,14 +1,11 @@
 """How long a network and its BSConv variants take for inference here: measured in turns."""
 
-from ._measurement import AS_GIVEN, Measurement
-from ._run import DTYPES, benchmark_inference
-from ._table import InferenceBenchmark, Setting
-from ._variants import VARIANTS, build_variants
+from ._report import AS_GIVEN, InferenceBenchmark, Measurement, Setting
+from ._run import benchmark_inference
+from ._variants import build_variants
 
 __all__ = [
     "AS_GIVEN",
-    "DTYPES",
-    "VARIANTS",
     "InferenceBenchmark",
     "Measurement",
     "Setting",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -17,10 +16,8 @@ from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.timing import in_turns, synchronize
 from ...pytorch.inference import optimize_for_inference
 from ..training import find_device
-from ._measurement import AS_GIVEN, COMPILED, OPTIMISED, Measurement
-from ._table import InferenceBenchmark, Setting
+from ._report import AS_GIVEN, COMPILED, OPTIMISED, InferenceBenchmark, Measurement, Setting
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SETTLED_ON = 4  # images
 BUDGET = 30.0  # seconds of measuring for a batch size, unless the number of rounds is given
 TURN = 0.05  # seconds that a turn lasts at least
@@ -40,36 +37,39 @@ def benchmark_inference(
     compile: bool = True,
     notes: Sequence[str] = (),
     progress: bool = False,
-    seconds_of: Callable[[Call], float] | None = None,
 ) -> InferenceBenchmark:
     """The cost of each network, and its seconds for a batch: as PyTorch gives it and optimised.
 
     ``models`` holds float32 networks by name; the others are compared with the one named "dense".
     They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
     images are random, ``input_size`` (C, H, W) each. "As given" is a call of the network in
-    ``dtype``, in eval mode under ``torch.inference_mode``; optimised is
+    ``dtype`` (a name such as "bfloat16"), in eval mode under ``torch.inference_mode``; optimised is
     :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, through torch.compile
     where ``compile`` allows it and it turns out faster. For each batch size all of them take turns,
-    in ``rounds`` rounds, by default as many as half a minute holds, 3 to 50. ``seconds_of``
-    measures one call in place of the clock. ``progress`` shows a bar on a terminal; ``notes`` are
-    lines below the table.
+    in ``rounds`` rounds, by default as many as half a minute holds, 3 to 50. ``progress`` shows a
+    bar on a terminal; ``notes`` are lines below the table.
 
-    Raises ValueError for an unknown ``dtype`` or ``device``, a size that a network does not take,
-    and a network that cannot be computed in this precision or memory.
+    Raises ValueError for an unknown ``device``, a size that a network does not take, and a network
+    that cannot be computed in this precision or memory.
     """
-    _check(models, batch_sizes, dtype)
     place = find_device(device)
     setting = Setting.here(name, place, dtype, tuple(input_size))
     costs = {key: _cost(model, input_size) for key, model in models.items()}
     rows: list[Measurement] = []
     lines = list(notes)
     sizes = dict.fromkeys(batch_sizes)
-    with _without_gpu_advice(), _bar(2 * len(sizes), progress) as bar:
-        for key, model in models.items():
-            with _explained(key, setting, SETTLED_ON):
-                _settle(model, input_size).to(place)
+    for key, model in models.items():
+        with _explained(key, setting, SETTLED_ON), torch.no_grad():
+            # with BatchNorms that fit, numbers keep to the range that trained networks have
+            reestimate_batch_norm(model, _images(SETTLED_ON, input_size)).eval().to(place)
+    with tqdm(
+        total=2 * len(sizes),
+        disable=None if progress else True,  # None: no bar where stderr is not a terminal
+        leave=False,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
+    ) as bar:
         for count in sizes:
-            images = _images(count, input_size, place).to(DTYPES[dtype])
+            images = _images(count, input_size).to(place, getattr(torch, dtype))
             calls: dict[tuple[str, str], Call] = {}
             for key, model in models.items():
                 bar.set_description_str(f"batches of {count}: optimising {key}")
@@ -79,28 +79,14 @@ def benchmark_inference(
                 lines += [lost] if lost and lost not in lines else []
                 bar.update(1 / len(models))
             bar.set_description_str(f"batches of {count}: measuring")
+            advance = functools.partial(_advance, bar, bar.n)
             taken = in_turns(
-                calls,
-                place,
-                rounds=rounds,
-                budget=BUDGET,
-                turn=TURN,
-                seconds_of=seconds_of,
-                after_round=functools.partial(_advance, bar, bar.n),
+                calls, place, rounds=rounds, budget=BUDGET, turn=TURN, after_round=advance
             )
             for (key, computed), seconds in taken.items():
                 peak = _peak_bytes(calls[key, computed], place)
                 rows.append(Measurement(count, key, computed, *costs[key], tuple(seconds), peak))
     return InferenceBenchmark(setting, tuple(rows), tuple(lines))
-
-
-def _check(models: Mapping[str, nn.Module], batch_sizes: Sequence[int], dtype: str) -> None:
-    if not models:
-        raise ValueError("models needs at least one network, got none")
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise ValueError(f"batch_sizes needs numbers of at least 1, got {tuple(batch_sizes)}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype needs to be one of {', '.join(DTYPES)}, got {dtype!r}")
 
 
 def _cost(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int, int]:
@@ -139,16 +125,8 @@ def _peak_bytes(call: Call, device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _images(count: int, size: Sequence[int], device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, *size, generator=generator).to(device)
-
-
-def _settle(model: nn.Module, size: Sequence[int]) -> nn.Module:
-    """With BatchNorms that fit, numbers keep to the range that trained networks have."""
-    images = _images(SETTLED_ON, size, torch.device("cpu"))
-    with torch.no_grad():
-        return reestimate_batch_norm(model, images).eval()
+def _images(count: int, size: Sequence[int]) -> Tensor:
+    return torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
 
 
 @contextlib.contextmanager
@@ -161,27 +139,6 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
             f"{network} cannot be computed in {setting.dtype} on {setting.device} with batches of "
             f"{count} x {setting.size_text} ({one_line(error)})"
         ) from error
-
-
-@contextlib.contextmanager
-def _without_gpu_advice() -> Iterator[None]:
-    """torch.compile warns where a CUDA toolkit is installed and there is no GPU to use it."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _bar(total: int, progress: bool) -> tqdm:
-    return tqdm(
-        total=total,
-        disable=None if progress else True,  # None: no bar where stderr is not a terminal
-        leave=False,
-        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
-    )
 
 
 def _advance(bar: tqdm, start: float, done: int, planned: int) -> None:

@@ -12,14 +12,13 @@ from torch import nn
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model
 from ..results.published import family_and_variant
-
-VARIANTS = ("dense", "u", "s")
+from ._report import DENSE
 
 
 def build_variants(
     name: str,
     num_classes: int,
-    variants: Sequence[str] = VARIANTS,
+    variants: Sequence[str] = (DENSE, "u", "s"),
     *,
     p: float = 0.25,
     with_bn: bool = False,
@@ -29,52 +28,33 @@ def build_variants(
     ``name`` is one for :func:`bsconv.experiments.model_sources.build_model`; ``p`` and ``with_bn``
     are those of the replacers. A BSConv network is measured alone. A variant that replaces nothing
     is left out; if no other remains, the dense network takes its place. Weights are random, and
-    the same each time. Raises ValueError for variants other than "dense", "u" and "s", and for what
-    ``build_model`` refuses.
+    the same each time. Raises ValueError for what ``build_model`` refuses.
     """
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise ValueError(f"variants need to be among {', '.join(VARIANTS)}, got {variant!r}")
-    with torch.random.fork_rng(devices=[]):
+    models: dict[str, nn.Module] = {}
+    lines: list[str] = []
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(0)
+        warnings.simplefilter("ignore")  # a line says that nothing is replaced
         own = family_and_variant(name)[1]
-        if own != "dense":
+        if own != DENSE:
             line = f"{name} is a BSConv network already and is measured alone"
             return {own: build_model(name, num_classes)}, [line]
-        models: dict[str, nn.Module] = {}
-        lines: list[str] = []
         for variant in dict.fromkeys(variants):
-            label = _label(variant, p, with_bn)
-            replaced = _replaced(name, num_classes, variant, p, with_bn)
-            if replaced is None:
+            if variant == DENSE:
+                models[DENSE] = build_model(name, num_classes)
+                continue
+            model = build_model(name, num_classes, bsconv=variant, p=p, with_bn=with_bn)
+            label = f"BSConv-{variant.upper()}"
+            if variant == "s":
+                label += f", p = {Fraction(p).limit_denominator(1000)}"
+            if with_bn:
+                label += ", with BatchNorm"
+            if any(isinstance(module, BLUEPRINT_LAYERS) for module in model.modules()):
+                models[label] = model
+            else:
                 lines.append(
                     f"{label} is left out: it replaces no convolution of {name}, see bsconv plan"
                 )
-            else:
-                models[label] = replaced
         if not models:
-            models["dense"] = build_model(name, num_classes)
+            models[DENSE] = build_model(name, num_classes)
     return models, lines
-
-
-def _replaced(
-    name: str, num_classes: int, variant: str, p: float, with_bn: bool
-) -> nn.Module | None:
-    """None where nothing was replaced."""
-    if variant == "dense":
-        return build_model(name, num_classes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a line says that nothing is replaced
-        model = build_model(name, num_classes, bsconv=variant, p=p, with_bn=with_bn)
-    return model if any(isinstance(m, BLUEPRINT_LAYERS) for m in model.modules()) else None
-
-
-def _label(variant: str, p: float, with_bn: bool) -> str:
-    if variant == "dense":
-        return variant
-    parts = [f"BSConv-{variant.upper()}"]
-    if variant == "s":
-        parts.append(f"p = {Fraction(p).limit_denominator(1000)}")
-    if with_bn:
-        parts.append("with BatchNorm")
-    return ", ".join(parts)

@@ -1,32 +1,46 @@
-"""Make records of finished runs.
+"""Make records of finished runs, or put their weights into the package.
 
 usage: python -m bsconv.experiments.results RUN [RUN ...] --machine "2 CPU cores (x86-64)"
+
+With --weights, they are for ``get_model(..., pretrained=...)``, with the record next to them.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ._from_run import command, make_record
+from ...pytorch._tools.errors import one_line
+from ..data import load_dataset
+from ._from_run import make_record
 from ._record import write_record
+from .pretrained_weights import FOLDER, pack_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code is 0, or 2 for bad input; then nothing is written."""
+    """Prints each path written; the exit code is 0, or 2 for bad input."""
     parser = argparse.ArgumentParser("python -m bsconv.experiments.results", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out of bsconv train")
+    parser.add_argument("--machine", required=True, help="what the runs ran on, in words")
+    parser.add_argument("--commit", help="short hash of the code that ran")
     parser.add_argument("--note", default="", help="what else one should know about the runs")
-    parser.add_argument("--out", type=Path, default="results", help="default: results")
-    return command(parser, _write, argv)
-
-
-def _write(given: argparse.Namespace) -> Iterator[Path]:
-    records = [
-        make_record(run, machine=given.machine, note=given.note, commit=given.commit)
-        for run in given.runs
-    ]
-    for record in records:
-        yield write_record(record, given.out)
+    parser.add_argument("--weights", action="store_true", help="pack weights, not records alone")
+    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
+    parser.add_argument("--out", type=Path, help="default: results, or the package's own weights")
+    given = parser.parse_args(argv)
+    about = {"machine": given.machine, "note": given.note, "commit": given.commit}
+    try:
+        records = [make_record(run, **about) for run in given.runs]
+        for run, record in zip(given.runs, records, strict=True):
+            if given.weights:
+                dataset = load_dataset(record.config.dataset, given.data)
+                print(pack_weights(run, dataset, record, given.out or FOLDER))
+            else:
+                print(write_record(record, given.out or "results"))
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {one_line(error, None)}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

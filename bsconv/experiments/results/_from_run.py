@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime
 import platform
-import sys
-from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +12,6 @@ import torch
 
 import bsconv
 
-from ...pytorch._tools.errors import one_line
 from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
 from ..files.json_files import parse_json, read_text
@@ -69,26 +65,3 @@ def make_record(
         commit=commit,
         note=note,
     )
-
-
-def command(
-    parser: argparse.ArgumentParser,
-    handle: Callable[[argparse.Namespace], Iterable[Path]],
-    argv: Sequence[str] | None,
-) -> int:
-    """Run a command on finished runs: prints each path that ``handle`` yields.
-
-    The parser gets the arguments that say what a run's record needs. The exit code is 0, or 2 with
-    one line for bad input.
-    """
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out of bsconv train")
-    parser.add_argument("--machine", required=True, help="what the runs ran on, in words")
-    parser.add_argument("--commit", help="short hash of the code that ran")
-    given = parser.parse_args(argv)
-    try:
-        for path in handle(given):
-            print(path)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {one_line(error, None)}", file=sys.stderr)
-        return 2
-    return 0

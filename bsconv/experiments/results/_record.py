@@ -15,7 +15,7 @@ from ..config import TrainConfig
 from ..files.checkpoints import write_atomically
 from ..files.json_files import read_json
 from ..training import EpochMetrics
-from ._settings import completed, recipe_of
+from ._settings import BEFORE, recipe_of
 
 FORMAT = "bsconv record 1"
 
@@ -45,7 +45,7 @@ class Record:
             raise ValueError("test_top1 needs to be 0 to 100 percent in every epoch")
         if not isinstance(self.parameters, int) or self.parameters < 1:
             raise ValueError(f"parameters needs to be a whole number >= 1, got {self.parameters!r}")
-        if not isinstance(self.machine, str) or not self.machine.strip():
+        if not str(self.machine).strip():
             raise ValueError(f"machine needs to say in words what it is, got {self.machine!r}")
         datetime.date.fromisoformat(self.date)
 
@@ -57,11 +57,6 @@ class Record:
     def last_top1(self) -> float:
         """Test accuracy after the last epoch, in percent."""
         return self.epochs[-1].test_top1
-
-    @property
-    def best_top1(self) -> float:
-        """The highest of all epochs: chosen by looking at the test set, so a little too good."""
-        return max(metrics.test_top1 for metrics in self.epochs)
 
     @property
     def name(self) -> str:
@@ -100,7 +95,7 @@ class Record:
         if values["format"] != FORMAT:
             raise ValueError(f"format needs to be {FORMAT!r}, got {values['format']!r}")
         rest = {name: value for name, value in values.items() if name != "format"}
-        rest["config"] = TrainConfig.from_dict(completed(values["config"]))
+        rest["config"] = TrainConfig.from_dict(BEFORE | values["config"])
         rest["epochs"] = tuple(EpochMetrics(**row) for row in values["epochs"])
         return cls(**rest)
 

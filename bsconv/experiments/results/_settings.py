@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-from ..config import Recipe, TrainConfig
+from ..config import TrainConfig
 
 # how steps are computed: they change the speed, and the result by rounding only
 EXECUTION = ("device", "compile", "plan", "precision")
@@ -21,13 +20,6 @@ BEFORE: Settings = {
 _SGD: Settings = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
 # recipes as they were when older records were made, by the recipe's name
 FORMER = {"fast": {"fast (SGD)": _SGD}}
-_FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
-_OF_RECIPE = [field.name for field in dataclasses.fields(Recipe) if field.name in _FIELDS]
-
-
-def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a record, and those that were added after it."""
-    return {name: value for name, value in BEFORE.items() if name in _FIELDS} | dict(values)
 
 
 def deciding(config: TrainConfig) -> TrainConfig:
@@ -46,7 +38,7 @@ def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     today = dataclasses.asdict(deciding(TrainConfig(**kept)))
     recipes = {config.recipe: today}
     for label, settings in FORMER.get(config.recipe, {}).items():
-        recipes[label] = today | {name: settings[name] for name in _OF_RECIPE if name in settings}
+        recipes[label] = today | settings
     mine = dataclasses.asdict(deciding(config))
     others = {
         label: {name: value for name, value in mine.items() if value != usual[name]}

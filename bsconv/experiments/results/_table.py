@@ -61,10 +61,8 @@ class ResultsTable:
 
     def _tables(self, table: Callable[[Sequence[str], Sequence[Row]], str]) -> list[str]:
         parts = []
-        for heading, rows in (
-            ("", [_cells(one) for one in self.comparable]),
-            (f"{self.apart_title}\n\n", [_cells_apart(one) for one in self.apart]),
-        ):
+        for heading, summaries in (("", self.comparable), (f"{self.apart_title}\n\n", self.apart)):
+            rows = [_cells(one) for one in summaries]
             if rows:
                 parts.append(heading + table(list(rows[0]), [tuple(row.values()) for row in rows]))
         return parts
@@ -97,36 +95,25 @@ def _sorted(summaries: Iterable[Summary]) -> list[Summary]:
 
 
 def _cells(summary: Summary) -> Cells:
-    found = published_of(summary)
-    return {
-        **_about(summary),
-        "epochs": summary.config.epochs,
-        **_reached(summary),
-        f"published, {PUBLISHED_EPOCHS} epochs": f"{found.top1:.2f}" if found else "",
-        "difference": f"{summary.mean - found.top1:+6.2f}" if found else "",
-    }
-
-
-def _cells_apart(summary: Summary) -> Cells:
-    return {**_about(summary), "training": summary.schedule, **_reached(summary)}
-
-
-def _about(summary: Summary) -> Cells:
-    return {
+    cells: Cells = {
         "network": summary.network,
         "data": summary.config.dataset,
         "parameters": summary.parameters,
         "recipe": summary.recipe,
     }
-
-
-def _reached(summary: Summary) -> Cells:
+    if summary.own_settings:
+        cells["training"] = summary.schedule
+    else:
+        cells["epochs"] = summary.config.epochs
+    cells["runs"] = len(summary.runs)
+    cells["mean"] = f"{summary.mean:.2f}"
     extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
-    return {
-        "runs": len(summary.runs),
-        "mean": f"{summary.mean:.2f}",
-        "range": extremes if len(summary.runs) > 1 else "one run",
-    }
+    cells["range"] = extremes if len(summary.runs) > 1 else "one run"
+    if not summary.own_settings:
+        found = published_of(summary)
+        cells[f"published, {PUBLISHED_EPOCHS} epochs"] = f"{found.top1:.2f}" if found else ""
+        cells["difference"] = f"{summary.mean - found.top1:+6.2f}" if found else ""
+    return cells
 
 
 def _csv_line(summary: Summary) -> Cells:

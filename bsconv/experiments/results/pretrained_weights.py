@@ -1,16 +1,10 @@
-"""Put the weights of finished runs into the package, for ``get_model(..., pretrained=...)``.
-
-usage: python -m bsconv.experiments.pretrained_weights RUN [RUN ...] --machine "8 CPU cores"
-"""
+"""Put the weights of finished runs into the package, for ``get_model(..., pretrained=...)``."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +13,10 @@ from torch import nn
 import bsconv
 
 from ...pytorch.models import parse_name
-from ..data import ImageDataset, load_dataset
+from ..data import ImageDataset
 from ..files.checkpoints import load_weights, read_trained, write_atomically, write_trained
 from ..training import evaluate, make_model
-from . import Record, make_record
-from ._from_run import command
+from ._record import Record
 
 __all__ = ["pack_weights"]
 
@@ -71,24 +64,3 @@ def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder
 def _top1(model: nn.Module, dataset: ImageDataset) -> float:
     model = model.to(memory_format=torch.channels_last)
     return evaluate(model, dataset.test_images, dataset.test_labels)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Pack the weights of finished runs; the exit code is 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        "python -m bsconv.experiments.pretrained_weights", description=__doc__
-    )
-    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="default: the package's own")
-    return command(parser, _pack, argv)
-
-
-def _pack(given: argparse.Namespace) -> Iterator[Path]:
-    for run in given.runs:
-        record = make_record(run, machine=given.machine, commit=given.commit)
-        dataset = load_dataset(record.config.dataset, given.data)
-        yield pack_weights(run, dataset, record, given.out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

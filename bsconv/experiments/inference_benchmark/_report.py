@@ -4,13 +4,53 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ...pytorch._tools.tables import Table, write_csv
-from ._measurement import AS_GIVEN, DENSE, Measurement
-from ._verdict import verdict
+
+AS_GIVEN, OPTIMISED, COMPILED = "as given", "optimised", "optimised, compiled"
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One network, computed in one way: its cost for one image, its seconds for a batch by round.
+
+    ``peak_bytes`` is the memory that a call takes beyond weights and input, None on a CPU.
+    """
+
+    batch_size: int
+    network: str
+    computed: str
+    parameters: int
+    flops: int
+    macs: int
+    seconds: tuple[float, ...]
+    peak_bytes: int | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The quartiles of the rounds."""
+        if len(self.seconds) == 1:
+            return self.seconds[0], self.seconds[0]
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch_size / self.median
+
+    @property
+    def called(self) -> str:
+        return f"{self.network} ({self.computed})"
 
 
 @dataclass(frozen=True)
@@ -66,10 +106,6 @@ class InferenceBenchmark(Table):
     rows: tuple[Measurement, ...]
     notes: tuple[str, ...] = ()
 
-    @property
-    def batch_sizes(self) -> list[int]:
-        return list(dict.fromkeys(row.batch_size for row in self.rows))
-
     def times_dense(self, row: Measurement) -> float | None:
         """Its seconds divided by those of the dense network computed in the same way, if any."""
         for other in self.rows:
@@ -92,7 +128,7 @@ class InferenceBenchmark(Table):
     @property
     def summary(self) -> str:
         """One sentence."""
-        return f"On this {self.setting}, {verdict(self.rows)}."
+        return f"On this {self.setting}, {_verdict(self.rows)}."
 
     def __str__(self) -> str:
         table = super().__str__().removesuffix(self.summary)
@@ -143,3 +179,41 @@ class InferenceBenchmark(Table):
             "images_per_second": row.images_per_second,
             "peak_bytes": row.peak_bytes,
         }
+
+
+def _verdict(rows: Sequence[Measurement]) -> str:
+    """Each network at its best, for each batch size; sizes with the same outcome go together."""
+    bests = [_bests(rows, size) for size in dict.fromkeys(row.batch_size for row in rows)]
+    if all(len(best) == 1 for best in bests):
+        return "; ".join(
+            f"{row.called} takes {1e3 * row.median:.2f} ms with batches of {row.batch_size}"
+            for (row,) in bests
+        )
+    outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}  # batch sizes and gains
+    for best in bests:
+        first = best[0]
+        fastest = [one for one in best if one is first or one.spread[0] <= first.spread[1]]
+        slower = [one for one in best if one not in fastest]
+        dense = [one for one in slower if one.network == DENSE]
+        rival = next(iter(dense + slower), None)
+        names = " and ".join(one.called for one in fastest)
+        names += " is" if len(fastest) == 1 else " are, within the spread of one another,"
+        gain = f"{rival.median / first.median:.2f}" if rival else ""
+        outcome = names, f" times as fast as {rival.called}" if rival else ""
+        outcomes.setdefault(outcome, []).append((str(first.batch_size), gain))
+    sentences = []
+    for (names, compared), found in outcomes.items():
+        sizes, gains = (" and ".join(texts) for texts in zip(*found, strict=True))
+        line = f"{names} the fastest with batches of {sizes}"
+        sentences.append(f"{line}, {gains}{compared}" if compared else line)
+    once = all(len(row.seconds) == 1 for row in rows)
+    return "; ".join(sentences) + (", in a single round, which has no spread" if once else "")
+
+
+def _bests(rows: Sequence[Measurement], batch_size: int) -> list[Measurement]:
+    """Each network in its faster treatment, the fastest network first."""
+    best: dict[str, Measurement] = {}
+    for row in sorted(rows, key=lambda row: row.median):
+        if row.batch_size == batch_size:
+            best.setdefault(row.network, row)
+    return list(best.values())

@@ -1,0 +1,218 @@
+"""Exercises of notebooks 03 to 05: training, kernel correlations, layers built by hand."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsconv.pytorch import BSConvS, kernel_spectra, reg_loss
+from bsconv.pytorch._tools.convs import mid_channels
+from bsconv.pytorch.regularization import orthonormality_penalty
+from bsconv.pytorch.spectra import random_first_share
+
+from ...experiments.results import published_results
+from .hints import function_hint, shown, value_hint
+
+# 03_train_on_cifar
+
+
+def penalty_of_long_rows(answer: Any) -> str:
+    basis = 2 * torch.eye(2, 8)
+    distance = orthonormality_penalty(basis).item()
+    hints = [
+        (distance, "that is the distance; the loss takes alpha times it"),
+        (0.1 * distance**2, "the norm is not squared"),
+        (0.1 * 2**0.5, "the diagonal of the product holds squared lengths"),
+        (0.1 * 6, "the norm is the root of the sum of squares"),
+        (0.1 * 3, "both rows count"),
+        (0.0, "the rows stand at right angles, and yet their length is not 1"),
+    ]
+    return value_hint(answer, 0.1 * distance, tolerance=0.005, hints=hints)
+
+
+def training_loss(answer: Any) -> str:
+    def loss(alpha: float) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+        return lambda model, images, labels: (
+            F.cross_entropy(model(images), labels) + reg_loss(model, alpha=alpha)
+        )
+
+    def network(conv: nn.Module) -> nn.Sequential:
+        return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    images, labels = torch.randn(4, 16, 8, 8), torch.arange(4)
+    layer = BSConvS(16, 10, 3, p=1 / 2)
+    blueprint = network(layer)  # has no method reg_loss, as a wrapped network has none
+    dense = network(nn.Conv2d(16, 10, 3))
+    reference = loss(alpha=0.1)
+    hints = [(loss(alpha=0.0), "is the penalty in it?"), (loss(alpha=1.0), "alpha should be 0.1")]
+    cases = [(model, images, labels) for model in (blueprint, dense)]
+    if hint := function_hint(answer, reference, cases, hints=hints):
+        return hint
+    found, expected = (
+        torch.autograd.grad(function(*cases[0]), layer.pw1.weight)[0]
+        for function in (answer, reference)
+    )
+    if not torch.allclose(found, expected, atol=1e-6):
+        return "the value is right, but its gradient lacks the penalty: is that still a tensor?"
+    return ""
+
+
+def smallest_as_good(answer: Any) -> str:
+    table = {
+        model: row
+        for (data, model), row in published_results().items()
+        if data == "cifar100" and model.startswith("cifar_resnet")
+    }
+    goal = table["cifar_resnet56"]
+    good = {m: row for m, row in table.items() if "_bsconv" in m and row.top1 >= goal.top1}
+    expected = min(good, key=lambda model: good[model].million_parameters)
+    hint = value_hint(answer, expected)
+    if not hint or not isinstance(answer, str):
+        return hint
+    if answer not in table:
+        return f"{answer!r} is not a ResNet of that table; take the name that the table has"
+    if answer not in good:
+        return f"{answer} is not a BSConv network of at least {goal.top1:.2f} %"
+    return f"{answer} is good enough, but there is a smaller one"
+
+
+# 04_kernel_correlations
+
+
+def _first_share(kernel: Tensor, center: bool = True) -> float:
+    """Of one kernel, shape (M, K, K)."""
+    return kernel_spectra(kernel[None], center)[""][0, 0].item()
+
+
+def energy_of_two_patterns(answer: Any) -> str:
+    patterns = torch.eye(9).view(9, 3, 3)
+    kernel = patterns[[0, 0, 0, 1]]
+    hints = [
+        (_first_share(kernel), "that is the share of variance, with the mean slice subtracted"),
+        (3**2 / (3**2 + 1), "count the energy of the slices: each of them has length 1"),
+        (1 / 2, "the two patterns are not equally frequent"),
+        (1 / 4, "which of the two does the best blueprint take?"),
+    ]
+    return value_hint(answer, _first_share(kernel, center=False), tolerance=0.005, hints=hints)
+
+
+def excess(answer: Any) -> str:
+    def reference(kernel: Tensor) -> float:
+        return _first_share(kernel) - random_first_share(kernel.shape[0], 9)
+
+    hints = [
+        (_first_share, "that is the share; what would chance give?"),
+        (lambda kernel: _first_share(kernel) - 1 / 9, "chance gives more than 1/9 to few slices"),
+        (
+            lambda kernel: _first_share(kernel, False) - random_first_share(len(kernel), 9, False),
+            "that is the excess of energy (center=False)",
+        ),
+    ]
+    planted = torch.randn(32, 1, 1) * torch.randn(3, 3)
+    cases = [(planted + torch.randn(32, 3, 3),), (torch.randn(64, 3, 3),), (torch.randn(3, 3, 3),)]
+    return function_hint(answer, reference, cases, tolerance=0.005, hints=hints)
+
+
+def what_changes_nothing(answer: Any) -> str:
+    kernels = torch.randn(8, 16, 3, 3)
+    kernels += torch.randn(8, 16, 1, 1) * torch.randn(8, 1, 3, 3)
+    signs = torch.where(torch.arange(16) % 2 == 0, 1.0, -1.0)[:, None, None]
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "positions": lambda F: F.flatten(2)[..., torch.randperm(9)].view(F.shape),
+        "order": lambda F: F[:, torch.randperm(16)],
+        "signs": lambda F: F * signs,
+        "between": lambda F: F.flatten(0, 1)[torch.randperm(128)].view(F.shape),
+    }
+
+    def keeping(center: bool) -> set[str]:
+        before = kernel_spectra(kernels, center)[""]
+        return {
+            name
+            for name, change in changes.items()
+            if torch.allclose(kernel_spectra(change(kernels), center)[""], before, atol=1e-5)
+        }
+
+    expected = keeping(center=True)
+    if isinstance(answer, set) and answer != expected and answer <= set(changes):
+        if answer == keeping(center=False):
+            return "that is right for energy; but what do signs do to the mean slice?"
+        return "one of yours does change the shares" if answer - expected else "there is one more"
+    return value_hint(answer, expected)
+
+
+# 05_build_from_scratch
+
+
+def limit_of_p(answer: Any) -> str:
+    M, N = 96, 32
+    hints = [
+        (M / (M + N), "that would be the limit of a layer that widens as much"),
+        (1 / 2, "that is the limit where M = N"),
+        (N / M, "compare M' (M + N) with M N"),
+        (M * N / (M + N), "that is the limit of M'; p is its share of M"),
+    ]
+    return value_hint(answer, N / (M + N), tolerance=0.001, hints=hints)
+
+
+def smaller_and_more_work(answer: Any) -> str:
+    K, stride = 3, 2
+    hint = value_hint(answer, (64, 16, 1))
+    if not hint:
+        return ""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        return f"{shown(answer)} is not M, N and p"
+    M, N, p = answer
+    for name, number in (("M", M), ("N", N)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            return f"{name} needs to be a whole number of channels, got {shown(number)}"
+    if not isinstance(p, (int, float, Fraction)) or not 0 < p <= 1:
+        return f"p is a share of channels, got {shown(p)}"
+    pointwise = mid_channels(M, p) * (M + N)  # weights; each meets every position of the input
+    dense, blueprints = M * N * K**2, N * K**2
+    if pointwise + blueprints >= dense:
+        return f"as BSConv-S it has {pointwise + blueprints:,} weights, dense {dense:,}: not fewer"
+    work = (pointwise * stride**2 + blueprints) / dense
+    if work <= 1:
+        return f"it is smaller, but takes {work:.0%} of the dense layer's MACs: not more"
+    return ""
+
+
+def blueprint_layer(answer: Any) -> str:
+    def layer(on_pw: str = "") -> Callable[..., Tensor]:
+        """A blueprint layer, whose "stride" or "padding" may be ``on_pw``, the wrong part."""
+
+        def forward(
+            U: Tensor, w: Tensor, b: Tensor, B: Tensor, stride: int, padding: int
+        ) -> Tensor:
+            dw: Any = {"stride": stride, "padding": padding}
+            pw: Any = {on_pw: dw.pop(on_pw)} if on_pw else {}
+            mixed = F.conv2d(U, w[:, :, None, None], b, **pw)
+            return F.conv2d(mixed, B[:, None], groups=len(B), **dw)
+
+        return forward
+
+    reference = layer()
+    hints = [
+        (layer("stride"), "with a stride, pw drops pixels that the blueprint should see"),
+        (layer("padding"), "padding on pw makes its bias b a frame, where dw wants zeros"),
+        (lambda U, w, b, *rest: reference(U, w, 0 * b, *rest), "b, the bias of pw, is missing"),
+    ]
+    tensors = torch.randn(2, 5, 12, 12), torch.randn(7, 5), torch.randn(7), torch.randn(7, 3, 3)
+    cases = [(*tensors, stride, padding) for stride, padding in ((1, 0), (2, 0), (1, 1), (2, 1))]
+    return function_hint(answer, reference, cases, tolerance=1e-4, hints=hints)
+
+
+CHECKS = {
+    "3.1": penalty_of_long_rows,
+    "3.2": training_loss,
+    "3.3": smallest_as_good,
+    "4.1": energy_of_two_patterns,
+    "4.2": excess,
+    "4.3": what_changes_nothing,
+    "5.1": limit_of_p,
+    "5.2": smaller_and_more_work,
+    "5.3": blueprint_layer,
+}
