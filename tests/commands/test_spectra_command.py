@@ -119,12 +119,13 @@ def test_a_figure_shows_the_shares_of_each_layer(
     weights: Path, network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, Any] = {}
+    draw = plotting.layer_boxes
 
-    def layer_overview(*arguments: Any, **labels: str) -> Any:
+    def noted(*arguments: Any, **labels: str) -> Any:
         shown.update(labels, arguments=arguments)
-        return plotting.layer_boxes({"a": [0.5]}, [0.2])
+        return draw({"a": [0.5]}, [0.2])
 
-    monkeypatch.setattr(plotting, "layer_overview", layer_overview)
+    monkeypatch.setattr(plotting, "layer_boxes", noted)
     line = ["spectra", str(weights), "--no-center", "--out", str(tmp_path / "figure.png")]
     assert main(line) == 0
     layers, random, excess = shown["arguments"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,13 @@ def test_a_record_holds_what_the_run_measured(finished: Path) -> None:
 
 
 def test_the_date_is_that_of_the_end_of_the_run(finished: Path) -> None:
-    before = (finished / "model.safetensors").stat()
     os.utime(finished / "model.safetensors", (1_700_000_000, 1_700_000_000))
-    try:
-        assert make_record(finished, machine="m").date == "2023-11-14"
-    finally:
-        os.utime(finished / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert make_record(finished, machine="m").date == "2023-11-14"
 
 
 def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
-    for path in finished.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     secret = {"dataset": str(tmp_path / "flowers"), "data": str(tmp_path)}
     (tmp_path / "config.json").write_text(json.dumps(config | secret))
     made = make_record(tmp_path, machine="m")
@@ -108,10 +104,10 @@ def test_an_unfinished_run_makes_no_record(finished: Path, tmp_path: Path) -> No
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         make_record(tmp_path, machine="m")
     for name in ("config.json", "metrics.jsonl"):
-        (tmp_path / name).write_bytes((finished / name).read_bytes())
+        shutil.copy(finished / name, tmp_path)
     with pytest.raises(ValueError, match="is not finished: 2 of 2 epochs"):
         make_record(tmp_path, machine="m")
-    (tmp_path / "model.safetensors").write_bytes((finished / "model.safetensors").read_bytes())
+    shutil.copy(finished / "model.safetensors", tmp_path)
     first = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
     (tmp_path / "metrics.jsonl").write_text(first)
     with pytest.raises(ValueError, match="is not finished: 1 of 2 epochs"):
@@ -150,18 +146,24 @@ def test_writing_and_reading_gives_the_same_records(tmp_path: Path) -> None:
     assert load_records(tmp_path / "new" / "results") == [records[1], records[0]]
 
 
-def test_an_epoch_is_a_line(tmp_path: Path) -> None:
-    path = write_record(record(), tmp_path)
-    lines = path.read_text().splitlines()
+def test_an_epoch_is_a_line() -> None:
+    lines = record().to_json().splitlines()
     assert sum('"test_top1"' in line for line in lines) == 3
-    assert max(map(len, lines)) < 700
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
         ({}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed0"),
-        ({"seed": 2, "device": "cuda"}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed2-cuda"),
+        # how steps are computed has no part in it, but what tells apart runs of a seed
+        (
+            {"compile": True, "plan": "merged", "precision": "float32"},
+            "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed0",
+        ),
+        (
+            {"seed": 2, "device": "cuda", "precision": "bfloat16"},
+            "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed2-cuda-bfloat16",
+        ),
         ({"alpha": 0.0}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-alpha0.0-seed0"),
         (
             {"model": "torchvision:vgg11", "bsconv": "s", "p": 0.5},
@@ -194,21 +196,12 @@ def without(name: str) -> Callable[[dict], dict]:
 BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
     "list": (lambda values: [values], "list indices must be"),
     "number": (lambda values: 5, "not subscriptable"),
-    "format": (
-        lambda values: values | {"format": "2"},
-        "format needs to be 'bsconv record 1'",
-    ),
-    "lacks": (without("format"), "it lacks 'format'"),
+    "format": (lambda values: values | {"format": "2"}, "format needs to be 'bsconv record 1'"),
     "no machine": (without("machine"), "machine"),
     "no epochs": (without("epochs"), "it lacks 'epochs'"),
     "unknown": (lambda values: values | {"host": "x"}, "host"),
     "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
-    "unknown setting": (lambda values: values | {"config": {"x": 1}}, "unknown setting 'x'"),
     "epochs": (lambda values: values | {"epochs": [5]}, "must be a mapping"),
-    "fewer": (
-        lambda values: values | {"epochs": values["epochs"][:-1]},
-        "epochs needs to be 1 to 3",
-    ),
 }
 
 
@@ -219,12 +212,8 @@ def test_a_broken_record_is_named(fault: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
     with pytest.raises(ValueError, match=f"seed0.json holds no record of a run: .*{reason}"):
         load_records(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
-def test_a_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "bad.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"bad\.json holds no record of a run"):
+    path.write_bytes(b"{")
+    with pytest.raises(ValueError, match=r"seed0\.json holds no record of a run"):
         load_records(tmp_path)
 
 
@@ -241,9 +230,6 @@ def test_records_are_found_from_the_project_and_from_its_notebooks(
     for folder in (tmp_path, tmp_path / "notebooks"):
         monkeypatch.chdir(folder)
         assert load_records() == [record()]
-
-
-def test_a_folder_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load_records(tmp_path / "nowhere")
 
@@ -260,10 +246,6 @@ def test_the_records_of_the_project_are_whole() -> None:
 
 
 # --- summaries ------------------------------------------------------------------------------------
-
-
-def test_last_and_best_epoch() -> None:
-    assert (record(40, 60, 55).last_top1, record(40, 60, 55).best_top1) == (55, 60)
 
 
 def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
@@ -315,29 +297,17 @@ def test_a_summary_says_what_was_trained_and_how(
     assert (summary.network, summary.schedule) == (network, schedule)
 
 
-def test_settings_filled_in_or_left_to_the_recipe_are_the_same() -> None:
-    filled = record(10, 50)
-    left = dataclasses.replace(filled, config=TrainConfig(epochs=2, recipe="fast"))
-    assert len(summarize([filled, left])) == 1
-
-
 def test_how_steps_were_computed_splits_no_row() -> None:
     [summary] = summarize(
         [
             record(50, precision="float32", compile=False, plan="factored"),
             record(52, seed=1, precision="bfloat16", compile=True, plan="merged", device="cuda"),
             record(54, seed=2),  # all of it left open
+            dataclasses.replace(record(52), config=TrainConfig(epochs=1, recipe="fast")),
         ]
     )
-    assert summary.mean == 52
+    assert summary.top1 == [50, 52, 54, 52]
     assert summary.precision == "auto and bfloat16 and float32"
-
-
-def test_execution_has_no_part_in_a_name_but_what_tells_apart_runs_of_a_seed() -> None:
-    plain = record().name
-    assert record(compile=True, plan="merged", precision="float32").name == plain
-    assert record(precision="bfloat16").name == f"{plain}-bfloat16"
-    assert record(precision="bfloat16", device="cuda").name == f"{plain}-cuda-bfloat16"
 
 
 def written_before(text: str, **settings: Any) -> Record:

@@ -1,6 +1,5 @@
 """What every notebook starts with: mode, seeds, threads, style and data."""
 
-import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +89,6 @@ def test_a_fast_run_sets_the_threads_and_a_full_one_keeps_the_machines(
     assert torch.get_num_threads() == threads
 
 
-def test_no_threads_are_refused() -> None:
-    with pytest.raises(ValueError, match="threads needs to be at least 1, got threads=0"):
-        start(threads=0)
-
-
 def test_describe_says_what_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,21 +139,14 @@ def test_a_broken_archive_is_no_reason_for_synthetic_data(
     assert not isinstance(error.value, DatasetNotFoundError)
 
 
-def test_a_session_picks_by_its_mode_and_does_not_change() -> None:
-    session = Session("fast", torch.device("cpu"))
-    assert session.pick(fast=1, full=200) == 1
+def test_a_session_picks_by_its_mode() -> None:
+    assert Session("fast", torch.device("cpu")).pick(fast=1, full=200) == 1
     assert Session("full", torch.device("cpu")).pick(fast=1, full=200) == 200
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        session.mode = "full"  # type: ignore[misc]
 
 
-def test_figures_keep_to_the_standard() -> None:
+def test_figures_have_the_style_of_the_project() -> None:
     start()
-    width, height = mpl.rcParams["figure.figsize"]
-    assert width <= 7
-    assert height <= 3.5
     assert mpl.rcParams["figure.dpi"] == mpl.rcParams["savefig.dpi"] == 100
-    assert mpl.rcParams["figure.facecolor"] == mpl.rcParams["axes.facecolor"] == "white"
     assert mpl.rcParams["image.cmap"] == "cividis"
     curves = list(mpl.rcParams["axes.prop_cycle"])
     assert [curve["color"] for curve in curves] == list(COLOURS)
