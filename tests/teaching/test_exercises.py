@@ -103,8 +103,7 @@ def test_an_exercise_left_alone_solved_and_answered_wrongly(exercise: Exercise) 
 
 
 def test_every_check_has_its_exercise_and_its_wrong_answers() -> None:
-    assert [exercise.number for exercise in EXERCISES] == list(CHECKS)
-    assert list(WRONG) == list(CHECKS)
+    assert [exercise.number for exercise in EXERCISES] == list(CHECKS) == list(WRONG)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

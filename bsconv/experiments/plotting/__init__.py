@@ -7,13 +7,12 @@ apart by colour, it does so by dash, marker or hatch as well.
 from matplotlib.figure import Figure
 
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
-from ._curves import curve_panels, curves, damage_curve
+from ._curves import accuracy_panels, curve_panels, curves, damage_curve, dots
 from ._figures import COLOURS, rendered, use_style
 from ._images import image_rows, kernel_grids, kernel_slices, matrices
 from ._layers import excess_panels, layer_boxes
 from ._published import AccuracyLine, accuracy_and_published
 from ._roofline import roofline
-from ._runs import accuracy_panels, dots
 from ._slices import blueprint_fit, slice_grid
 
 __all__ = [

@@ -8,8 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ._figures import COLOURS, HATCHES, one_panel, panels_of
-from ._parts import grid_below, legend_below, plain_ticks
+from ._figures import COLOURS, HATCHES, grid_below, legend_below, one_panel, panels_of, plain_ticks
 
 _NARROWEST_LABELLED = 0.08  # a thinner segment has no room for its number
 _MOST_NUMBERED = 24  # more bars from top to bottom have no room for theirs

@@ -11,8 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from ._figures import COLOURS, HEIGHT, WIDTH, new_figure, panels_of
-from ._parts import mark_negatives
+from ._figures import COLOURS, HEIGHT, WIDTH, mark_negatives, new_figure, panels_of
 
 
 def matrices(

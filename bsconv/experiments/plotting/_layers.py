@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from ._figures import COLOURS, MARKERS, WIDTH, new_figure, panels_of
-from ._parts import grid_below, legend_below
+from ._figures import COLOURS, MARKERS, WIDTH, grid_below, legend_below, new_figure, panels_of
 
 _BOXES = 40  # more than this on a figure are too thin for boxes
 _NAMES = 40  # more names than this on a figure overlap

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._figures import looks_of, panels_of
-from ._parts import size_axis
+from ._figures import looks_of, panels_of, size_axis
 
 _LOOKS = looks_of(("dense", "BSConv-U", "BSConv-S"))  # the same in every figure
 _PUBLISHED = "#999999"

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ._figures import looks_of, one_panel
-from ._parts import plain_ticks
+from ._figures import looks_of, one_panel, plain_ticks
 
 _LIMITS = "#555555"
 

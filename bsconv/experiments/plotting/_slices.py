@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
-from ._figures import COLOURS, HEIGHT, WIDTH, new_figure, panels_of
-from ._parts import mark_negatives
+from ._figures import COLOURS, HEIGHT, WIDTH, mark_negatives, new_figure, panels_of
 
 _MOST = 16  # slices in a row that can still be told apart
 _FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large

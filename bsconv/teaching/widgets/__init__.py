@@ -7,10 +7,9 @@ this package raises ImportError, which says how to install it.
 """
 
 from ._cost import cost_calculator
-from ._explorer import kernel_explorer
+from ._kernels import kernel_explorer, rank_slider
 from ._order import order_toggle
 from ._panel import Panel
-from ._rank import rank_slider
 from ._scrubber import training_scrubber
 from ._surgeon import model_surgeon
 
