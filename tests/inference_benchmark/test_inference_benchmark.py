@@ -77,12 +77,6 @@ def test_the_random_state_stays_and_weights_are_the_same_each_time() -> None:
     torch.testing.assert_close(one["BSConv-U"].state_dict(), two["BSConv-U"].state_dict())
 
 
-def test_a_bsconv_network_stands_alone() -> None:
-    models, notes = build_variants(f"{MODEL}_bsconvs_p1d2", 10)
-    assert list(models) == ["BSConv-S"]
-    assert notes == [f"{MODEL}_bsconvs_p1d2 is a BSConv network already and is measured alone"]
-
-
 @pytest.mark.parametrize("variants", [["u", "s"], ["dense", "u"]])
 def test_what_replaces_nothing_is_left_out(
     variants: list[str], monkeypatch: pytest.MonkeyPatch
@@ -314,17 +308,10 @@ def test_table_figure_and_csv(tmp_path: Path, capsys: Captured) -> None:
     with path.open(newline="") as file:
         written = list(csv.DictReader(file))
     assert len(written) == len(lines) - 4 == 2 * 3 * 2
-    networks = {
-        "dense": get_model(MODEL, 10),
-        "BSConv-U": BSConvU_Replacer().apply(get_model(MODEL, 10)),
-        "BSConv-S, p = 1/4": BSConvS_Replacer(p=1 / 4).apply(get_model(MODEL, 10)),
-    }
+    assert {one["network"] for one in written} == {"dense", "BSConv-U", "BSConv-S, p = 1/4"}
     for one, line in zip(written, lines[2:], strict=False):
-        cost = ModelProfiler(networks[one["network"]], (1, 3, 32, 32))
-        assert int(one["parameters"]) == cost.total_parameter_count
-        assert int(one["flops"]) == cost.total_flop_count
-        assert int(one["macs"]) == cost.total_mac_count
-        assert f"{cost.total_parameter_count:,}" in line
+        for cell in (int(one["parameters"]), int(one["flops"]), int(one["macs"])):
+            assert f" {cell:,} " in line
         assert f"{1e3 * float(one['seconds']):.2f}" in line
         assert (one["dtype"], one["input_size"], one["rounds"]) == ("float32", "3x32x32", "1")
         assert one["peak_bytes"] == ""
@@ -368,16 +355,6 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, capsys: Capt
         "name": "net", "batch_sizes": (8, 2), "dtype": "bfloat16", "device": "cpu", "rounds": 3,
         "compile": False, "notes": ["a note"], "progress": False,
     }  # fmt: skip
-
-
-def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_run, "optimize_for_inference", interrupt)
-    assert main(["benchmark", MODEL, *SMALL]) == 130
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "bsconv: interrupted\n")
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

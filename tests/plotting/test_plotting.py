@@ -23,12 +23,6 @@ def shared_style() -> Iterator[None]:
     plt.close("all")
 
 
-def curves() -> Figure:
-    return plotting.curves(
-        [0, 1], {"u": [[1, 2], [3, 6]], "s": [5, 5]}, xlabel="x", ylabel="y", title="t"
-    )
-
-
 def many_layers() -> dict[str, list[float]]:
     """150 layers whose names are long."""
     names = [f"stage{i // 50}.unit{i % 50}.a_block_of_that_kind.conv" for i in range(150)]
@@ -43,7 +37,24 @@ def accuracies(label: str = "net") -> plotting.AccuracyLine:
     )
 
 
-MAKERS: dict[str, Callable[[], Figure]] = {
+NAMES = [str(i) for i in range(len(plotting.COLOURS))]
+TOLD_APART: dict[str, Callable[[], Figure]] = {
+    "grouped_bars": lambda: plotting.grouped_bars(["a"], {n: [1] for n in NAMES}, ylabel="y"),
+    "bar_rows": lambda: plotting.bar_rows(["a"], {n: [1] for n in NAMES}, xlabel="x"),
+    "stacked_shares": lambda: plotting.stacked_shares({"a": {"net": dict.fromkeys(NAMES, 1)}}),
+    "timing_bars": lambda: plotting.timing_bars(
+        {"a": {n: {"net": (1, 1, 2)} for n in NAMES}}, ylabel="ms"
+    ),
+    "curves": lambda: plotting.curves([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
+    "curve_panels": lambda: plotting.curve_panels(
+        {"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]
+    ),
+    "accuracy_panels": lambda: plotting.accuracy_panels(
+        {"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}
+    ),
+    "dots": lambda: plotting.dots({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
+}
+MAKERS: dict[str, Callable[[], Figure]] = TOLD_APART | {
     "kernel_slices": lambda: plotting.kernel_slices({"a": np.eye(3)[None].repeat(8, axis=0)}),
     "many kernel_slices": lambda: plotting.kernel_slices(
         {str(i): np.ones((2, 3, 3)) for i in range(9)}
@@ -51,17 +62,8 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "kernel_grids": lambda: plotting.kernel_grids(
         {"a": np.ones((4, 5, 3, 3)), "b": np.ones((2, 3, 5, 5))}, {"a": "rows", "b": "columns"}
     ),
-    "stacked_shares": lambda: plotting.stacked_shares({"weights": {"net": {"3x3": 1, "1x1": 3}}}),
-    "grouped_bars": lambda: plotting.grouped_bars(["a"], {"u": [1], "s": [2]}, ylabel="y"),
     "logarithmic grouped_bars": lambda: plotting.grouped_bars(
         ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
-    ),
-    "bar_rows": lambda: plotting.bar_rows(["a"], {"u": [1], "s": [2]}, xlabel="x"),
-    "many bar_rows": lambda: plotting.bar_rows(
-        list(many_layers()), {"u": range(150), "s": range(150)}, xlabel="x"
-    ),
-    "timing_bars": lambda: plotting.timing_bars(
-        {f"batches of {n}": {"as given": {"dense": (2, 1, 4)}} for n in (1, 16)}, ylabel="ms"
     ),
     "many timing_bars": lambda: plotting.timing_bars(
         {
@@ -74,11 +76,6 @@ MAKERS: dict[str, Callable[[], Figure]] = {
         ylabel="ms",
         title="of four panels",
     ),
-    "curves": curves,
-    "logarithmic curves": lambda: plotting.curves(
-        [1, 10], {"u": [1, 0.01]}, xlabel="x", ylabel="y", log="xy"
-    ),
-    "dots": lambda: plotting.dots({"u": {"before": [1, 2], "after": [3]}}, xlabel="x"),
     "many dots": lambda: plotting.dots({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
     "matrices": lambda: plotting.matrices({"a": np.eye(4), "b": -np.eye(4)}, colour_label="c"),
     "image_rows": lambda: plotting.image_rows(
@@ -87,20 +84,11 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     "many image_rows": lambda: plotting.image_rows(
         {str(i): np.zeros((2, 4, 4, 3)) for i in range(9)}
     ),
-    "curve_panels": lambda: plotting.curve_panels(
-        {"live": {"u": [1, 2], "s": [[1, 2, 3], [2, 2, 5]]}, "recorded": {}},
-        xlabel="epoch",
-        ylabels=("loss", "%"),
-    ),
     "slice_grid": lambda: plotting.slice_grid(
         {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
     ),
     "blueprint_fit": lambda: plotting.blueprint_fit(np.ones((3, 7, 7)), np.ones((7, 7)), [1, 1, 1]),
-    "blueprint_fit of many slices": lambda: plotting.blueprint_fit(
-        np.zeros((512, 3, 5)), np.zeros((3, 5)), np.zeros(512), title="kept {kept:.1%}"
-    ),
     "layer_boxes": lambda: plotting.layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
-    "many layer_boxes": lambda: plotting.layer_boxes(many_layers(), [0.3] * 150),
     "layer_boxes and excess": lambda: plotting.layer_boxes(
         {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
     ),
@@ -109,12 +97,6 @@ MAKERS: dict[str, Callable[[], Figure]] = {
     ),
     "excess_panels": lambda: plotting.excess_panels(
         {"within": ([0.5, 0.4], [0.3, 0.3]), "across": ([np.nan, np.nan],) * 2}, ["a", "b"]
-    ),
-    "many excess_panels": lambda: plotting.excess_panels(
-        {"within": ([0.5] * 150, [0.3] * 150)}, list(many_layers())
-    ),
-    "accuracy_panels": lambda: plotting.accuracy_panels(
-        {"here": {"u": [("a", 0.2, [70]), ("", 3, [80, 82])]}, "recorded": {}}
     ),
     "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
     "roofline above a low roof": lambda: plotting.roofline(
@@ -256,7 +238,8 @@ def test_times_stand_side_by_side_with_their_spread() -> None:
 
 
 def test_curves_show_the_mean_and_the_range_of_runs() -> None:
-    (axis,) = curves().axes
+    series = {"u": [[1, 2], [3, 6]], "s": [5, 5]}
+    (axis,) = plotting.curves([0, 1], series, xlabel="x", ylabel="y").axes
     mean, single = axis.lines
     assert mean.get_ydata() == pytest.approx([2, 4])
     assert single.get_ydata() == pytest.approx([5, 5])
@@ -287,25 +270,6 @@ def test_logarithmic_axes_write_their_numbers_out() -> None:
     figure.canvas.draw()
     (axis,) = figure.axes
     assert {"0.01", "0.1", "1"} <= set(texts(axis.get_yticklabels()))
-
-
-NAMES = [str(i) for i in range(len(plotting.COLOURS))]
-TOLD_APART: dict[str, Callable[[], Figure]] = {
-    "grouped_bars": lambda: plotting.grouped_bars(["a"], {n: [1] for n in NAMES}, ylabel="y"),
-    "bar_rows": lambda: plotting.bar_rows(["a"], {n: [1] for n in NAMES}, xlabel="x"),
-    "stacked_shares": lambda: plotting.stacked_shares({"a": {"net": dict.fromkeys(NAMES, 1)}}),
-    "timing_bars": lambda: plotting.timing_bars(
-        {"a": {n: {"net": (1, 1, 2)} for n in NAMES}}, ylabel="ms"
-    ),
-    "curves": lambda: plotting.curves([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
-    "curve_panels": lambda: plotting.curve_panels(
-        {"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]
-    ),
-    "accuracy_panels": lambda: plotting.accuracy_panels(
-        {"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}
-    ),
-    "dots": lambda: plotting.dots({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
-}
 
 
 @pytest.mark.parametrize("name", TOLD_APART)

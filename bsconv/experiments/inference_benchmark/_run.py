@@ -63,7 +63,7 @@ def benchmark_inference(
             # with BatchNorms that fit, numbers keep to the range that trained networks have
             reestimate_batch_norm(model, _images(SETTLED_ON, input_size)).eval().to(place)
     with tqdm(
-        total=2 * len(sizes),
+        total=len(sizes) * (len(models) + 1),
         disable=None if progress else True,  # None: no bar where stderr is not a terminal
         leave=False,
         bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
@@ -77,12 +77,10 @@ def benchmark_inference(
                     found, lost = _calls(model, images, compile)
                 calls |= {(key, computed): call for computed, call in found.items()}
                 lines += [lost] if lost and lost not in lines else []
-                bar.update(1 / len(models))
+                bar.update()
             bar.set_description_str(f"batches of {count}: measuring")
-            advance = functools.partial(_advance, bar, bar.n)
-            taken = in_turns(
-                calls, place, rounds=rounds, budget=BUDGET, turn=TURN, after_round=advance
-            )
+            taken = in_turns(calls, place, rounds=rounds, budget=BUDGET, turn=TURN)
+            bar.update()
             for (key, computed), seconds in taken.items():
                 peak = _peak_bytes(calls[key, computed], place)
                 rows.append(Measurement(count, key, computed, *costs[key], tuple(seconds), peak))
@@ -139,7 +137,3 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
             f"{network} cannot be computed in {setting.dtype} on {setting.device} with batches of "
             f"{count} x {setting.size_text} ({one_line(error)})"
         ) from error
-
-
-def _advance(bar: tqdm, start: float, done: int, planned: int) -> None:
-    bar.update(start + done / planned - bar.n)

@@ -41,19 +41,15 @@ class ResultsTable:
         return _sorted(one for one in self.summaries if one.own_settings)
 
     @property
-    def source(self) -> str:
-        """One line: what the numbers are."""
-        return (
-            f"{_count(self.summaries)}; top-1 in % on the whole test set after the last epoch; "
-            f"published: {SOURCE}"
-        )
-
-    @property
     def apart_title(self) -> str:
         return f"{_count(self.apart)} with settings of their own, which have no published number:"
 
     def __str__(self) -> str:
-        return "\n\n".join([*self._tables(text_table), self.source])
+        source = (
+            f"{_count(self.summaries)}; top-1 in % on the whole test set after the last epoch; "
+            f"published: {SOURCE}"
+        )
+        return "\n\n".join([*self._tables(text_table), source])
 
     def markdown(self) -> str:
         """The same for a README."""
