@@ -17,12 +17,10 @@ from .hints import function_hint, value_hint
 def factor_of_a_stride(answer: Any) -> str:
     M, N = 128, 256
     depthwise = nn.Conv2d(M, M, 3, stride=2, padding=1, groups=M, bias=False)
-    layers = {
-        "depthwise first": nn.Sequential(depthwise, nn.Conv2d(M, N, 1, bias=False)),
-        "pointwise first": BSConvU(M, N, 3, stride=2, padding=1, bias=False),
-    }
+    depthwise_first = nn.Sequential(depthwise, nn.Conv2d(M, N, 1, bias=False))
     first, second = (
-        ModelProfiler(layer, input_size=(1, M, 32, 32)).total_mac_count for layer in layers.values()
+        ModelProfiler(layer, input_size=(1, M, 32, 32)).total_mac_count
+        for layer in (depthwise_first, BSConvU(M, N, 3, stride=2, padding=1, bias=False))
     )
     hints = [
         (4, "close, but that is the 1 x 1 part alone: count both convolutions"),
@@ -42,17 +40,17 @@ def fits_depthwise_first(answer: Any) -> str:
 
     w = torch.randn(6, 4).double()
     D, B, noise = (torch.randn(n, 3, 3).double() for n in (4, 6, 24))
-    kernels = {
-        "all alike": w[:, :, None, None] * D[0],
-        "across": torch.einsum("nm,mkl->nmkl", w, D),
-        "within": torch.einsum("nm,nkl->nmkl", w, B),
-        "noise": noise.view(6, 4, 3, 3),
-    }
+    cases = [
+        (w[:, :, None, None] * D[0],),
+        (torch.einsum("nm,mkl->nmkl", w, D),),  # shared across filters
+        (torch.einsum("nm,nkl->nmkl", w, B),),  # shared within a filter
+        (noise.view(6, 4, 3, 3),),
+    ]
     hints = [
         (rank_one, "are those the matrices of the filters? Take those of the input channels"),
         (lambda kernel: not reference(kernel), "True and False should be exchanged"),
     ]
-    return function_hint(answer, reference, [(k,) for k in kernels.values()], hints=hints)
+    return function_hint(answer, reference, cases, hints=hints)
 
 
 def errors_on_noise(answer: Any) -> str:
@@ -91,24 +89,19 @@ def share_of_singular_values(answer: Any) -> str:
 
 
 def several_blueprints(answer: Any) -> str:
-    def energies(kernel: Tensor) -> Tensor:
-        return torch.linalg.svdvals(kernel.flatten(2)).square()  # (N, up to K * K)
-
-    def reference(kernel: Tensor, r: int) -> float:
-        energy = energies(kernel)
+    def share(kernel: Tensor, r: int, power: int) -> float:
+        energy = torch.linalg.svdvals(kernel.flatten(2)) ** power  # (N, up to K * K)
         return (energy[:, :r].sum() / energy.sum()).item()
 
-    def mean_of_filters(kernel: Tensor, r: int) -> float:
-        energy = energies(kernel)
-        return (energy[:, :r].sum(1) / energy.sum(1)).mean().item()
+    def reference(kernel: Tensor, r: int) -> float:
+        return share(kernel, r, power=2)
 
-    def without_squares(kernel: Tensor, r: int) -> float:
-        sigma = energies(kernel).sqrt()
-        return (sigma[:, :r].sum() / sigma.sum()).item()
+    def mean_of_filters(kernel: Tensor, r: int) -> float:
+        return sum(reference(kernel[n : n + 1], r) for n in range(len(kernel))) / len(kernel)
 
     hints = [
         (mean_of_filters, "the mean of the filters' shares counts small filters like large ones"),
-        (without_squares, "energy is the sum of squares"),
+        (lambda kernel, r: share(kernel, r, power=1), "energy is the sum of squares"),
         (lambda kernel, r: 1 - reference(kernel, r), "that is the share lost"),
     ]
     lengths = torch.linspace(0.1, 3, 8)[:, None, None, None]
@@ -129,13 +122,10 @@ def mystery_convolution() -> nn.Conv2d:
 
 
 def channels_in_between(answer: Any) -> str:
-    hint = value_hint(answer, MYSTERY_CHANNELS)
-    if hint and isinstance(answer, int) and not isinstance(answer, bool):
-        if MYSTERY_CHANNELS < answer <= 32:
-            return "with so many nothing is lost either, but there are fewer that do"
-        if 0 < answer < MYSTERY_CHANNELS:
-            return "with so few the kernel keeps less than all of itself"
-    return hint
+    too_few = "with so few the kernel keeps less than all of itself"
+    too_many = "with so many nothing is lost either, but there are fewer that do"
+    hints = [(mid, too_few if mid < MYSTERY_CHANNELS else too_many) for mid in range(1, 33)]
+    return value_hint(answer, MYSTERY_CHANNELS, hints=hints)
 
 
 # 08_deploy
@@ -156,17 +146,14 @@ def macs_of_merging(answer: Any) -> str:
 
 
 def fold_with_bias(answer: Any) -> str:
-    def scale(norm: nn.BatchNorm2d) -> Tensor:
-        assert norm.running_var is not None
+    def scale(norm: Any) -> Tensor:
         return norm.weight / (norm.running_var + norm.eps).sqrt()
 
-    def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, bias: Tensor) -> tuple[Tensor, Tensor]:
-        assert norm.running_mean is not None
+    def folded(conv: Any, norm: Any, bias: Tensor) -> tuple[Tensor, Tensor]:
         s = scale(norm)
         return s[:, None, None, None] * conv.weight, norm.bias + bias - s * norm.running_mean
 
-    def reference(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        assert conv.bias is not None
+    def reference(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
         return folded(conv, norm, scale(norm) * conv.bias)
 
     unscaled = "the convolution's bias goes through BatchNorm, too: scale it"
@@ -178,9 +165,8 @@ def fold_with_bias(answer: Any) -> str:
         (lambda conv, norm: (conv.weight, reference(conv, norm)[1]), weight),
     ]
     conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
-    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        if tensor is not None:
-            nn.init.uniform_(tensor, 0.5, 2)
+    for tensor in (norm.weight, norm.bias, *list(norm.buffers())[:2]):  # mean and variance
+        nn.init.uniform_(tensor, 0.5, 2)
     return function_hint(answer, reference, [(conv, norm)], tolerance=1e-4, hints=hints)
 
 
