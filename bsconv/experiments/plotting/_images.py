@@ -113,8 +113,10 @@ def kernel_grids(
         shown = axis.imshow(picture, cmap="PuOr_r", vmin=-limit, vmax=limit)
         mark_negatives(axis, picture, limit)
         middle = (size - 1) / 2
-        axis.set_xticks([middle + m * pitch for m in range(slices)], range(1, slices + 1))
-        axis.set_yticks([middle + n * pitch for n in range(filters)], range(1, filters + 1))
+        for set_ticks, count in ((axis.set_xticks, slices), (axis.set_yticks, filters)):
+            set_ticks(
+                [middle + i * pitch for i in range(count)], [f"{i + 1}" for i in range(count)]
+            )
         axis.set(xlabel="input channel m", ylabel="filter n")
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

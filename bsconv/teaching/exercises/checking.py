@@ -1,6 +1,6 @@
 """``check("2.1", answer)``: the last line of every exercise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from . import notebooks_00_to_02, notebooks_03_to_05, notebooks_06_to_08
 from .hints import NotAttemptedError
 
 # what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
-CHECKS: dict[str, Callable[[Any], str]] = (
+CHECKS: Mapping[str, Callable[[Any], str]] = (
     notebooks_00_to_02.CHECKS | notebooks_03_to_05.CHECKS | notebooks_06_to_08.CHECKS
 )
 

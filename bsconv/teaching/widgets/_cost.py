@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bsconv.pytorch._tools.convs import mid_channels
 
@@ -26,7 +26,7 @@ def cost_calculator(
 
     The arguments are the values to begin with; ValueError for one that the controls lack.
     """
-    offered = {
+    offered: dict[str, tuple[str, dict[str, Any], float]] = {
         "M": ("M, input channels", CHANNELS, M),
         "N": ("N, output channels", CHANNELS, N),
         "K": ("K, kernel side (pixels)", _shown(1, 3, 5, 7), K),
