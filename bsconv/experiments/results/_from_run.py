@@ -16,8 +16,7 @@ from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
 from ..files.json_files import parse_json, read_text
 from ..training import EpochMetrics, make_model
-from ._record import Record
-from ._settings import EXECUTION
+from ._record import EXECUTION, Record
 
 
 def make_record(

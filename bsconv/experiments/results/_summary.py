@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ..config import RECIPES, TrainConfig
 from ..model_sources import architecture
-from ._record import Record
-from ._settings import deciding, recipe_of
+from ._record import Record, deciding, recipe_of
 from .published import VARIANTS, family_and_variant
 
 
