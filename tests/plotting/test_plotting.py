@@ -54,59 +54,66 @@ TOLD_APART: dict[str, Callable[[], Figure]] = {
     ),
     "dots": lambda: plotting.dots({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
 }
-MAKERS: dict[str, Callable[[], Figure]] = TOLD_APART | {
-    "kernel_slices": lambda: plotting.kernel_slices({"a": np.eye(3)[None].repeat(8, axis=0)}),
-    "many kernel_slices": lambda: plotting.kernel_slices(
-        {str(i): np.ones((2, 3, 3)) for i in range(9)}
-    ),
-    "kernel_grids": lambda: plotting.kernel_grids(
-        {"a": np.ones((4, 5, 3, 3)), "b": np.ones((2, 3, 5, 5))}, {"a": "rows", "b": "columns"}
-    ),
-    "logarithmic grouped_bars": lambda: plotting.grouped_bars(
-        ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
-    ),
-    "many timing_bars": lambda: plotting.timing_bars(
-        {
-            str(n): {
-                name: {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
-                for name in ("as given", "optimised")
-            }
-            for n in range(4)
-        },
-        ylabel="ms",
-        title="of four panels",
-    ),
-    "many dots": lambda: plotting.dots({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
-    "matrices": lambda: plotting.matrices({"a": np.eye(4), "b": -np.eye(4)}, colour_label="c"),
-    "image_rows": lambda: plotting.image_rows(
-        {"a": np.zeros((3, 4, 4, 3)), "b": np.zeros((1, 4, 4, 3), np.uint8)}, {"b": ["a disc"]}
-    ),
-    "many image_rows": lambda: plotting.image_rows(
-        {str(i): np.zeros((2, 4, 4, 3)) for i in range(9)}
-    ),
-    "slice_grid": lambda: plotting.slice_grid(
-        {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
-    ),
-    "blueprint_fit": lambda: plotting.blueprint_fit(np.ones((3, 7, 7)), np.ones((7, 7)), [1, 1, 1]),
-    "layer_boxes": lambda: plotting.layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
-    "layer_boxes and excess": lambda: plotting.layer_boxes(
-        {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
-    ),
-    "many layer_boxes and excess": lambda: plotting.layer_boxes(
-        many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
-    ),
-    "excess_panels": lambda: plotting.excess_panels(
-        {"within": ([0.5, 0.4], [0.3, 0.3]), "across": ([np.nan, np.nan],) * 2}, ["a", "b"]
-    ),
-    "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
-    "roofline above a low roof": lambda: plotting.roofline(
-        {"a": (0.001, 2e6)}, peak=1, bandwidth=1000
-    ),
-    "accuracy_and_published": lambda: plotting.accuracy_and_published({"a": [accuracies()]}),
-    "many accuracy_and_published": lambda: plotting.accuracy_and_published(
-        {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
-    ),
+SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale
+SIGNED_PICTURES: dict[str, Callable[[], Figure]] = {
+    "kernel_slices": lambda: plotting.kernel_slices({"a": SIGNED[None]}),
+    "kernel_grids": lambda: plotting.kernel_grids({"a": SIGNED[None, None]}),
+    "matrices": lambda: plotting.matrices({"a": SIGNED}, colour_label="value", signed=True),
+    "slice_grid": lambda: plotting.slice_grid({"a": SIGNED[None]}),
+    "blueprint_fit": lambda: plotting.blueprint_fit(SIGNED[None], SIGNED, [1.0]),
 }
+
+MAKERS: dict[str, Callable[[], Figure]] = (
+    TOLD_APART
+    | SIGNED_PICTURES
+    | {
+        "many kernel_slices": lambda: plotting.kernel_slices(
+            {str(i): np.ones((2, 3, 3)) for i in range(9)}
+        ),
+        "logarithmic grouped_bars": lambda: plotting.grouped_bars(
+            ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
+        ),
+        "many timing_bars": lambda: plotting.timing_bars(
+            {
+                str(n): {
+                    name: {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
+                    for name in ("as given", "optimised")
+                }
+                for n in range(4)
+            },
+            ylabel="ms",
+            title="of four panels",
+        ),
+        "many dots": lambda: plotting.dots({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
+        "image_rows": lambda: plotting.image_rows(
+            {"a": np.zeros((3, 4, 4, 3)), "b": np.zeros((1, 4, 4, 3), np.uint8)}, {"b": ["a disc"]}
+        ),
+        "many image_rows": lambda: plotting.image_rows(
+            {str(i): np.zeros((2, 4, 4, 3)) for i in range(9)}
+        ),
+        "many slice_grid": lambda: plotting.slice_grid(
+            {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
+        ),
+        "layer_boxes": lambda: plotting.layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
+        "layer_boxes and excess": lambda: plotting.layer_boxes(
+            {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
+        ),
+        "many layer_boxes and excess": lambda: plotting.layer_boxes(
+            many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
+        ),
+        "excess_panels": lambda: plotting.excess_panels(
+            {"within": ([0.5, 0.4], [0.3, 0.3]), "across": ([np.nan, np.nan],) * 2}, ["a", "b"]
+        ),
+        "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
+        "roofline above a low roof": lambda: plotting.roofline(
+            {"a": (0.001, 2e6)}, peak=1, bandwidth=1000
+        ),
+        "accuracy_and_published": lambda: plotting.accuracy_and_published({"a": [accuracies()]}),
+        "many accuracy_and_published": lambda: plotting.accuracy_and_published(
+            {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
+        ),
+    }
+)
 
 
 def texts(items: Iterable[Text]) -> list[str]:
@@ -380,16 +387,6 @@ def dots_of(axis: Axes) -> list[tuple[float, float, str]]:
         (*map(float, centre), mpl.colors.to_hex(colour))
         for centre, colour in zip(centres, colours, strict=True)
     ]
-
-
-SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale
-SIGNED_PICTURES: dict[str, Callable[[], Figure]] = {
-    "kernel_slices": lambda: plotting.kernel_slices({"a": SIGNED[None]}),
-    "kernel_grids": lambda: plotting.kernel_grids({"a": SIGNED[None, None]}),
-    "matrices": lambda: plotting.matrices({"a": SIGNED}, colour_label="value", signed=True),
-    "slice_grid": lambda: plotting.slice_grid({"a": SIGNED[None]}),
-    "blueprint_fit": lambda: plotting.blueprint_fit(SIGNED[None], SIGNED, [1.0]),
-}
 
 
 @pytest.mark.parametrize("name", SIGNED_PICTURES)

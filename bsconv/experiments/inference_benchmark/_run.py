@@ -42,15 +42,14 @@ def benchmark_inference(
 
     ``models`` holds float32 networks by name; the others are compared with the one named "dense".
     They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
-    images are random, ``input_size`` (C, H, W) each. "As given" is a call of the network in
-    ``dtype`` (a name such as "bfloat16"), in eval mode under ``torch.inference_mode``; optimised is
-    :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, through torch.compile
-    where ``compile`` allows it and it turns out faster. For each batch size all of them take turns,
-    in ``rounds`` rounds, by default as many as half a minute holds, 3 to 50. ``progress`` shows a
-    bar on a terminal; ``notes`` are lines below the table.
+    images are random, ``input_size`` (C, H, W) each. ``dtype`` is a name such as "bfloat16".
+    Optimised is :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, with
+    ``compile`` through torch.compile where that is faster. For each batch size all take turns, in
+    ``rounds`` rounds, by default as many as half a minute holds. ``notes`` are lines below the
+    table.
 
-    Raises ValueError for an unknown ``device``, a size that a network does not take, and a network
-    that cannot be computed in this precision or memory.
+    ValueError for an unknown ``device``, a size that a network does not take, and a network that
+    cannot be computed in this precision or memory.
     """
     place = find_device(device)
     setting = Setting.here(name, place, dtype, tuple(input_size))

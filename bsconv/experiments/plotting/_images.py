@@ -1,11 +1,10 @@
 """Matrices, colour images, and kernels as they are: in rows, or whole layers in a grid."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import ticker
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -57,13 +56,7 @@ def image_rows(
 
     ``captions`` holds, for the rows that have any, a text to stand above each image.
     """
-    arrays = {label: np.asarray(images) for label, images in rows.items()}
-
-    def draw(axis: Axes, image: NDArray[Any]) -> AxesImage:
-        return axis.imshow(image, interpolation="nearest")
-
-    figure, _ = _in_rows(arrays, captions or {}, draw, inches=0.95, fontsize=8)
-    figure.suptitle(title)
+    figure, _ = _in_rows(rows, captions or {}, title, inches=0.95, fontsize=8)
     return figure
 
 
@@ -81,13 +74,8 @@ def kernel_slices(
     kernels = _arrays(rows)
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
 
-    def draw(axis: Axes, image: NDArray[Any]) -> AxesImage:
-        mark_negatives(axis, image, limit)
-        return axis.imshow(image, cmap="PuOr_r", vmin=-limit, vmax=limit)
-
-    figure, shown = _in_rows(kernels, captions or {}, draw, inches=0.85, fontsize=9)
+    figure, shown = _in_rows(kernels, captions or {}, title, inches=0.85, fontsize=9, limit=limit)
     _weight_bar(figure, shown)
-    figure.suptitle(title)
     return figure
 
 
@@ -143,24 +131,33 @@ def _weight_bar(figure: Figure, shown: AxesImage) -> None:
 
 
 def _in_rows(
-    rows: Mapping[str, NDArray[Any]],
+    rows: Mapping[str, ArrayLike],
     captions: Mapping[str, Sequence[str]],
-    draw: Callable[[Axes, NDArray[Any]], AxesImage],
+    title: str,
     *,
     inches: float,
     fontsize: float,
+    limit: float | None = None,
 ) -> tuple[Figure, AxesImage]:
-    """A row of pictures, ``inches`` high, for each label; the last picture comes back as well."""
-    figure = new_figure((WIDTH, min(HEIGHT, 0.5 + inches * len(rows))))
-    axes = figure.subplots(len(rows), max(map(len, rows.values())), squeeze=False)
-    for row, (label, images) in zip(axes, rows.items(), strict=True):
+    """A row of pictures, ``inches`` high, for each label; the last picture comes back as well.
+
+    With a ``limit`` they are matrices on a scale up to it, else colour images.
+    """
+    arrays = {label: np.asarray(images) for label, images in rows.items()}
+    scale = {} if limit is None else {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    figure = new_figure((WIDTH, min(HEIGHT, 0.5 + inches * len(arrays))))
+    axes = figure.subplots(len(arrays), max(map(len, arrays.values())), squeeze=False)
+    for row, (label, images) in zip(axes, arrays.items(), strict=True):
         for axis in row[len(images) :]:
             axis.axis("off")
         above = captions.get(label, [""] * len(images))
         for axis, image, caption in zip(row, images, above, strict=False):
-            shown = draw(axis, image)
+            shown = axis.imshow(image, interpolation="nearest", **scale)
+            if limit is not None:
+                mark_negatives(axis, image, limit)
             axis.set_title(caption, fontsize=fontsize)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(visible=True, color="#999999", linewidth=0.5)  # pale slices end here
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    figure.suptitle(title)
     return figure, shown

@@ -27,13 +27,10 @@ def layer_boxes(
 ) -> Figure:
     """For each layer a box of its filters' shares, and a dash where ``random`` kernels are.
 
-    ``layers`` holds shares of shape (N,), ``random`` one number for each layer. A box reaches from
-    quartile to quartile, its whiskers from the 5th to the 95th percentile. More than 40 layers are
-    drawn as one band from quartile to quartile, and some of their names are left out.
-
-    A second panel shows how far the medians of layers lie above ``random``: ``excess`` holds, by
-    name, one number for each layer, such as "within kernels" and "across kernels". NaN stands for a
-    layer without one.
+    ``layers`` holds shares of shape (N,), ``random`` one number for each layer. Whiskers span from
+    the 5th to the 95th percentile. More than 40 layers are drawn as one band from quartile to
+    quartile. ``excess``, in a second panel, is how far the medians of layers lie above ``random``:
+    by name, such as "within kernels", one number for each layer, or NaN.
     """
     arrays = {name: np.asarray(shares, dtype=float) for name, shares in layers.items()}
     figure = new_figure()
