@@ -1,1 +1,0 @@
-"""float32 compared with float64 on numbers chosen to hurt, gradients and determinism."""
