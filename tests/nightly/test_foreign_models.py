@@ -2,153 +2,302 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import importlib
+import io
+import re
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
-from statistics import median
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from bsconv.experiments import model_sources
+from bsconv.experiments.export import FORMATS, export_model, load_exported
+from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer, reg_loss
+from bsconv.pytorch.plan import Plan
+from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers.paths import ROOT
 from helpers.reliability import Section
-from nightly.foreign import table
-from nightly.foreign.libraries import LIBRARIES, RULES, names
-from nightly.foreign.trial import trial
 
-pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]  # theirs
-
+RULES = {
+    "torchvision": "every classification model",
+    "pytorchcv": "the first two classification models of each of its families, as it lists them",
+    "timm": "of each of its modules the two models with the fewest parameters",
+}
+TIMM = Path(__file__).with_name("timm.txt")  # counting parameters of all its models takes minutes
+PAGE = ROOT / "docs" / "foreign_models.md"
 SECONDS = 60  # of computing, for one model
+LARGE = 100_000_000  # parameters; beyond, shapes alone are computed, on the meta device
 EVERY = 20  # of the models is exported too, in one format and the other by turns
-FORMATS = ("exported-program", "onnx")
+KINDS = {  # of reasons why a layer is kept
+    r"1x1 is not among kernel_sizes": "of 1x1",
+    r"\d+x\d+ is not among kernel_sizes": "of another size",
+    r"grouped .*": "grouped",
+    r"BSConv\w would have more parameters .*": "would grow",
+    r"(\w+) is (?:not a|a subclass of) Conv2d.*": r"\1",
+}
 
 
 class TooSlow(BaseException):  # not to be taken for an error of the model
     """The time for one model is over."""
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, list[dict[str, Any]]]:
-    """What came of each model, by library."""
-    return {}
+# --- which models, and how they run ---------------------------------------------------------------
 
 
-@pytest.fixture
-def time_limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TooSlow
+def names(library: str) -> list[str]:
+    """The models that are tried, by the rule for this library."""
+    if library == "torchvision":
+        return model_sources._torchvision_names()
+    if library == "timm":
+        return TIMM.read_text(encoding="utf-8").split()
+    provider = importlib.import_module("pytorchcv.model_provider")
+    families: dict[str, list[str]] = {}
+    for name in model_sources._pytorchcv_names():
+        families.setdefault(getattr(provider, name).__module__, []).append(name)
+    return [name for family in families.values() for name in family[:2]]
 
-    former = signal.signal(signal.SIGPROF, stop)
-    yield
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.signal(signal.SIGPROF, former)
+
+def build(library: str, name: str) -> nn.Module:
+    """The model as its library makes it, with random weights."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        if library == "pytorchcv":
+            provider = importlib.import_module("pytorchcv.model_provider")
+            return getattr(provider, name)(pretrained=False)
+        if library == "timm":
+            return importlib.import_module("timm").create_model(name, pretrained=False)
+        return importlib.import_module("torchvision").models.get_model(name, weights=None)
 
 
-@pytest.mark.usefixtures("time_limit")
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_models_work_as_bsconv(library: str, found: dict[str, list[dict[str, Any]]]) -> None:
-    models = [
-        attempt(library, name, FORMATS[number // EVERY % 2] if number % EVERY == 0 else "")
-        for number, name in enumerate(names(library))
-    ]
-    broken = [f"{one['model']}: {one['outcome']}" for one in models if "broken" in one["outcome"]]
-    assert broken == []
-    found[library] = models
+def input_sizes(library: str, name: str, model: nn.Module) -> list[tuple[int, int, int]]:
+    """Sizes of an image to be tried in turn: a small one, the model's own."""
+    if library == "torchvision":
+        weights = importlib.import_module("torchvision").models.get_model_weights(name).DEFAULT
+        own = (3, *weights.transforms().crop_size * 2)
+    elif library == "pytorchcv":
+        own = (3, *model.in_size)
+    else:
+        own = model.pretrained_cfg["input_size"]
+        if model.pretrained_cfg.get("fixed_input_size"):
+            return [own]
+    return [(own[0], 64, 64), own] if own[1] > 64 else [own]
+
+
+# --- one model ------------------------------------------------------------------------------------
+
+
+def trial(library: str, name: str, export: str = "", by_shapes: bool = False) -> dict[str, Any]:
+    """What came of one model; ``export`` names the format that its BSConv-S form is written in.
+
+    Whatever is raised here is a fault: the library's model works, and its BSConv form does not.
+    """
+    torch.manual_seed(0)
+    model = build(library, name)
+    dense = sum(p.numel() for p in model.parameters())
+    if by_shapes or dense > LARGE:
+        model = model.to("meta")
+    replacers = (BSConvU_Replacer(), BSConvS_Replacer())
+    plans = [replacer.plan(model) for replacer in replacers]
+    found: dict[str, Any] = {
+        "convolutions": len(plans[0].layers),
+        "replaced": len(plans[0].replaced),
+        "kept": kept(plans[0]),
+        "parameters": [dense, *(plan.parameters_after for plan in plans)],
+    }
+    if not any(plan.replaced for plan in plans):
+        return {**found, "outcome": "nothing to replace"}
+    images, expected = dense_outcomes(library, name, model, plans[0])
+    if images is None:
+        return {**found, "outcome": f"not run: {expected}"}
+    outcome = "works, by shapes" if images.is_meta else "works"
+    for replacer, plan in zip(replacers, plans, strict=True):
+        twin = duplicate(library, name, model)
+        replacer.apply(twin)
+        assert replacer.report == plan
+        check_layers(twin, plan)
+        check_penalty(twin)
+        for training, outcomes in expected.items():
+            assert in_use(twin, images, plan, training) == outcomes
+    if export and not images.is_meta:
+        outcome += f"; {check_export(model, twin, images, export)}"
+    return {**found, "outcome": outcome}
+
+
+def kept(plan: Plan) -> Counter[str]:
+    """How many layers stay for which reason."""
+    kinds: Counter[str] = Counter()
+    for layer in plan.kept:
+        reason = layer.description.removeprefix("kept: ")
+        for pattern, kind in KINDS.items():
+            if match := re.fullmatch(pattern, reason):
+                reason = match.expand(kind)
+                break
+        kinds[reason] += 1
+    return kinds
+
+
+def dense_outcomes(library: str, name: str, model: nn.Module, plan: Plan) -> tuple[Any, Any]:
+    """Images that the model takes with what it does in eval and train mode; None with an error."""
+    reason = ""
+    for size in input_sizes(library, name, model):
+        images = torch.rand(2, *size, device=next(model.parameters()).device)
+        try:
+            return images, {mode: in_use(model, images, plan, mode) for mode in (False, True)}
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return None, reason
+
+
+def in_use(model: nn.Module, images: Tensor, plan: Plan, training: bool) -> list[Any]:
+    """Shapes, finiteness, and the planned layers that learn, whose gradients must be finite."""
+    torch.manual_seed(1)  # layers that are dropped at random are the same ones
+    model.train(training)
+    model.zero_grad()
+    with torch.set_grad_enabled(training):
+        outputs = list(tensors(model(images)))
+    if training:
+        torch.autograd.backward([out.float().square().mean() for out in outputs])
+    layers = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
+    learning = {n for n, m in layers.items() if any(p.grad is not None for p in m.parameters())}
+    gradients = [p.grad for n in learning for p in layers[n].parameters() if p.grad is not None]
+    finite = all(each.is_meta or bool(each.isfinite().all()) for each in [*outputs, *gradients])
+    return [[out.shape for out in outputs], learning, finite]
+
+
+def tensors(outputs: Any) -> Iterator[Tensor]:
+    """All tensors of floats in what a model returns."""
+    if isinstance(outputs, Tensor) and outputs.is_floating_point():
+        yield outputs
+    elif isinstance(outputs, (dict, list, tuple)):
+        for value in outputs.values() if isinstance(outputs, dict) else outputs:
+            yield from tensors(value)
+
+
+def duplicate(library: str, name: str, model: nn.Module) -> nn.Module:
+    try:
+        model.zero_grad()
+        return copy.deepcopy(model)
+    except RuntimeError:  # some hold tensors that PyTorch does not copy
+        return build(library, name).to(next(model.parameters()).device)
+
+
+def check_layers(model: nn.Module, plan: Plan) -> None:
+    for layer in plan.layers:
+        for name in layer.names:
+            is_blueprint = isinstance(model.get_submodule(name), (BSConvU, BSConvS))
+            assert is_blueprint == layer.replaced, name
+    assert sum(p.numel() for p in model.parameters()) == plan.parameters_after
+
+
+def check_penalty(model: nn.Module) -> None:
+    """Finite, with gradients of the bases alone."""
+    loss = reg_loss(model)
+    bases = {id(m.pw1.weight) for m in model.modules() if isinstance(m, BSConvS)}
+    bases |= {id(m.weight) for m in model.modules() if isinstance(m, OrthonormalConv2d)}
+    assert loss.is_meta or bool(loss.isfinite())
+    assert loss.requires_grad == bool(bases)
+    if bases:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+        assert {id(p) for p, _ in reached} == bases
+        assert all(g.is_meta or g.isfinite().all() for _, g in reached)
+
+
+def check_export(dense: nn.Module, model: nn.Module, images: Tensor, format: str) -> str:
+    """That the file computes what the model does, unless the dense model has no such file."""
+    model.eval()
+    buffer = Path("model" + FORMATS[format])
+    try:
+        export_model(model, images, buffer, format=format)
+    except ValueError:
+        with pytest.raises(ValueError, match=format):
+            export_model(dense, images, buffer, format=format)
+        return f"the dense model has no {format} either"
+    with torch.no_grad():
+        expected = next(tensors(model(images)))
+    torch.testing.assert_close(load_exported(buffer)(images), expected, rtol=1e-3, atol=1e-3)
+    return f"as {format} too"
+
+
+# --- all of them ----------------------------------------------------------------------------------
 
 
 def attempt(library: str, name: str, export: str) -> dict[str, Any]:
     """What came of a model, by its shapes where it takes too long otherwise."""
-    outcome = f"not run: takes more than {SECONDS} seconds"
     for by_shapes in (False, True):
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            return trial(library, name, export, by_shapes=by_shapes)
+            return trial(library, name, export, by_shapes)
         except TooSlow:
             continue
         except Exception as error:
-            outcome = f"broken: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            break
+            return {"outcome": f"broken: {type(error).__name__}: {error}"}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    return {"library": library, "model": name, "outcome": outcome}
+    return {"outcome": f"not run: takes more than {SECONDS} seconds"}
 
 
-def test_the_pages(
-    found: dict[str, list[dict[str, Any]]], section: Section, pytestconfig: pytest.Config
-) -> None:
-    assert list(found) == list(LIBRARIES), "another test failed"
+@pytest.fixture
+def in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """In an empty folder, with a signal that ends what takes too long."""
+
+    def stop(*_: object) -> None:
+        raise TooSlow
+
+    monkeypatch.chdir(tmp_path)
+    former = signal.signal(signal.SIGPROF, stop)
+    yield
+    signal.signal(signal.SIGPROF, former)
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.usefixtures("in_time")
+@pytest.mark.parametrize("library", RULES)
+def test_models_work_as_bsconv(library: str, section: Section, pytestconfig: Any) -> None:
+    exports = {number: [*FORMATS][number // EVERY % 2] for number in range(0, 1000, EVERY)}
+    found = {
+        name: attempt(library, name, exports.get(number, ""))
+        for number, name in enumerate(names(library))
+    }
+    assert {name: one for name, one in found.items() if one["outcome"].startswith("broken")} == {}
     if pytestconfig.getoption("reliability") is not None:
-        table.write([model for models in found.values() for model in models])
-    section("Models of other libraries", text({name: summary(found[name]) for name in found}))
-
-
-def summary(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the page says of one library."""
-    works = [one for one in models if one["outcome"] == "works"]
-    nothing = [one for one in models if one["outcome"] == "nothing to replace"]
-    read = [one for one in models if "convolutions" in one]
-    kept: Counter[str] = Counter()
-    for one in read:
-        kept.update(one["kept"])
-    return {
-        "version": metadata.version(models[0]["library"]),
-        "models": len(models),
-        "works": len(works),
-        "by shapes": sum(one["device"] == "meta" for one in works),
-        "nothing to replace": len(nothing),
-        "not run": {
-            one["model"]: one["outcome"]
-            for one in models
-            if one not in works and one not in nothing
-        },
-        "convolutions": sum(one["convolutions"] for one in read),
-        "replaced": sum(one["replaced"]["U"] for one in read),
-        "kept": kept,
-        "share": {variant: median(share(one, variant) for one in works) for variant in "US"},
-        "exported": Counter(one["exported"] for one in works if "exported" in one),
-    }
-
-
-def share(found: Mapping[str, Any], variant: str) -> float:
-    left: float = found["parameters"][variant] / found["parameters"]["dense"]
-    return left
-
-
-def text(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The counts side by side, why layers are kept, and what was not run."""
-    found = list(figures.values())
-    titles = [f"{library} {one['version']}" for library, one in figures.items()]
-    rows = {
-        "models": [f"{one['models']}" for one in found],
-        "work as BSConv-U and BSConv-S": [f"{one['works']}" for one in found],
-        "... of them by shapes alone": [f"{one['by shapes']}" for one in found],
-        "have nothing to replace": [f"{one['nothing to replace']}" for one in found],
-        "do not run here themselves": [f"{len(one['not run'])}" for one in found],
-        "convolutions": [f"{one['convolutions']:,}" for one in found],
-        "... replaced": [f"{one['replaced']:,}" for one in found],
-    }
-    reasons = sum((one["kept"] for one in found), Counter[str]())
-    for reason, _ in reasons.most_common():
-        rows[f"... kept: {reason}"] = [f"{one['kept'][reason]:,}" for one in found]
-    for variant in "US":
-        shares = [f"{one['share'][variant]:.1%}" for one in found]
-        rows[f"parameters left by BSConv-{variant}, median"] = shares
-    exported = sum((one["exported"] for one in found), Counter[str]())
-    not_run = {name: reason for one in found for name, reason in one["not run"].items()}
-    return "\n".join(
-        [
-            f"These were tried: {'; '.join(f'of {name} {RULES[name]}' for name in LIBRARIES)}."
-            " [Each model](foreign_models.md) is listed with what is replaced in it, what is kept"
-            " and why, and what works means.",
-            "",
-            f"| | {' | '.join(titles)} |",
-            f"| --- |{' ---: |' * len(titles)}",
-            *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()),
-            "",
-            f"Every {EVERY}th of all was exported as BSConv-S too, if something is replaced in it,"
-            " and the file computes the same:"
-            f" {', '.join(f'{count} x {what}' for what, count in exported.items())}.",
-            "\nNot run here:\n" if not_run else "",
-            *(f"- `{name}`: {why.removeprefix('not run: ')}" for name, why in not_run.items()),
-        ]
+        write_table(library, found)
+    outcomes = Counter(re.split("[,;:]", one["outcome"])[0] for one in found.values())
+    read = [one for one in found.values() if "kept" in one]
+    reasons = sum((one["kept"] for one in read), Counter[str]())
+    section(
+        "Models of other libraries",
+        f"- {library} {importlib.import_module(library).__version__}, {RULES[library]}:"
+        f" {counts(outcomes)}. Of {sum(one['convolutions'] for one in read):,} convolutions"
+        f" {sum(one['replaced'] for one in read):,} are replaced; kept are {counts(reasons)}."
+        " [Each model](foreign_models.md) is listed.",
     )
+
+
+def counts(found: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in found.most_common())
+
+
+def write_table(library: str, found: dict[str, dict[str, Any]]) -> None:
+    """Replace the table of this library in docs/foreign_models.md."""
+    rows = ["| model | convolutions | replaced | kept | parameters: dense, U, S | outcome |"]
+    rows += ["| --- | ---: | ---: | --- | --- | --- |"]
+    for name, one in found.items():
+        cells = [f"`{name}`", *["-"] * 4, one["outcome"].replace("|", "/")]
+        if "kept" in one:
+            millions = ", ".join(f"{count / 1e6:.2f}" for count in one["parameters"])
+            cells[1:3] = [str(one["convolutions"]), str(one["replaced"])]
+            cells[3:5] = [counts(one["kept"]) or "none", f"{millions} M"]
+        rows.append(f"| {' | '.join(cells)} |")
+    new = f"## {library}\n\n{len(found)} models: {RULES[library]}.\n\n" + "\n".join(rows) + "\n"
+    page = PAGE.read_text(encoding="utf-8")
+    page = re.sub(rf"^## {library}\n[^#]*", lambda _: f"{new}\n", page, flags=re.MULTILINE)
+    PAGE.write_text(page.rstrip("\n") + "\n", encoding="utf-8")

@@ -1,1 +1,0 @@
-"""Replacers on the models of torchvision, pytorchcv and timm."""
