@@ -29,8 +29,8 @@ from bsconv.experiments.training import (
     train,
 )
 from bsconv.pytorch import BSConvU_Replacer, _layer_plans
+from helpers.same_runs import check_refused, check_same
 from helpers.small_runs import config, contents, noise, run, run_until, use, weights, with_all_state
-from nightly.runs import check_refused, check_same
 
 FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
 FAST = {"epochs": 4, "recipe": "fast"}

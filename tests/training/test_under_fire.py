@@ -1,25 +1,31 @@
 """Training goes on bit by bit after whatever happens to it, or says in one line that it cannot."""
 
+import contextlib
 import dataclasses
-import json
-import signal
+import errno
+import io
+import itertools
+import os
+import random
 import subprocess
 import sys
-import zipfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from safetensors.torch import save_file
+import tqdm.std
 
 from bsconv.__main__ import main
-from bsconv.experiments.files.checkpoints import CHECKPOINT
+from bsconv.experiments.files.checkpoints import CHECKPOINT, read_checkpoint
 from bsconv.experiments.training import TrainConfig, train
+from helpers.same_runs import check_refused, check_same
+from helpers.small_disks import mounted
 from helpers.small_runs import config, linear, noise, use
-from nightly.faults import clocks, damage, disks, kills, races
-from nightly.runs import Runs, check_refused, check_same, equal
 
-SHORT = Runs(epochs=4)
+YEAR = 365 * 24 * 3600.0
 
 
 @pytest.fixture
@@ -33,22 +39,7 @@ def resumed(settings: TrainConfig, out: Path) -> None:
     train(dataclasses.replace(settings, out=str(out)), resume=True, progress=False)
 
 
-# --- signals, several at once ---------------------------------------------------------------------
-
-
-@pytest.mark.nightly
-def test_signals_at_random_moments(tmp_path: Path) -> None:
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
-    figures = kills.at_random_moments(SHORT, tmp_path, signals, seed=2, chains=1)
-    assert figures["signals"] == 3
-    assert figures["runs"] >= 1
-
-
-@pytest.mark.nightly
-def test_several_in_one_folder(tmp_path: Path) -> None:
-    SHORT.end(tmp_path / "straight")
-    figures = races.in_one_folder(SHORT, tmp_path, tmp_path / "straight", rounds=1, at_once=3)
-    assert figures["processes"] == 3
+# --- signals ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -74,20 +65,54 @@ import bsconv.__main__
 # --- disks ----------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def failing(step: str, number: int, reason: int) -> Iterator[list[int]]:
+    """The ``number``-th call of ``step`` in the writing of files fails; it is listed then."""
+    place: Any = Path if step == "write_bytes" else os
+    plain: Callable[..., Any] = getattr(place, step)
+    calls, failed = itertools.count(1), list[int]()
+
+    def call(*arguments: Any) -> Any:
+        if next(calls) == number:
+            failed.append(number)
+            raise OSError(reason, os.strerror(reason), str(arguments[0]))
+        return plain(*arguments)
+
+    with mock.patch.object(place, step, call):
+        yield failed
+
+
 @pytest.mark.slow
-def test_every_write_may_fail(tmp_path: Path, small: TrainConfig) -> None:
-    figures = disks.at_every_write(tmp_path, small)
-    # settings, weights, and for both epochs a checkpoint and metrics, for each of two reasons:
-    # written, flushed, their folder flushed, renamed
-    assert figures["failures"] == 2 * 6 * 4
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
+def test_every_write_may_fail(tmp_path: Path, small: TrainConfig, reason: int) -> None:
+    """Settings, weights, and for both epochs a checkpoint and metrics; each is then resumed."""
+    resumed(small, tmp_path / "straight")
+    failures = 0
+    for step in ("write_bytes", "fsync", "replace"):
+        for number in itertools.count(1):
+            out = tmp_path / f"{step}-{number}"
+            with failing(step, number, reason) as failed:
+                said = ""
+                try:
+                    resumed(small, out)
+                except OSError as error:
+                    said = str(error)
+            if not failed:
+                break  # there was no such write any more
+            assert "\n" not in said
+            assert str(out) in said
+            if (out / CHECKPOINT).exists():
+                read_checkpoint(out / CHECKPOINT)
+            resumed(small, out)
+            check_same(tmp_path / "straight", out)
+            failures += 1
+    assert failures == 6 * 4  # written, flushed, their folder flushed, renamed
 
 
 @pytest.mark.slow
 def test_a_disk_that_is_full(tmp_path: Path, small: TrainConfig) -> None:
     resumed(small, tmp_path / "straight")
-    with disks.mounted(tmp_path / "disk", 8) as remount:
-        if remount is None:
-            pytest.skip("mounting a small disk takes root on Linux")
+    with mounted(tmp_path / "disk", 8) as remount:
         out = tmp_path / "disk" / "run"
         with pytest.raises(OSError, match="the disk is full"):
             resumed(small, out)
@@ -99,9 +124,7 @@ def test_a_disk_that_is_full(tmp_path: Path, small: TrainConfig) -> None:
 @pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, small: TrainConfig) -> None:
     out = tmp_path / "disk" / "run"
-    with disks.mounted(tmp_path / "disk", 1024) as remount:
-        if remount is None:
-            pytest.skip("mounting a disk takes root on Linux")
+    with mounted(tmp_path / "disk", 1024) as remount:
         resumed(small, out)
         checkpoint = (out / CHECKPOINT).read_bytes()
         (out / "model.safetensors").unlink()
@@ -141,43 +164,6 @@ def test_stdout_that_is_closed() -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", damage.FILES)
-def test_damaged_files_read_as_written_or_not_at_all(tmp_path: Path, name: str) -> None:
-    flips, cuts = 200, 60
-    counts = damage.outcomes(name, tmp_path, flips, cuts, seed=1)
-    assert counts["refused"] > (flips + cuts) / 2
-
-
-@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.pt"])
-def test_parts_marked_as_directories_are_refused(tmp_path: Path, name: str) -> None:
-    """For these torch reads no numbers, but what lies in memory, and the checksums are right."""
-    write, read = damage.FILES[name]
-    path = tmp_path / name
-    write(path)
-    content = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        attributes = [
-            content.index(part.filename.encode(), archive.start_dir) - 8
-            for part in archive.infolist()
-        ]
-    assert len(attributes) > 8
-    for position in attributes:
-        damaged = bytearray(content)
-        damaged[position] ^= 0x10
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{name} .*marked as a directory"):
-            read(path)
-
-
-def test_old_files_without_a_checksum_are_read(tmp_path: Path) -> None:
-    about = {"num_classes": 3, "config": dataclasses.asdict(TrainConfig())}
-    path = tmp_path / "model.safetensors"
-    save_file(damage.network().state_dict(), path, {"bsconv": json.dumps(about)})
-    damage.trained(tmp_path / "new.safetensors")
-    old, new = (damage.read_trained_parts(each) for each in (path, tmp_path / "new.safetensors"))
-    assert equal(old, new)
-
-
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_settings_and_metrics_with_changed_bits(
     tmp_path: Path, small: TrainConfig, name: str, capsys: pytest.CaptureFixture[str]
@@ -201,5 +187,28 @@ def test_settings_and_metrics_with_changed_bits(
 # --- clocks ---------------------------------------------------------------------------------------
 
 
-def test_clocks_that_jump(tmp_path: Path, small: TrainConfig) -> None:
-    assert clocks.while_training(tmp_path, small, seed=0)["looks"] >= 2 * small.epochs
+def test_clocks_that_jump(
+    tmp_path: Path, small: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every look at a clock, most of them of progress bars, finds it a year off either way."""
+    resumed(small, tmp_path / "straight")
+    chance, looks = random.Random(0), list[str]()
+
+    def wrong(plain: Callable[[], float]) -> Callable[[], float]:
+        def clock() -> float:
+            looks.append("look")
+            return plain() + chance.uniform(-YEAR, YEAR)
+
+        return clock
+
+    clocks = [(time, "time"), (time, "monotonic"), (time, "perf_counter"), (tqdm.std, "time")]
+    drawn = io.StringIO()
+    monkeypatch.setattr(drawn, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", drawn)
+    with monkeypatch.context() as patch:
+        for place, name in clocks:
+            patch.setattr(place, name, wrong(getattr(place, name)))
+        train(dataclasses.replace(small, out=str(tmp_path / "jumped")))
+    assert "epoch 1/" in drawn.getvalue()
+    assert len(looks) >= 2 * small.epochs
+    check_same(tmp_path / "straight", tmp_path / "jumped")

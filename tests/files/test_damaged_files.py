@@ -1,0 +1,155 @@
+"""Files with a changed bit or a missing end: read as they were written, or refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.data import load_dataset
+from bsconv.experiments.files.checkpoints import (
+    read_checkpoint,
+    read_trained,
+    write_checkpoint,
+    write_trained,
+)
+from bsconv.experiments.files.weights import read_weights
+from helpers.reliability import Section
+from helpers.same_runs import equal
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4, 3)).eval()
+
+
+def checkpoint(path: Path) -> None:
+    state = {"epoch": 1, "history": [{"epoch": 1, "train_loss": 0.1}], "num_classes": 3}
+    write_checkpoint(path, {**state, "config": {"seed": 1}, "model": network().state_dict()})
+
+
+def trained(path: Path) -> None:
+    write_trained(path, network(), TrainConfig(), 3)
+
+
+def read_trained_parts(path: Path) -> Any:
+    found = read_trained(path)
+    return [found.config, found.num_classes, found.state]
+
+
+def archive(path: Path) -> None:
+    chance = np.random.default_rng(0)
+    images = chance.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    labels, classes = np.arange(30) % 10, np.array([f"class {number}" for number in range(10)])
+    parts: dict[str, Any] = {"train_images": images[:20], "train_labels": labels[:20]}
+    np.savez(path, **parts, test_images=images[20:], test_labels=labels[20:], classes=classes)
+
+
+def read_archive(path: Path) -> Any:
+    data = load_dataset("cifar10", path.parent)
+    tensors = [data.train_images, data.train_labels, data.test_images, data.test_labels]
+    return [data.classes, *tensors]
+
+
+# file -> how it is written and read
+FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
+    "checkpoint.pt": (checkpoint, read_checkpoint),
+    "model.safetensors": (trained, read_trained_parts),
+    "weights.pt": (lambda path: torch.save(network().state_dict(), path), read_weights),
+    "weights.safetensors": (trained, read_weights),
+    "cifar10.npz": (archive, read_archive),
+}
+
+
+def damaged(content: bytes, flips: int | None, cuts: int) -> Iterator[tuple[bytes, str]]:
+    """With so many changed bits, every one if None, and missing ends."""
+    chance, bits = random.Random(1), range(8 * len(content))
+    for bit in bits if flips is None else chance.choices(bits, k=flips):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed), f"bit {bit % 8} of byte {bit // 8} changed"
+    for length in chance.choices(range(len(content)), k=cuts):
+        yield content[:length], f"nothing after byte {length}"
+
+
+def refusals(name: str, folder: Path, flips: int | None, cuts: int) -> tuple[int, int]:
+    """How many damaged files were tried and refused; the others read as they were written."""
+    write, read = FILES[name]
+    path, tried, refused = folder / name, 0, 0
+    write(path)
+    content, expected = path.read_bytes(), read(path)
+    for changed, what in damaged(content, flips, cuts):
+        path.write_bytes(changed)
+        tried += 1
+        try:
+            found = read(path)
+        except (ValueError, OSError) as error:
+            said = str(error)
+        else:
+            assert equal(found, expected), f"reads as another with {what}"
+            continue
+        assert "\n" not in said, what
+        assert str(path) in said, what
+        refused += 1
+    return tried, refused
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_read_as_written_or_not_at_all(tmp_path: Path, name: str) -> None:
+    tried, refused = refusals(name, tmp_path, flips=200, cuts=60)
+    assert refused > tried / 2
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FILES)
+def test_with_every_bit_changed(tmp_path: Path, name: str, section: Section) -> None:
+    """Of the largest file, with bits drawn at random."""
+    flips = 2000 if name == "cifar10.npz" else None
+    tried, refused = refusals(name, tmp_path, flips, cuts=500)
+    section(
+        "Damaged files",
+        f"- `{name}`, with one bit changed or its end missing, {tried:,} times: {refused:,} refused"
+        f" in one line, {tried - refused:,} read as written",
+    )
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.pt"])
+def test_parts_marked_as_directories_are_refused(tmp_path: Path, name: str) -> None:
+    """For these torch reads no numbers, but what lies in memory, and the checksums are right."""
+    write, read = FILES[name]
+    path = tmp_path / name
+    write(path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        attributes = [
+            content.index(part.filename.encode(), archive.start_dir) - 8
+            for part in archive.infolist()
+        ]
+    assert len(attributes) > 8
+    for position in attributes:
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} .*marked as a directory"):
+            read(path)
+
+
+def test_old_files_without_a_checksum_are_read(tmp_path: Path) -> None:
+    about = {"num_classes": 3, "config": dataclasses.asdict(TrainConfig())}
+    path = tmp_path / "model.safetensors"
+    save_file(network().state_dict(), path, {"bsconv": json.dumps(about)})
+    trained(tmp_path / "new.safetensors")
+    old, new = (read_trained_parts(each) for each in (path, tmp_path / "new.safetensors"))
+    assert equal(old, new)

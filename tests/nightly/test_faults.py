@@ -1,0 +1,160 @@
+"""Training in processes that are killed, starved and raced, and what comes of it.
+
+What needs no process is in `tests/training/test_under_fire.py` and `tests/files/`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from helpers.reliability import Section
+from helpers.same_runs import check_refused, check_same
+from helpers.small_disks import mounted
+
+pytestmark = pytest.mark.nightly
+
+TITLE = "Training under fire"
+PROMISE = """\
+A run that is broken off and resumed ends with the same weights, metrics and checkpoint as one that
+nobody disturbed, to the last bit. What cannot go on ends in one line on stderr and a status above
+0, and what was there before stays as it was. So it is after each step of each write has failed
+(`tests/training/test_under_fire.py`), and files with one bit changed or with their end missing are
+read as they were written, or refused in one line (`tests/files/test_damaged_files.py`).
+"""
+EPOCHS = 24
+# these decide every bit of a run
+SETTINGS = (
+    "--model=cifar_resnet20_bsconvs_p1d4",
+    "--dataset=synthetic",
+    "--seed=1",
+    "--train-limit=48",
+    "--test-limit=32",
+    "--batch-size=16",
+    "--device=cpu",
+    "--recipe=fast",
+)
+ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "BSCONV_OFFLINE": "1"}
+SIGNALS = {
+    "kill -9": [signal.SIGKILL] * 100,
+    "SIGTERM and Ctrl-C": [signal.SIGTERM, signal.SIGINT] * 10,
+}
+# how a process may end that gets a signal: its status and how many lines it says
+ENDS = {
+    signal.SIGKILL: [(-9, 0)],
+    signal.SIGTERM: [(143, 1), (-15, 0)],  # -15: before or after the training
+    signal.SIGINT: [(130, 1), (-2, 0)],
+}
+# in what Python itself says where Ctrl-C comes before it runs this package, no line is of that
+OURS = re.compile(r'File "[^"]*bsconv/(__main__|commands|experiments|pytorch)')
+
+
+def start(out: Path, epochs: int = 4) -> subprocess.Popen[str]:
+    """Begin the run in ``out``, or resume it, in a process of its own."""
+    arguments = [*SETTINGS, "--epochs", str(epochs), "--out", str(out), "--resume"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bsconv", "train", *arguments],
+        env={**os.environ, **ALONE},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    end(start(out))
+    return out
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_signals_at_random_moments(tmp_path: Path, name: str, section: Section) -> None:
+    """Drawn over the time that a whole run takes, for every process, first or resumed."""
+    chance, waiting, moments = random.Random(name), list(SIGNALS[name]), Counter[str]()
+    began = time.monotonic()
+    end(start(tmp_path / "straight", EPOCHS))
+    life, runs, out = time.monotonic() - began, 0, tmp_path / "run"
+    while waiting:
+        (out / ".lock").unlink(missing_ok=True)  # so that it says how far this process has come
+        process = start(out, EPOCHS)
+        try:
+            _, errors = process.communicate(timeout=chance.uniform(0, life))
+        except subprocess.TimeoutExpired:
+            number = waiting.pop()
+            process.send_signal(number)
+            printed, errors = process.communicate()
+            check_stopped(number, process.returncode, errors)
+            moments[moment(out, printed)] += 1
+        else:
+            assert process.returncode == 0, errors
+            check_same(tmp_path / "straight", out)
+            shutil.rmtree(out)
+            runs += 1
+    end(start(out, EPOCHS))
+    check_same(tmp_path / "straight", out)
+    drawn = ", ".join(f"{count} {what}" for what, count in moments.most_common())
+    said = f"- {name}, {len(SIGNALS[name])} times: {drawn}; {runs} runs finished, all identical"
+    section(TITLE, f"{PROMISE}\n{said}" if signal.SIGKILL in SIGNALS[name] else said)
+
+
+def check_stopped(number: signal.Signals, code: int, errors: str) -> None:
+    """A process made no more of a signal than to end, with one line at most."""
+    before = number is signal.SIGINT and errors != "" and not OURS.search(errors)
+    ended = (code, len(errors.splitlines()))
+    assert before or ended in [*ENDS[number], (0, 0)], f"{number.name}: {code}, saying {errors}"
+
+
+def moment(out: Path, printed: str) -> str:
+    """How far a process had come."""
+    if not (out / ".lock").exists():
+        return "starting"
+    if not printed:
+        return "preparing"
+    return "after the last epoch" if f"epoch {EPOCHS}:" in printed else "training"
+
+
+@pytest.mark.parametrize("kibibytes", [4, 16, 440, 600, 1400])
+def test_full_disks(tmp_path: Path, straight: Path, kibibytes: int, section: Section) -> None:
+    """A run goes on once there is room."""
+    with mounted(tmp_path / "disk", kibibytes) as remount:
+        out = tmp_path / "disk" / "run"
+        process = start(out)
+        _, errors = process.communicate(timeout=600)
+        if process.returncode != 0:
+            check_refused(process.returncode, errors)
+        remount("size=64m")
+        end(start(out))
+        check_same(straight, out)
+    said = "full: one line, then identical" if process.returncode else "large enough"
+    section(TITLE, f"- a disk of {kibibytes} KiB: {said}")
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_several_in_one_folder(tmp_path: Path, straight: Path, round: int) -> None:
+    """One trains and the others say so."""
+    out = tmp_path / "run"
+    processes = [start(out) for _ in range(4)]
+    said = [process.communicate(timeout=600)[1] for process in processes]
+    for process, errors in zip(processes, said, strict=True):
+        if process.returncode != 0:
+            check_refused(process.returncode, errors)
+            assert "another process is training in" in errors
+    assert not all(process.returncode for process in processes)
+    check_same(straight, out)
