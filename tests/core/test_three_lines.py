@@ -1,8 +1,8 @@
 """The three promised lines on other people's models, against what 0.4.0 answered."""
 
 import pytest
-from golden import measures, recorded
 
+from golden import measures, recorded
 from helpers.comparisons import assert_extracts_close
 
 THEIRS = recorded("foreign")

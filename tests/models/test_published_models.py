@@ -1,8 +1,8 @@
 """Networks with the weights of 0.4.0 in our models: same names, outputs, penalties, gradients."""
 
 import pytest
-from golden import measures, recorded
 
+from golden import measures, recorded
 from helpers.comparisons import assert_extracts_close
 
 THEIRS = recorded("networks")

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from core.test_precision import forward_and_backward
 from torch import Tensor, nn
 
 from bsconv.experiments.training import TrainConfig, train
@@ -23,6 +22,7 @@ from bsconv.pytorch import (
     reestimate_batch_norm,
     reg_loss,
 )
+from core.test_precision import forward_and_backward
 from helpers.precision import difference, fill, numbers
 from helpers.reliability import Section
 

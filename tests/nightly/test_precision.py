@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from core.test_precision import CASES as CORE
-from core.test_precision import kernel
 from torch import nn
 
 from bsconv.pytorch import (
@@ -26,6 +24,8 @@ from bsconv.pytorch import (
     reestimate_batch_norm,
     spectra_table,
 )
+from core.test_precision import CASES as CORE
+from core.test_precision import kernel
 from helpers.precision import (
     BEYOND,
     KINDS,

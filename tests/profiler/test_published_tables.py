@@ -4,11 +4,11 @@ All networks are built on the meta device, without weights; `make nightly` takes
 """
 
 import pytest
-from golden import measures, recorded
 from torch import nn
 
 from bsconv.experiments.results import published_results
 from bsconv.pytorch import list_models
+from golden import measures, recorded
 
 THEIRS = recorded("counts")
 CLASSES = {"cifar10": 10, "cifar100": 100}

@@ -3,7 +3,6 @@
 import re
 
 from golden import questions, recorded
-
 from helpers.paths import ROOT
 
 

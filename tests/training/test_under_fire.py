@@ -39,7 +39,7 @@ def resumed(settings: TrainConfig, out: Path) -> None:
     train(dataclasses.replace(settings, out=str(out)), resume=True, progress=False)
 
 
-# --- signals ---------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
