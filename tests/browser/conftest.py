@@ -13,7 +13,6 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from .server import jupyterlab
-from .tools import chromium, missing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from .lab import LabNotebook
 
 ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # no window, nothing from the net, and no sandbox, which a container does not allow
 OPTIONS = [
     "--headless",
@@ -54,12 +54,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> LoadS
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
-    if lacking := missing():
-        pytest.skip(lacking)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium(), args=OPTIONS)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        pytest.skip("browser tests need a browser (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         yield started
         started.close()
 

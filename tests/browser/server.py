@@ -74,13 +74,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     """End the server, which ends its kernels; then whatever of them would not end."""
     started = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
     server.terminate()
-    try:
-        server.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs([psutil.Process(server.pid), *started], timeout=SECONDS)
     for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=10)
+        process.kill()
+    server.wait()

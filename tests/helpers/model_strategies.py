@@ -14,18 +14,15 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.ao.nn import quantized
 from torch.nn.utils import parametrizations, prune
 
 from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.odd_layers import (
     Branches,
-    Complex,
     Listed,
     OtherDimensions,
     Patched,
-    Quantized,
     Residual,
     Sealed,
     Standardized,
@@ -47,7 +44,6 @@ DTYPES = {
     "any": (torch.float32,) * 4 + (torch.float64, *HALF),
     "half precision": HALF,
     "parametrised": WHOLE,  # torch has no such arithmetic in half precision
-    "complex": WHOLE[:1],
 }
 
 
@@ -100,7 +96,7 @@ class Builder:
         self.made: dict[tuple[int, int], list[nn.Module]] = {}
         self.dtype = self.one_of(*DTYPES.get(wanted, DTYPES["any"]))
         self.device = "cpu"
-        if wanted not in ("quantised", "float8") and self.wants("meta", 8):
+        if self.wants("meta", 8):
             self.device = "meta"
         if self.dtype.itemsize == 2:
             self.features.add("half precision")
@@ -187,14 +183,6 @@ class Builder:
     def lazy(self, m: int, n: int) -> nn.Module:
         return nn.LazyConv2d(n, 3, padding=1, device=self.device, dtype=self.dtype)
 
-    def quantised(self, m: int, n: int) -> nn.Module | None:
-        if self.device == "meta":
-            return None
-        conv = quantized.Conv2d(m, n, 3, padding=1)
-        weight = torch.quantize_per_tensor(torch.randn(n, m, 3, 3), 0.05, 0, torch.qint8)
-        conv.set_weight_bias(weight, None)
-        return Quantized(conv)
-
     def scripted(self, m: int, n: int) -> nn.Module:
         return torch.jit.script(nn.Sequential(self.conv(m, n), nn.ReLU()))
 
@@ -203,15 +191,10 @@ class Builder:
         conv.forward = Patched(conv)
         return conv
 
-    def complex(self, m: int, n: int) -> nn.Module | None:
-        if self.dtype != torch.float32:
-            return None
-        return Complex(self.conv(m, n, dtype=torch.complex64, padding_mode="zeros"))
-
-    def float8(self, m: int, n: int) -> nn.Module | None:
-        if self.device == "meta" or not self.wants("float8", 9):
+    def of_another_dtype(self, m: int, n: int) -> nn.Module | None:
+        if not self.wants("of another dtype", 9):
             return None  # rare, as no model with it can be run
-        return self.conv(m, n).to(torch.float8_e4m3fn)
+        return self.conv(m, n).to(self.one_of(torch.complex64, torch.float8_e4m3fn))
 
     def other_dimensions(self, m: int, n: int) -> nn.Module:
         options = {"padding": 1, "device": self.device, "dtype": self.dtype}
@@ -302,9 +285,7 @@ class Builder:
             module.training = False
         for conv in self.some("channels_last", convs):
             conv.to(memory_format=torch.channels_last)
-        for module in self.some(
-            "hooked", [m for m in eager if not isinstance(m, quantized.Conv2d)]
-        ):
+        for module in self.some("hooked", eager):
             module.register_forward_pre_hook(count_before)
             module.register_forward_hook(count_after, with_kwargs=True)
             if type(module) is nn.Conv2d:
@@ -327,11 +308,9 @@ ODD: dict[str, Callable[[Builder, int, int], nn.Module | None]] = {
     "parametrised": Builder.parametrised,
     "pruned": Builder.pruned,
     "lazy": Builder.lazy,
-    "quantised": Builder.quantised,
     "scripted": Builder.scripted,
     "patched forward": Builder.patched,
-    "complex": Builder.complex,
-    "float8": Builder.float8,
+    "of another dtype": Builder.of_another_dtype,
     "1-D, 3-D, transposed": Builder.other_dimensions,
     "BSConv already": Builder.blueprint,
 }

@@ -6,7 +6,6 @@ At the top of a module, so that they can be pickled.
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS_ModelRegLossMixin
@@ -110,27 +109,6 @@ class Tied(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.conv2d(images, self.kernel, padding="same")
-
-
-class Quantized(nn.Module):
-    """A convolution in int8 between floats."""
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, images: Tensor) -> Tensor:
-        in_int8 = torch.quantize_per_tensor(images.float(), 0.1, 0, torch.quint8)
-        return self.conv(in_int8).dequantize().to(images.dtype)
-
-
-class Complex(nn.Module):
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.conv(images.to(torch.complex64)).real
 
 
 class OtherDimensions(nn.Module):

@@ -16,7 +16,6 @@ from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import (
     BSConvS,
     BSConvU,
-    get_model,
     kernel_spectra,
     project_pretrained,
     reestimate_batch_norm,
@@ -25,6 +24,7 @@ from bsconv.pytorch import (
 from core.test_precision import forward_and_backward
 from helpers.precision import difference, fill, numbers
 from helpers.reliability import Section
+from nightly.test_precision import network
 
 pytestmark = pytest.mark.nightly
 
@@ -66,9 +66,8 @@ def approximations() -> Results:
 
 
 def projection() -> Results:
-    torch.manual_seed(0)
-    images = numbers("ordinary", 16, 3, 32, 32)
-    model = reestimate_batch_norm(get_model("cifar_resnet20", 10).eval(), images)
+    images = numbers("ordinary", 16, 3, 16, 16)
+    model = reestimate_batch_norm(network("ordinary"), images)
     new, report = project_pretrained(model, images, "s", 0.5, progress=False)
     errors = torch.tensor([layer.output_error for layer in report.layers])
     return {"outputs": new(images), "errors": errors}
