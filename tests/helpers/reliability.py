@@ -17,13 +17,6 @@ import torch
 
 Section = Callable[[str, str], None]  # takes the title and the text in Markdown
 
-INTRODUCTION = """\
-# Reliability
-
-What was tried to make this library compute something else, lose a run or execute what it should
-only read, and what came of it. `make nightly` tries all of it and writes this page.
-"""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", type=Path, metavar="PAGE", help="update this page")
@@ -41,13 +34,10 @@ def section(record_property: Callable[[str, object], None]) -> Section:
 
 
 class Page:
-    """The sections by title, and how long the tests of each file took."""
+    """What is recorded by file and title, and how long the tests of each file took."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)[1:]
-        self.sections = dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
         self.recorded: dict[tuple[str, str], list[str]] = {}
         self.failed: set[str] = set()
         self.seconds: Counter[str] = Counter()
@@ -63,18 +53,15 @@ class Page:
                     self.recorded.setdefault((file, value[0]), []).append(value[1])
 
     def pytest_sessionfinish(self) -> None:
-        for (file, title), texts in self.recorded.items():
-            if file not in self.failed:
-                self.sections[title] = "\n".join([*texts, "", self._origin(file)])
-        parts = [f"## {title}\n\n{text}" for title, text in self.sections.items()]
-        page = "\n\n".join([INTRODUCTION.strip(), *parts]) + "\n"
-        self.path.write_text(page, encoding="utf-8")
-
-    def _origin(self, file: str) -> str:
         from benchmarks.records import machine_class
 
-        return (
-            f"`pytest -m nightly {file}`: {self.seconds[file] / 60:.1f} minutes on"
-            f" {machine_class()}, torch {torch.__version__.split('+')[0]},"
-            f" {datetime.date.today().isoformat()}."
-        )
+        introduction, *parts = re.split(r"^## (.+)\n", self.path.read_text("utf-8"), flags=re.M)
+        sections = dict(zip(parts[::2], parts[1::2], strict=True))
+        for (file, title), texts in self.recorded.items():
+            if file not in self.failed:
+                where = f"{machine_class()}, torch {torch.__version__.split('+')[0]}"
+                origin = f"`pytest -m nightly {file}`: {self.seconds[file] / 60:.1f} minutes on"
+                origin += f" {where}, {datetime.date.today().isoformat()}."
+                sections[title] = "\n".join([*texts, "", origin])
+        pages = [f"## {title}\n\n{text.strip()}" for title, text in sections.items()]
+        self.path.write_text("\n\n".join([introduction.strip(), *pages]) + "\n", "utf-8")

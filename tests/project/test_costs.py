@@ -80,10 +80,3 @@ def test_the_time_that_a_test_may_take_is_that_of_the_machine(
         patch.setattr(costs, "pace", lambda: pace * costs.LOOP)
         ended = outcome(pytester, "def test_it(): pass")
     assert ended == ("took 5.0 CPU seconds, of 3.0 here: mark it slow" if fails else "passed")
-
-
-def test_more_patience_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "pace", lambda: costs.LOOP)
-    assert costs.limit() == costs.LIMIT
-    monkeypatch.setenv(costs.PATIENCE, "3")
-    assert costs.limit() == 3 * costs.LIMIT

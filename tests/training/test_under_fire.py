@@ -100,7 +100,7 @@ def test_every_write_may_fail(tmp_path: Path, small: TrainConfig, reason: int) -
             if not failed:
                 break  # there was no such write any more
             assert "\n" not in said
-            assert str(out) in said
+            assert str(out) in said or step == "fsync"  # of a folder, which may fail in silence
             if (out / CHECKPOINT).exists():
                 read_checkpoint(out / CHECKPOINT)
             resumed(small, out)
