@@ -5,7 +5,7 @@ Layers map m channels of images (N, C, H, W) to n channels, so that any may foll
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, prune
 
 from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer
 from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers.model_snapshots import walk
 from helpers.odd_layers import (
     Branches,
     Listed,
@@ -53,20 +54,6 @@ class Example:
         """What hypothesis shows of it."""
         layers = ", ".join(f"{n or '(root)'}: {type(m).__name__}" for n, m in walk(self.model))
         printer.text(f"{self.replacer}, images {tuple(self.images.shape)}, {layers}")
-
-
-def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every name that leads to a module, of which each is entered once, parents first."""
-    entered = set()
-    waiting = [("", model)]
-    while waiting:
-        name, module = waiting.pop()
-        yield name, module
-        if id(module) not in entered:
-            entered.add(id(module))
-            prefix = f"{name}." if name else ""
-            inside = [(prefix + key, m) for key, m in module._modules.items() if m is not None]
-            waiting += reversed(inside)
 
 
 class Builder:
