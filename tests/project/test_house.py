@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.imports import PACKAGE, imported, imports
+from helpers.imports import PACKAGE, imports
 
 IMPORTS = imports()
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
@@ -55,20 +55,6 @@ def part_of(module: str) -> str:
 
 
 # imports
-
-
-@pytest.mark.parametrize(
-    ("source", "names"),
-    [
-        ("import torch.nn as nn", {"torch.nn"}),
-        ("from .modules import BSConvU", {"a.b.modules.BSConvU"}),
-        ("from . import modules", {"a.b.modules"}),
-        ("from ..experiments import data", {"a.experiments.data"}),
-        ("def f():\n    import numpy", {"numpy"}),
-    ],
-)
-def test_imports_are_found(source: str, names: set[str]) -> None:
-    assert imported(source, "a.b.c") == imported(source, "a.b", is_package=True) == names
 
 
 def test_every_part_imports_from_floors_below_it_alone() -> None:
