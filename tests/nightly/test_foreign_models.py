@@ -10,6 +10,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,9 @@ def test_models_work_as_bsconv(library: str, section: Section, pytestconfig: Any
     reasons = sum((one["kept"] for one in read), Counter[str]())
     section(
         "Models of other libraries",
-        f"- {library} {importlib.import_module(library).__version__}, {RULES[library]}:"
-        f" {counts(outcomes)}. Of {sum(one['convolutions'] for one in read):,} convolutions"
+        f"- {library} {metadata.version(library)}, {RULES[library]}: {outcomes['works']} work,"
+        f" {outcomes['nothing to replace']} have nothing to replace, {outcomes['not run']} do not"
+        f" run here themselves. Of {sum(one['convolutions'] for one in read):,} convolutions"
         f" {sum(one['replaced'] for one in read):,} are replaced; kept are {counts(reasons)}."
         " [Each model](foreign_models.md) is listed.",
     )
