@@ -90,9 +90,6 @@ def input_sizes(library: str, name: str, model: nn.Module) -> list[tuple[int, in
     return [(own[0], 64, 64), own] if own[1] > 64 else [own]
 
 
-# --- one model ------------------------------------------------------------------------------------
-
-
 def trial(library: str, name: str, export: str = "", by_shapes: bool = False) -> dict[str, Any]:
     """What came of one model; ``export`` names the format that its BSConv-S form is written in.
 
@@ -135,11 +132,8 @@ def kept(plan: Plan) -> Counter[str]:
     kinds: Counter[str] = Counter()
     for layer in plan.kept:
         reason = layer.description.removeprefix("kept: ")
-        for pattern, kind in KINDS.items():
-            if match := re.fullmatch(pattern, reason):
-                reason = match.expand(kind)
-                break
-        kinds[reason] += 1
+        matches = ((re.fullmatch(pattern, reason), kind) for pattern, kind in KINDS.items())
+        kinds[next((match.expand(kind) for match, kind in matches if match), reason)] += 1
     return kinds
 
 
@@ -156,7 +150,7 @@ def dense_outcomes(library: str, name: str, model: nn.Module, plan: Plan) -> tup
 
 
 def in_use(model: nn.Module, images: Tensor, plan: Plan, training: bool) -> list[Any]:
-    """Shapes, finiteness, and the planned layers that learn, whose gradients must be finite."""
+    """Shapes, the planned layers that learn, and whether all is finite, their gradients too."""
     torch.manual_seed(1)  # layers that are dropped at random are the same ones
     model.train(training)
     model.zero_grad()
@@ -214,16 +208,16 @@ def check_penalty(model: nn.Module) -> None:
 def check_export(dense: nn.Module, model: nn.Module, images: Tensor, format: str) -> str:
     """That the file computes what the model does, unless the dense model has no such file."""
     model.eval()
-    buffer = Path("model" + FORMATS[format])
+    path = Path("model" + FORMATS[format])
     try:
-        export_model(model, images, buffer, format=format)
+        export_model(model, images, path, format=format)
     except ValueError:
         with pytest.raises(ValueError, match=format):
-            export_model(dense, images, buffer, format=format)
+            export_model(dense, images, path, format=format)
         return f"the dense model has no {format} either"
     with torch.no_grad():
         expected = next(tensors(model(images)))
-    torch.testing.assert_close(load_exported(buffer)(images), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(load_exported(path)(images), expected, rtol=1e-3, atol=1e-3)
     return f"as {format} too"
 
 
