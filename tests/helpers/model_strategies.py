@@ -126,7 +126,9 @@ class Builder:
             return None  # rare, as no model with it can be run
         return self.conv(m, n).to(self.one_of(torch.complex64, torch.float8_e4m3fn))
 
-    def of_other_dimensions(self, m: int, n: int) -> nn.Module:
+    def of_other_dimensions(self, m: int, n: int) -> nn.Module | None:
+        if self.dtype in HALF:  # what torch computes there is not finite at times
+            return None
         options = {"padding": 1, "device": self.device, "dtype": self.dtype}
         conv_class = self.one_of(nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d)
         conv = conv_class(m, n, 3, **options)
