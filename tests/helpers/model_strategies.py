@@ -57,8 +57,6 @@ class Example:
 
 
 class Builder:
-    """Draws a model, layer by layer."""
-
     def __init__(self, draw: Callable[[Any], Any]) -> None:
         self.draw = draw
         self.odd: list[nn.Module] = []
@@ -201,7 +199,6 @@ class Builder:
     # --- flags, hooks, formats and circles --------------------------------------------------------
 
     def some(self, things: list[Any]) -> list[Any]:
-        """Some or all of them, mostly none."""
         share = self.one_of(0, 0, 0.5, 1)
         chosen = random.Random(self.draw(st.integers(0, 999)))
         return [thing for thing in things if chosen.random() < share]
