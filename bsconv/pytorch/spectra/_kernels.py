@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from .._tools.convs import CONVOLUTIONS
 from .._tools.model_tree import evaluating, wrapped_by
@@ -81,7 +80,7 @@ def exchanged(weight: Tensor, groups: int) -> Tensor:
 def _of_weight(weight: Tensor) -> Kernels:
     if weight.dim() != 4:
         raise ValueError(f"weight needs shape (N, M, Kh, Kw), got shape {tuple(weight.shape)}")
-    kernels = _kernels("", functools.partial(_given, weight))
+    kernels = _kernels("", lambda: weight)
     if kernels.skipped:
         shape = tuple(weight.shape)
         raise ValueError(
@@ -97,18 +96,14 @@ def _of_modules(model: nn.Module) -> Iterator[Kernels]:
         model = inner
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):
-            yield _kernels(name, _reader(module), module.groups)
+            yield _kernels(name, functools.partial(_weight_of, module), module.groups)
 
 
 def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
     for name, value in state.items():
         layer, _, last = str(name).rpartition(".")
         if last == "weight" and isinstance(value, Tensor) and value.dim() == 4:
-            yield _kernels(layer, functools.partial(_given, value))
-
-
-def _given(weight: Tensor) -> Tensor:
-    return weight
+            yield _kernels(layer, functools.partial(torch.Tensor.detach, value))
 
 
 def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:
@@ -135,18 +130,9 @@ def _reason_to_skip(weight: Tensor) -> str:
     return ""
 
 
-def _reader(conv: Any) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        weight = _effective_weight(conv)
-        if conv.transposed and not nn.parameter.is_lazy(weight):
-            return exchanged(weight, conv.groups)
-        return weight
-
-    return read
-
-
-def _effective_weight(conv: Any) -> Tensor:
-    if not parametrize.is_parametrized(conv, "weight"):
-        return conv.weight
-    with evaluating(conv.parametrizations):  # spectral_norm changes its buffers while training
-        return conv.weight
+def _weight_of(conv: Any) -> Tensor:
+    with evaluating(conv):  # spectral_norm changes its buffers while training
+        weight: Tensor = conv.weight
+    if conv.transposed and not nn.parameter.is_lazy(weight):
+        return exchanged(weight, conv.groups)
+    return weight

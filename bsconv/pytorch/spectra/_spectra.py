@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tools.tables import Table, write_csv
+from .._tools.tables import Row, Table, write_csv
 from ._kernels import Kernels, across, kernels_of
 from ._variance_shares import shares_of
 
@@ -25,6 +25,22 @@ __all__ = [
 ]
 
 Source = nn.Module | Mapping[str, Any] | Tensor
+
+COLUMNS = (  # of a table: the title, and the field of the layer
+    ("layer", "name"),
+    ("N", "filters"),
+    ("M", "slices"),
+    ("K", "kernel_size"),
+    ("quartile", "lower_quartile"),
+    ("median", "median"),
+    ("quartile", "upper_quartile"),
+    ("random", "random"),
+    ("excess", "excess"),
+    ("across kernels", "cross_median"),
+    ("random", "cross_random"),
+    ("excess", "cross_excess"),
+    ("why left out", "skipped"),
+)
 
 
 @torch.no_grad()
@@ -131,21 +147,7 @@ class LayerSpectrum:
 class SpectraTable(Table):
     """The first shares of all layers, in the order of their names; prints as a table."""
 
-    header = (
-        "layer",
-        "N",
-        "M",
-        "K",
-        "quartile",
-        "median",
-        "quartile",
-        "random",
-        "excess",
-        "across kernels",
-        "random",
-        "excess",
-        "why left out",
-    )
+    header = tuple(title for title, _ in COLUMNS)
 
     rows: tuple[LayerSpectrum, ...]
     center: bool
@@ -185,11 +187,15 @@ class SpectraTable(Table):
         """
         header = [field.name for field in fields(LayerSpectrum)]
         header[-1:] = ["excess", "cross_excess", header[-1]]
-        lines = ([_csv_value(getattr(row, name)) for name in header] for row in self.rows)
+        lines = ([_plain(getattr(row, name)) for name in header] for row in self.rows)
         write_csv(path, header, lines)
 
-    def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [_table_row(row) for row in self.rows]
+    def _table_rows(self) -> list[Row]:
+        values = ([_plain(getattr(row, name)) for _, name in COLUMNS] for row in self.rows)
+        return [
+            [name or "(root)", *(f"{v:.2f}" if isinstance(v, float) else v for v in rest)]
+            for name, *rest in values
+        ]
 
 
 @torch.no_grad()
@@ -237,30 +243,8 @@ def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
     return {layer.name: shares for layer, shares in zip(layers, found, strict=True)}
 
 
-def _table_row(row: LayerSpectrum) -> tuple[str | int, ...]:
-    numbers = (
-        row.lower_quartile,
-        row.median,
-        row.upper_quartile,
-        row.random,
-        row.excess,
-        row.cross_median,
-        row.cross_random,
-        row.cross_excess,
-    )
-    layer = (row.name or "(root)", row.filters, row.slices, _size_text(row.kernel_size))
-    return (*layer, *map(_number_text, numbers), row.skipped)
-
-
-def _csv_value(value: object) -> object:
+def _plain(value: Any) -> Any:
+    """A size as text, and NaN as nothing."""
     if isinstance(value, tuple):
-        return _size_text(value)
-    return "" if value != value else value  # NaN
-
-
-def _number_text(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.2f}"
-
-
-def _size_text(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
+        return "x".join(map(str, value))
+    return "" if value != value else value

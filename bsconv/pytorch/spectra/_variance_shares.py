@@ -28,33 +28,38 @@ def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
     # LAPACK takes one small matrix after another: several threads take them piece by piece
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         found = [
-            (pool.map if gram.is_cpu else map)(_shares, torch.split(gram, PIECE)) for gram in grams
+            (pool.map if gram.is_cpu else map)(_eigenvalues, gram.split(PIECE)) for gram in grams
         ]
-        return [torch.cat(list(shares)) for shares in found]
+        return [_normalised(torch.cat(list(values))) for values in found]
 
 
 def _grams(weight: Tensor, center: bool) -> Tensor:
-    chunks = torch.split(weight.detach(), max(1, CHUNK // weight[0].numel()))
+    chunks = weight.detach().split(max(1, CHUNK // weight[0].numel()))
     return torch.cat([_gram(filters, center) for filters in chunks])
 
 
-def _shares(gram: Tensor) -> Tensor:
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """Those of each matrix; NaN for one that is not finite, on which LAPACK would fail."""
     finite = _trace(gram).isfinite()[:, None]
-    values = torch.linalg.eigvalsh(gram.where(finite[..., None], 0.0)).flip(1).clamp(min=0)
+    return torch.linalg.eigvalsh(gram.where(finite[..., None], 0.0)).where(finite, torch.nan)
+
+
+def _normalised(values: Tensor) -> Tensor:
+    values = values.double().flip(1).clamp(min=0)
     total = values.sum(1, keepdim=True)
-    one_component = torch.zeros_like(values)
-    one_component[:, 0] = 1
-    return torch.where(total > 0, values / total, one_component).where(finite, torch.nan)
+    one_component = torch.eye(1, values.shape[1], dtype=values.dtype, device=values.device)
+    return torch.where(total == 0, one_component, values / total)
 
 
 def _gram(filters: Tensor, center: bool) -> Tensor:
     """The matrices of all filters, up to a factor for each; zero where only rounding is left."""
     samples, features = filters.shape[1], filters[0, 0].numel()
     is_long = samples >= max(LONG, features) and samples % 2 == 0
-    if filters.dtype == torch.float64 or not is_long:
+    if filters.dtype == torch.float64 or not (is_long and filters.is_cpu):
         return _exact_gram(filters, center)
     gram, is_good = _quick_gram(filters.flatten(2).float(), center)
     if not is_good.all():
+        gram = gram.double()
         gram[~is_good] = _exact_gram(filters[~is_good], center)
     return gram
 
@@ -68,11 +73,11 @@ def _quick_gram(rows: Tensor, center: bool) -> tuple[Tensor, Tensor]:
     count, samples, features = rows.shape
     pairs = rows.reshape(count, samples // 2, 2 * features)
     products, sums = pairs.mT @ pairs, pairs.sum(1)
-    gram = exact(products[:, :features, :features]) + products[:, features:, features:]
+    gram = products[:, :features, :features] + products[:, features:, features:]
     energy = remaining = _trace(gram)
     if center:
-        total = exact(sums[:, :features]) + sums[:, features:]
-        gram.baddbmm_(total[:, :, None], total[:, None], alpha=-1 / samples)
+        total = sums[:, :features] + sums[:, features:]
+        gram -= total[:, :, None] * total[:, None] / samples
         remaining = _trace(gram)
     return gram, (remaining > 0.1 * energy) & (remaining > 1e-25) & (energy < 1e30)
 
