@@ -1,37 +1,45 @@
 """How a BSConv layer is computed: its convolutions in turn, or multiplied into fewer.
 
-All layer plans are the same function of the same weights. Which of them is the fastest depends on
-shapes, dtype and device, so it is measured.
+Which of these layer plans is the fastest depends on shapes, dtype and device: it is measured.
 """
 
 import copy
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.func import functional_call
 
-from ._tools.batch_norm import centre_of, normed_product
-from ._tools.convs import CONVOLUTIONS
-from ._tools.joining import product
-from ._tools.stand_in import StandIn
+from ._tools.batch_norm import normed_product
+from ._tools.convs import GEOMETRY, memory_format_of, pads_with_zeros
+from ._tools.joining import exact_steps, joined, product
 from ._tools.timing import in_turns
 
 REPEATS = 3
-CONVOLVE: tuple[Any, ...] = (F.conv1d, F.conv2d, F.conv3d)  # by the number of dimensions, less one
 
 _fastest: dict[tuple[Any, ...], str] = {}
 
 
-class PlannedLayer(StandIn):
-    """What the BSConv layers share: several plans to compute the same."""
+class PlannedLayer(nn.Sequential):
+    """Pointwise layers around a depthwise ``dw``, with several plans to compute the same."""
 
-    __jit_unused_properties__ = (*StandIn.__jit_unused_properties__, "plan", "chosen_plan")
+    if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
+        dw: nn.Conv2d
+
+    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan", "chosen_plan")
     _plans: ClassVar[tuple[str, ...]]
     _narrow_with_norms: ClassVar[bool] = False
+
+    in_channels = property(lambda self: self[0].in_channels)
+    out_channels = property(lambda self: self[-1].out_channels)
+    kernel_size = property(lambda self: self.dw.kernel_size)
+    stride = property(lambda self: self.dw.stride)
+    padding = property(lambda self: self.dw.padding)
+    dilation = property(lambda self: self.dw.dilation)
+    padding_mode = property(lambda self: self.dw.padding_mode)
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,25 +50,22 @@ class PlannedLayer(StandIn):
         """How the layer is computed; weights, outputs and gradients are the same with each.
 
         "factored", the default: its convolutions in turn. "merged": their weights are multiplied
-        into a dense kernel in each forward pass, for one dense convolution. "joined" (BSConvS): the
-        pointwise weights alone are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one
-        dense convolution of its few channels. "auto": the fastest of them, forward and backward,
-        measured the first time for the shapes, dtype, device and mode at hand and remembered. Where
-        torch.compile traces the layer, it is the one it ran last outside, "factored" if it never
-        did: call the model once before.
+        into one dense kernel in each forward pass. "joined" (BSConvS): the pointwise weights alone
+        are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one dense convolution of its few
+        channels. "auto": the fastest of them, forward and backward, measured the first time for the
+        shapes, dtype, device and mode at hand and remembered. torch.compile takes the one that ran
+        last outside, "factored" if none did: call the model once before.
 
-        With BatchNorm in between, "narrow" of a BSConvS is possible and the others are not. A plan
-        that is not possible, for example since parts of the layer are not plain convolutions any
-        more or have hooks, which only they would run, is computed factored. Raises ValueError for
-        an unknown plan.
+        A plan that is not possible is computed factored: with BatchNorm in between, all but
+        "narrow" of a BSConvS, and any where parts of the layer have hooks or are not plain
+        convolutions. Raises ValueError for an unknown plan.
         """
         return self._plan
 
     @plan.setter
     def plan(self, plan: str) -> None:
-        known = (*self._plans, "auto")
-        if plan not in known:
-            names = ", ".join(map(repr, known))
+        if plan not in (*self._plans, "auto"):
+            names = ", ".join(map(repr, (*self._plans, "auto")))
             raise ValueError(
                 f"plan of a {type(self).__name__} needs to be one of {names}, got {plan!r}"
             )
@@ -86,28 +91,51 @@ class PlannedLayer(StandIn):
         plan = self.chosen_plan
         if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
-        return self._as_planned(plan, input)
+        layers: list[Any] = list(self)
+        if isinstance(layers[1], nn.BatchNorm2d):
+            return _convolve_normed(input, *layers)
+        return _convolve(plan, input, layers, self.dw)
 
     def _possible_plans(self, input: Tensor) -> Sequence[str]:
         if not all(map(is_plain, self)):
             return ("factored",)
-        if not any(isinstance(layer, BatchNorm) for layer in self):
+        if not any(isinstance(layer, nn.BatchNorm2d) for layer in self):
             return self._plans
         several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
         return ("factored", "narrow") if several and self._narrow_with_norms else ("factored",)
 
-    def _as_planned(self, plan: str, input: Tensor) -> Tensor:
-        layers: list[Any] = list(self)
-        if isinstance(layers[1], BatchNorm):
-            return _convolve_normed(input, *layers)
-        return _convolve(plan, input, layers, self.dw)
+    @torch.no_grad()
+    def to_conv2d(self) -> nn.Conv2d:
+        """The dense convolution that computes the same as this layer, with weights of its own.
+
+        It has this layer's device, dtype, memory format and ``training``, and a bias where this
+        layer has one or a BatchNorm shifts the channels. The products are formed in float64.
+
+        Raises ValueError where there is none: with a BatchNorm that normalises by its batch, and
+        with one before a zero-padded depthwise convolution, where the padding follows the shift.
+        """
+        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm2d)]
+        if any(norm.training or norm.running_mean is None for norm in norms):
+            raise ValueError(
+                f"{type(self).__name__} normalises by its batch, which no single convolution does: "
+                "call eval() first, and keep running statistics"
+            )
+        if isinstance(self[1], nn.BatchNorm2d) and pads_with_zeros(self.dw):
+            raise ValueError(
+                f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
+                "equals no single convolution: its padding follows BatchNorm's shift, got "
+                f"padding={self.padding!r}"
+            )
+        weight = self.dw.weight
+        conv: nn.Conv2d = functools.reduce(cast(Any, joined), exact_steps(self))
+        conv.to(weight).to(memory_format=memory_format_of(weight))
+        return conv.requires_grad_().train(self.training)
 
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    plain = type(layer) in (*CONVOLUTIONS, *norms) and "forward" not in layer.__dict__
+    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d) and "forward" not in layer.__dict__
     return plain and not hooked and not layer._backward_pre_hooks
 
 
@@ -132,24 +160,22 @@ def _convolve(plan: str, images: Tensor, layers: Sequence[nn.Conv2d], dw: nn.Con
 def _convolve_normed(
     images: Tensor,
     pw1: nn.Conv2d,
-    bn1: BatchNorm,
+    bn1: nn.BatchNorm2d,
     pw2: nn.Conv2d,
-    bn2: BatchNorm,
+    bn2: nn.BatchNorm2d,
     dw: nn.Conv2d,
 ) -> Tensor:
     """Plan "narrow" of a BSConvS with BatchNorm.
 
-    What the BatchNorms add to the channels, ``dw`` spreads over positions as it does with any
-    images: less at a padded border than elsewhere. This map is the same for all images.
+    What ``bn2`` adds to the channels, ``dw`` spreads over positions as it does with any images:
+    less at a padded border than elsewhere. This map is the same for all images.
     """
-    images = _as_layer(pw1, images, pw1.weight, None)
-    centre = centre_of(bn1, images)
-    sides = (..., *(None for _ in dw.kernel_size))
-    images = images - centre[sides]
-    matrix, constant = normed_product(bn1, pw2.weight, bn2, images, centre)
-    output = _as_layer(dw, images, matrix[sides] * dw.weight, dw.bias)
+    neutral = {name: torch.full_like(p, name == "weight") for name, p in bn1.named_parameters()}
+    images = functional_call(bn1, neutral, (pw1(images),))
+    matrix, constant = normed_product(bn1, pw2.weight, bn2, images)
+    output = _as_layer(dw, images, matrix[:, :, None, None] * dw.weight, dw.bias)
     with torch.autocast(images.device.type, enabled=False):
-        flat = constant[sides].expand(1, -1, *images.shape[2:])
+        flat = constant[:, None, None].expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)
     return output + added.to(output.dtype)
 
@@ -161,19 +187,20 @@ def _as_layer(
     padding: str | tuple[int, ...] = like.padding
     if like.padding_mode != "zeros":
         images = F.pad(images, like._reversed_padding_repeated_twice, mode=like.padding_mode)
-        padding = (0,) * len(like.kernel_size)
-    convolve = CONVOLVE[weight.dim() - 3]
-    result: Tensor = convolve(images, weight, bias, like.stride, padding, like.dilation, groups)
-    return result
+        padding = 0, 0
+    return F.conv2d(images, weight, bias, like.stride, padding, like.dilation, groups)
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
-    """The plan with the shortest forward pass, and backward pass where gradients are recorded.
+    """The one with the shortest forward pass, and backward pass where gradients are recorded.
 
-    Measured the first time for these shapes, dtype, device and mode, on a copy, and remembered.
+    It is measured once for each situation, on a copy, and remembered.
     """
-    weights = [tensor.shape for tensor in layer.parameters()]
-    key = (*plans, *_situation(images), *weights, repr(layer), layer.training)
+    device, shapes = images.device.type, [tensor.shape for tensor in layer.parameters()]
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    place = (images.shape, images.stride(), images.dtype, images.device, torch.get_num_threads())
+    mode = (layer.training, torch.is_grad_enabled(), autocast)
+    key = (*plans, *shapes, repr(layer), *place, *mode)
     if key not in _fastest:
         trial = copy.deepcopy(layer)
         example = images.detach().requires_grad_(torch.is_grad_enabled())
@@ -189,10 +216,3 @@ def _step(plan: str, layer: Any, images: Tensor) -> None:
     if output.requires_grad:
         wanted = [images, *(weight for weight in layer.parameters() if weight.requires_grad)]
         torch.autograd.grad(output, wanted, torch.ones_like(output))
-
-
-def _situation(images: Tensor) -> tuple[Any, ...]:
-    device = images.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    place = (images.shape, images.stride(), images.dtype, images.device)
-    return (*place, autocast, torch.is_grad_enabled(), torch.get_num_threads())

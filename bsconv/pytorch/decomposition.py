@@ -1,7 +1,8 @@
 """Dense kernels as blueprints and weights, and back: tensors only (paper, section 3).
 
-A kernel has shape (N, M, Kh, Kw): N filters of M slices. A blueprint kernel is one whose slices are
-all multiples of one another: ``kernel[n, m] = weights[n, m] * blueprints[n]``.
+A kernel has shape (N, M, Kh, Kw): N filters of M slices; in a blueprint kernel, those of a filter
+are multiples of one another. Factors are computed and returned in float64. A kernel of another
+shape, or one that is not finite, is a ValueError.
 """
 
 from typing import NamedTuple
@@ -48,10 +49,9 @@ def compose(weights: Tensor, blueprints: Tensor) -> Tensor:
 def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
     """The blueprint kernel closest to ``kernel`` in the sum of squares, filter by filter.
 
-    This is each filter's best rank-1 approximation (Eckart-Young), exact for a blueprint kernel. Of
-    the scales that give the same product, the two factors share the norm equally, which is what
-    gradient descent keeps; the blueprint's largest entry is positive. Computed and returned in
-    float64. Raises ValueError for a kernel that has not four dimensions or is not finite.
+    This is each filter's best rank-1 approximation (Eckart-Young), exact for a blueprint kernel.
+    The two factors share the norm equally, which is what gradient descent keeps; the blueprint's
+    largest entry is positive.
     """
     filters, scale = _filters(kernel)
     blueprints = _leading_blueprints(filters)
@@ -63,12 +63,9 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
 def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     """The BSConv-S kernel of ``mid_channels`` close to ``kernel`` in the sum of squares.
 
-    Alternates between the best basis for the blueprints at hand and the best blueprints for that
-    basis, so the error of the whole kernel never rises; it starts from :func:`blueprint_factors`.
-    Exact where a BSConv-S of that width has this kernel. Computed and returned in float64.
-
-    Raises ValueError for a kernel that has not four dimensions or is not finite, and unless
-    1 <= mid_channels <= in_channels.
+    Starts from :func:`blueprint_factors` and alternates between the best basis for the blueprints
+    at hand and the best blueprints for that basis. Exact where a BSConv-S of that width has this
+    kernel. Raises ValueError unless 1 <= mid_channels <= in_channels.
     """
     filters, scale = _filters(kernel)
     if not 1 <= mid_channels <= filters.shape[1]:
@@ -76,8 +73,7 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
             f"mid_channels needs 1 <= mid_channels <= {filters.shape[1]}, the number of input "
             f"channels, got {mid_channels}"
         )
-    largest = scale.amax()
-    filters = filters * (scale / torch.where(largest > 0, largest, 1.0))[:, None, None]
+    filters, largest = _on_one_scale(filters, scale)
     blueprints = _leading_blueprints(filters)
     kept = torch.zeros((), dtype=filters.dtype, device=filters.device)
     for _ in range(MAX_ALTERNATIONS):
@@ -95,27 +91,20 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
 def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     """A CP decomposition of ``kernel`` into so many components, close in the sum of squares.
 
-    Each start takes the leading singular vectors of the matrices that remain once the kernel has
-    been split along its filters (as they are, or rotated onto their principal axes) or along its
-    channels; alternating least squares improve it, and the best result is taken. So it is never
-    worse than a truncated one, nor, from N blueprints on, than :func:`blueprint_factors`. Computed
-    and returned in float64.
-
-    Raises ValueError for a kernel that has not four dimensions or is not finite, and unless
-    ``blueprints`` is at least 1.
+    The best of three starts after alternating least squares. They take the leading singular vectors
+    of the kernel's filters, of its filters rotated onto their principal axes, and of its channels
+    so rotated. So it is never worse than a truncated one, nor, from N blueprints on, than
+    :func:`blueprint_factors`. Raises ValueError unless ``blueprints`` is at least 1.
     """
     if blueprints < 1:
         raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")
-    filters, scale = _filters(kernel)
-    largest = scale.amax()
-    tensor = filters * (scale / torch.where(largest > 0, largest, 1.0))[:, None, None]
-    own = torch.eye(len(tensor)).to(tensor)
-    by_filters = [_truncated(tensor, axes, blueprints) for axes in (own, _principal_axes(tensor))]
-    swapped = tensor.transpose(0, 1)
+    tensor, largest = _on_one_scale(*_filters(kernel))
+    own, swapped = torch.eye(len(tensor)).to(tensor), tensor.transpose(0, 1)
+    starts = [_truncated(tensor, axes, blueprints) for axes in (own, _principal_axes(tensor))]
     weights, mixing, patterns = _truncated(swapped, _principal_axes(swapped), blueprints)
-    starts = [*by_filters, [mixing, weights, patterns]]
-    found = min((_alternated(tensor, start) for start in starts), key=lambda one: float(one[0]))
-    mixing, weights, patterns = _balanced(found[1], largest, blueprints)
+    starts.append([mixing, weights, patterns])
+    _, found = min((_alternated(tensor, start) for start in starts), key=lambda one: float(one[0]))
+    mixing, weights, patterns = _balanced(found, largest, blueprints)
     return SharedFactors(mixing, weights.mT, patterns.mT.reshape(-1, *kernel.shape[2:]))
 
 
@@ -140,11 +129,10 @@ def _alternated(tensor: Tensor, factors: list[Tensor]) -> tuple[Tensor, list[Ten
     error = _error(tensor, factors)
     for _ in range(MAX_SHARED_ALTERNATIONS):
         better = list(factors)
-        for axis, (one, other) in enumerate(((1, 2), (0, 2), (0, 1))):
-            letters = "abc"
-            formula = f"abc,{letters[one]}r,{letters[other]}r->{letters[axis]}r"
-            products = torch.einsum(formula, tensor, better[one], better[other])
-            gram = (better[one].mT @ better[one]) * (better[other].mT @ better[other])
+        for axis, formula in enumerate(("abc,br,cr->ar", "abc,ar,cr->br", "abc,ar,br->cr")):
+            one, other = (factor for number, factor in enumerate(better) if number != axis)
+            gram = (one.mT @ one) * (other.mT @ other)
+            products = torch.einsum(formula, tensor, one, other)
             better[axis] = products @ torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
         error_before, after = error, _error(tensor, better)
         if not after < error:
@@ -184,6 +172,12 @@ def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("kernel needs finite numbers, got NaN or infinity among them")
     scale = filters.abs().amax(dim=(1, 2))
     return filters / torch.where(scale > 0, scale, 1.0)[:, None, None], scale
+
+
+def _on_one_scale(filters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Filters of largest entry 1 in the whole kernel, and what it was divided by."""
+    largest = scale.amax()
+    return filters * (scale / torch.where(largest > 0, largest, 1.0))[:, None, None], largest
 
 
 def _leading_blueprints(filters: Tensor) -> Tensor:

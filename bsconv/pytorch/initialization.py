@@ -1,10 +1,9 @@
 """Where training starts: random weights for dense convolutions and for BSConv layers.
 
-A convolution with fan-in f (weights per output) whose weights have mean zero and variance g / f
-gives each output g times the mean square of its inputs, whatever the kernel size. Kaiming's g = 2
-makes up for the half that a ReLU removes. A BSConv layer has no ReLU inside: the last of its
-convolutions wants g = 2, the others g = 1, and then it starts like the dense convolution that it
-stands for. PyTorch's own start, g = 1/3 everywhere, leaves 1/9 (U) or 1/27 (S) instead of 2.
+With fan-in f (weights per output) and weights of mean zero and variance g / f, outputs have g times
+the mean square of the inputs. Kaiming's g = 2 makes up for the half that a ReLU removes. A BSConv
+layer has no ReLU inside: with g = 2 in the last of its convolutions and 1 in the others, it starts
+like the dense convolution. PyTorch's own start, g = 1/3, leaves 1/9 (U) or 1/27 (S) instead of 2.
 """
 
 from collections.abc import Callable
@@ -21,14 +20,11 @@ def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
     """Fills the weights so that outputs have ``gain`` times the mean square of the inputs.
 
     Uniform within +-sqrt(3 * gain / fan_in); the bias, if there is one, becomes zero. ``gain=2`` is
-    Kaiming's rule for ReLU (He et al., 2015). Returns ``conv``.
-
-    Raises ValueError for a gain that is not positive.
+    Kaiming's rule for ReLU (He et al., 2015). Raises ValueError for a gain that is not positive.
     """
     if not gain > 0:
         raise ValueError(f"gain needs to be positive, got gain={gain!r}")
-    fan_in = conv.weight[0].numel()
-    bound = (3 * gain / fan_in) ** 0.5
+    bound = (3 * gain / conv.weight[0].numel()) ** 0.5
     nn.init.uniform_(conv.weight, -bound, bound)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -38,10 +34,8 @@ def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
 def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
     """Fills a BSConv layer so that its outputs start with a Kaiming dense conv's variance.
 
-    That is twice the mean square of its inputs, doubled in the last of its convolutions and kept by
-    the others. BatchNorm in between is left as it is. Returns ``layer``.
-
-    Raises ValueError for a layer of another kind.
+    The last of its convolutions doubles the mean square of its inputs, the others keep it. Leaves
+    BatchNorm in between as it is. Raises ValueError for a layer of another kind.
     """
     convs = [child for child in layer.children() if isinstance(child, nn.Conv2d)]
     if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:

@@ -1,15 +1,22 @@
 """BSConv-U, BSConv-S and BSConv-CP as layers, and the dense convolutions they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ._layer_plans import PlannedLayer
-from ._tools.convs import IntOrPair, PaddingMode, check_channels, mid_channels
+from ._tools.convs import (
+    IntOrPair,
+    PaddingMode,
+    check_channels,
+    conv_arguments,
+    memory_format_of,
+    mid_channels,
+)
 from .decomposition import blueprint_factors, shared_factors, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
@@ -19,26 +26,53 @@ if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Self
 
 Device = torch.device | str | int | None
+Layer = TypeVar("Layer", bound="BlueprintLayer")
 
 
 class BlueprintLayer(PlannedLayer):
-    """What BSConvU, BSConvS and BSConvCP share."""
+    """What BSConvU, BSConvS and BSConvCP share: they take the place of a dense convolution."""
+
+    @classmethod
+    def like(
+        cls: type[Layer],
+        conv: nn.Conv2d,
+        *,
+        make: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> Layer:
+        """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
+        format, ``training`` and requires_grad are those of ``conv``.
+
+        ``options`` are the constructor's further arguments; ``make`` takes its place where other
+        first weights are wanted. Raises TypeError unless ``conv`` is a Conv2d, ValueError for
+        groups other than 1.
+        """
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(
+                f"{cls.__name__} takes the place of a Conv2d, got {type(conv).__name__}"
+            )
+        if conv.groups != 1:
+            raise ValueError(
+                f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
+            )
+        make = make or cast(Any, cls)
+        layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
+        layer.to(memory_format=memory_format_of(conv.weight))
+        layer.requires_grad_(conv.weight.requires_grad)
+        if conv.bias is not None:
+            layer.last_bias().requires_grad_(conv.bias.requires_grad)
+        return layer.train(conv.training)
 
     @classmethod
     def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
-        BSConvU: the best of all, filter by filter (Eckart-Young). BSConvS: found by alternating
-        least squares; the basis comes out orthonormal, so the penalty starts at zero. BSConvCP: the
-        best of several starts. Exact, up to rounding, where such a layer has this kernel.
+        Exact, up to rounding, where such a layer has this kernel. The basis of a BSConvS comes out
+        orthonormal, so its penalty starts at zero. A BatchNorm in between starts as the identity
+        and takes no part.
 
-        ``options`` are the constructor's further arguments: ``with_bn``, ``bn_kwargs``, ``p``,
-        ``min_mid_channels``, ``blueprints``. Device, dtype, memory format, ``training`` and
-        requires_grad are those of ``conv``, whose weights stay untouched; a BatchNorm in between
-        starts as the identity and takes no part in the approximation.
-
-        Raises TypeError unless ``conv`` is a Conv2d, ValueError for groups other than 1 and for
-        options out of range.
+        Arguments and errors are those of :meth:`like`; weights that are not finite are a
+        ValueError, too.
         """
         layer = cls.like(conv, make=partial(uninitialized, cls), **options)
         if not conv.weight.is_meta:
@@ -50,6 +84,9 @@ class BlueprintLayer(PlannedLayer):
                     layer.last_bias().copy_(conv.bias)
         return layer
 
+    def last_bias(self) -> Tensor:
+        return cast(Tensor, self[-1].bias)
+
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
         """The weights of the convolutions, in their order, that come closest to ``kernel``."""
         raise NotImplementedError
@@ -59,9 +96,8 @@ class BSConvU(BlueprintLayer):
     """Unconstrained blueprint separable convolution: pointwise ``pw``, then depthwise ``dw``.
 
     Stands for a dense convolution whose kernels are ``weights[n, m] * blueprint[n]``: in_channels *
-    out_channels + out_channels * Kh * Kw weights. Input (B, in_channels, H, W), output (B,
-    out_channels, H', W') with H' and W' as for torch.nn.Conv2d, whose arguments it takes. Without
-    BatchNorm it computes exactly what one dense convolution computes (:meth:`to_conv2d`).
+    out_channels + out_channels * Kh * Kw weights. Shapes and arguments are those of
+    torch.nn.Conv2d. Without BatchNorm it equals one dense convolution (:meth:`to_conv2d`).
 
     Args:
         bias: whether ``dw`` adds one bias per output channel; ``pw`` never does.
@@ -95,10 +131,10 @@ class BSConvU(BlueprintLayer):
         check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         super().__init__()
         conv, norm = _makers(device, dtype, bn_kwargs)
-        geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
         self.pw = conv(in_channels, out_channels, 1, bias=False)
         if with_bn:
             self.bn = norm(out_channels)
+        geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
         self.dw = conv(out_channels, out_channels, *geometry)
 
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
@@ -111,15 +147,14 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
     BSConv-U whose weight matrix is a product W_A W_B through ``mid_channels`` = min(in_channels,
     max(min_mid_channels, ceil(p * in_channels))) channels. ``pw1`` holds the basis W_B, whose rows
     training keeps close to orthonormal by adding :func:`bsconv.pytorch.reg_loss` to the loss;
-    ``pw2`` holds W_A. Shapes and the other arguments are those of :class:`BSConvU`, but ``with_bn``
-    puts a BatchNorm after each of the two (``bn1``, ``bn2``).
+    ``pw2`` holds W_A. The other arguments are those of :class:`BSConvU`, but ``with_bn`` adds a
+    BatchNorm after each of the two (``bn1``, ``bn2``).
 
     Args:
         p: share of the input channels kept, 0 <= p <= 1.
         min_mid_channels: lower limit for ``mid_channels``, which is always at least 1.
 
-    Raises ValueError for ``p`` or ``min_mid_channels`` outside these ranges, and for fewer than one
-    channel.
+    Raises ValueError for arguments out of range.
 
     >>> BSConvS(16, 32, 3, p=0.5).pw1.out_channels
     8
@@ -175,9 +210,9 @@ class BSConvCP(BlueprintLayer):
     ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, the CP decomposition of the kernel:
     blueprints * (in_channels + Kh * Kw + out_channels) weights. BSConv-U is its special case of one
     blueprint per filter. It is for trained networks (:func:`bsconv.pytorch.project_pretrained`);
-    for training from scratch, U and S are better at equal size. Shapes and arguments are those of
-    :class:`BSConvU`, but the bias is that of ``pw2``, and ``with_bn`` puts a BatchNorm after
-    ``pw1`` and ``dw`` (``bn1``, ``bn2``).
+    from scratch, U and S learn better at equal size. Arguments are those of :class:`BSConvU`, but
+    the bias is that of ``pw2``, and ``with_bn`` adds ``bn1`` after ``pw1`` and ``bn2`` after
+    ``dw``.
 
     Args:
         blueprints: how many, at least 1.
@@ -247,5 +282,4 @@ def _makers(
 ) -> tuple[partial[nn.Conv2d], partial[nn.BatchNorm2d]]:
     """What makes the convolutions and the BatchNorms of a layer."""
     place: dict[str, Any] = {"device": device, "dtype": dtype}
-    norm = partial(nn.BatchNorm2d, **{**place, **(bn_kwargs or {})})
-    return partial(nn.Conv2d, **place), norm
+    return partial(nn.Conv2d, **place), partial(nn.BatchNorm2d, **place | dict(bn_kwargs or {}))

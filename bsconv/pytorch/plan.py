@@ -1,6 +1,6 @@
 """What a replacer would do, or has done, layer by layer."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ._tools.tables import Table
 
@@ -9,8 +9,7 @@ from ._tools.tables import Table
 class LayerPlan:
     """One convolution: whether it is replaced, why, and its number of parameters.
 
-    ``names`` are all paths that lead to it; a layer that the model uses in several places has
-    several. The root is called "".
+    ``names`` are those of all places where the model uses it; the root is called "".
     """
 
     names: tuple[str, ...]
@@ -52,19 +51,12 @@ class Plan(Table):
         line = f"{len(self.replaced)} of {len(self.layers)} convolutions replaced"
         if not self.parameters_before:
             return line
-        share = self.parameters_after / self.parameters_before
-        return (
-            f"{line}; parameters of the model: {self.parameters_before:,} before, "
-            f"{self.parameters_after:,} after ({share:.1%})"
-        )
+        before, after = self.parameters_before, self.parameters_after
+        numbers = f"{before:,} before, {after:,} after ({after / before:.1%})"
+        return f"{line}; parameters of the model: {numbers}"
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
-            (
-                ", ".join(name or "(root)" for name in layer.names),
-                layer.description,
-                layer.parameters_before,
-                layer.parameters_after,
-            )
-            for layer in self.layers
+            (", ".join(name or "(root)" for name in names), description, before, after)
+            for names, _, description, before, after in map(astuple, self.layers)
         ]

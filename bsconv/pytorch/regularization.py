@@ -3,6 +3,8 @@
 import contextlib
 import functools
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -43,14 +45,11 @@ class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
 def orthonormality_penalty(basis: Tensor) -> Tensor:
     """Distance of the rows of ``basis``, shape (mid, in), from orthonormal: ``||B B^T - I||_F``.
 
-    A scalar in float32, or in float64 for a float64 basis: half precision would lose the small
-    differences that the penalty measures, so it is never used, not even under autocast. Zero, with
-    gradient zero, where the rows are orthonormal.
-
-    Raises ValueError if ``basis`` is not a matrix.
+    A scalar in float32, or in float64 for a float64 basis, under autocast, too: half precision
+    would lose the small differences that it measures. Zero, with gradient zero, where the rows are
+    orthonormal. Raises ValueError if ``basis`` is not a matrix.
     """
-    _check_matrix(basis)
-    return _penalties(basis[None])[0]
+    return _penalties([basis])[0]
 
 
 def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
@@ -65,11 +64,12 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     for module in model.modules():
         if isinstance(module, OrthonormalBasis):
             basis = module.basis()
-            _check_matrix(basis)
             alike[basis.shape, basis.dtype, basis.device].append(basis)
     if not alike:
-        return torch.zeros((), device=_device_of(model))
-    sums = [_penalties(torch.stack(bases)).sum() for bases in alike.values()]
+        tensors = chain(model.parameters(), model.buffers())
+        device = next((tensor.device for tensor in tensors), torch.get_default_device())
+        return torch.zeros((), device=device)
+    sums = [_penalties(bases).sum() for bases in alike.values()]
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
 
@@ -89,7 +89,9 @@ class BSConvS_ModelRegLossMixin:
 
 def check_reg_loss(model: nn.Module) -> None:
     """Raises ValueError for a model that has a ``reg_loss`` of another kind."""
-    if hasattr(model, "reg_loss") and not _has_our_reg_loss(model):
+    method = getattr(model, "reg_loss", None)
+    ours = isinstance(model, BSConvS_ModelRegLossMixin) or getattr(method, "func", None) is reg_loss
+    if hasattr(model, "reg_loss") and not ours:
         raise ValueError(
             f"{type(model).__name__} has a reg_loss of its own, which the penalty of BSConv-S "
             "would hide: rename it, or change the model's children and call "
@@ -104,32 +106,15 @@ def attach_reg_loss(model: nn.Module) -> None:
         model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
 
 
-def _has_our_reg_loss(model: nn.Module) -> bool:
-    if isinstance(model, BSConvS_ModelRegLossMixin):
-        return True
-    method = model.reg_loss
-    return isinstance(method, functools.partial) and method.func is reg_loss
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.get_default_device()
-
-
-def _check_matrix(basis: Tensor) -> None:
-    if basis.dim() != 2:
-        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(basis.shape)}")
-
-
-def _penalties(bases: Tensor) -> Tensor:
-    """The penalty of each basis, shape (layers,), of bases of shape (layers, mid, in)."""
-    dtype = torch.promote_types(bases.dtype, torch.float32)
-    with _without_autocast(bases.device.type):
-        bases = bases.to(dtype)
+def _penalties(matrices: Sequence[Tensor]) -> Tensor:
+    """The penalty of each of some bases of one shape (mid, in)."""
+    if matrices[0].dim() != 2:
+        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(matrices[0].shape)}")
+    dtype = torch.promote_types(matrices[0].dtype, torch.float32)
+    with _without_autocast(matrices[0].device.type):
+        bases = torch.stack(matrices).to(dtype)
         grams = bases @ bases.mT
-        identity = torch.eye(grams.shape[-1], dtype=dtype, device=bases.device)
-        errors = grams - identity
+        errors = grams - torch.eye(grams.shape[-1], dtype=dtype, device=bases.device)
         # squares of large errors would be infinite, and their gradient zero
         largest = errors.detach().abs().amax((1, 2), keepdim=True)
         unit = torch.where(largest > 0, largest, 1.0)

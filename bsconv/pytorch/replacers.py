@@ -4,21 +4,15 @@ import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
-from ._tools.convs import CONVOLUTIONS, IntOrPair, check_subspace, conv_arguments, size_pairs
+from ._tools.convs import CONVOLUTIONS, IntOrPair, conv_arguments, mid_channels, size_pairs
 from ._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
-from ._tools.obstacles import (
-    excluded_places,
-    held_in_attributes,
-    shares_with_others,
-    unmovable_hooks,
-    why_not_plain,
-)
+from ._tools.obstacles import excluded_places, unmovable_hooks, why_not_plain, why_tied
 from .initialization import match_variance_, uninitialized
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
@@ -32,7 +26,7 @@ class _Candidate:
     """A convolution, the places where it hangs, and why it stays (empty: it is replaced)."""
 
     module: Any
-    places: list[Place]
+    places: list[Place] = field(default_factory=list)
     obstacle: str = ""
 
     @property
@@ -67,10 +61,10 @@ class Replacer:
         self.exclude = tuple(exclude)
 
     def __repr__(self) -> str:
-        last = {"init": self.init, "exclude": self.exclude}
-        arguments = {"kernel_sizes": self.kernel_sizes, **self.options, **last}
-        listed = (f"{name}={value!r}" for name, value in arguments.items())
-        return f"{type(self).__name__}({', '.join(listed)})"
+        first, last = {"kernel_sizes": self.kernel_sizes}, {"init": self.init}
+        arguments = first | self.options | last | {"exclude": self.exclude}
+        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return f"{type(self).__name__}({listed})"
 
     def plan(self, model: nn.Module) -> Plan:
         """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
@@ -84,80 +78,70 @@ class Replacer:
 
         A model that is itself a convolution is returned converted. New layers take over device,
         dtype, memory format, ``training``, requires_grad, forward and backward hooks; a layer or a
-        weight used in several places stays shared. The parameters are new ones: make the optimiser
-        afterwards. ``report`` then holds what was done; ``verbosity=1`` prints its summary, 2 all.
+        weight used in several places stays shared. The parameters are new: make the optimiser
+        afterwards. ``report`` then holds what was done.
 
-        Raises TypeError for what is not a torch.nn.Module. Raises ValueError, before anything
-        changes, for a layer to be replaced that has hooks on its state dict or parameters, for a
-        name in ``exclude`` that is not in the model, and for a model wrapped in
-        DistributedDataParallel. Warns if nothing is replaced.
+        Raises TypeError unless ``model`` is a torch.nn.Module. Raises ValueError, before anything
+        changes, for hooks on the state dict or a parameter of a layer to be replaced, for a name in
+        ``exclude`` that the model has not, and for DistributedDataParallel. Warns if nothing is
+        replaced.
         """
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
         layers = _build(chosen, self._replacement)
         if not chosen:  # said first: to those who make errors of warnings, this is a refusal
-            warnings.warn(_why_nothing(candidates), stacklevel=2)
+            reasons = Counter(candidate.obstacle for candidate in candidates).most_common(3)
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            said = f"no convolution was replaced: {listed or 'the model has none'}"
+            warnings.warn(said, stacklevel=2)
         where = [place for candidate in chosen for place in candidate.places]
-        model = exchange(model, where, layers, self._finish)
+        penalised = self.layer_class is BSConvS
+        model = exchange(model, where, layers, attach_reg_loss if penalised else None)
         self.report = report
         if self.verbosity:
             print(report if self.verbosity >= 2 else report.summary)
         return model
 
-    def _check(self, model: nn.Module) -> None:
-        """Raises TypeError or ValueError for what ``apply`` must not touch."""
+    def _candidates(self, model: nn.Module) -> list[_Candidate]:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model needs to be a torch.nn.Module, got {model!r:.40}")
         check_unwrapped(model)
-
-    def _finish(self, model: nn.Module) -> None:
-        """What remains to be done once the layers are in."""
-
-    def _candidates(self, model: nn.Module) -> list[_Candidate]:
-        self._check(model)
+        if self.layer_class is BSConvS:
+            check_reg_loss(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
         excluded = excluded_places(model, everywhere, self.exclude)
         found: dict[int, _Candidate] = {}
         for place in everywhere:
             if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
-                candidate = found.setdefault(id(place.module), _Candidate(place.module, []))
+                candidate = found.setdefault(id(place.module), _Candidate(place.module))
                 candidate.places.append(place)
-        candidates = list(found.values())
-        for candidate in candidates:
-            candidate.obstacle = self._obstacle(candidate, excluded)
-        searches = {
-            "is also in {}, a plain attribute": held_in_attributes,
-            "shares a parameter with {}": shares_with_others,
-        }
-        for reason, search in searches.items():
-            others = search(model, [c.module for c in candidates if not c.obstacle])
-            for candidate in candidates:
-                if id(candidate.module) in others:
-                    candidate.obstacle = reason.format(others[id(candidate.module)])
-        for candidate in candidates:
+        for candidate in found.values():
+            patterns = [excluded[name] for name in candidate.names if name in excluded]
+            excluding = f"excluded by '{patterns[0]}'" if patterns else ""
+            candidate.obstacle = excluding or self._obstacle(candidate.module)
+        free = [candidate.module for candidate in found.values() if not candidate.obstacle]
+        for key, reason in why_tied(model, free).items():
+            found[key].obstacle = reason
+        for candidate in found.values():
             if not candidate.obstacle and (hooks := unmovable_hooks(candidate.module)):
                 name = candidate.names[0]
                 raise ValueError(
                     f"layer '{name}' has {hooks}, which can't move to another layer: "
                     f"remove them, or keep the layer with exclude=['{name}']"
                 )
-        return candidates
+        return list(found.values())
 
-    def _obstacle(self, candidate: _Candidate, excluded: Mapping[str, str]) -> str:
-        """Why the layer stays as it is; empty if it can be replaced."""
-        for name in candidate.names:
-            if name in excluded:
-                return f"excluded by '{excluded[name]}'"
-        if isinstance(candidate.module, BLUEPRINT_LAYERS):
-            return f"is {type(candidate.module).__name__} already"
-        if reason := why_not_plain(candidate.module):
+    def _obstacle(self, layer: Any) -> str:
+        """Why ``layer`` itself stays as it is; empty if it can be replaced."""
+        if isinstance(layer, BLUEPRINT_LAYERS):
+            return f"is {type(layer).__name__} already"
+        if reason := why_not_plain(layer):
             return reason
-        conv = candidate.module
-        if self.kernel_sizes is not None and conv.kernel_size not in self.kernel_sizes:
-            return f"{_size(conv)} is not among kernel_sizes"
-        after = parameter_count(self._stand_in(conv))
-        if after > parameter_count(conv):
+        if self.kernel_sizes is not None and layer.kernel_size not in self.kernel_sizes:
+            return f"{_size(layer)} is not among kernel_sizes"
+        after = parameter_count(self._stand_in(layer))
+        if after > parameter_count(layer):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
 
@@ -172,9 +156,8 @@ class Replacer:
 
     def _stand_in(self, conv: nn.Conv2d) -> Layer:
         """The layer that would replace ``conv``, on the meta device."""
-        arguments = {**conv_arguments(conv), "device": "meta"}
-        bare = nn.Conv2d(conv.in_channels, conv.out_channels, **arguments)
-        return self.layer_class.like(bare, **self.options)
+        arguments = conv_arguments(conv) | {"device": "meta"} | self.options
+        return self.layer_class(conv.in_channels, conv.out_channels, **arguments)
 
     def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
@@ -182,9 +165,8 @@ class Replacer:
         layers = []
         for candidate in candidates:
             old, new = candidate.module, planned.get(id(candidate.module))
-            description = f"kept: {candidate.obstacle}"
-            if new is not None:
-                description = f"{_size(candidate.module)} Conv2d becomes {_title(new)}"
+            said = f"{_size(old)} Conv2d becomes {_title(new)}" if new else None
+            description = said or f"kept: {candidate.obstacle}"
             counts = parameter_count(old), parameter_count(new or old)
             layers.append(LayerPlan(candidate.names, new is not None, description, *counts))
         before, removed = parameter_count(model), parameter_count(*(c.module for c in chosen))
@@ -205,12 +187,6 @@ def _build(chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], Layer]) -> 
         if conv.bias is not None:
             layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
     return layers
-
-
-def _why_nothing(candidates: Sequence[_Candidate]) -> str:
-    reasons = Counter(candidate.obstacle for candidate in candidates)
-    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-    return f"no convolution was replaced: {listed or 'the model has none'}"
 
 
 def _size(conv: nn.Conv2d) -> str:
@@ -263,11 +239,10 @@ class BSConvS_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvS`, and gives the model the method ``reg_loss``.
 
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
-    orthonormal; it survives copying and saving, and :func:`bsconv.pytorch.reg_loss` is the same as
-    a function, for a torch.fx.GraphModule too, whose copies have no such methods. ``p`` and
-    ``min_mid_channels`` are those of :class:`BSConvS`, the other arguments those of
-    :class:`BSConvU_Replacer`. ``apply`` also raises ValueError for a model that has a ``reg_loss``
-    of another kind.
+    orthonormal; it survives copying and saving. Copies of a torch.fx.GraphModule lose the method:
+    use the function :func:`bsconv.pytorch.reg_loss`. ``p`` and ``min_mid_channels`` are those of
+    :class:`BSConvS`, the other arguments those of :class:`BSConvU_Replacer`. ``apply`` also raises
+    ValueError for a model that has a ``reg_loss`` of another kind.
     """
 
     layer_class = BSConvS
@@ -284,14 +259,7 @@ class BSConvS_Replacer(Replacer):
         init: str = "default",
         exclude: Sequence[str] = (),
     ) -> None:
-        check_subspace(p, min_mid_channels)
-        options = {"p": p, "min_mid_channels": min_mid_channels}
-        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}  # type: ignore[dict-item]
+        mid_channels(1, p, min_mid_channels)  # raises ValueError now, not at the first layer
+        options: dict[str, Any] = {"p": p, "min_mid_channels": min_mid_channels}
+        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
         super().__init__(kernel_sizes, options, verbosity, init, exclude)
-
-    def _check(self, model: nn.Module) -> None:
-        super()._check(model)
-        check_reg_loss(model)
-
-    def _finish(self, model: nn.Module) -> None:
-        attach_reg_loss(model)

@@ -83,17 +83,6 @@ def test_the_basis_is_orthonormal_and_the_error_between_its_bounds(shape, data):
     assert best_without_limit - 1e-9 <= error <= plain_svd + 1e-9
 
 
-def test_alternating_beats_the_plain_svd_of_the_weights():
-    kernel = torch.randn(32, 32, 3, 3, dtype=torch.float64)
-    weights, blueprints = blueprint_factors(kernel)
-    norms = blueprints.flatten(1).norm(dim=1, keepdim=True)
-    left, values, rows = torch.linalg.svd(weights * norms, full_matrices=False)
-    truncated = (left[:, :8] * values[:8]) @ rows[:8] / norms
-    plain = (kernel - compose(truncated, blueprints)).norm()
-    mixing, basis, alternated = subspace_factors(kernel, 8)
-    assert (kernel - compose(mixing @ basis, alternated)).norm() < 0.99 * plain
-
-
 @given(m=st.integers(2, 16), n=st.integers(1, 16), p=st.floats(0.1, 1))
 def test_a_subspace_convolution_comes_back_exactly(m, n, p):
     dense = BSConvS(m, n, 3, p=p, min_mid_channels=1, dtype=torch.float64).to_conv2d()

@@ -3,7 +3,6 @@
 import copy
 import functools
 import itertools
-import pickle
 from fractions import Fraction
 
 import pytest
@@ -111,19 +110,6 @@ def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, 
         assert relative_error(layer(images), layer.to_conv2d()(images)) < 1e-12
 
 
-def test_folding_batch_norm_past_zero_padding_would_be_wrong_at_the_border():
-    layer = BSConvU(3, 5, 3, padding=1, with_bn=True, dtype=torch.float64).eval()
-    random_batch_norm(layer)
-    unpadded = BSConvU(3, 5, 3, with_bn=True, dtype=torch.float64).eval()
-    unpadded.load_state_dict(layer.state_dict())
-    naive = unpadded.to_conv2d()
-    naive.padding = (1, 1)
-    images = torch.randn(1, 3, 8, 8, dtype=torch.float64)
-    difference = (naive(images) - layer(images)).abs()
-    assert difference[..., 1:-1, 1:-1].max() < 1e-12
-    assert difference[..., 0, :].max() > 0.1
-
-
 def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
     training = BSConvU(4, 8, 3, with_bn=True)
     by_its_batch = (
@@ -148,12 +134,6 @@ def test_dense_convolution_has_weights_of_its_own_and_the_layers_state(layer_cla
     nn.init.zeros_(dense.weight)
     for name, tensor in layer.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
-
-
-def test_kernel_of_bsconv_u_is_the_outer_product_of_weights_and_blueprints():
-    layer = BSConvU(3, 5, (3, 2), bias=False)
-    expected = torch.einsum("oi,okl->oikl", layer.pw.weight[:, :, 0, 0], layer.dw.weight[:, 0])
-    torch.testing.assert_close(layer.to_conv2d().weight, expected)
 
 
 @pytest.mark.parametrize("with_bn", [False, True])
@@ -202,13 +182,6 @@ def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
         assert tensor.is_meta
         assert tensor.dtype in (torch.bfloat16, torch.int64)
     assert layer(torch.empty(2, 4, 8, 8, device="meta", dtype=torch.bfloat16)).shape == (2, 8, 6, 6)
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_settings_of_batch_norm_come_along_from_a_dense_layer(kind):
-    layer = kind.from_conv2d(nn.Conv2d(4, 8, 3), with_bn=True, bn_kwargs={"eps": 0.25})
-    norms = [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {norm.eps for norm in norms} == {0.25}
 
 
 @pytest.mark.parametrize(
@@ -302,18 +275,6 @@ def test_factories_make_layers_of_three_by_three():
     assert bsconv_u(4, 8).kernel_size == bsconv_s(4, 8).kernel_size == (3, 3)
     layer = bsconv_s(16, 8, 5, stride=2, p=1 / 2, with_bn=True, bias=False)
     assert (layer.kernel_size, layer.stride, layer.pw1.out_channels) == ((5, 5), (2, 2), 8)
-
-
-@pytest.mark.parametrize("layer_class", LAYERS)
-@pytest.mark.parametrize("with_bn", [False, True])
-def test_copies_are_independent_and_compute_the_same(layer_class, with_bn):
-    layer = layer_class(4, 8, 3, padding=1, with_bn=with_bn).eval()
-    images = torch.randn(2, 4, 8, 8)
-    expected = layer(images)
-    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        torch.testing.assert_close(copied(images), expected, rtol=0, atol=0)
-        nn.init.zeros_(copied.dw.weight)
-    torch.testing.assert_close(layer(images), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)

@@ -131,7 +131,7 @@ def layer_cases() -> list[Case]:
                 Case(
                     f"{layer_class.__name__}, {plan}{norm and ', BatchNorm in '}{norm}: {subject}",
                     compute,
-                    tuple(kind for kind in KINDS if not (in_torch and kind in BEYOND)),
+                    tuple(kind for kind in KINDS if not (norm == "training" and kind in BEYOND)),
                     looser=LOOSER | (NEARLY_CONSTANT if in_torch else {}),
                     beyond=BEYOND,
                     by_rows=("outputs",),

@@ -27,13 +27,6 @@ def numpy_penalty(basis: torch.Tensor) -> float:
     return float(np.linalg.norm(matrix @ matrix.T - np.eye(len(matrix)), "fro"))
 
 
-def test_penalty_is_the_frobenius_norm_not_squared():
-    basis = torch.randn(4, 9)
-    torch.testing.assert_close(
-        orthonormality_penalty(basis).item(), numpy_penalty(basis), rtol=1e-6, atol=0
-    )
-
-
 def test_reg_loss_is_alpha_times_the_sum_over_layers():
     model = Net()
     expected = sum(numpy_penalty(layer.basis()) for layer in (model.second, model.third[0]))
@@ -57,14 +50,6 @@ def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
     torch.testing.assert_close(torch.autograd.grad(together, weights), expected)
 
 
-def test_one_orthonormal_layer_among_others_has_no_gradient():
-    model = nn.Sequential(BSConvS(16, 16, 3), BSConvS(16, 16, 3))
-    nn.init.eye_(model[0].pw1.weight.data.flatten(1))
-    reg_loss(model).backward()
-    assert model[0].pw1.weight.grad.abs().max() == 0
-    assert model[1].pw1.weight.grad.isfinite().all()
-
-
 def test_gradient_is_finite_and_zero_at_the_optimum():
     basis = torch.linalg.qr(torch.randn(9, 4)).Q.T.contiguous()
     for optimum in (basis, torch.eye(4, 9)):
@@ -72,11 +57,6 @@ def test_gradient_is_finite_and_zero_at_the_optimum():
         orthonormality_penalty(optimum).backward()
         assert optimum.grad.isfinite().all()
     assert optimum.grad.abs().max() == 0
-
-
-def test_gradient_agrees_with_finite_differences():
-    basis = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(orthonormality_penalty, (basis,))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-5, 1.0, 1e5, 1e10, 1e18])
@@ -88,11 +68,6 @@ def test_penalty_and_gradient_are_numbers_wherever_float32_has_them(scale):
     for penalty in penalties:
         penalty.backward()
     torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-5 * scale)
-
-
-def test_a_million_squares_are_summed_without_losing_digits():
-    basis = torch.randn(1024, 64)
-    assert orthonormality_penalty(basis).item() == pytest.approx(numpy_penalty(basis), rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e20, 1e30])
@@ -119,11 +94,6 @@ def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
     loss.backward()
 
 
-def test_a_layer_used_twice_counts_once():
-    layer = BSConvS(8, 8, 3)
-    torch.testing.assert_close(reg_loss(nn.Sequential(layer, layer)), reg_loss(layer))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_half_precision_does_not_blur_the_penalty(dtype):
     layer = BSConvS(64, 8, 3, dtype=dtype)
@@ -140,13 +110,6 @@ def test_autocast_does_not_blur_the_penalty():
         loss = reg_loss(layer)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, reg_loss(layer), rtol=0, atol=0)
-
-
-def test_wrappers_are_looked_into():
-    model = Net()
-    expected = reg_loss(model)
-    torch.testing.assert_close(reg_loss(nn.DataParallel(model)), expected)
-    torch.testing.assert_close(reg_loss(torch.compile(model)), expected)
 
 
 def test_any_layer_with_a_basis_can_take_part():

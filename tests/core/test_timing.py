@@ -102,21 +102,18 @@ def test_layers_that_differ_are_measured_apart(monkeypatch: pytest.MonkeyPatch) 
         assert again == 0
         return rounds
 
-    assert run(BSConvU(4, 8, 3), images) == 1
-    assert run(BSConvU(4, 8, 3), images) == 0
-    assert run(BSConvU(4, 8, 3, stride=2), images) == 1
-    assert run(BSConvU(4, 8, 3, bias=False), images) == 1
+    assert [run(BSConvU(4, 8, 3), images) for _ in range(2)] == [1, 0]
+    for options in ({"stride": 2}, {"bias": False}):
+        assert run(BSConvU(4, 8, 3, **options), images) == 1
     assert run(BSConvU(4, 8, 3).eval(), images) == 1
-    assert run(BSConvU(4, 8, 3), images.to(memory_format=torch.channels_last)) == 1
-    assert run(BSConvU(4, 8, 3), images[:1]) == 1
+    for other in (images.to(memory_format=torch.channels_last), images[:1]):
+        assert run(BSConvU(4, 8, 3), other) == 1
     assert run(BSConvU(4, 8, 3).double(), images.double()) == 1
-    with torch.autocast("cpu", torch.bfloat16):
-        assert run(BSConvU(4, 8, 3), images) == 1
-    with torch.autocast("cpu", torch.float16):
-        assert run(BSConvU(4, 8, 3), images) == 1
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert run(BSConvU(4, 8, 3), images) == 1
     with torch.no_grad():
-        assert run(BSConvU(4, 8, 3), images) == 1
-        assert run(BSConvU(4, 8, 3), images) == 0
+        assert [run(BSConvU(4, 8, 3), images) for _ in range(2)] == [1, 0]
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:

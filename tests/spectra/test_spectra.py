@@ -4,7 +4,6 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,10 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils import parametrizations
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.timing import Comparison
 from bsconv.pytorch import (
-    BSConvS,
-    BSConvU,
     LayerSpectrum,
     SpectraTable,
     cross_kernel_spectra,
@@ -29,7 +24,7 @@ from bsconv.pytorch import (
     spectra_table,
 )
 from bsconv.pytorch._tools.timing import in_turns
-from bsconv.pytorch.decomposition import blueprint_factors, compose
+from bsconv.pytorch.decomposition import compose
 from bsconv.pytorch.spectra import _variance_shares, random_first_share
 from helpers.exact_errors import raises_exactly
 
@@ -156,33 +151,6 @@ def test_sums_in_float32_keep_all_its_digits_and_the_settings(
         matmul.fp32_precision = before
 
 
-def test_filters_of_very_different_size_side_by_side() -> None:
-    weight = torch.randn(3, 12, 3, 3, dtype=torch.float64)
-    weight *= torch.tensor([1e-250, 1.0, 1e250], dtype=torch.float64)[:, None, None, None]
-    for center in (True, False):
-        found = kernel_spectra(weight, center)[""]
-        for filter, shares in zip(weight, found, strict=True):
-            torch.testing.assert_close(kernel_spectra(filter[None], center)[""][0], shares)
-            assert 0.1 < shares[0] < 0.9
-
-
-def test_constant_filters_beside_others_with_a_large_mean() -> None:
-    weight = torch.randn(3, 12, 3, 3) + 1e6
-    weight[1] = 0.1
-    found = kernel_spectra(weight)[""]
-    assert found[1].tolist() == [1.0, *[0.0] * 8]
-    assert (found[[0, 2], 0] < 0.9).all()
-
-
-def test_outliers() -> None:
-    weight = torch.randn(6, 30, 3, 3)
-    weight[0, 0] += 1e8
-    weight[1, :, 0, 0] *= 1e6
-    weight[2, :15] += 1e5
-    weight[3, 4, 1, 1] = 1e12
-    assert_same(kernel_spectra(weight), {"": by_svd(weight)})
-
-
 def test_what_follows_from_the_definition() -> None:
     weight = torch.randn(5, 12, 3, 3)
     shares = kernel_spectra(weight)[""]
@@ -213,13 +181,6 @@ def test_filters_without_variance_are_blueprint_kernels(samples: int, center: bo
     torch.testing.assert_close(shares[[0, 3]], by_svd(weight[[0, 3]], center))
     alike = torch.eye(shares.shape[1], dtype=torch.float64)[[0, 0, 0]]
     torch.testing.assert_close(shares[[1, 2, 4]], alike, rtol=0, atol=1e-12)
-
-
-def test_energy_is_what_the_closest_blueprint_kernel_keeps() -> None:
-    kernel = torch.randn(6, 8, 5, 5) + 0.2
-    kept = compose(*blueprint_factors(kernel)).square().sum((1, 2, 3))
-    share = kept / kernel.double().square().sum((1, 2, 3))
-    torch.testing.assert_close(kernel_spectra(kernel, center=False)[""][:, 0], share)
 
 
 # --- models and state dicts -----------------------------------------------------------------------
@@ -269,11 +230,6 @@ def test_a_model_and_its_state_dict_give_the_same() -> None:
     assert_same(kernel_spectra(torch.compile(model)), expected)
 
 
-def test_a_layer_in_two_places_counts_once() -> None:
-    conv = nn.Conv2d(4, 4, 3)
-    assert list(kernel_spectra(nn.Sequential(conv, nn.ReLU(), conv))) == ["0"]
-
-
 @pytest.mark.parametrize("conv", [nn.Conv1d(6, 4, 5), nn.Conv3d(6, 4, 2), nn.Conv2d(6, 4, 3)])
 def test_other_dimensions(conv: Any) -> None:
     assert_same(kernel_spectra(conv), {"": by_svd(conv.weight)})
@@ -296,14 +252,6 @@ def test_transposed_convolutions(groups: int) -> None:
     per_group = [part.transpose(0, 1) for part in conv.weight.detach().chunk(groups)]
     assert_same(kernel_spectra(conv), {"": by_svd(torch.cat(per_group))})
     assert_same(cross_kernel_spectra(conv), {"": by_svd(conv.weight)})
-
-
-def test_bsconv_layers_have_dense_kernels_of_one_component() -> None:
-    layers = nn.Sequential(BSConvU(8, 6, 3), BSConvS(8, 6, 3))
-    assert kernel_spectra(layers) == cross_kernel_spectra(layers) == {}
-    dense = nn.Sequential(*(layer.to_conv2d() for layer in layers))
-    for shares in kernel_spectra(dense).values():
-        torch.testing.assert_close(shares[:, 0], torch.ones(6, dtype=torch.float64))
 
 
 def test_parametrised_weights_are_computed_and_left_alone() -> None:
@@ -350,14 +298,6 @@ def test_on_a_gpu() -> None:
 
 
 # --- across kernels -------------------------------------------------------------------------------
-
-
-@centering
-def test_across_kernels_is_within_the_exchanged_weight(center: bool) -> None:
-    weight = torch.randn(5, 12, 3, 3)
-    found = cross_kernel_spectra(weight, center)
-    assert found[""].shape == (12, 5)
-    assert_same(found, kernel_spectra(weight.transpose(0, 1), center))
 
 
 def test_kernels_of_the_reverse_order_are_alike_across_kernels_only() -> None:
@@ -475,13 +415,6 @@ def test_random_kernels_are_alike_where_slices_are_few(slices: int, share: float
     assert random_first_share(slices, 9) == pytest.approx(share, abs=0.015)
 
 
-@centering
-def test_random_kernels_are_as_by_svd(center: bool) -> None:
-    kernels = torch.randn(1000, 5, 9)
-    median = by_svd(kernels, center)[:, 0].median().item()
-    assert random_first_share(5, 9, center) == pytest.approx(median, abs=0.02)
-
-
 def test_rows_sum_up_the_layers() -> None:
     model = a_model()
     table = spectra_table(model)
@@ -526,13 +459,6 @@ def test_skipped_layers_say_why() -> None:
         "its numbers are int8",
         "it is empty",
     ]
-
-
-def test_a_table_of_nothing_to_compare() -> None:
-    table = spectra_table(nn.Conv2d(4, 4, 1))
-    assert (table.compared, table.summary) == ((), "0 of 1 convolutions compared")
-    assert math.isnan(table.mean)
-    assert "(root)" in str(table)
 
 
 A_TABLE = SpectraTable(
@@ -598,54 +524,6 @@ def test_chunks_of_any_size_give_the_same(threads: int, monkeypatch: pytest.Monk
             assert_same(kernel_spectra(model), expected, atol=1e-6)
     finally:
         torch.set_num_threads(before)
-
-
-class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made in the block have held at a time, as seen between calls."""
-
-    def __init__(self, *given: Tensor) -> None:
-        super().__init__()
-        self.given = {StorageWeakRef(tensor.untyped_storage()) for tensor in given}
-        self.live: dict[StorageWeakRef, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.live[StorageWeakRef(storage)] = storage.nbytes()
-        for reference in list(self.live):
-            if reference.expired() or reference in self.given:
-                del self.live[reference]
-        self.peak = max(self.peak, sum(self.live.values()))
-        return result
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("function", [kernel_spectra, cross_kernel_spectra])
-def test_memory_is_that_of_the_grams_and_a_few_chunks(
-    function: Callable[[Any], dict[str, Tensor]],
-    dtype: torch.dtype,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_variance_shares, "CHUNK", 2**13)  # 64 KiB in float64
-    model = nn.Sequential(nn.Conv2d(64, 256, 3), nn.Conv2d(256, 256, 3)).to(dtype)
-    model[1].weight.data += 1  # a mean that needs care
-    with PeakMemory(*model.parameters()) as memory:
-        found = function(model)
-    grams = sum(9 * shares.nbytes for shares in found.values())
-    assert grams < memory.peak < 1.5 * grams + 4 * 2**16
-
-
-def test_parametrised_weights_are_computed_one_after_the_other() -> None:
-    model = nn.Sequential(*(parametrizations.weight_norm(nn.Conv2d(64, 64, 3)) for _ in range(20)))
-    with PeakMemory(*model.parameters()) as memory:
-        found = kernel_spectra(model)
-    grams = sum(9 * shares.nbytes for shares in found.values())
-    assert memory.peak - 1.5 * grams < 6 * model[0].weight.nbytes
 
 
 def cpu_seconds(function: Any, source: Any) -> float:

@@ -29,8 +29,13 @@ def check_channels(layer: str, **counts: int) -> None:
             raise ValueError(f"{layer} needs {name} >= 1, got {name}={count!r}")
 
 
-def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
-    """Raises ValueError for a share or a lower limit that no BSConv-S can have."""
+def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
+    """M' = min(M, max(min_mid_channels, ceil(p * M))) for M input channels (paper, section 3).
+
+    Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
+    channels is 7. Raises ValueError for a share or a lower limit that no BSConv-S can have.
+    """
+    check_channels("BSConv-S", in_channels=in_channels)
     if not isinstance(p, Real) or not 0 <= p <= 1:
         raise ValueError(
             f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
@@ -40,16 +45,6 @@ def check_subspace(p: float | Fraction, min_mid_channels: int) -> None:
             "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
             f"got min_mid_channels={min_mid_channels!r}"
         )
-
-
-def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
-    """M' = min(M, max(min_mid_channels, ceil(p * M))) for M input channels (paper, section 3).
-
-    Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
-    channels is 7. Raises ValueError as :func:`check_subspace` does.
-    """
-    check_channels("BSConv-S", in_channels=in_channels)
-    check_subspace(p, min_mid_channels)
     share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
 
@@ -70,10 +65,9 @@ def size_pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]
 
 def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
     """The geometry of ``conv``, and where its weights live, as keyword arguments."""
+    geometry = {name: getattr(conv, name) for name in GEOMETRY}
     place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    return (
-        {name: getattr(conv, name) for name in GEOMETRY} | place | {"bias": conv.bias is not None}
-    )
+    return geometry | place | {"bias": conv.bias is not None}
 
 
 def memory_format_of(weight: Tensor) -> torch.memory_format:

@@ -1,7 +1,4 @@
-"""Convolutions in a row as fewer: BatchNorms folded in, kernels multiplied.
-
-All weights are float64 on the way, so that a product of several is rounded once, at the end.
-"""
+"""Convolutions in a row as fewer, in float64: BatchNorms folded in, kernels multiplied."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -17,18 +14,14 @@ from .numerics import exact_dtype
 class ShiftedConv2d(nn.Module):
     """A convolution plus what a shift of the channels, before zero padding, adds to its output.
 
-    BatchNorm between pointwise and depthwise convolution shifts the channels, and the depthwise one
-    pads with zeros after that: at the border, fewer pixels bring the shift along. So it adds a map
-    (1, out channels, H', W') that is the same for all images, and one bias per channel inside the
-    border.
+    That is less at the border than inside, and the same for all images.
     """
 
     shift: Tensor
 
     def __init__(self, conv: nn.Conv2d, spread: nn.Conv2d, shift: Tensor) -> None:
         super().__init__()
-        self.conv = conv
-        self.spread = spread
+        self.conv, self.spread = conv, spread
         self.register_buffer("shift", shift)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -65,7 +58,9 @@ def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
     """
     depthwise = next((conv.weight for conv in (second, first) if is_depthwise(conv)), None)
     weight = product(first.weight, second.weight, depthwise)
-    geometry = first if _is_pointwise(second) else second
+    sizes, unpadded = (second.kernel_size, second.stride), ((0, 0), "same", "valid")
+    follows = sizes == ((1, 1), (1, 1)) and second.padding in unpadded
+    geometry = first if follows else second
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
     if pads_with_zeros(second):
@@ -110,9 +105,3 @@ def convolution(
 
 def is_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels
-
-
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    """1x1, of stride 1, without padding: it may go into any neighbour."""
-    sizes = conv.kernel_size, conv.stride
-    return sizes == ((1, 1), (1, 1)) and conv.padding in ((0, 0), "same", "valid")

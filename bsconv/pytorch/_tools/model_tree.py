@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 MOVABLE_HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -40,8 +39,7 @@ class Place(NamedTuple):
 def places(model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> Iterator[Place]:
     """Every place of every module, parents first, in the order of ``named_modules``.
 
-    A module that hangs in several places is entered once only, so cyclic references end; modules of
-    the types ``leaves`` are not entered.
+    A module in several places is entered once, those of the types ``leaves`` are not entered.
     """
     entered: set[int] = set()
 
@@ -67,7 +65,7 @@ def parameter_count(*modules: nn.Module) -> int:
 
 def wrapped_by(model: nn.Module) -> nn.Module | None:
     """What DataParallel, DistributedDataParallel or torch.compile wraps; None for other models."""
-    if isinstance(model, WRAPPERS):
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return model.module
     compiled: nn.Module | None = getattr(model, "_orig_mod", None)
     return compiled
@@ -84,13 +82,10 @@ def check_unwrapped(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """``model`` in eval mode and without gradients; each module's mode is put back afterwards.
-
-    ``eval()`` is not called, since models may do more there, such as merge weights.
-    """
+    """``model`` in eval mode and without gradients; each module's mode is put back afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
-        for module in modes:
+        for module in modes:  # not eval(): models may do more there, such as merge weights
             module.training = False
         with torch.no_grad():
             yield model
@@ -103,10 +98,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 def watching(
     pairs: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False, **options: Any
 ) -> Iterator[None]:
-    """Calls a hook after (or ``before``) each forward pass of its module, inside the block only.
-
-    ``options`` are those of ``register_forward_hook`` or ``register_forward_pre_hook``.
-    """
+    """Calls a hook after (or ``before``) each forward pass of its module, inside the block only."""
     with contextlib.ExitStack() as stack:
         for module, hook in pairs:
             register = module.register_forward_pre_hook if before else module.register_forward_hook
@@ -114,35 +106,30 @@ def watching(
         yield
 
 
-def move_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Gives ``new`` the very hook tables of ``old``, so that handles still remove from them."""
-    for hooks in MOVABLE_HOOKS:
-        setattr(new, hooks, getattr(old, hooks))
-
-
 def exchange(
     model: nn.Module,
     where: Iterable[Place],
     layers: Mapping[int, nn.Module],
-    finish: Callable[[nn.Module], object] = lambda _: None,
+    finish: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
-    """Puts ``layers``, by the id of the module that each stands in for, in those places of
-    ``model``, with the hooks of the old, and calls ``finish`` on the outcome. If a parent won't
-    have one, or ``finish`` fails, or Ctrl-C comes, all is left as it was.
+    """The model with ``layers`` in the places ``where``, by the ids of the modules found there.
 
-    Returns the model: a new one where the root is exchanged.
+    They get the hooks of the old, and ``finish`` is called on the outcome. If a parent won't have
+    one, or ``finish`` fails, or Ctrl-C comes, all is left as it was.
     """
     done: list[tuple[nn.Module, str, nn.Module]] = []
     try:
         for place in where:
             layer = layers[id(place.module)]
-            move_hooks(place.module, layer)
+            for hooks in MOVABLE_HOOKS:  # the very tables, so that handles still remove from them
+                setattr(layer, hooks, getattr(place.module, hooks))
             if place.parent is None:
                 model = layer
             else:
                 done.append((place.parent, place.key, place.module))
                 setattr(place.parent, place.key, layer)
-        finish(model)
+        if finish is not None:
+            finish(model)
     except BaseException:
         for parent, key, old in done:
             if parent._modules[key] is not old:

@@ -51,16 +51,11 @@ def check_finite(where: str, *tensors: Tensor) -> None:
 def full_float32() -> Iterator[None]:
     """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs.
 
-    On GPUs TF32 is PyTorch's default for convolutions, and keeps three digits. The settings are
-    those of the whole process, and are put back afterwards.
+    PyTorch's default for convolutions on GPUs is TF32, which keeps three digits. The settings are
+    those of the process, and are put back afterwards.
     """
-    backends: Any = torch.backends
-    settings = (
-        backends.cudnn.conv,
-        backends.cuda.matmul,
-        backends.mkldnn.conv,
-        backends.mkldnn.matmul,
-    )
+    cudnn, cuda, cpu = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
+    settings: list[Any] = [cudnn.conv, cuda.matmul, cpu.conv, cpu.matmul]
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:

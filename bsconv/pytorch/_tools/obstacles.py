@@ -3,10 +3,10 @@
 import functools
 import types
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,95 +39,92 @@ def why_not_plain(module: nn.Module, groups: int = 1) -> str:
     return ""
 
 
-def shares_with_others(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
-    """By id, those of ``convs`` that share a parameter with a module that is not among them.
+def why_tied(model: nn.Module, convs: Sequence[nn.Conv2d]) -> dict[int, str]:
+    """Why some of ``convs``, by id, can't be exchanged without what else in ``model`` uses them."""
+    held = _held_in_attributes(model, {id(conv) for conv in convs})
+    free = [conv for conv in convs if id(conv) not in held]
+    return {key: f"is also in {name}, a plain attribute" for key, name in held.items()} | {
+        key: f"shares a parameter with {name}" for key, name in _sharing(model, free).items()
+    }
+
+
+def _sharing(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
+    """Those of ``convs`` that share a parameter with a module that is not among them.
 
     One that is left out takes with it those that share a parameter with it in turn. The value is
     the name of the parameter as the other module has it.
     """
-    users: dict[int, list[tuple[nn.Module, str, str]]] = defaultdict(list)
+    users: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for prefix, module in model.named_modules():
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                users[id(parameter)].append((module, key, f"{prefix}.{key}" if prefix else key))
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            users[id(parameter)].append((id(module), name))
     remaining = {id(conv): conv for conv in convs}
 
-    def outside_user(conv: nn.Conv2d) -> str | None:
+    def others_name(conv: nn.Conv2d) -> str | None:
         for key, parameter in conv.named_parameters():
-            for user, user_key, full_name in users[id(parameter)]:
-                if id(user) not in remaining or user_key != key:
-                    return full_name
+            for user, name in users[id(parameter)]:
+                if user not in remaining or name.rpartition(".")[2] != key:
+                    return name
         return None
 
     outside: dict[int, str] = {}
-    while found := {key: name for key, conv in remaining.items() if (name := outside_user(conv))}:
-        outside.update(found)
-        for key in found:
-            del remaining[key]
+    while found := {key: name for key, conv in remaining.items() if (name := others_name(conv))}:
+        outside |= found
+        remaining = {key: conv for key, conv in remaining.items() if key not in found}
     return outside
 
 
-def held_in_attributes(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
-    """By id, those of ``convs`` that a plain attribute of a module leads to as well, and its name.
+def _held_in_attributes(model: nn.Module, wanted: Container[int]) -> dict[int, str]:
+    """The layers, by id, that a plain attribute of a module leads to as well, and its name.
 
     Code that goes by such an attribute, a list of layers for example, would go on with the old one.
     """
-    wanted = {id(conv) for conv in convs}
     modules = dict(model.named_modules())
     registered = {id(module) for module in modules.values()}
     held: dict[int, str] = {}
     for prefix, module in modules.items():
         for key in [key for key in vars(module) if key not in MODULE_STATE]:
-            waiting = [vars(module)[key]]
-            seen: set[int] = set()
-            while waiting:
-                value = waiting.pop()
+            for value in _reached_from(vars(module)[key], registered):
                 if id(value) in wanted and value is not module:
                     held.setdefault(id(value), f"{prefix}.{key}" if prefix else key)
-                elif id(value) not in seen:
-                    seen.add(id(value))
-                    waiting.extend(_inside(value, registered))
     return held
 
 
-def _inside(value: object, registered: set[int]) -> Iterable[object]:
-    """What a plain attribute leads to, one step further."""
-    if type(value) in (list, tuple, set, frozenset):
-        return cast(Iterable[object], value)
-    if type(value) in (dict, OrderedDict):
-        return cast(dict[object, object], value).values()
-    if isinstance(value, types.MethodType):
-        return [value.__self__]
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, nn.Module) and id(value) not in registered:
-        return value.children()
-    return ()
+def _reached_from(start: Any, registered: Container[int]) -> Iterator[Any]:
+    """All that the value of a plain attribute leads to."""
+    waiting, seen = [start], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if type(value) in (list, tuple, set, frozenset):
+            waiting += value
+        elif type(value) in (dict, OrderedDict):
+            waiting += value.values()
+        elif isinstance(value, types.MethodType):
+            waiting.append(value.__self__)
+        elif isinstance(value, functools.partial):
+            waiting += value.func, *value.args, *value.keywords.values()
+        elif isinstance(value, nn.Module) and id(value) not in registered:
+            waiting += value.children()
 
 
-def unmovable_hooks(conv: nn.Conv2d) -> str:
-    """Which hooks of ``conv`` mean its very parameters or state dict; empty if there are none."""
-    if any(getattr(conv, hooks) for hooks in STATE_HOOKS):
+def unmovable_hooks(module: nn.Module) -> str:
+    """Which hooks mean its very parameters or state dict; empty if there are none."""
+    if any(getattr(module, hooks) for hooks in STATE_HOOKS):
         return "hooks on its state dict"
-    for name, parameter in conv.named_parameters():
-        if _is_hooked(parameter):
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
             return f"hooks on its parameter {name}"
     return ""
 
 
 def has_hooks(module: nn.Module, *, movable: bool) -> bool:
-    """Whether ``module`` itself has hooks that can't move to another module, or, if ``movable``,
-    any; those on its own parameters are among the former."""
-    tables = (*MOVABLE_HOOKS, *STATE_HOOKS) if movable else STATE_HOOKS
-    return any(getattr(module, table) for table in tables if table.endswith("_hooks")) or any(
-        map(_is_hooked, module.parameters(recurse=False))
-    )
-
-
-def _is_hooked(parameter: nn.Parameter) -> bool:
-    return bool(
-        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    )
+    """Whether ``module`` itself has hooks: any if ``movable``, else those that can't move."""
+    tables = [table for table in MOVABLE_HOOKS if movable and table.endswith("_hooks")]
+    return any(getattr(module, table) for table in tables) or bool(unmovable_hooks(module))
 
 
 def excluded_places(
@@ -139,11 +136,12 @@ def excluded_places(
     shared layer is called. Raises ValueError for one that names no layer of the model.
     """
     names = [place.name for place in everywhere]
+    # a layer inside a BSConv layer, which is not entered, may be named too
+    known = [name for name, _ in model.named_modules()]
     covered: dict[int, str] = {}
     for pattern in patterns:
         named = _named_by(pattern, names)
-        # a layer inside a BSConv layer, which is not entered, may be named too
-        if not named and not _named_by(pattern, [name for name, _ in model.named_modules()]):
+        if not named and not _named_by(pattern, known):
             near = get_close_matches(pattern, names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")

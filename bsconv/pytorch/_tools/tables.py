@@ -27,26 +27,20 @@ Row = Sequence[str | int]
 
 def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:
     """Columns aligned by width, numbers to the right and grouped by thousands."""
-    cells = [list(header), *([_text(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    numeric = _numeric_columns(header, rows)
-    lines = [
-        "  ".join(
-            cell.rjust(width) if is_number else cell.ljust(width)
-            for cell, width, is_number in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    cells = [list(header), *(list(map(_text, row)) for row in rows)]
+    columns = []
+    for cell, is_number in zip(zip(*cells, strict=True), _numeric(header, rows), strict=True):
+        width = max(map(len, cell))
+        lines = [text.rjust(width) if is_number else text.ljust(width) for text in cell]
+        columns.append([lines[0], "-" * width, *lines[1:]])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
     """The same as a ``<table>``; every text is escaped."""
-    numeric = _numeric_columns(header, rows)
-    aligned = ["right" if is_number else "left" for is_number in numeric]
+    aligned = ["right" if is_number else "left" for is_number in _numeric(header, rows)]
 
-    def line(tag: str, values: Sequence[str | int]) -> str:
+    def line(tag: str, values: Row) -> str:
         return "".join(
             f'<{tag} style="text-align: {align}">{html.escape(_text(value))}</{tag}>'
             for value, align in zip(values, aligned, strict=True)
@@ -87,6 +81,5 @@ def _text(value: str | int) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _numeric_columns(header: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-    columns = range(len(header))
-    return [any(isinstance(row[column], int) for row in rows) for column in columns]
+def _numeric(header: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    return [any(isinstance(row[column], int) for row in rows) for column in range(len(header))]

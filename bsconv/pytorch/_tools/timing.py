@@ -1,5 +1,6 @@
 """Seconds that alternatives for the same work take, measured in turns: the only stopwatch."""
 
+import functools
 import math
 import statistics
 import time
@@ -26,11 +27,10 @@ def in_turns(
 ) -> dict[Name, list[float]]:
     """The seconds of one call of each contender, in each round; a call of each warms up.
 
-    Each has a turn in every round, and every other round goes through them backwards: a machine
-    that slows down meets all of them. A turn is as many calls as ``turn`` seconds hold, at least
-    one, and their mean counts. There are ``rounds`` of them, or as many as ``budget`` seconds hold,
-    from 3 to 50. ``seconds_of`` measures one call in place of the clock, ``after_round`` is told
-    how many rounds are done and how many are planned.
+    Every other round goes through them backwards: a machine that slows down meets all of them. A
+    turn is as many calls as ``turn`` seconds hold, at least one, and their mean counts. There are
+    ``rounds`` rounds, or as many as ``budget`` seconds hold, from 3 to 50. ``seconds_of`` measures
+    one call in place of the clock, ``after_round`` is told how many rounds are done and planned.
 
     Raises ValueError unless ``rounds`` is at least 1, or a ``budget`` is given in its place.
     """
@@ -38,7 +38,7 @@ def in_turns(
         raise ValueError("in_turns needs rounds or a budget, got neither")
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds needs to be at least 1, got {rounds}")
-    clock = seconds_of or stopwatch(device)
+    clock = seconds_of or functools.partial(_seconds, device)
     calls = {}
     for name, work in contenders.items():
         seconds = clock(work)
@@ -49,10 +49,10 @@ def in_turns(
     names = list(contenders)
     start, done, planned = time.perf_counter(), 0, rounds or MOST_ROUNDS
     while done < planned:
-        for name in names if done % 2 == 0 else reversed(names):
-            taken[name].append(
-                statistics.fmean(clock(contenders[name]) for _ in range(calls[name]))
-            )
+        for name in names:
+            seconds = statistics.fmean(clock(contenders[name]) for _ in range(calls[name]))
+            taken[name].append(seconds)
+        names.reverse()
         done += 1
         if budget is not None and rounds is None:
             spent = time.perf_counter() - start
@@ -68,17 +68,13 @@ def medians(taken: Mapping[Name, list[float]]) -> dict[Name, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def stopwatch(device: torch.device) -> Callable[[Work], float]:
-    """Takes the seconds of one call, the device's work awaited before and after it."""
-
-    def seconds_of(work: Work) -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        work()
-        synchronize(device)
-        return time.perf_counter() - start
-
-    return seconds_of
+def _seconds(device: torch.device, work: Work) -> float:
+    """Of one call, the device's work awaited before and after it."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,9 +1,4 @@
-"""What a layer costs, by its type, and the rows that add it up over its calls.
-
-FLOPs are those of the published tables of BSConv: a multiply-accumulate is one FLOP, a bias adds
-one per output, BatchNorm takes 2 per element (1 without affine), ReLU 1 per element, pooling 1 per
-input element, and everything else nothing.
-"""
+"""What a layer costs, by its type, and the rows that add it up over its calls."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,29 +11,25 @@ from torch.nn.utils import parametrize
 from .._tools.convs import CONVOLUTIONS
 from .._tools.model_tree import watching
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-POOLINGS = tuple(
-    getattr(nn, f"{kind}{sides}d")
-    for kind in ("MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
-    for sides in (1, 2, 3)
-)
-FRACTIONAL_POOLINGS = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-PADDINGS = tuple(
-    getattr(nn, f"{kind}Pad{sides}d")
-    for kind in ("Zero", "Constant", "Reflection", "Replication")
-    for sides in (1, 2, 3)
+
+def _of_all_dimensions(*kinds: str) -> tuple[Any, ...]:
+    return tuple(getattr(nn, f"{kind}{sides}d") for kind in kinds for sides in (1, 2, 3))
+
+
+BATCH_NORMS = (*_of_all_dimensions("BatchNorm"), nn.SyncBatchNorm)
+POOLINGS = (
+    *_of_all_dimensions("MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool"),
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
 )
 # these compute nothing in eval mode: at most they move or copy
 IDLE = (
-    *PADDINGS,
+    *_of_all_dimensions("ZeroPad", "ConstantPad", "ReflectionPad", "ReplicationPad", "Dropout"),
     nn.Identity,
     nn.Sequential,
     nn.Flatten,
     nn.Unflatten,
     nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
     nn.PixelShuffle,
@@ -87,7 +78,7 @@ RULES: dict[type, Rule] = {
     **dict.fromkeys(CONVOLUTIONS[:3], convolution),
     **dict.fromkeys(CONVOLUTIONS[3:], transposed),
     **dict.fromkeys(BATCH_NORMS, batch_norm),
-    **dict.fromkeys(POOLINGS + FRACTIONAL_POOLINGS, one_per_input),
+    **dict.fromkeys(POOLINGS, one_per_input),
     nn.ReLU: one_per_input,
     nn.Linear: linear,
 }
@@ -106,9 +97,8 @@ class LayerProfile:
     """One layer: a module that computes something by a rule, has parameters, or has no children.
 
     ``name`` is the first of its names; the root is called "". The counts are those of all its
-    ``calls`` together. ``parameters`` are its own, without its children's, and without those that
-    an earlier layer has as well. ``output_shape`` is that of the first tensor of its last output,
-    None if it was not called.
+    ``calls``. ``parameters`` are without its children's and those of earlier layers.
+    ``output_shape`` is that of the first tensor of its last output, None if it was not called.
     """
 
     name: str

@@ -27,9 +27,9 @@ def dry_run(
 ) -> Result:
     """``observe(model, inputs)`` in eval mode, without gradients, on zeros of the given sizes.
 
-    It gets a copy on the meta device, which costs neither memory nor arithmetic, and where that
-    fails, as it does if the values of tensors decide what is computed, the model itself, with
-    inputs on ``device`` (None: the model's). What that raises is raised here.
+    It gets a copy on the meta device, which costs neither memory nor arithmetic. Where that fails,
+    as it does if values decide what is computed, it gets the model itself, with inputs on
+    ``device`` (None: the model's). What that raises is raised here.
     """
     tensors = [*model.parameters(), *model.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
@@ -82,20 +82,17 @@ def _fits(images: Tensor, running_mean: Tensor | None) -> bool:
 @contextlib.contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
     """Afterwards every buffer is what it was."""
-    buffers = [
-        (module, key, buffer, buffer.clone())
-        for module in model.modules()
-        for key, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    tables = [(module, dict(module._buffers)) for module in model.modules()]
+    values = {buffer: buffer.clone() for buffer in model.buffers()}
     try:
         yield
     finally:
-        for module, key, buffer, values in buffers:
-            module._buffers[key] = buffer
+        for module, table in tables:
+            module._buffers.update(table)
+        for buffer, before in values.items():
             # untouched ones are not written to: a pending backward pass may need them as they are
-            if not buffer.is_meta and not torch.equal(buffer, values):
-                buffer.copy_(values)
+            if not buffer.is_meta and not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 @contextlib.contextmanager

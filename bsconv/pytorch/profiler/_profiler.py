@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from itertools import chain
 from typing import Any
 
@@ -32,12 +32,11 @@ class ModelProfiler(Table):
     Subclasses count as their base does. Only calls of modules count: what a model computes by
     functions or operators (``F.relu``, ``F.conv2d``, ``+``) is not seen, nor what it uses weights
     for without calling their layer, as torch.nn.MultiheadAttention does. Shared parameters count
-    once, what is called several times costs several times, what is never called costs nothing.
+    once, what is called several times costs several times.
 
-    The model runs once, on zeros of its own dtype, in eval mode and without gradients. A copy on
-    the meta device runs if possible, else the model itself, on its device. It ends as it was:
-    modes, buffers, hooks, gradients and torch's random state. DataParallel, DistributedDataParallel
-    and torch.compile are looked through: rows are named as in the model that they wrap.
+    The model runs once, on zeros of its own dtype, in eval mode and without gradients: a copy on
+    the meta device if possible, else the model itself. It ends as it was. DataParallel,
+    DistributedDataParallel and torch.compile are looked through.
 
     Args:
         input_size: of the input, batch first; for a model with several inputs, a list of sizes.
@@ -46,8 +45,7 @@ class ModelProfiler(Table):
     Attributes:
         rows: a :class:`LayerProfile` for each layer, in the order of ``named_modules``; they add up
             to the totals.
-        free_types: types of the layers that were called and are known to compute something, or may
-            do so, yet count no FLOPs; sorted.
+        free_types: types of layers that were called and may compute something, yet count no FLOPs.
         input_size: as given.
 
     Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
@@ -115,14 +113,8 @@ class ModelProfiler(Table):
         print(self)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the rows as a CSV file: the names of the fields, then a line per layer.
-
-        The file is written completely or not at all; OSError with one line if it cannot be.
-        """
-        rows = [
-            (*list(asdict(row).values())[:-1], _shape_text(row.output_shape)) for row in self.rows
-        ]
-        write_csv(path, [field.name for field in fields(LayerProfile)], rows)
+        """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
+        write_csv(path, [field.name for field in fields(LayerProfile)], self._cells())
 
     def to_dataframe(self) -> Any:
         """The rows as a ``pandas.DataFrame``, a column per field; ImportError without pandas."""
@@ -131,22 +123,13 @@ class ModelProfiler(Table):
         except ImportError as error:
             raise ImportError("to_dataframe needs pandas: pip install pandas") from error
         columns = [field.name for field in fields(LayerProfile)]
-        return pandas.DataFrame([asdict(row) for row in self.rows], columns=columns)
+        return pandas.DataFrame([astuple(row) for row in self.rows], columns=columns)
+
+    def _cells(self) -> list[tuple[Any, ...]]:
+        return [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                row.name or "(root)",
-                row.type,
-                row.calls,
-                row.parameters,
-                row.flops,
-                row.macs,
-                row.activations,
-                _shape_text(row.output_shape),
-            )
-            for row in self.rows
-        ]
+        return [(name or "(root)", *rest) for name, *rest in self._cells()]
 
 
 def _checked_sizes(

@@ -25,8 +25,6 @@ class Kernels:
     read: Callable[[], Tensor]
     shape: tuple[int, ...]
     groups: int
-    device: torch.device
-    nbytes: int
     skipped: str = ""
 
     @property
@@ -115,7 +113,7 @@ def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:
         raise ValueError(f"{title} needs values, got a tensor on the meta device")
     shape = tuple(weight.shape)
     skipped = _reason_to_skip(weight)
-    return Kernels(name, read, shape, groups, weight.device, weight.nbytes, skipped)
+    return Kernels(name, read, shape, groups, skipped)
 
 
 def _reason_to_skip(weight: Tensor) -> str:

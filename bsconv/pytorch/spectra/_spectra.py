@@ -57,21 +57,18 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     variance, such as one of zeros, is a blueprint kernel: 1, 0, 0, ...
 
     Layers with nothing to compare are left out: depthwise ones, which have one slice per filter,
-    and 1x1 ones, whose slices are single numbers. Both parts of a BSConv layer are among them; its
-    dense kernel is that of ``to_conv2d()``. :func:`spectra_table` lists them with the reason. In
-    models, convolutions of one and three dimensions and transposed ones count too, and grouped ones
-    have M = in_channels / groups slices per filter. A state dict does not say what its tensors are:
-    those of four dimensions called "weight" or "*.weight" count as Conv2d kernels, under the name
-    of their layer, so that a model and its state dict give the same.
+    and 1x1 ones, whose slices are single numbers, so both parts of a BSConv layer; its dense kernel
+    is that of ``to_conv2d()``. In models, convolutions of one and three dimensions and transposed
+    ones count too, and grouped ones have M = in_channels / groups slices per filter. In a state
+    dict, tensors of four dimensions called "weight" or "*.weight" count as Conv2d kernels.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
-    hold. Weights in float32 or less with 128 slices or more are summed in float32, for the filters
-    where that keeps five digits. Takes about 64 MiB, or four filters in float64, and a matrix of
-    Kh * Kw x Kh * Kw for each filter (M x M where that is smaller).
+    hold. On the CPU, weights in float32 or less with 128 slices or more are computed in float32,
+    for the filters where that keeps five digits.
 
     Raises TypeError for another kind of source. Raises ValueError for a source without convolution
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
-    for a bare weight of another shape, with one slice per filter or one number per slice.
+    for a bare weight with nothing to compare.
     """
     return _spectra([kernels for kernels in kernels_of(source) if not kernels.skipped], center)
 
@@ -180,11 +177,7 @@ class SpectraTable(Table):
         return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the rows as a CSV file: the names of the fields, then a line per layer; NaN is an
-        empty field.
-
-        The file is written completely or not at all; OSError with one line if it cannot be.
-        """
+        """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
         header = [field.name for field in fields(LayerSpectrum)]
         header[-1:] = ["excess", "cross_excess", header[-1]]
         lines = ([_plain(getattr(row, name)) for name in header] for row in self.rows)

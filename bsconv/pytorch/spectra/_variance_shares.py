@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._tools.numerics import exact, full_float32, power_of_two_scale
 
-CHUNK = 2**21  # numbers that are taken at a time, 16 MiB in float64
+CHUNK = 2**20  # numbers that are taken at a time, 8 MiB in float64
 PIECE = 256  # matrices that a thread takes at a time
 LONG = 128  # samples from which on sums in float32, twice as fast, are worth their rounding
 
