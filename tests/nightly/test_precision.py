@@ -13,7 +13,6 @@ from torch import nn
 from bsconv.pytorch import (
     BSConvS,
     BSConvU,
-    ModelProfiler,
     collapse,
     cross_kernel_spectra,
     get_model,
@@ -22,7 +21,6 @@ from bsconv.pytorch import (
     optimize_for_inference,
     project_pretrained,
     reestimate_batch_norm,
-    spectra_table,
 )
 from core.test_precision import CASES as CORE
 from core.test_precision import kernel
@@ -33,7 +31,6 @@ from helpers.precision import (
     OF_ANY_WIDTH,
     Case,
     Results,
-    channels,
     each_kind,
     fill,
     numbers,
@@ -116,7 +113,7 @@ def whole(kind: str, dtype: torch.dtype, many: int) -> Results:
     return found
 
 
-# --- spectra, costs -------------------------------------------------------------------------------
+# --- spectra --------------------------------------------------------------------------------------
 
 
 def spectra(kind: str, dtype: torch.dtype, many: int) -> Results:
@@ -128,21 +125,6 @@ def spectra(kind: str, dtype: torch.dtype, many: int) -> Results:
         for center in (True, False)
     }
     return {name: torch.cat((rows, rows.sum(1, True)), 1) for name, rows in shares.items()}
-
-
-def table(kind: str, dtype: torch.dtype, many: int) -> Results:
-    result = spectra_table({"a.weight": kernel(kind, many).to(dtype)})
-    names = ("mean", "lower_quartile", "median", "upper_quartile", "random", "excess")
-    row = [getattr(result.rows[0], name) for name in names]
-    return {"row": torch.tensor([1.0, result.mean, *row])}
-
-
-def costs(kind: str, dtype: torch.dtype, many: int) -> Results:
-    count = channels(kind, many)
-    model = nn.Sequential(BSConvU(count, count, 3), nn.ReLU(), BSConvS(count, count, 3))
-    rows = ModelProfiler(model.to(dtype), (1, count, 9, 9)).rows
-    counts = [[row.parameters, row.flops, row.macs, row.activations] for row in rows]
-    return {"counts": torch.tensor(counts, dtype=torch.float64)}
 
 
 CASES = [
@@ -185,8 +167,6 @@ CASES = [
         looser={"subnormal": 1e-4},
     ),
     Case("kernel_spectra, cross_kernel_spectra", spectra, OF_MORE_CHANNELS),
-    Case("spectra_table", table, OF_MORE_CHANNELS),
-    Case("ModelProfiler", costs, ("ordinary", "one channel", "many channels"), bound=0.0),
 ]
 
 

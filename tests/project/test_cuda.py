@@ -22,7 +22,6 @@ from bsconv.pytorch import (
     BSConvS_Replacer,
     BSConvU,
     BSConvU_Replacer,
-    ModelProfiler,
     collapse,
     get_model,
     optimize_for_inference,
@@ -39,6 +38,7 @@ pytestmark = [
 ]
 
 GPU = "cuda"
+PLANS = {BSConvU: ("factored", "merged"), BSConvS: ("factored", "joined", "narrow", "merged")}
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -70,16 +70,7 @@ def assert_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> No
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize(
     ("kind", "plan"),
-    [
-        (BSConvU, "factored"),
-        (BSConvU, "merged"),
-        (BSConvU, "auto"),
-        (BSConvS, "factored"),
-        (BSConvS, "joined"),
-        (BSConvS, "narrow"),
-        (BSConvS, "merged"),
-        (BSConvS, "auto"),
-    ],
+    [(kind, plan) for kind, plans in PLANS.items() for plan in (*plans, "auto")],
 )
 def test_layers_and_their_gradients(
     kind: Any, plan: str, with_bn: bool, channels_last: bool
@@ -196,12 +187,6 @@ def test_models_are_exported_for_any_device(format: str, tmp_path: Path) -> None
     assert_on_gpu(model)
     found = load_exported(path)(IMAGES.float())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
-
-
-def test_profiler() -> None:
-    model = get_model("cifar_resnet20", 10)
-    expected = ModelProfiler(model, (1, 3, 32, 32)).total_flop_count
-    assert ModelProfiler(model.to(GPU), (1, 3, 32, 32)).total_flop_count == expected
 
 
 # --- training -------------------------------------------------------------------------------------
