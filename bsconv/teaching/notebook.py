@@ -25,8 +25,8 @@ MODES = ("fast", "full", "auto")
 class Session:
     """How big a notebook runs, and where.
 
-    ``fast`` is the run that is stored with the notebook and compared by the tests: small, on the
-    CPU, the same everywhere. ``full`` is the real thing, on the GPU where there is one.
+    ``fast`` is stored with the notebook and compared by the tests: small, on the CPU, the same
+    everywhere. ``full`` is the real thing, on the GPU where there is one.
     """
 
     mode: str
@@ -40,9 +40,8 @@ class Session:
 def start(seed: int = 0, threads: int = 2) -> Session:
     """Set the seeds, the threads and the style of the figures; the session says how big to run.
 
-    A fast run always takes ``threads`` threads, whatever the machine has: sums over another number
-    of threads round differently, and would not give the notebook's stored outputs.
-    float32 is float32 on a GPU too: TF32, PyTorch's default for convolutions, is switched off.
+    A fast run always takes ``threads`` threads: sums over another number of them round differently,
+    and would not give the notebook's stored outputs.
     """
     session = _session()
     random.seed(seed)
@@ -50,7 +49,7 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     torch.manual_seed(seed)
     if session.mode == "fast":
         torch.set_num_threads(threads)
-    # the notebooks compare five digits, and TF32 keeps three
+    # PyTorch's default for convolutions keeps three digits, and the notebooks compare five
     torch.backends.cudnn.allow_tf32 = False
     use_style()
     return session

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from ...pytorch._tools.errors import one_line
 from ..data import load_dataset
-from ._from_run import make_record
+from ._from_run import FOLDER, make_record, pack_weights
 from ._record import write_record
-from .pretrained_weights import FOLDER, pack_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:

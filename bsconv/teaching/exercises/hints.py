@@ -85,8 +85,7 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
 
 def shown(value: Any) -> str:
     """The value as a hint quotes it: short, and without more digits than it takes."""
-    if isinstance(value, Tensor):
-        value = _plain(value)
+    value = _plain(value)
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
