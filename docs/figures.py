@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,12 @@ from bsconv.pytorch.decomposition import blueprint_factors, compose
 FOLDER = Path(__file__).resolve().parent / "figures"
 RESULTS = FOLDER.parents[1] / "results"
 LAYER = "backbone.stage1.unit1.conv1.conv"
+# what draws the others: accuracy against parameters, recorded and published; how similar the slices
+# of each kernel are, compared with chance
+COMMANDS = {
+    "accuracy": ("results", "--results", RESULTS, "--dataset", "cifar10"),
+    "spectra": ("spectra", "cifar_resnet20", "--weights", "DEFAULT"),
+}
 
 
 def blueprint(path: Path) -> None:
@@ -41,34 +47,17 @@ def blueprint(path: Path) -> None:
     write_figure(path, lambda: plotting.blueprint_fit(*parts, title=title))
 
 
-def accuracy(path: Path) -> None:
-    """Accuracy against parameters, recorded and published."""
-    _run("results", "--results", RESULTS, "--dataset", "cifar10", "--out", path)
-
-
-def spectra(path: Path) -> None:
-    """How similar the slices of each kernel are, compared with chance."""
-    _run("spectra", "cifar_resnet20", "--weights", "DEFAULT", "--out", path)
-
-
-FIGURES: dict[str, Callable[[Path], None]] = {
-    "blueprint": blueprint,
-    "accuracy": accuracy,
-    "spectra": spectra,
-}
-
-
-def _run(*arguments: object) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # their tables are for terminals
-        code = bsconv([str(argument) for argument in arguments])
-    if code:
-        raise SystemExit(code)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    for name in argv or FIGURES:
+    for name in argv or ("blueprint", *COMMANDS):
         torch.manual_seed(0)
-        FIGURES[name](FOLDER / f"{name}.png")
+        path = FOLDER / f"{name}.png"
+        if name == "blueprint":
+            blueprint(path)
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):  # its table is for terminals
+                code = bsconv([*map(str, COMMANDS[name]), "--out", str(path)])
+            if code:
+                return code
         print(f"docs/figures/{name}.png")
     return 0
 
