@@ -46,7 +46,11 @@ def test_the_three_promised_lines_are_shown_as_written():
 
 
 def commands(program: str) -> list[list[str]]:
-    lines = (line.split("#")[0].strip() for code in blocks("sh") for line in code.splitlines())
+    lines = (
+        line.split("#")[0].strip()
+        for code in blocks("sh")
+        for line in code.replace("\\\n", " ").splitlines()
+    )
     return [shlex.split(line) for line in dict.fromkeys(lines) if line.startswith(f"{program} ")]
 
 
