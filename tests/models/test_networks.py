@@ -70,41 +70,40 @@ def assert_computes(model: ImageClassifier, images: Tensor, expected: Tensor) ->
 
 @pytest.mark.parametrize("variant", ["", "_bsconvu", "_bsconvs_p1d4"])
 @pytest.mark.parametrize("base", ["cifar_resnet20", "resnet10", "cifar_resnet56"])
-def test_residual_networks(base: str, variant: str) -> None:
+@pytest.mark.parametrize("is_preactivated", [False, True])
+def test_residual_networks(is_preactivated: bool, base: str, variant: str) -> None:
+    if is_preactivated:
+        base = base.replace("resnet56", "wrn16_2").replace("resnet", "preresnet")
     model, images = like_trained(base + variant), torch.rand(2, 3, 36, 36).double()
     state, is_cifar = model.state_dict(), base.startswith("cifar")
-    x = norm(state, "backbone.data_bn", images)
-    x = normed(state, "backbone.init_unit.conv", x, 1 if is_cifar else 2).relu()
-    if not is_cifar:
-        x = F.max_pool2d(x, 3, 2, 1)
-    for name, _, stride in blocks(model, [1, 2, 2] if is_cifar else [1, 2, 2, 2]):
-        rest = normed(state, f"{name}.conv1", x, stride).relu()
-        rest = normed(state, f"{name}.conv2", rest)
-        if f"{name}.projection.conv.weight" in state:
-            x = normed(state, f"{name}.projection", x, stride)
-        x = (x + rest).relu()
-    assert_computes(model, images, logits(state, x))
-
-
-@pytest.mark.parametrize("variant", ["", "_bsconvu", "_bsconvs_p1d4"])
-@pytest.mark.parametrize("base", ["cifar_preresnet20", "preresnet10", "cifar_wrn16_2"])
-def test_preactivated_networks(base: str, variant: str) -> None:
-    model, images = like_trained(base + variant), torch.rand(2, 3, 36, 36).double()
-    state, is_cifar = model.state_dict(), base.startswith("cifar")
-    x = norm(state, "backbone.data_bn", images)
+    x, stem = norm(state, "backbone.data_bn", images), "backbone.init_unit.conv"
     if is_cifar:
-        x = conv(state, "backbone.init_unit.conv.conv", x)
+        x = conv(state, f"{stem}.conv", x) if is_preactivated else normed(state, stem, x).relu()
     else:
-        x = F.max_pool2d(normed(state, "backbone.init_unit.conv", x, 2).relu(), 3, 2, 1)
+        x = F.max_pool2d(normed(state, stem, x, 2).relu(), 3, 2, 1)
     for name, _, stride in blocks(model, [1, 2, 2] if is_cifar else [1, 2, 2, 2]):
-        activated = norm(state, f"{name}.bn", x).relu()
-        rest = normed(state, f"{name}.conv1", activated, stride).relu()
-        rest = conv(state, f"{name}.conv2.conv", rest)
-        if f"{name}.projection.conv.weight" in state:
-            x = conv(state, f"{name}.projection.conv", activated, stride)
-        x = x + rest
-    x = norm(state, "backbone.final_activation.bn", x).relu()
+        block = preactivated_block if is_preactivated else residual_block
+        x = block(state, name, x, stride)
+    if is_preactivated:
+        x = norm(state, "backbone.final_activation.bn", x).relu()
     assert_computes(model, images, logits(state, x))
+
+
+def residual_block(state: State, name: str, x: Tensor, stride: int) -> Tensor:
+    rest = normed(state, f"{name}.conv1", x, stride).relu()
+    rest = normed(state, f"{name}.conv2", rest)
+    if f"{name}.projection.conv.weight" in state:
+        x = normed(state, f"{name}.projection", x, stride)
+    return (x + rest).relu()
+
+
+def preactivated_block(state: State, name: str, x: Tensor, stride: int) -> Tensor:
+    activated = norm(state, f"{name}.bn", x).relu()
+    rest = normed(state, f"{name}.conv1", activated, stride).relu()
+    rest = conv(state, f"{name}.conv2.conv", rest)
+    if f"{name}.projection.conv.weight" in state:
+        x = conv(state, f"{name}.projection.conv", activated, stride)
+    return x + rest
 
 
 def test_the_channels_of_residual_networks() -> None:

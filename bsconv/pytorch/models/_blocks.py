@@ -42,15 +42,6 @@ class ConvBlock(nn.Sequential):
             self.activation = activation()
 
 
-class NormActivation(nn.Sequential):
-    """BatchNorm, then ReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-
 class Block(NamedTuple):
     """How to make one block: ``make(in_channels, out_channels, stride)``."""
 

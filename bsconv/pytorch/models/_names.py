@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from typing import NamedTuple
 
 BlocksByDepth = dict[int, tuple[int, ...]]
 
@@ -27,31 +28,29 @@ IMAGENET_RESNETS: BlocksByDepth = {
     68: (3, 4, 23, 3),
     102: (3, 8, 36, 3),
 }
-CIFAR_RESNETS: BlocksByDepth = {
-    20: (3, 3, 3),
-    56: (9, 9, 9),
-    110: (18, 18, 18),
-    302: (50, 50, 50),
-    602: (100, 100, 100),
-}
-CIFAR_WRNS: BlocksByDepth = {16: (2, 2, 2), 28: (4, 4, 4), 40: (6, 6, 6)}
-
+CIFAR_RESNETS: BlocksByDepth = {depth: ((depth - 2) // 6,) * 3 for depth in (20, 56, 110, 302, 602)}
 BLOCKS: dict[str, BlocksByDepth] = {
     "resnet": IMAGENET_RESNETS,
     "preresnet": IMAGENET_RESNETS,
     "cifar_resnet": CIFAR_RESNETS,
     "cifar_preresnet": CIFAR_RESNETS,
-    "cifar_wrn": CIFAR_WRNS,
+    "cifar_wrn": {depth: ((depth - 4) // 6,) * 3 for depth in (16, 28, 40)},
 }
-MOBILENETS = ("mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large")
-# a narrower one has a layer without channels
-LEAST_WIDTHS = {
-    "mobilenetv1": Fraction(1, 32),
-    "mobilenetv2": Fraction(1, 16),
-    "mobilenetv3_small": Fraction(1, 4),
-    "mobilenetv3_large": Fraction(1, 16),
+
+
+class MobileNet(NamedTuple):
+    """What a family can be."""
+
+    least_width: Fraction  # a narrower one has a layer without channels
+    suffix: str = "_bsconvs_p1d6"  # of its BSConv form
+
+
+MOBILENETS = {
+    "mobilenetv1": MobileNet(Fraction(1, 32), "_bsconvu"),
+    "mobilenetv2": MobileNet(Fraction(1, 16)),
+    "mobilenetv3_small": MobileNet(Fraction(1, 4)),
+    "mobilenetv3_large": MobileNet(Fraction(1, 16)),
 }
-BOTTLENECK_SHARE = Fraction(1, 6)  # the bottlenecks of V2 and V3 have it, whatever their name
 
 LISTED_WRN_WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12)
 LISTED_SHARES = ("1d2", "1d4", "1d6", "1d8")
@@ -80,13 +79,12 @@ class ModelName:
     p: Fraction = Fraction(1, 4)
 
     def __str__(self) -> str:
-        name = f"{'cifar_' if self.is_cifar else ''}{self.family}"
+        name = f"{'cifar_' if self.is_cifar else ''}{self.family}{self.depth or ''}"
         if self.is_mobilenet:
             name += f"_w{_fraction_text(self.width)}"
-        else:
-            name += f"{self.depth}_{self.width}" if self.family == "wrn" else f"{self.depth}"
-        share = f"_p{_fraction_text(self.p)}" if self.variant == "s" else ""
-        return f"{name}_bsconv{self.variant}{share}" if self.variant else name
+        elif self.family == "wrn":
+            name += f"_{self.width}"
+        return name + _suffix(self.variant, self.p)
 
     @property
     def dense(self) -> "ModelName":
@@ -133,12 +131,20 @@ def _parse(architecture: str) -> ModelName:
     if match is None:
         raise ValueError("is not an architecture of this package")
     family, is_cifar = match["family"].removeprefix("cifar_"), architecture.startswith("cifar_")
+    variant, p = (match["variant"] or "")[6:7], Fraction(1, 4)
     if family in MOBILENETS:
-        return _parse_mobilenet(match, family, is_cifar)
-    return _parse_resnet(match, family, is_cifar)
+        depth, width = 0, _mobilenet_width(match, family)
+    else:
+        depth, width = _resnet_depth_and_width(match, family)
+    if match["p"] is not None and (p := parse_fraction(match["p"])) > 1:
+        raise ValueError(f"has p = {p}, while p is a share of channels, at most 1")
+    if family in MOBILENETS and _suffix(variant, p) not in ("", MOBILENETS[family].suffix):
+        only = MOBILENETS[family].suffix
+        raise ValueError(f"has the variant _{match['variant']}, while {family} takes {only} only")
+    return ModelName(family, is_cifar, depth, width, variant, p)
 
 
-def _parse_resnet(match: re.Match[str], family: str, is_cifar: bool) -> ModelName:
+def _resnet_depth_and_width(match: re.Match[str], family: str) -> tuple[int, Fraction]:
     known = BLOCKS.get(match["family"])
     if known is None:
         raise ValueError(
@@ -155,37 +161,20 @@ def _parse_resnet(match: re.Match[str], family: str, is_cifar: bool) -> ModelNam
         raise ValueError(f"{rule}, as in cifar_wrn16_4")
     if width is not None and int(width) < 1:
         raise ValueError("has width 0, while it needs at least 1")
-    variant, p = _parse_variant(match)
-    return ModelName(family, is_cifar, int(match["depth"]), Fraction(width or 1), variant, p)
+    return int(match["depth"]), Fraction(width or 1)
 
 
-def _parse_mobilenet(match: re.Match[str], family: str, is_cifar: bool) -> ModelName:
+def _mobilenet_width(match: re.Match[str], family: str) -> Fraction:
     if match["multiplier"] is None or match["depth"] or match["width"]:
         raise ValueError("needs a width multiplier such as _w1 or _w3d4, and nothing else")
     width = parse_fraction(match["multiplier"])
-    if width < LEAST_WIDTHS[family]:
+    least = MOBILENETS[family].least_width
+    if width < least:
         raise ValueError(
             f"has width {width}, which leaves a layer without channels: {family} needs at least "
-            f"{LEAST_WIDTHS[family]}"
+            f"{least}"
         )
-    variant, p = _parse_variant(match)
-    if family == "mobilenetv1" and variant == "s":
-        raise ValueError(f"has the variant _{match['variant']}, while {family} takes _bsconvu only")
-    if family != "mobilenetv1" and (variant == "u" or (variant == "s" and p != BOTTLENECK_SHARE)):
-        raise ValueError(
-            f"has the variant _{match['variant']}, while {family} takes _bsconvs_p1d6 only"
-        )
-    return ModelName(family, is_cifar, 0, width, variant, p)
-
-
-def _parse_variant(match: re.Match[str]) -> tuple[str, Fraction]:
-    variant = (match["variant"] or "")[6:7]
-    if match["p"] is None:
-        return variant, Fraction(1, 4)
-    p = parse_fraction(match["p"])
-    if p > 1:
-        raise ValueError(f"has p = {p}, while p is a share of channels, at most 1")
-    return variant, p
+    return width
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -196,22 +185,28 @@ def parse_fraction(text: str) -> Fraction:
     return Fraction(int(match[1]), int(match[2] or 1))
 
 
+def _suffix(variant: str, p: Fraction) -> str:
+    """What a name ends in: nothing for a dense network."""
+    share = f"_p{_fraction_text(p)}" if variant == "s" else ""
+    return f"_bsconv{variant}{share}" if variant else ""
+
+
 def _fraction_text(value: Fraction) -> str:
     return str(value).replace("/", "d")
 
 
 @functools.cache
 def _listed_names() -> tuple[str, ...]:
-    residual = [f"{family}{depth}" for family in BLOCKS for depth in BLOCKS[family]]
-    wide = [name for name in residual if "wrn" in name]
-    bases = [name for name in residual if "wrn" not in name]
-    bases += [f"{name}_{width}" for name in wide for width in LISTED_WRN_WIDTHS]
     variants = ["", "_bsconvu"] + [f"_bsconvs_p{share}" for share in LISTED_SHARES]
+    names = [f"{family}{depth}" for family in BLOCKS for depth in BLOCKS[family]]
+    wide = [name for name in names if "wrn" in name]
+    bases = [name for name in names if name not in wide]
+    bases += [f"{name}_{width}" for name in wide for width in LISTED_WRN_WIDTHS]
     names = [base + variant for base in bases for variant in variants]
     for style, family in itertools.product(("", "cifar_"), MOBILENETS):
-        own = "_bsconvu" if family == "mobilenetv1" else "_bsconvs_p1d6"
-        widths = (f"{style}{family}_w{width}" for width in LISTED_MOBILENET_WIDTHS)
-        names += [base + variant for base in widths for variant in ("", own)]
+        for width in LISTED_MOBILENET_WIDTHS:
+            base = f"{style}{family}_w{width}"
+            names += [base, base + MOBILENETS[family].suffix]
     return tuple(sorted(names))
 
 

@@ -18,11 +18,7 @@ penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 
 
 def get_model(
-    architecture: str,
-    num_classes: int,
-    *,
-    pretrained: str | None = None,
-    init: str = "default",
+    architecture: str, num_classes: int, *, pretrained: str | None = None, init: str = "default"
 ) -> ImageClassifier:
     """The network called ``name``, freshly initialised (:func:`list_models` lists names).
 
@@ -35,11 +31,9 @@ def get_model(
             10 classes.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
             Xavier-normal with either. "default", also called "published": as PyTorch starts
-            convolutions, which is what bsconv 0.4.0 did. "matched": with the output variance of the
-            dense convolution that they stand for
-            (:func:`bsconv.pytorch.initialization.match_variance_`). The default is the one that did
-            better: ResNet-20 as BSConv-U on half of CIFAR-10, 3 epochs, 3 seeds, ended at 69.5 %
-            (69.1 to 69.8) by default and 68.6 % (68.2 to 69.2) matched.
+            convolutions, which is what bsconv 0.4.0 did, and what does better. "matched": with the
+            output variance of the dense convolution that they stand for
+            (:func:`bsconv.pytorch.initialization.match_variance_`).
 
     Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
     ``pretrained`` weights that do not exist or have other classes, and for a damaged weight file.

@@ -1,7 +1,7 @@
-"""Trained weights that come with the package: a file each, with a note on what they are.
+"""Trained weights that come with the package.
 
-The note is JSON: the file's checksum, the number of classes, the settings and the seed of the run,
-and the accuracy measured with this very file.
+A file each, with a note in JSON: its checksum, the number of classes, the settings of the run, and
+the accuracy measured with this very file.
 """
 
 import hashlib
@@ -15,11 +15,7 @@ FOLDER = Path(__file__).parents[2] / "weights"
 
 
 def trained_weights(architecture: str, pretrained: str, num_classes: int) -> dict[str, Tensor]:
-    """The state dict.
-
-    ValueError where there is none of that name, or for another number of classes, and if the file
-    is not the one that was measured.
-    """
+    """The state dict; ValueError for another name or number of classes, and for a damaged file."""
     known = sorted(path.parent.name for path in FOLDER.glob(f"*/{architecture.lower()}.json"))
     if pretrained not in known:
         there = f"there are {', '.join(map(repr, known))}" if known else "it has none"

@@ -3,6 +3,7 @@
 Each network is a table; one builder reads them all.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -97,15 +98,15 @@ class StageTable(NamedTuple):
     stride: int
     cifar_stride: int
     kernel_size: int = 3
-    activation: Activation = relu
-    squeeze_excite: int = 0  # in so many of the last blocks
+    activation: Activation | None = None  # None: that of the network
+    squeezed: int = 0  # so many of the last blocks squeeze and excite
 
 
 class MobileNetTable(NamedTuple):
     """A family at width 1."""
 
     stem: int
-    activation: Activation  # of the stem and of the last convolution
+    activation: Activation
     stages: tuple[StageTable, ...]
     last: int = 0  # channels of the convolution behind the stages; 0: there is none
     last_name: str = "final_conv"
@@ -129,13 +130,11 @@ V2 = MobileNetTable(
     stem=32,
     activation=relu6,
     stages=(
-        StageTable(((16, 32),), 1, 1, activation=relu6),
-        StageTable(((24, 96), (24, 144)), 2, 1, activation=relu6),
-        StageTable(((32, 144), (32, 192), (32, 192)), 2, 2, activation=relu6),
-        StageTable(
-            ((64, 192), *((64, 384),) * 3, (96, 384), *((96, 576),) * 2), 2, 2, activation=relu6
-        ),
-        StageTable(((160, 576), *((160, 960),) * 2, (320, 960)), 2, 2, activation=relu6),
+        StageTable(((16, 32),), 1, 1),
+        StageTable(((24, 96), (24, 144)), 2, 1),
+        StageTable(((32, 144), (32, 192), (32, 192)), 2, 2),
+        StageTable(((64, 192), *((64, 384),) * 3, (96, 384), *((96, 576),) * 2), 2, 2),
+        StageTable(((160, 576), *((160, 960),) * 2, (320, 960)), 2, 2),
     ),
     last=1280,
 )
@@ -143,17 +142,10 @@ V3_SMALL = MobileNetTable(
     stem=16,
     activation=hard_swish,
     stages=(
-        StageTable(((16, 16),), 2, 1, squeeze_excite=1),
-        StageTable(((24, 72), (24, 88)), 2, 2),
-        StageTable(
-            ((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)),
-            stride=2,
-            cifar_stride=2,
-            kernel_size=5,
-            activation=hard_swish,
-            squeeze_excite=5,
-        ),
-        StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, hard_swish, squeeze_excite=3),
+        StageTable(((16, 16),), 2, 1, activation=relu, squeezed=1),
+        StageTable(((24, 72), (24, 88)), 2, 2, activation=relu),
+        StageTable(((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)), 2, 2, 5, squeezed=5),
+        StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, squeezed=3),
     ),
     last=576,
     last_name="final_conv1",
@@ -163,17 +155,13 @@ V3_LARGE = MobileNetTable(
     stem=16,
     activation=hard_swish,
     stages=(
-        StageTable(((16, 16),), 1, 1),
-        StageTable(((24, 64), (24, 72)), 2, 1),
-        StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, squeeze_excite=3),
+        StageTable(((16, 16),), 1, 1, activation=relu),
+        StageTable(((24, 64), (24, 72)), 2, 1, activation=relu),
+        StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, activation=relu, squeezed=3),
         StageTable(
-            ((80, 240), (80, 200), (80, 184), (80, 184), (112, 480), (112, 672)),
-            stride=2,
-            cifar_stride=2,
-            activation=hard_swish,
-            squeeze_excite=2,
+            ((80, 240), (80, 200), (80, 184), (80, 184), (112, 480), (112, 672)), 2, 2, squeezed=2
         ),
-        StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, hard_swish, squeeze_excite=3),
+        StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, squeezed=3),
     ),
     last=960,
     last_name="final_conv1",
@@ -192,33 +180,25 @@ def mobilenet(
 ) -> ImageClassifier:
     """The network of ``table`` with its channels scaled by ``width``, rounded down.
 
-    ``separable_block(in_channels, out_channels, stride)`` makes the blocks of V1, and
-    ``projection_conv`` the projecting convolutions of the linear bottlenecks of V2 and V3; these
-    are what BSConv changes. Images of any size of at least 32 pixels (CIFAR style: 8).
+    BSConv changes ``separable_block(in_channels, out_channels, stride)``, the blocks of V1, and
+    ``projection_conv``, the projecting convolutions of V2 and V3. Images have at least 32 pixels a
+    side (CIFAR style: 8).
     """
 
-    def scaled(channels: int) -> int:
-        return int(channels * width)
-
     def block(stage: StageTable, row: int) -> Block:
-        out_channels, expanded = map(scaled, stage.rows[row])
+        out_channels, expanded = (int(channels * width) for channels in stage.rows[row])
         if table.is_separable:
             return Block(out_channels, separable_block)
         bottleneck = partial(
             LinearBottleneck,
             expanded=expanded,
             kernel_size=stage.kernel_size,
-            activation=stage.activation,
-            squeeze_excite=row >= len(stage.rows) - stage.squeeze_excite,
+            activation=stage.activation or table.activation,
+            squeeze_excite=row >= len(stage.rows) - stage.squeezed,
             projection_conv=projection_conv,
         )
         return Block(out_channels, bottleneck)
 
-    backbone = nn.Sequential()
-    backbone.add_module("data_bn", nn.BatchNorm2d(3))
-    channels = scaled(table.stem)
-    stem = ConvBlock(3, channels, 3, 1 if cifar else 2, activation=table.activation)
-    backbone.add_module("init_conv", stem)
     stages = [
         Stage(
             stage.cifar_stride if cifar else stage.stride,
@@ -226,6 +206,9 @@ def mobilenet(
         )
         for stage in table.stages
     ]
+    channels = int(table.stem * width)
+    stem = ConvBlock(3, channels, 3, 1 if cifar else 2, activation=table.activation)
+    backbone = nn.Sequential(OrderedDict(data_bn=nn.BatchNorm2d(3), init_conv=stem))
     channels = add_stages(backbone, channels, stages)
     if table.last:
         last = int(table.last * max(width, Fraction(1)))  # grows, but never shrinks

@@ -1,5 +1,6 @@
 """ResNets, pre-activation ResNets and wide ResNets, for ImageNet and for CIFAR."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..initialization import dense_conv
-from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, NormActivation, Stage, add_stages
+from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, Stage, add_stages, relu
 
 
 class ResidualBlock(nn.Module):
@@ -20,7 +21,7 @@ class ResidualBlock(nn.Module):
         self.projection: ConvBlock | None = None
         if stride != 1 or in_channels != out_channels:
             self.projection = ConvBlock(in_channels, out_channels, 1, stride, activation=None)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = relu()
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.projection is None else self.projection(x)
@@ -34,7 +35,7 @@ class PreActivationBlock(nn.Module):
         super().__init__()
         bare: dict[str, Any] = {"norm": False, "activation": None}
         self.bn = nn.BatchNorm2d(in_channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = relu()
         self.conv1 = ConvBlock(in_channels, out_channels, 3, stride, conv=conv)
         self.conv2 = ConvBlock(out_channels, out_channels, 3, conv=conv, **bare)
         self.projection: ConvBlock | None = None
@@ -68,22 +69,20 @@ def resnet(
         Stage(2 if index else 1, [Block(width * channels * 2**index, block)] * count)
         for index, count in enumerate(blocks)
     ]
-    backbone = nn.Sequential()
-    backbone.add_module("data_bn", nn.BatchNorm2d(3))
-    backbone.add_module("init_unit", _stem(channels, cifar, preactivated, conv))
+    stem = _stem(channels, cifar, preactivated, conv)
+    backbone = nn.Sequential(OrderedDict(data_bn=nn.BatchNorm2d(3), init_unit=stem))
     channels = add_stages(backbone, channels, stages)
     if preactivated:
-        backbone.add_module("final_activation", NormActivation(channels))
+        norm = nn.BatchNorm2d(channels)
+        after = nn.Sequential(OrderedDict(bn=norm, relu=relu()))
+        backbone.add_module("final_activation", after)
     backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
     return ImageClassifier(backbone, channels, num_classes)
 
 
 def _stem(channels: int, cifar: bool, preactivated: bool, conv: ConvLayer) -> nn.Sequential:
-    stem = nn.Sequential()
     if cifar:
         after: dict[str, Any] = {"norm": False, "activation": None} if preactivated else {}
-        stem.add_module("conv", ConvBlock(3, channels, 3, conv=conv, **after))
-    else:
-        stem.add_module("conv", ConvBlock(3, channels, 7, stride=2))
-        stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-    return stem
+        return nn.Sequential(OrderedDict(conv=ConvBlock(3, channels, 3, conv=conv, **after)))
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    return nn.Sequential(OrderedDict(conv=ConvBlock(3, channels, 7, stride=2), pool=pool))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -11,30 +11,20 @@ from ..._tools.model_tree import Place, parameter_count
 from ..._tools.obstacles import has_hooks, why_not_plain
 from ...initialization import match_variance_
 from ...modules import BSConvU
-from ...regularization import OrthonormalConv2d
+from ...regularization import OrthonormalBasis, OrthonormalConv2d
 from ._plan import Action, BlockPlan
-from ._projection import (
-    Projection,
-    absorb,
-    as_blueprint_block,
-    parameters_after,
-    project,
-    tensors_of,
-    why_fresh,
-)
-from ._recognition import SeparableLayers, title
+from ._projection import Projection, as_blueprint_block, project, tensors_of, why_fresh
+from ._recognition import SeparableLayers, is_blueprint_block, read, title
 
 
 class Change:
     """What happens to one block, which may hang in several places; here nothing."""
 
-    action: Action = "kept"
     projection = ""
 
-    def __init__(self, places: list[Place], description: str = "") -> None:
-        self.places = places
-        self.block = places[0].module
-        self.description = description
+    def __init__(self, places: list[Place], action: Action, description: str = "") -> None:
+        self.places, self.block = places, places[0].module
+        self.action, self.description = action, description
 
     def check(self, everywhere: Sequence[Place]) -> None:
         """Raises ValueError for a block that can't be changed; ``everywhere`` is the model."""
@@ -43,15 +33,10 @@ class Change:
         """What remains to be done when the blocks that are replaced have gone."""
 
     def plan(self) -> BlockPlan:
-        return BlockPlan(
-            names=tuple(place.name for place in self.places),
-            kind=title(self.block),
-            action=self.action,
-            description=self.description,
-            parameters_before=parameter_count(self.block),
-            parameters_after=parameter_count(self.block),
-            projection=self.projection,
-        )
+        names, kind = tuple(place.name for place in self.places), title(self.block)
+        count = parameter_count(self.block)
+        how = self.action, self.description
+        return BlockPlan(names, kind, *how, count, count, projection=self.projection)
 
     def name_of(self, inner: nn.Module) -> str:
         """The full name of a module inside the block."""
@@ -59,48 +44,34 @@ class Change:
         return ".".join(filter(None, (self.places[0].name, name)))
 
 
-class Done(Change):
-    """The block is BSConv already."""
-
-    action = "done"
-
-    def __init__(self, places: list[Place], projection: nn.Module | None = None) -> None:
-        super().__init__(places, "is BSConv-U already")
-        if projection is not None:
-            self.projection = self.name_of(projection)
-            self.description = f"projection {self.projection} is penalised already"
-
-
 class Penalise(Change):
-    """The block keeps its layers; its projection gets the penalty (paper, section 4.2)."""
-
-    action = "penalised"
+    """The block keeps its layers; its projection gets the penalty, or has it (section 4.2)."""
 
     def __init__(self, places: list[Place], conv: nn.Conv2d) -> None:
-        super().__init__(places)
-        self.conv = conv
-        self.projection = self.name_of(conv)
+        super().__init__(places, "penalised")
+        self.conv, self.projection = conv, self.name_of(conv)
         basis = f"{conv.out_channels} x {conv.in_channels}"
         self.description = f"projection {self.projection} penalised, basis {basis}"
+        if isinstance(conv, OrthonormalBasis):
+            self.action = "done"
+            self.description = f"projection {self.projection} is penalised already"
 
     def check(self, everywhere: Sequence[Place]) -> None:
-        if peculiar := why_not_plain(self.conv):
+        if self.action == "penalised" and (peculiar := why_not_plain(self.conv)):
             raise ValueError(f"convolution '{self.projection}' can't be penalised: {peculiar}")
 
     def finish(self) -> None:
-        # the same object: its parameters, hooks, and whatever else refers to it stay valid
-        self.conv.__class__ = OrthonormalConv2d
+        if self.action == "penalised":
+            # the same object: its parameters, hooks, and whatever else refers to it stay valid
+            self.conv.__class__ = OrthonormalConv2d
 
 
 class Replace(Change):
     """The block becomes BSConv-U, BatchNorm, activation (paper, section 4.1)."""
 
-    action = "replaced"
-
     def __init__(self, places: list[Place], layers: SeparableLayers, init: str) -> None:
-        super().__init__(places)
-        self.layers = layers
-        self.init = init
+        super().__init__(places, "replaced")
+        self.layers, self.init = layers, init
 
     @cached_property
     def projected(self) -> Projection | None:
@@ -147,15 +118,35 @@ class Replace(Change):
         return new
 
     def finish(self) -> None:
-        if self.projected is not None:
-            absorb(self.layers.tail[0], self.projected.constant)
+        """The last BatchNorm learns that the constant is no longer added before it.
+
+        One without running statistics takes it off by itself.
+        """
+        norm: Any = self.layers.tail[0]
+        if self.projected is not None and norm.running_mean is not None:
+            norm.running_mean -= self.projected.constant.to(norm.running_mean)
 
     def plan(self) -> BlockPlan:
+        depthwise, _, pointwise, tail = self.layers
+        blueprints = pointwise.out_channels * depthwise.weight[0].numel()
+        after = pointwise.weight.numel() + blueprints + parameter_count(*tail)
         share, said = None, "becomes BSConv-U with fresh weights"
         if self.projected is not None:
             share = self.projected.share_kept
             said = f"becomes BSConv-U, keeps {share:.1%} of the block's linear map"
         elif self.init == "project":
             said += f", since {why_fresh(self.layers)}"
-        after = parameters_after(self.layers)
         return replace(super().plan(), description=said, parameters_after=after, share_kept=share)
+
+
+def change_of(places: list[Place], init: str) -> Change:
+    """What happens to the known block in these places."""
+    block = places[0].module
+    if is_blueprint_block(block):
+        return Change(places, "done", "is BSConv-U already")
+    layers = read(block)
+    if isinstance(layers, str):
+        return Change(places, "kept", f"kept: {layers}")
+    if isinstance(layers, nn.Conv2d):
+        return Penalise(places, layers)
+    return Replace(places, layers, init)

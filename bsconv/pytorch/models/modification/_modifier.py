@@ -7,10 +7,10 @@ from torch import nn
 
 from ..._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
 from ...modules import BSConvS, BSConvU
-from ...regularization import OrthonormalBasis, attach_reg_loss, check_reg_loss
-from ._changes import Change, Done, Penalise, Replace
+from ...regularization import attach_reg_loss, check_reg_loss
+from ._changes import Change, Replace, change_of
 from ._plan import ModificationPlan
-from ._recognition import SeparableLayers, is_blueprint_block, is_known, known, read, title
+from ._recognition import is_known, known, title
 
 
 def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int = 0) -> nn.Module:
@@ -19,24 +19,24 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
     Blocks of MobileNetV1 become BSConv-U (section 4.1). Those of MobileNetV2, MobileNetV3 and
     EfficientNet keep their layers, parameters and outputs; their projecting 1x1 convolution becomes
     an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
-    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). For the arguments, the errors and
-    the known blocks see :class:`MobileNetModifier`, whose ``plan`` says beforehand what happens.
+    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). See :class:`MobileNetModifier`
+    for the arguments and the errors; its ``plan`` says beforehand what happens.
     """
     return MobileNetModifier(init=init, verbosity=verbosity).apply(model)
 
 
 class MobileNetModifier:
-    """Turns MobileNets and EfficientNets into their BSConv form: :func:`modify_mobilenet`.
+    """What :func:`modify_mobilenet` does, with a plan before and a report afterwards.
 
     It recognises the blocks of MobileNetV1, V2, V3 and EfficientNet of this package, torchvision,
     pytorchcv and timm, anywhere in a model.
 
     Args:
-        init: how the BSConv-U layers in blocks of MobileNetV1 start. "project": from the block's
-            weights. Without its inner activation it is a linear map up to its last BatchNorm; the
-            blueprint kernel closest to that is taken, and the report says what share it keeps.
-            "default": with fresh weights, as do blocks whose weights can't be projected. "matched":
-            with fresh weights that keep the variance, as in :class:`BSConvU_Replacer`.
+        init: how the BSConv-U layers in blocks of MobileNetV1 start. "project": as the blueprint
+            kernel closest to the block, which is linear up to its last BatchNorm without its inner
+            activation; the report says what share is kept. "default": with fresh weights, as do
+            blocks that can't be projected. "matched": with fresh weights that keep the variance, as
+            in :class:`BSConvU_Replacer`.
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each block.
 
     Raises ValueError for another ``init``.
@@ -66,11 +66,10 @@ class MobileNetModifier:
         """Does what :meth:`plan` says, in place, and returns the model; all or nothing.
 
         A block of MobileNetV1 becomes a Sequential of BSConv-U and the block's own last BatchNorm
-        and activation, under its name; device, dtype, memory format, ``training``, requires_grad
-        and the hooks of the block stay. Its convolutions have new parameters: make the optimiser
-        afterwards. All other blocks keep their parameters, as the same objects, so their outputs
-        are the same bit for bit. The model gets the method ``reg_loss``, and ``report`` holds what
-        was done. A second call changes nothing, and the report says so.
+        and activation; device, dtype, memory format, ``training``, requires_grad and the hooks of
+        the block stay. Its convolutions have new parameters: make the optimiser afterwards. All
+        other blocks keep their parameters, as the same objects. The model gets the method
+        ``reg_loss``, and ``report`` holds what was done. A second call changes nothing.
 
         Raises ValueError, before anything changes, for a model without a known block; for a
         convolution to be changed that is parametrised, or of a subclass of Conv2d; for a block of
@@ -98,7 +97,7 @@ class MobileNetModifier:
         check_unwrapped(model)
         check_reg_loss(model)
         everywhere = list(places(model, leaves=(BSConvU, BSConvS)))
-        changes = [self._change(block_places) for block_places in _blocks(everywhere)]
+        changes = [change_of(found, self.init) for found in _blocks(everywhere)]
         if all(change.action == "kept" for change in changes):
             raise ValueError(
                 f"{type(model).__name__} has no block that modify_mobilenet can change"
@@ -107,19 +106,6 @@ class MobileNetModifier:
         for change in changes:
             change.check(everywhere)
         return changes
-
-    def _change(self, block_places: list[Place]) -> Change:
-        block = block_places[0].module
-        if is_blueprint_block(block):
-            return Done(block_places)
-        layers = read(block)
-        if isinstance(layers, SeparableLayers):
-            return Replace(block_places, layers, self.init)
-        if isinstance(layers, str):
-            return Change(block_places, f"kept: {layers}")
-        if isinstance(layers.projection, OrthonormalBasis):
-            return Done(block_places, layers.projection)
-        return Penalise(block_places, layers.projection)
 
 
 def _blocks(everywhere: Iterable[Place]) -> list[list[Place]]:

@@ -22,9 +22,8 @@ class BlockPlan:
     ``names`` are all paths that lead to it ("" is the root). ``action`` is "replaced" for a block
     that becomes BSConv-U, "penalised" for one that keeps its layers and gets the penalty on the
     convolution named ``projection``, "done" for one that has either already, "kept" for one that
-    BSConv doesn't change. ``share_kept`` is, for weights projected from the old ones, the share of
-    the sum of squares of the block's dense kernel that the blueprint kernel keeps, in [0, 1]; else
-    None.
+    BSConv doesn't change. ``share_kept`` is the share of the sum of squares of the block's dense
+    kernel that projected weights keep, in [0, 1]; None for others.
     """
 
     names: tuple[str, ...]

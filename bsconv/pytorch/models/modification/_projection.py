@@ -1,15 +1,14 @@
 """A block of MobileNetV1 as BSConv-U, BatchNorm, activation (paper, section 4.1)."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..._tools.batch_norm import batch_norm_map
 from ..._tools.convs import conv_arguments, memory_format_of
-from ..._tools.model_tree import parameter_count
-from ..._tools.numerics import exact, exact_dtype
+from ..._tools.joining import normed
+from ..._tools.numerics import exact
 from ...decomposition import BlueprintFactors, blueprint_factors
 from ...initialization import uninitialized
 from ...modules import BSConvU
@@ -48,68 +47,39 @@ def project(layers: SeparableLayers) -> Projection:
     The zeros that pad the input don't matter, since the constant is added behind the depthwise
     convolution: the equation holds at the border too.
     """
-    depthwise, shift = _affine(layers.depthwise)
-    depthwise = depthwise[:, 0]
-    if layers.inner_norm is not None:
-        precise = exact_dtype(layers.depthwise.weight)
-        scale, offset = map(exact, batch_norm_map(layers.inner_norm, precise))
-        depthwise, shift = scale[:, None, None] * depthwise, scale * shift + offset
-    weights, bias = _affine(layers.pointwise)
-    weights = weights.flatten(1)
-    kernel = torch.einsum("nm,mhw->nmhw", weights, depthwise)
+    depthwise, norm, pointwise, _ = layers
+    inner = depthwise if norm is None else normed(depthwise, norm)
+    weights, blueprints = exact(pointwise.weight).flatten(1), exact(inner.weight)[:, 0]
+    constant = weights.new_zeros(len(weights)) if pointwise.bias is None else exact(pointwise.bias)
+    if inner.bias is not None:
+        constant = weights @ exact(inner.bias) + constant
+    kernel = torch.einsum("nm,mhw->nmhw", weights, blueprints)
     factors = blueprint_factors(kernel)
     kept = (factors.weights.square().sum(1) * factors.blueprints.square().sum((1, 2))).sum()
     energy = kernel.square().sum()
     share = min(float(kept / energy), 1.0) if energy > 0 else 1.0
-    return Projection(factors, weights @ shift + bias, share)
+    return Projection(factors, constant, share)
 
 
 @torch.no_grad()
 def as_blueprint_block(
     block: nn.Module, layers: SeparableLayers, projection: Projection | None
 ) -> nn.Sequential:
-    """What takes the place of ``block``, with the very BatchNorm and activation at its end.
-
-    :func:`absorb` then lets that BatchNorm know the constant.
-    """
+    """What takes the place of ``block``, with the very BatchNorm and activation at its end."""
+    depthwise, _, pointwise, tail = layers
     make = BSConvU if projection is None else partial(uninitialized, BSConvU)
-    layer = make(**_arguments(layers))
+    arguments = conv_arguments(depthwise) | {"bias": False}
+    layer = make(depthwise.in_channels, pointwise.out_channels, **arguments)
     if projection is not None:
         layer.pw.weight.copy_(projection.factors.weights[:, :, None, None])
         layer.dw.weight.copy_(projection.factors.blueprints[:, None])
-    layer.to(memory_format=memory_format_of(layers.depthwise.weight))
-    for conv, old in ((layer.pw, layers.pointwise), (layer.dw, layers.depthwise)):
+    layer.to(memory_format=memory_format_of(depthwise.weight))
+    for conv, old in ((layer.pw, pointwise), (layer.dw, depthwise)):
         conv.requires_grad_(old.weight.requires_grad)
         conv.train(old.training)
-    new = nn.Sequential(layer, *layers.tail)
+    new = nn.Sequential(layer, *tail)
     new.training = layer.training = block.training
     return new
-
-
-@torch.no_grad()
-def absorb(norm: nn.Module, constant: Tensor) -> None:
-    """Takes ``constant`` off the running mean, since it is no longer added before ``norm``.
-
-    A ``norm`` without running statistics takes it off by itself.
-    """
-    if isinstance(norm, nn.modules.batchnorm._NormBase) and norm.running_mean is not None:
-        norm.running_mean -= constant.to(norm.running_mean)
-
-
-def parameters_after(layers: SeparableLayers) -> int:
-    layer = BSConvU(**_arguments(layers) | {"device": "meta"})
-    return parameter_count(layer, *layers.tail)
-
-
-def _arguments(layers: SeparableLayers) -> dict[str, Any]:
-    depthwise, out_channels = layers.depthwise, layers.pointwise.out_channels
-    channels = {"in_channels": depthwise.in_channels, "out_channels": out_channels}
-    return channels | conv_arguments(depthwise) | {"bias": False}
-
-
-def _affine(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
-    return exact(conv.weight), exact(bias)
 
 
 def tensors_of(module: nn.Module | None, recurse: bool = True) -> list[Tensor]:

@@ -6,38 +6,30 @@ by its layers, one letter each: it is changed only if it is built as expected.
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import nn
 
 from ..._tools.convs import pads_with_zeros
 from ...modules import BSConvU
 
+V1, V2, V3, EFFICIENT = "MobileNetV1", "MobileNetV2", "MobileNetV3", "EfficientNet"
 FUSED = "fused EfficientNet"  # a dense convolution instead of expansion and depthwise: kept
 BLOCKS: dict[str, tuple[str, ...]] = {  # the networks that a class of blocks makes up
-    "bsconv.pytorch.models.mobilenet.DepthwiseSeparableBlock": ("MobileNetV1",),
-    "bsconv.pytorch.models.mobilenet.LinearBottleneck": ("MobileNetV2", "MobileNetV3"),
-    "torchvision.models.mobilenetv2.InvertedResidual": ("MobileNetV2",),
-    "torchvision.models.mobilenetv3.InvertedResidual": ("MobileNetV3",),
-    "torchvision.models.efficientnet.MBConv": ("EfficientNet",),
+    "bsconv.pytorch.models.mobilenet.DepthwiseSeparableBlock": (V1,),
+    "bsconv.pytorch.models.mobilenet.LinearBottleneck": (V2, V3),
+    "torchvision.models.mobilenetv2.InvertedResidual": (V2,),
+    "torchvision.models.mobilenetv3.InvertedResidual": (V3,),
+    "torchvision.models.efficientnet.MBConv": (EFFICIENT,),
     "torchvision.models.efficientnet.FusedMBConv": (FUSED,),
-    "pytorchcv.models.common.conv.DwsConvBlock": ("MobileNetV1",),
-    "pytorchcv.models.mobilenetv2.LinearBottleneck": ("MobileNetV2",),
-    "pytorchcv.models.mobilenetv3.MobileNetV3Unit": ("MobileNetV3",),
-    "pytorchcv.models.efficientnet.EffiDwsConvUnit": ("EfficientNet",),
-    "pytorchcv.models.efficientnet.EffiInvResUnit": ("EfficientNet",),
+    "pytorchcv.models.common.conv.DwsConvBlock": (V1,),
+    "pytorchcv.models.mobilenetv2.LinearBottleneck": (V2,),
+    "pytorchcv.models.mobilenetv3.MobileNetV3Unit": (V3,),
+    "pytorchcv.models.efficientnet.EffiDwsConvUnit": (EFFICIENT,),
+    "pytorchcv.models.efficientnet.EffiInvResUnit": (EFFICIENT,),
     "pytorchcv.models.efficientnetedge.EffiEdgeResUnit": (FUSED,),
-    "timm.models._efficientnet_blocks.DepthwiseSeparableConv": (
-        "MobileNetV1",
-        "MobileNetV2",
-        "MobileNetV3",
-        "EfficientNet",
-    ),
-    "timm.models._efficientnet_blocks.InvertedResidual": (
-        "MobileNetV2",
-        "MobileNetV3",
-        "EfficientNet",
-    ),
+    "timm.models._efficientnet_blocks.DepthwiseSeparableConv": (V1, V2, V3, EFFICIENT),
+    "timm.models._efficientnet_blocks.InvertedResidual": (V2, V3, EFFICIENT),
     "timm.models._efficientnet_blocks.EdgeResidual": (FUSED,),
 }
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -63,12 +55,6 @@ class SeparableLayers(NamedTuple):
     tail: tuple[nn.Module, ...]
 
 
-class Bottleneck(NamedTuple):
-    """A block with a linear projection, the last of its convolutions."""
-
-    projection: nn.Conv2d
-
-
 def is_known(block: nn.Module) -> bool:
     return _known_class(block) in BLOCKS or is_blueprint_block(block)
 
@@ -79,9 +65,9 @@ def title(block: nn.Module) -> str:
         return "BSConv-U block"
     name = _known_class(block)
     networks = BLOCKS[name]
-    if len(networks) > 1 and isinstance(layers := read(block), tuple):
-        is_v1 = isinstance(layers, SeparableLayers)
-        networks = tuple(network for network in networks if (network == "MobileNetV1") == is_v1)
+    if len(networks) > 1 and not isinstance(layers := read(block), str):
+        is_separable = isinstance(layers, SeparableLayers)
+        networks = tuple(network for network in networks if (network == V1) == is_separable)
     listed = "/".join(networks).replace("/MobileNet", "/")
     return f"{listed} block ({name.partition('.')[0]})"
 
@@ -103,14 +89,17 @@ def known() -> str:
     return ", ".join(f"{network} ({', '.join(names)})" for network, names in libraries.items())
 
 
-def read(block: nn.Module) -> SeparableLayers | Bottleneck | str:
-    """The layers of a known block; a string says why BSConv does not change it."""
+def read(block: nn.Module) -> SeparableLayers | nn.Conv2d | str:
+    """The layers of a known block, the linear projection alone of one that has it.
+
+    A string says why BSConv does not change the block.
+    """
     steps = list(_steps(block))
     letters = "".join(map(_letter, steps))
     if "d" not in letters:
         return "it has no depthwise Conv2d"
     if LINEAR_BOTTLENECK.fullmatch(letters):
-        return Bottleneck(steps[letters.rindex("p")])  # type: ignore[arg-type]
+        return cast(nn.Conv2d, steps[letters.rindex("p")])
     if not SEPARABLE.fullmatch(letters):
         return "it is not depthwise, then pointwise, and its last Conv2d is not a linear projection"
     if _full_name(type(block)) not in BLOCKS or "forward" in vars(block):
