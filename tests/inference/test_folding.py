@@ -1,7 +1,7 @@
 """Which BatchNorms go into convolutions, and that the model computes the same."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, collapse
+from bsconv.pytorch.inference import OptimizedModel
 from bsconv.pytorch.inference._folding import foldable_pairs
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.inference_cases import (
@@ -21,6 +22,16 @@ from helpers.inference_cases import (
     in_turn,
     trained,
 )
+
+
+def assert_folded(
+    model: nn.Module, norms: int, size: tuple[int, ...] = (2, 3, 10, 10)
+) -> OptimizedModel:
+    """So many BatchNorms are folded, and the model computes the same."""
+    optimized = eager(model, size)
+    assert optimized.report.norms_folded == norms
+    assert_same_function(optimized, model, size)
+    return optimized
 
 
 def also_used_elsewhere(net: Any, images: Tensor) -> Tensor:
@@ -45,44 +56,19 @@ def depends_on_values(net: Any, images: Tensor) -> Tensor:
     return net.norm2(net.conv2(normed)) if normed.mean() > 1e6 else normed * 2
 
 
-class Order(NamedTuple):
-    order: Callable[[Any, Tensor], Tensor]
-    folded: int
+ORDERS: dict[Callable[[Any, Tensor], Tensor], int] = {
+    in_turn: 2,
+    also_used_elsewhere: 1,
+    called_twice: 1,
+    activation_between: 1,
+    norm_before: 1,  # norm2 follows conv1
+    depends_on_values: 0,
+}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        Order(in_turn, 2),
-        Order(also_used_elsewhere, 1),
-        Order(called_twice, 1),
-        Order(activation_between, 1),
-        Order(norm_before, 1),  # norm2 follows conv1
-        Order(depends_on_values, 0),
-    ],
-    ids=lambda case: case.order.__name__,
-)
-def test_only_what_follows_a_convolution_alone_is_folded(case: Order) -> None:
-    model = trained(Graph(case.order))
-    optimized = eager(model, (2, 3, 10, 10))
-    assert optimized.report.norms_folded == case.folded
-    assert_same_function(optimized, model, (2, 3, 10, 10))
-
-
-def test_parts_are_looked_into_where_the_whole_cannot_be_followed() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = Graph(in_turn), Graph(in_turn)
-
-        def forward(self, images: Tensor) -> Tensor:
-            images = self.first(images)
-            return self.second(images) if images.mean() < 1e6 else images
-
-    model = trained(Branching())
-    optimized = eager(model, (2, 3, 10, 10))
-    assert optimized.report.norms_folded == 4
-    assert_same_function(optimized, model, (2, 3, 10, 10))
+@pytest.mark.parametrize("order", ORDERS)
+def test_only_what_follows_a_convolution_alone_is_folded(order: Any) -> None:
+    assert_folded(trained(Graph(order)), ORDERS[order])
 
 
 class Deciding(nn.Module):
@@ -99,20 +85,20 @@ class Deciding(nn.Module):
         return images if images.mean() < 1e6 else images * 2
 
 
+def test_parts_are_looked_into_where_the_whole_cannot_be_followed() -> None:
+    assert_folded(trained(Deciding(first=Graph(in_turn), second=Graph(in_turn))), 4)
+
+
 def test_what_surrounds_a_part_that_cannot_be_followed_is_looked_into_too() -> None:
     inner = Deciding(body=nn.Sequential(*conv_and_norm(), nn.ReLU()))
     model = trained(nn.Sequential(*conv_and_norm(), inner, *conv_and_norm()))
-    optimized = eager(model, (2, 3, 10, 10))
-    assert optimized.report.norms_folded == 3
-    assert_same_function(optimized, model, (2, 3, 10, 10))
+    assert_folded(model, 3)
 
 
 def test_a_part_that_cannot_be_followed_stands_between() -> None:
     conv, norm = conv_and_norm()
     model = trained(nn.Sequential(conv, Deciding(part=nn.ReLU()), norm))
-    optimized = eager(model, (2, 3, 10, 10))
-    assert optimized.report.norms_folded == 0
-    assert_same_function(optimized, model, (2, 3, 10, 10))
+    assert_folded(model, 0)
 
 
 def test_a_part_in_two_places_is_folded_once() -> None:
@@ -157,9 +143,7 @@ def test_norms_go_into_plain_convolutions_and_bsconv_layers(layer: nn.Module, fo
     model = trained(nn.Sequential(layer, nn.BatchNorm2d(4)))
     pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
     assert pairs == ([(layer, model[1])] if folded else [])
-    optimized = eager(model, (2, 4, 8, 8))
-    assert optimized.report.norms_folded == folded
-    assert_same_function(optimized, model, (2, 4, 8, 8))
+    assert_folded(model, folded, (2, 4, 8, 8))
 
 
 def test_bsconv_layers_with_a_forward_of_their_own_stay() -> None:
@@ -167,11 +151,8 @@ def test_bsconv_layers_with_a_forward_of_their_own_stay() -> None:
     patched.forward = lambda images: images[:, :, 1:-1, 1:-1] * 2  # type: ignore[method-assign]
     within.pw.forward = lambda images: images * 3  # type: ignore[method-assign]
     model = trained(nn.Sequential(OwnU(4, 4, 3), nn.BatchNorm2d(4), patched, within)).eval()
-    optimized = eager(model, (2, 4, 16, 16))
-    plans = [row.plan for row in optimized.report.layers]
+    plans = [row.plan for row in assert_folded(model, 0, (2, 4, 16, 16)).report.layers]
     assert plans == ["as it is: a subclass, hooks or other layers in it"] * 3
-    assert optimized.report.norms_folded == 0
-    assert_same_function(optimized, model, (2, 4, 16, 16))
     with pytest.warns(UserWarning, match=r"0: it is a subclass.*; 2: it is a s.*; 3: it is a s"):
         collapsed = collapse(model)
     images = torch.randn(2, 4, 16, 16)
@@ -199,9 +180,7 @@ def test_a_part_that_is_also_called_from_outside_is_left_alone() -> None:
             return self.part.conv1(images)
 
     model = trained(Reaching())
-    optimized = eager(model, (2, 3, 10, 10))
-    assert optimized.report.norms_folded == 1
-    assert_same_function(optimized, model, (2, 3, 10, 10))
+    assert_folded(model, 1)
 
 
 def test_batch_statistics_and_hooks_stay() -> None:

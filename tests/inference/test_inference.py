@@ -129,25 +129,20 @@ def test_wrong_arguments() -> None:
     images, model = torch.randn(IMAGES), small()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and still met
-        scripted = torch.jit.trace(nn.ReLU(), images)
+        scripted = nn.Sequential(torch.jit.trace(nn.ReLU(), images))
     half_on_meta = nn.Conv2d(3, 3, 3)
     half_on_meta.bias = nn.Parameter(torch.empty(3, device="meta"))
     uncopied = small()
     uncopied.lock = threading.Lock()  # type: ignore[assignment]
     lazy, batch_norm = nn.LazyConv2d(3, 3), nn.BatchNorm2d(3, affine=False, device="meta")
+    silent, on_meta = Graph(lambda net, x: None), nn.Sequential(half_on_meta)
     cases = {
         "example_input needs floating-point numbers, got torch.int64": (model, images.long()),
         "model needs a size for weight: call it once, its layers are lazy": (lazy, images),
-        "model needs values for 0.bias, which is on the meta device": (
-            nn.Sequential(half_on_meta),
-            images,
-        ),
+        "model needs values for 0.bias, which is on the meta device": (on_meta, images),
         "model needs values for running_mean, which is on the meta device": (batch_norm, images),
-        "model needs to be optimised before it becomes TorchScript": (
-            nn.Sequential(scripted),
-            images,
-        ),
-        "model returns no floating-point tensor": (Graph(lambda net, x: None), images),
+        "model needs to be optimised before it becomes TorchScript": (scripted, images),
+        "model returns no floating-point tensor": (silent, images),
         "model does not take example_input of (2, 3, 20, 20): RuntimeError: only this line": (
             Failing(),
             images,
@@ -172,23 +167,17 @@ def test_wrong_arguments() -> None:
         optimize_for_inference(model, images, compile="yes")  # type: ignore[arg-type]
 
 
-NOT_REPEATABLE = (
-    "model is random in eval mode, or its outputs are not finite: two calls with example_input "
-    "differ, so nothing can be said to equal it"
-)
+def noisy(net: Any, images: Tensor) -> Tensor:
+    return nn.functional.dropout(net.conv1(images), training=True)
 
 
-def test_a_model_that_is_random_in_eval_mode_is_refused() -> None:
-    def noisy(net: Any, images: Tensor) -> Tensor:
-        return nn.functional.dropout(net.conv1(images), training=True)
-
-    with raises_exactly(NOT_REPEATABLE):
-        eager(Graph(noisy))
-
-
-def test_a_model_that_overflows_is_refused() -> None:
-    with raises_exactly(NOT_REPEATABLE):
-        eager(Graph(lambda net, images: net.conv1(images) / 0))
+@pytest.mark.parametrize("order", [noisy, lambda net, images: net.conv1(images) / 0])
+def test_a_model_that_is_random_or_overflows_is_refused(order: Any) -> None:
+    with raises_exactly(
+        "model is random in eval mode, or its outputs are not finite: two calls with example_input "
+        "differ, so nothing can be said to equal it"
+    ):
+        eager(Graph(order))
 
 
 def test_a_result_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsconv.pytorch import (
-    BSConvU,
-    optimize_for_inference,
-)
+from bsconv.pytorch import BSConvU, optimize_for_inference
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
     IMAGES,
     assert_equal,
-    assert_same_function,
     eager,
     in_eval_mode,
     small,
@@ -88,10 +84,18 @@ def test_double_precision() -> None:
     assert optimized.report.dtype == "float64"
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def saved_and_loaded(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), saved_and_loaded]
+)
 def test_copies_and_pickles(copied: Callable[[Any], Any]) -> None:
-    model = small()
-    optimized = eager(model)
+    optimized = eager(small())
     twin = copied(optimized)
     assert str(twin.report) == str(optimized.report)
     images = torch.randn(IMAGES)
@@ -101,13 +105,6 @@ def test_copies_and_pickles(copied: Callable[[Any], Any]) -> None:
         for parameter in twin.parameters():
             parameter.zero_()
     assert torch.equal(optimized(images), expected)
-
-
-def test_saved_and_loaded() -> None:
-    model, file = small(), io.BytesIO()
-    torch.save(eager(model), file)
-    file.seek(0)
-    assert_same_function(torch.load(file, weights_only=False), model)
 
 
 def test_outputs_of_several_tensors() -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .._tools.errors import one_line
 from .._tools.model_tree import wrapped_by
 from .._tools.numerics import full_float32
-from .engines import ENGINES, dtype_name, mapped
+from .engines import ENGINES, dtype_name
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SAME = 1e-3  # of the largest output: more than that is not rounding
@@ -40,9 +41,9 @@ def selected_engines(engines: Any, compile: Any) -> list[str]:
     """The names of the engines to try, in the order of ``ENGINES``."""
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile needs to be True, False or 'auto', got {compile!r}")
+    if compile != "auto" != engines:
+        raise ValueError(f"compile needs to be 'auto' where engines is given, got {compile!r}")
     if compile != "auto":
-        if engines != "auto":
-            raise ValueError(f"compile needs to be 'auto' where engines is given, got {compile!r}")
         return ["compiled"] if compile else ["eager"]
     if engines == "auto":
         return list(ENGINES)
@@ -89,9 +90,8 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
 
 def outputs_of(output: Any) -> list[Tensor]:
     """All floating-point tensors of what a model returned."""
-    found: list[Tensor] = []
-    mapped(output, found.append)
-    return [tensor for tensor in found if tensor.is_floating_point()]
+    tensors = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -110,7 +110,7 @@ def difference(found: list[Tensor], expected: list[Tensor]) -> float:
 def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Tensor) -> float:
     """How far outputs of ``network``, which computes in ``dtype``, may be apart by rounding.
 
-    Much farther with fewer bits than float32 has, as float32 itself is computed under TF32.
+    Farther with fewer bits than float32 has, as float32 itself is computed under TF32.
     """
     if {dtype, example.dtype} & {torch.bfloat16, torch.float16}:
         return SAME_WHEN_SHORT

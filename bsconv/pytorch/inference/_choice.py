@@ -34,6 +34,7 @@ class BlueprintLayers:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, folded: Container[int]) -> None:
+        self.example = example
         self._places = blueprint_places(model)
         self._folded = folded
         self._plans = {id(place.module): layer_plans(place.module) for place in self._places}
@@ -44,9 +45,10 @@ class BlueprintLayers:
         self._measured: dict[tuple[str, ...], dict[str, float]] = {}
 
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
-        """The model with the fastest plans in ``engine``, and all factored where that differs.
+        """The model with the fastest plans in ``engine``.
 
-        Layers are measured by themselves, while neighbours and compilers shift what is faster.
+        All factored too, where that differs and ``engine`` cannot tell what whole networks gain:
+        neighbours and compilers shift what is faster.
         """
         for plans in self._plans.values():
             plans.update(padded_plans(plans, engine.grid))
@@ -54,19 +56,19 @@ class BlueprintLayers:
         seconds = {key: self._seconds(place, engine, setting) for key, place in keys.items()}
         chosen = {key: _fastest(times) for key, times in seconds.items() if times}
         found = [self._choice(chosen, seconds)]
-        if set(chosen.values()) - {FACTORED}:
+        if set(chosen.values()) - {FACTORED} and not engine.measures_layers:
             found.append(self._choice({}, seconds))
         return found
-
-    def _layers(self, chosen: Mapping[int, str]) -> dict[int, nn.Module]:
-        return {
-            key: plans[chosen.get(key, FACTORED)] for key, plans in self._plans.items() if plans
-        }
 
     def with_plans(self, chosen: Mapping[int, str]) -> nn.Module:
         """A copy of the model in which layers, by their ids, take these plans, others factored."""
         self._model = exchange(self._model, self._movable, self._layers(chosen))
         return copy.deepcopy(self._model)
+
+    def _layers(self, chosen: Mapping[int, str]) -> dict[int, nn.Module]:
+        return {
+            key: plans[chosen.get(key, FACTORED)] for key, plans in self._plans.items() if plans
+        }
 
     def _choice(self, chosen: Mapping[int, str], seconds: Seconds) -> Choice:
         rows = (self._row(place, chosen, seconds) for place in (*self._places, *self._others))

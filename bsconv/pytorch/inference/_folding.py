@@ -24,9 +24,9 @@ class Pair(NamedTuple):
 def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
     """The pairs whose BatchNorm may go into the convolution, in an eval-mode ``model``.
 
-    The order of layers is read off by torch.fx. Parts that it cannot follow, since values decide
-    what is computed there, are taken as one layer, and each part of them is looked into by itself.
-    ``run`` calls the model once: a layer that is also called from elsewhere is left as it is.
+    torch.fx follows the order of layers; a part that it cannot follow is taken as one layer, and
+    looked into by itself. ``run`` calls the model once: a layer that is also called from elsewhere
+    is left as it is.
     """
     pairs = [(root, pair) for root, graph in _traces(model) for pair in _pairs(root, graph)]
     calls: Counter[int] = Counter()
@@ -59,8 +59,11 @@ def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
 
 def is_unmodified(layer: nn.Module) -> bool:
     """Whether a BSConv layer computes its parts in turn and nothing else."""
-    own = type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
-    return own and all(map(is_plain, layer.children()))
+    return _has_own_forward(layer) and all(map(is_plain, layer.children()))
+
+
+def _has_own_forward(layer: nn.Module) -> bool:
+    return type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
 
 
 def is_fixed(norm: nn.Module) -> bool:
@@ -102,10 +105,9 @@ def _traces(model: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
         except Exception:
             inside = list(root.children())
         for module in inside:
-            parts = list(module.children()) if module is not root else []
-            whole = [] if isinstance(module, BLUEPRINT_LAYERS) else [module, *parts]
-            waiting += [part for part in whole if id(part) not in seen]
-            seen |= {id(part) for part in whole}
+            if id(module) not in seen and not isinstance(module, BLUEPRINT_LAYERS):
+                waiting.append(module)
+                seen.add(id(module))
 
 
 def _pairs(root: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
@@ -125,8 +127,7 @@ def _fits(module: nn.Module) -> bool:
     if has_hooks(module, movable=True):
         return False
     if isinstance(module, BLUEPRINT_LAYERS):
-        own = type(module) in BLUEPRINT_LAYERS and "forward" not in vars(module)
-        return own and _fits(_last(module))
+        return _has_own_forward(module) and _fits(_last(module))
     groups = getattr(module, "groups", 1)
     return type(module) is OrthonormalConv2d or not why_not_plain(module, groups)
 

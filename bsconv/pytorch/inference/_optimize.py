@@ -1,6 +1,7 @@
 """From a trained network to the fastest thing that computes the same on the machine at hand."""
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +13,8 @@ from torch import Tensor, nn
 
 from .._tools.numerics import full_float32
 from .._tools.timing import in_turns, medians
-from ._checks import (
-    SAME,
-    check_arguments,
-    described,
-    difference,
-    dtype_of,
-    eval_copy,
-    outputs_of,
-    repeatable_outputs,
-    selected_engines,
-    tolerance,
-)
+from . import _checks
+from ._checks import described, difference, outputs_of
 from ._choice import BlueprintLayers, Choice, faster_setting
 from ._folding import fold_norms
 from ._model import OptimizedModel
@@ -47,6 +38,12 @@ class Candidate:
     setup_seconds: float = 0.0
     why_not: str = ""
 
+    def rated(self) -> float:
+        """Its seconds; the model as it was given counts as slower by what clocks cannot tell."""
+        if self.seconds is None:
+            return math.inf
+        return self.seconds * (EVEN if self.engine == GIVEN else 1)
+
 
 def optimize_for_inference(
     model: nn.Module,
@@ -65,47 +62,42 @@ def optimize_for_inference(
     convolutions in turn; "merged", one dense convolution; for BSConv-S also "joined", its pointwise
     ones multiplied, and "narrow", ``pw1``, then one dense convolution; "padded" has channels of
     zeros up to the engine's grid. All take turns on the example, and the model as it was given with
-    them: the fastest is what is returned. It computes inputs of other sizes as well. The original
-    stays as it is. ``report`` of the result says what was done.
+    them: the fastest is returned, and its ``report`` says what was done. It computes inputs of
+    other sizes as well. The original stays as it is.
 
     Args:
         model: any module of one input tensor, on the device of ``example_input``.
         dtype: computes in float32, bfloat16, float16 or float64, BatchNorms that remain in their
             own precision; inputs and outputs keep theirs. None: that of the model. With another
             one, the model as it was given is not among those to choose from.
-        engines: "auto" for all that are installed, or the names of some.
+        engines: "auto" for all that are installed, or the names of some. The report says why one
+            that cannot take the model is left out.
         compile: False is short for ``engines="eager"``, True for ``engines="compiled"``.
 
-    An engine that cannot take the model is left out, and the report says why. Raises TypeError for
-    other types than these. Raises ValueError for engines that are unknown or not installed, lazy
-    layers, weights on the meta device, TorchScript, a model that cannot be copied or does not take
-    ``example_input``, one whose outputs differ from call to call in eval mode, which no optimised
-    model could equal, and if the result should differ from the original by more than rounding.
+    Raises TypeError for other types than these. Raises ValueError for engines that are unknown or
+    not installed, lazy layers, weights on the meta device, TorchScript, a model that cannot be
+    copied or does not take ``example_input``, one whose outputs differ from call to call in eval
+    mode, and if the result should differ from the original by more than rounding.
     """
-    check_arguments(model, example_input, dtype)
-    names = selected_engines(engines, compile)
-    given, example = eval_copy(model), example_input.detach()
-    own = dtype_of(given)
+    _checks.check_arguments(model, example_input, dtype)
+    names = _checks.selected_engines(engines, compile)
+    given, example = _checks.eval_copy(model), example_input.detach()
+    own = _checks.dtype_of(given)
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first allows gradients
         own_example = example.to(own)
-        expected = repeatable_outputs(given, own_example)
+        expected = _checks.repeatable_outputs(given, own_example)
         twin = copy.deepcopy(given)
         layers = BlueprintLayers(twin, own_example, fold_norms(twin, own_example))
         setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
         candidates = [Candidate(GIVEN, Choice(given, ()), runner=Network(given, Setting(own)))]
-        for name in ("eager", *(name for name in names if name != "eager")):
-            candidates += _set_up(name, layers, example, own_example, expected, setting)
+        for name in dict.fromkeys(("eager", *names)):
+            candidates += _set_up(name, layers, example, expected, setting)
         _race(candidates, example)
         return _result(candidates, names, example, setting, setting.dtype == own)
 
 
 def _set_up(
-    name: str,
-    layers: BlueprintLayers,
-    example: Tensor,
-    own_example: Tensor,
-    expected: list[Tensor],
-    setting: Setting,
+    name: str, layers: BlueprintLayers, example: Tensor, expected: list[Tensor], setting: Setting
 ) -> list[Candidate]:
     """What there is to measure in an engine: one candidate, or two where it cannot tell layers."""
     engine = ENGINES[name]
@@ -117,8 +109,8 @@ def _set_up(
     except Exception as error:  # of the many that engines raise
         return [Candidate(name, why_not=described(error))]
     found: list[Candidate] = []
-    for choice in choices[:1] if engine.measures_layers else choices:
-        candidate = Candidate(name, choice, _checked_difference(choice, own_example, expected))
+    for choice in choices:
+        candidate = Candidate(name, choice, _checked_difference(choice, layers.example, expected))
         try:
             candidate.runner = engine.build(choice.model, example, setting)
             candidate.why_not = _why_wrong(candidate.runner, choice, example, setting)
@@ -133,7 +125,7 @@ def _set_up(
 @full_float32()
 def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor]) -> float:
     apart = difference(outputs_of(choice.model(example)), expected)
-    if not apart <= SAME:
+    if not apart <= _checks.SAME:
         raise ValueError(
             f"model cannot be optimised: the result differs from it by {apart:.1e} of its "
             "largest output, which is more than rounding"
@@ -144,7 +136,7 @@ def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor])
 def _why_wrong(runner: Runner, choice: Choice, example: Tensor, setting: Setting) -> str:
     network = ENGINES["eager"].build(choice.model, example, setting)
     apart = difference(outputs_of(runner(example)), outputs_of(network(example)))
-    right = apart <= tolerance(network, setting.dtype, example)
+    right = apart <= _checks.tolerance(network, setting.dtype, example)
     return "" if right else f"its outputs differed by {apart:.1e} of the largest"
 
 
@@ -169,9 +161,9 @@ def _result(
     tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, same_dtype: bool
 ) -> OptimizedModel:
     as_given = [GIVEN] if same_dtype else []
-    in_pytorch = cast(Candidate, _best(tried, [*as_given, "eager"]))
-    wanted = names if _best(tried, names) else ["eager"]
-    best = cast(Candidate, _best(tried, [*as_given, *wanted]))
+    if _best(tried, names).seconds is None:
+        names = ["eager"]
+    best, in_pytorch = _best(tried, [*as_given, *names]), _best(tried, [*as_given, "eager"])
     if best.engine in (GIVEN, "eager"):
         in_pytorch = best
     runner = None if best is in_pytorch else best.runner
@@ -179,10 +171,9 @@ def _result(
     if isinstance(runner, CompiledRunner) and in_pytorch.engine == "eager":
         network = runner.network  # its very layers
     optimized = OptimizedModel(network, runner, example)
-    engines = dict.fromkeys(candidate.engine for candidate in tried)
     optimized.report = InferenceReport(
         cast(Choice, best.choice).layers,
-        tuple(_engine_result(name, tried) for name in engines),
+        tuple(_engine_result(name, tried) for name in dict.fromkeys(one.engine for one in tried)),
         best.engine,
         tuple(example.shape),
         dtype_name(setting.dtype),
@@ -192,18 +183,12 @@ def _result(
     return optimized
 
 
-def _best(candidates: list[Candidate], names: Sequence[str]) -> Candidate | None:
-    """The fastest; the model as it was given only where it is faster than measuring is exact."""
-    found = {
-        number: candidate.seconds * (EVEN if candidate.engine == GIVEN else 1)
-        for number, candidate in enumerate(candidates)
-        if candidate.engine in names and candidate.seconds is not None
-    }
-    return candidates[min(found, key=found.__getitem__)] if found else None
+def _best(candidates: list[Candidate], engines: Sequence[str]) -> Candidate:
+    """The fastest in these engines; one that was not measured only where none was."""
+    return min((one for one in candidates if one.engine in engines), key=Candidate.rated)
 
 
 def _engine_result(name: str, candidates: list[Candidate]) -> EngineResult:
-    tried = [candidate for candidate in candidates if candidate.engine == name]
-    best = _best(tried, [name]) or tried[0]
-    spent = sum(candidate.setup_seconds for candidate in tried)
+    best = _best(candidates, [name])
+    spent = sum(one.setup_seconds for one in candidates if one.engine == name)
     return EngineResult(name, best.seconds, spent, best.why_not)

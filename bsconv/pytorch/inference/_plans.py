@@ -20,11 +20,10 @@ FACTORED = "factored"
 def collapse(model: nn.Module) -> nn.Module:
     """A copy of ``model`` in which each BSConv layer is the one dense convolution that equals it.
 
-    For engines that run dense convolutions best. Layers that equal none stay as they are, and one
-    warning names them with the reason: those with a BatchNorm in training mode, or with a BatchNorm
-    before a zero-padded depthwise convolution (:meth:`BSConvU.to_conv2d`), those with hooks or
-    other modules in them, and subclasses, which may compute something else. Warns as well if there
-    is no BSConv layer.
+    Layers that equal none stay as they are, and one warning names them with the reason: those with
+    a BatchNorm in training mode, or before a zero-padded depthwise convolution
+    (:meth:`BSConvU.to_conv2d`), those with hooks or other modules in them, and subclasses, which
+    may compute something else. Warns as well if there is no BSConv layer.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
@@ -57,26 +56,21 @@ def blueprint_places(model: nn.Module) -> list[Place]:
 def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
     """Modules that compute what a BSConv ``layer`` computes in eval mode, by the name of the plan.
 
-    "factored": one convolution after the other, BatchNorms folded into them. "joined": the first
-    two multiplied. "narrow": the first, then one dense convolution of its few channels. "merged":
-    one dense convolution. A layer of two convolutions has "factored" and "merged" only. Empty where
-    parts of the layer are other than plain convolutions and BatchNorms with running statistics, or
-    have hooks, and for subclasses.
+    Empty where parts of the layer are other than plain convolutions and BatchNorms with running
+    statistics, or have hooks, and for subclasses.
     """
     norms = [part for part in layer.children() if isinstance(part, nn.BatchNorm2d)]
     if not is_unmodified(layer) or not all(map(is_fixed, norms)):
         return {}
     steps = exact_steps(layer.children())
     plans: dict[str, list[nn.Module]] = {FACTORED: list(steps)}
-    if len(steps) == 2:
-        plans["merged"] = [joined(*steps)]
-    else:
+    if len(steps) == 3:
         first, second, third = steps
         plans["joined"] = [joined(first, second), third]
         plans["narrow"] = [first, joined(second, third)]
-        pairs = plans["joined"], plans["narrow"]
-        plain = next(pair for pair in pairs if all(isinstance(part, nn.Conv2d) for part in pair))
-        plans["merged"] = [joined(*cast(list[nn.Conv2d], plain))]
+    pairs = (pair for pair in plans.values() if len(pair) == 2)
+    plain = next(pair for pair in pairs if all(isinstance(part, nn.Conv2d) for part in pair))
+    plans["merged"] = [joined(*cast(list[nn.Conv2d], plain))]
     return {name: _as_in(layer, parts) for name, parts in plans.items()}
 
 

@@ -14,9 +14,9 @@ ENGINE_HEADER = ("engine", "ms", "set-up in s", "note")
 class OptimizedLayer:
     """One layer that is computed in another way than before.
 
-    ``plan`` says how; see :func:`bsconv.pytorch.inference.optimize_for_inference`. ``norms_folded``
-    counts the BatchNorms that are part of its weights now. ``seconds`` are those of each plan that
-    a BSConv layer can have, on its input in the example; empty for other layers.
+    ``plan`` is one of :func:`bsconv.pytorch.inference.optimize_for_inference`. ``norms_folded``
+    counts the BatchNorms in its weights. ``seconds`` are those of each plan that a BSConv layer can
+    have, on its input in the example.
     """
 
     name: str
@@ -30,8 +30,8 @@ class OptimizedLayer:
 class EngineResult:
     """One call of the model in an engine, on the example; "given" is the model as it was given.
 
-    ``seconds`` is None where the engine could not be measured, and ``why_not`` says why, and what
-    would help. ``setup_seconds`` went into preparing it, measurements of layers included.
+    ``seconds`` is None where ``why_not`` says why the engine could not be measured.
+    ``setup_seconds`` went into preparing it, measurements of layers included.
     """
 
     engine: str
@@ -42,10 +42,10 @@ class EngineResult:
 
 @dataclass(frozen=True)
 class InferenceReport(Table):
-    """What became of a model, and the seconds of one call in each engine, on the example.
+    """What became of a model, which ``engine`` runs now.
 
-    ``engine`` is the one that runs it now. ``difference`` is the largest difference of an output,
-    relative to the largest output, before numbers were shortened to another ``dtype``.
+    ``difference`` is the largest difference of an output, relative to the largest output, before
+    numbers were shortened to another ``dtype``.
     """
 
     header = ("layer", "was", "computed as", "BatchNorms folded", "ms by plan")
@@ -118,18 +118,18 @@ class InferenceReport(Table):
         return engines + super()._repr_html_()
 
     def _engine_rows(self) -> Sequence[Row]:
-        notes = ("taken" if one.engine == self.engine else one.why_not for one in self.engines)
-        return [
-            (one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", note)
-            for one, note in zip(self.engines, notes, strict=True)
-        ]
+        def row(one: EngineResult) -> Row:
+            note = "taken" if one.engine == self.engine else one.why_not
+            return one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", note
+
+        return list(map(row, self.engines))
 
     def _table_rows(self) -> Sequence[Row]:
         def row(layer: OptimizedLayer) -> Row:
             plans = ", ".join(f"{plan} {_milliseconds(s)}" for plan, s in layer.seconds.items())
             return layer.name or "(root)", layer.kind, layer.plan, layer.norms_folded, plans
 
-        return [row(layer) for layer in self.layers]
+        return list(map(row, self.layers))
 
 
 def _milliseconds(seconds: float | None) -> str:

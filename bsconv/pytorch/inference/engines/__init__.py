@@ -1,9 +1,8 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
 from ._compiled import Compiled, CompiledRunner
-from ._eager import Eager, Network, mapped
+from ._eager import Eager, Network
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name
-from ._onnx import to_onnx
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVINO
 
@@ -16,8 +15,6 @@ __all__ = [
     "Setting",
     "Tensors",
     "dtype_name",
-    "mapped",
-    "to_onnx",
 ]
 
 ENGINES: dict[str, Engine] = {

@@ -1,12 +1,13 @@
 """torch.compile."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from ._eager import Eager, Network, mapped
+from ._eager import Eager, Network
 from ._engine import Runner, Setting, Tensors
 
 
@@ -25,7 +26,7 @@ class CompiledRunner(Runner):
             self._live = compiled_for(self.network, input)
         output = self._live(input)
         # the next replay of a CUDA graph writes over its outputs
-        return mapped(output, torch.clone) if input.is_cuda else output
+        return pytree.tree_map_only(Tensor, torch.clone, output) if input.is_cuda else output
 
 
 class Compiled(Eager):
@@ -34,12 +35,10 @@ class Compiled(Eager):
     Layers are measured uncompiled, as each would take a second to compile.
     """
 
-    name: ClassVar[str] = "compiled"
-    measures_layers: ClassVar[bool] = False
+    name = "compiled"
+    measures_layers = False
 
-    def build(  # type: ignore[override]
-        self, model: nn.Module, example: Tensor, setting: Setting
-    ) -> CompiledRunner:
+    def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Any:
         runner = CompiledRunner(super().build(model, example, setting), example)
         runner(example)
         return runner

@@ -3,10 +3,11 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ._engine import Engine, Runner, Setting, Tensors
 
@@ -34,15 +35,14 @@ class Network(nn.Module, Runner):
 
 
 class Eager(Engine):
-    name: ClassVar[str] = "eager"
+    name = "eager"
 
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Network:
         return Network(cast_to(copy.deepcopy(model), setting), setting)
 
     def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
-        layer = cast_to(copy.deepcopy(layer), setting)
         images = images.to(setting.dtype, memory_format=FORMATS[setting.channels_last])
-        return partial(layer, images)
+        return partial(cast_to(copy.deepcopy(layer), setting), images)
 
 
 def cast_to(model: nn.Module, setting: Setting) -> nn.Module:
@@ -57,17 +57,10 @@ def cast_to(model: nn.Module, setting: Setting) -> nn.Module:
 
 def in_dtype(output: Tensors, dtype: torch.dtype) -> Tensors:
     """``output`` with all floating-point tensors in it in ``dtype``."""
-    return mapped(output, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-def mapped(output: Tensors, change: Callable[[Tensor], Any]) -> Any:
-    """``output`` with ``change`` of each tensor in it."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, dict):
-        return type(output)((key, mapped(value, change)) for key, value in output.items())
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(mapped(value, change) for value in output))
-    if isinstance(output, (tuple, list)):
-        return type(output)(mapped(value, change) for value in output)
-    return output
+    if isinstance(output, Tensor):  # in a fifth of the time
+        return cast(output)
+    return pytree.tree_map_only(Tensor, cast, output)

@@ -39,25 +39,20 @@ class Runner:
 
 
 class Engine(ABC):
-    """One way to run networks.
-
-    ``grid``: numbers of channels that are multiples of it are fast. ``measures_layers``: whether
-    ``build_layer`` shows how fast a layer is in a whole network.
-    """
+    """One way to run networks."""
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     dtypes: ClassVar[tuple[torch.dtype, ...]] = ()  # none for all
-    grid: ClassVar[int] = 1
-    measures_layers: ClassVar[bool] = True
+    grid: ClassVar[int] = 1  # numbers of channels that are multiples of it are fast
+    measures_layers: ClassVar[bool] = True  # as fast alone as in a whole network
 
     def missing(self) -> str:
         """The packages to install, and how; empty where all are there."""
         absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if not absent:
-            return ""
-        return f"needs {', '.join(absent)}: pip install 'bsconv[{self.extra}]'"
+        how = f"needs {', '.join(absent)}: pip install 'bsconv[{self.extra}]'"
+        return how if absent else ""
 
     def runs_on(self, device: torch.device) -> bool:
         """Asked where its packages are there."""
@@ -79,8 +74,7 @@ class Engine(ABC):
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
         """``model``, which is in eval mode and stays as it is, ready for inputs like ``example``.
 
-        Inputs of other sizes are computed as well where the runner ``serves`` them. Raises whatever
-        the engine does on a model that it cannot take.
+        Raises whatever the engine does on a model that it cannot take.
         """
 
     def build_layer(

@@ -19,36 +19,49 @@ OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one th
 INPUT = "images"
 
 
-def to_onnx(model: nn.Module, example: Tensor) -> bytes:
-    """What ``model`` computes, as an ONNX model with the weights inside, whose input is "images".
-
-    The numbers of images, rows and columns are free wherever the model leaves them free. Its
-    outputs are the tensors that ``model`` returns, in order. ``model`` is in float32 and in eval
-    mode. Raises whatever torch's exporter does where it cannot follow the model.
-    """
-    network, example = _TensorsOnly(model), example.to(torch.float32)
-    several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 would be a constant
-    sizes = enumerate(several.shape)
-    free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
-    try:
-        return _exported(network, several, free)
-    except Exception:  # of the many that exporters raise
-        return _exported(network, example, {})
-
-
 _written: "WeakKeyDictionary[nn.Module, tuple[bytes, Any]]" = WeakKeyDictionary()
 
 
 def written_once(model: nn.Module, example: Tensor) -> tuple[bytes, Any]:
-    """:func:`to_onnx`, and what ``model`` returns for the example, in float32.
+    """``model`` in float32 as an ONNX model, and what it returns for the example.
 
-    Kept for other engines as long as ``model`` lives, which must not change.
+    The weights are inside; the input is "images", its numbers of images, rows and columns are free
+    wherever the model leaves them free. The outputs are the tensors that the model returns, in
+    order. Kept for other engines as long as ``model`` lives, which must not change. Raises whatever
+    torch's exporter does where it cannot follow the model.
     """
     if model not in _written:
-        network = copy.deepcopy(model).to(torch.float32)
-        outputs = network(example.to(torch.float32))
-        _written[model] = to_onnx(network, example), outputs
+        network, example = copy.deepcopy(model).to(torch.float32), example.to(torch.float32)
+        several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 is a constant
+        sizes = enumerate(several.shape)
+        free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
+        try:
+            content = _exported(network, several, free)
+        except Exception:  # of the many that exporters raise
+            content = _exported(network, example, {})
+        _written[model] = content, network(example)
     return _written[model]
+
+
+def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> bytes:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        network = _TensorsOnly(network)
+        program = torch.export.export(network, (example,), dynamic_shapes=(free,))
+        exported = torch.onnx.export(
+            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT]
+        )
+    assert exported is not None
+    return bytes(exported.model_proto.SerializeToString())
+
+
+class _TensorsOnly(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [leaf for leaf in pytree.tree_leaves(self.model(images)) if isinstance(leaf, Tensor)]
 
 
 def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
@@ -77,26 +90,6 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     return bytes(model.SerializeToString())
 
 
-class _TensorsOnly(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [leaf for leaf in pytree.tree_leaves(self.model(images)) if isinstance(leaf, Tensor)]
-
-
-def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> bytes:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
-        program = torch.export.export(network, (example,), dynamic_shapes=(free,))
-        exported = torch.onnx.export(
-            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT]
-        )
-    assert exported is not None
-    return bytes(exported.model_proto.SerializeToString())
-
-
 class OnnxRunner(Runner):
     """An ONNX model, and the structure of what it returns."""
 
@@ -123,7 +116,7 @@ class OnnxRunner(Runner):
 
 
 class OnnxEngine(Engine):
-    grid: ClassVar[int] = 16
+    grid = 16
     runner: ClassVar[type[OnnxRunner]]
 
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> OnnxRunner:

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,11 +45,11 @@ class OnnxRuntimeRunner(OnnxRunner):
 
 
 class OnnxRuntime(OnnxEngine):
-    name: ClassVar[str] = "onnxruntime"
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "onnxscript")
-    extra: ClassVar[str] = "onnx"
-    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
-    runner: ClassVar[type[OnnxRunner]] = OnnxRuntimeRunner
+    name = "onnxruntime"
+    packages = ("onnxruntime", "onnx", "onnxscript")
+    extra = "onnx"
+    dtypes = (torch.float32,)
+    runner = OnnxRuntimeRunner
 
     def runs_on(self, device: torch.device) -> bool:
         return bool(_providers(device))

@@ -3,7 +3,7 @@
 import importlib
 import io
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class OpenVinoRunner(OnnxRunner):
         return found
 
     def _model(self, size: tuple[int, ...] | None) -> Any:
+        """A compiled model, and the requests to it that wait for their next call."""
         self._live = self._live or {}
         key = torch.get_num_threads(), size
         if key not in self._live:
@@ -53,11 +54,11 @@ class OpenVinoRunner(OnnxRunner):
 
 
 class OpenVINO(OnnxEngine):
-    name: ClassVar[str] = "openvino"
-    packages: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
-    extra: ClassVar[str] = "openvino"
-    dtypes: ClassVar[tuple[torch.dtype, ...]] = tuple(HINTS)
-    runner: ClassVar[type[OnnxRunner]] = OpenVinoRunner
+    name = "openvino"
+    packages = ("openvino", "onnx", "onnxscript")
+    extra = "openvino"
+    dtypes = tuple(HINTS)
+    runner = OpenVinoRunner
 
     def runs_on(self, device: torch.device) -> bool:
         return device.type == "cpu"
