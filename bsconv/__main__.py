@@ -7,43 +7,19 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from . import __version__
 
+# one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
+# torch and other heavy packages in run only, so that help and errors are quick
+NAMES = "train evaluate models plan profile spectra project export benchmark results data"
 try:  # Ctrl-C is one line from the first moment on
-    from .commands import (
-        benchmark,
-        data,
-        evaluate,
-        export,
-        models,
-        plan,
-        profile,
-        project,
-        results,
-        spectra,
-        train,
-    )
+    COMMANDS = {name: import_module(f"bsconv.commands.{name}") for name in NAMES.split()}
 except KeyboardInterrupt:
     print("bsconv: interrupted", file=sys.stderr)
     sys.exit(130)
-
-# one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
-# torch and other heavy packages in run only, so that help and errors are quick
-COMMANDS = {
-    "train": train,
-    "evaluate": evaluate,
-    "models": models,
-    "plan": plan,
-    "profile": profile,
-    "spectra": spectra,
-    "project": project,
-    "export": export,
-    "benchmark": benchmark,
-    "results": results,
-    "data": data,
-}
 
 
 class Parser(argparse.ArgumentParser):

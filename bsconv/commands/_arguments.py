@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from fractions import Fraction
+from typing import Any
+
+from ..experiments.config import TrainConfig
 
 MODEL_HELP = "an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME"
 
@@ -41,6 +45,23 @@ def image_size(text: str) -> tuple[int, ...]:
     raise argparse.ArgumentTypeError(f"expected a size as 3x224x224 or 224, got {text!r}")
 
 
+def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """An option for each of these settings of a run; by default, for all that have a help."""
+    settings = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
+    for name in names or [name for name in settings if settings[name].metadata["help"]]:
+        how, help = settings[name].metadata["rule"].option, settings[name].metadata["help"]
+        no = "no-" if how.get("action") == "store_false" else ""
+        option = f"--{no}{name.replace('_', '-')}"
+        parser.add_argument(option, dest=name, help=help, **how)
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of the settings of a run that the command line says."""
+    names = [setting.name for setting in dataclasses.fields(TrainConfig)]
+    given = vars(arguments).items()
+    return {name: value for name, value in given if name in names and value is not None}
+
+
 def add_input_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-size",
@@ -52,10 +73,9 @@ def add_input_size(parser: argparse.ArgumentParser) -> None:
 
 def add_num_classes(parser: argparse.ArgumentParser, *, of_weights: bool = False) -> None:
     """By default 1000; with ``of_weights``, unset, for as many as the weights have."""
-    if of_weights:
-        default, text = None, "of MODEL (default: as many as the weights have, else 1000)"
-    else:
-        default, text = 1000, "default 1000"
+    default = None if of_weights else 1000
+    by_weights = "of MODEL (default: as many as the weights have, else 1000)"
+    text = by_weights if of_weights else f"default {default}"
     parser.add_argument("--num-classes", type=count, default=default, metavar="N", help=text)
 
 
@@ -63,35 +83,22 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 
 
-def add_share(parser: argparse.ArgumentParser, default: object = 0.25) -> None:
-    parser.add_argument(
-        "--p",
-        type=share,
-        default=default,
-        metavar="SHARE",
-        help="BSConv-S: share of the input channels kept (default 1/4)",
-    )
-
-
 def add_replacement(parser: argparse.ArgumentParser) -> None:
-    """What the replacers take; an option that is not given is not set."""
-    parser.add_argument(
-        "--bsconv",
-        choices=["u", "s"],
-        default=argparse.SUPPRESS,
-        help="replace the convolutions by BSConv-U or BSConv-S",
-    )
-    add_share(parser, default=argparse.SUPPRESS)
-    add_with_bn(parser, default=argparse.SUPPRESS)
+    """What the replacers take; None, or unset, where it is not given."""
+    text = "replace the convolutions by BSConv-U or BSConv-S"
+    parser.add_argument("--bsconv", choices=["u", "s"], help=text)
+    add_share(parser)
+    add_with_bn(parser)
 
 
-def add_with_bn(parser: argparse.ArgumentParser, default: object = False) -> None:
-    parser.add_argument(
-        "--with-bn",
-        action="store_true",
-        default=default,
-        help="BatchNorm after each replaced pointwise convolution",
-    )
+def add_share(parser: argparse.ArgumentParser, default: float | None = None) -> None:
+    text = "BSConv-S: share of the input channels kept (default 1/4)"
+    parser.add_argument("--p", type=share, default=default, metavar="SHARE", help=text)
+
+
+def add_with_bn(parser: argparse.ArgumentParser, default: bool | None = None) -> None:
+    text = "BatchNorm after each replaced pointwise convolution"
+    parser.add_argument("--with-bn", action="store_true", default=default, help=text)
 
 
 def add_weights(

@@ -9,7 +9,6 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +81,7 @@ def model_by_name(
     return model
 
 
-def _classes_in(weights: Mapping[str, Tensor], model: nn.Module) -> int | None:
+def _classes_in(weights: dict[str, Tensor], model: nn.Module) -> int | None:
     """How many classes ``weights`` have, where only that keeps them from fitting ``model``."""
     found = {
         len(weights[name])
@@ -102,43 +101,15 @@ def say_random(command: str, name: str, ways: str) -> None:
     )
 
 
-def model_with_kernels(name: str, path: Path, num_classes: int | None) -> nn.Module:
-    """The model ``name`` with the convolution kernels in the file ``path``, and zeros otherwise."""
-    from ..experiments.files.checkpoints import load_weights
-    from ..experiments.files.weights import read_weights
-
-    found = {key: value for key, value in read_weights(path).items() if value.dim() > 2}
-    for key, value in found.items():
-        if not value.is_floating_point():
-            raise ValueError(f"{key} in {path} needs floating point numbers, got {value.dtype}")
-    model = _without_weights(name, num_classes or IMAGENET_CLASSES)
-    if num_classes is None and (classes := _classes_in(found, model)):
-        model = _without_weights(name, classes)  # a classifier that is a convolution
-    rest = {key: own.zero_() for key, own in model.state_dict().items() if own.dim() <= 2}
-    load_weights(model, rest | found, path, name)
-    return model
-
-
-def _without_weights(name: str, num_classes: int) -> nn.Module:
-    """The model with any numbers as weights, which spends no time on making random ones."""
-    import torch
-
-    from ..experiments.model_sources import build_model
-
-    try:
-        with torch.device("meta"):
-            model = build_model(name, num_classes)
-    except Exception:  # a model that computes with values while it is made, or bad input
-        return build_model(name, num_classes)
-    return model.to_empty(device="cpu")
-
-
 def model_with_default_weights(name: str) -> nn.Module:
     """The model ``name`` with the weights that its library offers, which are fetched if need be."""
+    from ..experiments.training import check_model
+    from ..pytorch._tools.errors import one_line
+
     source, separator, inner = name.partition(":")
     if not separator:
         return model_by_name(TrainConfig(name), pretrained="cifar10")
-    _without_weights(name, IMAGENET_CLASSES)  # refuses an unknown name before anything is fetched
+    check_model(TrainConfig(name))  # refuses an unknown name before anything is fetched
     way_out = f"--weights FILE takes a file of weights of {name} instead"
     if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
         raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
@@ -147,8 +118,6 @@ def model_with_default_weights(name: str) -> nn.Module:
             return _fetch(source, inner)
     # a bad checksum is a RuntimeError, a name without weights a ValueError
     except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
-        from ..pytorch._tools.errors import one_line
-
         reason = one_line(error, limit=None)
         raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
 

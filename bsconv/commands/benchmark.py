@@ -22,7 +22,7 @@ from ._arguments import (
     add_with_bn,
     count,
 )
-from ._figure_files import check_figure_file, write_figure
+from ._files import add_figure, check_files, write_figure
 from ._models import usual_size
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)",
     )
-    add_share(parser)
-    add_with_bn(parser)
+    add_share(parser, 0.25)
+    add_with_bn(parser, False)
     parser.add_argument(
         "--batch-size",
         type=batch_sizes,
@@ -90,16 +90,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="optimise without torch.compile, which takes up to minutes",
     )
-    parser.add_argument(
-        "--out",
-        metavar="FIG.png",
-        help="draw milliseconds per image (.png, .pdf or .svg), of 4 sizes of batches at most",
-    )
+    add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
     add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    _check_files(arguments)
+    if arguments.out is not None and len(arguments.batch_size) > MOST_DRAWN:
+        raise ValueError(
+            f"--out draws {MOST_DRAWN} sizes of batches at most, got "
+            f"{len(arguments.batch_size)} in --batch-size"
+        )
+    check_files(figure=arguments.out, other=arguments.csv)
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
     from ..experiments.training import find_device
@@ -127,21 +128,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         write_figure(arguments.out, lambda: _figure(found))
     return 0
-
-
-def _check_files(arguments: argparse.Namespace) -> None:
-    """Before anything is measured."""
-    from ..experiments.files.checkpoints import check_writable
-
-    if arguments.out is not None:
-        if len(arguments.batch_size) > MOST_DRAWN:
-            raise ValueError(
-                f"--out draws {MOST_DRAWN} sizes of batches at most, got "
-                f"{len(arguments.batch_size)} in --batch-size"
-            )
-        check_figure_file(arguments.out)
-    if arguments.csv is not None:
-        check_writable(arguments.csv)
 
 
 def _figure(found: InferenceBenchmark) -> Figure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_replacement, add_weights
+from ._arguments import MODEL_HELP, add_replacement, add_settings, add_weights, given_settings
 from ._models import model_by_name, model_of_checkpoint, refuse_with_checkpoint
 
 if TYPE_CHECKING:
@@ -33,20 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", metavar="NAME|FOLDER", help="default: what the model was trained on"
     )
-    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default 128")
-    parser.add_argument("--test-limit", type=int, metavar="N", help="the first N images only")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize all images")
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default auto)")
+    add_settings(parser, "data", "batch_size", "test_limit", "image_size", "device")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    given = {
-        name: value
-        for name, value in vars(arguments).items()
-        if name in names and value is not None
-    }
+    given = given_settings(arguments)
     if arguments.checkpoint is not None:
         refuse_with_checkpoint(arguments, "--model")
     elif arguments.pretrained is None and arguments.weights is None:

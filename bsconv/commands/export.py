@@ -20,8 +20,10 @@ from ._arguments import (
     add_input_size,
     add_num_classes,
     add_replacement,
+    add_settings,
     add_weights,
     count,
+    given_settings,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"int8: the data set whose first {CALIBRATION_IMAGES} training images, without their "
         "labels, say how large activations are",
     )
-    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
+    add_settings(parser, "data")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -136,9 +138,7 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
         return kept, _models.model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
-    options = ("bsconv", "p", "with_bn")
-    replacement = {key: value for key, value in vars(arguments).items() if key in options}
-    config = TrainConfig(name, weights=arguments.weights, **replacement)
+    config = TrainConfig(**given_settings(arguments))
     weights = read_start(config)
     model = _models.model_by_name(
         config, arguments.num_classes, pretrained=arguments.pretrained, weights=weights

@@ -22,11 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.model_sources import build_model
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer
 
-    settings = {"with_bn": getattr(arguments, "with_bn", False), "exclude": arguments.exclude}
-    replacer: BSConvS_Replacer | BSConvU_Replacer
-    if getattr(arguments, "bsconv", "u") == "s":
-        replacer = BSConvS_Replacer(p=getattr(arguments, "p", 0.25), **settings)
-    else:
-        replacer = BSConvU_Replacer(**settings)
+    settings = {"with_bn": bool(arguments.with_bn), "exclude": arguments.exclude}
+    replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
+    if arguments.bsconv == "s":
+        replacer = BSConvS_Replacer(p=0.25 if arguments.p is None else arguments.p, **settings)
     print(replacer.plan(build_model(arguments.model, arguments.num_classes)))
     return 0

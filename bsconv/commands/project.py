@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_share, add_weights, budget, count
+from ._arguments import MODEL_HELP, add_settings, add_share, add_weights, budget, count
+from ._files import add_figure, check_files, write_figure
 from ._models import model_by_name
 
 if TYPE_CHECKING:
@@ -48,12 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["macs", "parameters", "time"],
         help="the cost that --budget and --curve count (default macs); time is measured here",
     )
-    parser.add_argument(
-        "--curve",
-        metavar="FIG.png",
-        help="draw the predicted damage of many budgets (.png, .pdf or .svg)",
-    )
-    add_share(parser, default=None)
+    add_figure(parser, "the predicted damage of many budgets", "--curve")
+    add_share(parser)
     parser.add_argument(
         "--method",
         choices=["weights", "batch_norm", "outputs"],
@@ -68,8 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose training images it looks at (default cifar10); MODEL has as many classes",
     )
     parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
-    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize all images")
+    add_settings(parser, "data", "image_size")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
@@ -110,8 +106,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(report)
         print(_next_steps(arguments.out, projected))
     if arguments.curve is not None:
-        from ._figure_files import write_figure
-
         curve = budget_curve(model, images, of=of, progress=progress)
         write_figure(arguments.curve, lambda: _drawn(curve, dense.model))
         print(curve)
@@ -120,9 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """ValueError for options that do not go together, or a file that cannot be written."""
-    from ..experiments.files.checkpoints import check_writable
-    from ._figure_files import check_figure_file
-
     chosen = arguments.bsconv or arguments.budget
     if not chosen and (arguments.out is not None or arguments.curve is None):
         raise ValueError("project needs --bsconv or --budget, or --curve without --out")
@@ -133,12 +124,9 @@ def _check(arguments: argparse.Namespace) -> None:
     for option, default in (("p", None), ("method", "outputs")):
         if not arguments.bsconv and getattr(arguments, option) != default:
             raise ValueError(f"--{option} goes with --bsconv alone")
-    if arguments.out is not None:
-        if arguments.out.suffix != SUFFIX:
-            raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
-        check_writable(arguments.out)
-    if arguments.curve is not None:
-        check_figure_file(arguments.curve)
+    if arguments.out is not None and arguments.out.suffix != SUFFIX:
+        raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
+    check_files(figure=arguments.curve, other=arguments.out)
 
 
 def _drawn(curve: BudgetCurve, model: str) -> Figure:

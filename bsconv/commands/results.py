@@ -7,13 +7,14 @@ mind the epochs.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ._arguments import add_csv
-from ._figure_files import check_figure_file, write_figure
+from ._files import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
-    from ..experiments.plotting import AccuracyLine, Figure
+    from ..experiments.plotting import AccuracyLine
     from ..experiments.results import ResultsTable
 
 HELP = "compare the recorded runs with the published numbers"
@@ -28,18 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markdown", action="store_true", help="print the table as the README has it"
     )
     add_csv(parser)
-    parser.add_argument(
-        "--out",
-        metavar="FIG.png",
-        help="draw accuracy against parameters, recorded and published (.png, .pdf or .svg)",
-    )
+    add_figure(parser, "accuracy against parameters, recorded and published")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ..experiments import results
 
-    if arguments.out is not None:
-        check_figure_file(arguments.out)
+    check_files(figure=arguments.out, other=arguments.csv)
     folder = results.results_folder() if arguments.results is None else arguments.results
     try:
         summaries = results.summarize(results.load_records(folder))
@@ -54,10 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--dataset {arguments.dataset} has no recorded run, {known} has")
     table = results.ResultsTable(summaries)
     if arguments.out is not None:
+        from ..experiments import plotting
+
         panels = _panels(table)
         if not panels:
             raise ValueError(f"there is nothing to draw in {arguments.out}: {table.apart_title}")
-        write_figure(arguments.out, lambda: _figure(panels))
+        published = f"published, {results.PUBLISHED_EPOCHS} epochs"
+        title = "Accuracy against size: recorded runs and published numbers"
+        draw = partial(plotting.accuracy_and_published, panels, published=published, title=title)
+        write_figure(arguments.out, draw)
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
     print(table.markdown() if arguments.markdown else table)
@@ -87,17 +88,6 @@ def _panels(table: ResultsTable) -> dict[str, list[AccuracyLine]]:
         )
         panels.setdefault(dataset.replace("cifar", "CIFAR-"), []).append(line)
     return panels
-
-
-def _figure(panels: dict[str, list[AccuracyLine]]) -> Figure:
-    from ..experiments import plotting
-    from ..experiments.results import PUBLISHED_EPOCHS
-
-    return plotting.accuracy_and_published(
-        panels,
-        published=f"published, {PUBLISHED_EPOCHS} epochs",
-        title="Accuracy against size: recorded runs and published numbers",
-    )
 
 
 def _parameters(architecture: str, dataset: str) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
 from ._arguments import add_csv, add_num_classes
-from ._figure_files import check_figure_file, write_figure
-from ._models import model_by_name, model_with_default_weights, model_with_kernels, say_random
+from ._files import add_figure, check_files, write_figure
+from ._models import model_by_name, model_with_default_weights, say_random
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,17 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shares of the energy, which BSConv-U keeps, rather than of the variance",
     )
     add_num_classes(parser, of_weights=True)
-    parser.add_argument(
-        "--out",
-        metavar="FIG.png",
-        help="draw the shares of each layer and those of random kernels (.png, .pdf or .svg)",
-    )
+    add_figure(parser, "the shares of each layer and those of random kernels")
     add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None:
-        check_figure_file(arguments.out)
+    check_files(figure=arguments.out, other=arguments.csv)
     source = _source(arguments.model, arguments.weights, arguments.num_classes)
 
     from ..pytorch import kernel_spectra, spectra_table
@@ -74,6 +69,7 @@ def _source(
 ) -> nn.Module | dict[str, Tensor]:
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
     from ..experiments.files.weights import WEIGHT_FILES, read_weights
+    from ..experiments.training import read_start
 
     if name.endswith(WEIGHT_FILES):
         if weights is not None:
@@ -81,10 +77,10 @@ def _source(
         return read_weights(name)
     if weights == "DEFAULT":
         return model_with_default_weights(name)
-    if weights is not None:
-        return model_with_kernels(name, Path(weights), num_classes)
-    model = model_by_name(TrainConfig(name), num_classes)
-    say_random("spectra", name, "--weights FILE or --weights DEFAULT")
+    config = TrainConfig(name, weights=weights)
+    model = model_by_name(config, num_classes, weights=read_start(config))
+    if weights is None:
+        say_random("spectra", name, "--weights FILE or --weights DEFAULT")
     return model
 
 

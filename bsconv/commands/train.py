@@ -8,10 +8,9 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_replacement
+from ._arguments import MODEL_HELP, add_replacement, add_settings, given_settings
 
 HELP = "train a model"
 
@@ -22,17 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     add_replacement(parser)
-    for setting in dataclasses.fields(TrainConfig):
-        if setting.metadata["help"] is not None:
-            _add_option(parser, setting)
+    add_settings(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-
-
-def _add_option(parser: argparse.ArgumentParser, setting: dataclasses.Field[Any]) -> None:
-    how, help = setting.metadata["rule"].option, setting.metadata["help"]
-    no = "no-" if how.get("action") == "store_false" else ""
-    option = f"--{no}{setting.name.replace('_', '-')}"
-    parser.add_argument(option, dest=setting.name, help=help, **how)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,8 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    given = {name: value for name, value in vars(arguments).items() if name in names}
+    given = given_settings(arguments)
     if arguments.resume:
         if "out" not in given:
             raise ValueError("--resume needs --out, the folder of the run to go on with")

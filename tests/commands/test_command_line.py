@@ -30,13 +30,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 8x8 images of three classes, told apart by their colour."""
     root = tmp_path_factory.mktemp("images")
     for part, count in (("train", 8), ("test", 4)):
-        for index, name in enumerate(("red", "green", "blue")):
-            folder = root / part / name
-            folder.mkdir(parents=True)
+        for name in ("red", "lime", "blue"):
+            (root / part / name).mkdir(parents=True)
             for number in range(count):
-                colour = [20 * number] * 3
-                colour[index] = 255
-                Image.new("RGB", (8, 8), tuple(colour)).save(folder / f"{number}.png")
+                Image.new("RGB", (8, 8), name).save(root / part / name / f"{number}.png")
     return root
 
 
@@ -268,23 +265,16 @@ WRONG = {
     "plan cifar_resnet20 --bsconv s --p 2": "0 <= p <= 1",
     "profile": "the following arguments are required: MODEL",
     "profile cifar_resnet21": "did you mean cifar_resnet20",
-    "profile torchvision:resnet19": "did you mean torchvision:resnet1",
-    "profile cifar_resnet20 --num-classes 0": "--num-classes: expected a whole number of",
     "profile cifar_resnet20 --input-size 3x32": "as 3x224x224 or 224, got '3x32'",
-    "profile cifar_resnet20 --input-size 0": "as 3x224x224 or 224, got '0'",
     "profile cifar_resnet20 --input-size 1x32x32": r"input_size=\(1, 1, 32, 32\)",
     "profile torchvision:alexnet --input-size 32": "what AlexNet takes, got input",
     "profile cifar_resnet20 --csv no/x.csv": "cannot write no/x.csv: No such file",
     "profile cifar_resnet20 --csv .": r"cannot write \.: Is a directory",
     "data cifar11": "did you mean cifar10",
     "spectra": "the following arguments are required: MODEL",
-    "spectra cifar_resnet21": "cifar_resnet21",
-    "spectra torchvision:resnet19": "did you mean torchvision:resnet1",
-    "spectra timm:resnet18": "unknown source 'timm'",
-    "spectra cifar_resnet20 --num-classes 0": "--num-classes: expected a whole number of",
     "spectra none.safetensors": "none.safetensors: No such file or directory",
     "spectra cifar_resnet20 --weights none.pth": "none.pth: No such file or directory",
-    "spectra cifar_resnet20 --weights .": r"\.: Is a directory",
+    "spectra cifar_resnet20 --weights .": "neither model.safetensors nor checkpoint.pt",
     "spectra none.pth --weights other.pth": "--weights goes with a model by its name, none.pt",
     "spectra cifar_resnet56 --weights DEFAULT": "pretrained='cifar10'.*it has none",
     "spectra torchvision:resnet19 --weights DEFAULT": "did you mean torchvision:resnet1",
@@ -303,20 +293,18 @@ def test_bad_input_is_one_line(
     assert list(tmp_path.iterdir()) == []  # nothing is written for it
 
 
-def test_missing_archive_is_one_line(
+def test_a_missing_or_broken_archive_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
 ) -> None:
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    assert str(tmp_path) in failure("train", "--model", "cifar_resnet20", "--data", tmp_path)
+    line = ("train", "--model", "cifar_resnet20", "--data", tmp_path)
+    assert str(tmp_path) in failure(*line)
     # the model is checked first: no data is fetched for one that does not exist
     unknown = failure("train", "--model", "cifar_resnet20x", "--data", tmp_path)
     assert "cifar_resnet20x" in unknown
-
-
-def test_broken_archive_is_one_line(tmp_path: Path, failure: Failure) -> None:
     archive = tmp_path / "cifar10.npz"
     archive.write_bytes(b"nonsense")
-    assert str(archive) in failure("train", "--model", "cifar_resnet20", "--data", tmp_path)
+    assert str(archive) in failure(*line)
     assert archive.read_bytes() == b"nonsense"
 
 
@@ -394,27 +382,14 @@ def test_ctrl_c_says_how_to_go_on(
         assert not out.exists()
 
 
-def python(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, **settings
-    )
-
-
 @pytest.mark.slow
 def test_help_is_quick_and_pulls_in_nothing_heavy() -> None:
     script = (
         "import sys\nfrom bsconv.__main__ import make_parser\nmake_parser().format_help()\n"
         "print({'torch', 'numpy', 'torchvision', 'pytorchcv', 'tqdm'} & set(sys.modules))"
     )
-    ended = python("-c", script)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.stdout == "set()\n", ended
-
-
-@pytest.mark.slow
-def test_python_m_and_bad_input() -> None:
-    ended = python("-m", "bsconv", "train", "--model", "x", "--epochs", "0")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "bsconv train: epochs needs a whole number >= 1, got 0\n"
 
 
 @pytest.mark.slow
@@ -422,12 +397,7 @@ def test_python_m_and_bad_input() -> None:
 def test_broken_pipe_is_silent() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run(
-        [sys.executable, "-m", "bsconv", "models"],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        timeout=120,
-    )
+    command = [sys.executable, "-m", "bsconv", "models"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=120)
     os.close(writer)
-    assert ended.stderr == b""
-    assert ended.returncode == 0
+    assert (ended.stderr, ended.returncode) == (b"", 0)

@@ -51,13 +51,8 @@ def test_one_logit_for_each_class(name: str, size: int) -> None:
     model = build_model(name, 7)
     for training in (True, False):
         assert output_shape(model, size, training=training) == [2, 7]
-
-
-@pytest.mark.parametrize("num_classes", [10, 100, 7])
-def test_cifar_models_of_pytorchcv_take_any_number_of_classes(num_classes: int) -> None:
-    model = build_model("pytorchcv:resnet20_cifar10", num_classes)
-    assert model.output.out_features == model.num_classes == num_classes
-    assert output_shape(model, 32, training=True) == [2, num_classes]
+    if name == "pytorchcv:resnet20_cifar10":
+        assert model.output.out_features == model.num_classes == 7
 
 
 def test_the_torchvision_models_are_its_classifiers() -> None:
@@ -100,16 +95,6 @@ def test_options_reach_the_replacers() -> None:
     assert more == count(with_bn, BSConvU)
     projected = build_model("pytorchcv:resnet20_cifar10", 10, bsconv="s", init="project")
     assert projected.reg_loss(alpha=1) < 1e-3 < half.reg_loss(alpha=1)  # a basis of an SVD
-
-
-def test_the_seed_decides_the_weights() -> None:
-    states = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        states.append(build_model("pytorchcv:resnet20_cifar10", 10, bsconv="u").state_dict())
-    weights = [torch.cat([value.flatten().double() for value in s.values()]) for s in states]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,7 @@ def test_projected_networks_are_what_build_model_builds(kind: Any, p: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "more"),
-    [("u", "batch_norm", []), ("s", "weights", ["--p", "1/2"])],
+    ("kind", "method", "more"), [("u", "batch_norm", []), ("s", "weights", ["--p", "1/2"])]
 )
 def test_prints_the_report_and_writes_what_other_commands_take(
     dense: tuple[torch.nn.Module, Path],
@@ -127,23 +126,14 @@ def test_a_budget_is_kept_and_the_file_says_its_plan(
     assert f"{macs(student) / macs(model):.1%} of the MACs" in printed
 
     assert accuracy(capsys, "--checkpoint", out)
+    few = tmp_path / "few.safetensors"
+    assert "budget needs at least" in failure(*line(weights, few, "--budget", "1%"))
+    assert not few.exists()
     exported = tmp_path / "out.onnx"
     command = ["export", "--format", "onnx", "--checkpoint", out, "--out", exported]
     assert main([*map(str, command)]) == 0
     other = ("evaluate", "--model", "cifar_resnet20", "--weights", out, "--dataset", "synthetic")
     assert "do not fit cifar_resnet20" in failure(*other)
-
-
-@pytest.mark.slow
-def test_parameters_are_a_cost(dense: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
-    model, weights = dense
-    out = tmp_path / "out.safetensors"
-    assert main(line(weights, out, "--budget", "0.5", "--of", "parameters")) == 0
-    new, old = (
-        sum(parameter.numel() for parameter in each.parameters())
-        for each in (load_projected(model, out), model)
-    )
-    assert new <= 0.5 * old
 
 
 @pytest.mark.slow
@@ -156,15 +146,6 @@ def test_a_curve_alone_writes_no_network(
     assert "budgets of parameters" in capsys.readouterr().out
     assert "</svg>" in (tmp_path / "curve.svg").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {dense[1].name, "curve.svg"}
-
-
-@pytest.mark.slow
-def test_a_budget_out_of_reach_writes_nothing(
-    dense: tuple[torch.nn.Module, Path], tmp_path: Path, failure: Failure
-) -> None:
-    out = tmp_path / "out.safetensors"
-    assert "budget needs at least" in failure(*line(dense[1], out, "--budget", "1%"))
-    assert not out.exists()
 
 
 def train_from(out: Path, student: torch.nn.Module, arguments: list[str]) -> None:
@@ -208,7 +189,6 @@ WRONG_BUDGETS = {
     "": "project needs --bsconv or --budget, or --curve without --out",
     "--curve c.png": "project needs --bsconv or --budget, or --curve without --out",
     "--budget 0": "--budget: expected more than 0% and at most 100%, got '0'",
-    "--budget 25": "--budget: expected more than 0% and at most 100%, got '25'",
     "--budget 101%": "--budget: expected more than 0% and at most 100%, got '101%'",
     "--budget %": "--budget: expected a share",
     "--budget nan": "--budget: expected a share",
@@ -254,11 +234,7 @@ def test_bad_input_is_one_line(
     ],
 )
 def test_models_that_cannot_be_projected(
-    model: str,
-    message: str,
-    dense: tuple[torch.nn.Module, Path],
-    tmp_path: Path,
-    failure: Failure,
+    model: str, message: str, dense: tuple[torch.nn.Module, Path], tmp_path: Path, failure: Failure
 ) -> None:
     out = tmp_path / "out.safetensors"
     arguments = line(dense[1], out, "--bsconv", "u")

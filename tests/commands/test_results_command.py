@@ -20,7 +20,6 @@ from bsconv.experiments.results import (
     summarize,
     write_record,
 )
-from bsconv.experiments.results.published import family_and_variant
 from bsconv.experiments.training._history import EpochMetrics
 from bsconv.pytorch import list_models
 
@@ -77,6 +76,8 @@ def test_means_and_ranges_are_next_to_what_is_published(folder: Path, capsys: Ca
     assert resnet[6:] == ["60.00", "one run", "", ""]  # its tables are of CIFAR-100 alone
     assert other_data[1] == "cifar100"
     assert limited[4:] == ["2 epochs, 1,000 images", "1", "40.00", "one run"]
+    assert main(["results", "--results", str(folder), "--dataset", "cifar100", "--markdown"]) == 0
+    assert rows(capsys.readouterr().out) == [other_data]
 
 
 def test_the_text_names_the_source_and_how_many_are_apart(folder: Path, capsys: Captured) -> None:
@@ -87,12 +88,6 @@ def test_the_text_names_the_source_and_how_many_are_apart(folder: Path, capsys: 
     last = printed.splitlines()[-1]
     assert last.startswith("7 runs; top-1 in % on the whole test set after the last epoch;")
     assert "arXiv 2003.13549" in last
-
-
-def test_one_dataset(folder: Path, capsys: Captured) -> None:
-    assert main(["results", "--results", str(folder), "--dataset", "cifar100", "--markdown"]) == 0
-    [row] = rows(capsys.readouterr().out)
-    assert row[:2] == ["cifar_wrn16_1", "cifar100"]
 
 
 def test_the_table_as_csv_and_the_figure(folder: Path, tmp_path: Path) -> None:
@@ -109,14 +104,6 @@ def test_the_table_as_csv_and_the_figure(folder: Path, tmp_path: Path) -> None:
     assert float(u["difference"]) == pytest.approx(-1.09)
     assert (u["published_epochs"], u["own_settings"]) == ("200", "")
     assert written["cifar_resnet20", "cifar10", "2"]["published_epochs"] == ""
-
-
-def test_the_records_of_the_project_are_the_default(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    monkeypatch.chdir(folder.parent)
-    assert main(["results"]) == 0
-    assert "cifar_wrn16_1_bsconvu" in capsys.readouterr().out
 
 
 def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
@@ -151,11 +138,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("given", "message"), WRONG)
 def test_wrong_input_is_one_line(
-    given: list[str],
-    message: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    failure: Failure,
+    given: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
 ) -> None:
     monkeypatch.chdir(folder if not given else folder.parent)
     for name in ("empty", "broken"):
@@ -258,16 +241,3 @@ def test_the_published_tables() -> None:
         "BSConv-S": 87.34,
     }
     assert published_variants("cifar_wrn16_1", "flowers") == {}
-
-
-@pytest.mark.parametrize(
-    ("architecture", "expected"),
-    [
-        ("cifar_resnet20", ("cifar_resnet20", "dense")),
-        ("CIFAR_ResNet20_BSConvU", ("cifar_resnet20", "BSConv-U")),
-        ("cifar_mobilenetv2_w1d4_bsconvs_p1d6", ("cifar_mobilenetv2_w1d4", "BSConv-S")),
-        ("torchvision:resnet18", ("torchvision:resnet18", "dense")),
-    ],
-)
-def test_families(architecture: str, expected: tuple[str, str]) -> None:
-    assert family_and_variant(architecture) == expected
