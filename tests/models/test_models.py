@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from bsconv.pytorch import BSConvS, BSConvU, get_model, list_models
+from bsconv.pytorch import get_model, list_models
 from bsconv.pytorch.models import ModelName, parse_name
 from bsconv.pytorch.models._names import MOBILENETS, parse_fraction
-from bsconv.pytorch.regularization import OrthonormalConv2d
 
 
 @pytest.mark.parametrize(
@@ -27,48 +26,12 @@ def test_networks_map_images_to_logits_and_train(architecture, side):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_variants_replace_the_three_by_three_convolutions_only():
-    for layer_class, architecture in (
-        (BSConvU, "cifar_resnet20_bsconvu"),
-        (BSConvS, "cifar_resnet20_bsconvs_p1d2"),
-    ):
-        dense, model = get_model("cifar_resnet20", 10), get_model(architecture, 10)
-        for name, module in dense.named_modules():
-            if type(module) is nn.Conv2d:
-                other = model.get_submodule(name)
-                expected = layer_class if module.kernel_size == (3, 3) else nn.Conv2d
-                assert type(other) is expected
-                assert (other.stride, other.padding) == (module.stride, module.padding)
-    assert model.backbone.stage3.unit2.conv1.conv.pw1.out_channels == 32
-    assert hasattr(model.backbone.stage3.unit2.conv1.conv, "bn1")
-
-
 def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
     model = get_model("cifar_resnet20", 10)
     conv = model.backbone.stage3.unit2.conv1.conv
     bound = (6 / (64 * 9)) ** 0.5
     assert 0.97 * bound < conv.weight.abs().max() <= bound
     assert model.classifier.conv.bias.abs().max() == 0
-
-
-@pytest.mark.parametrize("style", ["", "cifar_"])
-@pytest.mark.parametrize("family", ["mobilenetv2", "mobilenetv3_small", "mobilenetv3_large"])
-def test_bottlenecks_as_bsconv_keep_their_layers_and_penalise_the_projection(style, family):
-    dense, model = (get_model(f"{style}{family}_w1d2{v}", 10) for v in ("", "_bsconvs_p1d6"))
-    assert {k: v.shape for k, v in dense.state_dict().items()} == {
-        k: v.shape for k, v in model.state_dict().items()
-    }
-    penalised = [n for n, m in model.named_modules() if isinstance(m, OrthonormalConv2d)]
-    expected = [n for n, m in model.named_modules() if n.endswith("conv3.conv")]
-    assert penalised == expected
-    assert len(expected) == {"mobilenetv2": 17, "mobilenetv3_small": 11}.get(family, 15)
-    penalty = 0.0
-    for name in expected:
-        rows = model.get_submodule(name).weight.detach().flatten(1).double()
-        penalty += float((rows @ rows.T - torch.eye(len(rows))).square().sum().sqrt())
-    assert float(model.reg_loss(alpha=0.3).detach()) == pytest.approx(0.3 * penalty, rel=1e-5)
-    assert float(dense.reg_loss(alpha=0.3)) == 0
-    assert repr(dense) != repr(model)
 
 
 @pytest.mark.parametrize(("family", "least"), [(f, m.least_width) for f, m in MOBILENETS.items()])
@@ -96,23 +59,6 @@ def test_widths_are_exact_fractions():
     assert model.backbone.init_conv.conv.out_channels == 16 * 7 // 20
     assert model.backbone.stage5.unit3.conv1.conv.out_channels == 960 * 7 // 20
     assert get_model("mobilenetv1_w1d3", 2).backbone.stage4.unit1.conv_pw.conv.out_channels == 170
-
-
-def test_squeeze_and_excite_stands_where_the_paper_has_it():
-    def with_it(family: str) -> list[str]:
-        modules = get_model(f"{family}_w1", 2).backbone.named_modules()
-        return [name.removesuffix(".se_unit") for name, _ in modules if name.endswith("se_unit")]
-
-    assert with_it("mobilenetv2") == []
-    units = {3: (1, 2, 3), 4: (5, 6), 5: (1, 2, 3)}
-    expected = [f"stage{stage}.unit{unit}" for stage in units for unit in units[stage]]
-    assert with_it("mobilenetv3_large") == expected
-    units = {1: (1,), 3: (1, 2, 3, 4, 5), 4: (1, 2, 3)}
-    expected = [f"stage{stage}.unit{unit}" for stage in units for unit in units[stage]]
-    assert with_it("mobilenetv3_small") == expected
-    small = get_model("mobilenetv3_small_w1", 2).backbone
-    assert small.stage1.unit1.se_unit.conv1.out_channels == 4
-    assert small.final_se.conv1.in_channels == 576
 
 
 def test_case_does_not_matter():
