@@ -20,7 +20,7 @@ penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 def get_model(
     architecture: str, num_classes: int, *, pretrained: str | None = None, init: str = "default"
 ) -> ImageClassifier:
-    """The network called ``name``, freshly initialised (:func:`list_models` lists names).
+    """The network called ``architecture``, freshly initialised (:func:`list_models` lists names).
 
     Images (B, 3, H, W) to logits (B, num_classes). No input normalisation is needed: a BatchNorm
     comes first. ``model.reg_loss(alpha=0.1)`` is the penalty of the BSConv-S variants.
