@@ -468,7 +468,7 @@ def test_weights_say_how_many_classes_there_are(tmp_path: Path) -> None:
 def test_without_an_engine_nothing_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr(exported, "is_installed", lambda _: False)
+    monkeypatch.setattr("bsconv.experiments.export.is_installed", lambda _: False)
     assert main(line(tmp_path, "cifar_wrn16_1_bsconvu", "--pretrained", "cifar10")) == 0
     said = "not compared with PyTorch: that needs onnxruntime, pip install 'bsconv[export]'"
     assert capsys.readouterr().out.splitlines()[1] == said

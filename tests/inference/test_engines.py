@@ -283,10 +283,8 @@ def test_workers_of_a_data_loader(engine: str, start: str) -> None:
     pytest.importorskip(engine)
     model, images = small(), torch.randn(4, *IMAGES)
     found = optimize_for_inference(model, images[0], engines=engine)
-    loader = DataLoader(
-        images, 1, collate_fn=partial(first_output, found), num_workers=1, timeout=120,
-        multiprocessing_context=start,
-    )  # fmt: skip
+    work: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": start, "timeout": 120}
+    loader = DataLoader(images, 1, collate_fn=partial(first_output, found), **work)
     for one, batch in zip(loader, images, strict=True):
         assert_equal(one, in_eval_mode(model, batch))
 
