@@ -16,6 +16,7 @@ from torch.func import functional_call
 from ._tools.batch_norm import normed_product
 from ._tools.convs import GEOMETRY, memory_format_of, pads_with_zeros
 from ._tools.joining import exact_steps, joined, product
+from ._tools.numerics import without_autocast
 from ._tools.timing import in_turns
 
 REPEATS = 3
@@ -174,7 +175,7 @@ def _convolve_normed(
     images = functional_call(bn1, neutral, (pw1(images),))
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images)
     output = _as_layer(dw, images, matrix[:, :, None, None] * dw.weight, dw.bias)
-    with torch.autocast(images.device.type, enabled=False):
+    with without_autocast(images.device.type):
         flat = constant[:, None, None].expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)
     return output + added.to(output.dtype)

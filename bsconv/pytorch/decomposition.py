@@ -99,26 +99,24 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     if blueprints < 1:
         raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")
     tensor, largest = _on_one_scale(*_filters(kernel))
-    own, swapped = torch.eye(len(tensor)).to(tensor), tensor.transpose(0, 1)
-    starts = [_truncated(tensor, axes, blueprints) for axes in (own, _principal_axes(tensor))]
-    weights, mixing, patterns = _truncated(swapped, _principal_axes(swapped), blueprints)
+    starts = [_truncated(tensor, blueprints, rotated) for rotated in (False, True)]
+    weights, mixing, patterns = _truncated(tensor.transpose(0, 1), blueprints, rotated=True)
     starts.append([mixing, weights, patterns])
     _, found = min((_alternated(tensor, start) for start in starts), key=lambda one: float(one[0]))
     mixing, weights, patterns = _balanced(found, largest, blueprints)
     return SharedFactors(mixing, weights.mT, patterns.mT.reshape(-1, *kernel.shape[2:]))
 
 
-def _principal_axes(tensor: Tensor) -> Tensor:
-    """An orthonormal basis (A, A) of the first axis, by how much of the tensor it explains."""
-    rows = tensor.flatten(1)
-    return torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
+def _truncated(tensor: Tensor, count: int, rotated: bool) -> list[Tensor]:
+    """Factors (A, R), (B, R), (C, R) of the largest components of the slices (B, C) of a tensor.
 
-
-def _truncated(tensor: Tensor, axes: Tensor, count: int) -> list[Tensor]:
-    """Factors (A, R), (B, R), (C, R) of the largest components of each slice along ``axes``."""
+    If ``rotated``, they are those along its principal axes rather than along its first dimension.
+    """
+    axes, rows = torch.eye(len(tensor)).to(tensor), tensor.flatten(1)
+    if rotated:
+        axes = torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
     slices = torch.einsum("ap,abc->pbc", axes, tensor)
     left, values, right = torch.linalg.svd(slices, full_matrices=False)
-    count = min(count, values.numel())
     leading = values.flatten().argsort(descending=True)[:count]
     at, rank = torch.unravel_index(leading, values.shape)
     return [axes[:, at] * values[at, rank], left[at, :, rank].mT, right[at, rank].mT]

@@ -1,6 +1,5 @@
 """The penalty of BSConv-S: alpha times the sum of ||W_B W_B^T - I||_F (paper, section 3)."""
 
-import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ._tools.numerics import without_autocast
 
 
 class OrthonormalBasis(nn.Module):
@@ -111,7 +112,7 @@ def _penalties(matrices: Sequence[Tensor]) -> Tensor:
     if matrices[0].dim() != 2:
         raise ValueError(f"basis needs shape (mid, in), got shape {tuple(matrices[0].shape)}")
     dtype = torch.promote_types(matrices[0].dtype, torch.float32)
-    with _without_autocast(matrices[0].device.type):
+    with without_autocast(matrices[0].device.type):
         bases = torch.stack(matrices).to(dtype)
         grams = bases @ bases.mT
         errors = grams - torch.eye(grams.shape[-1], dtype=dtype, device=bases.device)
@@ -121,9 +122,3 @@ def _penalties(matrices: Sequence[Tensor]) -> Tensor:
         # row by row: a sum of millions of squares would lose digits
         rows = torch.linalg.vector_norm(errors / unit, dim=2)
         return torch.linalg.vector_norm(rows, dim=1) * unit[:, 0, 0]
-
-
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()  # the meta device, for one

@@ -179,6 +179,12 @@ def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
     assert convolutions(layer) == [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)]
 
 
+def test_narrow_with_batch_norms_on_the_meta_device() -> None:
+    layer = BSConvS(8, 12, 3, with_bn=True, device="meta")
+    layer.plan = "narrow"
+    assert layer(torch.empty(2, 8, 5, 5, device="meta")).shape == (2, 12, 3, 3)
+
+
 @pytest.mark.slow
 def test_compiled_batch_norms_learn_the_same() -> None:
     torch.manual_seed(0)

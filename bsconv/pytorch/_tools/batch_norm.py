@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .numerics import exact_dtype
+from .numerics import exact_dtype, without_autocast
 
 
 def batch_norm_map(
@@ -33,7 +33,7 @@ def normed_product(
     W m and diag(W C W^T). Running statistics are updated as ever. In float64, since the variance of
     a channel may be a small rest of what C holds.
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with without_autocast(images.device.type):
         exact = exact_dtype(images)
         matrix, moments = weight.flatten(1).to(exact), None
         shift = matrix.new_zeros(len(matrix))

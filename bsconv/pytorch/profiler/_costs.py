@@ -1,7 +1,7 @@
 """What a layer costs, by its type, and the rows that add it up over its calls."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
@@ -111,17 +111,16 @@ class LayerProfile:
     output_shape: tuple[int, ...] | None
 
 
+@dataclass
 class Counter:
     """Adds up the calls of one layer, as a hook after its forward; ``parameters`` are its share."""
 
-    def __init__(self, name: str, layer: nn.Module, parameters: int) -> None:
-        self.name = name
-        self.layer = layer
-        self.parameters = parameters
-        self.rule = rule_for(layer)
-        self.costs: list[Cost] = []
-        self.calls = 0
-        self.output_shape: tuple[int, ...] | None = None
+    name: str
+    layer: nn.Module
+    parameters: int
+    calls: int = 0
+    costs: list[Cost] = field(default_factory=lambda: [Cost(0)])
+    output_shape: tuple[int, ...] | None = None
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: object
@@ -131,25 +130,19 @@ class Counter:
         self.calls += 1
         if first_output is not None:
             self.output_shape = tuple(first_output.shape)
-        if self.rule and first_input is not None and first_output is not None:
-            self.costs.append(self.rule(self.layer, first_input, first_output))
+        rule = rule_for(layer)
+        if rule and first_input is not None and first_output is not None:
+            self.costs.append(rule(layer, first_input, first_output))
 
     @property
     def is_free(self) -> bool:
         """Whether it was called, and computed something that no rule counts, for all we know."""
-        return self.calls > 0 and self.rule is None and type(self.layer) not in IDLE
+        return self.calls > 0 and not rule_for(self.layer) and type(self.layer) not in IDLE
 
     def row(self) -> LayerProfile:
-        return LayerProfile(
-            name=self.name,
-            type=type(self.layer).__name__,
-            calls=self.calls,
-            parameters=self.parameters,
-            flops=sum(cost.flops for cost in self.costs),
-            macs=sum(cost.macs for cost in self.costs),
-            activations=sum(cost.activations for cost in self.costs),
-            output_shape=self.output_shape,
-        )
+        own = (self.name, type(self.layer).__name__, self.calls, self.parameters)
+        flops, macs, activations = (sum(counts) for counts in zip(*self.costs, strict=True))
+        return LayerProfile(*own, flops, macs, activations, self.output_shape)
 
 
 def count(model: nn.Module, inputs: Sequence[Tensor]) -> list[Counter]:
