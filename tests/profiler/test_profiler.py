@@ -424,16 +424,6 @@ def test_where_the_meta_device_fails_inputs_lie_where_the_model_does(
     assert model.notes[-1] == (torch.float32, expected)
 
 
-def test_a_model_without_numbers_gets_those_of_the_default_dtype() -> None:
-    model = Noting()
-    torch.set_default_dtype(torch.float64)
-    try:
-        profile(model)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert model.notes == [(torch.float64, "meta")]
-
-
 # --- it leaves no trace ---------------------------------------------------------------------------
 
 
