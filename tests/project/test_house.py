@@ -22,7 +22,7 @@ CORE = "bsconv.pytorch"
 # These are larger than they should be: lower the numbers with every change, never raise them.
 # The aims: 1,500 lines for each room, 2,000 for the core, 15,500 for the package.
 LARGE_ROOMS = {"pretrained": 2870}
-CORE_LINES = 2164
+CORE_LINES = 2160
 PACKAGE_LINES = 19_000
 ROOMS = [f"{CORE}.{path.parent.name}" for path in (PACKAGE / "pytorch").glob("[!_]*/__init__.py")]
 
