@@ -2,7 +2,6 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -107,7 +106,7 @@ def attach_reg_loss(model: nn.Module) -> None:
         model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
 
 
-def _penalties(matrices: Sequence[Tensor]) -> Tensor:
+def _penalties(matrices: list[Tensor]) -> Tensor:
     """The penalty of each of some bases of one shape (mid, in)."""
     if matrices[0].dim() != 2:
         raise ValueError(f"basis needs shape (mid, in), got shape {tuple(matrices[0].shape)}")

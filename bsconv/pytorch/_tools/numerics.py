@@ -54,8 +54,9 @@ def full_float32() -> Iterator[None]:
     PyTorch's default for convolutions on GPUs is TF32, which keeps three digits. The settings are
     those of the process, and are put back afterwards.
     """
-    cudnn, cuda, cpu = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
-    settings: list[Any] = [cudnn.conv, cuda.matmul, cpu.conv, cpu.matmul]
+    backends: Any = torch.backends
+    settings = [backend.conv for backend in (backends.cudnn, backends.mkldnn)]
+    settings += [backend.matmul for backend in (backends.cuda, backends.mkldnn)]
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:

@@ -28,13 +28,14 @@ def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
     # LAPACK takes one small matrix after another: several threads take them piece by piece
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         found = [
-            (pool.map if gram.is_cpu else map)(_eigenvalues, gram.split(PIECE)) for gram in grams
+            (pool.map if gram.is_cpu else map)(_eigenvalues, torch.split(gram, PIECE))
+            for gram in grams
         ]
         return [_normalised(torch.cat(list(values))) for values in found]
 
 
 def _grams(weight: Tensor, center: bool) -> Tensor:
-    chunks = weight.detach().split(max(1, CHUNK // weight[0].numel()))
+    chunks = torch.split(weight.detach(), max(1, CHUNK // weight[0].numel()))
     return torch.cat([_gram(filters, center) for filters in chunks])
 
 
