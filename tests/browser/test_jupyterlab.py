@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 import torchvision
 from torch import nn
 
-from bsconv.experiments.results import load_records, summarize, variants_of
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from bsconv.teaching import widgets
 
@@ -65,7 +63,8 @@ def test_text_is_legible_and_figures_are_on_white(
     assert {corner for picture in corners for corner in picture} == {"255 255 255 255"}
 
 
-# widgets: what they say after each move is computed here in another way
+# Widgets of each kind of control; tests/teaching moves all of them without a browser. What they say
+# after each move is computed here in another way.
 
 
 def look_at(notebook: "LabNotebook", panel: "WidgetPanel", path: Path) -> None:
@@ -115,28 +114,6 @@ def test_kernel_explorer(notebook: "LabNotebook", screenshots: Path) -> None:
     look_at(notebook, explorer, screenshots / "kernel-explorer")
 
 
-@in_notebook("04_kernel_correlations")
-def test_rank_slider(notebook: "LabNotebook", screenshots: Path) -> None:
-    slider = notebook.panel(1)
-    layer = "backbone.stage2.unit1.conv1.conv"
-    with slider.redrawn():
-        slider.slide("filter n", "Home")
-        slider.shows(f"{layer}, filter 0: rank 3")
-    kept = shares(trained_slices(layer, 0)).cumsum()
-    for key, rank in (("Home", 1), ("ArrowRight", 2), ("End", 9)):
-        with slider.redrawn():
-            slider.slide("rank r", key)
-            slider.shows(
-                f"{layer}, filter 0: rank {rank} (",
-                f"keeps {kept[rank - 1]:.1%} of the energy",
-                f"r (M + K²) = {rank} · (16 + 3²) = {25 * rank}, ",
-            )
-    same = widgets.rank_slider(trained(), layer=layer, rank=9)
-    assert slider.picture() == same.picture.value
-    assert slider.labels() == ["layer", "filter n (0 to 31)", "rank r (1 to 9)"]
-    look_at(notebook, slider, screenshots / "rank-slider")
-
-
 @in_notebook("05_build_from_scratch")
 def test_cost_calculator(notebook: "LabNotebook", screenshots: Path) -> None:
     calculator = notebook.panel()
@@ -154,25 +131,6 @@ def test_cost_calculator(notebook: "LabNotebook", screenshots: Path) -> None:
     same.controls["stride"].value = 2
     assert calculator.picture() == same.picture.value
     look_at(notebook, calculator, screenshots / "cost-calculator")
-
-
-@in_notebook("06_mobilenets")
-def test_order_toggle(notebook: "LabNotebook", screenshots: Path) -> None:
-    toggle = notebook.panel()
-    toggle.shows("alike in each row", "M N + N K² = 5·4 + 4·3² = 56")
-    with toggle.redrawn():
-        toggle.choose("order", "depthwise first")
-        toggle.shows("alike in each column", "M N + M K² = 5·4 + 5·3² = 65")
-    with toggle.redrawn():
-        toggle.slide("M, input channels", "ArrowRight")
-        toggle.shows(
-            "M N + M K² = 6·4 + 6·3² = 78",
-            "of each filter n: 6, 6, 6, 6; of those that see each channel m: 1, 1, 1, 1, 1, 1.",
-        )
-    same = widgets.order_toggle(M=6)
-    same.controls["order"].value = "depthwise first"
-    assert toggle.picture() == same.picture.value
-    look_at(notebook, toggle, screenshots / "order-toggle")
 
 
 def parameters_as_bsconv(
@@ -204,23 +162,3 @@ def test_model_surgeon(notebook: "LabNotebook", screenshots: Path) -> None:
         surgeon.slide("architecture", "ArrowRight")
         surgeon.shows("densenet121: no plan.", "exclude names no layer of this model: 'layer4.*'")
     assert surgeon.picture() == b""
-
-
-@in_notebook("03_train_on_cifar")
-def test_training_scrubber(notebook: "LabNotebook", screenshots: Path) -> None:
-    scrubber = notebook.panel()
-    recorded = variants_of("cifar_resnet20", summarize(load_records(ROOT / "results")))
-    last = recorded["dense"].config.epochs
-    for key, epoch in (("Home", 1), ("ArrowRight", 2), ("End", last)):
-        with scrubber.redrawn():
-            scrubber.slide("epoch", key)
-            for name, summary in recorded.items():
-                there = [run.epochs[epoch - 1] for run in summary.runs]
-                scrubber.shows(
-                    f"after epoch {epoch} of {last}, test top-1 is dense",
-                    f"{name} {mean(metrics.test_top1 for metrics in there):.2f} %",
-                    f"{mean(metrics.train_loss for metrics in there):.3f}",
-                )
-    same = widgets.training_scrubber([run for runs in recorded.values() for run in runs.runs])
-    assert scrubber.picture() == same.picture.value
-    look_at(notebook, scrubber, screenshots / "training-scrubber")

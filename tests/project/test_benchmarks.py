@@ -2,10 +2,8 @@
 
 import argparse
 import contextlib
-import functools
 import json
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,10 @@ import pytest
 import torch
 import torchvision
 
-import bsconv.pytorch
 from benchmarks import (
     contenders,
     engines,
-    engines_child,
     inference,
-    inference_child,
     penalty,
     published,
     training,
@@ -199,20 +194,6 @@ def test_calls_of_a_model_dense_and_published(monkeypatch):
     assert in_float32.notes == dict.fromkeys(in_float32.seconds, "as told")
 
 
-@pytest.mark.parametrize("variant", ["dense", "U", "S"])
-def test_what_is_called_in_a_turn(monkeypatch, variant):
-    eager = functools.partial(bsconv.pytorch.optimize_for_inference, compile=False)
-    monkeypatch.setattr(bsconv.pytorch, "optimize_for_inference", eager)
-    given = {"model": "resnet18", "variant": variant, "published": False, "dtype": "float32"}
-    images = torch.randn(1, 3, 32, 32)
-    model, how = inference_child._model(given, images)
-    assert model(images).shape == (1, 1000)
-    assert re.match(r"float32, (channels_last|contiguous), eager(, (factored|joined|merged))*", how)
-    as_it_comes, how = inference_child._model(given | {"published": True}, images)
-    assert not as_it_comes.training
-    assert how == "as it comes, float32"
-
-
 def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
     seconds = {"eager": 2.0, "onnxruntime": 1.0}
     turn = fake(lambda given: {"seconds": seconds[given["engine"]]})
@@ -229,18 +210,6 @@ def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
     assert capsys.readouterr().out == missing
     with pytest.raises(ValueError, match="openvino needs a package: pip install openvino"):
         engines._engines(["eager", "openvino"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
-@pytest.mark.parametrize("optimize", [False, True])
-def test_each_engine_computes_what_the_model_does(engine, optimize):
-    given = {"model": "resnet18", "variant": "U", "optimize": optimize, "engine": engine}
-    images = torch.rand(1, 3, 32, 32)
-    model = engines_child._model(given, images)
-    with torch.no_grad():
-        call = engines_child._engine(given, model, images)
-        torch.testing.assert_close(call(), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):

@@ -26,7 +26,6 @@ from bsconv.pytorch import (
     get_model,
     optimize_for_inference,
     project_pretrained,
-    reestimate_batch_norm,
     reg_loss,
 )
 
@@ -128,13 +127,6 @@ def test_penalty_and_its_gradient() -> None:
 # --- surgery --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replacer", [BSConvU_Replacer, BSConvS_Replacer])
-def test_replacers_keep_the_device(replacer: Any) -> None:
-    model = replacer().apply(get_model("cifar_resnet20", 10).to(GPU))
-    assert_on_gpu(model)
-    assert model(torch.rand(2, 3, 32, 32, device=GPU)).shape == (2, 10)
-
-
 @pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_projection(kind: Any, method: Any) -> None:
@@ -147,15 +139,6 @@ def test_projection(kind: Any, method: Any) -> None:
     assert len(report.layers) > 15
     with torch.no_grad():
         assert_equal(found(IMAGES.to(GPU)), expected(IMAGES), tolerance=1e-5)
-
-
-def test_batch_norm_is_estimated_again() -> None:
-    model = trained_like(get_model("cifar_preresnet20", 10))
-    twin = copy.deepcopy(model).to(GPU)
-    reestimate_batch_norm(model, IMAGES)
-    reestimate_batch_norm(twin, IMAGES.to(GPU))
-    for mine, other in zip(twin.buffers(), model.buffers(), strict=True):
-        torch.testing.assert_close(mine.cpu(), other, rtol=1e-9, atol=1e-9)
 
 
 # --- inference ------------------------------------------------------------------------------------
