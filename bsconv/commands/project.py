@@ -93,20 +93,25 @@ def run(arguments: argparse.Namespace) -> int:
     images = model_input(dataset.train_images, dense.image_size)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
+    curve = None
+    if arguments.curve is not None:
+        curve = budget_curve(model, images, of=of, progress=progress)
     if arguments.out is not None:
         if arguments.budget is None:
             options = {"kind": arguments.bsconv, "p": share, "method": arguments.method}
         else:
             options = {"budget": arguments.budget, "of": of}
+            images = images if curve is None else curve
         student, report = project_pretrained(model, images, progress=progress, **options)
         if not report.layers:
-            raise ValueError(f"{dense.model} has no convolution that BSConv replaces")
+            raise ValueError(
+                f"{dense.model} has no convolution that BSConv replaces, see bsconv plan"
+            )
         plan = report.plan if isinstance(report, BudgetReport) else None
         write_trained(arguments.out, student, projected, dataset.num_classes, plan)
         print(report)
         print(_next_steps(arguments.out, projected))
-    if arguments.curve is not None:
-        curve = budget_curve(model, images, of=of, progress=progress)
+    if curve is not None:
         write_figure(arguments.curve, lambda: _drawn(curve, dense.model))
         print(curve)
     return 0

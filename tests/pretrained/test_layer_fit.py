@@ -18,14 +18,12 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
-from bsconv.pytorch.decomposition import compose
-from bsconv.pytorch.pretrained._dense import Dense, study
-from bsconv.pytorch.pretrained._forms import dense, factors_of, fit
+from bsconv.pytorch.pretrained._fit import Fit, dense_kernel
+from bsconv.pytorch.pretrained._forms import Form
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._least_squares import fit_blueprints
-from bsconv.pytorch.pretrained._moments import Patches, constant
-from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS, NetworkFit
-from bsconv.pytorch.pretrained._samples import Sampler, Samples
+from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS, fit_network
+from bsconv.pytorch.pretrained._samples import Patches, Sampler, Samples
+from bsconv.pytorch.pretrained._study import Study, study_of
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
 EVERYWHERE = 64  # positions of an image
@@ -108,19 +106,20 @@ def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, k
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     model, *_ = MODELS["bare"]
     fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
-    known = Patches(rows(model[0], IMAGES)[0], centered=False)
-    kernel = model[0].weight.detach()
-    start = factors_of(BSConvU.from_conv2d(model[0]))
-    metric = knowledge(model, "0", Sampler(50, EVERYWHERE)).sensitivities["0"].metric
-    expected = fit_blueprints(known.moments(rows(model[0], IMAGES)[1], kernel), start, metric)
-    assert_close(dense(factors_of(fitted[0])), compose(*expected))
-
-
-def rows(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, Tensor]:
-    """All that ``layer`` sees and computes, a row for each position."""
+    patches = Patches(unfolded(model[0], IMAGES).mT.flatten(0, 1), centered=False)
     with torch.no_grad():
-        outputs = layer(images)
-    return unfolded(layer, images).mT.flatten(0, 1), outputs.flatten(2).mT.flatten(0, 1)
+        outputs = model[0](IMAGES).flatten(2).mT.flatten(0, 1)
+    cross, mean = patches.cross(outputs, model[0].weight.detach())
+    metric = knowledge(model, "0", Sampler(50, EVERYWHERE)).layers["0"].metric
+    found = Fit(patches.steady, metric, 4).find(
+        Form("u"), patches.solve(cross).view(4, 4, 3, 3), cross
+    )
+    assert not mean.any()
+    assert_close(kernel_of(fitted[0]), dense_kernel("u", found))
+
+
+def kernel_of(layer: nn.Module) -> Tensor:
+    return layer.to_conv2d().weight.detach().double()
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -147,24 +146,16 @@ def test_patches_are_what_the_outputs_see(geometry: dict[str, Any]) -> None:
     torch.testing.assert_close(patches @ layer.weight.detach().flatten(1).T, outputs)
 
 
-def test_factors_are_those_of_the_layer() -> None:
-    for layer in (BSConvU(4, 6, 3), BSConvS(8, 6, 3)):
-        factors = factors_of(layer)
-        assert {factor.dtype for factor in factors} == {torch.float64}
-        assert not any(factor.requires_grad for factor in factors)
-        torch.testing.assert_close(dense(factors).float(), layer.to_conv2d().weight.detach())
-
-
 # --- samples --------------------------------------------------------------------------------------
 
 
-def knowledge(model: nn.Module, name: str, sampler: Sampler) -> Dense:
-    return study(model, Inputs((IMAGES,), {}), [name], sampler)
+def knowledge(model: nn.Module, name: str, sampler: Sampler) -> Study:
+    return study_of(model, Inputs((IMAGES,), {}), [name], sampler)
 
 
 def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
     model, sampler = MODELS["shortcut"][0], Sampler(5, 7)
-    wanted = knowledge(model, "0.conv", sampler).wanted["0.conv"]
+    wanted = knowledge(model, "0.conv", sampler).layers["0.conv"].wanted
     patches = sampler.patches(model[0].conv, IMAGES)
     teacher = seen_before_relu(model)
     generator = torch.Generator().manual_seed(0)
@@ -232,23 +223,26 @@ def test_behind_a_relu_targets_and_fits_take_turns(kind: Any, with_metric: bool)
     model, sampler = MODELS["relu"][0], Sampler(50, EVERYWHERE)
     student = kind(init="project").apply(copy.deepcopy(model)).eval()
     known = knowledge(model, "0", sampler)
-    metric = known.sensitivities["0"].metric if with_metric else None
+    layer, form = known.layers["0"], Form.of(student[0])
     if not with_metric:
-        known.sensitivities.clear()
-    wanted = known.wanted["0"]
-    samples = Samples(sampler.patches(model[0], IMAGES), wanted, torch.zeros_like(wanted), F.relu)
-    patches = Patches(samples.patches)
-    factors, target = factors_of(student[0]), samples.wanted
-    kernel = model[0].weight.detach()
+        layer.sensitivity = None
+        assert torch.equal(layer.metric, torch.eye(4))
+    added = torch.zeros_like(layer.wanted)
+    samples = Samples(sampler.patches(model[0], IMAGES), layer.wanted, added, F.relu)
+    patches, prior, target = Patches(samples.patches), model[0].weight.detach(), samples.wanted
+    layer_fit = Fit(patches.steady, layer.metric, 4)
     for turn in range(1 + RECTIFIED_ROUNDS):
-        moments = patches.moments(target, kernel)
-        factors = fit(factors, patches, moments, metric, kernel, first=turn == 0)
-        shift = constant(moments, dense(factors))
-        target = samples.target(dense(factors), shift)
-    network_fit = NetworkFit(known, student, lambda name: None)
-    network_fit.run()
-    assert network_fit.errors["0"] == pytest.approx(samples.error(dense(factors), shift))
-    assert_close(dense(factors_of(student[0])), dense(factors))
+        cross, mean = patches.cross(target, prior)
+        if turn == 0:
+            parts = layer_fit.find(form, patches.solve(cross).view(4, 4, 3, 3), cross)
+        else:
+            parts = layer_fit.improve(form.kind, parts, cross)
+        kernel = dense_kernel(form.kind, parts)
+        shift = mean - kernel.flatten(1) @ patches.mean
+        target = samples.target(kernel, shift)
+    errors = fit_network(known, student, progress=False)
+    assert errors["0"] == pytest.approx(samples.error(kernel, shift))
+    assert_close(kernel_of(student[0]), kernel)
     torch.testing.assert_close(student[0].dw.bias.detach().double(), shift, rtol=1e-4, atol=1e-5)
 
 

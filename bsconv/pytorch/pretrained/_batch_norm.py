@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.model_tree import evaluating
-from ._inputs import LIMIT, Inputs, check_positive, read_inputs
+from ._inputs import LIMIT, Inputs, read_inputs
+from ._options import check_positive
 
 
 def reestimate_batch_norm(

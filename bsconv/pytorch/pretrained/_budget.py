@@ -1,19 +1,54 @@
 """How much each layer may cost: tables of forms and ranks, and the choice for a budget."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .._tools.model_tree import parameter_count
-from ._allocation import allocate
-from ._costs import DENSE, Form, macs_by_layer
-from ._dense import Dense
-from ._rank_tables import Option, candidates, damages
-from ._report import Cost
-from ._timing import Prepare, measured_seconds
+from .._tools.timing import in_turns, medians
+from ._forms import DENSE, Form, Geometry
+from ._inputs import Inputs
+from ._options import Cost, Prepare
+from ._study import Study
 
+# shares of the cost of the dense layer for which there is a rank
+SHARES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.54, 0.66, 0.8)
+FEW_SHARES = (0.08, 0.16, 0.3)  # for BSConv-S, which is seldom chosen
+WIDE = 100  # input channels from which on there are fewer ranks, and no BSConv-U and -S
+UNITS = 20_000  # in which budgets are shared out
 HELD_UP_BY = 3  # layers that are named where a budget can't be reached
+SECONDS = 1.0  # that the rounds of one geometry take
+TURN = 0.005  # seconds that a layer runs before the next has its turn
+TIMED_IMAGES = 16
+
+
+def candidates(geometry: Geometry, align: int, *, by_macs: bool) -> list[Form]:
+    """Forms that cost less than the dense layer, ranks being multiples of ``align``."""
+    cost = geometry.macs if by_macs else geometry.parameters
+    limit = cost(DENSE)
+    narrow = geometry.inputs <= WIDE
+    forms = [Form("u")] if narrow else []
+    for kind, shares in (("s", FEW_SHARES if narrow else ()), ("cp", SHARES[:: 2 - narrow])):
+        one = cost(Form(kind, 2)) - cost(Form(kind, 1))
+        fixed = cost(Form(kind, 1)) - one
+        ranks = {max(1, round((share * limit - fixed) / one / align)) * align for share in shares}
+        most = min(geometry.inputs, geometry.outputs) if kind == "s" else limit
+        forms += [Form(kind, rank) for rank in sorted(ranks) if rank < most]
+    return [form for form in forms if cost(form) < limit]
+
+
+class Option(NamedTuple):
+    """A form that a layer can have."""
+
+    form: Form
+    cost: float
+    damage: float
 
 
 @dataclass(frozen=True)
@@ -22,78 +57,143 @@ class Budget:
 
     of: Cost
     total: float
-    fixed: float  # the cost of all that no layer's form changes
-    fixed_by_layer: Mapping[str, float]  # as far as it belongs to a layer
+    fixed_by_layer: Mapping[str, float]  # of modules whose form does not change
     tables: Mapping[str, Sequence[Option]]
 
-    def choose(self, budget: float) -> dict[str, Option]:
-        """An option for each layer, all within that share of the total; ValueError if none is."""
-        chosen = self.within(budget)
-        if chosen is None:
-            raise ValueError(self._refusal(budget))
-        return chosen
+    @property
+    def fixed(self) -> float:
+        """The cost of all that no layer's form changes."""
+        dense = (o.cost for options in self.tables.values() for o in options if o.form == DENSE)
+        return max(self.total - sum(dense), 0)
 
     def within(self, budget: float) -> dict[str, Option] | None:
-        """The same; None if there is none."""
+        """An option for each layer, all within that share of the total; None if there is none."""
         return allocate(self.tables, budget * self.total - self.fixed)
+
+    def choose(self, budget: float) -> dict[str, Option]:
+        """The same; ValueError if there is none."""
+        if chosen := self.within(budget):
+            return chosen
+        least = {name: min(o.cost for o in options) for name, options in self.tables.items()}
+        share = (self.fixed + sum(least.values())) / self.total
+        costs = {**self.fixed_by_layer, **least}
+        named = sorted(costs, key=lambda name: -costs[name])[:HELD_UP_BY]
+        raise ValueError(
+            f"budget needs at least {share:.4f}, the least share of the {self.of} that this model "
+            f"can have ({', '.join(map(repr, named))} hold it up), got budget={budget}"
+        )
 
     def share(self, chosen: Mapping[str, Option]) -> float:
         """What the network costs then, of what it costs dense."""
         return (self.fixed + sum(option.cost for option in chosen.values())) / self.total
 
-    def _refusal(self, budget: float) -> str:
-        least = {name: min(o.cost for o in options) for name, options in self.tables.items()}
-        share = (self.fixed + sum(least.values())) / self.total
-        costs = {**self.fixed_by_layer, **least}
-        named = sorted(costs, key=lambda name: -costs[name])[:HELD_UP_BY]
-        return (
-            f"budget needs at least {share:.4f}, the least share of the {self.of} that this model "
-            f"can have ({', '.join(map(repr, named))} hold it up), got budget={budget}"
-        )
+
+def budget_of(study: Study, of: Cost, prepare: Prepare | None) -> Budget:
+    """What all forms of a study's tables cost."""
+    layers = {name: layer for name, layer in study.layers.items() if layer.damages}
+    if of == "time":
+        total, costs = _measured_seconds(study, prepare)
+        by_module: Mapping[str, float] = {}
+    elif of == "macs":
+        by_module = _macs_by_module(study.model, study.inputs)
+        total = by_module[""]
+        costs = {n: {f: x.geometry.macs(f) for f in x.damages} for n, x in layers.items()}
+    else:
+        by_module = {n: parameter_count(m) for n, m in study.model.named_modules()}
+        total = by_module[""]
+        costs = {n: {f: x.geometry.parameters(f) for f in x.damages} for n, x in layers.items()}
+    leaves = {n for n, m in study.model.named_modules() if not any(True for _ in m.children())}
+    fixed = {name: by_module[name] for name in by_module.keys() & leaves - layers.keys()}
+    tables = {
+        name: [Option(form, costs[name][form], damage) for form, damage in layer.damages.items()]
+        for name, layer in layers.items()
+    }
+    return Budget(of, total, fixed, tables)
 
 
-class TableMaker:
-    """Fills a table for each layer, one by one, while the dense network runs."""
+def allocate(tables: Mapping[str, Sequence[Option]], budget: float) -> dict[str, Option] | None:
+    """Options whose costs add up to ``budget`` at most, with the least damage in all.
 
-    def __init__(self, of: Cost, align: int, done: Callable[[str], object]) -> None:
-        self.of = of
-        self.align = align
-        self.done = done
-        self.damages: dict[str, dict[Form, float]] = {}
+    What is left after each layer's cheapest option is shared out in units, layer by layer, with
+    the best for each number of units (dynamic programming); costs are rounded up to units. None if
+    even the cheapest options cost more.
+    """
+    best = {
+        name: min(options, key=lambda o: (o.damage, o.cost)) for name, options in tables.items()
+    }
+    if sum(option.cost for option in best.values()) <= budget:
+        return best
+    least = {name: min(option.cost for option in options) for name, options in tables.items()}
+    spare = budget - sum(least.values())
+    if spare < 0:
+        return None
 
-    def add(self, dense: Dense, name: str, patches: Tensor) -> None:
-        """What each form of the layer of that name would do to the answer."""
-        forms = candidates(dense.geometry(name), self.align, by_macs=self.of != "parameters")
-        self.damages[name] = damages(dense, name, patches, forms)
-        self.done(name)
+    def units(name: str, option: Option) -> int:
+        more = option.cost - least[name]
+        if more > spare:
+            return UNITS + 1
+        return math.ceil(more / spare * UNITS) if more > 0 else 0
 
-    def budget(self, dense: Dense, prepare: Prepare | None) -> Budget:
-        """With what all forms cost."""
-        geometries = {name: dense.geometry(name) for name in self.damages}
-        fixed: Mapping[str, float] = {}
-        if self.of == "time":
-            total, costs = measured_seconds(dense, self.damages, prepare)
-        elif self.of == "macs":
-            fixed = macs_by_layer(dense.model, dense.inputs)
-            total = fixed[""]
-            costs = {n: {f: g.macs(f) for f in self.damages[n]} for n, g in geometries.items()}
-        else:
-            fixed = {n: parameter_count(m) for n, m in dense.model.named_modules()}
-            total = parameter_count(dense.model)
-            costs = {
-                n: {f: g.parameters(f) for f in self.damages[n]} for n, g in geometries.items()
-            }
-        tables = {
-            name: [Option(form, costs[name][form], damage) for form, damage in forms.items()]
-            for name, forms in self.damages.items()
-        }
-        rest = total - sum(costs[name][DENSE] for name in tables)
-        return Budget(self.of, total, max(rest, 0), _leaves(dense, fixed, tables), tables)
+    damages = torch.zeros(UNITS + 1, dtype=torch.float64)  # by the units that may be spent
+    choices: dict[str, Tensor] = {}
+    for name, options in tables.items():
+        trials = torch.full((len(options), UNITS + 1), math.inf, dtype=torch.float64)
+        for trial, option in zip(trials, options, strict=True):
+            used = units(name, option)
+            trial[used:] = damages[: max(UNITS + 1 - used, 0)] + option.damage
+        damages, choices[name] = trials.min(0)
+    chosen: dict[str, Option] = {}
+    left = UNITS
+    for name in reversed(list(tables)):
+        chosen[name] = tables[name][int(choices[name][left])]
+        left -= units(name, chosen[name])
+    return {name: chosen[name] for name in tables}
 
 
-def _leaves(
-    dense: Dense, costs: Mapping[str, float], without: Iterable[str]
-) -> Mapping[str, float]:
-    """The costs of modules that have none inside, apart from some."""
-    leaves = {n for n, m in dense.model.named_modules() if not any(True for _ in m.children())}
-    return {name: costs[name] for name in costs.keys() & leaves - set(without)}
+@torch.no_grad()
+def _macs_by_module(model: nn.Module, inputs: Inputs) -> dict[str, int]:
+    """Multiply-accumulates for one image, of the model ("") and of all modules inside it."""
+    with FlopCounterMode(display=False) as counter:
+        inputs.first(1).copies().run(model)
+    counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
+    root = type(model).__name__
+    inside = {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}
+    return {**inside, "": counts.get("Global", 0)}
+
+
+@torch.no_grad()
+def _measured_seconds(
+    study: Study, prepare: Prepare | None
+) -> tuple[float, dict[str, dict[Form, float]]]:
+    """Of the whole dense network, and of each layer in each form of its table.
+
+    ``prepare(module, *inputs)`` returns what runs the module once, in the engine of choice; without
+    it, modules run as they are. Layers of one geometry are measured once.
+    """
+    prepare = prepare or _as_it_is
+    inputs = study.inputs.first(TIMED_IMAGES)
+    device = inputs.tensors()[0].device
+    whole = prepare(study.model, *inputs.args, **inputs.kwargs)
+    known: dict[Geometry, dict[Form, float]] = defaultdict(dict)
+    layers = {name: layer for name, layer in study.layers.items() if layer.damages}
+    for layer in layers.values():
+        measured, conv = known[layer.geometry], layer.conv
+        images = torch.randn(len(inputs), *layer.consumer.geometry[0]).to(conv.weight)
+        missing = sorted(layer.damages.keys() - measured.keys())
+        # the time of random weights is that of all
+        runs = {form: prepare(_random(form.layer(conv), conv), images) for form in missing}
+        measured |= medians(in_turns(runs, device, budget=SECONDS, turn=TURN))
+    total = medians(in_turns({"": whole}, device, budget=SECONDS, turn=TURN))[""]
+    return total, {name: known[layer.geometry] for name, layer in layers.items()}
+
+
+def _random(layer: nn.Module, conv: nn.Conv2d) -> nn.Module:
+    """With weights of about one size, since denormal numbers take time."""
+    if layer is not conv:
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.1)
+    return layer
+
+
+def _as_it_is(module: nn.Module, *args: Tensor, **kwargs: Any) -> Callable[[], object]:
+    return lambda: module(*args, **kwargs)

@@ -5,16 +5,13 @@ something added, in front of ``relu``. Who knows that can choose ``conv`` so tha
 out right, whatever is wrong with the shortcut.
 """
 
-import inspect
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -22,25 +19,12 @@ from ._inputs import Inputs
 from ._operations import Operation, visiting
 
 # functions of single numbers that leave large ones as they are, or cut them
-ACTIVATIONS = frozenset(
-    (
-        "relu",
-        "relu6",
-        "hardtanh",
-        "clamp",
-        "clamp_min",
-        "leaky_relu",
-        "prelu",
-        "elu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "hardswish",
-        "softplus",
-    )
-)
+ACTIVATIONS = frozenset((
+    "celu", "clamp", "clamp_min", "elu", "gelu", "hardswish", "hardtanh", "leaky_relu", "mish",
+    "prelu", "relu", "relu6", "silu", "softplus",
+))  # fmt: skip
 NORM_STATE = ("running_mean", "running_var", "weight", "bias")
+CALLER = -1  # the number of what takes the answer
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -54,50 +38,43 @@ class Consumer(NamedTuple):
     geometry: tuple[tuple[int, ...], tuple[int, ...]]  # shapes of input and output of one image
 
 
-Value = tuple[int, int]  # where a tensor lies, and how often that was written to
+@dataclass
+class _Call:
+    """A call of a watched convolution."""
+
+    number: int
+    image: Tensor
+    output: Hashable | None  # the value, if it is in autograd's graph
+    shape: torch.Size
+    version: int | None  # of the image, which others may write into
+    written: float = math.inf  # the operation that did
 
 
-class _Step(NamedTuple):
-    operation: Operation  # its tensors are copies, since later operations may write into them
-    takes: tuple[Value, ...]  # of each tensor among its arguments
-    output: Any  # a copy
-    gives: tuple[Value, ...]
-    same: bool  # it returns what it was given
+class _Link(NamedTuple):
+    """What takes the output of a convolution, or a sum with it: a BatchNorm, a sum, a function."""
+
+    norm: dict[str, Any]
+    activation: Activation | None
+    output: Hashable
 
 
-def norm_state(operation: Operation) -> dict[str, Any]:
-    """The arguments of F.batch_norm by name; empty for other operations."""
-    if operation.function is not F.batch_norm:
-        return {}
-    bound = inspect.signature(F.batch_norm).bind(*operation.args, **operation.kwargs)
-    bound.apply_defaults()
-    return dict(bound.arguments)
-
-
-@torch.no_grad()
 def find_consumers(
-    model: nn.Module, inputs: Inputs, names: Iterable[str], originals: nn.Module | None = None
+    model: nn.Module, inputs: Inputs, names: Iterable[str], original: nn.Module | None = None
 ) -> dict[str, Consumer]:
     """For each convolution of that name that the model calls exactly once, in the order of calls.
 
     ``inputs`` are a few images; ``model`` is in eval mode. Raises ValueError where the pass uses
-    parameters of ``originals``, of which ``model`` is meant to be a copy.
+    parameters of ``original``, of which ``model`` is meant to be a copy.
     """
     layers = {name: model.get_submodule(name) for name in names}
-    steps, kept = _trace(model, inputs, layers, originals)
-    counts = Counter(step.operation.layer for step in steps)
-    users: dict[Value, list[_Step]] = defaultdict(list)
-    for step in steps:
-        for value in set(step.takes):
-            users[value].append(step)
-    owned = _state_of(model)
-    found = {
-        step.operation.layer: _consumer(step, steps, users, owned)
-        for step in steps
-        if step.operation.layer and counts[step.operation.layer] == 1
-    }
-    del kept  # until here, so that no two tensors lay in the same place
-    return _one_each(found)
+    trace = _Trace(_state_of(model), set() if original is None else _state_of(original))
+    with torch.enable_grad():
+        inputs = inputs.with_derivatives()
+        with visiting(layers, trace.visit):
+            output = inputs.run(model)
+    trace.use(CALLER, _tensors(output))
+    once = {name: calls[0] for name, calls in trace.calls.items() if len(calls) == 1}
+    return _one_each({name: trace.consumer(call) for name, call in once.items()})
 
 
 def _one_each(consumers: Mapping[str, Consumer]) -> dict[str, Consumer]:
@@ -113,150 +90,135 @@ def _one_each(consumers: Mapping[str, Consumer]) -> dict[str, Consumer]:
     }
 
 
-def _trace(
-    model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module], originals: nn.Module | None
-) -> tuple[list[_Step], list[Any]]:
-    """The operations that take and give tensors, and all those tensors."""
-    state = _state_of(model)
-    foreign = set() if originals is None else _state_of(originals)
-    steps: list[_Step] = []
-    kept: list[Any] = []
-
-    def copied(value: Any) -> Any:
-        return value.clone() if isinstance(value, Tensor) and id(value) not in state else value
-
-    def visit(operation: Operation) -> Any:
-        given = tree_leaves((operation.args, operation.kwargs))
-        if any(id(value) in foreign for value in given):
-            raise ValueError(
-                "model needs to be copied with copy.deepcopy, got one whose copy goes on using "
-                "layers of the original (a function or hook that holds them?)"
-            )
-        takes = _values(given)
-        args, kwargs = tree_map(copied, (operation.args, operation.kwargs))
-        output = operation.run()
-        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
-            return output
-        kept.extend((given, output))
-        gives = _values(tree_leaves(output))
-        same = isinstance(output, Tensor) and any(
-            isinstance(value, Tensor) and _is_same(value, output, takes, gives) for value in given
-        )
-        copy = replace(operation, args=args, kwargs=kwargs)
-        steps.append(_Step(copy, takes, tree_map(copied, output), gives, same))
-        return output
-
-    inputs = inputs.map(torch.clone)
-    with visiting(layers, visit):
-        output = inputs.run(model)
-    last = Operation(-1, tuple, (output,), {})
-    steps.append(_Step(last, _values(tree_leaves(output)), None, (), same=False))
-    kept.append(output)
-    return steps, kept
-
-
 def _state_of(model: nn.Module) -> set[int]:
     return {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
 
 
-def _values(leaves: Iterable[Any]) -> tuple[Value, ...]:
-    return tuple(_value(leaf) for leaf in leaves if isinstance(leaf, Tensor))
+def _value(tensor: Tensor) -> Hashable:
+    """What tells values apart: the node of autograd's graph, new whenever a tensor is written."""
+    return tensor.grad_fn or id(tensor)
 
 
-def _value(tensor: Tensor) -> Value:
-    try:
-        return tensor.untyped_storage().data_ptr(), tensor._version
-    except (NotImplementedError, RuntimeError):  # tensors without storage, or inference mode
-        return id(tensor), 0
+class _Trace:
+    """Who takes which value, and what becomes of the outputs of convolutions."""
+
+    def __init__(self, owned: set[int], foreign: set[int]) -> None:
+        self.owned = owned
+        self.foreign = foreign
+        self.calls: dict[str, list[_Call]] = defaultdict(list)
+        self.users: dict[Hashable, set[int]] = defaultdict(set)
+        self.links: dict[tuple[int, Hashable], _Link] = {}
+        self.followed: set[Hashable] = set()
+
+    def use(self, number: int, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            self.users[_value(tensor)].add(number)
+
+    def visit(self, operation: Operation) -> Any:
+        given = _tensors((operation.args, operation.kwargs))
+        if any(id(tensor) in self.foreign for tensor in given):
+            raise ValueError(
+                "model needs to be copied with copy.deepcopy, got one whose copy goes on using "
+                "layers of the original (a function or hook that holds them?)"
+            )
+        values = {_value(tensor): tensor for tensor in given}
+        # before the operation runs, which may write into what it takes
+        trials = {
+            value: (_of_one(operation, value), values[value].detach().clone())
+            for value in values.keys() & self.followed
+            if not operation.layer
+        }
+        output = operation.run()
+        found = _tensors(output)
+        # what returns what it was given, such as Dropout in eval mode, is no user
+        if not found or (len(found) == 1 and _value(found[0]) in values):
+            return output
+        for value in values:
+            self.users[value].add(operation.number)
+        for value, trial in trials.items():
+            self._link(operation, value, output, *trial)
+        if operation.layer:
+            self._call(operation, output)
+        for call in (call for calls in self.calls.values() for call in calls):
+            if call.version is not None and call.image._version != call.version:
+                call.written = min(call.written, operation.number)
+        return output
+
+    def _call(self, operation: Operation, output: Tensor) -> None:
+        image = operation.args[0]
+        version = None if image.is_inference() else image._version
+        call = _Call(operation.number, image, output.grad_fn, output.shape, version)
+        self.calls[operation.layer].append(call)
+        if call.output is not None:
+            self.followed.add(call.output)
+
+    def _link(
+        self, operation: Operation, value: Hashable, output: Any, again: Activation, given: Tensor
+    ) -> None:
+        norm = operation.norm_state()
+        if norm or _adds(again, given, output):
+            self.links[operation.number, value] = _Link(norm, None, _value(output))
+            self.followed.add(_value(output))
+        elif operation.function.__name__.rstrip("_") in ACTIVATIONS:
+            self.links[operation.number, value] = _Link({}, again, None)
+
+    def consumer(self, call: _Call) -> Consumer:
+        """What is known once the whole pass is over."""
+        norm, activation, arrival, value = None, None, call.number, call.output
+        while value is not None and len(users := self.users[value]) == 1:
+            (user,) = users
+            link = self.links.get((user, value))
+            if link is None or user >= call.written:
+                break
+            if link.activation is not None:
+                activation = link.activation
+                break
+            if link.norm:
+                if arrival != call.number or not self._can_be_set(link.norm):
+                    break
+                norm = user
+            arrival, value = user, link.output
+        shapes = tuple(call.image.shape[1:]), tuple(call.shape[1:])
+        return Consumer(call.number, norm, arrival, activation, shapes)
+
+    def _can_be_set(self, norm: Mapping[str, Any]) -> bool:
+        """Whether scale and shift are the convolution's own."""
+        state = [id(norm[name]) for name in NORM_STATE]
+        return not norm["training"] and all(
+            one in self.owned and len(self.users[one]) == 1 for one in state
+        )
 
 
-def _is_same(given: Tensor, output: Tensor, takes: Any, gives: Any) -> bool:
-    """Such as Dropout in eval mode; writing in place is none."""
-    place = (output.data_ptr(), output.shape, output.stride())
-    return place == (given.data_ptr(), given.shape, given.stride()) and gives[0] in takes
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _consumer(
-    step: _Step, steps: list[_Step], users: Mapping[Value, list[_Step]], owned: set[int]
-) -> Consumer:
-    image, output = step.operation.args[0], step.output
-    last, norm = step, None
-    if (user := _only_user(last, users)) and _can_take_over(user, users, owned):
-        last = norm = user
-    while (user := _only_user(last, users)) and _adds(user, last):
-        if _is_written(step, user, steps):
-            user = None
-            break
-        last = user
-    activation = None
-    if user and _name(user) in ACTIVATIONS:
-        activation = partial(_again, user, last.gives[0])
-    return Consumer(
-        step.operation.number,
-        norm.operation.number if norm else None,
-        last.operation.number,
-        activation,
-        (tuple(image.shape[1:]), tuple(output.shape[1:])),
-    )
+def _of_one(operation: Operation, value: Hashable) -> Activation:
+    """The operation as a function of one among its arguments; it writes into copies alone."""
+    hole = object()
+
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return hole if _value(leaf) == value else leaf.detach().clone()
+
+    arguments = tree_map(copied, (operation.args, operation.kwargs))
+
+    @torch.no_grad()
+    def function(tensor: Tensor) -> Tensor:
+        args, kwargs = tree_map(lambda leaf: tensor.clone() if leaf is hole else leaf, arguments)
+        found: Tensor = operation.function(*args, **kwargs)
+        return found
+
+    return function
 
 
-def _is_written(call: _Step, last: _Step, steps: list[_Step]) -> bool:
-    """Whether what the convolution sees is overwritten up to the ``last`` step."""
-    place, version = call.takes[0]
-    between = steps[steps.index(call) + 1 : steps.index(last) + 1]
-    return any(there == place and n > version for step in between for there, n in step.gives)
-
-
-def _name(step: _Step) -> str:
-    name: str = getattr(step.operation.function, "__name__", "")
-    return name.rstrip("_")
-
-
-def _only_user(step: _Step, users: Mapping[Value, list[_Step]]) -> _Step | None:
-    """What alone takes the output of ``step``, if one operation does."""
-    if len(step.gives) != 1:
-        return None
-    number = step.operation.number
-    found = [
-        user
-        for user in users[step.gives[0]]
-        if not user.same and (user.operation.number > number or user.output is None)
-    ]
-    return found[0] if len(found) == 1 and found[0].output is not None else None
-
-
-def _can_take_over(step: _Step, users: Mapping[Value, list[_Step]], owned: set[int]) -> bool:
-    """Whether scale and shift are the convolution's own, and can be set."""
-    state = norm_state(step.operation)
-    tensors = [state.get(name) for name in NORM_STATE]
-    return not state.get("training", True) and all(
-        isinstance(tensor, Tensor) and id(tensor) in owned and len(users[_value(tensor)]) == 1
-        for tensor in tensors
-    )
-
-
-def _adds(step: _Step, before: _Step) -> bool:
-    """Whether the output is that of ``before`` plus what does not depend on it."""
-    output, given = step.output, before.output
-    if step.operation.layer or not isinstance(output, Tensor) or output.shape != given.shape:
+def _adds(again: Activation, given: Tensor, output: Any) -> bool:
+    """Whether the output is what was given plus what does not depend on it."""
+    if not isinstance(output, Tensor) or output.shape != given.shape:
         return False
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1e-3)
-    change = _again(step, before.gives[0], given + noise) - output
+    change = again(given + noise) - output.detach()
     largest = float(noise.abs().max())
     return math.isfinite(largest) and torch.allclose(change, noise, rtol=1e-3, atol=1e-4 * largest)
-
-
-def _again(step: _Step, value: Value, tensor: Tensor) -> Tensor:
-    """What the operation returns for ``tensor`` in place of ``value``."""
-    takes = iter(step.takes)
-
-    def exchanged(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return tensor.clone() if next(takes) == value else leaf
-
-    operation = step.operation
-    args, kwargs = tree_map(exchanged, (operation.args, operation.kwargs))
-    found: Tensor = replace(operation, args=args, kwargs=kwargs).run()
-    return found

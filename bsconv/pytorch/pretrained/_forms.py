@@ -1,127 +1,107 @@
-"""The forms that a layer can have: their factors, and how these get into a layer."""
+"""The forms that a layer can have, what they cost, and the layers themselves."""
 
-from typing import NamedTuple, cast
+from fractions import Fraction
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..decomposition import (
-    BlueprintFactors,
-    SharedFactors,
-    SubspaceFactors,
-    compose,
-    shared_factors,
-)
+from ..initialization import uninitialized
 from ..modules import BSConvCP, BSConvS, BSConvU
-from ._costs import DENSE, Form
-from ._least_squares import ROUNDS, fit_blueprints, fit_subspace
-from ._moments import Moments, Patches
-from ._shared_blueprints import fit_shared, fit_shared_from
-
-LATER_STEPS = 6  # of BSConv-CP, each time its targets have changed
 
 
-class DenseKernel(NamedTuple):
-    """No factors: a convolution that stays dense."""
+class Form(NamedTuple):
+    """What a layer is: "dense", "u", "s" or "cp", and the channels in the middle of the latter."""
 
-    kernel: Tensor  # (N, M, Kh, Kw)
+    kind: str
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.rank is None else f"{self.kind}:{self.rank}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Form":
+        """The form that prints as ``text``; ValueError for other texts."""
+        kind, colon, rank = text.partition(":")
+        if (kind in ("s", "cp") and rank.isdecimal() and int(rank)) or (
+            kind in ("dense", "u") and not colon
+        ):
+            return cls(kind, int(rank) if rank else None)
+        raise ValueError(
+            f"a form needs to be 'dense', 'u', 's:CHANNELS' or 'cp:BLUEPRINTS', got {text!r}"
+        )
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> "Form":
+        """What the layer is."""
+        if isinstance(layer, BSConvU):
+            return cls("u")
+        if isinstance(layer, BSConvS):
+            return cls("s", layer.pw1.out_channels)
+        return cls("cp", layer.pw1.out_channels) if isinstance(layer, BSConvCP) else DENSE
+
+    def layer(self, conv: nn.Conv2d) -> nn.Module:
+        """A layer of this form in place of ``conv``, without weights; ``conv`` itself if dense."""
+        if self.kind == "dense":
+            return conv
+        options: dict[str, Any] = {}
+        layer_class: Any = {"u": BSConvU, "s": BSConvS, "cp": BSConvCP}[self.kind]
+        if self.kind == "s":
+            options = {"p": Fraction(self.rank or 0, conv.in_channels), "min_mid_channels": 1}
+        elif self.kind == "cp":
+            options = {"blueprints": self.rank}
+        new: nn.Module = layer_class.like(conv, make=partial(uninitialized, layer_class), **options)
+        return new
 
 
-Factors = DenseKernel | BlueprintFactors | SubspaceFactors | SharedFactors
+DENSE = Form("dense")
 
 
-def factors_of(layer: nn.Module) -> Factors:
-    """What the layer holds, in float64."""
-    if isinstance(layer, BSConvCP):
-        mixing, weights = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
-        return SharedFactors(mixing, weights, _blueprints(layer.dw))
-    if isinstance(layer, BSConvU):
-        return BlueprintFactors(_matrix(layer.pw), _blueprints(layer.dw))
-    if isinstance(layer, BSConvS):
-        mixing, basis = (_matrix(pw) for pw in (layer.pw2, layer.pw1))
-        return SubspaceFactors(mixing, basis, _blueprints(layer.dw))
-    return DenseKernel(cast(nn.Conv2d, layer).weight.detach().double())
+class Geometry(NamedTuple):
+    """The sizes on which the costs of a convolution depend."""
 
+    inputs: int
+    outputs: int
+    kernel: int  # places that it sees of each input channel
+    before: int  # places of its input
+    behind: int  # places of its output
+    has_bias: bool
 
-def form_of(layer: nn.Module) -> Form:
-    """What the layer is, and how many channels it has in the middle."""
-    if isinstance(layer, BSConvU):
-        return Form("u")
-    if isinstance(layer, BSConvS):
-        return Form("s", layer.pw1.out_channels)
-    return Form("cp", layer.pw1.out_channels) if isinstance(layer, BSConvCP) else DENSE
+    @classmethod
+    def of(cls, conv: nn.Conv2d, before: tuple[int, ...], behind: tuple[int, ...]) -> "Geometry":
+        """For inputs of shape ``before`` (M, H, W) and outputs of shape ``behind``."""
+        places = before[1] * before[2], behind[1] * behind[2]
+        kernel = conv.kernel_size[0] * conv.kernel_size[1]
+        return cls(conv.in_channels, conv.out_channels, kernel, *places, conv.bias is not None)
 
+    def macs(self, form: Form) -> int:
+        """Multiply-accumulates for one image, as torch's FlopCounterMode counts them."""
+        kind, rank = form
+        if kind == "dense":
+            return self.inputs * self.outputs * self.kernel * self.behind
+        if kind == "cp":
+            assert rank is not None
+            return rank * (self.inputs * self.before + (self.kernel + self.outputs) * self.behind)
+        pointwise = self.inputs * self.outputs
+        if rank is not None:
+            pointwise = rank * (self.inputs + self.outputs)
+        return pointwise * self.before + self.outputs * self.kernel * self.behind
 
-def dense(factors: Factors) -> Tensor:
-    """The dense kernel (N, M, Kh, Kw) of the factors."""
-    if isinstance(factors, DenseKernel):
-        return factors.kernel
-    if isinstance(factors, SharedFactors):
-        rows = factors.weights[:, :, None, None] * factors.blueprints[:, None]
-        return torch.einsum("nr,rmhw->nmhw", factors.mixing, rows)
-    if isinstance(factors, BlueprintFactors):
-        return compose(factors.weights, factors.blueprints)
-    return compose(factors.mixing @ factors.basis, factors.blueprints)
-
-
-def fit(
-    factors: Factors,
-    patches: Patches,
-    known: Moments,
-    metric: Tensor | None,
-    kernel: Tensor,
-    *,
-    first: bool,
-) -> Factors:
-    """Factors of the same form and size that fit the moments better.
-
-    The ``first`` time they are found from the start; later on they are improved a little. A layer
-    that sees nothing but constants gets weights close to the dense ``kernel``: any would do.
-    """
-    if not known.patches.any():
-        if isinstance(factors, SharedFactors) and first:
-            return shared_factors(kernel, len(factors.weights))
-        return factors
-    # later on, filter by filter, so that they go on making up for one another
-    rounds = ROUNDS if first or metric is None else 0
-    if isinstance(factors, BlueprintFactors):
-        return fit_blueprints(known, factors, metric, rounds)
-    if isinstance(factors, SubspaceFactors):
-        return fit_subspace(known, factors, metric, rounds)
-    if isinstance(factors, SharedFactors) and not first:
-        return fit_shared(known, factors, metric, LATER_STEPS)
-    found = patches.solve(known).view_as(kernel)
-    if isinstance(factors, SharedFactors):
-        return fit_shared_from(known, found, len(factors.weights), metric)
-    return DenseKernel(found)
+    def parameters(self, form: Form) -> int:
+        weights = self._replace(before=1, behind=1).macs(form)  # each is used once
+        return weights + self.outputs * self.has_bias
 
 
 @torch.no_grad()
-def put(factors: Factors, shift: Tensor, layer: nn.Module) -> None:
-    """The factors into the layer, and the constant into its bias if it has one."""
-    if isinstance(factors, DenseKernel):
-        weights = {"": factors.kernel}
-    elif isinstance(factors, BlueprintFactors):
-        weights = {"pw": factors.weights, "dw": factors.blueprints}
-    elif isinstance(factors, SubspaceFactors):
-        weights = {"pw1": factors.basis, "pw2": factors.mixing, "dw": factors.blueprints}
-    else:
-        weights = {"pw1": factors.weights, "dw": factors.blueprints, "pw2": factors.mixing}
-    for name, weight in weights.items():
-        conv = cast(nn.Conv2d, layer.get_submodule(name))
-        conv.weight.copy_(weight.reshape(conv.weight.shape))
-    if conv.bias is not None:  # of the last, as in all forms
-        conv.bias.copy_(shift)
+def put(parts: dict[str, Tensor], shift: Tensor, layer: nn.Module) -> None:
+    """The parts into the layer, and the constant into its bias if it has one."""
+    for name, part in parts.items():
+        conv = cast(nn.Conv2d, layer.get_submodule(name))  # or a Linear
+        conv.weight.copy_(part.reshape(conv.weight.shape))
+        if conv.bias is not None:
+            conv.bias.copy_(shift)
 
 
 def has_bias(layer: nn.Module) -> bool:
-    parts = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
-    return any(part.bias is not None for part in parts)
-
-
-def _matrix(pointwise: nn.Conv2d) -> Tensor:
-    return pointwise.weight.detach().flatten(1).double()
-
-
-def _blueprints(depthwise: nn.Conv2d) -> Tensor:
-    return depthwise.weight[:, 0].detach().double()
+    return any(name.endswith("bias") for name, _ in layer.named_parameters())

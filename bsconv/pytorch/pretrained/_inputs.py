@@ -12,7 +12,6 @@ from .._tools.errors import one_line
 
 LIMIT = 1000  # images that are taken from an iterable
 
-
 Images = Tensor | Iterable[Any]
 
 
@@ -42,11 +41,19 @@ class Inputs:
         for start in range(0, len(self), size):
             yield self.map(lambda tensor, start=start: tensor[start : start + size])
 
+    def with_derivatives(self) -> "Inputs":
+        # copies of leaves, so that the model may write into them
+        return self.map(lambda tensor: tensor.detach().requires_grad_().clone())
+
+    def copies(self) -> "Inputs":
+        """For models that may write into what they take."""
+        return self.map(torch.clone)
+
     def run(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)
 
 
-def read_inputs(images: Tensor | Iterable[Any], limit: int) -> Inputs:
+def read_inputs(images: Images, limit: int) -> Inputs:
     """All images of a tensor, or the first ``limit`` of an iterable of batches, as one batch.
 
     Of a batch that is a tuple or a list the first entry counts, the others are labels. An entry
@@ -55,7 +62,13 @@ def read_inputs(images: Tensor | Iterable[Any], limit: int) -> Inputs:
     """
     found = Inputs((images,), {}) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
-        _check(tensor)
+        if tensor.dim() != 4 or not len(tensor) or not tensor.is_floating_point():
+            raise ValueError(
+                "images needs floats of shape (B, C, H, W), at least one image, got "
+                f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError("images needs finite numbers, got NaN or infinity among them")
     return found
 
 
@@ -74,9 +87,10 @@ def _joined(batches: Iterable[Any], limit: int) -> Inputs:
         raise ValueError(
             f"images needs batches of one shape, got {' and '.join(map(str, sorted(sizes)[:2]))}"
         )
-    if len(parts) == 1:
-        return parts[0].first(limit)
-    whole = tree_map(lambda *tensors: torch.cat(tensors), *((p.args, p.kwargs) for p in parts))
+    whole = tree_map(
+        lambda *values: torch.cat(values) if isinstance(values[0], Tensor) else values[0],
+        *((part.args, part.kwargs) for part in parts),
+    )
     return Inputs(*whole).first(limit)
 
 
@@ -92,30 +106,13 @@ def _arguments(batch: Any) -> Inputs:
     return found
 
 
-def _check(images: Tensor) -> None:
-    if images.dim() != 4 or not len(images) or not images.is_floating_point():
-        raise ValueError(
-            "images needs floats of shape (B, C, H, W), at least one image, got "
-            f"{images.dtype} of shape {tuple(images.shape)}"
-        )
-    if not images.isfinite().all():
-        raise ValueError("images needs finite numbers, got NaN or infinity among them")
-
-
 @torch.no_grad()
 def check_taken(model: nn.Module, inputs: Inputs) -> None:
     """Raises ValueError unless ``model`` computes something from such images."""
     try:
-        inputs.first(1).map(torch.clone).run(model)
+        inputs.first(1).copies().run(model)
     except (RuntimeError, TypeError) as error:
         shapes = " and ".join(str(tuple(t.shape[1:])) for t in inputs.tensors())
         raise ValueError(
             f"images needs inputs that the model takes, got {shapes} ({one_line(error)})"
         ) from error
-
-
-def check_positive(**sizes: int) -> None:
-    """Raises ValueError that names the argument."""
-    for name, number in sizes.items():
-        if number < 1:
-            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")

@@ -6,119 +6,80 @@ runs once, over all images: at each layer the pass waits until that is fitted, a
 the layer computes from then on.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._tools.numerics import check_finite
-from ._consumers import norm_state
-from ._dense import Dense
-from ._forms import Factors, dense, factors_of, fit, has_bias, put
-from ._moments import Patches, constant
-from ._operations import Operation, visiting
-from ._samples import Samples
+from ._fit import Fit, dense_kernel
+from ._forms import Form, has_bias, put
+from ._inputs import Inputs
+from ._operations import Operation
+from ._samples import RIDGE, Patches, Samples
+from ._study import Study, run_through, work_of
 
 RECTIFIED_ROUNDS = 6
 
 
-class _Waiting(NamedTuple):
-    """A layer whose output has not arrived yet."""
+def fit_network(study: Study, student: nn.Module, progress: bool) -> dict[str, float]:
+    """Fits all layers and the classifier; the errors of the layers behind what follows them."""
+    errors: dict[str, float] = {}
+    sampler = study.sampler
+    work = sum(work_of(layer.conv) for layer in study.layers.values())
 
-    name: str
-    call: Operation
-    patches: Tensor
-
-
-class NetworkFit:
-    """Fits the layers of ``student`` that stand where ``dense`` has convolutions."""
-
-    def __init__(
-        self,
-        dense: Dense,
-        student: nn.Module,
-        done: Callable[[str], object],
-    ) -> None:
-        self.dense = dense
-        self.student = student
-        self.layers = {name: student.get_submodule(name) for name in dense.names}
-        self.sampler = dense.sampler
-        self.done = done
-        self.errors: dict[str, float] = {}
-        self._waiting: dict[int, _Waiting] = {}  # by the operation at which their output arrives
-        self._norms: dict[int, Operation] = {}
-        consumers = dense.consumers.values()
-        self._norm_numbers = {c.norm for c in consumers if c.norm is not None}
-
-    @torch.no_grad()
-    def run(self) -> Any:
-        """Fits all layers; returns what the new network answers."""
-        inputs = self.dense.inputs.map(torch.clone)
-        with visiting(self.layers, self._visit):
-            return inputs.run(self.student)
-
-    def _visit(self, operation: Operation) -> Any:
-        # a layer answers zero first, so what arrives is what else is added
-        if operation.layer in self.dense.consumers:
-            output = self._call(operation)
-        elif operation.number in self._norm_numbers:
-            self._norms[operation.number] = operation
-            output = norm_state(operation)["input"]
-        else:
-            output = operation.run()
-        if operation.number in self._waiting:
-            self._arrive(self._waiting.pop(operation.number), output)
-        return output
-
-    def _call(self, operation: Operation) -> Tensor:
-        images: Tensor = operation.args[0]
-        name = operation.layer
-        consumer = self.dense.consumers[name]
-        patches = self.sampler.patches(self.dense.conv(name), images)
-        self._waiting[consumer.arrival] = _Waiting(name, operation, patches)
-        return images.new_zeros((len(images), *consumer.geometry[1]))
-
-    def _arrive(self, waiting: _Waiting, output: Tensor) -> None:
-        name = waiting.name
-        consumer = self.dense.consumers[name]
-        samples = Samples(
-            waiting.patches, self.dense.wanted.pop(name), self.sampler.rows(output),
-            consumer.activation,
-        )  # fmt: skip
+    def arrive(name: str, call: Operation, norm: dict[str, Any], output: Tensor) -> None:
+        layer = study.layers[name]
+        patches = sampler.patches(layer.conv, call.args[0])
+        activation = layer.consumer.activation
+        samples = Samples(patches, layer.wanted, sampler.rows(output), activation)
         check_finite(f"'{name}'", *samples[:3])
-        norm = None if consumer.norm is None else norm_state(self._norms.pop(consumer.norm))
-        self.errors[name] = self._fit(name, samples, norm)
-        size = self.sampler.group_size
-        given = waiting.call.args[0]
-        for images, part in zip(torch.split(given, size), torch.split(output, size), strict=True):
-            response = waiting.call.function(images)
-            part.add_(response if norm is None else F.batch_norm(**{**norm, "input": response}))
-        self.done(name)
+        errors[name] = fit_layer(study, name, student.get_submodule(name), samples, norm)
+        size = sampler.group_size
+        groups = torch.split(call.args[0], size), torch.split(output, size)
+        for images, part in zip(*groups, strict=True):
+            response = call.function(images)
+            part.add_(F.batch_norm(**{**norm, "input": response}) if norm else response)
+        advance(work_of(layer.conv))
 
-    def _fit(self, name: str, samples: Samples, norm: dict[str, Any] | None) -> float:
-        """Puts the best factors into the layer; returns its relative squared error."""
-        layer, kernel = self.layers[name], self.dense.kernels[name]
-        sensitivity = self.dense.sensitivities.get(name)
-        metric = None if sensitivity is None else sensitivity.metric
-        patches = Patches(samples.patches, centered=norm is not None or has_bias(layer))
-        factors, target = factors_of(layer), samples.wanted
-        for turn in range(1 if samples.activation is None else 1 + RECTIFIED_ROUNDS):
-            moments = patches.moments(target - samples.added, kernel)
-            factors = fit(factors, patches, moments, metric, kernel, first=turn == 0)
-            shift = constant(moments, dense(factors))
-            target = samples.target(dense(factors), shift)
-        put(factors, shift if norm is None else torch.zeros_like(shift), layer)
-        if norm is not None:
-            _set_norm(norm, factors, shift, patches)
-        return samples.error(dense(factors), shift)
+    with progress_bar(work, progress) as advance:
+        run_through(student, study, arrive, blank=True)
+    return errors
 
 
 @torch.no_grad()
-def _set_norm(norm: dict[str, Any], factors: Factors, shift: Tensor, patches: Patches) -> None:
+def fit_layer(
+    study: Study, name: str, new: nn.Module, samples: Samples, norm: dict[str, Any]
+) -> float:
+    """Puts the best weights into the layer; returns its relative squared error."""
+    layer, form = study.layers[name], Form.of(new)
+    kernel, activation = layer.kernel, samples.activation
+    # few images change a classifier little
+    ridge = layer.kernel[0].numel() / len(study.inputs) if name == study.head else RIDGE
+    patches = Patches(samples.patches, centered=bool(norm) or has_bias(new), ridge=ridge)
+    fit = Fit(patches.steady, layer.metric, kernel.shape[1])
+    parts, target = {}, samples.wanted
+    for turn in range(1 if activation is None else 1 + RECTIFIED_ROUNDS):
+        cross, mean = patches.cross(target - samples.added, kernel)
+        if turn == 0 or form.kind == "dense":
+            parts = fit.find(form, patches.solve(cross).view_as(kernel), cross)
+        else:
+            parts = fit.improve(form.kind, parts, cross)
+        dense = dense_kernel(form.kind, parts)
+        shift = mean - dense.flatten(1) @ patches.mean
+        target = samples.target(dense, shift)
+    put(parts, torch.zeros_like(shift) if norm else shift, new)
+    if norm:
+        _set_norm(norm, dense.flatten(1), shift, patches)
+    return samples.error(dense, shift)
+
+
+def _set_norm(norm: dict[str, Any], rows: Tensor, shift: Tensor, patches: Patches) -> None:
     """Statistics of what the layer computes, and a weight and bias that leave but the constant."""
-    rows = dense(factors).flatten(1)
     mean, variance = rows @ patches.mean, ((rows @ patches.covariance) * rows).sum(1)
     # whatever it is, the weight makes up for it, but it has to be a number of its dtype
     variance = variance.clamp_max(torch.finfo(norm["weight"].dtype).max)
@@ -126,3 +87,36 @@ def _set_norm(norm: dict[str, Any], factors: Factors, shift: Tensor, patches: Pa
     norm["running_var"].copy_(variance)
     norm["weight"].copy_((variance + norm["eps"]).sqrt())
     norm["bias"].copy_(shift + mean)
+
+
+@torch.no_grad()
+def agreement(
+    teacher: nn.Module, student: nn.Module, inputs: Inputs, batch_size: int
+) -> float | None:
+    """The share of images whose largest output is the same; None where there are no logits."""
+    same = 0
+    for batch in inputs.split(batch_size):
+        expected, found = batch.run(teacher), batch.run(student)
+        if not isinstance(expected, Tensor) or expected.dim() != 2:
+            return None
+        check_finite("the outputs", expected)
+        same += int((expected.argmax(1) == found.argmax(1))[found.isfinite().all(1)].sum())
+    return same / len(inputs)
+
+
+@contextmanager
+def progress_bar(work: float, show: bool) -> Iterator[Callable[[float], object]]:
+    """What is yielded is told of each part of ``work`` when that is done.
+
+    The time left is the time taken in proportion. Nothing is shown where tqdm is not installed.
+    """
+    try:
+        tqdm = importlib.import_module("tqdm") if show else None
+    except ImportError:
+        tqdm = None
+    if tqdm is None:
+        yield lambda part: None
+        return
+    form = "{l_bar}{bar}| {elapsed}, {remaining} left"
+    with tqdm.tqdm(total=work, desc="projecting", bar_format=form, smoothing=0) as bar:
+        yield bar.update

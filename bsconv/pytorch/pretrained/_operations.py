@@ -1,11 +1,13 @@
 """The operations of a forward pass in order, whichever modules or functions they are written as."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -23,6 +25,14 @@ class Operation:
     def run(self) -> Any:
         return self.function(*self.args, **self.kwargs)
 
+    def norm_state(self) -> dict[str, Any]:
+        """The arguments of F.batch_norm by name; empty for other operations."""
+        if self.function is not F.batch_norm:
+            return {}
+        bound = inspect.signature(F.batch_norm).bind(*self.args, **self.kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
 
 Visit = Callable[[Operation], Any]
 
@@ -35,11 +45,7 @@ class _Counting(TorchFunctionMode):
         self.inside = False  # a watched layer, whose own operations do not count
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         return func(*args, **kwargs) if self.inside else self._next(func, args, kwargs)

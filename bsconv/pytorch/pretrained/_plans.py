@@ -5,31 +5,21 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._tools.errors import one_line
 from .._tools.model_tree import exchange, places
-from ..initialization import uninitialized
-from ..modules import BSConvCP, BSConvS, BSConvU
+from ..modules import BSConvS
 from ..regularization import attach_reg_loss
-from ._costs import Form
+from ._forms import Form
 
 DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 METADATA = "bsconv"  # the entry of a safetensors file's metadata: a JSON object with "plan"
 
 
@@ -46,7 +36,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
         if type(modules.get(name)) is not nn.Conv2d:
             found = type(modules[name]).__name__ if name in modules else "none"
             raise ValueError(f"the plan needs a Conv2d at '{name}', got {found}")
-    return install(model, {name: new_layer(modules[name], form) for name, form in forms.items()})
+    return install(model, {name: form.layer(modules[name]) for name, form in forms.items()})
 
 
 def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
@@ -57,37 +47,6 @@ def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     if any(isinstance(layer, BSConvS) for layer in layers.values()):
         attach_reg_loss(model)
     return model
-
-
-def new_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
-    """A layer of that form in place of ``conv``, without weights of its own."""
-    if form.kind == "u":
-        return BSConvU.like(conv, make=partial(uninitialized, BSConvU))
-    if form.kind == "s":
-        return BSConvS.like(conv, make=partial(uninitialized, BSConvS), **_width(conv, form))
-    return BSConvCP.like(conv, make=partial(uninitialized, BSConvCP), blueprints=form.rank)
-
-
-def closest_layer(conv: nn.Conv2d, form: Form) -> nn.Module:
-    """A layer of that form whose weights are close to those of ``conv``."""
-    if form.kind == "u":
-        return BSConvU.from_conv2d(conv)
-    if form.kind == "s":
-        return BSConvS.from_conv2d(conv, **_width(conv, form))
-    return BSConvCP.from_conv2d(conv, blueprints=form.rank)
-
-
-def layer_to_fit(conv: nn.Conv2d, form: Form) -> nn.Module:
-    """A layer of that form from which a fit may start."""
-    if form.kind == "cp":  # its fit has starts of its own
-        return BSConvCP.like(conv, blueprints=form.rank)
-    return closest_layer(conv, form)
-
-
-def _width(conv: nn.Conv2d, form: Form) -> dict[str, Any]:
-    """The options of a BSConv-S with that many channels in the middle."""
-    assert form.rank is not None
-    return {"p": Fraction(form.rank, conv.in_channels), "min_mid_channels": 1}
 
 
 def load_projected(

@@ -1,12 +1,10 @@
 """What a projection did, layer by layer, as a table and as data."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
 
 from .._tools.tables import Table
-
-Method = Literal["weights", "batch_norm", "outputs"]
-Cost = Literal["macs", "parameters", "time"]
+from ._options import Cost, Method
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,12 @@ class ProjectionReport(Table):
         return said + _agrees(self.agreement, self.images)
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                layer.name or "(root)",
-                layer.parameters_before,
-                layer.parameters_after,
-                f"{layer.weights_kept:.1%}",
-                "" if layer.output_error is None else f"{layer.output_error:.1%}",
-            )
-            for layer in self.layers
-        ]
+        rows = []
+        for layer in self.layers:
+            name, *counts, kept, error = dataclasses.astuple(layer)
+            missing = "" if error is None else f"{error:.1%}"
+            rows.append((name or "(root)", *counts, f"{kept:.1%}", missing))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -87,20 +81,14 @@ class BudgetReport(Table):
 
     ``share`` is what the new network costs, relative to the dense one: multiply-accumulates of its
     convolutions and matrix products, parameters, or predicted time, as ``of`` says. ``agreement``
-    and ``plan`` are as in :class:`ProjectionReport`.
+    and ``plan`` are as in :class:`ProjectionReport`. ``kept`` names convolutions that stay dense
+    because the model calls them twice, or never.
     """
 
     header = (
-        "layer",
-        "form",
-        "rank",
-        "MACs before",
-        "after",
-        "parameters before",
-        "after",
-        "damage",
+        "layer", "form", "rank", "MACs before", "after", "parameters before", "after", "damage",
         "output error",
-    )
+    )  # fmt: skip
 
     layers: tuple[LayerChoice, ...]
     of: Cost
@@ -109,6 +97,7 @@ class BudgetReport(Table):
     images: int
     agreement: float | None
     plan: dict[str, str] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     @property
     def damage(self) -> float:
@@ -122,23 +111,17 @@ class BudgetReport(Table):
             f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
             f"{'MACs' if self.of == 'macs' else self.of}, predicted damage {self.damage:.3g}"
         )
+        if self.kept:
+            said += f"; {', '.join(map(repr, self.kept))} not called once, so left dense"
         return said + _agrees(self.agreement, self.images)
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                layer.name or "(root)",
-                layer.form,
-                "" if layer.rank is None else layer.rank,
-                layer.macs_before,
-                layer.macs_after,
-                layer.parameters_before,
-                layer.parameters_after,
-                f"{layer.damage:.2g}",
-                f"{layer.output_error:.1%}",
-            )
-            for layer in self.layers
-        ]
+        rows = []
+        for layer in self.layers:
+            name, form, rank, *counts, damage, error = dataclasses.astuple(layer)
+            about = name or "(root)", form, "" if rank is None else rank
+            rows.append((*about, *counts, f"{damage:.2g}", f"{error:.1%}"))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -159,6 +142,7 @@ class BudgetCurve(Table):
 
     points: tuple[BudgetPoint, ...]
     of: Cost
+    _seen: object = field(default=None, repr=False, compare=False)
 
     @property
     def summary(self) -> str:

@@ -1,12 +1,19 @@
-"""A few places of all images: what a convolution sees there, and what is wanted of it."""
+"""A few places of all images: what a convolution sees there, what is wanted, and their moments.
+
+A convolution is linear in the patches it sees: ``output = patches @ kernel``.
+"""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._tools.numerics import power_of_two_scale, without_mean
+
+RIDGE = 1e-4  # share of the mean variance of a patch's entries with which the prior counts
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -18,45 +25,37 @@ class Sampler:
         self.positions = positions
 
     def rows(self, maps: Tensor) -> Tensor:
-        """The chosen places of maps (B, N, H, W), as rows (R, N)."""
-        groups = torch.split(maps.flatten(2), self.group_size)
-        places = self._places(maps[0, 0].numel(), len(groups))
-        return torch.cat(
-            [
-                group[:, :, chosen].mT.flatten(0, 1)
-                for group, chosen in zip(groups, places, strict=True)
-            ]
-        )
+        """The chosen places of maps (B, N, H, W), or (B, ..., N) of a Linear, as rows (R, N)."""
+        if maps.dim() < 4:
+            maps = maps.movedim(-1, 1).reshape(len(maps), maps.shape[-1], -1, 1)
+        return self._chosen(maps, lambda group: group[..., None])
 
-    def patches(self, conv: nn.Conv2d, images: Tensor) -> Tensor:
+    def patches(self, conv: nn.Conv2d | nn.Linear, images: Tensor) -> Tensor:
         """What ``conv`` sees at the same places of its output, as rows (R, M*Kh*Kw)."""
+        if isinstance(conv, nn.Linear):
+            return self.rows(images)
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        found = []
-        for number, group in enumerate(groups := torch.split(images, self.group_size)):
-            padded = F.pad(group, conv._reversed_padding_repeated_twice, mode=mode)
-            height, width = (
-                (size - d * (k - 1) - 1) // s + 1
-                for size, d, k, s in zip(
-                    padded.shape[2:], conv.dilation, conv.kernel_size, conv.stride, strict=True
-                )
-            )
-            chosen = self._places(height * width, len(groups))[number].to(images.device)
-            top, left = chosen // width * conv.stride[0], chosen % width * conv.stride[1]
-            down, right = (
-                torch.arange(k, device=images.device) * d
-                for k, d in zip(conv.kernel_size, conv.dilation, strict=True)
-            )
-            inside = (down[:, None] * padded.shape[3] + right).flatten()
-            index = (top * padded.shape[3] + left)[:, None] + inside
-            seen = padded.flatten(2)[:, :, index.flatten()]
-            seen = seen.view(*padded.shape[:2], *index.shape)
-            found.append(seen.transpose(1, 2).flatten(2).flatten(0, 1))
-        return torch.cat(found)
+        spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
 
-    def _places(self, size: int, groups: int) -> list[Tensor]:
+        def windows(group: Tensor) -> Tensor:
+            padded = F.pad(group, conv._reversed_padding_repeated_twice, mode=mode)
+            seen = padded.unfold(2, spans[0], conv.stride[0]).unfold(3, spans[1], conv.stride[1])
+            return seen[..., :: conv.dilation[0], :: conv.dilation[1]]
+
+        return self._chosen(images, windows)
+
+    def _chosen(self, maps: Tensor, windows: Callable[[Tensor], Tensor]) -> Tensor:
+        """Rows of the chosen places of windows (B, N, H, W, ...), which are views."""
         generator = torch.Generator().manual_seed(0)
-        drawn = (torch.randperm(size, generator=generator) for _ in range(groups))
-        return [order[: self.positions] for order in drawn]
+        found = []
+        for group in torch.split(maps, self.group_size):
+            seen = windows(group)
+            height, width = seen.shape[2:4]
+            places = torch.randperm(height * width, generator=generator)[: self.positions]
+            places = places.to(maps.device)
+            rows = seen[:, :, places // width, places % width]
+            found.append(rows.transpose(1, 2).flatten(2).flatten(0, 1))
+        return torch.cat(found)
 
 
 class Samples(NamedTuple):
@@ -93,3 +92,48 @@ class Samples(NamedTuple):
         if self.activation is None:
             return rows
         return self.activation(rows[:, :, None, None])[:, :, 0, 0]
+
+
+class Patches:
+    """R patches (R, M*K*K), and their moments with whatever target (R, N), in float64.
+
+    The moments are about zero instead of the means unless ``centered``, where no constant may be
+    fitted. Products are summed in the precision of the patches, columns scaled to about one.
+    """
+
+    def __init__(self, rows: Tensor, *, centered: bool = True, ridge: float = RIDGE) -> None:
+        self.centered = centered
+        self.rows, self.mean, self.unit = self._prepared(rows)
+        self.covariance = self._products(self.rows, self.unit)
+        variance = self.covariance.diagonal().mean()
+        self.ridge = ridge * variance.where(variance > 0, 1.0)
+        self.steady = self.covariance.clone()  # the covariance with a ridge
+        self.steady.diagonal().add_(self.ridge)
+
+    @cached_property
+    def _cholesky(self) -> Tensor:
+        return torch.linalg.cholesky(self.steady)
+
+    def cross(self, targets: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """The moments of targets with patches (N, M*K*K), and their means (N).
+
+        What the patches leave open is decided by the kernel ``prior`` (N, M, K, K).
+        """
+        rows, mean, scale = self._prepared(targets)
+        return self._products(rows, scale).T + self.ridge * prior.flatten(1).double(), mean
+
+    def solve(self, cross: Tensor) -> Tensor:
+        """The kernel (N, M*K*K) with the least squared error."""
+        return torch.cholesky_solve(cross.T, self._cholesky).T.contiguous()
+
+    def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled rows without their mean, the mean as it was, and the scale of each column."""
+        scale = power_of_two_scale(rows)
+        rows, mean = rows / scale, rows.new_zeros(rows.shape[1])
+        if self.centered:
+            rows, mean = without_mean(rows)
+        return rows, mean.double() * scale.double(), scale
+
+    def _products(self, others: Tensor, scale: Tensor) -> Tensor:
+        products = (self.rows.T @ others).double() / len(others)
+        return self.unit.double()[:, None] * products * scale.double()

@@ -4,7 +4,8 @@ The error of a layer matters as far as it reaches the answer: two channels whose
 may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -44,16 +45,19 @@ def sensitivities(
     energies: dict[int, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
 
+    def add(number: int, slope: Tensor) -> None:
+        energies[number] = energies.get(number, 0) + _energy(slope.transpose(0, 1).flatten(1).T)
+
     def visit(operation: Operation) -> Any:
         output = operation.run()
         if operation.number in numbers and isinstance(output, Tensor) and output.requires_grad:
-            cast(Any, output).register_hook(_adding(energies, operation.number))
+            cast(Any, output).register_hook(partial(add, operation.number))
             return output.clone()  # what comes next may write into it
         return output
 
     for batch in inputs.split(batch_size):
         with torch.enable_grad():
-            batch = batch.map(_with_derivatives)
+            batch = batch.with_derivatives()
             with visiting(layers, visit):
                 outputs = batch.run(model)
         answers = [leaf for leaf in tree_leaves(outputs) if _is_answer(leaf)]
@@ -61,7 +65,7 @@ def sensitivities(
             directions = [_direction(a.detach(), len(answers), generator) for a in answers]
             torch.autograd.grad(
                 answers,
-                [tensor for tensor in batch.tensors() if tensor.requires_grad],
+                batch.tensors(),
                 directions,
                 retain_graph=probe + 1 < PROBES,
                 allow_unused=True,
@@ -71,20 +75,8 @@ def sensitivities(
     return {number: _sensitivity(energy / count) for number, energy in known.items()}
 
 
-def _with_derivatives(tensor: Tensor) -> Tensor:
-    # a copy of the leaf, so that the model may write into it
-    return tensor.detach().requires_grad_().clone() if tensor.is_floating_point() else tensor
-
-
 def _is_answer(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point()
-
-
-def _adding(energies: dict[int, Tensor], number: int) -> Callable[[Tensor], None]:
-    def add(slope: Tensor) -> None:
-        energies[number] = energies.get(number, 0) + _energy(slope.transpose(0, 1).flatten(1).T)
-
-    return add
 
 
 def _energy(rows: Tensor) -> Tensor:

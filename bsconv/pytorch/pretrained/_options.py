@@ -1,0 +1,52 @@
+"""What users choose, checked once for all that they call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+from .._tools.convs import IntOrPair
+from ._samples import Sampler
+
+Cost = Literal["macs", "parameters", "time"]
+Kind = Literal["u", "s", "cp"]
+Method = Literal["weights", "batch_norm", "outputs"]
+Prepare = Callable[..., Callable[[], object]]
+Word = TypeVar("Word", bound=str)
+
+
+def one_of(argument: str, value: Word, known: tuple[Word, ...]) -> Word:
+    if value not in known:
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"{argument} needs to be one of {names}, got {argument}={value!r}")
+    return value
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises ValueError that names the argument."""
+    for name, number in sizes.items():
+        if number < 1:
+            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides about layers and their fits, see :func:`project_pretrained`."""
+
+    of: Cost
+    align: int
+    prepare: Prepare | None
+    kernel_sizes: Sequence[IntOrPair] | None
+    exclude: Sequence[str]
+    batch_size: int
+    positions: int
+    limit: int
+    progress: bool
+
+    def __post_init__(self) -> None:
+        names = ("batch_size", "positions", "limit", "align")
+        check_positive(**{name: getattr(self, name) for name in names})
+        one_of("of", self.of, get_args(Cost))
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler(self.batch_size, self.positions)

@@ -1,0 +1,197 @@
+"""Weights of any form that reproduce outputs: against gradients, other fits and matrices."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bsconv.pytorch.decomposition import compose, shared_factors, subspace_factors
+from bsconv.pytorch.pretrained._fit import Fit, Parts, dense_kernel
+from bsconv.pytorch.pretrained._forms import Form
+from bsconv.pytorch.pretrained._samples import RIDGE, Patches
+
+M, N, K = 4, 5, 9  # slices, filters and positions; M * K columns, slice by slice
+FORMS = [Form("u"), Form("s", 2), Form("cp", 3), Form("cp", 8)]
+
+
+def some_patches(rows: int = 200) -> Tensor:
+    """Columns that are neither centred, nor of one size, nor unrelated."""
+    mixed = torch.randn(rows, M * K) @ torch.randn(M * K, M * K)
+    return mixed * torch.logspace(-1, 1, M * K) + torch.randn(M * K)
+
+
+def assert_close(found: Tensor, expected: Tensor, rtol: float = 1e-6) -> None:
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=rtol * largest)
+
+
+# --- moments --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_moments_are_covariances_or_means_of_products(centered: bool, scale: float) -> None:
+    rows, targets = some_patches() * scale, torch.randn(200, N) / scale + 2
+    x, y = rows.double(), targets.double()
+    x_mean, y_mean = (t.mean(0) if centered else torch.zeros_like(t[0]) for t in (x, y))
+    patches = Patches(rows, centered=centered)
+    cross, mean = patches.cross(targets, torch.zeros(N, M, 3, 3))
+    assert {patches.covariance.dtype, cross.dtype, mean.dtype} == {torch.float64}
+    assert_close(patches.covariance, (x - x_mean).T @ (x - x_mean) / 200, 1e-4)
+    assert_close(cross, (y - y_mean).T @ (x - x_mean) / 200, 1e-4)
+    assert_close(patches.mean, x_mean, 1e-5)
+    assert_close(mean, y_mean, 1e-5)
+
+
+def test_moments_of_columns_of_any_size() -> None:
+    rows, targets, nothing = torch.randn(50, 9) + 0.5, torch.randn(50, 4), torch.zeros(4, 1, 3, 3)
+    sizes, others = torch.logspace(-35, 35, 9), torch.logspace(-30, 30, 4)
+    for centered in (True, False):
+        found = Patches(rows * sizes, centered=centered)
+        plain = Patches(rows.double(), centered=centered)
+        x, y = sizes.double(), others.double()
+        cross, mean = found.cross(targets * others, nothing)
+        plain_cross, plain_mean = plain.cross(targets.double(), nothing)
+        for value, expected in (
+            (found.covariance, x[:, None] * plain.covariance * x),
+            (cross, y[:, None] * plain_cross * x),
+            (found.mean, x * plain.mean),
+            (mean, y * plain_mean),
+        ):
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
+
+
+def test_what_differs_by_rounding_only_is_constant() -> None:
+    rows = torch.full((1000, 4), 0.1)
+    rows[:, 1] = torch.randn(1000)
+    rows[:, 2] += 1e-3 * torch.randn(1000)
+    patches = Patches(rows)
+    assert (patches.covariance.diagonal() > 0).tolist() == [False, True, True, False]
+    torch.testing.assert_close(patches.mean.float()[0], torch.tensor(0.1))
+
+
+def test_a_prior_decides_where_the_patches_tell_nothing() -> None:
+    """It counts as much as RIDGE of the patches' mean variance, spread evenly."""
+    rows = some_patches().double()
+    rows[:, :9] = 3.0  # the same everywhere
+    targets, prior = torch.randn(200, N).double(), torch.randn(N, M, 3, 3).double()
+    patches = Patches(rows)
+    found = patches.solve(patches.cross(targets, prior)[0])
+    x, y = (t - t.mean(0) for t in (rows, targets))
+    gram, start = x.T @ x / 200, prior.flatten(1)
+    steady = gram + RIDGE * gram.trace() / len(gram) * torch.eye(len(gram))
+    expected = start + torch.linalg.solve(steady, x.T @ y / 200 - gram @ start.T).T
+    assert_close(found, expected)
+    assert_close(found[:, :9], start[:, :9])
+
+
+# --- fits -----------------------------------------------------------------------------------------
+
+
+class Problem:
+    """A layer with a metric, and the error of kernels on its outputs."""
+
+    def __init__(self, kernel: Tensor | None = None) -> None:
+        patches = Patches(some_patches().double())
+        root = torch.randn(N, N).double()
+        self.metric = root @ root.T / N + 0.1 * torch.eye(N)
+        self.gram = patches.steady
+        self.kernel = torch.randn(N, M, 3, 3).double() if kernel is None else kernel.double()
+        self.cross = self.kernel.flatten(1) @ self.gram
+        self.fit = Fit(self.gram, self.metric, M)
+
+    def error(self, kernel: Tensor, metric: Tensor | None = None) -> float:
+        missing = (kernel - self.kernel).flatten(1)
+        metric = self.metric if metric is None else metric
+        return float((missing @ self.gram @ missing.T * metric).sum())
+
+    def error_of(self, form: Form, parts: Parts) -> float:
+        return self.error(dense_kernel(form.kind, parts))
+
+
+@pytest.mark.parametrize("form", FORMS[:3], ids=str)
+def test_no_small_change_of_the_weights_lowers_the_error(form: Form) -> None:
+    """The derivative by all weights, taken by autograd, comes down to about zero."""
+    problem = Problem()
+
+    def slope(steps: int) -> float:
+        parts = problem.fit.find(form, problem.kernel, problem.cross, steps)
+        parts = {name: part.requires_grad_() for name, part in parts.items()}
+        missing = (dense_kernel(form.kind, parts) - problem.kernel).flatten(1)
+        loss = (missing @ problem.gram @ missing.T * problem.metric).sum()
+        slopes = torch.autograd.grad(loss, list(parts.values()))
+        return float(sum(slope.square().sum() for slope in slopes)) ** 0.5
+
+    assert slope(1000) < (0.1 if form.kind == "cp" else 5e-3) * slope(1)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_more_steps_are_no_worse_and_go_on_from_where_they_were(form: Form) -> None:
+    problem = Problem()
+    found = problem.fit.find(form, problem.kernel, problem.cross, 5)
+    more = problem.fit.improve(form.kind, found, problem.cross, 40)
+    same = problem.fit.improve(form.kind, found, problem.cross, 0)
+    assert {name: part.shape for name, part in more.items()} == {
+        n: p.shape for n, p in found.items()
+    }
+    assert {part.dtype for part in more.values()} == {torch.float64}
+    assert problem.error_of(form, more) < problem.error_of(form, found)
+    assert_close(dense_kernel(form.kind, same), dense_kernel(form.kind, found), 1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_fitted_outputs_are_closer_than_those_of_the_closest_weights(form: Form) -> None:
+    problem = Problem()
+    if form.kind == "cp":
+        mixing, weights, blueprints = shared_factors(problem.kernel, form.rank or 0)
+        parts = {"pw1": weights, "dw": blueprints, "pw2": mixing}
+    else:
+        closest = subspace_factors(problem.kernel, form.rank or M)
+        parts = {"pw": closest.mixing @ closest.basis, "dw": closest.blueprints}
+    by_weights = dense_kernel("cp" if form.kind == "cp" else "u", parts)
+    found = problem.fit.find(form, problem.kernel, problem.cross)
+    assert problem.error_of(form, found) < 0.8 * problem.error(by_weights)
+    if form.kind == "s":
+        assert_close(found["pw1"] @ found["pw1"].T, torch.eye(2).double(), 1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS[:3], ids=str)
+def test_a_metric_lets_the_errors_of_filters_make_up_for_one_another(form: Form) -> None:
+    problem = Problem()
+    apart = Fit(problem.gram, torch.eye(N).double(), M)
+    without = apart.find(form, problem.kernel, problem.cross)
+    found = problem.fit.find(form, problem.kernel, problem.cross)
+    assert problem.error_of(form, found) < 0.97 * problem.error_of(form, without)
+    kernels = [dense_kernel(form.kind, parts) for parts in (found, without)]
+    errors = [problem.error(kernel, torch.eye(N).double()) for kernel in kernels]
+    assert errors[1] < errors[0]
+
+
+def test_the_fit_recovers_kernels_of_its_form() -> None:
+    weights, blueprints = torch.randn(N, M).double(), torch.randn(N, 3, 3).double()
+    problem = Problem(compose(weights, blueprints))
+    for form in (Form("u"), Form("s", M)):
+        found = problem.fit.find(form, problem.kernel, problem.cross)
+        assert_close(dense_kernel(form.kind, found), problem.kernel, 1e-4)
+    shared = torch.tensordot(torch.randn(N, N).double(), problem.kernel, 1)
+    problem = Problem(shared)
+    found = problem.fit.find(Form("cp", N), problem.kernel, problem.cross, 500)
+    assert problem.error(dense_kernel("cp", found)) < 1e-2 * problem.error(0 * shared)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_filters_without_output_stay_zero(form: Form) -> None:
+    kernel = torch.randn(N, M, 3, 3)
+    for nothing in (slice(1, 2), slice(None)):
+        kernel[nothing] = 0
+        problem = Problem(kernel)
+        fit = Fit(problem.gram, torch.eye(N).double(), M)
+        found = fit.find(form, problem.kernel, problem.cross)
+        assert all(part.isfinite().all() for part in found.values())
+        assert dense_kernel(form.kind, found)[nothing].abs().max() < 1e-6
+
+
+def test_there_may_be_more_blueprints_than_singular_vectors() -> None:
+    fit = Fit(torch.eye(18).double(), torch.eye(2).double(), 2)
+    kernel = torch.randn(2, 2, 3, 3).double()
+    found = fit.find(Form("cp", 8), kernel, kernel.flatten(1))
+    assert_close(dense_kernel("cp", found), kernel, 1e-3)
