@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bsconv.experiments.data import load_dataset
-from bsconv.pytorch import project_pretrained
+from bsconv.pytorch import budget_curve, project_pretrained
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -51,9 +51,9 @@ class ResNet20(nn.Module):
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
 
-@pytest.mark.skipif("BSCONV_BENCHMARKS" not in os.environ, reason="needs a core for a minute")
+@pytest.mark.skipif("BSCONV_BENCHMARKS" not in os.environ, reason="needs a core for minutes")
 def test_most_of_the_accuracy_survives(shared_data: Path, cifar10_folder: Path) -> None:
-    """Measured: 73.9 %, and 73.7 % of all test images; the dense network has 91.5 and 91.7 %."""
+    """Measured: 74.1 % as U; 82.6, 88.6, 90.3 and 91.1 % within budgets; dense 91.5 %."""
     data = load_dataset("cifar10", cifar10_folder)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     seen, unseen = (
@@ -62,9 +62,17 @@ def test_most_of_the_accuracy_survives(shared_data: Path, cifar10_folder: Path) 
     )
     dense = ResNet20()
     dense.load_state_dict(load_file(shared_data / "resnet20-cifar10.safetensors"), strict=False)
+
+    def accuracy(model: nn.Module) -> float:
+        with torch.no_grad():
+            found = torch.cat([model(batch).argmax(1) for batch in torch.split(unseen, 100)])
+        return float((found == data.test_labels[:2000]).float().mean())
+
     model, report = project_pretrained(dense, seen, progress=False)
-    with torch.no_grad():
-        found = torch.cat([model(batch).argmax(1) for batch in unseen.split(100)])
-    assert float((found == data.test_labels[:2000]).float().mean()) >= 0.7
+    assert accuracy(model) >= 0.73
     assert report.agreement is not None
     assert report.agreement >= 0.75
+    curve = budget_curve(dense, seen, progress=False)
+    for budget, least in ((0.15, 0.82), (0.25, 0.875), (0.35, 0.893), (0.5, 0.905)):
+        model, _ = project_pretrained(dense, curve, budget=budget, progress=False)
+        assert accuracy(model) >= least
