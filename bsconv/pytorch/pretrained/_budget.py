@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from .._tools.model_tree import parameter_count
 from .._tools.timing import in_turns, medians
 from ._forms import DENSE, Form, Geometry
-from ._inputs import Inputs
 from ._options import Cost, Prepare
-from ._study import Study
+from ._study import Layer, Study
 
 # shares of the cost of the dense layer for which there is a rank
 SHARES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.54, 0.66, 0.8)
@@ -92,16 +91,13 @@ def budget_of(study: Study, of: Cost, prepare: Prepare | None) -> Budget:
     """What all forms of a study's tables cost."""
     layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     if of == "time":
-        total, costs = _measured_seconds(study, prepare)
+        total, costs = _measured_seconds(study, layers, prepare)
         by_module: Mapping[str, float] = {}
-    elif of == "macs":
-        by_module = _macs_by_module(study.model, study.inputs)
-        total = by_module[""]
-        costs = {n: {f: x.geometry.macs(f) for f in x.damages} for n, x in layers.items()}
     else:
-        by_module = {n: parameter_count(m) for n, m in study.model.named_modules()}
+        cost = Geometry.macs if of == "macs" else Geometry.parameters
+        by_module = (_macs if of == "macs" else _parameters)(study)
         total = by_module[""]
-        costs = {n: {f: x.geometry.parameters(f) for f in x.damages} for n, x in layers.items()}
+        costs = {n: {f: cost(x.geometry, f) for f in x.damages} for n, x in layers.items()}
     leaves = {n for n, m in study.model.named_modules() if not any(True for _ in m.children())}
     fixed = {name: by_module[name] for name in by_module.keys() & leaves - layers.keys()}
     tables = {
@@ -150,20 +146,24 @@ def allocate(tables: Mapping[str, Sequence[Option]], budget: float) -> dict[str,
     return {name: chosen[name] for name in tables}
 
 
+def _parameters(study: Study) -> dict[str, int]:
+    return {name: parameter_count(module) for name, module in study.model.named_modules()}
+
+
 @torch.no_grad()
-def _macs_by_module(model: nn.Module, inputs: Inputs) -> dict[str, int]:
+def _macs(study: Study) -> dict[str, int]:
     """Multiply-accumulates for one image, of the model ("") and of all modules inside it."""
     with FlopCounterMode(display=False) as counter:
-        inputs.first(1).copies().run(model)
+        study.inputs.first(1).copies().run(study.model)
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
-    root = type(model).__name__
+    root = type(study.model).__name__
     inside = {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}
     return {**inside, "": counts.get("Global", 0)}
 
 
 @torch.no_grad()
 def _measured_seconds(
-    study: Study, prepare: Prepare | None
+    study: Study, layers: Mapping[str, Layer], prepare: Prepare | None
 ) -> tuple[float, dict[str, dict[Form, float]]]:
     """Of the whole dense network, and of each layer in each form of its table.
 
@@ -175,24 +175,19 @@ def _measured_seconds(
     device = inputs.tensors()[0].device
     whole = prepare(study.model, *inputs.args, **inputs.kwargs)
     known: dict[Geometry, dict[Form, float]] = defaultdict(dict)
-    layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     for layer in layers.values():
         measured, conv = known[layer.geometry], layer.conv
-        images = torch.randn(len(inputs), *layer.consumer.geometry[0]).to(conv.weight)
-        missing = sorted(layer.damages.keys() - measured.keys())
-        # the time of random weights is that of all
-        runs = {form: prepare(_random(form.layer(conv), conv), images) for form in missing}
+        images = torch.ones(len(inputs), *layer.consumer.geometry[0]).to(conv.weight)
+        runs = {}
+        for form in sorted(layer.damages.keys() - measured.keys()):
+            module = form.layer(conv)
+            if module is not conv:
+                for weight in module.parameters():
+                    weight.fill_(0.01)  # the time is that of any numbers but tiny ones
+            runs[form] = prepare(module, images)
         measured |= medians(in_turns(runs, device, budget=SECONDS, turn=TURN))
     total = medians(in_turns({"": whole}, device, budget=SECONDS, turn=TURN))[""]
     return total, {name: known[layer.geometry] for name, layer in layers.items()}
-
-
-def _random(layer: nn.Module, conv: nn.Conv2d) -> nn.Module:
-    """With weights of about one size, since denormal numbers take time."""
-    if layer is not conv:
-        for parameter in layer.parameters():
-            parameter.normal_(std=0.1)
-    return layer
 
 
 def _as_it_is(module: nn.Module, *args: Tensor, **kwargs: Any) -> Callable[[], object]:
