@@ -71,7 +71,8 @@ class Budget:
 
     def choose(self, budget: float) -> dict[str, Option]:
         """The same; ValueError if there is none."""
-        if chosen := self.within(budget):
+        chosen = self.within(budget)
+        if chosen is not None:
             return chosen
         least = {name: min(o.cost for o in options) for name, options in self.tables.items()}
         share = (self.fixed + sum(least.values())) / self.total

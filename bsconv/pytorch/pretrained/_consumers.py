@@ -159,7 +159,7 @@ class _Trace:
         if norm or _adds(again, given, output):
             self.links[operation.number, value] = _Link(norm, None, _value(output))
             self.followed.add(_value(output))
-        elif operation.function.__name__.rstrip("_") in ACTIVATIONS:
+        elif getattr(operation.function, "__name__", "").rstrip("_") in ACTIVATIONS:
             self.links[operation.number, value] = _Link({}, again, None)
 
     def consumer(self, call: _Call) -> Consumer:

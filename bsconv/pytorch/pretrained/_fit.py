@@ -192,7 +192,8 @@ def _root(matrix: Tensor) -> Tensor:
     """The Cholesky factor of a matrix that may be singular by rounding."""
     matrix = matrix.clone()
     scale = matrix.diagonal().mean()
-    matrix.diagonal().add_(STEADY * scale + (scale == 0))
+    share = max(STEADY, len(matrix) * torch.finfo(matrix.dtype).eps)
+    matrix.diagonal().add_(share * scale + (scale == 0))
     return torch.linalg.cholesky(matrix)
 
 
