@@ -174,11 +174,12 @@ def _rows(kind: str, parts: Parts) -> Tensor:
 
 
 def _nested(kernel: Tensor, count: int) -> Parts:
-    """The singular value decomposition over filters, and of each right vector in turn."""
-    axes, values, right = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
-    slices = right.view(-1, *kernel.shape[1:])
+    """Singular vectors of each slice along the principal axes of the filters, the largest first."""
+    flat = kernel.flatten(1)
+    axes = torch.linalg.eigh(flat @ flat.T).eigenvectors
+    slices = (axes.T @ flat).view_as(kernel)
     weights, sizes, blueprints = torch.linalg.svd(slices, full_matrices=False)
-    order = (values[:, None] * sizes).flatten().argsort(descending=True)
+    order = sizes.flatten().argsort(descending=True)
     order = order.repeat(1 + count // len(order))[:count]
     filters, rank = order // sizes.shape[1], order % sizes.shape[1]
     return {
