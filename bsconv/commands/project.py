@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_model(projected)
     model, dataset = _trained(dense, arguments.pretrained)
-    images = model_input(dataset.train_images, dense.image_size)
+    images: Any = model_input(dataset.train_images, dense.image_size)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
