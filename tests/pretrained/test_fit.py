@@ -108,7 +108,7 @@ class Problem:
         return self.error(dense_kernel(form.kind, parts))
 
 
-@pytest.mark.parametrize("form", FORMS[:3], ids=str)
+@pytest.mark.parametrize("form", FORMS[:2], ids=str)
 def test_no_small_change_of_the_weights_lowers_the_error(form: Form) -> None:
     """The derivative by all weights, taken by autograd, comes down to about zero."""
     problem = Problem()
@@ -121,7 +121,7 @@ def test_no_small_change_of_the_weights_lowers_the_error(form: Form) -> None:
         slopes = torch.autograd.grad(loss, list(parts.values()))
         return float(sum(slope.square().sum() for slope in slopes)) ** 0.5
 
-    assert slope(1000) < (0.1 if form.kind == "cp" else 5e-3) * slope(1)
+    assert slope(1000) < 1e-4 * slope(1)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

@@ -18,9 +18,12 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
-from bsconv.pytorch.pretrained import _network_fit
-from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS
-from bsconv.pytorch.pretrained._samples import Sampler, Samples
+from bsconv.pytorch.pretrained._fit import Fit, dense_kernel
+from bsconv.pytorch.pretrained._forms import Form
+from bsconv.pytorch.pretrained._inputs import Inputs
+from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS, fit_network
+from bsconv.pytorch.pretrained._samples import Patches, Sampler, Samples
+from bsconv.pytorch.pretrained._study import Study, study_of
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
 EVERYWHERE = 64  # positions of an image
@@ -100,6 +103,29 @@ def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, k
         torch.testing.assert_close(found.mean((0, 2, 3)), expected.mean((0, 2, 3)))
 
 
+def test_a_layer_without_constant_is_fitted_about_zero() -> None:
+    model, *_ = MODELS["bare"]
+    fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
+    patches = Patches(unfolded(model[0], IMAGES).mT.flatten(0, 1), centered=False)
+    with torch.no_grad():
+        outputs = model[0](IMAGES).flatten(2).mT.flatten(0, 1)
+    cross, mean = patches.cross(outputs, model[0].weight.detach())
+    metric = knowledge(model, "0", Sampler(50, EVERYWHERE)).layers["0"].metric
+    found = Fit(patches.steady, metric, 4).find(
+        Form("u"), patches.solve(cross).view(4, 4, 3, 3), cross
+    )
+    assert not mean.any()
+    assert_close(kernel_of(fitted[0]), dense_kernel("u", found))
+
+
+def kernel_of(layer: nn.Module) -> Tensor:
+    return layer.to_conv2d().weight.detach().double()
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize(
     "geometry",
     [
@@ -121,6 +147,41 @@ def test_patches_are_what_the_outputs_see(geometry: dict[str, Any]) -> None:
 
 
 # --- samples --------------------------------------------------------------------------------------
+
+
+def knowledge(model: nn.Module, name: str, sampler: Sampler) -> Study:
+    return study_of(model, Inputs((IMAGES,), {}), [name], sampler)
+
+
+def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
+    model, sampler = MODELS["shortcut"][0], Sampler(5, 7)
+    wanted = knowledge(model, "0.conv", sampler).layers["0.conv"].wanted
+    patches = sampler.patches(model[0].conv, IMAGES)
+    teacher = seen_before_relu(model)
+    generator = torch.Generator().manual_seed(0)
+    places = []
+    for batch in torch.split(torch.arange(12), 5):
+        chosen = torch.randperm(64, generator=generator)[:7]
+        places += [(image, chosen) for image in batch]
+    expected = [teacher[image].flatten(1).T[chosen] for image, chosen in places]
+    torch.testing.assert_close(wanted, torch.cat(expected))
+    expected = [unfolded(model[0].conv, IMAGES[image, None])[0].T[at] for image, at in places]
+    torch.testing.assert_close(patches, torch.cat(expected))
+
+
+def unfolded(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(images, layer._reversed_padding_repeated_twice, mode=mode)
+    return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+
+
+def seen_before_relu(model: nn.Module) -> Tensor:
+    inputs: list[Tensor] = []
+    handle = model[0].relu.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    with torch.no_grad():
+        model(IMAGES)
+    handle.remove()
+    return inputs[0]
 
 
 def test_targets_below_zero_are_what_is_there_already() -> None:
@@ -156,18 +217,33 @@ def test_a_leaky_activation_lets_a_share_of_the_error_through() -> None:
 # --- rounds ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["u", "s", "cp"])
-def test_behind_a_relu_targets_and_fits_take_turns(
-    kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, *_ = MODELS["relu"]
-    options: dict[str, Any] = {"positions": EVERYWHERE, "align": 1, "progress": False}
-    errors = []
-    for rounds in (0, 2, RECTIFIED_ROUNDS):
-        monkeypatch.setattr(_network_fit, "RECTIFIED_ROUNDS", rounds)
-        _, report = project_pretrained(model, IMAGES, kind, 0.5, **options)
-        errors.append(report.layers[0].output_error or 0.0)
-    assert errors[2] < errors[1] < errors[0]
+@pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
+@pytest.mark.parametrize("with_metric", [True, False])
+def test_behind_a_relu_targets_and_fits_take_turns(kind: Any, with_metric: bool) -> None:
+    model, sampler = MODELS["relu"][0], Sampler(50, EVERYWHERE)
+    student = kind(init="project").apply(copy.deepcopy(model)).eval()
+    known = knowledge(model, "0", sampler)
+    layer, form = known.layers["0"], Form.of(student[0])
+    if not with_metric:
+        layer.sensitivity = None
+        assert torch.equal(layer.metric, torch.eye(4))
+    added = torch.zeros_like(layer.wanted)
+    samples = Samples(sampler.patches(model[0], IMAGES), layer.wanted, added, F.relu)
+    patches, prior, target = Patches(samples.patches), model[0].weight.detach(), samples.wanted
+    layer_fit = Fit(patches.steady, layer.metric, 4)
+    for turn in range(1 + RECTIFIED_ROUNDS):
+        cross, mean = patches.cross(target, prior)
+        if turn == 0:
+            parts = layer_fit.find(form, patches.solve(cross).view(4, 4, 3, 3), cross)
+        else:
+            parts = layer_fit.improve(form.kind, parts, cross)
+        kernel = dense_kernel(form.kind, parts)
+        shift = mean - kernel.flatten(1) @ patches.mean
+        target = samples.target(kernel, shift)
+    errors = fit_network(known, student, progress=False)
+    assert errors["0"] == pytest.approx(samples.error(kernel, shift))
+    assert_close(kernel_of(student[0]), kernel)
+    torch.testing.assert_close(student[0].dw.bias.detach().double(), shift, rtol=1e-4, atol=1e-5)
 
 
 # --- the methods ----------------------------------------------------------------------------------
@@ -194,6 +270,11 @@ def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
             assert report.agreement == float(same.double().mean())
         assert not found.training
         model.train()
+
+
+def test_models_that_give_no_logits_have_no_agreement() -> None:
+    _, report = project_pretrained(MODELS["bare"][0], IMAGES, progress=False)
+    assert report.agreement is None
 
 
 def test_layers_report_parameters_and_what_the_weights_kept() -> None:

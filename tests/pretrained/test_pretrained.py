@@ -294,7 +294,7 @@ def test_any_model_with_convolutions_comes_through():
 
 
 def test_the_dense_model_stays_as_it_was_and_the_new_one_trains_on():
-    dense = trained_like(get_model("cifar_resnet20", 4)).train()
+    dense = trained_like(Branched()).train()
     before = copy.deepcopy(dense.state_dict())
     model, report = project_pretrained(dense, IMAGES, "s", 0.5, progress=False)
     assert dense.training
