@@ -55,20 +55,11 @@ class Rule:
     holds: Callable[[Any], bool]
     option: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def or_none(self) -> Rule:
-        holds = self.holds
-        return Rule(
-            f"{self.text} or None", lambda value: value is None or holds(value), self.option
-        )
-
 
 def _whole(least: int, most: float = math.inf, metavar: str = "N") -> Rule:
     text = f"a whole number >= {least}" + (f" and <= {most}" if most < math.inf else "")
-    return Rule(
-        text,
-        lambda value: type(value) is int and least <= value <= most,
-        {"type": int, "metavar": metavar},
-    )
+    option = {"type": int, "metavar": metavar}
+    return Rule(text, lambda value: type(value) is int and least <= value <= most, option)
 
 
 def _number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> Rule:
@@ -97,12 +88,16 @@ def _are_epochs(value: Any) -> bool:
 
 EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
 FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
-PIXELS = _whole(1, metavar="PIXELS")
-PIXELS_OR_0 = _whole(0, metavar="PIXELS")
 
 
 def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
-    """Without ``help``, the command line makes no option of it here: other commands have it too."""
+    """Where the default is None, so may be the value. Without ``help``, the command line makes no
+    option of it here: other commands have it too."""
+    if default is None:
+        holds = rule.holds
+        rule = Rule(
+            f"{rule.text} or None", lambda value: value is None or holds(value), rule.option
+        )
     shown = None if help is None else help.replace("{}", str(default))
     return dataclasses.field(default=default, metadata={"rule": rule, "help": shown})
 
@@ -125,12 +120,10 @@ class TrainConfig:
         "cifar10 (default), cifar100, synthetic, or a folder of images by class",
     )
     data: str | None = _setting(
-        None, FOLDER.or_none(), "where the archives lie (default $BSCONV_DATA, else data)"
+        None, FOLDER, "where the archives lie (default $BSCONV_DATA, else data)"
     )
-    out: str | None = _setting(
-        None, FOLDER.or_none(), "folder of the run (default: nothing is kept)"
-    )
-    bsconv: str | None = _setting(None, _one_of("u", "s").or_none())
+    out: str | None = _setting(None, FOLDER, "folder of the run (default: nothing is kept)")
+    bsconv: str | None = _setting(None, _one_of("u", "s"))
     p: float = _setting(0.25, _number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
     with_bn: bool = _setting(False, _flag("store_true"))
     init: str = _setting(
@@ -140,7 +133,7 @@ class TrainConfig:
     )
     weights: str | None = _setting(
         None,
-        _text("a file of weights or a run's folder", "FILE").or_none(),
+        _text("a file of weights or a run's folder", "FILE"),
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
@@ -170,40 +163,41 @@ class TrainConfig:
     )
     optimizer: str | None = _setting(
         None,
-        _one_of("sgd", "muon").or_none(),
+        _one_of("sgd", "muon"),
         "sgd, or muon (default of fast): orthogonal steps for the weights that mix channels",
     )
     learning_rate: float | None = _setting(
         None,
-        _number("> 0", lambda value: value > 0, "RATE").or_none(),
+        _number("> 0", lambda value: value > 0, "RATE"),
         "default 0.1, the peak of fast 0.3",
     )
     momentum: float | None = _setting(
-        None, _number(">= 0 and < 1", lambda value: 0 <= value < 1, "M").or_none(), "default 0.9"
+        None, _number(">= 0 and < 1", lambda value: 0 <= value < 1, "M"), "default 0.9"
     )
     weight_decay: float | None = _setting(
         None,
-        _number(">= 0", lambda value: value >= 0, "W").or_none(),
+        _number(">= 0", lambda value: value >= 0, "W"),
         "default 1e-4, fast 5e-4 on weights only",
     )
     milestones: tuple[int, ...] | None = _setting(
-        None, EPOCHS.or_none(), "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
+        None, EPOCHS, "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
     )
     alpha: float = _setting(
-        0.1, _number(">= 0", lambda value: value >= 0, "A"),
+        0.1,
+        _number(">= 0", lambda value: value >= 0, "A"),
         "weight of the BSConv-S penalty in the training loss (default {})",
-    )  # fmt: skip
-    crop_padding: int = _setting(4, PIXELS_OR_0, "default {}")
+    )
+    crop_padding: int = _setting(4, _whole(0, metavar="PIXELS"), "default {}")
     flip: bool = _setting(True, _flag("store_false"), "no random flips")
-    cutout: int = _setting(0, PIXELS_OR_0, "side of the hole (default {}: none)")
-    train_limit: int | None = _setting(None, _whole(1).or_none(), "the first N images only")
-    test_limit: int | None = _setting(None, _whole(1).or_none(), "the first N images only")
+    cutout: int = _setting(0, _whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
+    train_limit: int | None = _setting(None, _whole(1), "the first N images only")
+    test_limit: int | None = _setting(None, _whole(1), "the first N images only")
     image_size: int | None = _setting(
-        None, PIXELS.or_none(), "resize all images (default: as they are)"
+        None, _whole(1, metavar="PIXELS"), "resize all images (default: as they are)"
     )
     compile: bool | None = _setting(
         None,
-        _flag(argparse.BooleanOptionalAction).or_none(),
+        _flag(argparse.BooleanOptionalAction),
         "train through torch.compile (default: in long runs, where a compiler is at hand)",
     )
     plan: str = _setting(

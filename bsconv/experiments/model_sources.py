@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-import importlib
+import importlib.util
 import sys
 import types
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from torch import nn
 
 from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch.models import ModelName, parse_name
-
-SOURCES = ("torchvision", "pytorchcv")
 
 # the data that the module docstrings of pytorchcv's classification models name
 CLASSIFICATION_DATA = ("ImageNet-1K", "CIFAR", "CUB-200-2011")
@@ -68,18 +66,16 @@ def build_model(
     source, separator, inner = name.partition(":")
     if not separator:
         model = _own(name, num_classes, pretrained, init)
-    elif source not in SOURCES:
-        known = " or ".join(f"{known}:NAME" for known in SOURCES)
+    elif source not in MAKERS:
+        known = " or ".join(f"{known}:NAME" for known in MAKERS)
         raise ValueError(f"unknown source {source!r} in {name!r}: models come from {known}")
     elif pretrained is not None:
         raise ValueError(
             f"pretrained weights are those of this package's architectures, "
             f"not of {name}, got {pretrained=}"
         )
-    elif source == "torchvision":
-        model = _torchvision(inner, num_classes)
     else:
-        model = _pytorchcv(inner, num_classes)
+        model = MAKERS[source](inner, num_classes)
     return model if replacer is None else replacer.apply(model)
 
 
@@ -87,36 +83,48 @@ def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.M
     try:
         return get_model(name, num_classes, pretrained=pretrained, init=init)
     except ValueError as error:
-        if architecture(name) is None and name in _torchvision_names():
+        there = importlib.util.find_spec("torchvision") is not None
+        if architecture(name) is None and there and name in _torchvision_names():
             raise ValueError(f"{error}; torchvision has one: torchvision:{name}") from error
         raise
 
 
 def _torchvision_names() -> list[str]:
-    """Classifiers only; none without torchvision."""
-    try:
-        models = _import("torchvision.models")
-    except ValueError:
-        return []
+    """Classifiers only."""
+    models = _import("torchvision.models")
     names: list[str] = models.list_models(module=models)
     return names
 
 
 def _torchvision(name: str, num_classes: int) -> nn.Module:
-    models = _import("torchvision.models")
     _check_name("torchvision", name, _torchvision_names())
     arguments: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
         # no second output while training; init_weights=None warns that its default will change
         arguments = {"aux_logits": False, "init_weights": True}
+    models = _import("torchvision.models")
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
 
 
+@functools.cache
+def _pytorchcv_names() -> tuple[str, ...]:
+    """Classifiers only: the first sentence of a module names the data that its models are for."""
+    names = []
+    for name, make in vars(_import("pytorchcv.model_provider")).items():
+        module = getattr(make, "__module__", "")
+        if isinstance(make, types.FunctionType) and module.startswith("pytorchcv.models."):
+            purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]
+            if not module.endswith(NO_CLASSIFIERS) and any(
+                d in purpose for d in CLASSIFICATION_DATA
+            ):
+                names.append(name)
+    return tuple(names)
+
+
 def _pytorchcv(name: str, num_classes: int) -> nn.Module:
-    provider = _import("pytorchcv.model_provider")
     _check_name("pytorchcv", name, _pytorchcv_names())
-    make = getattr(provider, name)
+    make = getattr(_import("pytorchcv.model_provider"), name)
     try:
         model = make(num_classes=num_classes, pretrained=False)
     except AssertionError:  # some CIFAR models insist on 10 or 100 classes
@@ -127,22 +135,7 @@ def _pytorchcv(name: str, num_classes: int) -> nn.Module:
     return classifier
 
 
-@functools.cache
-def _pytorchcv_names() -> tuple[str, ...]:
-    provider = _import("pytorchcv.model_provider")
-    return tuple(
-        name
-        for name, make in vars(provider).items()
-        if isinstance(make, types.FunctionType) and _makes_classifiers(make.__module__)
-    )
-
-
-def _makes_classifiers(module: str) -> bool:
-    """The first sentence of a module of pytorchcv names the data that its models are for."""
-    if not module.startswith("pytorchcv.models.") or module.endswith(NO_CLASSIFIERS):
-        return False
-    purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]
-    return any(data in purpose for data in CLASSIFICATION_DATA)
+MAKERS = {"torchvision": _torchvision, "pytorchcv": _pytorchcv}
 
 
 def _import(module: str) -> Any:

@@ -93,9 +93,10 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
 def test_weight_decay_reaches_what_the_recipe_says(recipe: str) -> None:
     model = small_runs.with_all_state(4)
     optimizer = _job.make_optimizer(model, config(recipe=recipe, optimizer="sgd"))
+    (sgd,) = optimizer.optimizers
     decay = {
         id(parameter): group["weight_decay"]
-        for group in optimizer.param_groups
+        for group in sgd.param_groups
         for parameter in group["params"]
     }
     for name, parameter in model.named_parameters():

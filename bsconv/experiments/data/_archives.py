@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 
 from ...pytorch._tools.errors import one_line
+from ._download import FAILURES, download_archive
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
@@ -43,13 +43,12 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
     if offline or not download:
         forbidden = "BSCONV_OFFLINE is set" if offline else "downloading is switched off"
         raise DatasetNotFoundError(f"{lacking} {forbidden}: allow the download, or {put_it_there}")
-    from ._download import DownloadError, download_archive
-
     try:
         download_archive(name, archive)
-    except DownloadError as error:
+    except FAILURES as error:
+        reason = one_line(error, None)
         raise DatasetNotFoundError(
-            f"{lacking} fetching it failed ({error}): try again with a network, or {put_it_there}"
+            f"{lacking} fetching it failed ({reason}): try again with a network, or {put_it_there}"
         ) from error
     return archive
 
@@ -59,17 +58,17 @@ def read_archive(name: str, path: Path) -> ImageDataset:
     with open(path, "rb") as file:
         try:
             _check_members(file)
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("it is one array, not an archive of arrays")
-            if missing := [key for key in ARRAYS if key not in archive.files]:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            arrays = {key: archive[key] for key in ARRAYS}
+            with np.load(file, allow_pickle=False) as archive:
+                if missing := [key for key in ARRAYS if key not in archive.files]:
+                    raise ValueError(f"it lacks {', '.join(missing)}")
+                arrays = {key: archive[key] for key in ARRAYS}
             _check(arrays, CLASS_COUNTS[name])
-        except MemoryError as error:
-            raise _broken(name, path, "an array in it claims more than the memory holds") from error
         except Exception as error:  # a damaged file may raise anything at all
-            raise _broken(name, path, one_line(error, None)) from error
+            too_large = "an array in it claims more than the memory holds"
+            reason = too_large if isinstance(error, MemoryError) else one_line(error, None)
+            raise ValueError(
+                f"{path} is not a whole {name} archive: {reason}; remove it and try again"
+            ) from error
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         arrays[f"{split}_images"] = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -89,10 +88,6 @@ def _check_members(file: BinaryIO) -> None:
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} in it is wrong")
     file.seek(0)
-
-
-def _broken(name: str, path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is not a whole {name} archive: {reason}; remove it and try again")
 
 
 def _check(arrays: dict[str, np.ndarray], class_count: int) -> None:

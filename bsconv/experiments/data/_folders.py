@@ -15,7 +15,6 @@ from ...pytorch._tools.errors import one_line
 from ._image_dataset import ImageDataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-Sample = tuple[Path, int]  # file, label
 
 
 def read_folder(folder: Path, image_size: int) -> ImageDataset:
@@ -27,33 +26,24 @@ def read_folder(folder: Path, image_size: int) -> ImageDataset:
         for split, other in (("train", "test"), ("test", "train")):
             if not (folder / split).is_dir():
                 raise ValueError(f"there is no folder {split!r} next to {folder / other}")
-        splits = [_classes(folder / split, top) for split in ("train", "test")]
-        classes = tuple(splits[0])
-        if only_once := sorted(set(classes) ^ set(splits[1])):
+        train, test = (_classes(folder / split, top) for split in ("train", "test"))
+        if only_once := sorted(train.keys() ^ test.keys()):
             raise ValueError(
                 f"train and test in {folder} should hold the same classes; "
                 f"only one of them has {', '.join(only_once)}"
             )
-        train, test = (
-            [(file, label) for label, name in enumerate(classes) for file in split[name]]
-            for split in splits
-        )
     else:
-        files = _classes(folder, top)
-        classes = tuple(files)
-        train, test = [], []
-        for label, name in enumerate(classes):
-            if len(files[name]) < 2:
+        train, test = {}, {}
+        for name, files in _classes(folder, top).items():
+            if len(files) < 2:
                 raise ValueError(
                     f"class {name!r} in {folder} needs 2 images, one to train and one to test"
                 )
-            shuffled = sorted(files[name], key=_order)
-            held_out = max(1, len(shuffled) // 5)
-            test += [(file, label) for file in shuffled[:held_out]]
-            train += [(file, label) for file in shuffled[held_out:]]
+            shuffled, held_out = sorted(files, key=_order), max(1, len(files) // 5)
+            test[name], train[name] = shuffled[:held_out], shuffled[held_out:]
     return ImageDataset(
         folder.name or str(folder),
-        classes,
+        tuple(train),
         *_read_images(train, image_size),
         *_read_images(test, image_size),
     )
@@ -106,9 +96,9 @@ def _refuse_link_out(path: Path, top: Path) -> None:
         raise ValueError(f"{path} is a link that leads out of {top}; copy the images instead")
 
 
-def _read_images(samples: list[Sample], size: int) -> tuple[Tensor, Tensor]:
-    # classes are mixed, so that the first images are a fair sample
-    samples = sorted(samples, key=lambda sample: _order(sample[0]))
+def _read_images(classes: dict[str, list[Path]], size: int) -> tuple[Tensor, Tensor]:
+    samples = [(file, label) for label, files in enumerate(classes.values()) for file in files]
+    samples.sort(key=lambda sample: _order(sample[0]))  # the first images are a fair sample
     images = np.empty((len(samples), size, size, 3), np.uint8)
     bar = tqdm(samples, desc="reading images", unit="image", disable=None, leave=False, delay=1)
     with warnings.catch_warnings():
@@ -135,5 +125,4 @@ def _read_image(file: Path, size: int) -> np.ndarray:
             # Pillow widens the filter when it shrinks, so this is antialiased
             return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        reason = one_line(error, None)
-        raise ValueError(f"{file} is not a readable image: {reason}") from error
+        raise ValueError(f"{file} is not a readable image: {one_line(error, None)}") from error

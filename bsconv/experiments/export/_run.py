@@ -17,8 +17,6 @@ from torch import Tensor
 from ...pytorch._tools.errors import one_line
 from ..files.torch_files import check_archive
 
-__all__ = ["ENGINES", "default_engine", "is_installed", "load_exported"]
-
 Function = Callable[[Tensor], Tensor]
 # "location", first field of what names another file, however protobuf may write it
 ELSEWHERE = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")

@@ -18,8 +18,6 @@ from ...pytorch._tools.errors import one_line
 from ..files.checkpoints import check_writable, write_atomically
 from ._int8 import in_int8
 
-__all__ = ["FORMATS", "ONNX_OPSET", "check_export", "export_model"]
-
 FORMATS = {"onnx": ".onnx", "exported-program": ".pt2"}  # and their suffixes
 ONNX_OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
 CALIBRATION_BATCH = 50  # where any size will do

@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,34 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...pytorch._tools.atomic import temporary_path, written_whole
+from ...pytorch._tools.atomic import written_whole
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .json_files import read_json
 from .safetensors_files import PLAN, packed, unpacked
-from .torch_files import DamagedError, read_torch_file
+from .torch_files import read_torch_file
 from .weights import read_weights
-
-__all__ = [
-    "CHECKPOINT",
-    "CONFIG",
-    "METRICS",
-    "MODEL",
-    "Start",
-    "TrainedModel",
-    "check_writable",
-    "load_weights",
-    "locked",
-    "read_checkpoint",
-    "read_config",
-    "read_start",
-    "read_trained",
-    "remove_leftovers",
-    "trained_by",
-    "write_atomically",
-    "write_checkpoint",
-    "write_trained",
-]
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
@@ -63,21 +43,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file() and not target.is_dir():
         return  # a pipe or a device, such as /dev/stdout
-    temporary = temporary_path(target)
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        temporary.touch(exist_ok=False)
-        temporary.unlink()
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what a killed process has begun to write to ``path``; nobody may be writing there."""
-    for leftover in path.parent.glob(f".{path.name}.*tmp"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
 
 
 @contextlib.contextmanager
@@ -111,19 +83,9 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state that ``write_checkpoint`` wrote, on the CPU; ValueError if it is anything else."""
-    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
-        try:
-            state = read_torch_file(file)
-        except DamagedError as error:
-            raise ValueError(f"{path} is damaged: {error}; it is left as it is") from error
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged or not a checkpoint of bsconv train; it is left as it is"
-            ) from error
+    state = read_torch_file(path, "not a checkpoint of bsconv train")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not a checkpoint of bsconv train ({FORMAT!r}); it is left as it is"
-        )
+        raise ValueError(f"{path} is not a checkpoint of bsconv train ({FORMAT!r})")
     return state
 
 
@@ -203,30 +165,24 @@ def read_trained(path: Path) -> TrainedModel:
     if path.suffix != ".safetensors":
         return trained_by(read_checkpoint(path), path)
     tensors, about = unpacked(path)
-    if about is None:
-        raise ValueError(f"{path} holds no model trained by bsconv train")
-    try:
-        return _trained(about, tensors)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no model trained by bsconv train: {error}") from error
+    return trained_by({**(about or {}), "model": tensors}, path)
 
 
-def trained_by(checkpoint: Mapping[str, Any], path: Path) -> TrainedModel:
-    """The model so far of the run whose ``checkpoint`` was read from ``path``."""
+def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
+    """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
     try:
-        return _trained(checkpoint, checkpoint["model"])
+        config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
+        state, plan = content["model"], _plan(content)
+        if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+            raise ValueError("its model is not a state dict")
+        # before a network is made that is far larger than the file
+        if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
+            raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete checkpoint of bsconv train: {error}") from error
-
-
-def _trained(about: Mapping[str, Any], state: Any) -> TrainedModel:
-    config, num_classes = TrainConfig.from_dict(about["config"]), about["num_classes"]
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise ValueError("its model is not a state dict")
-    # before a network is made that is far larger than the file
-    if all(each.shape[:1] != (num_classes,) for each in state.values()):
-        raise ValueError(f"num_classes is {num_classes!r}, but no tensor in it has that many rows")
-    return TrainedModel(config, num_classes, state, _plan(about))
+        lacking = "missing " if isinstance(error, KeyError) else ""
+        reason = f"{lacking}{error}"
+        raise ValueError(f"{path} holds no model trained by bsconv train: {reason}") from error
+    return TrainedModel(config, num_classes, state, plan)
 
 
 def _plan(about: Mapping[str, Any]) -> dict[str, str]:

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parse_json", "read_json", "read_text"]
-
 LARGEST = 64 * 2**20  # bytes; the record of 1,000 epochs has 0.2 MB
 
 

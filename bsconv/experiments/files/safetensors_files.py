@@ -16,8 +16,6 @@ from torch import Tensor
 
 from .json_files import parse_json
 
-__all__ = ["packed", "unpacked"]
-
 KEY = "bsconv"  # of the metadata; its value is a JSON object
 ABOUT = {"num_classes", "config"}  # its entries
 PLAN = "plan"  # another entry, of networks in which each layer has a form of its own

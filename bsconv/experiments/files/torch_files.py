@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
-
-__all__ = ["DamagedError", "check_archive", "read_torch_file"]
 
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
@@ -22,24 +21,27 @@ class DamagedError(ValueError):
     """What is wrong with a file, in words that follow "is damaged: "."""
 
 
-def read_torch_file(file: BinaryIO) -> Any:
-    """Tensors and plain values as ``torch.save`` wrote them into ``file``, on the CPU.
+def read_torch_file(path: Path, otherwise: str) -> Any:
+    """Tensors and plain values as ``torch.save`` wrote them to ``path``, on the CPU.
 
-    Raises DamagedError where a bit has changed since, which ``torch.load`` does not check, and
-    where the content claims to be far larger than the file; ValueError for any other file, and for
-    one that holds more. Files from before PyTorch 1.6 have no checksums.
+    Raises OSError for a file that is missing or unreadable. ValueError with one line where a bit
+    has changed since, which ``torch.load`` does not check, and where the content claims to be far
+    larger than the file; for any other file, ``otherwise`` says what it may be instead of damaged.
+    Files from before PyTorch 1.6 have no checksums.
     """
-    size = file.seek(0, os.SEEK_END)
-    try:
-        if zipfile.is_zipfile(file):
-            check_archive(file)
-        file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (MemoryError, DamagedError):
-        raise
-    except Exception as error:  # a damaged file may raise anything at all
-        raise ValueError("it holds more than tensors, or is not a file of torch.save") from error
-    _check_content(content, size)
+    with open(path, "rb") as file:
+        try:
+            if zipfile.is_zipfile(file):
+                check_archive(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            _check_content(content, file.seek(0, os.SEEK_END))
+        except MemoryError:
+            raise
+        except DamagedError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        except Exception as error:  # a damaged file may raise anything at all
+            raise ValueError(f"{path} is damaged or {otherwise}") from error
     return content
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .safetensors_files import unpacked
-from .torch_files import DamagedError, read_torch_file
-
-__all__ = ["WEIGHT_FILES", "read_weights"]
+from .torch_files import read_torch_file
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")  # their suffixes
+OTHERWISE = "holds more than weights, which bsconv does not run: save a state dict"
 _WRAPPED_AS = ("state_dict", "model")  # keys of the weights in a checkpoint
 
 
@@ -31,8 +30,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     checksums that ``torch.save`` and :mod:`bsconv` write; other safetensors files have none.
     """
     path = Path(path)
-    with open(path, "rb") as file:  # missing or unreadable: OSError, as the system says it
-        content = _content(path, file)
+    if path.suffix == ".safetensors":
+        content: Any = unpacked(path)[0]
+    else:
+        content = read_torch_file(path, OTHERWISE)
     inner = (content[key] for key in _WRAPPED_AS if isinstance(content, dict) and key in content)
     state = next(inner, content)
     if not isinstance(state, Mapping):
@@ -42,17 +43,3 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds tensors without names, not a state dict")
     torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
     return tensors
-
-
-def _content(path: Path, file: BinaryIO) -> Any:
-    if path.suffix == ".safetensors":
-        return unpacked(path)[0]
-    try:
-        return read_torch_file(file)
-    except DamagedError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged or holds more than weights, which bsconv does not run: "
-            "save a state dict"
-        ) from error

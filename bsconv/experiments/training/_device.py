@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["find_device", "reproducible"]
-
 
 def find_device(name: str) -> torch.device:
     """The device ``name``, tried out; ``"auto"`` is cuda where there is one, else cpu."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["EpochMetrics", "History"]
-
 
 @dataclass(frozen=True)
 class EpochMetrics:

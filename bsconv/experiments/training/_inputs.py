@@ -21,17 +21,6 @@ from ..files import checkpoints
 from ..files.checkpoints import Start, load_weights
 from ..model_sources import build_model
 
-__all__ = [
-    "check_fit",
-    "check_model",
-    "find_dataset",
-    "load_start",
-    "logits_of",
-    "make_model",
-    "model_input",
-    "read_start",
-]
-
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
     """The data set of a run on the CPU, with as many images as the run takes."""

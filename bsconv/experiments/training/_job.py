@@ -12,8 +12,6 @@ from ._optimizers import make_optimizer
 from ._run_folder import Run
 from ._steps import Job, choose_execution
 
-__all__ = ["Job", "prepare"]
-
 
 def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job:
     """All parts of ``run`` as they are before its next step, and its folder begun.

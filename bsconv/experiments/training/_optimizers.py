@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from ...pytorch.regularization import OrthonormalBasis
 from ..config import Recipe, TrainConfig
 
-__all__ = ["Muon", "Optimizers", "make_optimizer"]
-
 MUON_SHARE = 1 / 6  # of the learning rate of SGD
 MUON_MOMENTUM = 0.95
 MUON_DECAY = 0.01
@@ -83,32 +81,17 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Optimizers:
     """Several optimisers of one model that step together."""
 
+    learning_rate: float  # that of SGD; Muon's is a fixed share of it
+
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
-
-    @property
-    def learning_rate(self) -> float:
-        """That of SGD; Muon's is a fixed share of it."""
-        each = self.optimizers[-1]
-        rate: float = each.param_groups[0]["lr"]
-        return rate / _share(each)
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
+    def step(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
         for optimizer in self.optimizers:
+            share = MUON_SHARE if isinstance(optimizer, Muon) else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = rate * _share(optimizer)
-
-    def zero_grad(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def step(self) -> None:
-        for optimizer in self.optimizers:
+                group["lr"] = learning_rate * share
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,10 +100,6 @@ class Optimizers:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for number, optimizer in enumerate(self.optimizers):
             optimizer.load_state_dict(state[str(number)])
-
-
-def _share(optimizer: torch.optim.Optimizer) -> float:
-    return MUON_SHARE if isinstance(optimizer, Muon) else 1.0
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:

@@ -25,8 +25,6 @@ from ._device import find_device
 from ._global_batch_norm import with_global_batch_norm
 from ._inputs import logits_of
 
-__all__ = ["SINGLE", "PeerFailed", "Processes", "join_processes", "process_device"]
-
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)  # one may download a data set while the others wait
 LOST = ("gloo", "NCCL", "closed by peer", "reset by peer", "timed out", "Broken pipe")
@@ -149,12 +147,19 @@ def process_device(name: str) -> torch.device:
     Raises ValueError where there is no such device, or where the machine has too few GPUs; of
     several processes on one machine only the first says so.
     """
-    local_rank = _number("LOCAL_RANK", 0)
+    local_rank, here = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
+    several = _number("WORLD_SIZE", 1) > 1
     try:
-        if _number("WORLD_SIZE", 1) > 1:
-            _check_several(name)
-            if name != "cpu" and torch.cuda.is_available():
-                torch.cuda.set_device(local_rank)
+        if several and name not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {name!r}")
+        if several and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+            gpus = torch.cuda.device_count()
+            if gpus < here:
+                raise ValueError(
+                    f"each process needs a GPU of its own: {here} processes, {gpus} "
+                    f"GPU{'s' * (gpus != 1)} here; start fewer or train on the cpu"
+                )
+            torch.cuda.set_device(local_rank)
         return find_device(name)
     except ValueError:
         if local_rank > 0:
@@ -201,14 +206,3 @@ def _number(name: str, default: int) -> int:
     """What torchrun tells its processes; without it, a run has one process."""
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     return int(os.environ.get(name, default)) if launched else default
-
-
-def _check_several(device: str) -> None:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {device!r}")
-    here, gpus = _number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
-    if gpus < here and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
-        raise ValueError(
-            f"each process needs a GPU of its own: {here} processes, {gpus} "
-            f"GPU{'s' * (gpus != 1)} here; start fewer or train on the cpu"
-        )

@@ -12,8 +12,6 @@ from ._processes import Processes
 from ._run_folder import Run
 from ._steps import Execution, Job
 
-__all__ = ["introduction", "progress_bar", "steps_text"]
-
 
 def introduction(run: Run, job: Job) -> str:
     """Two lines: what is trained on what, and how its steps are computed."""

@@ -32,8 +32,6 @@ from ._history import EpochMetrics, History
 from ._processes import SINGLE, Processes, join_processes, process_device
 from ._steps import Execution, Job
 
-__all__ = ["Run", "open_run"]
-
 FILES = (CHECKPOINT, METRICS, MODEL, CONFIG)
 # of a checkpoint; early versions have neither "execution" nor "data"
 PARTS = (

@@ -26,8 +26,6 @@ from ..data import ImageDataset
 from ._inputs import logits_of, model_input
 from ._optimizers import Optimizers
 
-__all__ = ["Execution", "Job", "choose_execution"]
-
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
 WORTH_COMPILING = 200_000
 ROUNDS = 3

@@ -31,8 +31,6 @@ from ._progress import introduction, progress_bar
 from ._run_folder import Run, open_run
 from ._steps import Job
 
-__all__ = ["evaluate", "train"]
-
 LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the other processes
 
 
@@ -48,21 +46,19 @@ def train(
     """Train a model from its start to the last epoch; returns what was measured.
 
     The start is the initialisation that ``config.seed`` draws, or the weights in the file
-    ``config.weights``; a run that is resumed does not read that file again.
+    ``config.weights``. The loss is cross-entropy plus ``config.alpha`` times the orthonormality
+    penalty of the BSConv-S layers; the whole test set is classified after every epoch. The trained
+    model is ``History.model``. The global random state is left as it was.
 
     With a teacher (``config.teacher``), the loss is how far the answers are from the teacher's, and
     ``config.label_weight`` of cross-entropy; labels are not needed otherwise. ``model`` and
     ``teacher`` are networks of one's own in place of those that ``config`` names; ``model`` is
     trained in place, and a run with it is resumed with it.
 
-    The loss is cross-entropy plus ``config.alpha`` times the orthonormality penalty of the BSConv-S
-    layers; accuracies are measured on the whole test set after every epoch. With ``config.out``
-    the latest state is kept there after every epoch, and ``resume=True`` goes on from it: on the
-    same machine with as many threads, the result is the same to the last bit as without the break.
-    The trained model is ``History.model``. The global random state is left as it was.
-
-    ``after_epoch`` is called with what was measured and the model as it is then, once the epoch is
-    saved: to look at weights while they are learnt, or to stop by raising an exception.
+    With ``config.out`` the latest state is kept there after every epoch, and ``resume=True`` goes
+    on from it: on the same machine with as many threads, the result is the same to the last bit as
+    without the break. ``after_epoch`` is called with what was measured and the model, once the
+    epoch is saved: to look at weights while they are learnt, or to stop by raising an exception.
 
     Several processes that torchrun has started train together what one would train alone, with
     ``config.batch_size`` images in a step of all of them; the first keeps the folder, prints and
@@ -120,9 +116,8 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     title = f"epoch {epoch}/{config.epochs}"
     with progress_bar(title, sum(map(len, batches)), progress) as bar:
         for number, batch in enumerate(batches, 1):
-            step = (epoch - 1) * len(batches) + number - 1
-            job.optimizer.learning_rate = config.learning_rate_at(step, len(batches))
-            total += train_step(run, job, batch) * len(batch)
+            rate = config.learning_rate_at((epoch - 1) * len(batches) + number - 1, len(batches))
+            total += train_step(run, job, batch, rate) * len(batch)
             seen += len(batch)
             bar.update(len(batch))
             if number % look_every == 0 or number == len(batches):
@@ -134,7 +129,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     return loss
 
 
-def train_step(run: Run, job: Job, batch: Tensor) -> Tensor:
+def train_step(run: Run, job: Job, batch: Tensor, learning_rate: float) -> Tensor:
     """One step on these images; the mean over the processes of what it returns is their loss."""
     config, images = run.config, job.dataset.train_images
     # every process draws for the whole batch, so that all draw the same
@@ -158,9 +153,9 @@ def train_step(run: Run, job: Job, batch: Tensor) -> Tensor:
             answers = logits_of(job.teacher(inputs)).float()
         loss = student_loss(logits, answers, labels, config.label_weight)
     loss = weight * loss + reg_loss(job.trained, config.alpha)
-    job.optimizer.zero_grad()
+    job.model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    job.optimizer.step()
+    job.optimizer.step(learning_rate)
     return loss.detach()
 
 
