@@ -22,7 +22,6 @@ from bsconv.experiments.export import FORMATS, ONNX_OPSET, check_export, export_
 from bsconv.experiments.export import _run as exported
 from bsconv.experiments.export import _write as export
 from bsconv.experiments.export._run import ENGINES, load_exported
-from bsconv.experiments.files import checkpoints
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
 from bsconv.pytorch.inference import optimize_for_inference
@@ -235,20 +234,9 @@ def test_int8(example: int, dynamic: bool, training_images: Tensor, tmp_path: Pa
 
 
 CONVOLUTION_NETWORK = {
-    "Add",
-    "AveragePool",
-    "BatchNormalization",
-    "Concat",
-    "Conv",
-    "Flatten",
-    "Gemm",
-    "GlobalAveragePool",
-    "Mul",
-    "ReduceMean",
-    "Relu",
-    "Reshape",
-    "Shape",
-}
+    "Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "Flatten", "Gemm",
+    "GlobalAveragePool", "Mul", "ReduceMean", "Relu", "Reshape", "Shape",
+}  # fmt: skip
 
 
 def test_calibration_images_have_the_shape_of_the_example(small: nn.Module, tmp_path: Path) -> None:
@@ -328,21 +316,6 @@ def test_more_weights_than_a_file_takes(
     monkeypatch.setattr(export, "ONNX_LIMIT", 100_000)
     with pytest.raises(ValueError, match=r"takes 100,000 bytes of weights, got 1\d\d,\d\d\d"):
         export_model(small, torch.rand(1, 3, 32, 32), tmp_path / "m.onnx", format="onnx")
-
-
-def test_a_full_disk_leaves_what_was_there(
-    small: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fsync(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "m.pt2"
-    path.write_bytes(b"before")
-    monkeypatch.setattr(checkpoints.os, "fsync", fsync)
-    with pytest.raises(OSError, match="the disk is full"):
-        export_model(small, torch.rand(1, 3, 32, 32), path, format="exported-program")
-    assert path.read_bytes() == b"before"
-    assert [each.name for each in tmp_path.iterdir()] == ["m.pt2"]
 
 
 def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
@@ -499,20 +472,10 @@ INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", 
             ["cifar_resnet20", "--batch-size", "0"],
             "--batch-size: expected a whole number of at least 1",
         ),
-        (
-            ["cifar_resnet20", "--num-classes", "-1"],
-            "--num-classes: expected a whole number of at least 1",
-        ),
         (["cifar_resnet20", "--input-size", "3x4"], "expected a size as 3x224x224 or 224"),
         (
             ["torchvision:vgg11", "--input-size", "1x32x32", "--weights", "w.safetensors"],
             r"w\.safetensors do not fit torchvision:vgg11: it lacks",
-        ),
-        (["cifar_resnet20", "--weights", "no.pt"], "no.pt: No such file"),
-        (["cifar_resnet20", "--pretrained", "x"], "no weights pretrained='x'"),
-        (
-            ["cifar_resnet20", "--pretrained", "cifar10", "--num-classes", "5"],
-            "need num_classes=10, got num_classes=5",
         ),
         (
             ["cifar_resnet20", "--pretrained", "cifar10", "--bsconv", "u"],
@@ -521,16 +484,10 @@ INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", 
         (["cifar_resnet20", "--int8"], "--calibration is missing: the data set that --int8"),
         (["cifar_resnet20", "--calibration", "synthetic"], "--calibration goes with --int8"),
         (
-            [*INT8, "--out", "m.pt2", "--format", "exported-program"],
-            "int8 goes with format 'onnx', got 'exported-program'",
-        ),
-        (
             [*INT8, "--input-size", "3x32x16"],
             "--calibration needs 1 images or more of 3x32x16, got 500x3x32x32",
         ),
-        (["cifar_resnet20", "--pretrained", "a", "--weights", "b"], "not allowed with argument"),
         (["--checkpoint", "c", "--weights", "b"], "not allowed with argument"),
-        (["--checkpoint", "no"], "no: No such file"),
         (["--checkpoint", "c", "--bsconv", "u"], "--bsconv goes with MODEL alone, c says so"),
         (["--checkpoint", "c", "--num-classes", "3"], "--num-classes goes with MODEL alone"),
         (
