@@ -66,11 +66,6 @@ def test_out_holds_the_run(tmp_path: Path) -> None:
     assert (saved["learning_rate"], saved["epochs"], saved["device"]) == (0.3, 4, "cpu")
 
 
-def test_writing_changes_no_result(tmp_path: Path) -> None:
-    kept, not_kept = run(out=tmp_path / "run"), run()
-    torch.testing.assert_close(weights(kept), weights(not_kept), rtol=0, atol=0)
-
-
 def test_curves_for_tensorboard_go_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,13 +210,6 @@ def test_a_resumed_run_keeps_the_plans_it_measured(
     kept = read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["execution"]
     assert kept["plans"] == {"0": "merged"}
     check_same(tmp_path / "whole", tmp_path / "broken")
-
-
-def test_resume_of_nothing_is_a_start(tmp_path: Path, straight: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for name in ("new", "empty"):
-        run(resume=True, out=tmp_path / name, **FAST)
-        check_same(straight, tmp_path / name)
 
 
 def test_metrics_are_written_again_from_the_checkpoint(tmp_path: Path, straight: Path) -> None:

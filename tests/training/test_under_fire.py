@@ -154,13 +154,6 @@ def test_output_that_goes_nowhere(stream: str) -> None:
         check_refused(ended.returncode, ended.stderr)
 
 
-@pytest.mark.slow
-def test_stdout_that_is_closed() -> None:
-    command = f"{sys.executable} -m bsconv models 'cifar_resnet20*' >&-"
-    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 

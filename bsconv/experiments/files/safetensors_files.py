@@ -41,7 +41,8 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        # missing or unreadable: open raises OSError as the system says it
+        with open(path, "rb"), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except SafetensorError as error:
