@@ -139,12 +139,12 @@ class TrainConfig:
     )
     teacher: str | None = _setting(
         None,
-        _text("a file of weights or a run's folder", "FILE").or_none(),
+        _text("a file of weights or a run's folder", "FILE"),
         "learn the answers of this trained network (a file as for --weights)",
     )
     teacher_model: str | None = _setting(
         None,
-        _text("a name", "MODEL").or_none(),
+        _text("a name", "MODEL"),
         "the teacher's architecture (default: what the file of --teacher says); without --teacher, "
         "with the weights that the package has of it",
     )
