@@ -109,7 +109,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     total, seen = torch.zeros((), device=images.device), 0
     job.trained.train()
     if config.settings.fixed_batch_norm:
-        for module in job.model.modules():
+        for module in job.trained.modules():  # of several processes, it is a copy of job.model
             if isinstance(module, BatchNorm):
                 module.eval()
     processes.own_randomness(config.seed, epoch)
