@@ -81,7 +81,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Optimizers:
     """Several optimisers of one model that step together."""
 
-    learning_rate: float  # that of SGD; Muon's is a fixed share of it
+    learning_rate = 0.0  # of the last step, for SGD; Muon's is a fixed share of it
 
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         self.optimizers = optimizers
