@@ -7,7 +7,7 @@ import importlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ def in_int8(content: bytes, images: Tensor, batch_size: int) -> bytes:
     """
     tools: Any = importlib.import_module("onnxruntime.quantization")
     prepare: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
-    batches = torch.split(images[: len(images) // batch_size * batch_size], batch_size)
     with tempfile.TemporaryDirectory() as folder, _silence():
         given, ready, done = (str(Path(folder) / f"{name}.onnx") for name in "abc")
         Path(given).write_bytes(content)
@@ -33,7 +32,7 @@ def in_int8(content: bytes, images: Tensor, batch_size: int) -> bytes:
         tools.quantize_static(
             ready,
             done,
-            _Batches(batches),
+            _Batches(images, batch_size),
             quant_format=tools.QuantFormat.QDQ,
             per_channel=True,
             activation_type=tools.QuantType.QUInt8,
@@ -46,10 +45,11 @@ def in_int8(content: bytes, images: Tensor, batch_size: int) -> bytes:
 
 
 class _Batches:
-    """Hands the images out as ONNX Runtime asks for them."""
+    """Hands the images out as ONNX Runtime asks for them; an incomplete last batch is left out."""
 
-    def __init__(self, batches: Iterable[Tensor]) -> None:
-        self._batches = iter(batches)
+    def __init__(self, images: Tensor, batch_size: int) -> None:
+        whole = images[: len(images) // batch_size * batch_size]
+        self._batches = iter(torch.split(whole, batch_size))
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._batches, None)
@@ -61,13 +61,12 @@ def _kept(path: str) -> list[str]:
     onnx: Any = importlib.import_module("onnx")
     nodes = onnx.load(path).graph.node
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    grouped = [
-        node
-        for node in convolutions
-        if any(each.name == "group" and each.i > 1 for each in node.attribute)
-    ]
-    classifiers = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
-    return [node.name for node in classifiers + convolutions[:1] + grouped]
+    kept = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
+    kept += convolutions[:1]
+    for node in convolutions:
+        if any(each.name == "group" and each.i > 1 for each in node.attribute):
+            kept.append(node)
+    return [node.name for node in kept]
 
 
 @contextlib.contextmanager

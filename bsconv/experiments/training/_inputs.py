@@ -24,10 +24,10 @@ from ..model_sources import build_model
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
     """The data set of a run on the CPU, with as many images as the run takes."""
-    # a folder has its own sizes: its images are resized once, from their full resolution
-    by_reader = config.image_size is not None and config.dataset not in DATASETS
-    size = {"image_size": config.image_size} if by_reader else {}
-    dataset = load_dataset(config.dataset, config.data, **size)
+    if config.dataset in DATASETS or config.image_size is None:
+        dataset = load_dataset(config.dataset, config.data)
+    else:  # a folder has its own sizes: resize once, from the full resolution
+        dataset = load_dataset(config.dataset, config.data, image_size=config.image_size)
     return dataset.limited(train=config.train_limit, test=config.test_limit)
 
 
