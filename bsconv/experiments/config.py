@@ -251,7 +251,7 @@ class TrainConfig:
 
     def without_folders(self) -> TrainConfig:
         """The same run for others to read: no folder of this machine is named in it."""
-        names = {
+        names: dict[str, Any] = {
             name: None if (path := getattr(self, name)) is None else Path(path).name
             for name in ("weights", "teacher")
         }
