@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .._tools.model_tree import parameter_count
 from .._tools.timing import in_turns, medians
@@ -154,6 +153,8 @@ def _parameters(study: Study) -> dict[str, int]:
 @torch.no_grad()
 def _macs(study: Study) -> dict[str, int]:
     """Multiply-accumulates for one image, of the model ("") and of all modules inside it."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     with FlopCounterMode(display=False) as counter:
         study.inputs.first(1).copies().run(study.model)
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
