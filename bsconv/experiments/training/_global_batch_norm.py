@@ -29,7 +29,7 @@ def with_global_batch_norm(model: nn.Module) -> nn.Module:
                 f"got {type(norm).__name__} at {name or 'the root'}"
             )
     if any(tensor.is_cuda for tensor in model.parameters()):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for norm in norms.values():
         norm.__class__ = GlobalBatchNorm  # which has no state of its own
     return model

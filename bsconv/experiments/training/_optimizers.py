@@ -114,7 +114,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     bases = {
         layer.basis().data_ptr() for layer in model.modules() if isinstance(layer, OrthonormalBasis)
     }
-    mixing, rest = [], []
+    mixing: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for tensor in model.parameters():
         if tensor.requires_grad:
             mixes = tensor.ndim > 2 and tensor.shape[1] > 1 and tensor.data_ptr() not in bases

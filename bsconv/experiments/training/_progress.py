@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -34,7 +35,7 @@ def steps_text(execution: Execution, processes: Processes) -> str:
     return f"{processes.count} processes, steps in {execution}{eager}"
 
 
-def progress_bar(title: str, images: int, progress: bool) -> tqdm[None]:
+def progress_bar(title: str, images: int, progress: bool) -> tqdm[Any]:
     """Only on a terminal, and taken away when it is closed; a line per epoch is printed anyway."""
     return tqdm(
         desc=title,

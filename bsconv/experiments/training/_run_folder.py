@@ -128,7 +128,10 @@ class Run:
         """Keep the trained model, and in its settings how the steps were computed."""
         self.history.model = job.model
         if self.folder is not None:
-            how = {"precision": job.execution.precision, "compile": job.execution.compile}
+            how: dict[str, Any] = {
+                "precision": job.execution.precision,
+                "compile": job.execution.compile,
+            }
             config = dataclasses.replace(self.config, **how)
             write_trained(
                 self.folder / MODEL, job.model, config, job.dataset.num_classes, self.plan
