@@ -45,15 +45,14 @@ def resumed(settings: TrainConfig, out: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_before_the_commands_are_imported_is_one_line() -> None:
     script = """
-import builtins, signal, sys
-plain = builtins.__import__
+import signal, sys
 
-def importing(name, *arguments):
-    if "commands" in name:
-        signal.raise_signal(signal.SIGINT)
-    return plain(name, *arguments)
+class Interrupting:
+    def find_spec(name, path, target=None):
+        if name.startswith("bsconv.commands."):
+            signal.raise_signal(signal.SIGINT)
 
-builtins.__import__ = importing
+sys.meta_path.insert(0, Interrupting)
 import bsconv.__main__
 """
     ended = subprocess.run(
