@@ -46,7 +46,7 @@ def image_size(text: str) -> tuple[int, ...]:
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """An option for each of these settings of a run; by default, for all that have a help."""
+    """An option for each of these settings of a run; by default, for all that have a help text."""
     settings = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
     for name in names or [name for name in settings if settings[name].metadata["help"]]:
         how, help = settings[name].metadata["rule"].option, settings[name].metadata["help"]

@@ -22,7 +22,7 @@ def add_figure(parser: argparse.ArgumentParser, text: str, option: str = "--out"
 def check_files(*, figure: str | None = None, other: str | os.PathLike[str] | None = None) -> None:
     """ValueError or OSError with one line for a ``figure`` or another file that cannot be written.
 
-    None is for one that is not wanted.
+    None: no such file is wanted.
     """
     from ..experiments.files.checkpoints import check_writable
 

@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
-    """The name of the network, itself, and the size (C, H, W) of an image that it is made for."""
+    """The network's name, the network, and the size (C, H, W) of the images it is made for."""
     from ..experiments.files.checkpoints import read_trained
     from ..experiments.training import read_start
 

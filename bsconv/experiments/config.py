@@ -261,7 +261,7 @@ class TrainConfig:
         """The rate of one optimiser step, counted from 0 over the whole run.
 
         published: ``learning_rate * 0.1 ** (milestones reached)``, constant over an epoch.
-        fast, finetune: linear from 0 to the peak over the first 15 % of all steps, then linear to 0.
+        Others: linear from 0 to the peak over the first 15 % of all steps, then linear to 0.
         """
         settings = self.settings
         if settings.milestones is not None:

@@ -57,9 +57,9 @@ class PlannedLayer(nn.Sequential):
         shapes, dtype, device and mode at hand and remembered. torch.compile takes the one that ran
         last outside, "factored" if none did: call the model once before.
 
-        A plan that is not possible is computed factored: with BatchNorm in between, all but
-        "narrow" of a BSConvS, and any where parts of the layer have hooks or are not plain
-        convolutions. Raises ValueError for an unknown plan.
+        Where a plan is not possible, the layer is computed factored: with BatchNorm in between, all
+        plans but "narrow" of a BSConvS; with hooks on parts of the layer, or parts that are not
+        plain convolutions, all plans. Raises ValueError for an unknown plan.
         """
         return self._plan
 
@@ -141,7 +141,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def takes_time(images: Tensor) -> bool:
-    """Whether there is something to measure: what is traced or on the meta device takes none."""
+    """Whether a call takes time to measure: none while tracing or on the meta device."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     traced = torch.compiler.is_compiling() or tracing
     return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
@@ -193,7 +193,7 @@ def _as_layer(
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
-    """The one with the shortest forward pass, and backward pass where gradients are recorded.
+    """The plan with the shortest forward pass, and backward pass where gradients are recorded.
 
     It is measured once for each situation, on a copy, and remembered.
     """

@@ -89,11 +89,11 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
 
 
 def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
-    """A CP decomposition of ``kernel`` into so many components, close in the sum of squares.
+    """A CP decomposition of ``kernel`` into ``blueprints`` components, close in the sum of squares.
 
-    The best of three starts after alternating least squares. They take the leading singular vectors
-    of the kernel's filters, of its filters rotated onto their principal axes, and of its channels
-    so rotated. So it is never worse than a truncated one, nor, from N blueprints on, than
+    The best of three starts after alternating least squares. The starts take the leading singular
+    vectors of the kernel's filters, of its filters rotated onto their principal axes, and of its
+    channels so rotated. So it is never worse than a truncated one, nor, from N blueprints on, than
     :func:`blueprint_factors`. Raises ValueError unless ``blueprints`` is at least 1.
     """
     if blueprints < 1:

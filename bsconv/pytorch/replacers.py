@@ -83,14 +83,14 @@ class Replacer:
 
         Raises TypeError unless ``model`` is a torch.nn.Module. Raises ValueError, before anything
         changes, for hooks on the state dict or a parameter of a layer to be replaced, for a name in
-        ``exclude`` that the model has not, and for DistributedDataParallel. Warns if nothing is
+        ``exclude`` that the model lacks, and for DistributedDataParallel. Warns if nothing is
         replaced.
         """
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
         layers = _build(chosen, self._replacement)
-        if not chosen:  # said first: to those who make errors of warnings, this is a refusal
+        if not chosen:  # before the exchange: where warnings are errors, it refuses
             reasons = Counter(candidate.obstacle for candidate in candidates).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
             said = f"no convolution was replaced: {listed or 'the model has none'}"

@@ -14,13 +14,11 @@ from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
 from ._inputs import logits_of, make_model, model_input
 
-__all__ = ["check_teacher", "read_teacher", "student_loss"]
-
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
 
 
 def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: float) -> Tensor:
-    """KL divergence from the teacher's answers, softened, and as much of the labels' cross-entropy.
+    """KL divergence from the teacher's softened answers; ``label_weight`` mixes in cross-entropy.
 
     ``logits`` and ``answers``: shape (N, classes); ``labels``: shape (N,). A scalar.
     """

@@ -109,7 +109,7 @@ class Processes:
         return result
 
     def own_randomness(self, seed: int, epoch: int) -> None:
-        """Another global random state for each process but the first, such as dropout draws from.
+        """Gives each process but the first a global random state of its own, for dropout.
 
         It follows from the arguments, so that a resumed run needs no more than the first's.
         """

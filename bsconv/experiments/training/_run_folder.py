@@ -60,7 +60,7 @@ class Run:
 
     @property
     def execution(self) -> Execution | None:
-        """How the steps so far were computed: any other way would round otherwise."""
+        """How the steps so far were computed: any other way would round differently."""
         if self.state is None or "execution" not in self.state:
             return None
         with _fitting(self.config):

@@ -72,7 +72,7 @@ def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
 
 
 def product(first: Tensor, second: Tensor, depthwise: Tensor | None) -> Tensor:
-    """The kernel of ``second(first(x))``; one of the two is pointwise, ``depthwise`` one or none.
+    """The kernel of ``second(first(x))``; one is pointwise, ``depthwise`` is the depthwise one.
 
     Kernels have shape (out, in, ...), depthwise ones (channels, 1, ...).
     """

@@ -70,4 +70,4 @@ def full_float32() -> Iterator[None]:
 def without_autocast(device_type: str) -> contextlib.AbstractContextManager:
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()  # the meta device, for one
+    return contextlib.nullcontext()  # the meta device, for example

@@ -77,7 +77,7 @@ def _sharing(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
 def _held_in_attributes(model: nn.Module, wanted: Container[int]) -> dict[int, str]:
     """The layers, by id, that a plain attribute of a module leads to as well, and its name.
 
-    Code that goes by such an attribute, a list of layers for example, would go on with the old one.
+    Code that uses such an attribute, a list of layers for example, would go on with the old one.
     """
     modules = dict(model.named_modules())
     registered = {id(module) for module in modules.values()}

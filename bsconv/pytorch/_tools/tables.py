@@ -1,4 +1,4 @@
-"""Rows as an aligned text table and as an HTML table."""
+"""Rows as an aligned text table, as an HTML table and as CSV."""
 
 import csv
 import html

@@ -59,9 +59,9 @@ def optimize_for_inference(
     is set up in each engine: "eager" PyTorch, in the faster memory format; "compiled" by
     torch.compile; "onnxruntime" and "openvino", where these packages are installed. In each, BSConv
     layers take the plan that is the fastest there on their input in the example: "factored", their
-    convolutions in turn; "merged", one dense convolution; for BSConv-S also "joined", its pointwise
-    ones multiplied, and "narrow", ``pw1``, then one dense convolution; "padded" has channels of
-    zeros up to the engine's grid. All take turns on the example, and the model as it was given with
+    convolutions in turn; "merged", one dense convolution; for BSConv-S and BSConv-CP also "joined",
+    the first two multiplied, and "narrow", the last two; "padded" has channels of zeros up to the
+    engine's grid. All take turns on the example, and the model as it was given with
     them: the fastest is returned, and its ``report`` says what was done. It computes inputs of
     other sizes as well. The original stays as it is.
 

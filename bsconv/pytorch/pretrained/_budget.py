@@ -167,7 +167,7 @@ def _macs(study: Study) -> dict[str, int]:
 def _measured_seconds(
     study: Study, layers: Mapping[str, Layer], prepare: Prepare | None
 ) -> tuple[float, dict[str, dict[Form, float]]]:
-    """Of the whole dense network, and of each layer in each form of its table.
+    """Those of the dense network, and of each layer in each form of its table.
 
     ``prepare(module, *inputs)`` returns what runs the module once, in the engine of choice; without
     it, modules run as they are. Layers of one geometry are measured once.
@@ -185,7 +185,7 @@ def _measured_seconds(
             module = form.layer(conv)
             if module is not conv:
                 for weight in module.parameters():
-                    weight.fill_(0.01)  # the time is that of any numbers but tiny ones
+                    weight.fill_(0.01)  # any numbers do, except subnormal ones, which are slow
             runs[form] = prepare(module, images)
         measured |= medians(in_turns(runs, device, budget=SECONDS, turn=TURN))
     total = medians(in_turns({"": whole}, device, budget=SECONDS, turn=TURN))[""]

@@ -1,8 +1,8 @@
 """Where the output of a convolution is used, found by watching one forward pass.
 
 In ``relu(norm(conv(x)) + shortcut)`` the output of ``conv`` arrives, behind ``norm`` and with
-something added, in front of ``relu``. Who knows that can choose ``conv`` so that the *sum* comes
-out right, whatever is wrong with the shortcut.
+something added, in front of ``relu``. ``conv`` can then be chosen so that the *sum* comes out
+right, even if the shortcut is wrong.
 """
 
 import math
@@ -130,7 +130,7 @@ class _Trace:
         }
         output = operation.run()
         found = _tensors(output)
-        # what returns what it was given, such as Dropout in eval mode, is no user
+        # not a user: what returns what it was given, such as Dropout in eval mode
         if not found or (len(found) == 1 and _value(found[0]) in values):
             return output
         for value in values:
@@ -194,7 +194,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _of_one(operation: Operation, value: Hashable) -> Activation:
-    """The operation as a function of one among its arguments; it writes into copies alone."""
+    """The operation as a function of one of its arguments; it writes only into copies."""
     hole = object()
 
     def copied(leaf: Any) -> Any:

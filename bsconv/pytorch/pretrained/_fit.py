@@ -1,9 +1,9 @@
 """Kernels of any form that reproduce the *outputs* of a layer: least squares, tensors only.
 
-The error is a function of the weights of the form; of BSConv-CP's, the best mixing is known in
-closed form for the others. The matrices of second derivatives are close to Kronecker products of
+The error is a function of the weights of the form; for BSConv-CP, the best mixing follows from the
+other weights in closed form. The matrices of second derivatives are close to Kronecker products of
 small ones, which give coordinates in which a quasi-Newton method (L-BFGS) needs few steps.
-Alternating least squares needs ten times as long, or more.
+Alternating least squares takes at least ten times as long.
 
 A layer's weights are named by the convolutions that hold them: "pw" and "dw" of BSConv-U, "pw1",
 "pw2" and "dw" of -S and -CP, "" of a dense one.
@@ -20,7 +20,7 @@ FEW_STEPS = 30  # that BSConv-U and -S need at most
 LATER_STEPS = 6  # each time the targets have changed
 TABLE_STEPS = 20
 STEADY = 1e-6  # share of the mean diagonal that is added to small matrices
-LARGE = 1500  # entries of a patch from which on float32 and half the steps have to do
+LARGE = 1500  # entries; larger patches are fitted in float32, in half the steps
 
 FIRST = {"u": "pw", "s": "pw1", "cp": "pw1"}  # takes the input
 LAST = {"u": "pw", "s": "pw2", "cp": "pw2"}  # has the scale of the outputs
@@ -145,7 +145,7 @@ class Fit:
         return roots
 
     def _start(self, form: Form, kernel: Tensor) -> Parts:
-        """From singular vectors of the kernel as data and answer weigh it."""
+        """Parts from singular vectors of the kernel, weighted by the data and the answer."""
         depth, space = self.depth_root, self.space_root
         seen = torch.einsum("nmp,mb,pc->nbc", kernel.flatten(2).to(depth), depth, space)
         if form.kind == "cp":

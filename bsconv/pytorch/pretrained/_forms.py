@@ -12,7 +12,7 @@ from ..modules import BSConvCP, BSConvS, BSConvU
 
 
 class Form(NamedTuple):
-    """What a layer is: "dense", "u", "s" or "cp", and the channels in the middle of the latter."""
+    """What a layer is: "dense", "u", "s" or "cp"; ``rank``: the middle channels of "s" and "cp"."""
 
     kind: str
     rank: int | None = None

@@ -1,4 +1,4 @@
-"""What a model is called with, out of what people have: a tensor, a loader, batches of any form."""
+"""What a model is called with, made from a tensor, a loader or batches of any form."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Fits the layers of a network in turn, so that it computes what a dense network computes.
 
-Each layer sees what the new network feeds it; wanted is what the dense one has where the output
-arrives, be it behind a shortcut; and errors count as far as they reach the answer. The new network
-runs once, over all images: at each layer the pass waits until that is fitted, and goes on with what
-the layer computes from then on.
+Each layer sees what the new network feeds it. Its target is what the dense network has where the
+output arrives, even behind a shortcut, and errors count as far as they reach the answer. The new
+network runs once, over all images: at each layer the pass waits until that layer is fitted, and
+goes on with what the fitted layer computes.
 """
 
 import importlib
@@ -58,7 +58,7 @@ def fit_layer(
     """Puts the best weights into the layer; returns its relative squared error."""
     layer, form = study.layers[name], Form.of(new)
     kernel, activation = layer.kernel, samples.activation
-    # few images change a classifier little
+    # the fewer images, the less the classifier changes
     ridge = layer.kernel[0].numel() / len(study.inputs) if name == study.head else RIDGE
     patches = Patches(samples.patches, centered=bool(norm) or has_bias(new), ridge=ridge)
     fit = Fit(patches.steady, layer.metric, kernel.shape[1])
@@ -79,9 +79,9 @@ def fit_layer(
 
 
 def _set_norm(norm: dict[str, Any], rows: Tensor, shift: Tensor, patches: Patches) -> None:
-    """Statistics of what the layer computes, and a weight and bias that leave but the constant."""
+    """Statistics of what the layer computes, and a weight and bias that only add the constant."""
     mean, variance = rows @ patches.mean, ((rows @ patches.covariance) * rows).sum(1)
-    # whatever it is, the weight makes up for it, but it has to be a number of its dtype
+    # the weight makes up for any variance that its dtype can hold
     variance = variance.clamp_max(torch.finfo(norm["weight"].dtype).max)
     norm["running_mean"].copy_(mean)
     norm["running_var"].copy_(variance)
@@ -106,7 +106,7 @@ def agreement(
 
 @contextmanager
 def progress_bar(work: float, show: bool) -> Iterator[Callable[[float], object]]:
-    """What is yielded is told of each part of ``work`` when that is done.
+    """Yields a function to call with each part of ``work`` that is done.
 
     The time left is the time taken in proportion. Nothing is shown where tqdm is not installed.
     """

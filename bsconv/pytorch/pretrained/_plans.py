@@ -28,7 +28,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
     ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
     of layers. The new layers are made without weights: load a state dict then. Raises ValueError,
-    before anything changes, for a layer that the model does not have, or is not a Conv2d.
+    before anything changes, for a layer that the model lacks or that is not a Conv2d.
     """
     modules = dict(model.named_modules())
     forms = {name: Form.parse(text) for name, text in plan.items()}
@@ -40,7 +40,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
 
 def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Puts ``layers`` in the places of that name, in place, and returns the model."""
+    """Puts ``layers`` in the places of those names, in place, and returns the model."""
     where = [place for place in places(model, leaves=()) if place.name in layers]
     new = {id(place.module): layers[place.name] for place in where}
     model = exchange(model, where, new)

@@ -91,14 +91,14 @@ def project_pretrained(
         kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
-        positions: of each image and layer, so many places are looked at.
+        positions: how many places of each image are looked at in each layer.
         progress: whether a bar shows how far it is, if tqdm is installed.
 
     Returns the new model and a :class:`ProjectionReport`, or a :class:`BudgetReport`.
 
     Raises ValueError for arguments out of range or that do not go together, for a budget below what
     the model can come down to, for images that are not finite or do not have four dimensions, or
-    that make ``model`` overflow, for a model of which a budget can change nothing, and for one
+    that make ``model`` overflow, for a model in which a budget can change nothing, and for one
     whose copy goes on using its layers.
     """
     options = Options(

@@ -18,7 +18,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class Sampler:
-    """Random places of maps, others in each group of images, the same at all maps of a size."""
+    """Random places of maps: new ones in each group of images, the same in all maps of a size."""
 
     def __init__(self, group_size: int, positions: int) -> None:
         self.group_size = group_size
@@ -95,7 +95,7 @@ class Samples(NamedTuple):
 
 
 class Patches:
-    """R patches (R, M*K*K), and their moments with whatever target (R, N), in float64.
+    """R patches (R, M*K*K), and their moments with any target (R, N), in float64.
 
     The moments are about zero instead of the means unless ``centered``, where no constant may be
     fitted. Products are summed in the precision of the patches, columns scaled to about one.

@@ -1,4 +1,4 @@
-"""How much a network's answer changes with each channel of a layer, and with which together.
+"""How much a network's answer changes with each channel of a layer, and with several together.
 
 The error of a layer matters as far as it reaches the answer: two channels whose errors cancel there
 may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.

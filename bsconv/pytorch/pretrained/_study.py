@@ -44,7 +44,7 @@ class Layer:
 
 
 def work_of(layer: nn.Module) -> float:
-    """How long its fit takes, about, in a unit of no matter."""
+    """About how long its fit takes, in an arbitrary unit."""
     return cast(Tensor, layer.weight)[0].numel() ** 2.0
 
 

@@ -15,8 +15,6 @@ from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
 from ._dry_run import dry_run
 
-__all__ = ["LayerProfile", "ModelProfiler"]
-
 
 class ModelProfiler(Table):
     """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.

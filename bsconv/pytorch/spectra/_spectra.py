@@ -15,15 +15,6 @@ from .._tools.tables import Row, Table, write_csv
 from ._kernels import Kernels, across, kernels_of
 from ._variance_shares import shares_of
 
-__all__ = [
-    "LayerSpectrum",
-    "SpectraTable",
-    "cross_kernel_spectra",
-    "kernel_spectra",
-    "random_first_share",
-    "spectra_table",
-]
-
 Source = nn.Module | Mapping[str, Any] | Tensor
 
 COLUMNS = (  # of a table: the title, and the field of the layer
