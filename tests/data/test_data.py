@@ -209,25 +209,25 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"classes": None, "test_labels": None}, "it lacks test_labels, classes"),
         (
             {"train_images": np.zeros((200, 3, 32, 32), np.uint8)},
-            r"train_images should be uint8 \[N, 32, 32, 3\], not uint8 \[200, 3, 32, 32\]",
+            r"train_images needs uint8 \[N, 32, 32, 3\], got uint8 \[200, 3, 32, 32\]",
         ),
         (
             {"test_images": np.zeros((100, 32, 32, 3), np.float32)},
-            r"test_images should be uint8 .* not float32",
+            r"test_images needs uint8 .* got float32",
         ),
         (
             {"train_images": np.zeros((0, 32, 32, 3), np.uint8), "train_labels": np.zeros(0, int)},
-            r"train_images should be .* not uint8 \[0, 32, 32, 3\]",
+            r"train_images needs .* got uint8 \[0, 32, 32, 3\]",
         ),
         (
             {"train_labels": np.zeros(199, np.int64)},
-            r"train_labels should be 200 integers, not int64 \[199\]",
+            r"train_labels needs 200 integers, got int64 \[199\]",
         ),
-        ({"test_labels": np.zeros(100)}, "test_labels should be 100 integers, not float64"),
-        ({"train_labels": np.arange(200) % 11}, r"lie in 0 ... 9, not in 0 ... 10"),
-        ({"test_labels": np.arange(100) % 10 - 1}, r"lie in 0 ... 9, not in -1 ... 8"),
-        ({"classes": np.array(["a", "b"])}, r"classes should be 10 names, not <U1 \[2\]"),
-        ({"classes": np.arange(10)}, r"classes should be 10 names, not int64 \[10\]"),
+        ({"test_labels": np.zeros(100)}, "test_labels needs 100 integers, got float64"),
+        ({"train_labels": np.arange(200) % 11}, "train_labels needs 0 to 9, got 0 to 10"),
+        ({"test_labels": np.arange(100) % 10 - 1}, "test_labels needs 0 to 9, got -1 to 8"),
+        ({"classes": np.array(["a", "b"])}, r"classes needs 10 names, got <U1 \[2\]"),
+        ({"classes": np.arange(10)}, r"classes needs 10 names, got int64 \[10\]"),
     ],
 )
 def test_wrong_content_is_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

@@ -300,7 +300,7 @@ def test_models_that_cannot_be_exported(
 @pytest.mark.parametrize(
     ("name", "format", "message"),
     [
-        ("m.onnx", "tflite", "format must be 'onnx' or 'exported-program', got 'tflite'"),
+        ("m.onnx", "tflite", "format needs to be 'onnx' or 'exported-program', got 'tflite'"),
         ("m.pt2", "onnx", r"a file of format onnx ends in \.onnx, got .*m\.pt2"),
         ("m.onnx", "exported-program", r"format exported-program ends in \.pt2, got .*m\.onnx"),
     ],
@@ -345,7 +345,7 @@ def test_engines_that_are_missing_or_unknown(
     with pytest.raises(ValueError, match="needs the package openvino: pip install openvino"):
         load_exported(tmp_path / "m.onnx", "openvino")
     names = " or ".join(map(repr, ENGINES))
-    with pytest.raises(ValueError, match=f"engine must be {names}, got 'tvm'"):
+    with pytest.raises(ValueError, match=f"engine needs to be {names}, got 'tvm'"):
         load_exported(tmp_path / "m.onnx", "tvm")
 
 

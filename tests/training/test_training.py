@@ -379,7 +379,7 @@ def test_labels_out_of_range(use: Use, name: str, label: int) -> None:
 
 def test_model_with_other_classes_than_the_data(use: Use) -> None:
     use(lambda classes: linear(classes + 1))
-    with pytest.raises(ValueError, match=r"must give 4 outputs per image for noise, got.*\(2, 5\)"):
+    with pytest.raises(ValueError, match=r"needs 4 outputs per image for noise, got.*\(2, 5\)"):
         run()
 
 

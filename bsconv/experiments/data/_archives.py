@@ -94,22 +94,21 @@ def _check(arrays: dict[str, np.ndarray], class_count: int) -> None:
     classes = arrays["classes"]
     if classes.dtype.kind != "U" or classes.shape != (class_count,):
         raise ValueError(
-            f"classes should be {class_count} names, not {classes.dtype} {list(classes.shape)}"
+            f"classes needs {class_count} names, got {classes.dtype} {list(classes.shape)}"
         )
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
             raise ValueError(
-                f"{split}_images should be uint8 [N, 32, 32, 3], "
-                f"not {images.dtype} {list(images.shape)}"
+                f"{split}_images needs uint8 [N, 32, 32, 3], "
+                f"got {images.dtype} {list(images.shape)}"
             )
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{split}_labels should be {len(images)} integers, "
-                f"not {labels.dtype} {list(labels.shape)}"
+                f"{split}_labels needs {len(images)} integers, "
+                f"got {labels.dtype} {list(labels.shape)}"
             )
         if labels.min() < 0 or labels.max() >= class_count:
             raise ValueError(
-                f"{split}_labels should lie in 0 ... {class_count - 1}, "
-                f"not in {labels.min()} ... {labels.max()}"
+                f"{split}_labels needs 0 to {class_count - 1}, got {labels.min()} to {labels.max()}"
             )

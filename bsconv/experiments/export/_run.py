@@ -41,7 +41,7 @@ def load_exported(
     """
     engine = engine or default_engine(path)
     if engine not in ENGINES:
-        raise ValueError(f"engine must be {' or '.join(map(repr, ENGINES))}, got {engine!r}")
+        raise ValueError(f"engine needs to be {' or '.join(map(repr, ENGINES))}, got {engine!r}")
     if not is_installed(engine):
         raise ValueError(f"running {path} needs the package {engine}: pip install {engine}")
     return ENGINES[engine](Path(path), threads, bfloat16)

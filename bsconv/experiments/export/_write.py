@@ -28,7 +28,7 @@ def check_export(path: str | os.PathLike[str], format: str, *, int8: bool = Fals
     """ValueError or OSError with one line where :func:`export_model` could not write ``path``."""
     if format not in FORMATS:
         names = " or ".join(map(repr, FORMATS))
-        raise ValueError(f"format must be {names}, got {format!r}")
+        raise ValueError(f"format needs to be {names}, got {format!r}")
     if Path(path).suffix != FORMATS[format]:
         raise ValueError(f"a file of format {format} ends in {FORMATS[format]}, got {path}")
     if int8 and format != "onnx":

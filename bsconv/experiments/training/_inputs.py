@@ -124,6 +124,6 @@ def check_fit(
         ) from error
     if outputs.shape != (count, dataset.num_classes):
         raise ValueError(
-            f"{config.model} must give {dataset.num_classes} outputs per image for {dataset.name}, "
+            f"{config.model} needs {dataset.num_classes} outputs per image for {dataset.name}, "
             f"got shape {tuple(outputs.shape)} for images of {shape}; try {advice}"
         )

@@ -2,12 +2,13 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._tools.model_tree import parameter_count
 from .._tools.timing import in_turns, medians
@@ -172,7 +173,7 @@ def _measured_seconds(
     ``prepare(module, *inputs)`` returns what runs the module once, in the engine of choice; without
     it, modules run as they are. Layers of one geometry are measured once.
     """
-    prepare = prepare or _as_it_is
+    prepare = prepare or partial
     inputs = study.inputs.first(TIMED_IMAGES)
     device = inputs.tensors()[0].device
     whole = prepare(study.model, *inputs.args, **inputs.kwargs)
@@ -192,7 +193,3 @@ def _measured_seconds(
     costs = {name: known[layer.geometry] for name, layer in layers.items()}
     # on a busy machine the layers alone may take longer than the network
     return max(total, sum(seconds[DENSE] for seconds in costs.values())), costs
-
-
-def _as_it_is(module: nn.Module, *args: Tensor, **kwargs: Any) -> Callable[[], object]:
-    return lambda: module(*args, **kwargs)

@@ -181,11 +181,12 @@ def _kernel(layer: nn.Module) -> Tensor:
 def _damages(layer: Layer, patches: Patches, forms: Iterable[Form]) -> dict[Form, float]:
     """For each form what the answer loses if the layer alone takes it (see ``sensitivities``)."""
     kernel, metric = layer.kernel, layer.metric
-    scale = 0.0 if layer.sensitivity is None else layer.sensitivity.scale
     if layer.sensitivity is None:
         rows = kernel.flatten(1)
         energy = float((rows @ patches.covariance * rows).sum())
         scale = 1 / energy if energy > 0 else 0.0
+    else:
+        scale = layer.sensitivity.scale
     fit = Fit(patches.steady, metric, kernel.shape[1])
     cross = kernel.flatten(1) @ patches.steady
     found = {}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._tools.errors import one_line
 from .._tools.model_tree import wrapped_by
 from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
@@ -65,7 +66,7 @@ class ModelProfiler(Table):
         try:
             counters = dry_run(wrapped, sizes, device, count)
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = one_line(f"{type(error).__name__}: {error}", None)
             raise ValueError(
                 f"input_size needs to be what {type(wrapped).__name__} takes, got "
                 f"input_size={input_size!r}, which it fails on ({said})"
