@@ -1,7 +1,6 @@
 """Training for image classification."""
 
 from ..config import TrainConfig
-from ._device import find_device
 from ._history import EpochMetrics, History
 from ._inputs import (
     check_fit,
@@ -12,7 +11,7 @@ from ._inputs import (
     model_input,
     read_start,
 )
-from ._processes import PeerFailed
+from ._processes import PeerFailed, find_device
 from ._signals import Terminated, terminable
 from ._train import evaluate, train
 

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them: who is who, and how they agree.
+"""The device and the processes of one run, as torchrun starts them: who is who, how they agree.
 
 Each has the model and takes its part of every batch. Together they compute what one process would
 compute with all of the batch.
@@ -21,7 +21,6 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...pytorch._tools.errors import one_line
-from ._device import find_device
 from ._global_batch_norm import with_global_batch_norm
 from ._inputs import logits_of
 
@@ -139,6 +138,33 @@ class FirstOutput(nn.Module):
 
 
 SINGLE = Processes()
+
+
+def find_device(name: str) -> torch.device:
+    """The device ``name``, tried out; ``"auto"`` is cuda where there is one, else cpu."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        float(torch.zeros(1, device=device))  # fails on "meta" as well, which computes nothing
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
+        raise ValueError(f"device needs one that is here, {known}, got {name!r}") from error
+    return device
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Repeatable GPU kernels and a random state of its own; both are as before afterwards."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def process_device(name: str) -> torch.device:

@@ -27,9 +27,8 @@ from ..files.checkpoints import (
     write_checkpoint,
     write_trained,
 )
-from ._device import reproducible
 from ._history import EpochMetrics, History
-from ._processes import SINGLE, Processes, join_processes, process_device
+from ._processes import SINGLE, Processes, join_processes, process_device, reproducible
 from ._steps import Execution, Job
 
 FILES = (CHECKPOINT, METRICS, MODEL, CONFIG)
