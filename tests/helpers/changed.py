@@ -2,7 +2,7 @@
 
 usage: PYTHONPATH=tests python -m helpers.changed [COMMIT]
 
-The change is what the working tree has that COMMIT has not: main, or HEAD where that is main. All
+The change is what the working tree has that COMMIT lacks: main, or HEAD where that is main. All
 import the core, so a change of the core asks for its own tests alone; `make test` runs the others.
 """
 

@@ -93,7 +93,7 @@ def _cost(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _calls(model: nn.Module, images: Tensor, compile: bool) -> tuple[dict[str, Call], str]:
-    """Calls of the network as given and optimised, and what could not be had."""
+    """Calls of the network as given and optimised, and what could not be built."""
     given = model if images.dtype == torch.float32 else copy.deepcopy(model).to(images.dtype)
     call = functools.partial(_call, given, images)
     call()  # a precision that this machine cannot compute is found here

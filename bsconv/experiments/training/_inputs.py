@@ -32,7 +32,7 @@ def find_dataset(config: TrainConfig) -> ImageDataset:
 
 
 def check_model(config: TrainConfig) -> None:
-    """ValueError for a model that cannot be had, before any data is fetched for it."""
+    """ValueError for a model that cannot be made, before any data is fetched for it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when the model is made
         with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):

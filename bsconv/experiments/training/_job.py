@@ -17,7 +17,7 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     """All parts of ``run`` as they are before its next step, and its folder begun.
 
     ``model`` and ``teacher`` stand in for those that its settings name. ValueError or OSError with
-    one line where something cannot be had, or does not fit the rest.
+    one line where something is not available, or does not fit the rest.
     """
     config, processes = run.config, run.processes
     device = torch.device(config.device)

@@ -52,7 +52,7 @@ def train(
 
     With a teacher (``config.teacher``), the loss is how far the answers are from the teacher's, and
     ``config.label_weight`` of cross-entropy; labels are not needed otherwise. ``model`` and
-    ``teacher`` are networks of one's own in place of those that ``config`` names; ``model`` is
+    ``teacher`` are networks of your own in place of those that ``config`` names; ``model`` is
     trained in place, and a run with it is resumed with it.
 
     With ``config.out`` the latest state is kept there after every epoch, and ``resume=True`` goes

@@ -30,7 +30,7 @@ def normed_product(
 
     The map takes ``images`` that ``first`` has normalised, before its weight and bias. In training,
     means and variances of the product follow from the mean m and the covariance C of its inputs:
-    W m and diag(W C W^T). Running statistics are updated as ever. In float64, since the variance of
+    W m and diag(W C W^T). Running statistics are updated too. In float64, since the variance of
     a channel may be a small rest of what C holds.
     """
     with without_autocast(images.device.type):

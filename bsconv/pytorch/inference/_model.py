@@ -19,7 +19,7 @@ class OptimizedModel(nn.Module):
     size, the first input goes through PyTorch's layers, ``network``, as well, which go on alone
     where the engine computes something else. Copies and pickles set the engine up again in their
     first call, in the same way. Where parameters move to another device or dtype, or are loaded,
-    the engine's constants are out of date: a warning says so, and ``network`` goes on alone.
+    the engine's constants are out of date: a warning says so, and only ``network`` runs then.
     """
 
     report: InferenceReport
@@ -58,7 +58,7 @@ class OptimizedModel(nn.Module):
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Into ``network``, which goes on alone: engines have weights as constants."""
+        """Into ``network``, which alone runs from then on: engines have weights as constants."""
         self._leave_engine("weights were loaded")
         return super().load_state_dict(*args, **kwargs)
 

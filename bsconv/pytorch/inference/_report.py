@@ -86,7 +86,7 @@ class InferenceReport(Table):
 
     @property
     def lost(self) -> str:
-        """Which engines could not be had here, and why; empty if none."""
+        """Which engines could not be used here, and why; empty if none."""
         return "; ".join(f"{row.engine}: {row.why_not}" for row in self.engines if row.why_not)
 
     @property
@@ -99,7 +99,7 @@ class InferenceReport(Table):
 
     @property
     def summary(self) -> str:
-        """How the model is computed now, what that gained, and what was not to be had."""
+        """How the model is computed now, what that gained, and what could not be used."""
         size = "x".join(map(str, self.input_size))
         gain = self.seconds_before / self.seconds
         line = (
