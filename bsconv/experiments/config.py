@@ -40,7 +40,7 @@ RECIPES = {
     "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
     # a few epochs of a network that is trained already
     "finetune": Recipe(
-        0.01, 0.9, 1e-4, True, False, milestones=None, optimizer="sgd", fixed_batch_norm=True
+        1e-4, 0.9, 1e-4, True, False, milestones=None, optimizer="sgd", fixed_batch_norm=True
     ),
 }
 # what the recipe decides where the run does not

@@ -67,7 +67,8 @@ class BlueprintLayer(PlannedLayer):
     def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
-        Exact, up to rounding, where such a layer has this kernel. The basis of a BSConvS comes out
+        Exact, up to rounding, where such a layer has this kernel; of a BSConvCP, the best that
+        several starts find. The basis of a BSConvS comes out
         orthonormal, so its penalty starts at zero. A BatchNorm in between starts as the identity
         and takes no part.
 

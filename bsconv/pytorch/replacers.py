@@ -11,7 +11,14 @@ from typing import Any
 from torch import nn
 
 from ._tools.convs import CONVOLUTIONS, IntOrPair, conv_arguments, mid_channels, size_pairs
-from ._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
+from ._tools.model_tree import (
+    Place,
+    check_module,
+    check_unwrapped,
+    exchange,
+    parameter_count,
+    places,
+)
 from ._tools.obstacles import excluded_places, unmovable_hooks, why_not_plain, why_tied
 from .initialization import match_variance_, uninitialized
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
@@ -104,8 +111,7 @@ class Replacer:
         return model
 
     def _candidates(self, model: nn.Module) -> list[_Candidate]:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model needs to be a torch.nn.Module, got {model!r:.40}")
+        check_module(model)
         check_unwrapped(model)
         if self.layer_class is BSConvS:
             check_reg_loss(model)

@@ -189,6 +189,29 @@ def test_a_curve_stands_for_the_images_that_it_has_seen() -> None:
         assert torch.equal(found.state_dict()[name], value)
     with raises_exactly("images needs to be images or the budget_curve of this model, got another"):
         project_pretrained(network(), curve, budget=0.4)
+    with raises_exactly("of needs to be 'macs', as in the budget_curve, got of='parameters'"):
+        project_pretrained(model, curve, budget=0.4, of="parameters")
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    with raises_exactly("images needs to be images or the budget_curve of this model, got another"):
+        project_pretrained(model, curve, budget=0.4)
+
+
+def test_an_answer_of_one_number_has_no_derivatives_per_image() -> None:
+    model = nn.Sequential(*network()[:3], nn.Flatten(0))
+
+    class Mean(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).mean()
+
+    _, report = project_pretrained(Mean(*model), IMAGES, budget=0.6, **QUICK)
+    assert 0 < report.share <= 0.6
+
+
+def test_a_model_needs_to_be_one() -> None:
+    for call in (project_pretrained, budget_curve):
+        with pytest.raises(TypeError, match=r"model needs to be a torch\.nn\.Module, got 'x'"):
+            call("x", IMAGES)
 
 
 def test_what_is_not_called_once_stays_dense_and_is_named() -> None:
@@ -332,6 +355,7 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes() -> None:
     [
         ({"budget": 0}, "budget needs 0 < budget <= 1, a share of the cost, got 0"),
         ({"budget": 1.5}, "budget needs 0 < budget <= 1, a share of the cost, got 1.5"),
+        ({"budget": "25%"}, "budget needs 0 < budget <= 1, a share of the cost, got '25%'"),
         (
             {"budget": 0.5, "of": "flops"},
             "of needs to be one of 'macs', 'parameters', 'time', got of='flops'",
@@ -346,6 +370,7 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes() -> None:
         ),
         ({"budget": 0.5, "images": None}, "budget=0.5 needs images, got images=None"),
         ({"budget": 0.5, "align": 0}, "align needs to be at least 1, got align=0"),
+        ({"budget": 0.5, "align": 2.5}, "align needs to be at least 1, got align=2.5"),
         ({"budget": 0.5, "images": []}, "images needs at least one batch of images, got none"),
         (
             {"images": [[IMAGES, 0], [IMAGES[:, :, 1:], 0]]},

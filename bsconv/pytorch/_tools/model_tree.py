@@ -57,6 +57,11 @@ def places(model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> Iterator[Pl
     return walk(Place("", None, "", model))
 
 
+def check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model needs to be a torch.nn.Module, got {model!r:.40}")
+
+
 def parameter_count(*modules: nn.Module) -> int:
     """Parameters of all ``modules`` together; shared ones count once, lazy ones not yet."""
     parameters = {id(p): p for module in modules for p in module.parameters()}

@@ -24,8 +24,8 @@ def one_of(argument: str, value: Word, known: tuple[Word, ...]) -> Word:
 def check_positive(**sizes: int) -> None:
     """Raises ValueError that names the argument."""
     for name, number in sizes.items():
-        if number < 1:
-            raise ValueError(f"{name} needs to be at least 1, got {name}={number}")
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{name} needs to be at least 1, got {name}={number!r}")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """A form for each layer, put into a model: what a projection leaves in a file."""
 
 import copy
+import importlib
 import json
-import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._tools.errors import one_line
@@ -16,10 +15,6 @@ from ..modules import BSConvS
 from ..regularization import attach_reg_loss
 from ._forms import Form
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 METADATA = "bsconv"  # the entry of a safetensors file's metadata: a JSON object with "plan"
 
 
@@ -74,24 +69,19 @@ def load_projected(
 
 
 def _read(file: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Plan and tensors of a safetensors file, which is a JSON header and the bytes of tensors."""
-    content = bytearray(Path(file).read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
+    """Plan and tensors of a safetensors file."""
     try:
-        header = json.loads(content[8:start])
-        about = json.loads(header.pop("__metadata__", {}).get(METADATA, "{}"))
-        state = {name: _tensor(content, start, **entry) for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        safetensors: Any = importlib.import_module("safetensors")
+    except ImportError as error:
+        raise ImportError(
+            "load_projected needs the package safetensors: pip install safetensors"
+        ) from error
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            about = json.loads((content.metadata() or {}).get(METADATA, "{}"))
+            state = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{os.fspath(file)} is damaged or not a safetensors file") from error
     if not isinstance(about, dict) or not isinstance(about.get("plan"), dict):
         raise ValueError(f"{os.fspath(file)} needs a plan in its metadata, got none")
     return about["plan"], state
-
-
-def _tensor(
-    content: bytearray, start: int, dtype: str, shape: list[int], data_offsets: list[int]
-) -> Tensor:
-    if not math.prod(shape):
-        return torch.empty(shape, dtype=DTYPES[dtype])
-    first, last = (start + offset for offset in data_offsets)
-    return torch.frombuffer(content[first:last], dtype=DTYPES[dtype]).reshape(shape)

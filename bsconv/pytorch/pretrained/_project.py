@@ -111,13 +111,15 @@ def project_pretrained(
         raise ValueError("a budget_curve for images needs a budget, got budget=None")
     if kind is not None:
         raise ValueError(f"budget needs kind=None, got budget={budget!r} and kind={kind!r}")
+    if isinstance(images, BudgetCurve) and of not in ("macs", images.of):
+        raise ValueError(f"of needs to be {images.of!r}, as in the budget_curve, got of={of!r}")
     if method not in (None, "outputs"):
         raise ValueError(f"budget needs method='outputs', got method={method!r}")
     _check_budget(budget)
     if images is None:
         raise ValueError(f"budget={budget!r} needs images, got images=None")
     seen = images._seen if isinstance(images, BudgetCurve) else look_at(model, images, options)
-    if not isinstance(seen, Seen) or seen.original is not model:
+    if not isinstance(seen, Seen) or not seen.is_of(model):
         raise ValueError("images needs to be images or the budget_curve of this model, got another")
     return project_within(seen, budget)
 
@@ -158,7 +160,8 @@ def budget_curve(
 
 
 def _check_budget(budget: float) -> None:
-    if not 0 < budget <= 1:
+    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if not is_number or not 0 < budget <= 1:
         raise ValueError(f"budget needs 0 < budget <= 1, a share of the cost, got {budget!r}")
 
 

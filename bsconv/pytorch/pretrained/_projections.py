@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
 
+import torch
 from torch import nn
 
-from .._tools.model_tree import parameter_count
+from .._tools.model_tree import check_module, parameter_count
 from ..modules import BlueprintLayer, BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import statistics_of
@@ -30,9 +31,17 @@ class Seen:
     budget: Budget
     progress: bool
 
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether this is the network as it was."""
+        pairs = zip(
+            model.state_dict().values(), self.study.model.state_dict().values(), strict=True
+        )
+        return self.original is model and all(torch.equal(now, then) for now, then in pairs)
+
 
 def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     """The dense network, and what all forms of its layers cost and do."""
+    check_module(model)
     teacher, inputs = copy.deepcopy(model).eval(), read_inputs(images, options.limit)
     check_taken(teacher, inputs)
     plan = BSConvU_Replacer(options.kernel_sizes, exclude=options.exclude).plan(teacher)
@@ -89,6 +98,7 @@ def project_to_kind(
     method: Method,
     options: Options,
 ) -> tuple[nn.Module, ProjectionReport]:
+    check_module(model)
     teacher, inputs = copy.deepcopy(model).eval(), None
     if images is not None:
         inputs = read_inputs(images, options.limit)

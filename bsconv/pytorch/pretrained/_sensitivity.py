@@ -76,7 +76,12 @@ def sensitivities(
 
 
 def _is_answer(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point()
+    return (
+        isinstance(leaf, Tensor)
+        and leaf.dim() > 0
+        and leaf.requires_grad
+        and leaf.is_floating_point()
+    )
 
 
 def _energy(rows: Tensor) -> Tensor:
