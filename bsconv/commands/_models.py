@@ -9,7 +9,6 @@ import importlib
 import io
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
@@ -17,7 +16,7 @@ from ..experiments.config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..experiments.files.checkpoints import Start, TrainedModel
+    from ..experiments.files.checkpoints import Start
 
 IMAGENET_CLASSES = 1000
 
@@ -26,16 +25,6 @@ def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
     """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
     side = 32 if name.lower().startswith("cifar_") else 224
     return (3, *getattr(model, "in_size", (side, side)))
-
-
-def model_of_checkpoint(trained: TrainedModel, path: Path) -> nn.Module:
-    """The model that the checkpoint ``trained``, read from ``path``, has the weights of."""
-    from ..experiments.files.checkpoints import load_weights
-    from ..experiments.training import make_model
-
-    model = make_model(trained.config, trained.num_classes, trained.plan)
-    load_weights(model, trained.state, path)
-    return model
 
 
 def refuse_with_checkpoint(arguments: argparse.Namespace, model: str) -> None:

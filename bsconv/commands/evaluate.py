@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from ._arguments import MODEL_HELP, add_replacement, add_settings, add_weights, given_settings
-from ._models import model_by_name, model_of_checkpoint, refuse_with_checkpoint
+from ._models import model_by_name, refuse_with_checkpoint
 
 if TYPE_CHECKING:
     from ..experiments.files.checkpoints import TrainedModel
@@ -43,31 +43,31 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.pretrained is None and arguments.weights is None:
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 
-    from ..experiments.training import check_fit, evaluate, find_dataset, find_device, read_start
+    from ..experiments import training
 
     if arguments.checkpoint is not None:
         trained, config = _of_checkpoint(arguments.checkpoint, given)
     else:
         trained, config = None, TrainConfig(**given)
-    device = find_device(config.device)
-    weights = None if trained is not None else read_start(config)
-    dataset = find_dataset(dataclasses.replace(config, train_limit=None))
+    device = training.find_device(config.device)
+    weights = None if trained is not None else training.read_start(config)
+    dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
     if trained is None:
         model = model_by_name(
             config, dataset.num_classes, pretrained=arguments.pretrained, weights=weights
         )
     elif trained.num_classes == dataset.num_classes:
-        model = model_of_checkpoint(trained, arguments.checkpoint)
+        model = training.trained_model(trained, arguments.checkpoint)
     else:
         raise ValueError(
             f"{arguments.checkpoint} knows {trained.num_classes} classes, "
             f"{config.dataset} has {dataset.num_classes}"
         )
-    check_fit(model, dataset, config, training=False)
+    training.check_fit(model, dataset, config, training=False)
 
     import torch
 
-    top1 = evaluate(
+    top1 = training.evaluate(
         model.to(device).to(memory_format=torch.channels_last),
         dataset.test_images,
         dataset.test_labels,

@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
     """The network's name, the network, and the size (C, H, W) of the images it is made for."""
     from ..experiments.files.checkpoints import read_trained
-    from ..experiments.training import read_start
+    from ..experiments.training import read_start, trained_model
 
     name: str = arguments.model
     if arguments.checkpoint is not None:
@@ -135,7 +135,7 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
         side = trained.config.image_size or 32  # what load_dataset makes of all images
-        return kept, _models.model_of_checkpoint(trained, arguments.checkpoint), (3, side, side)
+        return kept, trained_model(trained, arguments.checkpoint), (3, side, side)
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
     config = TrainConfig(**given_settings(arguments))

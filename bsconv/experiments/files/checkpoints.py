@@ -25,7 +25,7 @@ from ..config import TrainConfig
 from .json_files import read_json
 from .safetensors_files import PLAN, packed, unpacked
 from .torch_files import read_torch_file
-from .weights import read_weights
+from .weights import read_noted_weights
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
@@ -208,5 +208,5 @@ def read_start(path: Path) -> Start:
     if path.is_dir():
         trained = read_trained(path)
         return Start(trained.state, trained.plan)
-    about = unpacked(path)[1] if path.suffix == ".safetensors" and path.is_file() else None
-    return Start(read_weights(path), _plan(about or {}))
+    state, about = read_noted_weights(path)
+    return Start(state, _plan(about or {}))

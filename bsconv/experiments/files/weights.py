@@ -29,11 +29,16 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     is damaged, holds more than weights, or holds no state dict. A changed bit is found by the
     checksums that ``torch.save`` and :mod:`bsconv` write; other safetensors files have none.
     """
-    path = Path(path)
+    return read_noted_weights(Path(path))[0]
+
+
+def read_noted_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The same, and what :mod:`bsconv` noted in the file about them; None where it did not."""
+    content: Any
     if path.suffix == ".safetensors":
-        content: Any = unpacked(path)[0]
+        content, about = unpacked(path)
     else:
-        content = read_torch_file(path, OTHERWISE)
+        content, about = read_torch_file(path, OTHERWISE), None
     inner = (content[key] for key in _WRAPPED_AS if isinstance(content, dict) and key in content)
     state = next(inner, content)
     if not isinstance(state, Mapping):
@@ -42,4 +47,4 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError(f"{path} holds tensors without names, not a state dict")
     torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(tensors, "module.")
-    return tensors
+    return tensors, about

@@ -10,6 +10,7 @@ from ._inputs import (
     make_model,
     model_input,
     read_start,
+    trained_model,
 )
 from ._processes import PeerFailed, find_device
 from ._signals import Terminated, terminable
@@ -32,4 +33,5 @@ __all__ = [
     "read_start",
     "terminable",
     "train",
+    "trained_model",
 ]

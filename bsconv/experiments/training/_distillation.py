@@ -12,7 +12,7 @@ from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
-from ._inputs import logits_of, make_model, model_input
+from ._inputs import logits_of, model_input, trained_model
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
 
@@ -51,9 +51,7 @@ def read_teacher(config: TrainConfig, num_classes: int) -> nn.Module | None:
         trained = read_trained(path)
     except ValueError as error:
         raise ValueError(f"{error}; teacher_model says which model its weights are of") from error
-    teacher = make_model(trained.config, trained.num_classes, trained.plan)
-    load_weights(teacher, trained.state, path)
-    return teacher
+    return trained_model(trained, path)
 
 
 def check_teacher(teacher: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:

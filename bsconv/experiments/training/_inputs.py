@@ -18,7 +18,7 @@ from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
-from ..files.checkpoints import Start, load_weights
+from ..files.checkpoints import Start, TrainedModel, load_weights
 from ..model_sources import build_model
 
 
@@ -52,6 +52,13 @@ def make_model(
         init=config.init,
     )
     return apply_plan(model, plan or {})
+
+
+def trained_model(trained: TrainedModel, path: Path) -> nn.Module:
+    """The model that ``trained``, read from ``path``, has the weights of; with them."""
+    model = make_model(trained.config, trained.num_classes, trained.plan)
+    load_weights(model, trained.state, path)
+    return model
 
 
 def read_start(config: TrainConfig) -> Start | None:

@@ -24,7 +24,7 @@ from ..data import augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ._distillation import student_loss
 from ._history import EpochMetrics, History
-from ._inputs import logits_of, make_model, model_input
+from ._inputs import logits_of, model_input, trained_model
 from ._job import prepare
 from ._processes import SINGLE, Processes
 from ._progress import introduction, progress_bar
@@ -220,10 +220,10 @@ def _finished(run: Run, model: nn.Module | None, progress: bool) -> History:
     path = Path(str(run.config.out)) / CHECKPOINT
     trained = trained_by(run.state, path)
     if model is None:
-        model = make_model(run.config, trained.num_classes, trained.plan)
-    model = model.to(run.config.device)
-    load_weights(model, trained.state, path)
+        model = trained_model(trained, path)
+    else:
+        load_weights(model, trained.state, path)
     if progress:
         print(f"{path.parent} is finished already, nothing to do: {run.history.last}")
-    run.history.model = model
+    run.history.model = model.to(run.config.device)
     return run.history
