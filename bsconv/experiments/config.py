@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .rules import EPOCHS, FOLDER, Rule, flag, number, one_of, text, whole
 
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
@@ -47,49 +48,6 @@ RECIPES = {
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a setting needs: in words, as a question, and as arguments of argparse."""
-
-    text: str
-    holds: Callable[[Any], bool]
-    option: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _whole(least: int, most: float = math.inf, metavar: str = "N") -> Rule:
-    text = f"a whole number >= {least}" + (f" and <= {most}" if most < math.inf else "")
-    option = {"type": int, "metavar": metavar}
-    return Rule(text, lambda value: type(value) is int and least <= value <= most, option)
-
-
-def _number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> Rule:
-    def is_one(value: Any) -> bool:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and holds(value)
-
-    return Rule(f"a number {limits}", is_one, {"type": float, "metavar": metavar})
-
-
-def _one_of(*names: str) -> Rule:
-    return Rule(" or ".join(map(repr, names)), lambda value: value in names, {"choices": names})
-
-
-def _text(what: str, metavar: str) -> Rule:
-    return Rule(what, lambda value: isinstance(value, str) and value != "", {"metavar": metavar})
-
-
-def _flag(action: Any) -> Rule:
-    return Rule("True or False", lambda value: isinstance(value, bool), {"action": action})
-
-
-def _are_epochs(value: Any) -> bool:
-    return isinstance(value, tuple) and all(type(epoch) is int and epoch >= 1 for epoch in value)
-
-
-EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
-FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
-
-
 def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
     """Where the default is None, so may be the value. Without ``help``, the command line makes no
     option of it here: other commands have it too."""
@@ -113,70 +71,70 @@ class TrainConfig:
     open. ValueError for a value that breaks its rule.
     """
 
-    model: str = _setting("cifar_resnet20_bsconvu", _text("a name", "MODEL"))
+    model: str = _setting("cifar_resnet20_bsconvu", text("a name", "MODEL"))
     dataset: str = _setting(
         "cifar10",
-        _text("a name", "NAME|FOLDER"),
+        text("a name", "NAME|FOLDER"),
         "cifar10 (default), cifar100, synthetic, or a folder of images by class",
     )
     data: str | None = _setting(
         None, FOLDER, "where the archives lie (default $BSCONV_DATA, else data)"
     )
     out: str | None = _setting(None, FOLDER, "folder of the run (default: nothing is kept)")
-    bsconv: str | None = _setting(None, _one_of("u", "s"))
-    p: float = _setting(0.25, _number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
-    with_bn: bool = _setting(False, _flag("store_true"))
+    bsconv: str | None = _setting(None, one_of("u", "s"))
+    p: float = _setting(0.25, number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
+    with_bn: bool = _setting(False, flag("store_true"))
     init: str = _setting(
         "published",
-        _one_of("published", "matched"),
+        one_of("published", "matched"),
         "first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
     weights: str | None = _setting(
         None,
-        _text("a file of weights or a run's folder", "FILE"),
+        text("a file of weights or a run's folder", "FILE"),
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
     teacher: str | None = _setting(
         None,
-        _text("a file of weights or a run's folder", "FILE"),
+        text("a file of weights or a run's folder", "FILE"),
         "learn the answers of this trained network (a file as for --weights)",
     )
     teacher_model: str | None = _setting(
         None,
-        _text("a name", "MODEL"),
+        text("a name", "MODEL"),
         "the teacher's architecture (default: what the file of --teacher says); without --teacher, "
         "with the weights that the package has of it",
     )
     label_weight: float = _setting(
-        0.0, _number(">= 0 and <= 1", lambda value: 0 <= value <= 1),
+        0.0, number(">= 0 and <= 1", lambda value: 0 <= value <= 1),
         "share of the labels in the loss of a student (default {}: its teacher's answers alone)",
     )  # fmt: skip
-    epochs: int = _setting(200, _whole(1), "default {}")
-    batch_size: int = _setting(128, _whole(1), "default {}")
-    seed: int = _setting(0, _whole(0, 2**63 - 1, "S"), "default {}")
-    device: str = _setting("auto", _text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
+    epochs: int = _setting(200, whole(1), "default {}")
+    batch_size: int = _setting(128, whole(1), "default {}")
+    seed: int = _setting(0, whole(0, 2**63 - 1, "S"), "default {}")
+    device: str = _setting("auto", text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
     recipe: str = _setting(
         "published",
-        _one_of(*RECIPES),
+        one_of(*RECIPES),
         "published (default), fast: one cycle, or finetune: a low one, BatchNorm fixed",
     )
     optimizer: str | None = _setting(
         None,
-        _one_of("sgd", "muon"),
+        one_of("sgd", "muon"),
         "sgd, or muon (default of fast): orthogonal steps for the weights that mix channels",
     )
     learning_rate: float | None = _setting(
         None,
-        _number("> 0", lambda value: value > 0, "RATE"),
+        number("> 0", lambda value: value > 0, "RATE"),
         "default 0.1, the peak of fast 0.3",
     )
     momentum: float | None = _setting(
-        None, _number(">= 0 and < 1", lambda value: 0 <= value < 1, "M"), "default 0.9"
+        None, number(">= 0 and < 1", lambda value: 0 <= value < 1, "M"), "default 0.9"
     )
     weight_decay: float | None = _setting(
         None,
-        _number(">= 0", lambda value: value >= 0, "W"),
+        number(">= 0", lambda value: value >= 0, "W"),
         "default 1e-4, fast 5e-4 on weights only",
     )
     milestones: tuple[int, ...] | None = _setting(
@@ -184,31 +142,31 @@ class TrainConfig:
     )
     alpha: float = _setting(
         0.1,
-        _number(">= 0", lambda value: value >= 0, "A"),
+        number(">= 0", lambda value: value >= 0, "A"),
         "weight of the BSConv-S penalty in the training loss (default {})",
     )
-    crop_padding: int = _setting(4, _whole(0, metavar="PIXELS"), "default {}")
-    flip: bool = _setting(True, _flag("store_false"), "no random flips")
-    cutout: int = _setting(0, _whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
-    train_limit: int | None = _setting(None, _whole(1), "the first N images only")
-    test_limit: int | None = _setting(None, _whole(1), "the first N images only")
+    crop_padding: int = _setting(4, whole(0, metavar="PIXELS"), "default {}")
+    flip: bool = _setting(True, flag("store_false"), "no random flips")
+    cutout: int = _setting(0, whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
+    train_limit: int | None = _setting(None, whole(1), "the first N images only")
+    test_limit: int | None = _setting(None, whole(1), "the first N images only")
     image_size: int | None = _setting(
-        None, _whole(1, metavar="PIXELS"), "resize all images (default: as they are)"
+        None, whole(1, metavar="PIXELS"), "resize all images (default: as they are)"
     )
     compile: bool | None = _setting(
         None,
-        _flag(argparse.BooleanOptionalAction),
+        flag(argparse.BooleanOptionalAction),
         "train through torch.compile (default: in long runs, where a compiler is at hand)",
     )
     plan: str = _setting(
         "auto",
-        _one_of("factored", "merged", "auto"),
+        one_of("factored", "merged", "auto"),
         "how BSConv layers are computed: factored, merged into dense convolutions on the way, "
         "or auto (default): factored in short runs, in long ones the faster for each layer",
     )
     precision: str = _setting(
         "auto",
-        _one_of("float32", "bfloat16", "auto"),
+        one_of("float32", "bfloat16", "auto"),
         "of the training steps: float32, bfloat16 by autocast, or auto (default): float32 in "
         "short runs, whichever is faster here in long ones",
     )

@@ -1,0 +1,52 @@
+"""Rules for settings: what each needs in words, as a question, and as an option of argparse."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting needs: in words, as a question, and as arguments of argparse."""
+
+    text: str
+    holds: Callable[[Any], bool]
+    option: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def whole(least: int, most: float = math.inf, metavar: str = "N") -> Rule:
+    text = f"a whole number >= {least}" + (f" and <= {most}" if most < math.inf else "")
+    option = {"type": int, "metavar": metavar}
+    return Rule(text, lambda value: type(value) is int and least <= value <= most, option)
+
+
+def number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> Rule:
+    def is_one(value: Any) -> bool:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and holds(value)
+
+    return Rule(f"a number {limits}", is_one, {"type": float, "metavar": metavar})
+
+
+def one_of(*names: str) -> Rule:
+    return Rule(" or ".join(map(repr, names)), lambda value: value in names, {"choices": names})
+
+
+def text(what: str, metavar: str) -> Rule:
+    return Rule(what, lambda value: isinstance(value, str) and value != "", {"metavar": metavar})
+
+
+def flag(action: Any) -> Rule:
+    return Rule("True or False", lambda value: isinstance(value, bool), {"action": action})
+
+
+def _are_epochs(value: Any) -> bool:
+    return isinstance(value, tuple) and all(type(epoch) is int and epoch >= 1 for epoch in value)
+
+
+EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
+FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
