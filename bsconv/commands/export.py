@@ -1,15 +1,13 @@
 """Write a model for other programs, as ONNX or as an exported program of torch.
 
 ONNX is of opset 18, in one file with the weights inside, its input "images", its output "logits";
-with --int8, convolutions are in 8-bit integers. ONNX Runtime and OpenVINO both read it. The file
-computes what the model does in eval mode; where an engine that runs it is installed, the command
-runs it and compares it with PyTorch.
+ONNX Runtime and OpenVINO both read it. The file computes what the model does in eval mode; where an
+engine that runs it is installed, the command runs it and compares it with PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,6 @@ from ._arguments import (
     add_input_size,
     add_num_classes,
     add_replacement,
-    add_settings,
     add_weights,
     count,
     given_settings,
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HELP = "write a model as ONNX or as an exported program"
-CALIBRATION_IMAGES = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,59 +62,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fold BatchNorms and multiply layers into one where that is faster here; prints what "
         "was done",
     )
-    parser.add_argument(
-        "--int8",
-        action="store_true",
-        help="convolutions in int8, by --calibration: smaller, and faster where they are dense, "
-        "often slower for BSConv: measure both",
-    )
-    parser.add_argument(
-        "--calibration",
-        metavar="NAME|FOLDER",
-        help=f"int8: the data set whose first {CALIBRATION_IMAGES} training images, without their "
-        "labels, say how large activations are",
-    )
-    add_settings(parser, "data")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("calibration", "data"):
-        if getattr(arguments, option) is not None and not arguments.int8:
-            raise ValueError(f"--{option} goes with --int8")
-    if arguments.int8 and arguments.calibration is None:
-        raise ValueError("--calibration is missing: the data set that --int8 looks at")
-
     import torch
 
     from ..experiments.export import check_export, export_model
     from ..pytorch.inference import optimize_for_inference
 
-    check_export(arguments.out, arguments.format, int8=arguments.int8)
+    check_export(arguments.out, arguments.format)
     name, model, usual = _model(arguments)
     size = arguments.input_size or usual
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch
     # where any size of batches will do, the comparison takes another one than the example
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
-    calibration = _calibration(arguments, size) if arguments.int8 else None
-    if calibration is not None:
-        images = calibration[: len(calibration) // batch * batch]
-    batches = torch.split(images, batch + (dynamic and not arguments.int8))
     model.eval()
-    expected = torch.cat([_outputs(model, some, name) for some in batches])
+    expected = _outputs(model, images, name)
     if arguments.optimize:
-        optimized = optimize_for_inference(model, batches[0][:batch], compile=False)
+        optimized = optimize_for_inference(model, images[:batch], compile=False)
         print(optimized.report)
         model = optimized
     export_model(
         model,
-        batches[0][:batch],
+        images[:batch],
         arguments.out,
         format=arguments.format,
         dynamic_batch=dynamic,
-        calibration=calibration,
     )
     print(_written(arguments, name, size))
-    print(_difference(expected, arguments.out, batches))
+    print(_difference(expected, arguments.out, images))
     return 0
 
 
@@ -148,25 +120,6 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
     return name, model, _models.usual_size(name, model)
 
 
-def _calibration(arguments: argparse.Namespace, size: tuple[int, ...]) -> Tensor:
-    """Images of the training set, of the size that the model takes, shape (N, 3, H, W)."""
-    from ..experiments.training import find_dataset, model_input
-
-    config = TrainConfig(
-        dataset=arguments.calibration,
-        data=arguments.data,
-        train_limit=CALIBRATION_IMAGES,
-        image_size=size[1],
-    )
-    images = model_input(find_dataset(config).train_images, size[1])
-    if tuple(images.shape[1:]) != size or len(images) < arguments.batch_size:
-        wanted, got = ("x".join(map(str, shape)) for shape in (size, images.shape))
-        raise ValueError(
-            f"--calibration needs {arguments.batch_size} images or more of {wanted}, got {got}"
-        )
-    return images
-
-
 def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
     """What the model gives for these images; ValueError with one line where it cannot take them."""
     import torch
@@ -185,28 +138,25 @@ def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
-    from ..experiments.export import ONNX_OPSET
+    from ..pytorch.inference.engines import OPSET
 
     kind = "an exported program of torch"
     if arguments.format == "onnx":
-        kind = f"ONNX of opset {ONNX_OPSET}" + (" in int8" if arguments.int8 else "")
+        kind = f"ONNX of opset {OPSET}"
     count = "any" if arguments.dynamic_batch else arguments.batch_size
     shape = " x ".join(map(str, (count, *size)))
     megabytes = arguments.out.stat().st_size / 1e6
     return f"{arguments.out}: {name} as {kind}, {megabytes:.2f} MB, for {shape}"
 
 
-def _difference(expected: Tensor, path: Path, batches: Sequence[Tensor]) -> str:
+def _difference(expected: Tensor, path: Path, images: Tensor) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
-    import torch
-
     from ..experiments.export import default_engine, is_installed, load_exported
 
     engine = default_engine(path)
     if not is_installed(engine):
-        return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[export]'"
-    run = load_exported(path)
-    found = torch.cat([run(batch) for batch in batches])
+        return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[onnx]'"
+    found = load_exported(path)(images)
     worst, largest = (float(values.abs().max()) for values in (found - expected, expected))
     text = f"largest difference from PyTorch: {worst:.1e}, of outputs up to {largest:.2g}"
     same = 100 * float((found.argmax(1) == expected.argmax(1)).float().mean())

@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from torch import Tensor, nn
 from bsconv.__main__ import main
 from bsconv.commands import export as export_command
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.data import load_dataset, to_float
-from bsconv.experiments.export import FORMATS, ONNX_OPSET, check_export, export_model
+from bsconv.experiments.export import FORMATS, check_export, export_model
 from bsconv.experiments.export import _run as exported
 from bsconv.experiments.export import _write as export
 from bsconv.experiments.export._run import ENGINES, load_exported
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
 from bsconv.pytorch.inference import optimize_for_inference
+from bsconv.pytorch.inference.engines import OPSET
 
 Captured = pytest.CaptureFixture[str]
 
@@ -160,7 +159,7 @@ def test_what_is_in_an_onnx_file(small: nn.Module, tmp_path: Path) -> None:
     images = torch.rand(2, 3, 32, 32)
     export_model(small, images, tmp_path / "m.onnx", format="onnx", dynamic_batch=True)
     proto = onnx.load(tmp_path / "m.onnx")
-    assert [(each.domain, each.version) for each in proto.opset_import] == [("", ONNX_OPSET)]
+    assert [(each.domain, each.version) for each in proto.opset_import] == [("", OPSET)]
     assert [value.name for value in proto.graph.input] == ["images"]
     assert [value.name for value in proto.graph.output] == ["logits"]
     shape = proto.graph.input[0].type.tensor_type.shape.dim
@@ -202,64 +201,6 @@ def test_the_model_is_left_as_it_was(format: str, tmp_path: Path, capfd: Any) ->
         torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
     assert capfd.readouterr() == ("", "")
     check(path, model, images)
-
-
-# --- int8 -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def training_images() -> Tensor:
-    return to_float(load_dataset("synthetic").train_images[:64])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("example", "dynamic"), [(1, True), (16, False)])
-def test_int8(example: int, dynamic: bool, training_images: Tensor, tmp_path: Path) -> None:
-    model = get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10").eval()
-    images, path = training_images[:example], tmp_path / "m.onnx"
-    settings: dict[str, Any] = {"format": "onnx", "dynamic_batch": dynamic}
-    export_model(model, images, path, **settings)
-    size = path.stat().st_size
-    export_model(model, images, path, calibration=training_images, **settings)
-    assert path.stat().st_size < size
-    expected = outputs(model, training_images[:16])
-    found = load_exported(path, threads=1)(training_images[:16])
-    error = float((found - expected).norm() / expected.norm())
-    assert 0.001 < error < 0.2
-    onnx.checker.check_model(path, full_check=True)
-    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
-    assert kinds["QuantizeLinear"] > 10
-    assert kinds.keys() <= {*CONVOLUTION_NETWORK, "QuantizeLinear", "DequantizeLinear"}
-    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
-
-
-CONVOLUTION_NETWORK = {
-    "Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "Flatten", "Gemm",
-    "GlobalAveragePool", "Mul", "ReduceMean", "Relu", "Reshape", "Shape",
-}  # fmt: skip
-
-
-def test_calibration_images_have_the_shape_of_the_example(small: nn.Module, tmp_path: Path) -> None:
-    images, path = torch.rand(4, 3, 32, 32), tmp_path / "m.onnx"
-    wanted = (
-        r"calibration needs 4 images or more of shape \(3, 32, 32\), got shape \(%d, 3, %d, %d\)"
-    )
-    for shape in ((3, 3, 32, 32), (8, 3, 16, 16)):
-        message = wanted % (shape[0], *shape[2:])
-        with pytest.raises(ValueError, match=message):
-            export_model(small, images, path, format="onnx", calibration=torch.rand(shape))
-
-
-@pytest.mark.slow
-def test_int8_by_the_command(tmp_path: Path, capsys: Captured) -> None:
-    arguments = line(tmp_path, "cifar_wrn16_1", "--pretrained", "cifar10", "--int8")
-    assert main([*arguments, "--calibration", "synthetic", "--batch-size", "50"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    kind = rf"ONNX of opset {ONNX_OPSET} in int8, 0\.2\d MB, for 50 x 3 x 32 x 32"
-    assert re.search(kind, first)
-    same = re.search(r"the same class for (\d+\.\d) % of 500 images \(onnxruntime\)", second)
-    assert same is not None
-    assert float(same[1]) > 80
 
 
 # --- wrong input ----------------------------------------------------------------------------------
@@ -325,16 +266,14 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("what", "package"), [("ONNX", "onnx"), ("ONNX", "onnxscript"), ("int8", "onnxruntime")]
-)
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_packages_that_are_missing(
-    what: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, package)
-    message = rf"{what} needs the package {package}: pip install 'bsconv\[export\]'"
+    message = rf"ONNX needs the package {package}: pip install 'bsconv\[onnx\]'"
     with pytest.raises(ValueError, match=message):
-        check_export(tmp_path / "m.onnx", "onnx", int8=what == "int8")
+        check_export(tmp_path / "m.onnx", "onnx")
     check_export(tmp_path / "m.pt2", "exported-program")
 
 
@@ -374,7 +313,7 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: Captured) -> Non
     captured = capsys.readouterr()
     assert captured.err == ""
     first, second = captured.out.splitlines()
-    kind = rf"ONNX of opset {ONNX_OPSET}, 0\.1\d MB, for any x 3 x 32 x 32"
+    kind = rf"ONNX of opset {OPSET}, 0\.1\d MB, for any x 3 x 32 x 32"
     assert re.fullmatch(rf"{tmp_path}/m\.onnx: cifar_wrn16_1_bsconvu as {kind}", first)
     assert re.fullmatch(
         r"largest difference from PyTorch: \d\.\de-0\d, of outputs up to \d+(\.\d)?, "
@@ -443,7 +382,7 @@ def test_without_an_engine_nothing_is_compared(
 ) -> None:
     monkeypatch.setattr("bsconv.experiments.export.is_installed", lambda _: False)
     assert main(line(tmp_path, "cifar_wrn16_1_bsconvu", "--pretrained", "cifar10")) == 0
-    said = "not compared with PyTorch: that needs onnxruntime, pip install 'bsconv[export]'"
+    said = "not compared with PyTorch: that needs onnxruntime, pip install 'bsconv[onnx]'"
     assert capsys.readouterr().out.splitlines()[1] == said
 
 
@@ -454,10 +393,7 @@ def test_the_formats_are_those_of_the_library() -> None:
     export_command.add_arguments(parser)
     (action,) = (action for action in parser._actions if action.dest == "format")
     assert list(action.choices or ()) == list(FORMATS)
-    assert f"opset {ONNX_OPSET}," in str(export_command.__doc__)
-
-
-INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", "synthetic"]
+    assert f"opset {OPSET}," in str(export_command.__doc__)
 
 
 @pytest.mark.parametrize(
@@ -480,12 +416,6 @@ INT8 = ["cifar_resnet20", "--pretrained", "cifar10", "--int8", "--calibration", 
         (
             ["cifar_resnet20", "--pretrained", "cifar10", "--bsconv", "u"],
             "--pretrained has no weights of a model changed by --bsconv",
-        ),
-        (["cifar_resnet20", "--int8"], "--calibration is missing: the data set that --int8"),
-        (["cifar_resnet20", "--calibration", "synthetic"], "--calibration goes with --int8"),
-        (
-            [*INT8, "--input-size", "3x32x16"],
-            "--calibration needs 1 images or more of 3x32x16, got 500x3x32x32",
         ),
         (["--checkpoint", "c", "--weights", "b"], "not allowed with argument"),
         (["--checkpoint", "c", "--bsconv", "u"], "--bsconv goes with MODEL alone, c says so"),

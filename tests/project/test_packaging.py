@@ -43,10 +43,10 @@ def test_conda_installs_what_pyproject_asks_for() -> None:
 def test_the_core_needs_torch_alone() -> None:
     (requirement,) = PROJECT["dependencies"]
     assert requirement.startswith("torch>=")
-    assert set(EXTRAS) == {"notebooks", "export", "onnx", "openvino", "docs", "dev"}
+    assert set(EXTRAS) == {"notebooks", "onnx", "openvino", "docs", "dev"}
 
 
-@pytest.mark.parametrize("extra", ["export", "onnx", "docs"])
+@pytest.mark.parametrize("extra", ["onnx", "docs"])
 def test_the_tests_have_what_is_tested(extra: str) -> None:
     assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 

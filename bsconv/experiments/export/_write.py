@@ -15,31 +15,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...pytorch._tools.errors import one_line
+from ...pytorch.inference.engines import onnx_model
 from ..files.checkpoints import check_writable, write_atomically
-from ._int8 import in_int8
 
 FORMATS = {"onnx": ".onnx", "exported-program": ".pt2"}  # and their suffixes
-ONNX_OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
-CALIBRATION_BATCH = 50  # where any size will do
 ONNX_LIMIT = 2_000_000_000  # bytes of weights in one file, whose lengths are 32 bits, signed
 
 
-def check_export(path: str | os.PathLike[str], format: str, *, int8: bool = False) -> None:
+def check_export(path: str | os.PathLike[str], format: str) -> None:
     """ValueError or OSError with one line where :func:`export_model` could not write ``path``."""
     if format not in FORMATS:
         names = " or ".join(map(repr, FORMATS))
         raise ValueError(f"format needs to be {names}, got {format!r}")
     if Path(path).suffix != FORMATS[format]:
         raise ValueError(f"a file of format {format} ends in {FORMATS[format]}, got {path}")
-    if int8 and format != "onnx":
-        raise ValueError(f"int8 goes with format 'onnx', got {format!r}")
-    if format == "onnx":
-        for package in ["onnx", "onnxscript"] + ["onnxruntime"] * int8:
-            if importlib.util.find_spec(package) is None:
-                what = "int8" if package == "onnxruntime" else "ONNX"
-                raise ValueError(
-                    f"{what} needs the package {package}: pip install 'bsconv[export]'"
-                )
+    for package in ("onnx", "onnxscript") if format == "onnx" else ():
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"ONNX needs the package {package}: pip install 'bsconv[onnx]'")
     check_writable(path)
 
 
@@ -50,28 +42,19 @@ def export_model(
     *,
     format: str,
     dynamic_batch: bool = False,
-    calibration: Tensor | None = None,
 ) -> None:
     """Write what ``model`` computes in eval mode to ``path``, whole or not at all.
 
-    ``format`` is "onnx", one file with the weights inside, of opset ``ONNX_OPSET``, whose input is
-    called "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
+    ``format`` is "onnx", one file with the weights inside, of opset 18, whose input is called
+    "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
     ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
-    may be any number from 1. With ``calibration``, a few hundred images of that shape without
-    labels, an ONNX file has its dense and pointwise convolutions in int8: smaller, and close to the
-    model's outputs. The model is left as it was, on whatever device; nothing in the file says where
-    or when it was made.
+    may be any number from 1. The model is left as it was, on whatever device; nothing in the file
+    says where or when it was made.
 
     Raises ValueError with one line for an unknown format, a wrong suffix, a package that is
     missing, and a model that cannot be exported; OSError where the file cannot be written.
     """
-    check_export(path, format, int8=calibration is not None)
-    size = len(example_input)
-    if calibration is not None:
-        size = min(CALIBRATION_BATCH, len(calibration)) if dynamic_batch else size
-        if calibration.shape[1:] != example_input.shape[1:] or not 0 < size <= len(calibration):
-            wanted = f"{max(1, size)} images or more of shape {tuple(example_input.shape[1:])}"
-            raise ValueError(f"calibration needs {wanted}, got shape {tuple(calibration.shape)}")
+    check_export(path, format)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if format == "onnx" and weights > ONNX_LIMIT:
         raise ValueError(f"one ONNX file takes {ONNX_LIMIT:,} bytes of weights, got {weights:,}")
@@ -85,8 +68,6 @@ def export_model(
             shapes = ({0: torch.export.Dim("batch")} if dynamic_batch else {},)
             program = torch.export.export(twin, (example_input,), dynamic_shapes=shapes)
             content = _onnx(program, shapes) if format == "onnx" else _saved(program)
-            if calibration is not None:
-                content = in_int8(bytes(content), calibration.cpu(), size)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # the exporter may raise anything at all on what it cannot follow
@@ -108,18 +89,6 @@ def _saved(program: torch.export.ExportedProgram) -> memoryview:
 
 
 def _onnx(program: torch.export.ExportedProgram, shapes: Any) -> bytes:
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        verbose=False,
-        opset_version=ONNX_OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=shapes,
-    )
-    assert exported is not None
-    proto = exported.model_proto
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info):
-        part.ClearField("metadata_props")  # how torch came to it: half of a small file
-    content: bytes = proto.SerializeToString(deterministic=True)
+    model = onnx_model(program, output_names=["logits"], dynamic_shapes=shapes)
+    content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -3,11 +3,13 @@
 from ._compiled import Compiled, CompiledRunner
 from ._eager import Eager, Network
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name
+from ._onnx import OPSET, onnx_model
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVINO
 
 __all__ = [
     "ENGINES",
+    "OPSET",
     "CompiledRunner",
     "Engine",
     "Network",
@@ -15,6 +17,7 @@ __all__ = [
     "Setting",
     "Tensors",
     "dtype_name",
+    "onnx_model",
 ]
 
 ENGINES: dict[str, Engine] = {

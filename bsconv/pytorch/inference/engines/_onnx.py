@@ -48,11 +48,22 @@ def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> byte
         warnings.simplefilter("ignore")  # of the exporter, about itself
         network = _TensorsOnly(network)
         program = torch.export.export(network, (example,), dynamic_shapes=(free,))
-        exported = torch.onnx.export(
-            program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT]
-        )
+        return bytes(onnx_model(program).SerializeToString())
+
+
+def onnx_model(program: torch.export.ExportedProgram, **options: Any) -> Any:
+    """The program as onnx.ModelProto, without notes on its origin, which take half a small file.
+
+    Raises whatever torch's exporter does, which has further ``options``.
+    """
+    exported = torch.onnx.export(
+        program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT], **options
+    )
     assert exported is not None
-    return bytes(exported.model_proto.SerializeToString())
+    model = exported.model_proto
+    for part in (model.graph, *model.graph.node, *model.graph.value_info):
+        part.ClearField("metadata_props")
+    return model
 
 
 class _TensorsOnly(nn.Module):
