@@ -9,13 +9,7 @@ from .arguments import positive
 from .contenders import run_in_turns
 from .timing import Comparison
 
-ENGINES = {  # by contender, the package that it needs
-    "eager": "torch",
-    "compiled": "torch",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "openvino-bf16": "openvino",
-}
+CONTENDERS = ("eager", "compiled", "onnxruntime", "openvino", "openvino-bf16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--variants", nargs="+", default=("dense", "U", "S"), choices=("dense", "U", "S")
     )
     parser.add_argument(
-        "--engines", nargs="+", choices=tuple(ENGINES), help="default: those that are installed"
+        "--engines", nargs="+", choices=CONTENDERS, help="default: those that are installed"
     )
     parser.add_argument(
         "--batch-sizes", nargs="+", type=positive, default=(1, 16), metavar="N", help="1 and 16"
@@ -44,16 +38,15 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
 
 def _engines(asked: list[str] | None) -> list[str]:
     """Those asked for, which must be installed, or all that are; says which of all are not."""
-    from bsconv.experiments.export._run import is_installed
+    from bsconv.pytorch.inference import ENGINES
 
-    missing = {name: package for name, package in ENGINES.items() if not is_installed(package)}
-    for engine in asked or ():
-        if engine in missing:
-            raise ValueError(f"{engine} needs a package: pip install {missing[engine]}")
-    if asked is None and missing:
-        packages = " ".join(dict.fromkeys(missing.values()))
-        print(f"engines: without {', '.join(missing)}; pip install {packages}")
-    return asked or [engine for engine in ENGINES if engine not in missing]
+    missing = {name: ENGINES[name.partition("-")[0]].missing() for name in asked or CONTENDERS}
+    missing = {name: what for name, what in missing.items() if what}
+    if missing and asked:
+        raise ValueError("; ".join(f"{name} {what}" for name, what in missing.items()))
+    for name, what in missing.items():
+        print(f"engines: without {name}, which {what}")
+    return [name for name in asked or CONTENDERS if name not in missing]
 
 
 def _compare(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .turns import Turns, given_arguments
@@ -55,21 +53,14 @@ def _model(given: dict[str, Any], images: Tensor) -> nn.Module:
 def _engine(given: dict[str, Any], model: nn.Module, images: Tensor) -> Callable[[], Tensor]:
     import torch
 
-    from bsconv.experiments.export import export_model
-    from bsconv.experiments.export._run import load_exported
+    from bsconv.pytorch.inference import ENGINES, Setting
 
     name, _, precision = given["engine"].partition("-")
+    setting = Setting(torch.bfloat16 if precision else torch.float32)
     if name in ("eager", "compiled"):
-        network: Any = model.to(memory_format=torch.channels_last)
-        if name == "compiled":
-            network = torch.compile(network, options={"freezing": True})
-        return functools.partial(network, images.contiguous(memory_format=torch.channels_last))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_model(model, images, path, format="onnx")
-        threads = torch.get_num_threads()  # of this process, as it was told
-        run = load_exported(path, name, threads=threads, bfloat16=precision == "bf16")
-    return functools.partial(run, images)
+        setting = setting._replace(channels_last=True)
+        images = images.contiguous(memory_format=torch.channels_last)
+    return functools.partial(ENGINES[name].build(model, images, setting), images)
 
 
 if __name__ == "__main__":

@@ -151,9 +151,9 @@ def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) ->
 
 def _difference(expected: Tensor, path: Path, images: Tensor) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
-    from ..experiments.export import default_engine, is_installed, load_exported
+    from ..experiments.export import engine_of, is_installed, load_exported
 
-    engine = default_engine(path)
+    engine = engine_of(path)
     if not is_installed(engine):
         return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[onnx]'"
     found = load_exported(path)(images)

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from bsconv.__main__ import main
 from bsconv.commands import export as export_command
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.export import FORMATS, check_export, export_model
-from bsconv.experiments.export import _run as exported
+from bsconv.experiments.export import FORMATS, check_export, export_model, load_exported
 from bsconv.experiments.export import _write as export
-from bsconv.experiments.export._run import ENGINES, load_exported
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
 from bsconv.pytorch.inference import optimize_for_inference
@@ -70,7 +68,7 @@ def outputs(model: nn.Module, images: Tensor) -> Tensor:
 
 def check(path: Path, model: nn.Module, images: Tensor) -> None:
     torch.testing.assert_close(
-        load_exported(path, threads=1)(images), outputs(model, images), rtol=1e-4, atol=1e-4
+        load_exported(path)(images), outputs(model, images), rtol=1e-4, atol=1e-4
     )
 
 
@@ -277,25 +275,11 @@ def test_packages_that_are_missing(
     check_export(tmp_path / "m.pt2", "exported-program")
 
 
-def test_engines_that_are_missing_or_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without(monkeypatch, "openvino")
-    with pytest.raises(ValueError, match="needs the package openvino: pip install openvino"):
-        load_exported(tmp_path / "m.onnx", "openvino")
-    names = " or ".join(map(repr, ENGINES))
-    with pytest.raises(ValueError, match=f"engine needs to be {names}, got 'tvm'"):
-        load_exported(tmp_path / "m.onnx", "tvm")
-
-
-@pytest.mark.slow
-def test_openvino_reads_the_same_file(small: nn.Module, tmp_path: Path) -> None:
-    if not exported.is_installed("openvino"):
-        pytest.skip("openvino is not installed")
-    images = torch.rand(2, 3, 32, 32)
-    export_model(small, images, tmp_path / "m.onnx", format="onnx", dynamic_batch=True)
-    run = load_exported(tmp_path / "m.onnx", "openvino", threads=1)
-    torch.testing.assert_close(run(images), outputs(small, images), rtol=1e-4, atol=1e-4)
+def test_running_a_file_needs_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "onnxruntime")
+    needed = r"m\.onnx needs the package onnxruntime: pip install 'bsconv\[onnx\]'"
+    with pytest.raises(ValueError, match=needed):
+        load_exported(tmp_path / "m.onnx")
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -398,7 +398,6 @@ def test_engines_say_what_they_compute_in(engine: str, dtype: torch.dtype, reaso
         pytest.skip(missing)
     cpu = torch.device("cpu")
     assert ENGINES[engine].why_not(cpu, dtype) == reason
-    assert ENGINES[engine].available(cpu, dtype) == (not reason)
     if engine != "eager":
         elsewhere = "does not run on meta as installed here"
         assert ENGINES[engine].why_not(torch.device("meta"), torch.float32) == elsewhere

@@ -1,13 +1,12 @@
 """Models as files that other programs run."""
 
-from ._run import ENGINES, default_engine, is_installed, load_exported
+from ._run import engine_of, is_installed, load_exported
 from ._write import FORMATS, check_export, export_model
 
 __all__ = [
-    "ENGINES",
     "FORMATS",
     "check_export",
-    "default_engine",
+    "engine_of",
     "export_model",
     "is_installed",
     "load_exported",

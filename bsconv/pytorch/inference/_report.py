@@ -73,14 +73,6 @@ class InferenceReport(Table):
         return self.seconds_of(self.engine) or math.nan
 
     @property
-    def seconds_eager(self) -> float | None:
-        return self.seconds_of("eager")
-
-    @property
-    def seconds_compiled(self) -> float | None:
-        return self.seconds_of("compiled")
-
-    @property
     def compiled(self) -> bool:
         return self.engine == "compiled"
 

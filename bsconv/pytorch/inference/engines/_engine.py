@@ -67,9 +67,6 @@ class Engine(ABC):
             return f"computes in {known}, not in {dtype_name(dtype)}"
         return "" if self.runs_on(device) else f"does not run on {device.type} as installed here"
 
-    def available(self, device: torch.device, dtype: torch.dtype) -> bool:
-        return not self.why_not(device, dtype)
-
     @abstractmethod
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
         """``model``, which is in eval mode and stays as it is, ready for inputs like ``example``.
