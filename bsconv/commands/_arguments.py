@@ -55,11 +55,17 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         parser.add_argument(option, dest=name, help=help, **how)
 
 
+NORMALIZATION = ("normalize", "mean", "std")  # settings
+
+
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of the settings of a run that the command line says."""
+    """Those of the settings of a run that the command line says, a whole normalisation or none."""
     names = [setting.name for setting in dataclasses.fields(TrainConfig)]
     given = vars(arguments).items()
-    return {name: value for name, value in given if name in names and value is not None}
+    found = {name: value for name, value in given if name in names and value is not None}
+    if found.keys() & set(NORMALIZATION):
+        return {**dict.fromkeys(NORMALIZATION), **found}
+    return found
 
 
 def add_input_size(parser: argparse.ArgumentParser) -> None:

@@ -13,14 +13,18 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ..experiments.config import TrainConfig
 from ._arguments import (
     MODEL_HELP,
+    NORMALIZATION,
     add_csv,
     add_input_size,
     add_num_classes,
+    add_settings,
     add_share,
     add_with_bn,
     count,
+    given_settings,
 )
 from ._files import add_figure, check_files, write_figure
 from ._models import usual_size
@@ -78,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)"
     )
     add_input_size(parser)
+    add_settings(parser, *NORMALIZATION)
     add_num_classes(parser)
     parser.add_argument(
         "--rounds",
@@ -105,6 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
     from ..experiments.training import find_device
 
+    given = given_settings(arguments)
+    config = TrainConfig(**{name: given[name] for name in NORMALIZATION if name in given})
+
     find_device(arguments.device)
     name = arguments.model
     models, notes = build_variants(
@@ -119,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         rounds=arguments.rounds,
         compile=not arguments.no_compile,
+        normalization=config.normalization if config.says_normalization else None,
         notes=notes,
         progress=sys.stderr.isatty(),
     )

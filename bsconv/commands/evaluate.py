@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_replacement, add_settings, add_weights, given_settings
+from ._arguments import (
+    MODEL_HELP,
+    NORMALIZATION,
+    add_replacement,
+    add_settings,
+    add_weights,
+    given_settings,
+)
 from ._models import model_by_name, refuse_with_checkpoint
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", metavar="NAME|FOLDER", help="default: what the model was trained on"
     )
-    add_settings(parser, "data", "batch_size", "test_limit", "image_size", "device")
+    add_settings(parser, "data", "batch_size", "test_limit", "image_size", "device", *NORMALIZATION)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         trained, config = None, TrainConfig(**given)
     device = training.find_device(config.device)
     weights = None if trained is not None else training.read_start(config)
+    config = training.settled(config, weights, arguments.pretrained)
     dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
     if trained is None:
         model = model_by_name(
@@ -73,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         dataset.test_labels,
         batch_size=config.batch_size,
         image_size=config.image_size,
+        normalization=config.normalization,
     )
     count = len(dataset.test_labels)
     print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")

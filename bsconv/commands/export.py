@@ -15,9 +15,11 @@ from ..experiments.config import TrainConfig
 from . import _models
 from ._arguments import (
     MODEL_HELP,
+    NORMALIZATION,
     add_input_size,
     add_num_classes,
     add_replacement,
+    add_settings,
     add_weights,
     count,
     given_settings,
@@ -25,6 +27,8 @@ from ._arguments import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..experiments.normalization import Normalization
 
 HELP = "write a model as ONNX or as an exported program"
 
@@ -62,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fold BatchNorms and multiply layers into one where that is faster here; prints what "
         "was done",
     )
+    add_settings(parser, *NORMALIZATION)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,11 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
-    name, model, usual = _model(arguments)
+    name, model, usual, normalization = _model(arguments)
     size = arguments.input_size or usual
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch
     # where any size of batches will do, the comparison takes another one than the example
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
+    images = normalization.apply(images)
     model.eval()
     expected = _outputs(model, images, name)
     if arguments.optimize:
@@ -94,11 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ...]]:
-    """The network's name, the network, and the size (C, H, W) of the images it is made for."""
+def _model(
+    arguments: argparse.Namespace,
+) -> tuple[str, nn.Module, tuple[int, ...], Normalization]:
+    """The network's name, the network, and size (C, H, W) and normalisation of its images."""
     from ..experiments.files.checkpoints import read_trained
-    from ..experiments.training import read_start, trained_model
+    from ..experiments.training import read_start, settled, trained_model
 
+    given = given_settings(arguments)
     name: str = arguments.model
     if arguments.checkpoint is not None:
         _models.refuse_with_checkpoint(arguments, "MODEL")
@@ -107,17 +116,20 @@ def _model(arguments: argparse.Namespace) -> tuple[str, nn.Module, tuple[int, ..
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
         side = trained.config.image_size or 32  # what load_dataset makes of all images
-        return kept, trained_model(trained, arguments.checkpoint), (3, side, side)
+        given = {each: value for each, value in given.items() if each in NORMALIZATION}
+        normalization = TrainConfig(**given).normalized_as(trained.config).normalization
+        return kept, trained_model(trained, arguments.checkpoint), (3, side, side), normalization
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
-    config = TrainConfig(**given_settings(arguments))
+    config = TrainConfig(**given)
     weights = read_start(config)
+    config = settled(config, weights, arguments.pretrained)
     model = _models.model_by_name(
         config, arguments.num_classes, pretrained=arguments.pretrained, weights=weights
     )
     if arguments.pretrained is None and weights is None:
         _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
-    return name, model, _models.usual_size(name, model)
+    return name, model, _models.usual_size(name, model), config.normalization
 
 
 def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:

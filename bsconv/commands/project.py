@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import MODEL_HELP, add_settings, add_share, add_weights, budget, count
+from ._arguments import (
+    MODEL_HELP,
+    NORMALIZATION,
+    add_settings,
+    add_share,
+    add_weights,
+    budget,
+    count,
+    given_settings,
+)
 from ._files import add_figure, check_files, write_figure
 from ._models import model_by_name
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..experiments.data import ImageDataset
+    from ..experiments.files.checkpoints import Start
     from ..experiments.plotting import Figure
     from ..pytorch import BudgetCurve
 
@@ -65,32 +75,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose training images it looks at (default cifar10); MODEL has as many classes",
     )
     parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
-    add_settings(parser, "data", "image_size")
+    add_settings(parser, "data", "image_size", *NORMALIZATION)
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    dense = TrainConfig(
-        arguments.model,
-        arguments.dataset,
-        arguments.data,
-        weights=arguments.weights,
-        train_limit=arguments.images,
-        image_size=arguments.image_size,
-    )
-    share = TrainConfig.p if arguments.p is None else arguments.p
-    projected = dataclasses.replace(
-        dense, bsconv=arguments.bsconv, p=share, weights=None, train_limit=None
-    )
+    given = {**given_settings(arguments), "bsconv": None}
+    dense = TrainConfig(**given, train_limit=arguments.images)
 
     from ..experiments.files.checkpoints import write_trained
-    from ..experiments.training import check_model, model_input
+    from ..experiments.training import check_model, model_input, read_start, settled
     from ..pytorch import BudgetReport, budget_curve, project_pretrained
 
-    check_model(projected)
-    model, dataset = _trained(dense, arguments.pretrained)
-    images: Any = model_input(dataset.train_images, dense.image_size)
+    check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
+    weights = read_start(dense)
+    dense = settled(dense, weights, arguments.pretrained)
+    projected = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
+    model, dataset = _trained(dense, weights, arguments.pretrained)
+    images: Any = model_input(dataset.train_images, dense.image_size, dense.normalization)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -98,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         curve = budget_curve(model, images, of=of, progress=progress)
     if arguments.out is not None:
         if arguments.budget is None:
-            options = {"kind": arguments.bsconv, "p": share, "method": arguments.method}
+            options = {"kind": arguments.bsconv, "p": dense.p, "method": arguments.method}
         else:
             options = {"budget": arguments.budget, "of": of}
             images = images if curve is None else curve
@@ -141,11 +144,12 @@ def _drawn(curve: BudgetCurve, model: str) -> Figure:
     return plotting.damage_curve(damages, "MACs" if curve.of == "macs" else curve.of, title=model)
 
 
-def _trained(config: TrainConfig, pretrained: str | None) -> tuple[nn.Module, ImageDataset]:
+def _trained(
+    config: TrainConfig, weights: Start | None, pretrained: str | None
+) -> tuple[nn.Module, ImageDataset]:
     """The dense network with its weights, and the images it is to be compared on."""
-    from ..experiments.training import check_fit, find_dataset, read_start
+    from ..experiments.training import check_fit, find_dataset
 
-    weights = read_start(config)
     dataset = find_dataset(config)
     model = model_by_name(config, dataset.num_classes, pretrained=pretrained, weights=weights)
     check_fit(model, dataset, config, training=False)

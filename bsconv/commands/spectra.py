@@ -77,7 +77,7 @@ def _source(
         return read_weights(name)
     if weights == "DEFAULT":
         return model_with_default_weights(name)
-    config = TrainConfig(name, weights=weights)
+    config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images
     model = model_by_name(config, num_classes, weights=read_start(config))
     if weights is None:
         say_random("spectra", name, "--weights FILE or --weights DEFAULT")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .rules import EPOCHS, FOLDER, Rule, flag, number, one_of, text, whole
+from .normalization import STATISTICS, Normalization
+from .rules import EPOCHS, FOLDER, MEAN, STD, Rule, flag, number, one_of, text, whole
 
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
@@ -153,6 +154,15 @@ class TrainConfig:
     image_size: int | None = _setting(
         None, whole(1, metavar="PIXELS"), "resize all images (default: as they are)"
     )
+    normalize: str | None = _setting(
+        None,
+        one_of(*STATISTICS),
+        "what images are normalised by (default: as the weights want it, else none)",
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, MEAN, "normalise by this mean and --std instead, of images in 0 ... 1"
+    )
+    std: tuple[float, ...] | None = _setting(None, STD, "the standard deviation for --mean")
     compile: bool | None = _setting(
         None,
         flag(argparse.BooleanOptionalAction),
@@ -179,9 +189,9 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, (str, Path)) and str(value):
                 object.__setattr__(self, name, str(Path(value)))  # ./x and x are one file
-        milestones: Any = self.milestones
-        if isinstance(milestones, list):  # out of JSON
-            object.__setattr__(self, "milestones", tuple(milestones))
+        for name in ("milestones", "mean", "std"):
+            if isinstance(getattr(self, name), list):  # out of JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for setting in dataclasses.fields(self):
             rule, value = setting.metadata["rule"], getattr(self, setting.name)
             if not rule.holds(value):
@@ -191,6 +201,21 @@ class TrainConfig:
                 f"milestones needs a recipe that has some, got {self.milestones!r} "
                 f"with recipe={self.recipe!r}"
             )
+        Normalization.from_options(self.normalize, self.mean, self.std)  # refuses half of one
+
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization.from_options(self.normalize, self.mean, self.std)
+
+    @property
+    def says_normalization(self) -> bool:
+        return (self.normalize, self.mean, self.std) != (None, None, None)
+
+    def normalized_as(self, other: TrainConfig) -> TrainConfig:
+        """The same run with the normalisation of ``other``, where it says none itself."""
+        if self.says_normalization:
+            return self
+        return dataclasses.replace(self, normalize=other.normalize, mean=other.mean, std=other.std)
 
     @property
     def settings(self) -> Recipe:
@@ -244,8 +269,9 @@ class TrainConfig:
 
     def difference(self, other: TrainConfig) -> str | None:
         """The first setting that would give another result; None if all give the same."""
-        mine, others = dataclasses.asdict(self.resolved()), dataclasses.asdict(other.resolved())
-        return next(
-            (name for name in mine if name not in ("data", "out") and mine[name] != others[name]),
-            None,
+        mine, others = (
+            {**dataclasses.asdict(one.resolved()), "normalize": one.normalization}
+            for one in (self, other)
         )
+        free = ("data", "out", "mean", "std")  # "normalize" stands for the last two as well
+        return next((n for n in mine if n not in free and mine[n] != others[n]), None)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch.models import ModelName, parse_name
+from .normalization import STATISTICS
 
 # the data that the module docstrings of pytorchcv's classification models name
 CLASSIFICATION_DATA = ("ImageNet-1K", "CIFAR", "CUB-200-2011")
@@ -77,6 +78,22 @@ def build_model(
     else:
         model = MAKERS[source](inner, num_classes)
     return model if replacer is None else replacer.apply(model)
+
+
+def foreign_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of the images that a library trains its model ``name`` on.
+
+    None for architectures of this package, which take images as they are.
+    """
+    source, separator, inner = name.partition(":")
+    if not separator or source not in MAKERS:
+        return None
+    if source == "torchvision":
+        found = _import("torchvision.models").get_model_weights(inner).DEFAULT.transforms()
+        return tuple(found.mean), tuple(found.std)
+    if source == "pytorchcv" and inner.endswith(("_cifar10", "_cifar100", "_svhn")):
+        return (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return STATISTICS["imagenet"]
 
 
 def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.Module:

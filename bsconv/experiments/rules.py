@@ -32,6 +32,17 @@ def number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> R
     return Rule(f"a number {limits}", is_one, {"type": float, "metavar": metavar})
 
 
+def channels(limits: str, holds: Callable[[float], bool]) -> Rule:
+    """A number for each of red, green and blue."""
+
+    def are_three(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) == 3 and all(map(one.holds, value))
+
+    one = number(limits, holds)
+    option = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    return Rule(f"three numbers {limits}", are_three, option)
+
+
 def one_of(*names: str) -> Rule:
     return Rule(" or ".join(map(repr, names)), lambda value: value in names, {"choices": names})
 
@@ -50,3 +61,6 @@ def _are_epochs(value: Any) -> bool:
 
 EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
 FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
+# of images in 0 ... 1; larger numbers are meant for images in 0 ... 255
+MEAN = channels(">= 0 and <= 1", lambda value: 0 <= value <= 1)
+STD = channels("> 0 and <= 1", lambda value: 0 < value <= 1)

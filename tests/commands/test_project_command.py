@@ -45,6 +45,7 @@ def dense(tmp_path: Path) -> tuple[torch.nn.Module, Path]:
 
 def line(weights: Path, out: Path, *more: object) -> list[str]:
     arguments = ("project", "cifar_resnet20", "--weights", weights, "--out", out)
+    arguments += ("--normalize", "none")
     return [str(part) for part in (*arguments, "--dataset", "synthetic", "--images", 8, *more)]
 
 

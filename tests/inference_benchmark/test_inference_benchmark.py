@@ -15,6 +15,7 @@ from torch import nn
 
 from bsconv.__main__ import main
 from bsconv.experiments import inference_benchmark
+from bsconv.experiments.data import Normalization
 from bsconv.experiments.inference_benchmark import (
     InferenceBenchmark,
     Measurement,
@@ -345,7 +346,9 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     monkeypatch.setattr(inference_benchmark, "build_variants", build)
     monkeypatch.setattr(inference_benchmark, "benchmark_inference", measure)
     line = "benchmark net --variants s,u --p 1/2 --with-bn --batch-size 8,2,8 --dtype bfloat16"
-    line += " --device cpu --input-size 1x5x6 --num-classes 7 --rounds 3 --no-compile"
+    line += (
+        " --device cpu --input-size 1x5x6 --num-classes 7 --rounds 3 --no-compile --normalize none"
+    )
     assert main(line.split()) == 0
     assert capsys.readouterr().out == "measured\n"
     assert seen[0] == (("net", 7, ("s", "u")), {"p": 0.5, "with_bn": True})
@@ -354,6 +357,7 @@ def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     assert more == {
         "name": "net", "batch_sizes": (8, 2), "dtype": "bfloat16", "device": "cpu", "rounds": 3,
         "compile": False, "notes": ["a note"], "progress": False,
+        "normalization": Normalization(),
     }  # fmt: skip
 
 

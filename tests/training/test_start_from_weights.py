@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_a_run_starts_from_the_file(
 
         patch.setattr(_job, "make_optimizer", make_optimizer)
         for seed in (0, 1):
-            run(weights=path, seed=seed)
+            run(weights=path, seed=seed, normalize="none")
     tolerance = 1e-3 if store is as_half else 0
     for found in seen:
         torch.testing.assert_close(found, start, rtol=tolerance, atol=tolerance)
@@ -93,18 +94,19 @@ def test_only_the_start_differs(tmp_path: Path) -> None:
     path = tmp_path / "drawn.safetensors"
     save_file(net(10).state_dict(), path)
     torch.testing.assert_close(
-        weights(run(seed=3)), weights(run(seed=3, weights=path)), rtol=0, atol=0
+        weights(run(seed=3)), weights(run(seed=3, weights=path, normalize="none")), rtol=0, atol=0
     )
 
 
 def test_a_resumed_run_needs_the_file_no_more(start: State, tmp_path: Path) -> None:
     path = as_torch(start, tmp_path)
-    straight = run(out=tmp_path / "straight", weights=path, epochs=3)
-    run_until(2, out=tmp_path / "broken", weights=path, epochs=3)
+    from_it: dict[str, Any] = {"weights": path, "normalize": "none", "epochs": 3}
+    straight = run(out=tmp_path / "straight", **from_it)
+    run_until(2, out=tmp_path / "broken", **from_it)
     path.unlink()
-    resumed = run(out=tmp_path / "broken", resume=True, weights=path, epochs=3)
+    resumed = run(out=tmp_path / "broken", resume=True, **from_it)
     torch.testing.assert_close(weights(resumed), weights(straight), rtol=0, atol=0)
-    assert len(run(out=tmp_path / "broken", resume=True, weights=path, epochs=3)) == 3  # finished
+    assert len(run(out=tmp_path / "broken", resume=True, **from_it)) == 3  # finished
     with pytest.raises(ValueError, match=r"a run with weights='.*start.pt', not weights=None"):
         run(out=tmp_path / "broken", resume=True, epochs=3)
     with pytest.raises(FileNotFoundError, match=r"start\.pt"):
@@ -159,9 +161,10 @@ def test_settings_compare_the_path_as_it_is_written() -> None:
 
 
 def test_no_folder_gets_into_what_is_passed_on(start: State, tmp_path: Path) -> None:
-    run(out=tmp_path / "run", weights=as_torch(start, tmp_path))
+    run(out=tmp_path / "run", weights=as_torch(start, tmp_path), normalize="none")
     assert read_trained(tmp_path / "run" / "model.safetensors").config.weights == "start.pt"
     record = make_record(tmp_path / "run", machine="m")
     assert record.config.weights == "start.pt"
     assert "weightsstart.pt" in record.name
-    assert Summary(record.config, 1, (record,)).schedule == "2 epochs, from start, batch size 8"
+    schedule = Summary(record.config, 1, (record,)).schedule
+    assert schedule == "2 epochs, from start, batch size 8, normalize none"

@@ -1,5 +1,6 @@
 """CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
 
+from ..normalization import Normalization
 from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
@@ -10,6 +11,7 @@ __all__ = [
     "DATASETS",
     "DatasetNotFoundError",
     "ImageDataset",
+    "Normalization",
     "augment",
     "data_folder",
     "find_archive",

@@ -170,7 +170,7 @@ def read_trained(path: Path) -> TrainedModel:
 
 def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
     """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
-    try:
+    with _trained_file(path):
         config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
         state, plan = content["model"], _plan(content)
         if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -178,11 +178,18 @@ def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
         # before a network is made that is far larger than the file
         if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
             raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
+    return TrainedModel(config, num_classes, state, plan)
+
+
+@contextlib.contextmanager
+def _trained_file(path: Path) -> Iterator[None]:
+    """ValueError with one line for what the file ``path`` says in another way than it should."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         lacking = "missing " if isinstance(error, KeyError) else ""
         reason = f"{lacking}{error}"
         raise ValueError(f"{path} holds no model trained by bsconv train: {reason}") from error
-    return TrainedModel(config, num_classes, state, plan)
 
 
 def _plan(about: Mapping[str, Any]) -> dict[str, str]:
@@ -194,10 +201,12 @@ def _plan(about: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Weights to start from, and the form of each layer that a projection has changed."""
+    """Weights to start from, the form of each layer that a projection has changed, and the
+    settings that :mod:`bsconv` noted; None in files of others."""
 
     state: dict[str, Tensor]
     plan: dict[str, str]
+    config: TrainConfig | None = None
 
 
 def read_start(path: Path) -> Start:
@@ -207,6 +216,8 @@ def read_start(path: Path) -> Start:
     """
     if path.is_dir():
         trained = read_trained(path)
-        return Start(trained.state, trained.plan)
+        return Start(trained.state, trained.plan, trained.config)
     state, about = read_noted_weights(path)
-    return Start(state, _plan(about or {}))
+    with _trained_file(path):
+        config = TrainConfig.from_dict(about["config"]) if about else None
+        return Start(state, _plan(about or {}), config)

@@ -15,6 +15,7 @@ from ...pytorch import ModelProfiler, reestimate_batch_norm
 from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.timing import in_turns, synchronize
 from ...pytorch.inference import optimize_for_inference
+from ..normalization import Normalization
 from ..training import find_device
 from ._report import AS_GIVEN, COMPILED, OPTIMISED, InferenceBenchmark, Measurement, Setting
 
@@ -35,6 +36,7 @@ def benchmark_inference(
     device: str = "auto",
     rounds: int | None = None,
     compile: bool = True,
+    normalization: Normalization | None = None,
     notes: Sequence[str] = (),
     progress: bool = False,
 ) -> InferenceBenchmark:
@@ -42,11 +44,11 @@ def benchmark_inference(
 
     ``models`` holds float32 networks by name; the others are compared with the one named "dense".
     They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
-    images are random, ``input_size`` (C, H, W) each. ``dtype`` is a name such as "bfloat16".
-    Optimised is :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, with
-    ``compile`` through torch.compile where that is faster. For each batch size all take turns, in
-    ``rounds`` rounds, by default as many as half a minute holds. ``notes`` are lines below the
-    table.
+    images are random, ``input_size`` (C, H, W) each; with a ``normalization``, in [0, 1] before.
+    ``dtype`` is a name such as "bfloat16". Optimised is
+    :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, with ``compile`` through
+    torch.compile where that is faster. For each batch size all take turns, in ``rounds`` rounds, by
+    default as many as half a minute holds. ``notes`` are lines below the table.
 
     ValueError for an unknown ``device``, a size that a network does not take, and a network that
     cannot be computed in this precision or memory.
@@ -57,10 +59,11 @@ def benchmark_inference(
     rows: list[Measurement] = []
     lines = list(notes)
     sizes = dict.fromkeys(batch_sizes)
+    drawn = functools.partial(_images, size=input_size, normalization=normalization)
     for key, model in models.items():
         with _explained(key, setting, SETTLED_ON), torch.no_grad():
             # with BatchNorms that fit, numbers keep to the range that trained networks have
-            reestimate_batch_norm(model, _images(SETTLED_ON, input_size)).eval().to(place)
+            reestimate_batch_norm(model, drawn(SETTLED_ON)).eval().to(place)
     with tqdm(
         total=len(sizes) * (len(models) + 1),
         disable=None if progress else True,  # None: no bar where stderr is not a terminal
@@ -68,7 +71,7 @@ def benchmark_inference(
         bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
     ) as bar:
         for count in sizes:
-            images = _images(count, input_size).to(place, getattr(torch, dtype))
+            images = drawn(count).to(place, getattr(torch, dtype))
             calls: dict[tuple[str, str], Call] = {}
             for key, model in models.items():
                 bar.set_description_str(f"batches of {count}: optimising {key}")
@@ -122,8 +125,11 @@ def _peak_bytes(call: Call, device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _images(count: int, size: Sequence[int]) -> Tensor:
-    return torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
+def _images(count: int, size: Sequence[int], normalization: Normalization | None) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if normalization is None:
+        return torch.randn(count, *size, generator=generator)
+    return normalization.apply(torch.rand(count, *size, generator=generator))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from ._inputs import (
     make_model,
     model_input,
     read_start,
+    settled,
     trained_model,
 )
 from ._processes import PeerFailed, find_device
@@ -31,6 +32,7 @@ __all__ = [
     "make_model",
     "model_input",
     "read_start",
+    "settled",
     "terminable",
     "train",
     "trained_model",

@@ -12,6 +12,7 @@ from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
+from ..normalization import Normalization
 from ._inputs import logits_of, model_input, trained_model
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
@@ -32,26 +33,30 @@ def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: 
     return loss + label_weight * F.cross_entropy(logits, labels) if label_weight else loss
 
 
-def read_teacher(config: TrainConfig, num_classes: int) -> nn.Module | None:
-    """The teacher that ``config`` names, with its weights; None where it names none.
+def read_teacher(config: TrainConfig, num_classes: int) -> tuple[nn.Module | None, Normalization]:
+    """The teacher that ``config`` names, with its weights, and what its images are normalised by.
+
+    None where it names none. Where nothing says so, its images are those of the student.
 
     OSError or ValueError with one line for a file that cannot be read, does not say which model it
     is of, or does not fit.
     """
     if config.teacher is None:
         if config.teacher_model is None:
-            return None
-        return build_model(config.teacher_model, num_classes, pretrained=config.dataset)
+            return None, config.normalization
+        teacher = build_model(config.teacher_model, num_classes, pretrained=config.dataset)
+        return teacher, Normalization()
     path = Path(config.teacher)
     if config.teacher_model is not None:
         teacher = build_model(config.teacher_model, num_classes)
-        load_weights(teacher, read_start(path).state, path, config.teacher_model)
-        return teacher
+        start = read_start(path)
+        load_weights(teacher, start.state, path, config.teacher_model)
+        return teacher, (start.config or config).normalization
     try:
         trained = read_trained(path)
     except ValueError as error:
         raise ValueError(f"{error}; teacher_model says which model its weights are of") from error
-    return trained_model(trained, path)
+    return trained_model(trained, path), trained.config.normalization
 
 
 def check_teacher(teacher: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:

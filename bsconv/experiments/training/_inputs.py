@@ -19,7 +19,8 @@ from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
 from ..files.checkpoints import Start, TrainedModel, load_weights
-from ..model_sources import build_model
+from ..model_sources import build_model, foreign_statistics
+from ..normalization import Normalization
 
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
@@ -72,7 +73,8 @@ def read_start(config: TrainConfig) -> Start | None:
 def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
     """The model of ``config`` with the layers and weights of ``start``.
 
-    ValueError with one line where they do not fit.
+    ValueError with one line where they do not fit. A warning says what is assumed where nothing
+    says which images the weights are for.
     """
     name = config.model
     if config.bsconv is not None:
@@ -82,15 +84,38 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
     except ValueError as error:
         raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
     load_weights(model, start.state, Path(str(config.weights)), name)
+    if start.config is None and not config.says_normalization:
+        warnings.warn(
+            f"{config.weights} does not say how its images were normalised, so it gets them as "
+            "they are, in 0 ... 1; --normalize or --mean and --std say otherwise",
+            stacklevel=2,
+        )
     return model
 
 
-def model_input(images: Tensor, image_size: int | None = None) -> Tensor:
-    """Float images in the memory format that makes depthwise convs fast, resized where asked."""
+def settled(config: TrainConfig, start: Start | None, pretrained: str | None = None) -> TrainConfig:
+    """``config`` with the normalisation that its weights were trained with, unless it says one.
+
+    The weights are those of ``start``, or ``pretrained`` of the library of the model.
+    """
+    own = foreign_statistics(config.model) if pretrained is not None else None
+    if own is not None:
+        return config.normalized_as(TrainConfig(mean=own[0], std=own[1]))
+    if start is not None and start.config is not None:
+        return config.normalized_as(start.config)
+    return config
+
+
+def model_input(
+    images: Tensor, image_size: int | None = None, normalization: Normalization | None = None
+) -> Tensor:
+    """Float images, resized and normalised where asked, in the memory format that is fast."""
     floats = to_float(images) if images.dtype == torch.uint8 else images
     if image_size is not None and floats.shape[-2:] != (image_size, image_size):
         size = (image_size, image_size)
         floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
+    if normalization is not None:
+        floats = normalization.apply(floats)
     return floats.contiguous(memory_format=torch.channels_last)
 
 
@@ -117,7 +142,7 @@ def check_fit(
                 f"{part}_labels needs classes from 0 to {classes - 1}, got {low} to {high}"
             )
     count = min(2, config.batch_size, len(dataset.train_images))
-    images = model_input(dataset.train_images[:count], config.image_size)
+    images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
     shape = " x ".join(map(str, images.shape))
     advice = "a larger image_size, such as --image-size 224"
     if count == 1 and training:  # BatchNorm

@@ -6,8 +6,18 @@ import torch
 from torch import nn
 
 from ...pytorch import apply_plan
+from ..config import TrainConfig
+from ..files.checkpoints import Start
 from ._distillation import check_teacher, read_teacher
-from ._inputs import check_fit, check_model, find_dataset, load_start, make_model, read_start
+from ._inputs import (
+    check_fit,
+    check_model,
+    find_dataset,
+    load_start,
+    make_model,
+    read_start,
+    settled,
+)
 from ._optimizers import make_optimizer
 from ._run_folder import Run
 from ._steps import Job, choose_execution
@@ -19,11 +29,13 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     ``model`` and ``teacher`` stand in for those that its settings name. ValueError or OSError with
     one line where something is not available, or does not fit the rest.
     """
-    config, processes = run.config, run.processes
+    processes = run.processes
+    config = run.config
     device = torch.device(config.device)
     with processes.agreeing():
         check_model(config)
-    start = processes.from_first(lambda: read_start(config) if run.state is None else None)
+    start, config = processes.from_first(lambda: _start(run))
+    run.config = config
     _check_recipe(run, start is not None or model is not None, teacher)
     dataset = processes.in_turns(lambda: find_dataset(config))
     checksum = processes.from_first(lambda: dataset.checksum)
@@ -38,7 +50,9 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
             model = apply_plan(model, run.plan)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
-        teacher = read_teacher(config, dataset.num_classes) if teacher is None else teacher
+        teacher_normalization = config.normalization
+        if teacher is None:
+            teacher, teacher_normalization = read_teacher(config, dataset.num_classes)
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
             check_teacher(teacher, dataset, config)
@@ -53,9 +67,19 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
             trained = execution.compiled(model, device)
         else:
             trained = processes.shared(model)
-        job = Job(model, trained, teacher, optimizer, dataset, generator, execution)
+        job = Job(
+            model, trained, teacher, teacher_normalization, optimizer, dataset, generator, execution
+        )
         run.begin(job)
     return job
+
+
+def _start(run: Run) -> tuple[Start | None, TrainConfig]:
+    """What a fresh run starts from, and its settings with the normalisation of that."""
+    if run.state is not None:
+        return None, run.config
+    start = read_start(run.config)
+    return start, settled(run.config, start)
 
 
 def _check_recipe(run: Run, has_start: bool, teacher: nn.Module | None) -> None:

@@ -194,7 +194,8 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
     with locked(folder):
         run = Run(config, folder)
         try:
-            run.state = _state(config, folder, resume)
+            run.state, saved = _state(config, folder, resume)
+            config = run.config = config if saved is None else config.normalized_as(saved)
             if run.state is not None:
                 run.history = _history(run.state, config)
                 run.plan = run.state.get("plan", {})
@@ -210,19 +211,25 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
                     folder.rmdir()
 
 
-def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, None for a fresh start; ValueError if neither is right."""
+def _state(
+    config: TrainConfig, folder: Path, resume: bool
+) -> tuple[dict[str, Any] | None, TrainConfig | None]:
+    """The checkpoint to go on from and its settings, None for a fresh start.
+
+    ValueError if neither is right.
+    """
     present = [name for name in FILES if (folder / name).exists()]
     if not present:
-        return None
+        return None, None
     if not resume:
         raise ValueError(
             f"{folder} already holds a run ({present[0]}); resume it with --resume "
             "or choose another out folder"
         )
     if present == [CONFIG]:  # killed before its first epoch was over
-        _refuse_other(folder, read_config(folder / CONFIG), config)
-        return None
+        saved = read_config(folder / CONFIG)
+        _refuse_other(folder, saved, config)
+        return None, saved
     path = folder / CHECKPOINT
     if CHECKPOINT not in present:
         raise ValueError(
@@ -233,8 +240,9 @@ def _state(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
     missing = [part for part in PARTS if part not in state]
     if missing:
         raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
-    _refuse_other(folder, trained_by(state, path).config, config)
-    return state
+    saved = trained_by(state, path).config
+    _refuse_other(folder, saved, config)
+    return state, saved
 
 
 def _history(state: dict[str, Any], config: TrainConfig) -> History:
@@ -258,9 +266,12 @@ def _fitting(config: TrainConfig) -> Iterator[None]:
 
 
 def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
+    config = config.normalized_as(saved)
     name = saved.difference(config)
     if name is not None:
         was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
+        if name == "normalize":
+            was, now = str(saved.normalization), str(config.normalization)
         raise ValueError(
             f"{folder} holds a run with {name}={was!r}, not {name}={now!r}; "
             "resume it with its own settings or choose another out folder"

@@ -23,6 +23,7 @@ from ...pytorch._tools.timing import in_turns
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import ImageDataset
+from ..normalization import Normalization
 from ._inputs import logits_of, model_input
 from ._optimizers import Optimizers
 
@@ -86,6 +87,7 @@ class Job:
     model: nn.Module  # what is trained, evaluated and kept
     trained: nn.Module  # the same parameters, compiled or shared with the other processes
     teacher: nn.Module | None  # whose answers it learns
+    teacher_normalization: Normalization
     optimizer: Optimizers
     dataset: ImageDataset
     generator: torch.Generator  # shuffling and augmentation; dropout draws from the global state
@@ -109,7 +111,7 @@ def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> E
     trials = [Execution(each, False, dict.fromkeys(layers, plan)) for each in precisions]
     if plan != "auto" and len(trials) == 1:
         return dataclasses.replace(trials[0], compile=compiled)
-    batch = model_input(images[: config.batch_size], config.image_size)
+    batch = model_input(images[: config.batch_size], config.image_size, config.normalization)
     twins = [_twin(model, trial) for trial in trials]
     best = _fastest(twins, batch, trials)
     # its first step has measured the plans of its layers

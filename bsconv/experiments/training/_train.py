@@ -1,8 +1,8 @@
 """Training for image classification: the recipe from top to bottom.
 
 ``train(TrainConfig(...))`` is the published CIFAR recipe: SGD, rate 0.1 with tenfold drops,
-momentum 0.9, weight decay 1e-4 on everything, batch 128, 200 epochs, random crops and flips, no
-normalisation (the models start with a BatchNorm on the input).
+momentum 0.9, weight decay 1e-4 on everything, batch 128, 200 epochs, random crops and flips, and
+unless the settings say otherwise no normalisation (the models start with a BatchNorm).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
 from ..data import augment
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
+from ..normalization import Normalization
 from ._distillation import student_loss
 from ._history import EpochMetrics, History
 from ._inputs import logits_of, model_input, trained_model
@@ -80,6 +81,7 @@ def train(
                 job.dataset.test_labels,
                 batch_size=run.config.batch_size,
                 image_size=run.config.image_size,
+                normalization=run.config.normalization,
                 processes=run.processes,
             )
             seconds = round(time.perf_counter() - start, 3)
@@ -141,7 +143,8 @@ def train_step(run: Run, job: Job, batch: Tensor, learning_rate: float) -> Tenso
         cutout=config.cutout,
     )
     part, weight = run.processes.part(len(batch))
-    inputs = model_input(augmented[part], config.image_size)
+    resized = model_input(augmented[part], config.image_size)
+    inputs = model_input(resized, normalization=config.normalization)
     job.execution.begin_step(images.device)
     with job.execution.autocast(images.device):
         logits = logits_of(job.trained(inputs)).float()
@@ -150,7 +153,7 @@ def train_step(run: Run, job: Job, batch: Tensor, learning_rate: float) -> Tenso
         loss = F.cross_entropy(logits, labels)
     else:
         with torch.no_grad(), job.execution.autocast(images.device):
-            answers = logits_of(job.teacher(inputs)).float()
+            answers = logits_of(job.teacher(job.teacher_normalization.apply(resized))).float()
         loss = student_loss(logits, answers, labels, config.label_weight)
     loss = weight * loss + reg_loss(job.trained, config.alpha)
     job.model.zero_grad()
@@ -166,12 +169,14 @@ def evaluate(
     *,
     batch_size: int = 256,
     image_size: int | None = None,
+    normalization: Normalization | None = None,
     processes: Processes = SINGLE,
 ) -> float:
     """Top-1 accuracy in percent, on the device of the model, which is left as it was.
 
-    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,). Several
-    ``processes`` share the batches out, and all get the same number.
+    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W), which are resized to ``image_size``
+    and normalised; ``labels``: int64, shape (N,). Several ``processes`` share the batches out, and
+    all get the same number.
     """
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
@@ -184,7 +189,8 @@ def evaluate(
     with evaluating(model):
         for start in range(0, len(labels), batch_size)[processes.rank :: processes.count]:
             batch = slice(start, start + batch_size)
-            logits = logits_of(model(model_input(images[batch].to(device), image_size)))
+            inputs = model_input(images[batch].to(device), image_size, normalization)
+            logits = logits_of(model(inputs))
             right = logits.argmax(dim=1) == labels[batch].to(device)
             correct += (right & ~logits.isnan().any(dim=1)).sum()  # argmax takes NaN for the most
     return 100 * int(processes.sum(correct)) / len(labels)
