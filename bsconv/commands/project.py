@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..experiments.files.checkpoints import write_trained
     from ..experiments.training import check_model, model_input, read_start, settled
-    from ..pytorch import BudgetReport, budget_curve, project_pretrained
+    from ..pytorch import budget_curve, project_pretrained
 
     check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = read_start(dense)
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"{dense.model} has no convolution that BSConv replaces, see bsconv plan"
             )
-        plan = report.plan if isinstance(report, BudgetReport) else None
+        plan = None if report.budget is None else report.plan
         write_trained(arguments.out, student, projected, dataset.num_classes, plan)
         print(report)
         print(_next_steps(arguments.out, projected))

@@ -13,8 +13,6 @@ from .plan import LayerPlan, Plan
 from .pretrained import (
     BudgetCurve,
     BudgetPoint,
-    BudgetReport,
-    LayerChoice,
     LayerProjection,
     ProjectionReport,
     apply_plan,
@@ -43,9 +41,7 @@ __all__ = [
     "BSConvU_Replacer",
     "BudgetCurve",
     "BudgetPoint",
-    "BudgetReport",
     "InferenceReport",
-    "LayerChoice",
     "LayerPlan",
     "LayerProfile",
     "LayerProjection",

@@ -58,12 +58,22 @@ INFERENCE = (ENGINES, "eager", (1, 3, 8, 8), "float32", "contiguous", 1e-7)
             "(root), b  block          is kept            7      7",
         ),
         (
-            ProjectionReport((LayerProjection("", 900, 60, 0.875, 0.125),), "outputs", 8, 0.5),
-            "(root)                 900     60  87.5%         12.5%",
+            ProjectionReport(
+                (LayerProjection("", "u", None, 900, 60, 7, 7, 0.875, None, 0.125),),
+                "outputs",
+                8,
+                0.5,
+            ),
+            "(root)  u               7      7                900     60  87.5%         12.5%",
         ),
         (
-            ProjectionReport((LayerProjection("conv", 900, 60, 0.875),), "weights", 0, None),
-            "conv                  900     60  87.5%",
+            ProjectionReport(
+                (LayerProjection("conv", "cp", 8, 900, 0, weights_kept=0.875),),
+                "weights",
+                0,
+                None,
+            ),
+            "conv   cp       8                900      0  87.5%",
         ),
         (
             SpectraTable((LayerSpectrum("", 4, 1, (3, 3), skipped="one slice"),), True),

@@ -5,6 +5,7 @@ import html
 import io
 import os
 from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
 from typing import ClassVar
 
 from .atomic import written_whole
@@ -70,11 +71,19 @@ class Table:
     def _table_rows(self) -> Sequence[Row]:
         raise NotImplementedError
 
+    def _filled(self) -> tuple[list[str], list[Row]]:
+        """Header and rows without the columns in which all entries are empty."""
+        rows = self._table_rows()
+        filled = [any(v != "" for v in column) for column in zip(*rows, strict=True)]
+        header = list(compress(self.header, filled or repeat(True)))
+        return header, [list(compress(row, filled)) for row in rows]
+
     def __str__(self) -> str:
-        return f"{text_table(self.header, self._table_rows())}\n{self.summary}"
+        header, rows = self._filled()
+        return f"{text_table(header, rows)}\n{self.summary}"
 
     def _repr_html_(self) -> str:
-        return html_table(self.header, self._table_rows(), caption=self.summary)
+        return html_table(*self._filled(), caption=self.summary)
 
 
 def _text(value: str | int) -> str:

@@ -6,8 +6,6 @@ from ._project import budget_curve, project_pretrained
 from ._report import (
     BudgetCurve,
     BudgetPoint,
-    BudgetReport,
-    LayerChoice,
     LayerProjection,
     ProjectionReport,
 )
@@ -15,8 +13,6 @@ from ._report import (
 __all__ = [
     "BudgetCurve",
     "BudgetPoint",
-    "BudgetReport",
-    "LayerChoice",
     "LayerProjection",
     "ProjectionReport",
     "apply_plan",

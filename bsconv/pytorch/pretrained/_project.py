@@ -7,7 +7,7 @@ The layers all have one form, or each has its own, so that the network keeps to 
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import get_args, overload
+from typing import get_args
 
 from torch import nn
 
@@ -15,28 +15,10 @@ from .._tools.convs import IntOrPair
 from ._inputs import LIMIT, Images
 from ._options import Cost, Kind, Method, Options, Prepare, one_of
 from ._projections import Seen, look_at, project_to_kind, project_within
-from ._report import BudgetCurve, BudgetPoint, BudgetReport, ProjectionReport
+from ._report import BudgetCurve, BudgetPoint, ProjectionReport
 
 METHODS = get_args(Method)
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@overload
-def project_pretrained(
-    model: nn.Module, images: Images | BudgetCurve, *, budget: float, of: Cost = ...,
-    align: int = ..., prepare: Prepare | None = ...,
-    kernel_sizes: Sequence[IntOrPair] | None = ..., exclude: Sequence[str] = ...,
-    batch_size: int = ..., positions: int = ..., limit: int = ..., progress: bool = ...,
-) -> tuple[nn.Module, BudgetReport]: ...  # fmt: skip
-
-
-@overload
-def project_pretrained(
-    model: nn.Module, images: Images | None = ..., kind: Kind | None = ...,
-    p: float | Fraction = ..., *, method: Method | None = ..., align: int = ...,
-    kernel_sizes: Sequence[IntOrPair] | None = ..., exclude: Sequence[str] = ...,
-    batch_size: int = ..., positions: int = ..., limit: int = ..., progress: bool = ...,
-) -> tuple[nn.Module, ProjectionReport]: ...  # fmt: skip
 
 
 def project_pretrained(
@@ -56,7 +38,7 @@ def project_pretrained(
     positions: int = 64,
     limit: int = LIMIT,
     progress: bool = True,
-) -> tuple[nn.Module, ProjectionReport | BudgetReport]:
+) -> tuple[nn.Module, ProjectionReport]:
     """A BSConv network that computes about what the trained dense ``model`` computes.
 
     No labels and no gradient steps are needed. ``model`` stays as it was; the new one is in eval
@@ -94,7 +76,7 @@ def project_pretrained(
         positions: how many places of each image are looked at in each layer.
         progress: whether a bar shows how far it is, if tqdm is installed.
 
-    Returns the new model and a :class:`ProjectionReport`, or a :class:`BudgetReport`.
+    Returns the new model and a :class:`ProjectionReport`.
 
     Raises ValueError for arguments out of range or that do not go together, for a budget below what
     the model can come down to, for images that are not finite or do not have four dimensions, or

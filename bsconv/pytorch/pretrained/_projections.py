@@ -18,7 +18,7 @@ from ._inputs import Images, check_taken, read_inputs
 from ._network_fit import agreement, fit_network, progress_bar
 from ._options import Kind, Method, Options
 from ._plans import install
-from ._report import BudgetReport, LayerChoice, LayerProjection, ProjectionReport
+from ._report import LayerProjection, ProjectionReport
 from ._study import Study, study_of, work_of
 
 
@@ -60,31 +60,26 @@ def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     return Seen(model, study, budget_of(study, options.of, options.prepare), options.progress)
 
 
-def project_within(seen: Seen, budget: float) -> tuple[nn.Module, BudgetReport]:
+def project_within(seen: Seen, budget: float) -> tuple[nn.Module, ProjectionReport]:
     study = seen.study
     chosen = seen.budget.choose(budget)
-    plan = {name: option.form for name, option in chosen.items() if option.form != DENSE}
-    new = {name: form.layer(study.layers[name].conv) for name, form in plan.items()}
+    forms = {name: option.form for name, option in chosen.items() if option.form != DENSE}
+    new = {name: form.layer(study.layers[name].conv) for name, form in forms.items()}
     student = install(copy.deepcopy(study.model), new).eval()
     errors = fit_network(study, student, seen.progress)
-    layers = []
-    for name, option in chosen.items():
-        costs, form = study.layers[name].geometry, option.form
-        macs, parameters = costs.macs(DENSE), costs.parameters(DENSE)
-        layers.append(
-            LayerChoice(
-                name, form.kind, form.rank, macs, costs.macs(form), parameters,
-                costs.parameters(form), option.damage, errors[name],
-            )
-        )  # fmt: skip
-    report = BudgetReport(
+    layers = [
+        _described(name, study.model, student, study, damage=o.damage, output_error=errors[name])
+        for name, o in chosen.items()
+    ]
+    report = ProjectionReport(
         layers=tuple(layers),
+        method="outputs",
+        images=len(study.inputs),
+        agreement=agreement(study.model, student, study.inputs, study.sampler.group_size),
+        plan={name: str(form) for name, form in forms.items()},
         of=seen.budget.of,
         budget=budget,
         share=seen.budget.share(chosen),
-        images=len(study.inputs),
-        agreement=agreement(study.model, student, study.inputs, study.sampler.group_size),
-        plan={name: str(form) for name, form in plan.items()},
         kept=tuple(name for name in study.names if name not in study.layers),
     )
     return student, report
@@ -115,17 +110,19 @@ def project_to_kind(
         names = [layer.names for layer in replacer.plan(teacher).replaced]
         student = replacer.apply(copy.deepcopy(teacher)).eval()
     kept = {own[0]: _weights_kept(teacher, student, own[0]) for own in names}
-    errors: dict[str, float] = {}
+    study, errors = None, {}
     if inputs is not None and method == "outputs":
         single = [own[0] for own in names if len(own) == 1]
         study = study_of(teacher, inputs, single, options.sampler, original=model)
         errors = fit_network(study, student, options.progress)
     elif inputs is not None and method == "batch_norm":
         statistics_of(student, inputs, options.batch_size)
-    layers = []
-    for name, *_ in names:
-        before, after = (parameter_count(m.get_submodule(name)) for m in (teacher, student))
-        layers.append(LayerProjection(name, before, after, kept[name], errors.get(name)))
+    layers = [
+        _described(
+            name, teacher, student, study, weights_kept=kept[name], output_error=errors.get(name)
+        )
+        for name, *_ in names
+    ]
     report = ProjectionReport(
         layers=tuple(layers),
         method=method,
@@ -149,6 +146,19 @@ def _shared(
         blueprints = weights(Form("u")) // weights(Form("cp", 1)) // align * align
         layers[name] = BSConvCP.from_conv2d(conv, blueprints=max(blueprints, align))
     return install(copy.deepcopy(teacher), layers).eval(), names
+
+
+def _described(
+    name: str, teacher: nn.Module, student: nn.Module, study: Study | None, **found: Any
+) -> LayerProjection:
+    """One layer before and after."""
+    old, new = teacher.get_submodule(name), student.get_submodule(name)
+    form = Form.of(new)
+    layer = study.layers.get(name) if study else None
+    macs = [layer.geometry.macs(f) for f in (DENSE, form)] if layer else [None, None]
+    return LayerProjection(
+        name, form.kind, form.rank, parameter_count(old), parameter_count(new), *macs, **found
+    )
 
 
 def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
