@@ -12,11 +12,11 @@ import torch
 from bsconv.__main__ import main
 from bsconv.experiments.data import load_dataset
 from bsconv.experiments.files.checkpoints import read_trained
-from bsconv.experiments.results import __main__ as records
 from bsconv.experiments.results import make_record
 from bsconv.experiments.training import TrainConfig, evaluate, train
 from bsconv.pytorch import get_model
 from bsconv.pytorch.models import _weights
+from results import record
 
 FILES = sorted(_weights.FOLDER.glob("*/*.safetensors"))
 NAMES = [path.stem for path in FILES]
@@ -130,7 +130,7 @@ def test_runs_are_packed_with_what_was_measured(
     run = tmp_path / "run"
     whole = {"train_limit": 256, "test_limit": None, "image_size": None}
     given = finished(run, "cifar_resnet20", **whole)
-    assert records.main([*given, "--out", str(tmp_path / "weights")]) == 0
+    assert record.main([*given, "--out", str(tmp_path / "weights")]) == 0
     path = tmp_path / "weights" / "synthetic" / "cifar_resnet20.safetensors"
     assert capsys.readouterr().out == f"{path}\n"
     monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
@@ -148,8 +148,8 @@ def test_weights_of_bsconv_networks_are_packed_under_their_names(
 ) -> None:
     given = finished(tmp_path / "run", name)
     tiny = load_dataset("synthetic").limited(train=8, test=8)
-    monkeypatch.setattr(records, "load_dataset", lambda *_: tiny)
-    assert records.main([*given, "--out", str(tmp_path / "weights")]) == 0
+    monkeypatch.setattr(record, "load_dataset", lambda *_: tiny)
+    assert record.main([*given, "--out", str(tmp_path / "weights")]) == 0
     monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
     assert (tmp_path / "weights" / "synthetic" / f"{name.lower()}.safetensors").is_file()
     loaded = get_model(name, 10, pretrained="synthetic").state_dict()
@@ -163,7 +163,7 @@ def test_a_network_without_a_name_is_not_packed_under_that_of_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = finished(tmp_path / "run", "cifar_wrn16_1", bsconv="u")
-    assert records.main([*given, "--out", str(tmp_path / "weights")]) == 2
+    assert record.main([*given, "--out", str(tmp_path / "weights")]) == 2
     error = capsys.readouterr().err
     assert "such as cifar_resnet20_bsconvu, got cifar_wrn16_1 with bsconv='u'" in error
     assert error.count("\n") == 1

@@ -21,11 +21,11 @@ from bsconv.experiments.results import (
     variants_of,
     write_record,
 )
-from bsconv.experiments.results.__main__ import main
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 from helpers.paths import ROOT
 from helpers.records import epochs, record
+from results.record import main
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -158,26 +158,17 @@ class InferenceBenchmark(Table):
         ]
 
     def _csv_line(self, row: Measurement) -> dict[str, object]:
-        where = self.setting
+        low, high = row.spread
         return {
-            "model": where.model,
-            "network": row.network,
-            "batch_size": row.batch_size,
-            "computed": row.computed,
-            "device": where.device,
-            "threads": where.threads,
-            "dtype": where.dtype,
-            "input_size": where.size_text,
-            "parameters": row.parameters,
-            "flops": row.flops,
-            "macs": row.macs,
+            **asdict(self.setting),
+            "input_size": self.setting.size_text,
+            **asdict(row),
             "rounds": len(row.seconds),
             "seconds": row.median,
-            "seconds_low": row.spread[0],
-            "seconds_high": row.spread[1],
+            "seconds_low": low,
+            "seconds_high": high,
             "times_dense": self.times_dense(row),
             "images_per_second": row.images_per_second,
-            "peak_bytes": row.peak_bytes,
         }
 
 

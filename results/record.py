@@ -1,0 +1,100 @@
+"""Make records of finished runs, or put their weights into the package.
+
+usage: python results/record.py RUN [RUN ...] --machine "2 CPU cores (x86-64)"
+
+With --weights, they are for ``get_model(..., pretrained=...)``, with the record next to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import bsconv
+from bsconv.experiments.data import ImageDataset, load_dataset
+from bsconv.experiments.files.checkpoints import read_trained, write_atomically, write_trained
+from bsconv.experiments.results import Record, make_record, write_record
+from bsconv.experiments.training import evaluate, trained_model
+from bsconv.pytorch._tools.errors import one_line
+from bsconv.pytorch.models import parse_name
+
+WEIGHTS = Path(bsconv.__file__).parent / "weights"
+MOST_POINTS_LOST = 0.05  # of accuracy, by rounding the weights to float16
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints each path written; the exit code is 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser("python results/record.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="--out of bsconv train")
+    parser.add_argument("--machine", required=True, help="what the runs ran on, in words")
+    parser.add_argument("--commit", help="short hash of the code that ran")
+    parser.add_argument("--note", default="", help="what else one should know about the runs")
+    parser.add_argument("--weights", action="store_true", help="pack weights, not records alone")
+    parser.add_argument("--data", metavar="DIR", help="where the archives lie (default data)")
+    parser.add_argument("--out", type=Path, help="default: results, or the package's own weights")
+    given = parser.parse_args(argv)
+    about = {"machine": given.machine, "note": given.note, "commit": given.commit}
+    try:
+        records = [make_record(run, **about) for run in given.runs]
+        for run, record in zip(given.runs, records, strict=True):
+            if given.weights:
+                dataset = load_dataset(record.config.dataset, given.data)
+                print(pack_weights(run, dataset, record, given.out or WEIGHTS))
+            else:
+                print(write_record(record, given.out or Path(__file__).parent))
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {one_line(error, None)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder: Path) -> Path:
+    """Write ``FOLDER/DATASET/MODEL.safetensors`` and a note next to it; returns the file's path.
+
+    Weights are rounded to float16 where that costs less than 0.05 points of accuracy on the test
+    images of ``dataset``. The note, ``MODEL.json``, holds the SHA-256 checksum of the file, the
+    accuracy measured with it, and what ``record`` says of the run. ValueError where ``get_model``
+    has no name for the network that was trained.
+    """
+    parse_name(record.config.model)
+    if record.config.bsconv is not None:
+        raise ValueError(
+            "weights for get_model need a run of a model that it names, such as "
+            f"cifar_resnet20_bsconvu, got {record.config.model} with "
+            f"bsconv={record.config.bsconv!r}"
+        )
+    trained = read_trained(run_folder)
+    model = trained_model(trained, run_folder)
+    rounded = copy.deepcopy(model).half()
+    before, after = _top1(model, dataset), _top1(copy.deepcopy(rounded).float(), dataset)
+    kept = rounded if abs(before - after) < MOST_POINTS_LOST else model
+    path = folder / record.config.dataset / f"{record.config.model.lower()}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_trained(path, kept, record.config, trained.num_classes)
+    note = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "num_classes": trained.num_classes,
+        "test_top1": after if kept is rounded else before,
+        "test_top1_in_float32": before,
+        "dtype": "float16" if kept is rounded else "float32",
+        **{key: value for key, value in json.loads(record.to_json()).items() if key != "format"},
+    }
+    write_atomically(path.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
+    return path
+
+
+def _top1(model: nn.Module, dataset: ImageDataset) -> float:
+    model = model.to(memory_format=torch.channels_last)
+    return evaluate(model, dataset.test_images, dataset.test_labels)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
