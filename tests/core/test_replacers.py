@@ -18,6 +18,7 @@ from bsconv.pytorch import (
     reg_loss,
 )
 from helpers.exact_errors import raises_exactly
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 REPLACERS = (BSConvU_Replacer, BSConvS_Replacer)
 BLUEPRINT_LAYERS = (BSConvU, BSConvS)
@@ -35,25 +36,6 @@ def net(**kwargs) -> nn.Sequential:
 
 def reasons(replacer, model: nn.Module) -> dict[str, str]:
     return {layer.name: layer.description for layer in replacer.plan(model).layers}
-
-
-def snapshot(model: nn.Module) -> tuple:
-    """All that a refusal must leave alone."""
-    return (
-        repr(model),
-        [id(module) for module in model.modules()],
-        [id(parameter) for parameter in model.parameters()],
-        {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        sorted(vars(model)),
-    )
-
-
-def assert_unchanged(model: nn.Module, before: tuple) -> None:
-    after = snapshot(model)
-    assert after[:3] == before[:3]
-    assert after[4] == before[4]
-    for name, tensor in before[3].items():
-        assert torch.equal(after[3][name], tensor)
 
 
 # ----------------------------------------------------------------- what is replaced, what is kept

@@ -22,6 +22,7 @@ from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
 from bsconv.pytorch.inference import optimize_for_inference
 from bsconv.pytorch.inference.engines import OPSET
+from helpers.trained import trained
 
 Captured = pytest.CaptureFixture[str]
 
@@ -43,21 +44,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 SMALLEST = "wrn16_1 S"
 
 
-def seasoned(model: nn.Module) -> nn.Module:
-    """As if trained: BatchNorms that shift and scale, so that one left out is noticed."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.0)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
     torch.manual_seed(0)
-    return seasoned(get_model("cifar_wrn16_1_bsconvu", 10))
+    return trained(get_model("cifar_wrn16_1_bsconvu", 10)).eval()
 
 
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
@@ -84,7 +74,7 @@ def check(path: Path, model: nn.Module, images: Tensor) -> None:
     ],
 )
 def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
-    model = seasoned(NETWORKS[name]())
+    model = trained(NETWORKS[name]()).eval()
     images = torch.rand(2, 3, 32, 32)
     assert outputs(model, images).abs().max() > 0.1
     export_model(model, images, tmp_path / "m.onnx", format="onnx")
@@ -131,7 +121,7 @@ def test_a_damaged_program_is_one_line(damage: str, small: nn.Module, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_optimized_models(format: str, tmp_path: Path) -> None:
-    model = seasoned(NETWORKS[SMALLEST]())
+    model = trained(NETWORKS[SMALLEST]()).eval()
     images = torch.rand(2, 3, 32, 32)
     optimized = optimize_for_inference(model, images, compile=False)
     path = tmp_path / f"m{FORMATS[format]}"
@@ -143,7 +133,7 @@ def test_optimized_models(format: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", ["auto", "merged"])
 def test_layers_with_a_plan(plan: Any, tmp_path: Path) -> None:
-    model = seasoned(get_model("cifar_wrn16_1_bsconvu", 10))
+    model = trained(get_model("cifar_wrn16_1_bsconvu", 10)).eval()
     for module in model.modules():
         if hasattr(module, "plan"):
             module.plan = plan
@@ -337,7 +327,7 @@ def test_optimized_by_the_command(tmp_path: Path, capsys: Captured) -> None:
 )
 def test_checkpoints(checkpoint: str, named: list[str], kind: str | None, tmp_path: Path) -> None:
     config = TrainConfig("cifar_resnet20", "synthetic", bsconv=kind, image_size=16)
-    model = seasoned(untrained(config))
+    model = trained(untrained(config)).eval()
     (tmp_path / "run").mkdir()
     write_trained(tmp_path / "run" / "model.safetensors", model, config, 10)
     arguments = [*line(tmp_path, format="exported-program"), *named]
@@ -353,7 +343,7 @@ def untrained(config: TrainConfig) -> nn.Module:
 
 @pytest.mark.slow
 def test_weights_say_how_many_classes_there_are(tmp_path: Path) -> None:
-    model = seasoned(get_model("cifar_resnet20", 7))
+    model = trained(get_model("cifar_resnet20", 7)).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     arguments = line(tmp_path, "cifar_resnet20", format="exported-program")
     assert main([*arguments, "--weights", str(tmp_path / "w.safetensors")]) == 0

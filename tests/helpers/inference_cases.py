@@ -9,21 +9,9 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import OptimizedModel
+from helpers.trained import trained
 
 IMAGES = (2, 3, 20, 20)
-
-
-def trained(model: nn.Module) -> nn.Module:
-    """With BatchNorms and biases that are far from the identity, in training mode."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 2)
-            if isinstance(module, nn.BatchNorm2d) and module.affine:
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(std=0.3)
-    return model.train()
 
 
 def in_eval_mode(model: nn.Module, images: Tensor) -> Any:

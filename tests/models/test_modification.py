@@ -21,22 +21,18 @@ from bsconv.pytorch.models.mobilenet import DepthwiseSeparableBlock
 from bsconv.pytorch.models.modification._recognition import is_blueprint_block
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.exact_errors import raises_exactly
+from helpers.model_snapshots import assert_unchanged, snapshot
+from helpers.trained import trained
 
 # ------------------------------------------------------------------------ models, filled at random
 
 
 def randomized(model: nn.Module) -> nn.Module:
     """In eval mode, with BatchNorms that do something and weights that let signals through."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.1)
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-    return model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return trained(model).eval()
 
 
 def of_torchvision(name: str) -> nn.Module:
@@ -126,24 +122,6 @@ def small_v2() -> nn.Module:
 
 def small_v1() -> nn.Module:
     return randomized(get_model("cifar_mobilenetv1_w1d4", 10))
-
-
-def snapshot(model: nn.Module) -> tuple:
-    """All that a plan or a refusal must leave alone."""
-    return (
-        repr(model),
-        [(id(module), type(module), module.training) for module in model.modules()],
-        [id(tensor) for tensor in (*model.parameters(), *model.buffers())],
-        {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        sorted(vars(model)),
-    )
-
-
-def assert_unchanged(model: nn.Module, before: tuple) -> None:
-    after = snapshot(model)
-    assert (after[:3], after[4]) == (before[:3], before[4])
-    for name, tensor in before[3].items():
-        assert torch.equal(after[3][name], tensor)
 
 
 # --------------------------------------------- MobileNetV2, V3, EfficientNet: the penalty, no more

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bsconv.pytorch import get_model
 from bsconv.pytorch.models._blocks import ImageClassifier
+from helpers.trained import trained
 
 State = dict[str, Tensor]
 
@@ -51,15 +52,7 @@ def logits(state: State, images: Tensor) -> Tensor:
 
 
 def like_trained(name: str) -> ImageClassifier:
-    """With statistics, scales and shifts of its own in every BatchNorm."""
-    model = get_model(name, 10).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.bias):
-                nn.init.normal_(tensor, std=0.3)  # type: ignore[arg-type]
-            for tensor in (module.running_var, module.weight):
-                nn.init.uniform_(tensor, 0.7, 1.4)  # type: ignore[arg-type]
-    return model
+    return trained(get_model(name, 10).double()).eval()
 
 
 def assert_computes(model: ImageClassifier, images: Tensor, expected: Tensor) -> None:

@@ -28,6 +28,7 @@ from bsconv.pytorch import (
     project_pretrained,
     reg_loss,
 )
+from helpers.trained import trained
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)"),
@@ -39,17 +40,6 @@ pytestmark = [
 GPU = "cuda"
 PLANS = {BSConvU: ("factored", "merged"), BSConvS: ("factored", "joined", "narrow", "merged")}
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
-def trained_like(model: nn.Module) -> nn.Module:
-    """In float64, with BatchNorms that are far from the identity, in eval mode."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2)
-    return model.double().eval()
 
 
 def assert_on_gpu(model: nn.Module) -> None:
@@ -130,7 +120,7 @@ def test_penalty_and_its_gradient() -> None:
 @pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_projection(kind: Any, method: Any) -> None:
-    model = trained_like(get_model("cifar_resnet20", 10))
+    model = trained(get_model("cifar_resnet20", 10)).double().eval()
     images = None if method == "weights" else IMAGES
     expected, _ = project_pretrained(model, images, kind, method=method, progress=False)
     images = None if images is None else images.to(GPU)
@@ -147,7 +137,7 @@ def test_projection(kind: Any, method: Any) -> None:
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("replacer", [BSConvU_Replacer, BSConvS_Replacer])
 def test_optimised_models(replacer: Any, compile: bool) -> None:
-    model = trained_like(replacer().apply(get_model("cifar_resnet20", 10))).float()
+    model = trained(replacer().apply(get_model("cifar_resnet20", 10))).eval()
     with torch.no_grad():
         expected = model(IMAGES.float())
     example = IMAGES.float().to(GPU)
@@ -161,7 +151,7 @@ def test_optimised_models(replacer: Any, compile: bool) -> None:
 def test_models_are_exported_for_any_device(format: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model = trained_like(get_model("cifar_resnet20_bsconvu", 10)).float()
+    model = trained(get_model("cifar_resnet20_bsconvu", 10)).eval()
     with torch.no_grad():
         expected = model(IMAGES.float())
     path = tmp_path / f"model{FORMATS[format]}"
