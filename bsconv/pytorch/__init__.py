@@ -1,5 +1,6 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
+from .dimensions import BSConvS1d, BSConvS3d, BSConvU1d, BSConvU3d
 from .inference import (
     InferenceReport,
     OptimizedLayer,
@@ -35,9 +36,13 @@ from .spectra import (
 __all__ = [
     "BSConvCP",
     "BSConvS",
+    "BSConvS1d",
+    "BSConvS3d",
     "BSConvS_ModelRegLossMixin",
     "BSConvS_Replacer",
     "BSConvU",
+    "BSConvU1d",
+    "BSConvU3d",
     "BSConvU_Replacer",
     "BudgetCurve",
     "BudgetPoint",

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ._tools.batch_norm import normed_product
-from ._tools.convs import GEOMETRY, memory_format_of, pads_with_zeros
+from ._tools.convs import (
+    BATCH_NORMS,
+    CONVS,
+    GEOMETRY,
+    BatchNorm,
+    Conv,
+    memory_format_of,
+    pads_with_zeros,
+    with_ones,
+)
 from ._tools.joining import exact_steps, joined, product
 from ._tools.numerics import without_autocast
 from ._tools.timing import in_turns
@@ -28,7 +37,7 @@ class PlannedLayer(nn.Sequential):
     """Pointwise layers around a depthwise ``dw``, with several plans to compute the same."""
 
     if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
-        dw: nn.Conv2d
+        dw: Conv
 
     __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan", "chosen_plan")
     _plans: ClassVar[tuple[str, ...]]
@@ -93,20 +102,20 @@ class PlannedLayer(nn.Sequential):
         if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
         layers: list[Any] = list(self)
-        if isinstance(layers[1], nn.BatchNorm2d):
+        if isinstance(layers[1], BatchNorm):
             return _convolve_normed(input, *layers)
         return _convolve(plan, input, layers, self.dw)
 
     def _possible_plans(self, input: Tensor) -> Sequence[str]:
         if not all(map(is_plain, self)):
             return ("factored",)
-        if not any(isinstance(layer, nn.BatchNorm2d) for layer in self):
+        if not any(isinstance(layer, BatchNorm) for layer in self):
             return self._plans
         several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
         return ("factored", "narrow") if several and self._narrow_with_norms else ("factored",)
 
     @torch.no_grad()
-    def to_conv2d(self) -> nn.Conv2d:
+    def to_conv(self) -> Conv:
         """The dense convolution that computes the same as this layer, with weights of its own.
 
         It has this layer's device, dtype, memory format and ``training``, and a bias where this
@@ -115,28 +124,32 @@ class PlannedLayer(nn.Sequential):
         Raises ValueError where there is none: with a BatchNorm that normalises by its batch, and
         with one before a zero-padded depthwise convolution, where the padding follows the shift.
         """
-        norms = [layer for layer in self if isinstance(layer, nn.BatchNorm2d)]
+        norms = [layer for layer in self if isinstance(layer, BatchNorm)]
         if any(norm.training or norm.running_mean is None for norm in norms):
             raise ValueError(
                 f"{type(self).__name__} normalises by its batch, which no single convolution does: "
                 "call eval() first, and keep running statistics"
             )
-        if isinstance(self[1], nn.BatchNorm2d) and pads_with_zeros(self.dw):
+        if isinstance(self[1], BatchNorm) and pads_with_zeros(self.dw):
             raise ValueError(
                 f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
                 "equals no single convolution: its padding follows BatchNorm's shift, got "
                 f"padding={self.padding!r}"
             )
         weight = self.dw.weight
-        conv: nn.Conv2d = functools.reduce(cast(Any, joined), exact_steps(self))
+        conv: Conv = functools.reduce(cast(Any, joined), exact_steps(self))
         conv.to(weight).to(memory_format=memory_format_of(weight))
         return conv.requires_grad_().train(self.training)
+
+    def to_conv2d(self) -> nn.Conv2d:
+        """:meth:`to_conv`, as it is called in two dimensions."""
+        return cast(nn.Conv2d, self.to_conv())
 
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    plain = type(layer) in (nn.Conv2d, nn.BatchNorm2d) and "forward" not in layer.__dict__
+    plain = type(layer) in (*CONVS, *BATCH_NORMS) and "forward" not in layer.__dict__
     return plain and not hooked and not layer._backward_pre_hooks
 
 
@@ -147,7 +160,7 @@ def takes_time(images: Tensor) -> bool:
     return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
 
 
-def _convolve(plan: str, images: Tensor, layers: Sequence[nn.Conv2d], dw: nn.Conv2d) -> Tensor:
+def _convolve(plan: str, images: Tensor, layers: Sequence[Conv], dw: Conv) -> Tensor:
     """The convolutions ``layers`` in one or two steps, each with the product of their weights."""
     cut = {"joined": layers.index(dw), "narrow": 1, "merged": 0}[plan]
     for step in filter(None, (layers[:cut], layers[cut:])):
@@ -158,14 +171,7 @@ def _convolve(plan: str, images: Tensor, layers: Sequence[nn.Conv2d], dw: nn.Con
     return images
 
 
-def _convolve_normed(
-    images: Tensor,
-    pw1: nn.Conv2d,
-    bn1: nn.BatchNorm2d,
-    pw2: nn.Conv2d,
-    bn2: nn.BatchNorm2d,
-    dw: nn.Conv2d,
-) -> Tensor:
+def _convolve_normed(images: Tensor, pw1: Any, bn1: Any, pw2: Any, bn2: Any, dw: Any) -> Tensor:
     """Plan "narrow" of a BSConvS with BatchNorm.
 
     What ``bn2`` adds to the channels, ``dw`` spreads over positions as it does with any images:
@@ -174,22 +180,23 @@ def _convolve_normed(
     neutral = {name: torch.full_like(p, name == "weight") for name, p in bn1.named_parameters()}
     images = functional_call(bn1, neutral, (pw1(images),))
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images)
-    output = _as_layer(dw, images, matrix[:, :, None, None] * dw.weight, dw.bias)
+    output = _as_layer(dw, images, with_ones(matrix, dw.weight.dim()) * dw.weight, dw.bias)
     with without_autocast(images.device.type):
-        flat = constant[:, None, None].expand(1, -1, *images.shape[2:])
+        flat = with_ones(constant, images.dim() - 1).expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)
     return output + added.to(output.dtype)
 
 
 def _as_layer(
-    like: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
+    like: Conv, images: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1
 ) -> Tensor:
     """A convolution with the geometry of ``like``."""
-    padding: str | tuple[int, ...] = like.padding
+    padding: str | int | tuple[int, ...] = like.padding
     if like.padding_mode != "zeros":
         images = F.pad(images, like._reversed_padding_repeated_twice, mode=like.padding_mode)
-        padding = 0, 0
-    return F.conv2d(images, weight, bias, like.stride, padding, like.dilation, groups)
+        padding = 0
+    convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[weight.dim() - 3]
+    return cast(Tensor, convolve(images, weight, bias, like.stride, padding, like.dilation, groups))
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:

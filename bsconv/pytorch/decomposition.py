@@ -1,8 +1,9 @@
 """Dense kernels as blueprints and weights, and back: tensors only (paper, section 3).
 
-A kernel has shape (N, M, Kh, Kw): N filters of M slices; in a blueprint kernel, those of a filter
-are multiples of one another. Factors are computed and returned in float64. A kernel of another
-shape, or one that is not finite, is a ValueError.
+A kernel has shape (N, M, Kh, Kw), in one dimension (N, M, K), in three (N, M, Kd, Kh, Kw): N
+filters of M slices; in a blueprint kernel, those of a filter are multiples of one another. Factors
+are computed and returned in float64. A kernel of another shape, or one that is not finite, is a
+ValueError.
 """
 
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class SharedFactors(NamedTuple):
 
 def compose(weights: Tensor, blueprints: Tensor) -> Tensor:
     """The dense kernel (N, M, Kh, Kw) of weights (N, M) and blueprints (N, Kh, Kw)."""
-    return torch.einsum("nm,nhw->nmhw", weights, blueprints)
+    return torch.einsum("nm,n...->nm...", weights, blueprints)
 
 
 def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
@@ -163,8 +164,9 @@ def _error(tensor: Tensor, factors: list[Tensor]) -> Tensor:
 
 def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Filters as matrices (N, M, Kh*Kw) of largest entry 1, and what each was divided by (N)."""
-    if kernel.dim() != 4:
-        raise ValueError(f"kernel needs shape (N, M, Kh, Kw), got shape {tuple(kernel.shape)}")
+    if kernel.dim() not in (3, 4, 5):
+        shape = tuple(kernel.shape)
+        raise ValueError(f"kernel needs shape (N, M, *kernel size), got shape {shape}")
     filters = exact(kernel).flatten(2)
     if not filters.isfinite().all():
         raise ValueError("kernel needs finite numbers, got NaN or infinity among them")

@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ._tools.convs import Conv
+
+AnyConv = TypeVar("AnyConv", bound=Conv)
 Layer = TypeVar("Layer", bound=nn.Module)
 BlueprintLayer = TypeVar("BlueprintLayer", bound=nn.Sequential)
 
 
-def uniform_variance_(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
+def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
     """Fills the weights so that outputs have ``gain`` times the mean square of the inputs.
 
     Uniform within +-sqrt(3 * gain / fan_in); the bias, if there is one, becomes zero. ``gain=2`` is
@@ -37,7 +40,7 @@ def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
     The last of its convolutions doubles the mean square of its inputs, the others keep it. Leaves
     BatchNorm in between as it is. Raises ValueError for a layer of another kind.
     """
-    convs = [child for child in layer.children() if isinstance(child, nn.Conv2d)]
+    convs = [child for child in layer.children() if isinstance(child, Conv)]
     if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:
         raise ValueError(f"match_variance_ needs a BSConv layer, got {type(layer).__name__}")
     for conv in convs:

@@ -1,16 +1,18 @@
 """BSConv-U, BSConv-S and BSConv-CP as layers, and the dense convolutions they stand for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ._layer_plans import PlannedLayer
 from ._tools.convs import (
-    IntOrPair,
+    BatchNorm,
+    Conv,
+    IntOrTuple,
     PaddingMode,
     check_channels,
     conv_arguments,
@@ -32,31 +34,30 @@ Layer = TypeVar("Layer", bound="BlueprintLayer")
 class BlueprintLayer(PlannedLayer):
     """What BSConvU, BSConvS and BSConvCP share: they take the place of a dense convolution."""
 
+    _conv: ClassVar[type[Conv]] = nn.Conv2d
+    _norm: ClassVar[type[BatchNorm]] = nn.BatchNorm2d
+
     @classmethod
-    def like(
-        cls: type[Layer],
-        conv: nn.Conv2d,
-        *,
-        make: Callable[..., Any] | None = None,
-        **options: Any,
-    ) -> Layer:
+    def like(cls: type[Layer], conv: Conv, *, empty: bool = False, **options: Any) -> Layer:
         """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
         format, ``training`` and requires_grad are those of ``conv``.
 
-        ``options`` are the constructor's further arguments; ``make`` takes its place where other
-        first weights are wanted. Raises TypeError unless ``conv`` is a Conv2d, ValueError for
-        groups other than 1.
+        Called on BSConvU, it gives a BSConvU1d for a Conv1d, and so on. ``options`` are the
+        constructor's further arguments; ``empty`` leaves the weights of convolutions arbitrary.
+        Raises TypeError for what is no convolution of the layer's dimensions, ValueError for groups
+        other than 1.
         """
-        if not isinstance(conv, nn.Conv2d):
-            raise TypeError(
-                f"{cls.__name__} takes the place of a Conv2d, got {type(conv).__name__}"
-            )
+        kinds = (kind for kind in (cls, *cls.__subclasses__()) if isinstance(conv, kind._conv))
+        kind = next(kinds, None)
+        if kind is None:
+            wanted, got = cls._conv.__name__, type(conv).__name__
+            raise TypeError(f"{cls.__name__} takes the place of a {wanted}, got {got}")
         if conv.groups != 1:
             raise ValueError(
                 f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
             )
-        make = make or cast(Any, cls)
-        layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv), **options)
+        make: Any = partial(uninitialized, kind) if empty else kind
+        layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv) | options)
         layer.to(memory_format=memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
         if conv.bias is not None:
@@ -64,20 +65,19 @@ class BlueprintLayer(PlannedLayer):
         return layer.train(conv.training)
 
     @classmethod
-    def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+    def from_conv(cls, conv: Conv, **options: Any) -> "Self":
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
         Exact, up to rounding, where such a layer has this kernel; of a BSConvCP, the best that
-        several starts find. The basis of a BSConvS comes out
-        orthonormal, so its penalty starts at zero. A BatchNorm in between starts as the identity
-        and takes no part.
+        several starts find. The basis of a BSConvS comes out orthonormal, so its penalty starts at
+        zero. A BatchNorm in between starts as the identity and takes no part.
 
         Arguments and errors are those of :meth:`like`; weights that are not finite are a
         ValueError, too.
         """
-        layer = cls.like(conv, make=partial(uninitialized, cls), **options)
+        layer = cls.like(conv, empty=True, **options)
         if not conv.weight.is_meta:
-            convs = [child for child in layer if isinstance(child, nn.Conv2d)]
+            convs = [child for child in layer if isinstance(child, Conv)]
             with torch.no_grad():
                 for child, factor in zip(convs, layer._factors(conv.weight), strict=True):
                     child.weight.copy_(factor.reshape(child.weight.shape))
@@ -85,8 +85,20 @@ class BlueprintLayer(PlannedLayer):
                     layer.last_bias().copy_(conv.bias)
         return layer
 
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+        """:meth:`from_conv`, as it is called in two dimensions."""
+        return cls.from_conv(conv, **options)
+
     def last_bias(self) -> Tensor:
         return cast(Tensor, self[-1].bias)
+
+    def _makers(
+        self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
+    ) -> tuple[partial[Any], partial[Any]]:
+        """What makes the convolutions and the BatchNorms of this layer."""
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        return partial(self._conv, **place), partial(self._norm, **place | dict(bn_kwargs or {}))
 
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
         """The weights of the convolutions, in their order, that come closest to ``kernel``."""
@@ -117,10 +129,10 @@ class BSConvU(BlueprintLayer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple = 1,
+        padding: IntOrTuple | str = 0,
+        dilation: IntOrTuple = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         with_bn: bool = False,
@@ -131,7 +143,7 @@ class BSConvU(BlueprintLayer):
     ) -> None:
         check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         super().__init__()
-        conv, norm = _makers(device, dtype, bn_kwargs)
+        conv, norm = self._makers(device, dtype, bn_kwargs)
         self.pw = conv(in_channels, out_channels, 1, bias=False)
         if with_bn:
             self.bn = norm(out_channels)
@@ -168,10 +180,10 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple = 1,
+        padding: IntOrTuple | str = 0,
+        dilation: IntOrTuple = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         p: float | Fraction = 0.25,
@@ -185,7 +197,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         mid = mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
-        conv, norm = _makers(device, dtype, bn_kwargs)
+        conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
         self.pw1 = conv(in_channels, mid, 1, bias=False)
         if with_bn:
@@ -230,10 +242,10 @@ class BSConvCP(BlueprintLayer):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple = 1,
+        padding: IntOrTuple | str = 0,
+        dilation: IntOrTuple = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
         with_bn: bool = False,
@@ -246,7 +258,7 @@ class BSConvCP(BlueprintLayer):
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         check_channels(type(self).__name__, **channels, blueprints=blueprints)
         super().__init__()
-        conv, norm = _makers(device, dtype, bn_kwargs)
+        conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)
         self.pw1 = conv(in_channels, blueprints, 1, bias=False)
         if with_bn:
@@ -265,22 +277,14 @@ BLUEPRINT_LAYERS = (BSConvU, BSConvS, BSConvCP)
 
 
 def bsconv_u(
-    in_channels: int, out_channels: int, kernel_size: IntOrPair = 3, **kwargs: Any
+    in_channels: int, out_channels: int, kernel_size: IntOrTuple = 3, **kwargs: Any
 ) -> BSConvU:
     """A :class:`BSConvU`, 3x3 by default: for builders that take the convolution as an argument."""
     return BSConvU(in_channels, out_channels, kernel_size, **kwargs)
 
 
 def bsconv_s(
-    in_channels: int, out_channels: int, kernel_size: IntOrPair = 3, **kwargs: Any
+    in_channels: int, out_channels: int, kernel_size: IntOrTuple = 3, **kwargs: Any
 ) -> BSConvS:
     """A :class:`BSConvS`, 3x3 by default: for builders that take the convolution as an argument."""
     return BSConvS(in_channels, out_channels, kernel_size, **kwargs)
-
-
-def _makers(
-    device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
-) -> tuple[partial[nn.Conv2d], partial[nn.BatchNorm2d]]:
-    """What makes the convolutions and the BatchNorms of a layer."""
-    place: dict[str, Any] = {"device": device, "dtype": dtype}
-    return partial(nn.Conv2d, **place), partial(nn.BatchNorm2d, **place | dict(bn_kwargs or {}))

@@ -1,6 +1,5 @@
 """Replace the convolutions of any model by BSConv layers (paper, section 3: a drop-in)."""
 
-import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ._tools.convs import CONVOLUTIONS, IntOrPair, conv_arguments, mid_channels, size_pairs
+from ._tools.convs import CONVOLUTIONS, Conv, IntOrTuple, checked_sizes, mid_channels
 from ._tools.model_tree import (
     Place,
     check_module,
@@ -20,7 +19,7 @@ from ._tools.model_tree import (
     places,
 )
 from ._tools.obstacles import excluded_places, unmovable_hooks, why_not_plain, why_tied
-from .initialization import match_variance_, uninitialized
+from .initialization import match_variance_
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
@@ -49,27 +48,34 @@ class Replacer:
 
     def __init__(
         self,
-        kernel_sizes: Sequence[IntOrPair] | None,
+        kernel_sizes: Sequence[IntOrTuple] | None,
         options: dict[str, Any],
         verbosity: int,
         init: str,
         exclude: Sequence[str],
+        dimensions: Sequence[int],
     ) -> None:
+        known = isinstance(dimensions, Sequence) and all(one in (1, 2, 3) for one in dimensions)
+        if not known or not dimensions:
+            raise ValueError(f"dimensions needs some of 1, 2 and 3, got dimensions={dimensions!r}")
         if init not in ("default", "matched", "project"):
             raise ValueError(
                 f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
             )
         if isinstance(exclude, str):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
-        self.kernel_sizes = None if kernel_sizes is None else size_pairs(kernel_sizes)
+        self.kernel_sizes = (
+            None if kernel_sizes is None else checked_sizes(kernel_sizes, dimensions)
+        )
         self.options = options
         self.verbosity = verbosity
         self.init = init
         self.exclude = tuple(exclude)
+        self.dimensions = tuple(dimensions)
 
     def __repr__(self) -> str:
-        first, last = {"kernel_sizes": self.kernel_sizes}, {"init": self.init}
-        arguments = first | self.options | last | {"exclude": self.exclude}
+        last = {name: getattr(self, name) for name in ("init", "exclude", "dimensions")}
+        arguments = {"kernel_sizes": self.kernel_sizes} | self.options | last
         listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         return f"{type(self).__name__}({listed})"
 
@@ -142,28 +148,29 @@ class Replacer:
         """Why ``layer`` itself stays as it is; empty if it can be replaced."""
         if isinstance(layer, BLUEPRINT_LAYERS):
             return f"is {type(layer).__name__} already"
-        if reason := why_not_plain(layer):
+        if reason := why_not_plain(layer, dimensions=self.dimensions):
             return reason
-        if self.kernel_sizes is not None and layer.kernel_size not in self.kernel_sizes:
+        if self.kernel_sizes is not None and not any(
+            size == layer.kernel_size or len({*size, *layer.kernel_size}) == 1
+            for size in self.kernel_sizes
+        ):
             return f"{_size(layer)} is not among kernel_sizes"
         after = parameter_count(self._stand_in(layer))
         if after > parameter_count(layer):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
 
-    def _replacement(self, conv: nn.Conv2d) -> Layer:
+    def _replacement(self, conv: Conv) -> Layer:
         """The layer that replaces ``conv``, with its first weights."""
         if self.init == "project":
-            return self.layer_class.from_conv2d(conv, **self.options)
+            return self.layer_class.from_conv(conv, **self.options)
         if self.init == "matched":
-            make = functools.partial(uninitialized, self.layer_class)
-            return match_variance_(self.layer_class.like(conv, make=make, **self.options))
+            return match_variance_(self.layer_class.like(conv, empty=True, **self.options))
         return self.layer_class.like(conv, **self.options)
 
-    def _stand_in(self, conv: nn.Conv2d) -> Layer:
+    def _stand_in(self, conv: Conv) -> Layer:
         """The layer that would replace ``conv``, on the meta device."""
-        arguments = conv_arguments(conv) | {"device": "meta"} | self.options
-        return self.layer_class(conv.in_channels, conv.out_channels, **arguments)
+        return self.layer_class.like(conv, device="meta", **self.options)
 
     def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
@@ -171,7 +178,7 @@ class Replacer:
         layers = []
         for candidate in candidates:
             old, new = candidate.module, planned.get(id(candidate.module))
-            said = f"{_size(old)} Conv2d becomes {_title(new)}" if new else None
+            said = f"{_size(old)} {type(old).__name__} becomes {_title(new)}" if new else None
             description = said or f"kept: {candidate.obstacle}"
             counts = parameter_count(old), parameter_count(new or old)
             layers.append(LayerPlan(candidate.names, new is not None, description, *counts))
@@ -179,7 +186,7 @@ class Replacer:
         return Plan(tuple(layers), before, before - removed + parameter_count(*planned.values()))
 
 
-def _build(chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], Layer]) -> dict[int, Layer]:
+def _build(chosen: Sequence[_Candidate], make: Callable[[Conv], Layer]) -> dict[int, Layer]:
     """The new layers by the id of the old; where the old share parameters, so do the new."""
     layers: dict[int, Layer] = {}
     first_with: dict[int, Layer] = {}
@@ -188,14 +195,14 @@ def _build(chosen: Sequence[_Candidate], make: Callable[[nn.Conv2d], Layer]) -> 
         layer = layers[id(conv)] = make(conv)
         first = first_with.setdefault(id(conv.weight), layer)
         for name, child in layer.named_children():
-            if isinstance(child, nn.Conv2d):
+            if isinstance(child, Conv):
                 child.weight = first.get_submodule(name).weight  # type: ignore[assignment]
         if conv.bias is not None:
             layer.dw.bias = first_with.setdefault(id(conv.bias), layer).dw.bias
     return layers
 
 
-def _size(conv: nn.Conv2d) -> str:
+def _size(conv: Conv) -> str:
     return "x".join(map(str, conv.kernel_size))
 
 
@@ -209,7 +216,8 @@ class BSConvU_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvU`.
 
     Args:
-        kernel_sizes: which ones, as ints or pairs; None for all sizes.
+        kernel_sizes: which ones, as ints or tuples; None for all sizes. One whose sides are equal
+            stands for that size in all ``dimensions``.
         with_bn, bn_kwargs: whether a BatchNorm follows ``pw``, and its arguments.
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each layer.
         init: "default" for fresh weights as PyTorch draws them, "matched" for fresh weights with
@@ -218,6 +226,7 @@ class BSConvU_Replacer(Replacer):
             keeps what it can.
         exclude: names of layers to keep, with everything inside them; ``*``, ``?`` and ``[12]`` are
             wildcards.
+        dimensions: those of the convolutions to replace: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d.
 
     These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, convolutions
     that share a parameter with another kind of layer or that a plain attribute of the model also
@@ -229,16 +238,17 @@ class BSConvU_Replacer(Replacer):
 
     def __init__(
         self,
-        kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
+        kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
         verbosity: int = 0,
         *,
         init: str = "default",
         exclude: Sequence[str] = (),
+        dimensions: Sequence[int] = (2,),
     ) -> None:
         options = {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
-        super().__init__(kernel_sizes, options, verbosity, init, exclude)
+        super().__init__(kernel_sizes, options, verbosity, init, exclude, dimensions)
 
 
 class BSConvS_Replacer(Replacer):
@@ -255,7 +265,7 @@ class BSConvS_Replacer(Replacer):
 
     def __init__(
         self,
-        kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
+        kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
         p: float | Fraction = 0.25,
         with_bn: bool = False,
         bn_kwargs: Mapping[str, Any] | None = None,
@@ -264,8 +274,9 @@ class BSConvS_Replacer(Replacer):
         min_mid_channels: int = 4,
         init: str = "default",
         exclude: Sequence[str] = (),
+        dimensions: Sequence[int] = (2,),
     ) -> None:
         mid_channels(1, p, min_mid_channels)  # raises ValueError now, not at the first layer
         options: dict[str, Any] = {"p": p, "min_mid_channels": min_mid_channels}
         options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
-        super().__init__(kernel_sizes, options, verbosity, init, exclude)
+        super().__init__(kernel_sizes, options, verbosity, init, exclude, dimensions)

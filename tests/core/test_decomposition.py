@@ -94,7 +94,7 @@ def test_a_subspace_convolution_comes_back_exactly(m, n, p):
 
 @pytest.mark.parametrize("factors", [blueprint_factors, lambda k: subspace_factors(k, 1)])
 def test_what_is_no_finite_kernel_is_refused(factors):
-    with raises_exactly("kernel needs shape (N, M, Kh, Kw), got shape (3, 4)"):
+    with raises_exactly("kernel needs shape (N, M, *kernel size), got shape (3, 4)"):
         factors(torch.zeros(3, 4))
     with raises_exactly("kernel needs finite numbers, got NaN or infinity among them"):
         factors(torch.full((2, 2, 3, 3), float("nan")))

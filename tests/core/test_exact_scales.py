@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bsconv.pytorch._tools.numerics import CONSTANT, check_finite, power_of_two_scale, without_mean
+from bsconv.pytorch._tools.numerics import power_of_two_scale
+from bsconv.pytorch.pretrained._samples import CONSTANT, check_finite, without_mean
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
+from bsconv.pytorch import (
+    BSConvCP,
+    BSConvS,
+    BSConvS1d,
+    BSConvS3d,
+    BSConvU,
+    BSConvU1d,
+    BSConvU3d,
+)
 from bsconv.pytorch._tools.convs import mid_channels
 from bsconv.pytorch.modules import bsconv_s, bsconv_u
 from helpers.exact_errors import raises_exactly
@@ -29,20 +37,21 @@ class Shared(BSConvCP):
 
 
 LAYERS = (BSConvU, BSConvS, Shared)
+OTHERS = (BSConvU1d, BSConvS1d, BSConvU3d, BSConvS3d)
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+SIZES = {1: (17,), 2: (9, 11), 3: (7, 8, 7)}  # of what is convolved
 GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
 
 
 @st.composite
-def geometries(draw: st.DrawFn) -> dict:
-    """Arguments that torch.nn.Conv2d takes, and that fit a 9x11 image."""
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    padding = draw(
-        st.one_of(
-            st.integers(0, 3), st.tuples(st.integers(0, 3), st.integers(0, 3)), st.just("same"),
-            st.just("valid"),
-        )
-    )  # fmt: skip
+def geometries(draw: st.DrawFn, dimensions: int = 2) -> dict:
+    """Arguments that torch's convolutions take, and that fit what is of SIZES."""
+
+    def sides(least: int, most: int) -> st.SearchStrategy[tuple[int, ...]]:
+        return st.tuples(*[st.integers(least, most)] * dimensions)
+
+    kernel, dilation = draw(sides(1, 4)), draw(sides(1, 2))
+    padding = draw(st.integers(0, 3) | sides(0, 3) | st.sampled_from(["same", "valid"]))
     stride = 1 if padding == "same" else draw(st.integers(1, 3))
     return {
         "in_channels": draw(st.integers(1, 9)),
@@ -59,12 +68,16 @@ def geometries(draw: st.DrawFn) -> dict:
 def random_batch_norm(layer: nn.Module) -> None:
     """Statistics and parameters as after some training, with large shifts."""
     for module in layer.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
             if module.affine:
                 nn.init.normal_(module.weight)
                 nn.init.normal_(module.bias)
+
+
+def dimensions_of(layer_class: type) -> int:
+    return {"1d": 1, "3d": 3}.get(layer_class.__name__[-2:], 2)
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -76,38 +89,66 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["32", "64"]
 )
-@pytest.mark.parametrize("layer_class", LAYERS)
-@given(geometry=geometries())
-def test_layer_equals_its_dense_convolution(layer_class, dtype, tolerance, geometry):
+@pytest.mark.parametrize("layer_class", LAYERS + OTHERS)
+@given(data=st.data())
+def test_layer_equals_its_dense_convolution(layer_class, dtype, tolerance, data):
+    n = dimensions_of(layer_class)
+    geometry = data.draw(geometries(n))
     layer = layer_class(**geometry, dtype=dtype)
-    dense = layer.to_conv2d()
-    assert type(dense) is nn.Conv2d
+    dense = layer.to_conv()
+    assert type(dense) is CONVS[n]
     assert dense.groups == 1
     assert (dense.bias is not None) == geometry["bias"]
-    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=dtype)
-    assert relative_error(layer(images), dense(images)) < tolerance
+    images = torch.randn(2, geometry["in_channels"], *SIZES[n], dtype=dtype)
+    expected = dense(images)
+    assert relative_error(layer(images), expected) < tolerance
+    assert relative_error(layer(images[0]), expected[0]) < tolerance
+    for plan in layer._plans:
+        layer.plan = plan
+        assert relative_error(layer(images), expected) < tolerance
 
 
-@pytest.mark.parametrize("layer_class", LAYERS)
-@given(geometry=geometries(), affine=st.booleans())
-def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, geometry, affine):
+@given(geometry=geometries(1), height=st.sampled_from([1, 3]))
+def test_one_dimension_is_two_of_which_one_has_length_one(geometry, height):
+    """Conv1d as Conv2d of height 1."""
+    flat = {name: (1, *v) if isinstance(v, tuple) else v for name, v in geometry.items()}
+    for name, neutral in (("stride", 1), ("padding", 0)):
+        if isinstance(flat[name], int):
+            flat[name] = (neutral, flat[name])
+        elif isinstance(flat[name], tuple):
+            flat[name] = (neutral, *geometry[name])
+    for one, two in ((BSConvU1d, BSConvU), (BSConvS1d, BSConvS)):
+        layer, plane = one(**geometry), two(**flat)
+        state = layer.state_dict()
+        weights = {k: v.unsqueeze(2) if v.dim() == 3 else v for k, v in state.items()}
+        plane.load_state_dict(weights)
+        signals = torch.randn(2, geometry["in_channels"], *SIZES[1])
+        found = plane(signals.unsqueeze(2).expand(-1, -1, height, -1))
+        assert relative_error(layer(signals), found[:, :, 0]) < 1e-5
+
+
+@pytest.mark.parametrize("layer_class", LAYERS + OTHERS)
+@given(data=st.data(), affine=st.booleans())
+def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, data, affine):
+    n = dimensions_of(layer_class)
+    geometry = data.draw(geometries(n))
     layer = layer_class(
         **geometry, with_bn=True, bn_kwargs={"affine": affine}, dtype=torch.float64
     ).eval()
     random_batch_norm(layer)
-    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=torch.float64)
-    padded = geometry["padding"] not in (0, (0, 0), "valid")
+    images = torch.randn(2, geometry["in_channels"], *SIZES[n], dtype=torch.float64)
+    padded = geometry["padding"] not in (0, (0,) * n, "valid")
     if geometry["padding"] == "same":
-        padded = geometry["kernel_size"] != (1, 1)
+        padded = geometry["kernel_size"] != (1,) * n
     if padded and geometry["padding_mode"] == "zeros":
         with raises_exactly(
             f"{layer_class.__name__} with BatchNorm before a zero-padded depthwise convolution "
             "equals no single convolution: its padding follows BatchNorm's shift, got "
             f"padding={layer.padding!r}"
         ):
-            layer.to_conv2d()
+            layer.to_conv()
     else:
-        assert relative_error(layer(images), layer.to_conv2d()(images)) < 1e-12
+        assert relative_error(layer(images), layer.to_conv()(images)) < 1e-12
 
 
 def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
@@ -226,13 +267,15 @@ def test_a_senseless_lower_limit_is_refused(limit):
         BSConvS(8, 8, 3, min_mid_channels=limit)
 
 
-@pytest.mark.parametrize("layer_class", [BSConvU, BSConvS])
-@given(geometry=geometries())
-def test_from_conv2d_is_exact_on_a_blueprint_convolution(layer_class, geometry):
-    blueprint = layer_class(**geometry, dtype=torch.float64).to_conv2d()
-    layer = layer_class.from_conv2d(blueprint)
-    assert relative_error(layer.to_conv2d().weight, blueprint.weight) < 1e-12
-    images = torch.randn(2, geometry["in_channels"], 9, 11, dtype=torch.float64)
+@pytest.mark.parametrize("layer_class", [BSConvU, BSConvS, *OTHERS])
+@given(data=st.data())
+def test_from_conv_is_exact_on_a_blueprint_convolution(layer_class, data):
+    n = dimensions_of(layer_class)
+    geometry = data.draw(geometries(n))
+    blueprint = layer_class(**geometry, dtype=torch.float64).to_conv()
+    layer = layer_class.from_conv(blueprint)
+    assert relative_error(layer.to_conv().weight, blueprint.weight) < 1e-12
+    images = torch.randn(2, geometry["in_channels"], *SIZES[n], dtype=torch.float64)
     assert relative_error(layer(images), blueprint(images)) < 1e-11
 
 

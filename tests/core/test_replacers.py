@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -17,6 +19,7 @@ from bsconv.pytorch import (
     get_model,
     reg_loss,
 )
+from bsconv.pytorch._tools.convs import memory_format_of
 from helpers.exact_errors import raises_exactly
 from helpers.model_snapshots import assert_unchanged, snapshot
 
@@ -115,6 +118,50 @@ def test_warnings_point_at_the_caller():
 def test_kernel_sizes_select(kernel_sizes, replaced):
     plan = BSConvU_Replacer(kernel_sizes=kernel_sizes).plan(net())
     assert [layer.name for layer in plan.replaced] == replaced
+
+
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@given(
+    dimensions=st.lists(st.sampled_from([1, 2, 3]), min_size=1, unique=True),
+    init=st.sampled_from(["default", "matched", "project"]),
+    replacer_class=st.sampled_from(REPLACERS),
+    memory_format=st.sampled_from([None, torch.channels_last, torch.channels_last_3d]),
+)
+def test_dimensions_select(dimensions, init, replacer_class, memory_format):
+    """Sizes of equal sides count in all of them; layers keep memory format, mode and sharing."""
+    model = nn.ModuleDict({str(n): conv(8, 16, 5) for n, conv in CONVS.items()}).eval()
+    if memory_format:
+        rank = 4 if memory_format is torch.channels_last else 5
+        conv = model[str(rank - 2)]
+        conv.weight = nn.Parameter(conv.weight.to(memory_format=memory_format))
+    tied = model["again"] = CONVS[dimensions[0]](8, 16, 5)
+    tied.weight = model[str(dimensions[0])].weight
+    replacer = replacer_class([(3, 3), (5, 5)], dimensions=dimensions, init=init)
+    plan = replacer.plan(model)
+    assert {int(layer.name) for layer in plan.replaced if layer.name != "again"} == {*dimensions}
+    wanted = " or ".join(f"Conv{n}d" for n in dimensions)
+    for layer in plan.kept:
+        assert layer.description == f"kept: Conv{layer.name}d is not a {wanted}"
+    before = {name: child.weight for name, child in model.items()}
+    replacer.apply(model)
+    assert replacer.report == plan
+    for n in dimensions:
+        layer = model[str(n)]
+        assert isinstance(layer, replacer_class.layer_class)
+        assert type(layer.dw) is CONVS[n]
+        assert not layer.training
+        assert isinstance(layer(torch.randn(2, 8, *[6] * n)), torch.Tensor)
+        assert memory_format_of(layer.dw.weight) == memory_format_of(before[str(n)])
+    assert model["again"].dw.weight is model[str(dimensions[0])].dw.weight
+
+
+def test_kernel_sizes_of_unequal_sides_have_dimensions():
+    model = nn.ModuleList([nn.Conv3d(8, 8, (1, 3, 3)), nn.Conv2d(8, 8, (1, 3)), nn.Conv1d(8, 8, 3)])
+    for sizes, replaced in (([(1, 3, 3)], ["0"]), ([(1, 3)], ["1"]), ([3, (1, 3)], ["1", "2"])):
+        plan = BSConvU_Replacer(sizes, dimensions=(1, 2, 3)).plan(model)
+        assert [layer.name for layer in plan.replaced] == replaced
 
 
 @pytest.mark.parametrize("exclude", [["3"], ["3.0"], ["3.*"], ["*.0", "4"]])
@@ -302,11 +349,15 @@ def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
             {"init": "random"},
             "init needs to be 'default', 'matched' or 'project', got init='random'",
         ),
+        *(
+            ({"dimensions": d}, f"dimensions needs some of 1, 2 and 3, got dimensions={d!r}")
+            for d in (2, (), (4,), (2, 0), "12", None)
+        ),
         ({"exclude": "layer1"}, "exclude needs a sequence of layer names, got exclude='layer1'"),
         *(
             (
                 {"kernel_sizes": sizes},
-                "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1, got "
+                "kernel_sizes needs a sequence of ints or tuples of ints, each at least 1, got "
                 f"kernel_sizes={sizes!r}",
             )
             for sizes in (3, "33", [(3, 3, 3)], [3, (3,)], [0], [(1, 0)], [(3, 3.0)])
@@ -411,11 +462,11 @@ def test_projecting_keeps_a_blueprint_network_and_most_of_any_other(replacer_cla
 def test_a_replacer_shows_its_arguments():
     assert repr(BSConvU_Replacer([3], init="matched", exclude=["stem"])) == (
         "BSConvU_Replacer(kernel_sizes=((3, 3),), with_bn=False, bn_kwargs=None, init='matched', "
-        "exclude=('stem',))"
+        "exclude=('stem',), dimensions=(2,))"
     )
     assert repr(BSConvS_Replacer(None, p=0.5, with_bn=True)) == (
         "BSConvS_Replacer(kernel_sizes=None, p=0.5, min_mid_channels=4, with_bn=True, "
-        "bn_kwargs=None, init='default', exclude=())"
+        "bn_kwargs=None, init='default', exclude=(), dimensions=(2,))"
     )
 
 

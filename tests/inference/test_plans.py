@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
-from bsconv.pytorch._tools.joining import ShiftedConv2d
+from bsconv.pytorch._tools.joining import ShiftedConv
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from helpers.inference_cases import trained
 
@@ -45,10 +45,10 @@ def test_each_plan_is_the_layer_also_at_the_border(
 
 
 def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
-    """What ShiftedConv2d is for: without the border it adds one number per channel."""
+    """What ShiftedConv is for: without the border it adds one number per channel."""
     layer: Any = trained(BSConvU(4, 5, 3, padding=1, with_bn=True)).eval()
     merged = layer_plans(layer)["merged"]
-    assert isinstance(merged, ShiftedConv2d)
+    assert isinstance(merged, ShiftedConv)
     images = torch.randn(1, 4, 6, 6)
     added = (merged(images) - merged.conv(images))[0]
     inside = added[:, 1:-1, 1:-1].flatten(1)

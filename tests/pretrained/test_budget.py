@@ -339,8 +339,8 @@ def test_a_file_carries_its_plan(tmp_path: Path) -> None:
 def test_a_plan_of_another_model_is_refused_before_anything_changes() -> None:
     model = network()
     for plan, message in (
-        ({"0": "u", "1": "cp:8"}, "the plan needs a Conv2d at '1', got ReLU"),
-        ({"0": "u", "x": "u"}, "the plan needs a Conv2d at 'x', got none"),
+        ({"0": "u", "1": "cp:8"}, "the plan needs a convolution at '1', got ReLU"),
+        ({"0": "u", "x": "u"}, "the plan needs a convolution at 'x', got none"),
     ):
         with raises_exactly(message):
             apply_plan(model, plan)

@@ -130,20 +130,34 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
     "geometry",
     [
         {"padding": 1},
-        {"padding": (2, 0), "stride": (1, 2)},
-        {"dilation": (3, 1), "stride": 2},
+        {"padding": (2, 0, 1), "stride": (1, 2, 1)},
+        {"dilation": (3, 1, 2), "stride": 2},
         {"padding": "same", "dilation": 2},
         {"padding": 2, "padding_mode": "circular"},
         {"padding": 1, "padding_mode": "reflect"},
     ],
 )
-def test_patches_are_what_the_outputs_see(geometry: dict[str, Any]) -> None:
-    layer = nn.Conv2d(4, 6, (3, 5), bias=False, **geometry)
+@pytest.mark.parametrize("conv", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_patches_are_what_the_outputs_see(conv: Any, geometry: dict[str, Any]) -> None:
+    sides = {nn.Conv1d: (7,), nn.Conv2d: (7, 9), nn.Conv3d: (7, 9, 8)}[conv]
+    geometry = {"kernel_size": (3, 5, 2), **geometry}
+    fitting = {k: v[: len(sides)] if isinstance(v, tuple) else v for k, v in geometry.items()}
+    layer = conv(4, 6, bias=False, **fitting)
+    images = torch.randn(12, 4, *sides)
     sampler = Sampler(5, 11)
     with torch.no_grad():
-        outputs = sampler.rows(layer(IMAGES))
-    patches = sampler.patches(layer, IMAGES)
+        outputs = sampler.rows(layer, layer(images))
+    patches = sampler.patches(layer, images)
     torch.testing.assert_close(patches @ layer.weight.detach().flatten(1).T, outputs)
+
+
+def test_a_linear_has_its_channels_last() -> None:
+    linear, sampler = nn.Linear(4, 6, bias=False), Sampler(5, 3)
+    for sides in ((), (7,), (2, 3), (2, 3, 4)):
+        images = torch.randn(12, *sides, 4)
+        with torch.no_grad():
+            rows = sampler.rows(linear, linear(images))
+        torch.testing.assert_close(sampler.patches(linear, images) @ linear.weight.T, rows)
 
 
 # --- samples --------------------------------------------------------------------------------------

@@ -426,10 +426,10 @@ def test_the_report_prints():
         *(
             (
                 {"images": images},
-                "images needs floats of shape (B, C, H, W), at least one image, got "
+                "images needs floats of shape (B, ...), at least one image, got "
                 f"{images.dtype} of shape {tuple(images.shape)}",
             )
-            for images in (IMAGES[0], (IMAGES * 255).byte(), IMAGES[:0])
+            for images in (IMAGES[0, 0, 0, 0], (IMAGES * 255).byte(), IMAGES[:0])
         ),
         (
             {"images": IMAGES * float("nan")},

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .convs import BatchNorm
 from .numerics import exact_dtype, without_autocast
 
 
@@ -24,7 +25,7 @@ def batch_norm_map(
 
 
 def normed_product(
-    first: nn.BatchNorm2d, weight: Tensor, second: nn.BatchNorm2d, images: Tensor
+    first: BatchNorm, weight: Tensor, second: BatchNorm, images: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``first``, a pointwise convolution with ``weight``, ``second``: a matrix and a constant (n,).
 

@@ -4,20 +4,16 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-IntOrPair = int | tuple[int, int]
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+CONVS, BATCH_NORMS = get_args(Conv), get_args(BatchNorm)  # by the number of dimensions - 1
+CONVOLUTIONS = (*CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+IntOrTuple = int | tuple[int, ...]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -49,21 +45,24 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
 
 
-def size_pairs(kernel_sizes: Sequence[IntOrPair]) -> tuple[tuple[int, int], ...]:
-    """Kernel sizes as pairs; ValueError for what is not a sequence of sizes."""
-    rule = "kernel_sizes needs a sequence of ints or pairs of ints, each at least 1"
+def checked_sizes(
+    kernel_sizes: Sequence[IntOrTuple], dimensions: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
+    rule = "kernel_sizes needs a sequence of ints or tuples of ints, each at least 1"
     if isinstance(kernel_sizes, (int, str)):
         raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-    pairs = []
-    for size in kernel_sizes:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+    sizes = []
+    for given in kernel_sizes:
+        size = (given, given) if isinstance(given, int) else tuple(given)
+        fits = len(size) in (2, *dimensions)
+        if not fits or not all(isinstance(side, int) and side >= 1 for side in size):
             raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
-        pairs.append(pair)
-    return tuple(pairs)
+        sizes.append(size)
+    return tuple(sizes)
 
 
-def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
+def conv_arguments(conv: Conv) -> dict[str, Any]:
     """The geometry of ``conv``, and where its weights live, as keyword arguments."""
     geometry = {name: getattr(conv, name) for name in GEOMETRY}
     place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
@@ -73,13 +72,18 @@ def conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
 def memory_format_of(weight: Tensor) -> torch.memory_format:
     """Read from the strides, since is_contiguous can't tell the two apart where a side is 1."""
     contiguous = torch.empty(weight.shape, device="meta")
-    channels_last = contiguous.to(memory_format=torch.channels_last)
-    if weight.stride() == channels_last.stride() != contiguous.stride():
-        return torch.channels_last
-    return torch.contiguous_format
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    last = formats.get(weight.dim(), torch.contiguous_format)
+    is_last = weight.stride() == contiguous.to(memory_format=last).stride() != contiguous.stride()
+    return last if is_last else torch.contiguous_format
 
 
-def pads_with_zeros(conv: nn.Conv2d) -> bool:
+def with_ones(tensor: Tensor, dimensions: int) -> Tensor:
+    """``tensor`` with as many sides of length one at its end as it lacks of ``dimensions``."""
+    return tensor.view(*tensor.shape, *(1,) * (dimensions - tensor.dim()))
+
+
+def pads_with_zeros(conv: Conv) -> bool:
     if conv.padding_mode != "zeros" or conv.padding == "valid":
         return False
     if conv.padding == "same":

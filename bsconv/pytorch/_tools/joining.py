@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from .batch_norm import batch_norm_map
-from .convs import GEOMETRY, pads_with_zeros
+from .convs import CONVS, GEOMETRY, BatchNorm, Conv, pads_with_zeros, with_ones
 from .numerics import exact_dtype
 
 
-class ShiftedConv2d(nn.Module):
+class ShiftedConv(nn.Module):
     """A convolution plus what a shift of the channels, before zero padding, adds to its output.
 
     That is less at the border than inside, and the same for all images.
@@ -19,54 +19,55 @@ class ShiftedConv2d(nn.Module):
 
     shift: Tensor
 
-    def __init__(self, conv: nn.Conv2d, spread: nn.Conv2d, shift: Tensor) -> None:
+    def __init__(self, conv: Conv, spread: Conv, shift: Tensor) -> None:
         super().__init__()
         self.conv, self.spread = conv, spread
         self.register_buffer("shift", shift)
 
     def forward(self, input: Tensor) -> Tensor:
-        flat = self.shift[None, :, None, None].expand(-1, -1, *input.shape[2:])
+        flat = with_ones(self.shift, input.dim() - 1).expand(1, -1, *input.shape[2:])
         return cast(Tensor, self.conv(input)) + cast(Tensor, self.spread(flat))
 
 
-def exact_steps(parts: Iterable[nn.Module]) -> list[nn.Conv2d]:
+def exact_steps(parts: Iterable[nn.Module]) -> list[Conv]:
     """The convolutions among ``parts`` in float64, each with the BatchNorm that follows it."""
-    steps: list[nn.Conv2d] = []
+    steps: list[Conv] = []
     for part in parts:
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, Conv):
             dtype = exact_dtype(part.weight)
             bias = None if part.bias is None else part.bias.detach().to(dtype)
             steps.append(convolution(part, part.weight.detach().to(dtype), bias, part.groups))
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, BatchNorm):
             steps[-1] = normed(steps[-1], part)
     return steps
 
 
 @torch.no_grad()
-def normed(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def normed(conv: Conv, norm: BatchNorm) -> Conv:
     """``norm(conv(x))`` in eval mode as one convolution, in float64."""
     scale, offset = batch_norm_map(norm, exact_dtype(conv.weight))
     bias = offset if conv.bias is None else offset + scale * conv.bias
-    return convolution(conv, conv.weight * scale[:, None, None, None], bias, conv.groups)
+    weight = conv.weight * with_ones(scale, conv.weight.dim())
+    return convolution(conv, weight, bias, conv.groups)
 
 
 @torch.no_grad()
-def joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
+def joined(first: Conv, second: Conv) -> nn.Module:
     """``second(first(x))`` as one convolution; one of the two is 1x1, unpadded and of stride 1.
 
-    A ShiftedConv2d where ``first`` shifts channels that ``second`` pads with zeros.
+    A ShiftedConv where ``first`` shifts channels that ``second`` pads with zeros.
     """
     depthwise = next((conv.weight for conv in (second, first) if is_depthwise(conv)), None)
     weight = product(first.weight, second.weight, depthwise)
-    sizes, unpadded = (second.kernel_size, second.stride), ((0, 0), "same", "valid")
-    follows = sizes == ((1, 1), (1, 1)) and second.padding in unpadded
+    unpadded = isinstance(second.padding, str) or not any(second.padding)
+    follows = unpadded and {*second.kernel_size, *second.stride} == {1}
     geometry = first if follows else second
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
     if pads_with_zeros(second):
         spread = convolution(second, second.weight, None, second.groups)
-        return ShiftedConv2d(convolution(geometry, weight, second.bias), spread, first.bias)
-    sums = second.weight.sum((2, 3))
+        return ShiftedConv(convolution(geometry, weight, second.bias), spread, first.bias)
+    sums = second.weight.flatten(2).sum(2)
     bias = sums[:, 0] * first.bias if is_depthwise(second) else sums @ first.bias
     return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)
 
@@ -85,11 +86,9 @@ def product(first: Tensor, second: Tensor, depthwise: Tensor | None) -> Tensor:
     return torch.einsum("nr...,rm->nm...", second, first.flatten(1))
 
 
-def convolution(
-    geometry: nn.Conv2d, weight: Tensor, bias: Tensor | None, groups: int = 1
-) -> nn.Conv2d:
-    """A Conv2d of these weights in eval mode, with the geometry of another."""
-    conv = nn.Conv2d(
+def convolution(geometry: Conv, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Conv:
+    """A convolution of these weights in eval mode, with the geometry of another."""
+    conv: Conv = CONVS[weight.dim() - 3](
         weight.shape[1] * groups,
         weight.shape[0],
         **{name: getattr(geometry, name) for name in GEOMETRY},
@@ -103,5 +102,5 @@ def convolution(
     return conv.eval()
 
 
-def is_depthwise(conv: nn.Conv2d) -> bool:
+def is_depthwise(conv: Conv) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels

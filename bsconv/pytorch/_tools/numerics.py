@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CONSTANT = 32  # roundings of the mean: what differs from it by no more is the same number
-
 
 def exact_dtype(tensor: Tensor) -> torch.dtype:
     """float64; float32 on Apple's GPUs, which have no float64."""
@@ -29,22 +27,6 @@ def power_of_two_scale(rows: Tensor) -> Tensor:
     largest = rows.detach().abs().amax(0)
     power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
     return torch.where((largest > 0) & largest.isfinite(), power, 1.0)
-
-
-def without_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns without their mean, and the mean; zeros where only rounding is left of a column."""
-    mean = rows.mean(0)
-    rest = rows - mean
-    rounding = CONSTANT * torch.finfo(rows.dtype).eps * mean.abs()
-    return rest.masked_fill(rest.abs().amax(0) <= rounding, 0.0), mean
-
-
-def check_finite(where: str, *tensors: Tensor) -> None:
-    """Raises ValueError where images made a model overflow."""
-    if not all(tensor.isfinite().all() for tensor in tensors):
-        raise ValueError(
-            f"images needs numbers for which the model stays finite, got NaN or infinity at {where}"
-        )
 
 
 @contextlib.contextmanager

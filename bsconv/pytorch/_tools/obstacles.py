@@ -12,19 +12,22 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .convs import CONVS, Conv
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS, STATE_HOOKS, Place
 
 
-def why_not_plain(module: nn.Module, groups: int = 1) -> str:
-    """Why ``module`` is not a plain 2-D convolution in so many groups; empty if it is one."""
+def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] = (1, 2, 3)) -> str:
+    """Why ``module`` is not a plain convolution of these dimensions and groups; empty if it is."""
     name = type(module).__name__
     if parametrize.is_parametrized(module):
         names = (name for name, _ in module.get_submodule("parametrizations").named_children())
         return f"parametrised ({', '.join(names)})"
-    if not isinstance(module, nn.Conv2d):
-        return f"{name} is not a Conv2d"
-    if type(module) is not nn.Conv2d:
-        return f"{name} is a subclass of Conv2d and may compute something else"
+    kinds = [CONVS[number - 1] for number in dimensions]
+    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
+    if kind is None or not isinstance(module, Conv):
+        return f"{name} is not a {' or '.join(kind.__name__ for kind in kinds)}"
+    if type(module) is not kind:
+        return f"{name} is a subclass of {kind.__name__} and may compute something else"
     if "forward" in vars(module):
         return "its forward was exchanged on the instance"
     own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
@@ -39,7 +42,7 @@ def why_not_plain(module: nn.Module, groups: int = 1) -> str:
     return ""
 
 
-def why_tied(model: nn.Module, convs: Sequence[nn.Conv2d]) -> dict[int, str]:
+def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:
     """Why some of ``convs``, by id, can't be exchanged without what else in ``model`` uses them."""
     held = _held_in_attributes(model, {id(conv) for conv in convs})
     free = [conv for conv in convs if id(conv) not in held]
@@ -48,7 +51,7 @@ def why_tied(model: nn.Module, convs: Sequence[nn.Conv2d]) -> dict[int, str]:
     }
 
 
-def _sharing(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
+def _sharing(model: nn.Module, convs: Iterable[Conv]) -> dict[int, str]:
     """Those of ``convs`` that share a parameter with a module that is not among them.
 
     One that is left out takes with it those that share a parameter with it in turn. The value is
@@ -60,7 +63,7 @@ def _sharing(model: nn.Module, convs: Iterable[nn.Conv2d]) -> dict[int, str]:
             users[id(parameter)].append((id(module), name))
     remaining = {id(conv): conv for conv in convs}
 
-    def others_name(conv: nn.Conv2d) -> str | None:
+    def others_name(conv: Conv) -> str | None:
         for key, parameter in conv.named_parameters():
             for user, name in users[id(parameter)]:
                 if user not in remaining or name.rpartition(".")[2] != key:

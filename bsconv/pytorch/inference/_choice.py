@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._tools.convs import BatchNorm
 from .._tools.model_tree import Place, exchange, places, watching
 from .._tools.timing import in_turns, medians
 from ._plans import FACTORED, blueprint_places, layer_plans, padded_plans
@@ -95,7 +96,7 @@ class BlueprintLayers:
         folded = int(key in self._folded)
         if plans := self._plans.get(key):
             plan = chosen.get(key, FACTORED)
-            folded += sum(isinstance(part, nn.BatchNorm2d) for part in place.module.children())
+            folded += sum(isinstance(part, BatchNorm) for part in place.module.children())
         else:
             plan = "one convolution" if plans is None else UNCHANGED
         return OptimizedLayer(place.name, kind, plan, folded, seconds.get(key, {}))

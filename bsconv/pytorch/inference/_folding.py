@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 
 from .._layer_plans import is_plain
+from .._tools.convs import BATCH_NORMS, BatchNorm
 from .._tools.joining import normed
 from .._tools.model_tree import exchange, places, watching
 from .._tools.obstacles import has_hooks, why_not_plain
+from ..dimensions import OTHER_DIMENSIONS
 from ..modules import BLUEPRINT_LAYERS
 from ..regularization import OrthonormalConv2d
 
@@ -18,7 +20,7 @@ class Pair(NamedTuple):
     """A convolution or BSConv layer, and the BatchNorm that alone takes what it returns."""
 
     conv: nn.Module
-    norm: nn.BatchNorm2d
+    norm: BatchNorm
 
 
 def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
@@ -63,12 +65,12 @@ def is_unmodified(layer: nn.Module) -> bool:
 
 
 def _has_own_forward(layer: nn.Module) -> bool:
-    return type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
+    return type(layer) in (*BLUEPRINT_LAYERS, *OTHER_DIMENSIONS) and "forward" not in vars(layer)
 
 
 def is_fixed(norm: nn.Module) -> bool:
-    """Whether ``norm`` is a BatchNorm2d that computes the same for each image: scale and shift."""
-    return type(norm) is nn.BatchNorm2d and not norm.training and norm.running_mean is not None
+    """Whether ``norm`` is a BatchNorm that computes the same for each image: scale and shift."""
+    return type(norm) in BATCH_NORMS and not norm.training and norm.running_mean is not None
 
 
 class _Tracer(fx.Tracer):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import nn
 
-from .._tools.convs import memory_format_of
+from .._tools.convs import CONVS, BatchNorm, Conv, memory_format_of
 from .._tools.joining import convolution, exact_steps, is_depthwise, joined
 from .._tools.model_tree import Place, exchange, places
 from ..modules import BLUEPRINT_LAYERS
@@ -22,7 +22,7 @@ def collapse(model: nn.Module) -> nn.Module:
 
     Layers that equal none stay as they are, and one warning names them with the reason: those with
     a BatchNorm in training mode, or before a zero-padded depthwise convolution
-    (:meth:`BSConvU.to_conv2d`), those with hooks or other modules in them, and subclasses, which
+    (:meth:`BSConvU.to_conv`), those with hooks or other modules in them, and subclasses, which
     may compute something else. Warns as well if there is no BSConv layer.
     """
     if not isinstance(model, nn.Module):
@@ -38,7 +38,7 @@ def collapse(model: nn.Module) -> nn.Module:
                 raise ValueError(
                     "it is a subclass, or holds hooks or other modules than plain convolutions"
                 )
-            dense[id(layer)] = layer.to_conv2d()
+            dense[id(layer)] = layer.to_conv()
         except ValueError as error:
             refused[place.name or "(root)"] = str(error)
     if refused or not found:
@@ -59,7 +59,7 @@ def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
     Empty where parts of the layer are other than plain convolutions and BatchNorms with running
     statistics, or have hooks, and for subclasses.
     """
-    norms = [part for part in layer.children() if isinstance(part, nn.BatchNorm2d)]
+    norms = [part for part in layer.children() if isinstance(part, BatchNorm)]
     if not is_unmodified(layer) or not all(map(is_fixed, norms)):
         return {}
     steps = exact_steps(layer.children())
@@ -69,8 +69,8 @@ def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
         plans["joined"] = [joined(first, second), third]
         plans["narrow"] = [first, joined(second, third)]
     pairs = (pair for pair in plans.values() if len(pair) == 2)
-    plain = next(pair for pair in pairs if all(isinstance(part, nn.Conv2d) for part in pair))
-    plans["merged"] = [joined(*cast(list[nn.Conv2d], plain))]
+    plain = next(pair for pair in pairs if all(isinstance(part, Conv) for part in pair))
+    plans["merged"] = [joined(*cast(list[Conv], plain))]
     return {name: _as_in(layer, parts) for name, parts in plans.items()}
 
 
@@ -91,21 +91,22 @@ def padded_plans(plans: Mapping[str, nn.Module], grid: int) -> dict[str, nn.Modu
     found: dict[str, nn.Module] = {}
     for name in (FACTORED, "narrow"):
         parts = list(plans[name].children()) if name in plans else []
-        if len(parts) > 1 and all(type(part) is nn.Conv2d for part in parts):
-            convs = cast(list[nn.Conv2d], parts)
+        if len(parts) > 1 and all(type(part) in CONVS for part in parts):
+            convs = cast(list[Conv], parts)
             last_dense = max(number for number, conv in enumerate(convs) if not is_depthwise(conv))
             if any(conv.out_channels % grid for conv in convs[:last_dense]):
                 found[f"{name}, padded"] = _padded(convs, last_dense, grid)
     return found
 
 
-def _padded(convs: Sequence[nn.Conv2d], last_dense: int, grid: int) -> nn.Module:
+def _padded(convs: Sequence[Conv], last_dense: int, grid: int) -> nn.Module:
     parts: list[nn.Module] = []
     more_in = 0
     for number, conv in enumerate(convs):
         depthwise = is_depthwise(conv)
         more_out = -conv.out_channels % grid if number < last_dense else 0
-        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, 0 if depthwise else more_in, 0, more_out))
+        more = (0, 0 if depthwise else more_in, 0, more_out)
+        weight = F.pad(conv.weight, (0, 0) * len(conv.kernel_size) + more)
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
         parts.append(convolution(conv, weight, bias, len(weight) if depthwise else 1))
         more_in = more_out

@@ -25,7 +25,7 @@ def reestimate_batch_norm(
     for a ``batch_size`` below 1.
     """
     check_positive(batch_size=batch_size)
-    return statistics_of(model, read_inputs(images, LIMIT), batch_size)
+    return statistics_of(model, read_inputs(model, images, LIMIT), batch_size)
 
 
 @torch.no_grad()

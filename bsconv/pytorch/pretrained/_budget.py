@@ -30,10 +30,11 @@ TIMED_IMAGES = 16
 def candidates(geometry: Geometry, align: int, *, by_macs: bool) -> list[Form]:
     """Forms that cost less than the dense layer, ranks being multiples of ``align``."""
     cost = geometry.macs if by_macs else geometry.parameters
-    limit = cost(DENSE)
-    narrow = geometry.inputs <= WIDE
+    limit, planar = cost(DENSE), geometry.dimensions == 2
+    narrow = geometry.inputs <= WIDE or not planar
     forms = [Form("u")] if narrow else []
-    for kind, shares in (("s", FEW_SHARES if narrow else ()), ("cp", SHARES[:: 2 - narrow])):
+    few, many = FEW_SHARES if narrow else (), SHARES[:: 2 - narrow] if planar else ()
+    for kind, shares in (("s", few), ("cp", many)):
         one = cost(Form(kind, 2)) - cost(Form(kind, 1))
         fixed = cost(Form(kind, 1)) - one
         ranks = {max(1, round((share * limit - fixed) / one / align)) * align for share in shares}

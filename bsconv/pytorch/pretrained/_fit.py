@@ -12,6 +12,7 @@ A layer's weights are named by the convolutions that hold them: "pw" and "dw" of
 import torch
 from torch import Tensor
 
+from .._tools.convs import with_ones
 from ..decomposition import blueprint_factors, subspace_factors
 from ._forms import Form
 
@@ -32,7 +33,7 @@ def dense_kernel(kind: str, parts: Parts) -> Tensor:
     """The dense kernel (N, M, Kh, Kw) of a form's parts."""
     if kind == "dense":
         return parts[""]
-    rows = _weights(kind, parts)[:, :, None, None] * parts["dw"][:, None]
+    rows = with_ones(_weights(kind, parts), parts["dw"].dim() + 1) * parts["dw"][:, None]
     return torch.tensordot(parts["pw2"], rows, 1) if kind == "cp" else rows
 
 

@@ -1,13 +1,13 @@
 """The forms that a layer can have, what they cost, and the layers themselves."""
 
 from fractions import Fraction
-from functools import partial
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..initialization import uninitialized
+from .._tools.convs import Conv
 from ..modules import BSConvCP, BSConvS, BSConvU
 
 
@@ -41,7 +41,7 @@ class Form(NamedTuple):
             return cls("s", layer.pw1.out_channels)
         return cls("cp", layer.pw1.out_channels) if isinstance(layer, BSConvCP) else DENSE
 
-    def layer(self, conv: nn.Conv2d) -> nn.Module:
+    def layer(self, conv: Conv) -> nn.Module:
         """A layer of this form in place of ``conv``, without weights; ``conv`` itself if dense."""
         if self.kind == "dense":
             return conv
@@ -51,7 +51,7 @@ class Form(NamedTuple):
             options = {"p": Fraction(self.rank or 0, conv.in_channels), "min_mid_channels": 1}
         elif self.kind == "cp":
             options = {"blueprints": self.rank}
-        new: nn.Module = layer_class.like(conv, make=partial(uninitialized, layer_class), **options)
+        new: nn.Module = layer_class.like(conv, empty=True, **options)
         return new
 
 
@@ -67,13 +67,14 @@ class Geometry(NamedTuple):
     before: int  # places of its input
     behind: int  # places of its output
     has_bias: bool
+    dimensions: int = 2
 
     @classmethod
-    def of(cls, conv: nn.Conv2d, before: tuple[int, ...], behind: tuple[int, ...]) -> "Geometry":
-        """For inputs of shape ``before`` (M, H, W) and outputs of shape ``behind``."""
-        places = before[1] * before[2], behind[1] * behind[2]
-        kernel = conv.kernel_size[0] * conv.kernel_size[1]
-        return cls(conv.in_channels, conv.out_channels, kernel, *places, conv.bias is not None)
+    def of(cls, conv: Conv, before: tuple[int, ...], behind: tuple[int, ...]) -> "Geometry":
+        """For inputs of shape ``before``, such as (M, H, W), and outputs of shape ``behind``."""
+        places = prod(before[1:]), prod(behind[1:])
+        channels, size = (conv.in_channels, conv.out_channels), conv.kernel_size
+        return cls(*channels, prod(size), *places, conv.bias is not None, len(size))
 
     def macs(self, form: Form) -> int:
         """Multiply-accumulates for one image, as torch's FlopCounterMode counts them."""
@@ -97,7 +98,7 @@ class Geometry(NamedTuple):
 def put(parts: dict[str, Tensor], shift: Tensor, layer: nn.Module) -> None:
     """The parts into the layer, and the constant into its bias if it has one."""
     for name, part in parts.items():
-        conv = cast(nn.Conv2d, layer.get_submodule(name))  # or a Linear
+        conv = cast(Conv, layer.get_submodule(name))  # or a Linear
         conv.weight.copy_(part.reshape(conv.weight.shape))
         if conv.bias is not None:
             conv.bias.copy_(shift)

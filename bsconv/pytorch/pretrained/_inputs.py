@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._tools.errors import one_line
+from .._tools.model_tree import evaluating
 
 LIMIT = 1000  # images that are taken from an iterable
 
@@ -53,22 +54,30 @@ class Inputs:
         return model(*self.args, **self.kwargs)
 
 
-def read_inputs(images: Images, limit: int) -> Inputs:
+def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     """All images of a tensor, or the first ``limit`` of an iterable of batches, as one batch.
 
     Of a batch that is a tuple or a list the first entry counts, the others are labels. An entry
     that is a tuple itself holds the arguments of a model with several inputs, a mapping its keyword
-    arguments. Raises ValueError where there is nothing to compute with.
+    arguments. Raises ValueError unless ``model`` computes something from such images.
     """
     found = Inputs((images,), {}) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
-        if tensor.dim() != 4 or not len(tensor) or not tensor.is_floating_point():
+        if not tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
             raise ValueError(
-                "images needs floats of shape (B, C, H, W), at least one image, got "
+                "images needs floats of shape (B, ...), at least one image, got "
                 f"{tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         if not tensor.isfinite().all():
             raise ValueError("images needs finite numbers, got NaN or infinity among them")
+    try:
+        with evaluating(model):
+            found.first(1).copies().run(model)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = " and ".join(str(tuple(t.shape[1:])) for t in found.tensors())
+        raise ValueError(
+            f"images needs inputs that the model takes, got {shapes} ({one_line(error)})"
+        ) from error
     return found
 
 
@@ -104,15 +113,3 @@ def _arguments(batch: Any) -> Inputs:
     if not found.tensors():
         raise ValueError(f"images needs batches of tensors, got {type(batch).__name__}")
     return found
-
-
-@torch.no_grad()
-def check_taken(model: nn.Module, inputs: Inputs) -> None:
-    """Raises ValueError unless ``model`` computes something from such images."""
-    try:
-        inputs.first(1).copies().run(model)
-    except (RuntimeError, TypeError) as error:
-        shapes = " and ".join(str(tuple(t.shape[1:])) for t in inputs.tensors())
-        raise ValueError(
-            f"images needs inputs that the model takes, got {shapes} ({one_line(error)})"
-        ) from error

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._tools.numerics import check_finite
 from ._fit import Fit, dense_kernel
 from ._forms import Form, has_bias, put
 from ._inputs import Inputs
 from ._operations import Operation
-from ._samples import RIDGE, Patches, Samples
+from ._samples import RIDGE, Patches, Samples, check_finite
 from ._study import Study, run_through, work_of
 
 RECTIFIED_ROUNDS = 6
@@ -36,7 +35,7 @@ def fit_network(study: Study, student: nn.Module, progress: bool) -> dict[str, f
         layer = study.layers[name]
         patches = sampler.patches(layer.conv, call.args[0])
         activation = layer.consumer.activation
-        samples = Samples(patches, layer.wanted, sampler.rows(output), activation)
+        samples = Samples(patches, layer.wanted, sampler.rows(layer.conv, output), activation)
         check_finite(f"'{name}'", *samples[:3])
         errors[name] = fit_layer(study, name, student.get_submodule(name), samples, norm)
         size = sampler.group_size

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from .._tools.convs import IntOrPair
+from .._tools.convs import IntOrTuple
 from ._samples import Sampler
 
 Cost = Literal["macs", "parameters", "time"]
@@ -35,8 +35,9 @@ class Options:
     of: Cost
     align: int
     prepare: Prepare | None
-    kernel_sizes: Sequence[IntOrPair] | None
+    kernel_sizes: Sequence[IntOrTuple] | None
     exclude: Sequence[str]
+    dimensions: Sequence[int]
     batch_size: int
     positions: int
     limit: int
@@ -46,6 +47,11 @@ class Options:
         names = ("batch_size", "positions", "limit", "align")
         check_positive(**{name: getattr(self, name) for name in names})
         one_of("of", self.of, get_args(Cost))
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Which layers, as replacers are told."""
+        return {"exclude": self.exclude, "dimensions": self.dimensions}
 
     @property
     def sampler(self) -> Sampler:

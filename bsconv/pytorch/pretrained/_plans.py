@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._tools.convs import CONVS
 from .._tools.errors import one_line
 from .._tools.model_tree import exchange, places
 from ..modules import BSConvS
@@ -23,14 +24,14 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
     ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
     of layers. The new layers are made without weights: load a state dict then. Raises ValueError,
-    before anything changes, for a layer that the model lacks or that is not a Conv2d.
+    before anything changes, for a layer that the model lacks or that is no convolution.
     """
     modules = dict(model.named_modules())
     forms = {name: Form.parse(text) for name, text in plan.items()}
     for name in forms:
-        if type(modules.get(name)) is not nn.Conv2d:
+        if type(modules.get(name)) not in CONVS:
             found = type(modules[name]).__name__ if name in modules else "none"
-            raise ValueError(f"the plan needs a Conv2d at '{name}', got {found}")
+            raise ValueError(f"the plan needs a convolution at '{name}', got {found}")
     return install(model, {name: form.layer(modules[name]) for name, form in forms.items()})
 
 

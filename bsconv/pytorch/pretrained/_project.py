@@ -11,7 +11,7 @@ from typing import get_args
 
 from torch import nn
 
-from .._tools.convs import IntOrPair
+from .._tools.convs import IntOrTuple
 from ._inputs import LIMIT, Images
 from ._options import Cost, Kind, Method, Options, Prepare, one_of
 from ._projections import Seen, look_at, project_to_kind, project_within
@@ -32,8 +32,9 @@ def project_pretrained(
     align: int = 8,
     prepare: Prepare | None = None,
     method: Method | None = None,
-    kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
+    kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
+    dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
     positions: int = 64,
     limit: int = LIMIT,
@@ -46,11 +47,11 @@ def project_pretrained(
 
     Args:
         images: unlabelled, as the model takes them, a few hundred of what it will see: floats
-            (B, C, H, W), or a DataLoader or other iterable of batches, of which the first
-            ``limit`` images are taken. Of a batch that is a tuple or list, the first entry counts;
-            if that is a tuple or a dict, these are the arguments of a model with several inputs.
-            Without images only the weights are projected. With a ``budget``, the
-            :func:`budget_curve` of this model may stand for its images: that has looked at them
+            (B, C, H, W), (B, C, T) or any (B, ...), or a DataLoader or other iterable of batches,
+            of which the first ``limit`` images are taken. Of a batch that is a tuple or list, the
+            first entry counts; if that is a tuple or a dict, these are the arguments of a model
+            with several inputs. Without images only the weights are projected. With a ``budget``,
+            the :func:`budget_curve` of this model may stand for its images: that has looked at them
             already, with its own options.
         kind: "u" (the default) for BSConv-U; "s" for BSConv-S, and ``p``, the share of input
             channels that it keeps; "cp" for BSConv-CP, with as many blueprints in each layer as
@@ -70,7 +71,8 @@ def project_pretrained(
             shortcut, the *sum* is fitted; where a ReLU follows, what it removes is no error. Errors
             count as far as they move the dense network's answer, by its derivatives. In the end,
             a Linear or 1x1 convolution that gives the answer is fitted to the dense network's.
-        kernel_sizes, exclude: which layers, as for :class:`BSConvU_Replacer`.
+        kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`. BSConv-CP
+            takes the place of Conv2d alone.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
         positions: how many places of each image are looked at in each layer.
@@ -84,8 +86,9 @@ def project_pretrained(
     whose copy goes on using its layers.
     """
     options = Options(
-        of, align, prepare, kernel_sizes, exclude, batch_size, positions, limit, progress
-    )
+        of, align, prepare, kernel_sizes, exclude, dimensions, batch_size, positions, limit,
+        progress,
+    )  # fmt: skip
     if budget is None and not isinstance(images, BudgetCurve):
         kind, method = one_of("kind", kind or "u", get_args(Kind)), _checked_method(method, images)
         return project_to_kind(model, images, kind, p, method, options)
@@ -114,8 +117,9 @@ def budget_curve(
     of: Cost = "macs",
     align: int = 8,
     prepare: Prepare | None = None,
-    kernel_sizes: Sequence[IntOrPair] | None = ((3, 3), (5, 5)),
+    kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
+    dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
     positions: int = 64,
     limit: int = LIMIT,
@@ -129,8 +133,9 @@ def budget_curve(
     for budget in budgets:
         _check_budget(budget)
     options = Options(
-        of, align, prepare, kernel_sizes, exclude, batch_size, positions, limit, progress
-    )
+        of, align, prepare, kernel_sizes, exclude, dimensions, batch_size, positions, limit,
+        progress,
+    )  # fmt: skip
     seen = look_at(model, images, options)
     points = []
     for budget in budgets:

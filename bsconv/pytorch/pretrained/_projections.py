@@ -8,13 +8,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from .._tools.convs import Conv
 from .._tools.model_tree import check_module, parameter_count
 from ..modules import BlueprintLayer, BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import statistics_of
 from ._budget import Budget, budget_of, candidates
 from ._forms import DENSE, Form, Geometry
-from ._inputs import Images, check_taken, read_inputs
+from ._inputs import Images, read_inputs
 from ._network_fit import agreement, fit_network, progress_bar
 from ._options import Kind, Method, Options
 from ._plans import install
@@ -42,9 +43,9 @@ class Seen:
 def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     """The dense network, and what all forms of its layers cost and do."""
     check_module(model)
-    teacher, inputs = copy.deepcopy(model).eval(), read_inputs(images, options.limit)
-    check_taken(teacher, inputs)
-    plan = BSConvU_Replacer(options.kernel_sizes, exclude=options.exclude).plan(teacher)
+    teacher = copy.deepcopy(model).eval()
+    inputs = read_inputs(teacher, images, options.limit)
+    plan = BSConvU_Replacer(options.kernel_sizes, **options.selection).plan(teacher)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:
         raise ValueError("model needs a convolution that BSConv can replace, got none")
@@ -96,9 +97,10 @@ def project_to_kind(
     check_module(model)
     teacher, inputs = copy.deepcopy(model).eval(), None
     if images is not None:
-        inputs = read_inputs(images, options.limit)
-        check_taken(teacher, inputs)
-    chosen: dict[str, Any] = {"init": "project", "exclude": options.exclude}
+        inputs = read_inputs(teacher, images, options.limit)
+    chosen: dict[str, Any] = {"init": "project", **options.selection}
+    if kind == "cp":
+        chosen["dimensions"] = (2,)
     replacer: Replacer = (
         BSConvS_Replacer(options.kernel_sizes, p, **chosen)
         if kind == "s"
@@ -139,12 +141,14 @@ def _shared(
     """BSConv-CP with as many parameters as the replacer's BSConv-U would have, or a few less."""
     names = [layer.names for layer in replacer.plan(teacher).replaced]
     names = [own for own in names if len(own) == 1]
+    if not names:
+        raise ValueError("kind='cp' needs a Conv2d that BSConv-CP can replace, got none")
     layers = {}
     for name, *_ in names:
         conv = cast(nn.Conv2d, teacher.get_submodule(name))
         weights = Geometry.of(conv, (1, 1, 1), (1, 1, 1)).macs
         blueprints = weights(Form("u")) // weights(Form("cp", 1)) // align * align
-        layers[name] = BSConvCP.from_conv2d(conv, blueprints=max(blueprints, align))
+        layers[name] = BSConvCP.from_conv(conv, blueprints=max(blueprints, align))
     return install(copy.deepcopy(teacher), layers).eval(), names
 
 
@@ -162,8 +166,8 @@ def _described(
 
 
 def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
-    kernel = cast(nn.Conv2d, teacher.get_submodule(name)).weight.detach().double()
+    kernel = cast(Conv, teacher.get_submodule(name)).weight.detach().double()
     layer = cast(BlueprintLayer, student.get_submodule(name))
-    error = (layer.to_conv2d().weight.detach() - kernel).square().sum()
+    error = (layer.to_conv().weight.detach() - kernel).square().sum()
     energy = kernel.square().sum()
     return float(1 - error / energy) if energy > 0 else 1.0

@@ -5,14 +5,16 @@ A convolution is linear in the patches it sees: ``output = patches @ kernel``.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._tools.numerics import power_of_two_scale, without_mean
+from .._tools.convs import Conv
+from .._tools.numerics import power_of_two_scale
 
+CONSTANT = 32  # roundings of the mean: what differs from it by no more is the same number
 RIDGE = 1e-4  # share of the mean variance of a patch's entries with which the prior counts
 Activation = Callable[[Tensor], Tensor]
 
@@ -24,37 +26,39 @@ class Sampler:
         self.group_size = group_size
         self.positions = positions
 
-    def rows(self, maps: Tensor) -> Tensor:
-        """The chosen places of maps (B, N, H, W), or (B, ..., N) of a Linear, as rows (R, N)."""
-        if maps.dim() < 4:
-            maps = maps.movedim(-1, 1).reshape(len(maps), maps.shape[-1], -1, 1)
-        return self._chosen(maps, lambda group: group[..., None])
+    def rows(self, layer: Conv | nn.Linear, maps: Tensor) -> Tensor:
+        """The chosen places of maps (B, N, ...), of a Linear (B, ..., N), as rows (R, N)."""
+        if isinstance(layer, nn.Linear):
+            maps = maps.movedim(-1, 1)
+        return self._chosen(maps, 1, lambda group: group.reshape(*group.shape[:2], -1))
 
-    def patches(self, conv: nn.Conv2d | nn.Linear, images: Tensor) -> Tensor:
+    def patches(self, conv: Conv | nn.Linear, images: Tensor) -> Tensor:
         """What ``conv`` sees at the same places of its output, as rows (R, M*Kh*Kw)."""
         if isinstance(conv, nn.Linear):
-            return self.rows(images)
+            return self.rows(conv, images)
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
 
         def windows(group: Tensor) -> Tensor:
-            padded = F.pad(group, conv._reversed_padding_repeated_twice, mode=mode)
-            seen = padded.unfold(2, spans[0], conv.stride[0]).unfold(3, spans[1], conv.stride[1])
-            return seen[..., :: conv.dilation[0], :: conv.dilation[1]]
+            seen = F.pad(group, conv._reversed_padding_repeated_twice, mode=mode)
+            for axis, span in enumerate(spans):
+                seen = seen.unfold(axis + 2, span, conv.stride[axis])
+            steps: Any = (..., *(slice(None, None, step) for step in conv.dilation))
+            return seen[steps]
 
-        return self._chosen(images, windows)
+        return self._chosen(images, len(spans), windows)
 
-    def _chosen(self, maps: Tensor, windows: Callable[[Tensor], Tensor]) -> Tensor:
-        """Rows of the chosen places of windows (B, N, H, W, ...), which are views."""
+    def _chosen(self, maps: Tensor, dimensions: int, windows: Callable[[Tensor], Tensor]) -> Tensor:
+        """Rows of the chosen places of windows (B, N, *places, ...), which are views."""
         generator = torch.Generator().manual_seed(0)
         found = []
         for group in torch.split(maps, self.group_size):
             seen = windows(group)
-            height, width = seen.shape[2:4]
-            places = torch.randperm(height * width, generator=generator)[: self.positions]
-            places = places.to(maps.device)
-            rows = seen[:, :, places // width, places % width]
-            found.append(rows.transpose(1, 2).flatten(2).flatten(0, 1))
+            sides = seen.shape[2 : 2 + dimensions]
+            places = torch.randperm(sides.numel(), generator=generator)[: self.positions]
+            at = torch.unravel_index(places.to(maps.device), sides)
+            index: Any = (slice(None), slice(None), *at)
+            found.append(seen[index].transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(found)
 
 
@@ -137,3 +141,19 @@ class Patches:
     def _products(self, others: Tensor, scale: Tensor) -> Tensor:
         products = (self.rows.T @ others).double() / len(others)
         return self.unit.double()[:, None] * products * scale.double()
+
+
+def without_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns without their mean, and the mean; zeros where only rounding is left of a column."""
+    mean = rows.mean(0)
+    rest = rows - mean
+    rounding = CONSTANT * torch.finfo(rows.dtype).eps * mean.abs()
+    return rest.masked_fill(rest.abs().amax(0) <= rounding, 0.0), mean
+
+
+def check_finite(where: str, *tensors: Tensor) -> None:
+    """Raises ValueError where images made a model overflow."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError(
+            f"images needs numbers for which the model stays finite, got NaN or infinity at {where}"
+        )

@@ -8,14 +8,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .._tools.convs import CONVS, Conv, with_ones
 from .._tools.model_tree import watching
-from .._tools.numerics import check_finite
 from ._consumers import Consumer, find_consumers
 from ._fit import TABLE_STEPS, Fit, dense_kernel
 from ._forms import DENSE, Form, Geometry
 from ._inputs import Inputs
 from ._operations import Operation, visiting
-from ._samples import Patches, Sampler
+from ._samples import Patches, Sampler, check_finite
 from ._sensitivity import Sensitivity, sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
@@ -25,7 +25,7 @@ TRACED = 2  # images that tell where outputs arrive
 class Layer:
     """A convolution, or the classifier, that is called once, and what is known of it."""
 
-    conv: nn.Conv2d  # or a Linear, of which little is asked
+    conv: Conv  # or a Linear, of which little is asked
     consumer: Consumer
     sensitivity: Sensitivity | None
     kernel: Tensor  # with the scale of a BatchNorm that can be set
@@ -130,8 +130,8 @@ def study_of(
         layer = layers[name]
         if norm:
             scale = (norm["running_var"].double() + norm["eps"]).rsqrt() * norm["weight"].double()
-            layer.kernel = layer.kernel * scale[:, None, None, None]
-        layer.wanted = sampler.rows(output)
+            layer.kernel = layer.kernel * with_ones(scale, layer.kernel.dim())
+        layer.wanted = sampler.rows(layer.conv, output)
         check_finite(f"'{name}'", layer.wanted)
         if forms and name != head:
             has_constant = layer.conv.bias is not None or bool(norm)
@@ -165,15 +165,15 @@ def find_head(model: nn.Module, inputs: Inputs) -> str | None:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:
-        plain = module.stride == (1, 1) and module.padding == (0, 0) and module.groups == 1
-        return plain and module.kernel_size == (1, 1)
+    if isinstance(module, Conv) and type(module) in CONVS:
+        sizes = {*module.stride, *module.kernel_size, module.groups}
+        return sizes == {1} and set(module.padding) == {0}
     return type(module) is nn.Linear
 
 
 def _kernel(layer: nn.Module) -> Tensor:
     weight = cast(Tensor, layer.weight).detach().double()
-    return weight if weight.dim() == 4 else weight[:, :, None, None]
+    return weight if weight.dim() > 2 else weight[:, :, None, None]
 
 
 def _damages(layer: Layer, patches: Patches, forms: Iterable[Form]) -> dict[Form, float]:

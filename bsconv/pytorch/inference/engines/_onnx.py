@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..._tools.convs import Conv
 from ._eager import in_dtype
 from ._engine import Engine, Runner, Setting, Tensors
 
@@ -85,11 +86,11 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     make, array = onnx.helper, onnx.numpy_helper.from_array
     nodes, weights, last = [], [], INPUT
     for number, conv in enumerate(layer if isinstance(layer, nn.Sequential) else [layer]):
-        if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
+        if not isinstance(conv, Conv) or conv.padding_mode != "zeros" or conv.padding == "same":
             return None
         tensors = {f"{name}{number}": tensor for name, tensor in conv.named_parameters()}
         weights += [array(tensor.float().cpu().numpy(), name) for name, tensor in tensors.items()]
-        padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
+        padding = (0,) * len(size[2:]) if isinstance(conv.padding, str) else conv.padding
         geometry = {"strides": conv.stride, "dilations": conv.dilation, "pads": padding * 2}
         names, last = [last, *tensors], f"y{number}"
         nodes.append(make.make_node("Conv", names, [last], group=conv.groups, **geometry))
