@@ -118,6 +118,6 @@ def add_weights(
     which.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of MODEL in a file (.safetensors, .pt, .pth) or the --out of a run",
+        help="weights of MODEL in a file (of torch.save or safetensors), or the --out of a run",
     )
     return which

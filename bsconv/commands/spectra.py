@@ -68,10 +68,10 @@ def _source(
     name: str, weights: str | None, num_classes: int | None
 ) -> nn.Module | dict[str, Tensor]:
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
-    from ..experiments.files.weights import WEIGHT_FILES, read_weights
+    from ..experiments.files.weights import is_weight_file, read_weights
     from ..experiments.training import read_start
 
-    if name.endswith(WEIGHT_FILES):
+    if is_weight_file(name):
         if weights is not None:
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
         return read_weights(name)

@@ -211,7 +211,7 @@ def test_a_file_without_weights(name: str, tmp_path: Path, failure: Failure) -> 
     assert f"{path} is damaged or " in failure("spectra", path)
     assert f"{path} is damaged or " in failure("spectra", MODEL, "--weights", path)
     torch.save({"epoch": 3}, tmp_path / "content.pt")
-    assert "got a dict without any" in failure("spectra", tmp_path / "content.pt")
+    assert "holds no state dict; it has 'epoch'" in failure("spectra", tmp_path / "content.pt")
 
 
 def test_weights_of_another_network(weights: Path, failure: Failure) -> None:

@@ -223,7 +223,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epochs needs a whole number >= 1, got -1"):
         read_trained(path)
     path.unlink()
-    write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}})
+    write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}, "model": {"a": torch.ones(1)}})
     with pytest.raises(
         ValueError, match="holds no model trained by bsconv train: missing 'num_classes'"
     ):

@@ -1,14 +1,19 @@
 """Weights from files: whatever holds them gives the same tensors, and what is none is refused."""
 
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bsconv.experiments.files.checkpoints import load_weights
+from bsconv.experiments.files.habits import state_dict_in
 from bsconv.experiments.files.weights import WEIGHT_FILES, read_weights
 
 STATE = {
@@ -34,19 +39,84 @@ def test_safetensors(kind: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda state: state,
         lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": torch.ones(1)}},
-        lambda state: {"model": state},
         lambda state: {**state, "note": "trained for long"},
-        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"epoch": torch.tensor(3), "mine": state},
+        lambda state: {"args": Namespace(lr=0.1), "checkpoint": {"net": state, "criterion": STATE}},
+        lambda state: {"n_averaged": torch.tensor(9), **prefixed("module.", state)},
+        lambda state: {name.replace("1.", "1._orig_mod."): value for name, value in state.items()},
     ],
 )
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".tar", ""])
 def test_saved_by_torch(wrap: Any, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(wrap(STATE), path)
     assert_same(read_weights(path))
-    assert suffix in WEIGHT_FILES
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+habits = st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "net.", "ema_model."]))
+entries = st.lists(st.sampled_from(["state_dict", "model_state_dict", "params", "ema", "mine"]))
+
+
+@settings(deadline=None)
+@given(habits, entries)
+def test_habits_in_any_order(prefixes: list[str], keys: list[str]) -> None:
+    content: Any = prefixed("".join(prefixes), STATE)
+    for key in keys:
+        content = {"epoch": 3, key: content, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+    assert_same(state_dict_in(content))
+
+
+OTHER = {name: torch.zeros_like(value) for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"state_dict": OTHER, "state_dict_ema": STATE}, "weights 'state_dict_ema' .*not 's"),
+        ({"params": OTHER, "params_ema": STATE}, "'params_ema' are taken, not 'params'"),
+        (
+            {**prefixed("online_model.", OTHER), **prefixed("ema_model.", STATE),
+             "initted": torch.tensor(True), "step": torch.tensor(8)},
+            "averaged weights 'ema_model' are taken, not 'online_model'",
+        ),
+        ({"net": OTHER, "model": STATE}, "weights 'model' are taken, not 'net'"),
+    ],
+)  # fmt: skip
+def test_of_two_networks_it_says_which_is_taken(content: Any, said: str) -> None:
+    with pytest.warns(UserWarning, match=said):
+        assert_same(state_dict_in(content))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_a_weight_that_is_there_twice(prefix: str) -> None:
+    twice = {**STATE, **prefixed(prefix, OTHER)}
+    with pytest.raises(ValueError, match=f"holds 0.weight twice, as 0.weight and as {prefix}0.w"):
+        state_dict_in(twice)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Conv2d(3, 2, 3, bias=False), nn.BatchNorm2d(2))
+
+
+def test_weights_fit_where_only_prefixes_differ(tmp_path: Path) -> None:
+    bare = Wrapped().model
+    for model in (Wrapped(), bare):
+        for prefix in ("", "model.", "model._orig_mod."):
+            load_weights(model, state_dict_in(prefixed(prefix, bare.state_dict())), tmp_path)
+            for mine, theirs in zip(model.parameters(), bare.parameters(), strict=True):
+                assert torch.equal(mine, theirs)
+    several = {**prefixed("model.", bare.state_dict()), "loss.weight": torch.ones(2)}
+    with pytest.warns(UserWarning, match="1 of 7 weights in .* belong to no layer of the model"):
+        load_weights(bare, several, tmp_path)
+    with pytest.raises(ValueError, match=r"it lacks 0\.weight and 4 more, but has 0\.bias$"):
+        load_weights(bare, {"0.bias": torch.ones(2)}, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", WEIGHT_FILES)
@@ -73,11 +143,12 @@ class Pickled:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (nn.Conv2d(3, 4, 3), "holds more than weights, .*save a state dict"),
+        (nn.Conv2d(3, 4, 3), "more than weights, .*save a state dict; it has torch.nn.modules.c"),
         (Pickled(), "holds more than weights, .*save a state dict"),
         ([torch.zeros(3)], "holds a list, not a state dict"),
         (torch.zeros(3), "holds a Tensor, not a state dict"),
         ({0: torch.zeros(3)}, "holds tensors without names, not a state dict"),
+        ({"epoch": 3, "loss": [1.0]}, "holds no state dict; it has 'epoch', 'loss'$"),
     ],
 )
 def test_a_file_of_something_else(

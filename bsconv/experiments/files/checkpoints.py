@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from torch import Tensor, nn
 from ...pytorch._tools.atomic import written_whole
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
+from .habits import part_for, plain_names, some
 from .json_files import read_json
-from .safetensors_files import PLAN, packed, unpacked
+from .safetensors_files import PLAN, packed
 from .torch_files import read_torch_file
-from .weights import read_noted_weights
+from .weights import FORMAT, read_noted_weights
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
-FORMAT = "bsconv training checkpoint 1"
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -110,6 +111,7 @@ def load_weights(
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
+    state = _fitting(state, own, path)
     for key, tensor in state.items():
         if key in own and tensor.shape != own[key].shape:
             found, wanted = tuple(tensor.shape), tuple(own[key].shape)
@@ -118,13 +120,27 @@ def load_weights(
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{misfit}: {one_line(error)}") from error
-    for verb, keys in (("it lacks", missing), ("it has no", unexpected)):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise ValueError(f"{misfit}: {verb} {keys[0]}{more}")
+    if missing:
+        instead = f", but has {some(unexpected)}" if unexpected else ""
+        raise ValueError(f"{misfit}: it lacks {some(missing, 1)}{instead}")
+    if unexpected:
+        raise ValueError(f"{misfit}: it has no {some(unexpected, 1)}")
     for key, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.isnan().any():
             raise ValueError(f"the weights in {path} are not all numbers: {key} has NaN")
+
+
+def _fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """``state`` by the names of ``own``, where the two differ by habits alone."""
+    if state.keys() == own.keys():
+        return state
+    names = plain_names(own)
+    if not names.keys() & state.keys() and (part := part_for(state, names)) is not None:
+        if left := len(state) - len(part):
+            others = f"{left} of {len(state)} weights"
+            warnings.warn(f"{others} in {path} belong to no layer of the model", stacklevel=3)
+        state = part
+    return {names.get(plain, plain): tensor for plain, tensor in state.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,10 +178,8 @@ def read_trained(path: Path) -> TrainedModel:
         if found is None:
             raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
         path = found
-    if path.suffix != ".safetensors":
-        return trained_by(read_checkpoint(path), path)
-    tensors, about = unpacked(path)
-    return trained_by({**(about or {}), "model": tensors}, path)
+    state, about = read_noted_weights(path)
+    return trained_by({**(about or {}), "model": state}, path)
 
 
 def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:

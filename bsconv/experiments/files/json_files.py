@@ -15,7 +15,7 @@ def read_text(path: Path) -> str:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 2**20} MiB")
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")  # some editors put a mark before it
 
 
 def parse_json(text: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,14 +36,17 @@ def read_torch_file(path: Path, otherwise: str) -> Any:
             if zipfile.is_zipfile(file):
                 check_archive(file)
             file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # the options of a program: no code
+                content = torch.load(file, map_location="cpu", weights_only=True)
             _check_content(content, file.seek(0, os.SEEK_END))
         except MemoryError:
             raise
         except DamagedError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         except Exception as error:  # a damaged file may raise anything at all
-            raise ValueError(f"{path} is damaged or {otherwise}") from error
+            other = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+            found = f"; it has {other[1]}" if other else ""
+            raise ValueError(f"{path} is damaged or {otherwise}{found}") from error
     return content
 
 

@@ -1,0 +1,116 @@
+"""Where programs put the weights in a file, and what they put before their names: one table."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+# entries that hold the weights, and names that a class gives its one network; the first counts
+NETWORKS = (
+    "state_dict", "model_state_dict", "model_state", "net_state_dict", "model", "net", "network",
+    "params", "weights", "online_model", "generator", "backbone",
+)  # fmt: skip
+# the same, averaged over the steps of a training; taken before the others
+AVERAGED = re.compile(r"(.*_)?(ema|swa|avg|averaged|average)(_.*)?")
+# what DataParallel, torch.compile, FSDP and activation checkpointing put into names
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+COUNTERS = {"n_averaged", "num_updates", "initted", "step", "decay"}  # of averaged weights
+
+
+def state_dict_in(content: Any) -> dict[str, Tensor]:
+    """The weights in what a file holds, by their plain names (see :func:`plain_names`).
+
+    They may lie within others, and stand there twice: averaged weights are taken, and a warning
+    says so. Entries other than tensors are left out. ValueError says what is there instead.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"holds a {type(content).__name__}, not a state dict")
+    inner = [key for key, value in content.items() if _has_weights(value)]
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not all(isinstance(key, str) for key in tensors):
+        raise ValueError("holds tensors without names, not a state dict")
+    known = _ranked(inner)
+    if known or (len(inner) == 1 and not any("." in key for key in tensors)):
+        _say_choice(known)
+        return state_dict_in(content[(known or inner)[0]])
+    if not tensors:
+        raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
+    plain = {name: tensors[given] for name, given in plain_names(tensors).items()}
+    networks: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in plain.items():
+        head, _, rest = name.partition(".")
+        if name not in COUNTERS:
+            networks.setdefault(head, {})[rest] = tensor
+    known = _ranked(networks)
+    first = networks[known[0]] if known else {}
+    same = all(each.keys() == first.keys() for each in networks.values())
+    if same and len(known) == len(networks) and "" not in first:
+        _say_choice(known)
+        return state_dict_in(first)
+    wrapped = any(given.partition(".")[0] in WRAPPERS for given in tensors)
+    return {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """By its plain form each of ``names``: without wrappers, and without a prefix of all of them.
+
+    ValueError where two have the same plain form.
+    """
+    plain: dict[str, str] = {}
+    for name in names:
+        *parts, last = name.split(".")
+        short = ".".join([*(part for part in parts if part not in WRAPPERS), last])
+        if short in plain:
+            raise ValueError(f"holds {short} twice, as {plain[short]} and as {name}")
+        plain[short] = name
+    while len(heads := {name.partition(".")[0] for name in plain}) == 1 and _ranked(heads):
+        if not all("." in name for name in plain):
+            break
+        plain = {short.partition(".")[2]: name for short, name in plain.items()}
+    return plain
+
+
+def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor] | None:
+    """Of ``state`` what a network with these plain names needs, by them; None where it lacks some.
+
+    The network may be one of several parts of what was trained, as in a LightningModule.
+    """
+    wanted = {name for name in names if not name.endswith("num_batches_tracked")}
+    for head in dict.fromkeys(name.partition(".")[0] + "." for name in state):
+        inside = [name for name in state if name.startswith(head)]
+        part = {name.removeprefix(head): state[name] for name in inside}
+        if wanted <= part.keys():
+            return part
+    return None
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first ``most`` names, and how many there are more."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def _has_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(
+        isinstance(key, str) and (isinstance(each, Tensor) or _has_weights(each))
+        for key, each in value.items()
+    )
+
+
+def _ranked(names: Iterable[Any]) -> list[str]:
+    """Those that are known to hold weights, the first choice first."""
+    texts = [name for name in names if isinstance(name, str)]
+    averaged = [name for name in texts if AVERAGED.fullmatch(name)]
+    return averaged + [name for name in NETWORKS if name in texts]
+
+
+def _say_choice(known: list[str]) -> None:
+    if len(known) > 1:
+        others = " and ".join(map(repr, known[1:]))
+        what = "averaged weights" if AVERAGED.fullmatch(known[0]) else "weights"
+        warnings.warn(f"the {what} {known[0]!r} are taken, not {others}", stacklevel=4)
