@@ -1,4 +1,4 @@
-"""Training in processes that are killed, starved and raced, and what comes of it.
+"""Training in processes that are killed at random moments, and what comes of it.
 
 What needs no process is in `tests/training/test_under_fire.py` and `tests/files/`.
 """
@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from helpers.reliability import Section
-from helpers.same_runs import check_refused, check_same
-from helpers.small_disks import mounted
+from helpers.same_runs import check_same
 
 pytestmark = pytest.mark.nightly
 
@@ -59,9 +58,9 @@ ENDS = {
 OURS = re.compile(r'File "[^"]*bsconv/(__main__|commands|experiments|pytorch)')
 
 
-def start(out: Path, epochs: int = 4) -> subprocess.Popen[str]:
+def start(out: Path) -> subprocess.Popen[str]:
     """Begin the run in ``out``, or resume it, in a process of its own."""
-    arguments = [*SETTINGS, "--epochs", str(epochs), "--out", str(out), "--resume"]
+    arguments = [*SETTINGS, "--epochs", str(EPOCHS), "--out", str(out), "--resume"]
     return subprocess.Popen(
         [sys.executable, "-m", "bsconv", "train", *arguments],
         env={**os.environ, **ALONE},
@@ -76,24 +75,16 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
-    out = tmp_path_factory.mktemp("straight") / "run"
-    end(start(out))
-    return out
-
-
 @pytest.mark.parametrize("name", SIGNALS)
 def test_signals_at_random_moments(tmp_path: Path, name: str, section: Section) -> None:
     """Drawn over the time that a whole run takes, for every process, first or resumed."""
     chance, waiting, moments = random.Random(name), list(SIGNALS[name]), Counter[str]()
     began = time.monotonic()
-    end(start(tmp_path / "straight", EPOCHS))
+    end(start(tmp_path / "straight"))
     life, runs, out = time.monotonic() - began, 0, tmp_path / "run"
     while waiting:
         (out / ".lock").unlink(missing_ok=True)  # so that it says how far this process has come
-        process = start(out, EPOCHS)
+        process = start(out)
         try:
             _, errors = process.communicate(timeout=chance.uniform(0, life))
         except subprocess.TimeoutExpired:
@@ -107,7 +98,7 @@ def test_signals_at_random_moments(tmp_path: Path, name: str, section: Section) 
             check_same(tmp_path / "straight", out)
             shutil.rmtree(out)
             runs += 1
-    end(start(out, EPOCHS))
+    end(start(out))
     check_same(tmp_path / "straight", out)
     drawn = ", ".join(f"{count} {what}" for what, count in moments.most_common())
     said = f"- {name}, {len(SIGNALS[name])} times: {drawn}; {runs} runs finished, all identical"
@@ -128,33 +119,3 @@ def moment(out: Path, printed: str) -> str:
     if not printed:
         return "preparing"
     return "after the last epoch" if f"epoch {EPOCHS}:" in printed else "training"
-
-
-@pytest.mark.parametrize("kibibytes", [4, 16, 440, 600, 1400])
-def test_full_disks(tmp_path: Path, straight: Path, kibibytes: int, section: Section) -> None:
-    """A run goes on once there is room."""
-    with mounted(tmp_path / "disk", kibibytes) as remount:
-        out = tmp_path / "disk" / "run"
-        process = start(out)
-        _, errors = process.communicate(timeout=600)
-        if process.returncode != 0:
-            check_refused(process.returncode, errors)
-        remount("size=64m")
-        end(start(out))
-        check_same(straight, out)
-    said = "full: one line, then identical" if process.returncode else "large enough"
-    section(TITLE, f"- a disk of {kibibytes} KiB: {said}")
-
-
-@pytest.mark.parametrize("round", range(3))
-def test_several_in_one_folder(tmp_path: Path, straight: Path, round: int) -> None:
-    """One trains and the others say so."""
-    out = tmp_path / "run"
-    processes = [start(out) for _ in range(4)]
-    said = [process.communicate(timeout=600)[1] for process in processes]
-    for process, errors in zip(processes, said, strict=True):
-        if process.returncode != 0:
-            check_refused(process.returncode, errors)
-            assert "another process is training in" in errors
-    assert not all(process.returncode for process in processes)
-    check_same(straight, out)

@@ -22,7 +22,6 @@ from bsconv.__main__ import main
 from bsconv.experiments.files.checkpoints import CHECKPOINT, read_checkpoint
 from bsconv.experiments.training import TrainConfig, train
 from helpers.same_runs import check_refused, check_same
-from helpers.small_disks import mounted
 from helpers.small_runs import config, linear, noise, use
 
 YEAR = 365 * 24 * 3600.0
@@ -62,6 +61,27 @@ import bsconv.__main__
 
 
 # --- disks ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kibibytes: int) -> Iterator[Callable[[str], None]]:
+    """A disk of that size at ``folder``, and how to mount it with other options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(folder)]
+    try:
+        may = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        may = False
+    if not may:
+        pytest.skip("mounting a disk takes root on Linux")
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+    try:
+        yield remount
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextlib.contextmanager
