@@ -236,11 +236,11 @@ def test_a_layer_that_a_plain_attribute_holds_too_is_kept():
     steps.convs[5].reg_loss = functools.partial(reg_loss, steps.convs[5])  # holds itself
     model = nn.Sequential(steps)
     assert list(reasons(BSConvS_Replacer(), model).values()) == [
-        "kept: is also in 0.steps, a plain attribute",
-        "kept: is also in 0.by_name, a plain attribute",
-        "kept: is also in 0.call, a plain attribute",
-        "kept: is also in 0.scaled, a plain attribute",
-        "kept: is also in 0.hidden, a plain attribute",
+        "kept: is also in 0.steps, outside the module tree",
+        "kept: is also in 0.by_name, outside the module tree",
+        "kept: is also in 0.call, outside the module tree",
+        "kept: is also in 0.scaled, outside the module tree",
+        "kept: is also in 0.hidden, outside the module tree",
         "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
         "3x3 Conv2d becomes BSConv-S, 8 channels through 4",
     ]

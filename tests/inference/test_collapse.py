@@ -78,5 +78,5 @@ def test_collapse_of_a_root_and_of_nothing() -> None:
         assert type(collapse(root)) is BSConvU
     with pytest.warns(UserWarning, match=r"^there is no BSConv layer$"):
         collapse(nn.ReLU())
-    with pytest.raises(TypeError, match=r"^model needs to be a torch\.nn\.Module, got a str$"):
+    with pytest.raises(TypeError, match=r"^model needs to be a torch\.nn\.Module, got 'resnet18'$"):
         collapse("resnet18")  # type: ignore[arg-type]

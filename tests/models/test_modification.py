@@ -663,5 +663,5 @@ def test_nothing_is_half_done(refused):
 def test_wrong_arguments():
     with raises_exactly("init needs to be 'default', 'matched' or 'project', got init='projected'"):
         modify_mobilenet(small_v1(), init="projected")
-    with raises_exactly("model needs to be a torch.nn.Module, got str", TypeError):
+    with raises_exactly("model needs to be a torch.nn.Module, got 'mobilenet_v2'", TypeError):
         modify_mobilenet("mobilenet_v2")

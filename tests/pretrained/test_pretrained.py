@@ -37,7 +37,7 @@ def inputs(images: Tensor) -> Inputs:
 def metric_at(model: nn.Sequential, layer: str, images: Tensor = IMAGES) -> Tensor:
     """For errors of what ``layer`` returns."""
     layers = {layer: model.get_submodule(layer)}
-    return sensitivities(model, inputs(images), layers, {0}, 10)[0].metric
+    return sensitivities(model, inputs(images), layers, {1}, 10)[1].metric
 
 
 def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:

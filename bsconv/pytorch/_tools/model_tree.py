@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 MOVABLE_HOOKS = (
     "_forward_hooks",
@@ -62,6 +63,17 @@ def check_module(model: object) -> None:
         raise TypeError(f"model needs to be a torch.nn.Module, got {model!r:.40}")
 
 
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors of nested tuples, lists, dicts and dataclasses, in their order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+    elif is_dataclass(value):
+        yield from tensors_in(vars(value))
+
+
 def parameter_count(*modules: nn.Module) -> int:
     """Parameters of all ``modules`` together; shared ones count once, lazy ones not yet."""
     parameters = {id(p): p for module in modules for p in module.parameters()}
@@ -74,6 +86,13 @@ def wrapped_by(model: nn.Module) -> nn.Module | None:
         return model.module
     compiled: nn.Module | None = getattr(model, "_orig_mod", None)
     return compiled
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """``model`` without such wrappers."""
+    while (inner := wrapped_by(model)) is not None:
+        model = inner
+    return model
 
 
 def check_unwrapped(model: nn.Module) -> None:

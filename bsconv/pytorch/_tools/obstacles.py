@@ -1,19 +1,17 @@
 """Why a layer cannot be exchanged: odd convolutions, shared weights, other holders, hooks."""
 
-import functools
-import types
-from collections import OrderedDict, defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from .convs import CONVS, Conv
-from .model_tree import MODULE_STATE, MOVABLE_HOOKS, STATE_HOOKS, Place
+from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place
+from .outside import held_outside
 
 
 def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] = (1, 2, 3)) -> str:
@@ -44,11 +42,15 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
 
 def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:
     """Why some of ``convs``, by id, can't be exchanged without what else in ``model`` uses them."""
-    held = _held_in_attributes(model, {id(conv) for conv in convs})
-    free = [conv for conv in convs if id(conv) not in held]
-    return {key: f"is also in {name}, a plain attribute" for key, name in held.items()} | {
-        key: f"shares a parameter with {name}" for key, name in _sharing(model, free).items()
-    }
+    wanted = {id(part): conv for conv in convs for part in (conv, *conv.parameters())}
+    reasons: dict[int, str] = {}
+    for name, owner, value in held_outside(model):
+        conv = wanted.get(id(value))
+        if conv is not None and conv is not owner:
+            reasons.setdefault(id(conv), f"is also in {name}, outside the module tree")
+    free = [conv for conv in convs if id(conv) not in reasons]
+    sharing = _sharing(model, free).items()
+    return reasons | {key: f"shares a parameter with {name}" for key, name in sharing}
 
 
 def _sharing(model: nn.Module, convs: Iterable[Conv]) -> dict[int, str]:
@@ -75,43 +77,6 @@ def _sharing(model: nn.Module, convs: Iterable[Conv]) -> dict[int, str]:
         outside |= found
         remaining = {key: conv for key, conv in remaining.items() if key not in found}
     return outside
-
-
-def _held_in_attributes(model: nn.Module, wanted: Container[int]) -> dict[int, str]:
-    """The layers, by id, that a plain attribute of a module leads to as well, and its name.
-
-    Code that uses such an attribute, a list of layers for example, would go on with the old one.
-    """
-    modules = dict(model.named_modules())
-    registered = {id(module) for module in modules.values()}
-    held: dict[int, str] = {}
-    for prefix, module in modules.items():
-        for key in [key for key in vars(module) if key not in MODULE_STATE]:
-            for value in _reached_from(vars(module)[key], registered):
-                if id(value) in wanted and value is not module:
-                    held.setdefault(id(value), f"{prefix}.{key}" if prefix else key)
-    return held
-
-
-def _reached_from(start: Any, registered: Container[int]) -> Iterator[Any]:
-    """All that the value of a plain attribute leads to."""
-    waiting, seen = [start], set()
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        yield value
-        if type(value) in (list, tuple, set, frozenset):
-            waiting += value
-        elif type(value) in (dict, OrderedDict):
-            waiting += value.values()
-        elif isinstance(value, types.MethodType):
-            waiting.append(value.__self__)
-        elif isinstance(value, functools.partial):
-            waiting += value.func, *value.args, *value.keywords.values()
-        elif isinstance(value, nn.Module) and id(value) not in registered:
-            waiting += value.children()
 
 
 def unmovable_hooks(module: nn.Module) -> str:

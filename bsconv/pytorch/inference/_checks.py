@@ -1,16 +1,15 @@
 """What optimize_for_inference can take, and whether outputs are the same."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from .._tools.errors import one_line
-from .._tools.model_tree import wrapped_by
+from .._tools.model_tree import check_module, tensors_in, unwrapped
 from .._tools.numerics import full_float32
+from .._tools.outside import independent_copy
 from .engines import ENGINES, dtype_name
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -19,12 +18,13 @@ SAME_WHEN_SHORT = 0.1
 
 
 def check_arguments(model: Any, example: Any, dtype: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
+    check_module(model)
     if not isinstance(example, Tensor):
         raise TypeError(f"example_input needs to be a tensor, got a {type(example).__name__}")
     if not example.is_floating_point():
         raise ValueError(f"example_input needs floating-point numbers, got {example.dtype}")
+    if not example.numel():
+        raise ValueError(f"example_input needs at least one image, got {tuple(example.shape)}")
     if dtype not in (None, *DTYPES):
         known = ", ".join(map(dtype_name, DTYPES))
         raise ValueError(f"dtype needs to be None or one of {known}, got {dtype!r}")
@@ -61,26 +61,20 @@ def selected_engines(engines: Any, compile: Any) -> list[str]:
 
 def eval_copy(model: nn.Module) -> nn.Module:
     """A copy of what ``model`` wraps, without gradients."""
-    while inner := wrapped_by(model):
-        model = inner
-    try:
-        twin = copy.deepcopy(model)
-    except Exception as error:
-        raise ValueError(f"model cannot be copied: {described(error)}") from error
-    return twin.eval().requires_grad_(False)
+    return independent_copy(unwrapped(model)).eval().requires_grad_(False)
 
 
 @full_float32()
 def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     try:
-        first = outputs_of(model(example))
+        first = outputs_of(model, example)
     except Exception as error:
         raise ValueError(
             f"model does not take example_input of {tuple(example.shape)}: {described(error)}"
         ) from error
     if not first:
         raise ValueError("model returns no floating-point tensor")
-    if not difference(outputs_of(model(example)), first) <= SAME:
+    if not difference(outputs_of(model, example), first) <= SAME:
         raise ValueError(
             "model is random in eval mode, or its outputs are not finite: two calls with "
             "example_input differ, so nothing can be said to equal it"
@@ -88,10 +82,13 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     return first
 
 
-def outputs_of(output: Any) -> list[Tensor]:
-    """All floating-point tensors of what a model returned."""
-    tensors = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
-    return [tensor for tensor in tensors if tensor.is_floating_point()]
+def outputs_of(network: Callable[[Tensor], Any], example: Tensor) -> list[Tensor]:
+    """All floating-point tensors that ``network`` returns; it may write into what it takes."""
+    return floats_in(network(example.clone()))
+
+
+def floats_in(output: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -100,6 +97,8 @@ def difference(found: list[Tensor], expected: list[Tensor]) -> float:
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
             return float("inf")
+        if not one.numel():
+            continue
         gap = (one.double() - other.double()).abs().max()
         largest = other.double().abs().max()
         if not gap <= 0:  # NaN too
@@ -114,15 +113,10 @@ def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Ten
     """
     if {dtype, example.dtype} & {torch.bfloat16, torch.float16}:
         return SAME_WHEN_SHORT
-    found = outputs_of(network(example))
+    found = outputs_of(network, example)
     with full_float32():
-        is_shortened = difference(found, outputs_of(network(example))) > SAME / 10
+        is_shortened = difference(found, outputs_of(network, example)) > SAME / 10
     return SAME_WHEN_SHORT if is_shortened else SAME
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    tensors = (t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
-    return next(tensors, torch.get_default_dtype())
 
 
 def described(error: Exception) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.convs import BatchNorm
-from .._tools.model_tree import Place, exchange, places, watching
+from .._tools.model_tree import Place, exchange, places, tensors_in, watching
 from .._tools.timing import in_turns, medians
 from ._plans import FACTORED, blueprint_places, layer_plans, padded_plans
 from ._report import OptimizedLayer
@@ -64,7 +64,7 @@ class BlueprintLayers:
     def with_plans(self, chosen: Mapping[int, str]) -> nn.Module:
         """A copy of the model in which layers, by their ids, take these plans, others factored."""
         self._model = exchange(self._model, self._movable, self._layers(chosen))
-        return copy.deepcopy(self._model)
+        return copy.deepcopy(self._model).eval()
 
     def _layers(self, chosen: Mapping[int, str]) -> dict[int, nn.Module]:
         return {
@@ -113,7 +113,7 @@ def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Set
     if example.dim() != 4:
         return Setting(dtype)
     build, settings = ENGINES["eager"].build, [Setting(dtype, last) for last in (False, True)]
-    contenders = {one: partial(build(model, example, one), example) for one in settings}
+    contenders = {one: partial(build(model, example, one), example.clone()) for one in settings}
     seconds = medians(in_turns(contenders, example.device, budget=LAYER_BUDGET))
     return min(settings, key=seconds.__getitem__)
 
@@ -124,9 +124,10 @@ def _first_inputs(
     """The size of what each of ``layers`` is first called with; none for those that are not."""
     sizes: dict[int, torch.Size] = {}
 
-    def note(key: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes.setdefault(key, inputs[0].shape)
+    def note(key: int, module: nn.Module, *inputs: object) -> None:
+        sizes.setdefault(key, next(tensors_in(inputs)).shape)
 
-    with watching([(layer, partial(note, key)) for key, layer in layers.items()], before=True):
-        model(example)
+    notes = [(layer, partial(note, key)) for key, layer in layers.items()]
+    with watching(notes, before=True, with_kwargs=True):
+        model(example.clone())
     return sizes

@@ -47,7 +47,7 @@ def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
 
 def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
     """The ids of the layers that a BatchNorm went into; in its place is an Identity."""
-    pairs = foldable_pairs(model, lambda: model(example))
+    pairs = foldable_pairs(model, lambda: model(example.clone()))
     for conv, norm in pairs:
         last: Any = _last(conv)
         folded: Any = normed(last, norm)

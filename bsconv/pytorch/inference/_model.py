@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import described, difference, outputs_of, tolerance
+from ._checks import described, difference, floats_in, outputs_of, tolerance
 from ._report import InferenceReport
 from .engines import Network, Runner, Tensors
 
@@ -72,9 +72,9 @@ class OptimizedModel(nn.Module):
 
     def _first(self, input: Tensor, runner: Runner) -> Tensors:
         """The output of ``network``, to which the engine's is compared."""
-        expected = self.network(input)
+        expected = self.network(input.clone())
         try:
-            apart = difference(outputs_of(runner(input)), outputs_of(expected))
+            apart = difference(outputs_of(runner, input), floats_in(expected))
             reason = f"its outputs differ by {apart:.1e} of the largest"
         except Exception as error:  # of the many that engines raise
             apart, reason = float("inf"), described(error)

@@ -19,7 +19,7 @@ from ._choice import BlueprintLayers, Choice, faster_setting
 from ._folding import fold_norms
 from ._model import OptimizedModel
 from ._report import GIVEN, EngineResult, InferenceReport
-from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name
+from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
 
 MODEL_BUDGET = 0.5  # seconds of measuring for each engine that is among the fastest
 CLOSE = 1.3  # times as slow as the fastest in a first measurement: measured again, and longer
@@ -81,12 +81,12 @@ def optimize_for_inference(
     """
     _checks.check_arguments(model, example_input, dtype)
     names = _checks.selected_engines(engines, compile)
-    given, example = _checks.eval_copy(model), example_input.detach()
-    own = _checks.dtype_of(given)
+    given, example = _checks.eval_copy(model), example_input.detach().clone()
+    own = dtype_of(given)
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first allows gradients
         own_example = example.to(own)
         expected = _checks.repeatable_outputs(given, own_example)
-        twin = copy.deepcopy(given)
+        twin = copy.deepcopy(given).eval()
         layers = BlueprintLayers(twin, own_example, fold_norms(twin, own_example))
         setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
         candidates = [Candidate(GIVEN, Choice(given, ()), runner=Network(given, Setting(own)))]
@@ -112,7 +112,7 @@ def _set_up(
     for choice in choices:
         candidate = Candidate(name, choice, _checked_difference(choice, layers.example, expected))
         try:
-            candidate.runner = engine.build(choice.model, example, setting)
+            candidate.runner = engine.build(choice.model, example.clone(), setting)
             candidate.why_not = _why_wrong(candidate.runner, choice, example, setting)
         except Exception as error:
             candidate.why_not = described(error)
@@ -124,7 +124,7 @@ def _set_up(
 
 @full_float32()
 def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor]) -> float:
-    apart = difference(outputs_of(choice.model(example)), expected)
+    apart = difference(outputs_of(choice.model, example), expected)
     if not apart <= _checks.SAME:
         raise ValueError(
             f"model cannot be optimised: the result differs from it by {apart:.1e} of its "
@@ -135,7 +135,7 @@ def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor])
 
 def _why_wrong(runner: Runner, choice: Choice, example: Tensor, setting: Setting) -> str:
     network = ENGINES["eager"].build(choice.model, example, setting)
-    apart = difference(outputs_of(runner(example)), outputs_of(network(example)))
+    apart = difference(outputs_of(runner, example), outputs_of(network, example))
     right = apart <= _checks.tolerance(network, setting.dtype, example)
     return "" if right else f"its outputs differed by {apart:.1e} of the largest"
 
@@ -147,7 +147,9 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
         for number, candidate in enumerate(candidates)
         if candidate.runner is not None and not candidate.why_not
     }
-    calls = {key: partial(cast(Runner, one.runner), example) for key, one in running.items()}
+    calls = {
+        key: partial(cast(Runner, one.runner), example.clone()) for key, one in running.items()
+    }
     seconds = medians(in_turns(calls, example.device, rounds=3))
     limit = CLOSE * min(seconds.values())
     close = {key: call for key, call in calls.items() if seconds[key] <= limit}

@@ -10,7 +10,8 @@ from torch import nn
 
 from .._tools.convs import CONVS, BatchNorm, Conv, memory_format_of
 from .._tools.joining import convolution, exact_steps, is_depthwise, joined
-from .._tools.model_tree import Place, exchange, places
+from .._tools.model_tree import Place, check_module, exchange, places
+from .._tools.outside import independent_copy
 from ..modules import BLUEPRINT_LAYERS
 from ._folding import is_fixed, is_unmodified
 
@@ -25,9 +26,8 @@ def collapse(model: nn.Module) -> nn.Module:
     (:meth:`BSConvU.to_conv`), those with hooks or other modules in them, and subclasses, which
     may compute something else. Warns as well if there is no BSConv layer.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
-    twin = copy.deepcopy(model)
+    check_module(model)
+    twin = independent_copy(model)
     found = blueprint_places(twin)
     dense: dict[int, nn.Module] = {}
     refused: dict[str, str] = {}

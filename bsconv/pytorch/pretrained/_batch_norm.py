@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tools.model_tree import evaluating
+from .._tools.model_tree import check_module, evaluating
 from ._inputs import LIMIT, Inputs, read_inputs
 from ._options import check_positive
 
 
+@torch.inference_mode(False)
 def reestimate_batch_norm(
     model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 50
 ) -> nn.Module:
@@ -24,6 +25,7 @@ def reestimate_batch_norm(
     whose statistics are too large for their dtype, which leaves the statistics as they were, and
     for a ``batch_size`` below 1.
     """
+    check_module(model)
     check_positive(batch_size=batch_size)
     return statistics_of(model, read_inputs(model, images, LIMIT), batch_size)
 

@@ -158,7 +158,7 @@ def _macs(study: Study) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     with FlopCounterMode(display=False) as counter:
-        study.inputs.first(1).copies().run(study.model)
+        study.inputs.first(1).run(study.model)
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
     root = type(study.model).__name__
     inside = {n.removeprefix(f"{root}."): c for n, c in counts.items() if n.startswith(f"{root}.")}

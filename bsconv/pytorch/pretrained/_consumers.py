@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._tools.model_tree import tensors_in
 from ._inputs import Inputs
 from ._operations import Operation, visiting
 
@@ -58,21 +59,19 @@ class _Link(NamedTuple):
     output: Hashable
 
 
-def find_consumers(
-    model: nn.Module, inputs: Inputs, names: Iterable[str], original: nn.Module | None = None
-) -> dict[str, Consumer]:
+def find_consumers(model: nn.Module, inputs: Inputs, names: Iterable[str]) -> dict[str, Consumer]:
     """For each convolution of that name that the model calls exactly once, in the order of calls.
 
-    ``inputs`` are a few images; ``model`` is in eval mode. Raises ValueError where the pass uses
-    parameters of ``original``, of which ``model`` is meant to be a copy.
+    ``inputs`` are a few images; ``model`` is in eval mode. A layer that takes a single image
+    without a batch counts as not called.
     """
     layers = {name: model.get_submodule(name) for name in names}
-    trace = _Trace(_state_of(model), set() if original is None else _state_of(original))
+    trace = _Trace({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
     with torch.enable_grad():
         inputs = inputs.with_derivatives()
         with visiting(layers, trace.visit):
             output = inputs.run(model)
-    trace.use(CALLER, _tensors(output))
+    trace.use(CALLER, tensors_in(output))
     once = {name: calls[0] for name, calls in trace.calls.items() if len(calls) == 1}
     return _one_each({name: trace.consumer(call) for name, call in once.items()})
 
@@ -90,10 +89,6 @@ def _one_each(consumers: Mapping[str, Consumer]) -> dict[str, Consumer]:
     }
 
 
-def _state_of(model: nn.Module) -> set[int]:
-    return {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-
-
 def _value(tensor: Tensor) -> Hashable:
     """What tells values apart: the node of autograd's graph, new whenever a tensor is written."""
     return tensor.grad_fn or id(tensor)
@@ -102,9 +97,8 @@ def _value(tensor: Tensor) -> Hashable:
 class _Trace:
     """Who takes which value, and what becomes of the outputs of convolutions."""
 
-    def __init__(self, owned: set[int], foreign: set[int]) -> None:
+    def __init__(self, owned: set[int]) -> None:
         self.owned = owned
-        self.foreign = foreign
         self.calls: dict[str, list[_Call]] = defaultdict(list)
         self.users: dict[Hashable, set[int]] = defaultdict(set)
         self.links: dict[tuple[int, Hashable], _Link] = {}
@@ -116,11 +110,6 @@ class _Trace:
 
     def visit(self, operation: Operation) -> Any:
         given = _tensors((operation.args, operation.kwargs))
-        if any(id(tensor) in self.foreign for tensor in given):
-            raise ValueError(
-                "model needs to be copied with copy.deepcopy, got one whose copy goes on using "
-                "layers of the original (a function or hook that holds them?)"
-            )
         values = {_value(tensor): tensor for tensor in given}
         # before the operation runs, which may write into what it takes
         trials = {
@@ -146,6 +135,9 @@ class _Trace:
 
     def _call(self, operation: Operation, output: Tensor) -> None:
         image = operation.args[0]
+        layer = getattr(operation.function, "__self__", None)
+        if layer is not None and image.dim() < layer.weight.dim():  # no batch
+            return
         version = None if image.is_inference() else image._version
         call = _Call(operation.number, image, output.grad_fn, output.shape, version)
         self.calls[operation.layer].append(call)
@@ -215,7 +207,7 @@ def _of_one(operation: Operation, value: Hashable) -> Activation:
 
 def _adds(again: Activation, given: Tensor, output: Any) -> bool:
     """Whether the output is what was given plus what does not depend on it."""
-    if not isinstance(output, Tensor) or output.shape != given.shape:
+    if not isinstance(output, Tensor) or (output.shape, output.dtype) != (given.shape, given.dtype):
         return False
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1e-3)

@@ -23,7 +23,7 @@ class Form(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Form":
         """The form that prints as ``text``; ValueError for other texts."""
-        kind, colon, rank = text.partition(":")
+        kind, colon, rank = str(text).partition(":")
         if (kind in ("s", "cp") and rank.isdecimal() and int(rank)) or (
             kind in ("dense", "u") and not colon
         ):

@@ -43,15 +43,12 @@ class Inputs:
             yield self.map(lambda tensor, start=start: tensor[start : start + size])
 
     def with_derivatives(self) -> "Inputs":
-        # copies of leaves, so that the model may write into them
-        return self.map(lambda tensor: tensor.detach().requires_grad_().clone())
-
-    def copies(self) -> "Inputs":
-        """For models that may write into what they take."""
-        return self.map(torch.clone)
+        return self.map(lambda tensor: tensor.detach().requires_grad_())
 
     def run(self, model: nn.Module) -> Any:
-        return model(*self.args, **self.kwargs)
+        """What ``model`` returns; it may write into what it takes."""
+        copies = self.map(torch.clone)
+        return model(*copies.args, **copies.kwargs)
 
 
 def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
@@ -61,6 +58,8 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     that is a tuple itself holds the arguments of a model with several inputs, a mapping its keyword
     arguments. Raises ValueError unless ``model`` computes something from such images.
     """
+    if not isinstance(images, Iterable):
+        raise ValueError(f"images needs a tensor or an iterable of batches, got {images!r}")
     found = Inputs((images,), {}) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
         if not tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
@@ -70,9 +69,10 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
             )
         if not tensor.isfinite().all():
             raise ValueError("images needs finite numbers, got NaN or infinity among them")
+    found = found.map(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
     try:
         with evaluating(model):
-            found.first(1).copies().run(model)
+            found.first(1).run(model)
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = " and ".join(str(tuple(t.shape[1:])) for t in found.tensors())
         raise ValueError(

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._fit import Fit, dense_kernel
@@ -35,14 +34,10 @@ def fit_network(study: Study, student: nn.Module, progress: bool) -> dict[str, f
         layer = study.layers[name]
         patches = sampler.patches(layer.conv, call.args[0])
         activation = layer.consumer.activation
-        samples = Samples(patches, layer.wanted, sampler.rows(layer.conv, output), activation)
+        rows = layer.wanted.to(patches), sampler.rows(layer.conv, output).to(patches)
+        samples = Samples(patches, *rows, activation)
         check_finite(f"'{name}'", *samples[:3])
         errors[name] = fit_layer(study, name, student.get_submodule(name), samples, norm)
-        size = sampler.group_size
-        groups = torch.split(call.args[0], size), torch.split(output, size)
-        for images, part in zip(*groups, strict=True):
-            response = call.function(images)
-            part.add_(F.batch_norm(**{**norm, "input": response}) if norm else response)
         advance(work_of(layer.conv))
 
     with progress_bar(work, progress) as advance:

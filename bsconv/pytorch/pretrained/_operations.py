@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -50,11 +51,11 @@ class _Counting(TorchFunctionMode):
         kwargs = kwargs or {}
         return func(*args, **kwargs) if self.inside else self._next(func, args, kwargs)
 
-    def call(self, name: str, forward: Callable[[Tensor], Tensor], images: Tensor) -> Any:
-        """What the watched layer of that name computes from ``images``."""
+    def call(self, name: str, forward: Callable[[Tensor], Tensor], input: Tensor) -> Any:
+        """What the watched layer of that name computes; its argument may come by keyword."""
         self.inside = True
         try:
-            return self._next(forward, (images,), {}, name)
+            return self._next(forward, (input,), {}, name)
         finally:
             self.inside = False
 
@@ -73,7 +74,8 @@ def visiting(layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
     A call of one of ``layers`` is one operation, whatever it consists of, so that the numbers stay
     the same when another layer takes its place.
     """
-    with _Counting(visit) as mode:
+    # what torch.compile has compiled runs as it is written
+    with torch.compiler.set_stance("force_eager"), _Counting(visit) as mode:
         try:
             for name, layer in layers.items():
                 layer.forward = partial(mode.call, name, layer.forward)

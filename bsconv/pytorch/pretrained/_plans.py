@@ -1,6 +1,5 @@
 """A form for each layer, put into a model: what a projection leaves in a file."""
 
-import copy
 import importlib
 import json
 import os
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from .._tools.convs import CONVS
 from .._tools.errors import one_line
-from .._tools.model_tree import exchange, places
+from .._tools.model_tree import check_module, exchange, places
+from .._tools.outside import independent_copy
 from ..modules import BSConvS
 from ..regularization import attach_reg_loss
 from ._forms import Form
@@ -26,6 +26,9 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
     of layers. The new layers are made without weights: load a state dict then. Raises ValueError,
     before anything changes, for a layer that the model lacks or that is no convolution.
     """
+    check_module(model)
+    if not isinstance(plan, Mapping):
+        raise ValueError(f"plan needs the forms of layers by their names, got {plan!r}")
     modules = dict(model.named_modules())
     forms = {name: Form.parse(text) for name, text in plan.items()}
     for name in forms:
@@ -57,11 +60,16 @@ def load_projected(
 
     Raises ValueError for a file without a plan, and for one of another model.
     """
+    if not isinstance(file, (str, os.PathLike)) and not (
+        isinstance(file, tuple) and len(file) == 2
+    ):
+        raise TypeError(f"file needs a path, or a plan and a state dict, got {file!r}")
+    check_module(model)
     plan, state = file if isinstance(file, tuple) else _read(file)
     try:
-        new = apply_plan(copy.deepcopy(model), plan)
+        new = apply_plan(independent_copy(model), plan)
         new.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         where = "the state dict" if isinstance(file, tuple) else f"{os.fspath(file)}"
         raise ValueError(
             f"{where} needs to be a projection of this model: {one_line(error)}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import get_args
 
+import torch
 from torch import nn
 
 from .._tools.convs import IntOrTuple
@@ -21,6 +22,7 @@ METHODS = get_args(Method)
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+@torch.inference_mode(False)
 def project_pretrained(
     model: nn.Module,
     images: Images | BudgetCurve | None = None,
@@ -109,6 +111,7 @@ def project_pretrained(
     return project_within(seen, budget)
 
 
+@torch.inference_mode(False)
 def budget_curve(
     model: nn.Module,
     images: Images,

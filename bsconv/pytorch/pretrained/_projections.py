@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from .._tools.convs import Conv
-from .._tools.model_tree import check_module, parameter_count
+from .._tools.model_tree import check_module, parameter_count, unwrapped
+from .._tools.outside import independent_copy
 from ..modules import BlueprintLayer, BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import statistics_of
@@ -42,8 +43,7 @@ class Seen:
 
 def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     """The dense network, and what all forms of its layers cost and do."""
-    check_module(model)
-    teacher = copy.deepcopy(model).eval()
+    teacher = _teacher(model)
     inputs = read_inputs(teacher, images, options.limit)
     plan = BSConvU_Replacer(options.kernel_sizes, **options.selection).plan(teacher)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
@@ -52,7 +52,7 @@ def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     work = sum(work_of(teacher.get_submodule(name)) for name in names)
     with progress_bar(work, options.progress) as advance:
         study = study_of(
-            teacher, inputs, names, options.sampler, original=model,
+            teacher, inputs, names, options.sampler,
             forms=lambda layer: candidates(
                 layer.geometry, options.align, by_macs=options.of != "parameters"
             ),
@@ -94,8 +94,7 @@ def project_to_kind(
     method: Method,
     options: Options,
 ) -> tuple[nn.Module, ProjectionReport]:
-    check_module(model)
-    teacher, inputs = copy.deepcopy(model).eval(), None
+    teacher, inputs = _teacher(model), None
     if images is not None:
         inputs = read_inputs(teacher, images, options.limit)
     chosen: dict[str, Any] = {"init": "project", **options.selection}
@@ -115,7 +114,7 @@ def project_to_kind(
     study, errors = None, {}
     if inputs is not None and method == "outputs":
         single = [own[0] for own in names if len(own) == 1]
-        study = study_of(teacher, inputs, single, options.sampler, original=model)
+        study = study_of(teacher, inputs, single, options.sampler)
         errors = fit_network(study, student, options.progress)
     elif inputs is not None and method == "batch_norm":
         statistics_of(student, inputs, options.batch_size)
@@ -133,6 +132,11 @@ def project_to_kind(
         plan={name: str(Form.of(student.get_submodule(name))) for own in names for name in own},
     )
     return student, report
+
+
+def _teacher(model: nn.Module) -> nn.Module:
+    check_module(model)
+    return independent_copy(unwrapped(model)).eval()
 
 
 def _shared(

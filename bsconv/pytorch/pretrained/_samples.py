@@ -58,7 +58,8 @@ class Sampler:
             places = torch.randperm(sides.numel(), generator=generator)[: self.positions]
             at = torch.unravel_index(places.to(maps.device), sides)
             index: Any = (slice(None), slice(None), *at)
-            found.append(seen[index].transpose(1, 2).flatten(2).flatten(0, 1))
+            rows = seen[index].transpose(1, 2).flatten(2).flatten(0, 1)
+            found.append(rows.to(torch.promote_types(rows.dtype, torch.float32)))
         return torch.cat(found)
 
 

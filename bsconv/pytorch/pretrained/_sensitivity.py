@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from .._tools.model_tree import tensors_in
 from .._tools.numerics import power_of_two_scale
 from ._inputs import Inputs
 from ._operations import Operation, visiting
@@ -60,7 +60,7 @@ def sensitivities(
             batch = batch.with_derivatives()
             with visiting(layers, visit):
                 outputs = batch.run(model)
-        answers = [leaf for leaf in tree_leaves(outputs) if _is_answer(leaf)]
+        answers = [leaf for leaf in tensors_in(outputs) if _is_answer(leaf)]
         for probe in range(PROBES if answers else 0):
             directions = [_direction(a.detach(), len(answers), generator) for a in answers]
             torch.autograd.grad(
@@ -79,6 +79,7 @@ def _is_answer(leaf: object) -> bool:
     return (
         isinstance(leaf, Tensor)
         and leaf.dim() > 0
+        and leaf.numel() > 0
         and leaf.requires_grad
         and leaf.is_floating_point()
     )

@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._tools.convs import CONVS, Conv, with_ones
 from .._tools.model_tree import watching
+from .._tools.numerics import without_autocast
 from ._consumers import Consumer, find_consumers
 from ._fit import TABLE_STEPS, Fit, dense_kernel
 from ._forms import DENSE, Form, Geometry
@@ -68,12 +70,14 @@ def run_through(model: nn.Module, study: Study, arrive: Arrive, *, blank: bool) 
     """Runs ``model`` over all images of the study, and calls ``arrive`` for each layer.
 
     That is where its output arrives: with its name, its call, the state of its BatchNorm, and what
-    arrives. If ``blank``, layers answer zero at first, so what arrives is what else is added.
+    arrives. If ``blank``, layers answer zero at first, so what arrives is what else is added; what
+    the layer has become by then is added afterwards.
     """
     consumers = {name: layer.consumer for name, layer in study.layers.items()}
     norm_numbers = {consumer.norm for consumer in consumers.values()}
     waiting: dict[int, tuple[str, Operation]] = {}  # by the operation at which they arrive
     norms: dict[int | None, dict[str, Any]] = {}
+    group_size = study.sampler.group_size
 
     def visit(operation: Operation) -> Any:
         if operation.number in norm_numbers:
@@ -89,13 +93,18 @@ def run_through(model: nn.Module, study: Study, arrive: Arrive, *, blank: bool) 
             output = operation.run()
         if arrived := waiting.pop(operation.number, None):
             name, call = arrived
-            arrive(name, call, norms.pop(consumers[name].norm, {}), output)
+            norm = norms.pop(consumers[name].norm, {})
+            with without_autocast(output.device.type):  # the model may have turned it on
+                arrive(name, call, norm, output)
+            groups = [torch.split(maps, group_size) for maps in (call.args[0], output)]
+            for images, part in zip(*groups, strict=True) if blank else ():
+                response = call.function(images)
+                part.add_(F.batch_norm(**{**norm, "input": response}) if norm else response)
         return output
 
-    inputs = study.inputs.copies()
     watched = (*study.names, study.head) if study.head else study.names
     with visiting({name: model.get_submodule(name) for name in watched}, visit):
-        inputs.run(model)
+        study.inputs.run(model)
 
 
 def study_of(
@@ -104,7 +113,6 @@ def study_of(
     names: Iterable[str],
     sampler: Sampler,
     *,
-    original: nn.Module | None = None,
     forms: Callable[[Layer], Iterable[Form]] | None = None,
     done: Callable[[Layer], object] = lambda _: None,
 ) -> Study:
@@ -117,7 +125,7 @@ def study_of(
     watched: dict[str, Any] = {name: model.get_submodule(name) for name in names}
     if head:
         watched[head] = model.get_submodule(head)
-    consumers = find_consumers(model, inputs.first(TRACED), watched, original)
+    consumers = find_consumers(model, inputs.first(TRACED), watched)
     numbers = {consumer.arrival for consumer in consumers.values()}
     found = sensitivities(model, inputs, watched, numbers, sampler.group_size)
     layers = {
@@ -155,7 +163,7 @@ def find_head(model: nn.Module, inputs: Inputs) -> str | None:
 
     heads = {name: module for name, module in model.named_modules() if _is_linear(module)}
     with watching((module, partial(note, name)) for name, module in heads.items()):
-        answer = inputs.copies().run(model)
+        answer = inputs.run(model)
     for name, output, before in said:
         if isinstance(answer, Tensor) and answer.data_ptr() == output.data_ptr():
             found = answer.flatten()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .._tools.convs import CONVOLUTIONS
-from .._tools.model_tree import watching
+from .._tools.model_tree import tensors_in, watching
 
 
 def _of_all_dimensions(*kinds: str) -> tuple[Any, ...]:
@@ -151,15 +151,6 @@ def count(model: nn.Module, inputs: Sequence[Tensor]) -> list[Counter]:
     with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
         model(*inputs)
     return counters
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists and dicts, in their order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(item)
 
 
 def _counters(model: nn.Module) -> Iterator[Counter]:

@@ -1,7 +1,6 @@
 """A run of a model for its shapes alone, after which the model is as it was."""
 
 import contextlib
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._tools.model_tree import evaluating
+from .._tools.outside import independent_copy
 
 Size = tuple[int, ...]
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
         for table in vars(module).values():
             if type(table) in (dict, OrderedDict, set) and not table:
                 memo[id(table)] = type(table)()
-    return copy.deepcopy(model, memo)
+    return independent_copy(model, memo)
 
 
 def _empty(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .._tools.errors import one_line
-from .._tools.model_tree import wrapped_by
+from .._tools.model_tree import check_module, unwrapped
 from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
 from ._dry_run import dry_run
@@ -163,10 +163,8 @@ def _checked_device(device: torch.device | str | None) -> torch.device | None:
 
 def _checked_model(model: nn.Module) -> nn.Module:
     """``model``, or what it wraps."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model needs to be a torch.nn.Module, got a {type(model).__name__}")
-    while (inner := wrapped_by(model)) is not None:
-        model = inner
+    check_module(model)
+    model = unwrapped(model)
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError("model has scripted parts, whose layers cannot be seen: script it later")
     if any(map(nn.parameter.is_lazy, chain(model.parameters(), model.buffers()))):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.convs import CONVOLUTIONS
-from .._tools.model_tree import evaluating, wrapped_by
+from .._tools.model_tree import evaluating, unwrapped
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def _of_weight(weight: Tensor) -> Kernels:
 
 
 def _of_modules(model: nn.Module) -> Iterator[Kernels]:
-    while inner := wrapped_by(model):
-        model = inner
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         if isinstance(module, CONVOLUTIONS):
             yield _kernels(name, functools.partial(_weight_of, module), module.groups)
 

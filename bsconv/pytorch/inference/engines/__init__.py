@@ -2,7 +2,7 @@
 
 from ._compiled import Compiled, CompiledRunner
 from ._eager import Eager, Network
-from ._engine import Engine, Runner, Setting, Tensors, dtype_name
+from ._engine import Engine, Runner, Setting, Tensors, dtype_name, dtype_of
 from ._onnx import OPSET, onnx_model
 from ._onnxruntime import OnnxRuntime
 from ._openvino import OpenVINO
@@ -17,6 +17,7 @@ __all__ = [
     "Setting",
     "Tensors",
     "dtype_name",
+    "dtype_of",
     "onnx_model",
 ]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ._engine import Engine, Runner, Setting, Tensors
+from ._engine import Engine, Runner, Setting, Tensors, dtype_of
 
 FORMATS = {False: torch.contiguous_format, True: torch.channels_last}
 
@@ -38,7 +38,7 @@ class Eager(Engine):
     name = "eager"
 
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Network:
-        return Network(cast_to(copy.deepcopy(model), setting), setting)
+        return Network(cast_to(copy.deepcopy(model).eval(), setting), setting)
 
     def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
         images = images.to(setting.dtype, memory_format=FORMATS[setting.channels_last])
@@ -46,11 +46,12 @@ class Eager(Engine):
 
 
 def cast_to(model: nn.Module, setting: Setting) -> nn.Module:
-    """In place; BatchNorms keep their precision."""
+    """In place; BatchNorms keep their precision, and so does what has another than the first."""
+    own = dtype_of(model)
     for module in model.modules():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor.is_floating_point():
+                if tensor is not None and tensor.dtype == own:
                     tensor.data = tensor.data.to(setting.dtype)
     return model.to(memory_format=FORMATS[setting.channels_last])
 

@@ -82,5 +82,11 @@ class Engine(ABC):
         return lambda: runner(images)
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """That of its first floating-point tensor."""
+    tensors = (t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
+    return next(tensors, torch.get_default_dtype())
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

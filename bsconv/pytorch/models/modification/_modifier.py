@@ -5,7 +5,14 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ..._tools.model_tree import Place, check_unwrapped, exchange, parameter_count, places
+from ..._tools.model_tree import (
+    Place,
+    check_module,
+    check_unwrapped,
+    exchange,
+    parameter_count,
+    places,
+)
 from ...modules import BSConvS, BSConvU
 from ...regularization import attach_reg_loss, check_reg_loss
 from ._changes import Change, Replace, change_of
@@ -92,8 +99,7 @@ class MobileNetModifier:
 
     def _changes(self, model: nn.Module) -> list[Change]:
         """What happens to each known block; an error if the model must not be touched."""
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model needs to be a torch.nn.Module, got {type(model).__name__}")
+        check_module(model)
         check_unwrapped(model)
         check_reg_loss(model)
         everywhere = list(places(model, leaves=(BSConvU, BSConvS)))

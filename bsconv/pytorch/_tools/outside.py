@@ -1,0 +1,109 @@
+"""What a model holds outside its module tree, and copies that hold nothing of the original."""
+
+import copy
+import dis
+import gc
+import types
+import weakref
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import one_line
+from .model_tree import MODULE_STATE, MOVABLE_HOOKS
+
+# an optimiser, to be made after a surgery, holds parameters, but computes nothing
+OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.optim.Optimizer)
+
+
+def held_outside(
+    model: nn.Module, known: Collection[int] = ()
+) -> Iterator[tuple[str, nn.Module | None, Any]]:
+    """All objects that modules of ``model`` lead to other than by the tree: name, owner, object.
+
+    The name is that of the attribute, hook or class that leads there: by containers of any kind,
+    attributes of plain objects, closures, default arguments, the global names that a function
+    uses, iterators, weak references. The owner is the module that has it, None for a class.
+    Modules of the tree and objects of the ids ``known`` are not entered.
+    """
+    modules = dict(model.named_modules())
+    closed = {id(module) for module in modules.values()}.union(known)
+    shared: set[int] = set()
+    for prefix, module in modules.items():
+        seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
+        state = vars(module)
+        for key in [key for key in state if key in MOVABLE_HOOKS or key not in MODULE_STATE]:
+            if gc.is_tracked(state[key]):
+                name = f"{prefix}.{key}" if prefix else key
+                yield from ((name, module, one) for one in _reached([state[key]], closed, seen))
+    for kind in dict.fromkeys(base for one in modules.values() for base in type(one).__mro__):
+        if not kind.__module__.startswith(("torch.", "bsconv.", "builtins")):
+            found = _reached(vars(kind).values(), closed, shared)
+            yield from ((kind.__name__, None, one) for one in found)
+
+
+def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) -> Iterator[object]:
+    waiting: list[tuple[Any, dict[str, Any] | None]] = [(start, None) for start in starts]
+    while waiting:
+        value, names = waiting.pop()
+        if id(value) in seen or not gc.is_tracked(value):
+            continue
+        seen.add(id(value))
+        yield value
+        kind = type(value)
+        if id(value) in closed or issubclass(kind, OPAQUE):
+            continue
+        if issubclass(kind, weakref.ref):
+            waiting.append((value(), names))
+        elif kind is not types.FunctionType:
+            waiting += ((one, names) for one in gc.get_referents(value))
+        else:
+            inside = value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)
+            waiting += ((one, names) for one in inside)
+            # from a global name on only in the same file: the library of others is not searched
+            if names in (None, value.__globals__) and not value.__module__.startswith("torch."):
+                found = _globals_used(value.__code__, value.__globals__)
+                waiting += ((one, value.__globals__) for one in found)
+
+
+def _globals_used(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
+    found = {name: names[name] for name in code.co_names if name in names}
+    found = {name: value for name, value in found.items() if not isinstance(value, OPAQUE[:3])}
+    if found:  # attributes may have the same name
+        loads = [one for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"]
+        found = {one.argval: found[one.argval] for one in loads if one.argval in found}
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return [*found.values(), *(value for part in inner for value in _globals_used(part, names))]
+
+
+def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A copy, in the same mode, that uses nothing of ``model``; ``memo`` as for copy.deepcopy.
+
+    Functions are not copied: a lambda or hook in a copy goes on with the layers that it holds.
+    Raises ValueError for a model that cannot be copied, or whose copy leads to a part of the
+    original. That is told without a forward pass.
+    """
+    memo = {} if memo is None else memo
+    try:
+        twin = copy.deepcopy(model, memo)
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {one_line(first_line, 200)}"
+        raise ValueError(f"model cannot be copied: {said}") from error
+    for old, new in zip(model.modules(), twin.modules(), strict=False):
+        if new.training != old.training:  # some forget it in copies
+            new.train(old.training)
+    originals = {id(module) for module in model.modules()}
+    own = ((name, None, module) for name, module in twin.named_modules() if id(module) in originals)
+    outside = (
+        one for one in held_outside(twin, memo) if memo.get(id(one[2]), one[2]) is not one[2]
+    )
+    for name, _, value in chain(own, outside):
+        what = "calls layers" if isinstance(value, nn.Module) else f"uses a {type(value).__name__}"
+        raise ValueError(
+            f"model cannot be copied: its copy {what} of the original, which {name} leads to"
+        )
+    return twin
