@@ -9,7 +9,10 @@ from typing import Any
 
 from ..experiments.config import TrainConfig
 
-MODEL_HELP = "an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME"
+MODEL_HELP = (
+    "an architecture of `bsconv models`; torchvision:NAME, pytorchcv:NAME or timm:NAME; or code of "
+    "yours that makes it, FILE.py:FACTORY or package.module:FACTORY"
+)
 
 
 def share(text: str) -> float:

@@ -60,8 +60,13 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         saved = Path(given["out"]) / "config.json"
         if saved.exists():
             from ..experiments.files.checkpoints import read_config
+            from ..experiments.model_sources import check_remembered
 
-            return dataclasses.replace(read_config(saved), **given)
+            config = read_config(saved)
+            for name in ("model", "teacher_model"):
+                if name not in given:
+                    check_remembered(getattr(config, name) or "")
+            return dataclasses.replace(config, **given)
         if "model" not in given:
             raise ValueError(f"{given['out']} holds no run to resume; --model starts one there")
     if "model" not in given:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .normalization import STATISTICS, Normalization
-from .rules import EPOCHS, FOLDER, MEAN, STD, Rule, flag, number, one_of, text, whole
+from .rules import EPOCHS, FOLDER, MEAN, STD, Rule, absolute_name, flag, number, one_of, text, whole
 
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
@@ -192,6 +192,9 @@ class TrainConfig:
         for name in ("milestones", "mean", "std"):
             if isinstance(getattr(self, name), list):  # out of JSON
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("model", "teacher_model"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, absolute_name(getattr(self, name)))
         for setting in dataclasses.fields(self):
             rule, value = setting.metadata["rule"], getattr(self, setting.name)
             if not rule.holds(value):

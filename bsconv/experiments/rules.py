@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -64,3 +65,9 @@ FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"me
 # of images in 0 ... 1; larger numbers are meant for images in 0 ... 255
 MEAN = channels(">= 0 and <= 1", lambda value: 0 <= value <= 1)
 STD = channels("> 0 and <= 1", lambda value: 0 < value <= 1)
+
+
+def absolute_name(model: str) -> str:
+    """``FILE.py:FACTORY`` as it is found from any folder; other names as they are."""
+    file, is_file, factory = model.rpartition(".py:")
+    return f"{Path(file).expanduser().absolute()}.py:{factory}" if is_file else model

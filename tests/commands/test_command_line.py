@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from bsconv import __version__
 from bsconv.__main__ import COMMANDS, main
@@ -23,18 +22,6 @@ from bsconv.pytorch import list_models
 
 Captured = pytest.CaptureFixture[str]
 Failure = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 8x8 images of three classes, told apart by their colour."""
-    root = tmp_path_factory.mktemp("images")
-    for part, count in (("train", 8), ("test", 4)):
-        for name in ("red", "lime", "blue"):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                Image.new("RGB", (8, 8), name).save(root / part / name / f"{number}.png")
-    return root
 
 
 def small(images: Path, *more: object) -> list[str]:
@@ -222,7 +209,7 @@ def test_version(capsys: Captured) -> None:
 WRONG = {
     "": "the following arguments are required: COMMAND",
     "trian": "invalid choice: 'trian'",
-    "train": "--model is missing: an architecture of `bsconv models`, torchvision:NAME",
+    "train": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
     "train --nonsense": "unrecognized arguments: --nonsense",
     "train --model cifar_resnet21": "cifar_resnet21",
     "train --model resnet_18": "did you mean",

@@ -45,6 +45,7 @@ def output_shape(model: nn.Module, size: int, *, training: bool) -> list[int]:
         ("pytorchcv:resnet18", 224),
         ("pytorchcv:resnet20_cifar10", 32),
         ("pytorchcv:resnet10_cub", 224),
+        ("timm:resnet10t", 32),
     ],
 )
 def test_one_logit_for_each_class(name: str, size: int) -> None:
@@ -100,10 +101,11 @@ def test_options_reach_the_replacers() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("timm:resnet18", {}, "unknown source 'timm' in 'timm:resnet18': .* torchvision:NAME or"),
+        ("nosuch:net", {}, "unknown source 'nosuch' in 'nosuch:net': .* torchvision:NAME, "),
         (":resnet18", {}, "unknown source ''"),
         ("torchvision:resnet81", {}, "no classification model 'resnet81'; did you mean .*resnet18"),
         ("torchvision:fcn_resnet50", {}, "no classification model 'fcn_resnet50'; did you mean"),
+        ("timm:resnet1", {}, "timm has no classification model 'resnet1'; did you mean timm:"),
         ("torchvision:", {}, "no classification model ''; it has torchvision:resnet18"),
         ("pytorchcv:resnet20_cifar11", {}, "did you mean .*pytorchcv:resnet20_cifar10"),
         ("pytorchcv:unet_cityscapes", {}, "no classification model 'unet_cityscapes'"),

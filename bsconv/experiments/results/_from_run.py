@@ -8,14 +8,13 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 import bsconv
 
+from ...pytorch._tools.model_tree import parameter_count
 from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
 from ..files.json_files import parse_json, read_text
-from ..training import EpochMetrics, make_model
+from ..training import EpochMetrics, trained_model
 from ._record import EXECUTION, Record
 
 
@@ -32,6 +31,7 @@ def make_record(
     if not folder.is_dir():
         raise FileNotFoundError(f"the run folder {folder} does not exist")
     config = read_config(folder / CONFIG)
+    name = Path(config.model).name  # of code of the user's, without the folder
     path = folder / METRICS
     try:
         lines = read_text(path).splitlines()
@@ -44,14 +44,15 @@ def make_record(
             "go on with bsconv train --resume"
         )
     trained = read_trained(folder / MODEL)
-    with torch.device("meta"):  # only to count its parameters
-        model = make_model(trained.config, trained.num_classes)
+    model = trained_model(trained, folder / MODEL)
     chosen = {name: getattr(trained.config, name) for name in EXECUTION}  # at the start of the run
     dataset = config.dataset if config.dataset in DATASETS else Path(config.dataset).name
     ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
     return Record(
-        config=dataclasses.replace(config.resolved().without_folders(), dataset=dataset, **chosen),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        config=dataclasses.replace(
+            config.resolved().without_folders(), model=name, dataset=dataset, **chosen
+        ),
+        parameters=parameter_count(model),
         epochs=epochs,
         machine=machine,
         versions={

@@ -19,7 +19,7 @@ from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
 from ..files.checkpoints import Start, TrainedModel, load_weights
-from ..model_sources import build_model, foreign_statistics
+from ..model_sources import build_model, check_remembered, foreign_statistics, is_code
 from ..normalization import Normalization
 
 
@@ -36,7 +36,9 @@ def check_model(config: TrainConfig) -> None:
     """ValueError for a model that cannot be made, before any data is fetched for it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when the model is made
-        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+        # the code of a user may compute with weights
+        device = "cpu" if is_code(config.model) else "meta"
+        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device(device):
             make_model(config, num_classes=10)
 
 
@@ -57,6 +59,7 @@ def make_model(
 
 def trained_model(trained: TrainedModel, path: Path) -> nn.Module:
     """The model that ``trained``, read from ``path``, has the weights of; with them."""
+    check_remembered(trained.config.model)
     model = make_model(trained.config, trained.num_classes, trained.plan)
     load_weights(model, trained.state, path)
     return model

@@ -1,0 +1,88 @@
+"""Models that the user's own code makes: FILE.py:FACTORY and package.module:FACTORY."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bsconv.__main__ import main
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files.checkpoints import write_trained
+from bsconv.experiments.model_sources import build_model
+
+CODE = """
+from torch import nn
+import layers_of_mine
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes=3):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+def fixed():
+    return Net(5)
+
+def broken(num_classes):
+    return 1 / 0
+
+def number():
+    return 7
+
+layers = layers_of_mine.LAYERS
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with code; the list of what was named lies in it as well."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(CODE)
+    (tmp_path / "layers_of_mine.py").write_text("LAYERS = 3\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("nets.py:Net", 7), ("nets.py:fixed", 5), ("nets:Net", 7)]
+)
+def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    assert build_model(name, 7)(torch.zeros(2, 3, 8, 8)).shape == (2, classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nets.py:Nett", "nets.py has no function or class 'Nett'"),
+        ("nets.py:layers", "nets.py has no function or class 'layers'"),
+        ("nets.py:broken", "nets.py:broken fails: ZeroDivisionError: division by zero"),
+        ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got a int"),
+        ("none.py:Net", "none.py is not there"),
+        ("nets.py", "nets.py needs the function that makes it: nets.py:FACTORY"),
+        ("nowhere.at.all:Net", "unknown source 'nowhere.at.all'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(name: str, message: str, failure: Callable[..., str]) -> None:
+    assert message in failure("plan", name)
+
+
+def test_a_run_remembers_its_model(
+    images: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = str(here / "run"), ["--dataset", str(images), "--image-size", "8"]
+    settings = [*data, "--epochs", "1", "--device", "cpu", "--batch-size", "8"]
+    assert main(["train", "--model", "nets.py:Net", *settings, "--out", run]) == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert main(["evaluate", "--checkpoint", run]) == 0
+
+
+def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) -> None:
+    (here / "evil.py").write_text("open('trace', 'w')\ndef make(): pass\n")
+    written = here / "model.safetensors"
+    for name in (f"{here}/evil.py:make", "evil:make"):
+        write_trained(written, build_model("nets.py:Net", 3), TrainConfig(name), 3)
+        export = ("export", "--checkpoint", written, "--format", "onnx", "--out", "x.onnx")
+        assert "is code that makes a model, which a file names" in failure(*export)
+    assert not (here / "trace").exists()
