@@ -252,6 +252,21 @@ def test_transposed_convolutions(groups: int) -> None:
     per_group = [part.transpose(0, 1) for part in conv.weight.detach().chunk(groups)]
     assert_same(kernel_spectra(conv), {"": by_svd(torch.cat(per_group))})
     assert_same(cross_kernel_spectra(conv), {"": by_svd(conv.weight)})
+    # the bias shows in a state dict what it is
+    assert_same(kernel_spectra(conv.state_dict()), kernel_spectra(conv))
+    assert_same(cross_kernel_spectra(conv.state_dict()), cross_kernel_spectra(conv))
+
+
+@pytest.mark.parametrize(
+    "conv", [nn.ConvTranspose2d(8, 8, 3), nn.ConvTranspose2d(8, 6, 3, bias=False)]
+)
+def test_a_state_dict_may_not_tell_what_is_transposed(conv: nn.ConvTranspose2d) -> None:
+    """It says so: within and across change places."""
+    assert_same(kernel_spectra(conv.state_dict()), cross_kernel_spectra(conv))
+    assert "does not say whether" in spectra_table(conv.state_dict()).summary
+    assert "does not say whether" not in spectra_table(conv).summary
+    plain = nn.Conv2d(8, 6, 3)
+    assert "does not say whether" not in spectra_table(plain.state_dict()).summary
 
 
 def test_parametrised_weights_are_computed_and_left_alone() -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._tools.convs import CONVOLUTIONS
@@ -18,7 +17,8 @@ class Kernels:
     """The kernels of one layer; ``read()`` gives their values, shape (N, M, *kernel size).
 
     Reading is put off to when they are needed: a parametrised weight is computed each time.
-    ``skipped`` says why there is nothing to compare in them, and is empty where there is.
+    ``skipped`` says why there is nothing to compare in them, and is empty where there is; in a
+    state dict, it may be ``unsure`` whether the convolution is transposed.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Kernels:
     shape: tuple[int, ...]
     groups: int
     skipped: str = ""
+    unsure: bool = False
 
     @property
     def filters(self) -> int:
@@ -99,7 +100,19 @@ def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
     for name, value in state.items():
         layer, _, last = str(name).rpartition(".")
         if last == "weight" and isinstance(value, Tensor) and value.dim() == 4:
-            yield _kernels(layer, functools.partial(torch.Tensor.detach, value))
+            kernels = _kernels(layer, value.detach)
+            outputs = _length(state.get(f"{layer}.bias" if layer else "bias"))
+            filters, slices = kernels.shape[:2]
+            groups, rest = divmod(outputs, max(1, slices))
+            if outputs not in (0, filters) and not rest and filters % groups == 0:  # transposed
+                read = functools.partial(exchanged, value.detach(), groups)
+                yield _kernels(layer, read, groups)
+            else:
+                yield replace(kernels, unsure=outputs == 0 or filters == slices)
+
+
+def _length(bias: Any) -> int:
+    return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else 0
 
 
 def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:

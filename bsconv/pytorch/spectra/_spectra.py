@@ -51,7 +51,10 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     and 1x1 ones, whose slices are single numbers, so both parts of a BSConv layer; its dense kernel
     is that of ``to_conv2d()``. In models, convolutions of one and three dimensions and transposed
     ones count too, and grouped ones have M = in_channels / groups slices per filter. In a state
-    dict, tensors of four dimensions called "weight" or "*.weight" count as Conv2d kernels.
+    dict, tensors of four dimensions called "weight" or "*.weight" count as Conv2d kernels, unless
+    the length of their bias shows that they are transposed. Without a bias, or with as many outputs
+    as inputs, nothing shows it: what is within kernels in the model is then across in its state
+    dict, and a model gives the true answer.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
     hold. On the CPU, weights in float32 or less with 128 slices or more are computed in float32,
@@ -139,6 +142,7 @@ class SpectraTable(Table):
 
     rows: tuple[LayerSpectrum, ...]
     center: bool
+    unsure: int = 0  # in a state dict, of how many it is not said whether they are transposed
 
     @property
     def compared(self) -> tuple[LayerSpectrum, ...]:
@@ -165,7 +169,14 @@ class SpectraTable(Table):
             f"in the mean of layers; the median layer exceeds random kernels by {excess:.2f}"
         )
         crossed = [row.cross_excess for row in rows if not math.isnan(row.cross_excess)]
-        return f"{line}, across kernels by {statistics.median(crossed):.2f}" if crossed else line
+        if crossed:
+            line += f", across kernels by {statistics.median(crossed):.2f}"
+        if self.unsure:
+            line += (
+                f"; a state dict does not say whether {self.unsure} of them are transposed, which "
+                "would exchange within and across"
+            )
+        return line
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
@@ -194,7 +205,8 @@ def spectra_table(source: Source, center: bool = True) -> SpectraTable:
     rows = [
         _row(layer, within.get(layer.name), crossed.get(layer.name), center) for layer in layers
     ]
-    return SpectraTable(tuple(rows), center)
+    unsure = sum(layer.unsure and not layer.skipped for layer in layers)
+    return SpectraTable(tuple(rows), center, unsure)
 
 
 def _row(
