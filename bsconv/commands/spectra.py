@@ -1,6 +1,7 @@
 """Say how alike the slices of each kernel are: principal components, compared with random kernels.
 
-A network of trained weights is read from a file, or fetched with --weights DEFAULT.
+A network of trained weights is read from a file, or fetched with --weights DEFAULT. Kernels
+of other frameworks are read from HDF5 files (which takes h5py) and ONNX files (which takes onnx).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         help="an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME, or a file of "
-        "weights alone (.safetensors, .pt, .pth)",
+        "weights alone (.safetensors, .pt, .pth), also of Keras (.h5) or ONNX (.onnx)",
     )
     parser.add_argument(
         "--weights",
@@ -68,13 +69,15 @@ def _source(
     name: str, weights: str | None, num_classes: int | None
 ) -> nn.Module | dict[str, Tensor]:
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
+    from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
     from ..experiments.files.weights import is_weight_file, read_weights
     from ..experiments.training import read_start
 
-    if is_weight_file(name):
+    of_others = name.lower().endswith(KERNEL_FILES)
+    if of_others or is_weight_file(name):
         if weights is not None:
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
-        return read_weights(name)
+        return read_kernels(name) if of_others else read_weights(name)
     if weights == "DEFAULT":
         return model_with_default_weights(name)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images

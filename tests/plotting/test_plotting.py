@@ -102,7 +102,7 @@ MAKERS: dict[str, Callable[[], Figure]] = (
             many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
         ),
         "excess_panels": lambda: plotting.excess_panels(
-            {"within": ([0.5, 0.4], [0.3, 0.3]), "across": ([np.nan, np.nan],) * 2}, ["a", "b"]
+            {"a": {"within": [0.2, 0.1], "across": [np.nan] * 2}, "b": {"within": [0.5]}}
         ),
         "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
         "roofline above a low roof": lambda: plotting.roofline(
@@ -465,15 +465,16 @@ def test_names_of_layers_are_short_and_do_not_overlap() -> None:
         assert texts(axis.get_xticklabels()) == expected
 
 
-def test_the_excess_stands_above_each_panel() -> None:
-    panels = {
-        "within": ([0.5, 0.7, 0.6], [0.3, 0.3, 0.3]),
-        "across": ([0.3, np.nan, 0.4], [0.35, np.nan, 0.35]),
+def test_the_excess_of_layers_is_joined_and_its_median_stands_below() -> None:
+    networks = {
+        "a": {"within": [0.2, 0.4, 0.3], "across": [-0.1, np.nan, 0.1]},
+        "b": {"within": [0.5], "across": [0.25]},
     }
-    figure = plotting.excess_panels(panels, ["a", "b", "c"])
-    titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["within: +0.30", "across: +0.00"]
-    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (0, 0.77)
+    first, second = plotting.excess_panels(networks).axes
+    assert texts(first.get_xticklabels()) == ["within\n+0.30", "across\n+0.00"]
+    assert texts(second.get_xticklabels()) == ["within\n+0.50", "across\n+0.25"]
+    assert first.get_ylim() == second.get_ylim()
+    assert [line.get_ydata().tolist() for line in second.lines[:1]] == [[0.5, 0.25]]
     overview = plotting.layer_boxes(
         {"a": [0.5], "b": [0.7]}, [0.3, 0.3], {"within kernels": [0.2, 0.4], "across": [np.nan] * 2}
     )

@@ -161,7 +161,7 @@ def test_a_changed_figure_is_found() -> None:
             shown.append(figure)
             if not any(faults(spoilt, DERIVED.get(name, {}))):
                 missed.append(figure)
-    assert all(len(re.sub(r"\D", "", figure)) < 3 for figure in missed), missed
+    assert all(len(re.sub(r"\D", "", figure).lstrip("0")) < 3 for figure in missed), missed
     assert len(missed) < len(shown) / 10, missed
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from ._figures import COLOURS, MARKERS, WIDTH, grid_below, legend_below, new_figure, panels_of
+from ._figures import COLOURS, MARKERS, WIDTH, grid_below, new_figure, panels_of
 
 _BOXES = 40  # more than this on a figure are too thin for boxes
 _NAMES = 40  # more names than this on a figure overlap
@@ -46,38 +46,19 @@ def layer_boxes(
     return figure
 
 
-def excess_panels(
-    panels: Mapping[str, tuple[ArrayLike, ArrayLike]],
-    names: Sequence[str],
-    *,
-    ylabel: str = "median first share",
-    title: str = "",
-) -> Figure:
-    """Panels side by side, ``{name: (medians, random)}``, each with one number for each layer.
+def excess_panels(networks: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
+    """A panel for each network: how far its layers lie above random kernels, side by side.
 
-    What lies between medians and baseline is shaded: the excess over random kernels, whose median
-    over the layers stands above the panel. All panels have one scale. NaN stands for a layer
-    without a number.
+    ``networks[name]`` holds two or more lists of one number for each layer, such as "within
+    kernels" and "across kernels". A line joins the dots of a layer, a black bar stands at the
+    median, which is written below. All panels have one scale. NaN stands for a layer without one.
     """
-    figure, axes = panels_of(panels, title, sharey=True)
-    at = np.arange(len(names))
-    highest = 0.0
+    figure, axes = panels_of(networks, title, fontsize=9, sharey=True)
     for name, axis in axes.items():
-        medians, random = (np.asarray(values, dtype=float) for values in panels[name])
-        marker = "o" if len(names) <= _BOXES else ""
-        axis.plot(at, medians, linestyle="-", marker=marker, color=COLOURS[0], label="median")
-        axis.plot(at, random, marker="", label="random kernels", **_RANDOM)
-        look: dict[str, Any] = {"facecolor": (COLOURS[0], 0.3), "edgecolor": COLOURS[0]}
-        axis.fill_between(at, random, medians, hatch="////", linewidth=0, label="excess", **look)
-        gap = _finite(medians - random)
-        axis.set_title(f"{name}: {np.median(gap):+.2f}" if len(gap) else name, fontsize=9)
-        _name_layers(axis, names, wide=WIDTH / len(panels))
+        _draw_excess(axis, networks[name], joined=True)
+        axis.set_title(name, fontsize=9)
         grid_below(axis, "y")
-        highest = max([highest, *_finite(np.append(medians, random))])
-    axis.set_ylim(0, min(1.0, 1.1 * highest) or 1.0)  # of all panels
-    axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    figure.axes[0].set_ylabel(ylabel)
-    legend_below(figure)
+    figure.axes[0].set_ylabel("median first share - random")
     return figure
 
 
@@ -85,13 +66,16 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
-def _draw_excess(axis: Axes, excess: Mapping[str, ArrayLike]) -> None:
+def _draw_excess(axis: Axes, excess: Mapping[str, ArrayLike], joined: bool = False) -> None:
     labels = []
+    if joined:
+        layers = np.array(list(excess.values()), dtype=float)
+        axis.plot(layers, "-", color="#BBBBBB", marker="", linewidth=0.8)
     for at, (name, values) in enumerate(excess.items()):
         numbers = _finite(np.asarray(values, dtype=float))
-        spread = np.linspace(-0.12, 0.12, len(numbers)) if len(numbers) != 1 else 0
+        spread = 0 if joined or len(numbers) == 1 else np.linspace(-0.12, 0.12, len(numbers))
         colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
-        axis.plot(at + spread, numbers, marker, color=colour, markersize=3)
+        axis.plot(at + spread + 0 * numbers, numbers, marker, color=colour, markersize=3)
         middle = float(np.median(numbers)) if len(numbers) else np.nan
         axis.plot([at - 0.3, at + 0.3], [middle, middle], "-", color="black", marker="")
         labels.append("\n".join([*name.split(), f"{middle:+.2f}" if len(numbers) else "none"]))
