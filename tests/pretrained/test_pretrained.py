@@ -447,3 +447,14 @@ def test_wrong_arguments_are_named(arguments, message):
     model = trained_like(get_model("cifar_resnet20", 4))
     with raises_exactly(message):
         project_pretrained(model, **arguments)
+
+
+def test_few_images_are_looked_at_in_all_their_places():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()).eval()
+    images = torch.rand(2, 3, 24, 24)
+
+    def error(**chosen: int) -> float:
+        _, report = project_pretrained(model, images, progress=False, **chosen)
+        return report.layers[0].output_error
+
+    assert error() == error(positions=24 * 24) != error(positions=64)

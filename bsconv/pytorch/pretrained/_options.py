@@ -7,6 +7,9 @@ from typing import Any, Literal, TypeVar, get_args
 from .._tools.convs import IntOrTuple
 from ._samples import Sampler
 
+PLACES = 40_000  # that are looked at in a layer, in all images together
+FEWEST_POSITIONS = 64
+
 Cost = Literal["macs", "parameters", "time"]
 Kind = Literal["u", "s", "cp"]
 Method = Literal["weights", "batch_norm", "outputs"]
@@ -39,13 +42,13 @@ class Options:
     exclude: Sequence[str]
     dimensions: Sequence[int]
     batch_size: int
-    positions: int
+    positions: int | None
     limit: int
     progress: bool
 
     def __post_init__(self) -> None:
         names = ("batch_size", "positions", "limit", "align")
-        check_positive(**{name: getattr(self, name) for name in names})
+        check_positive(**{n: v for n in names if (v := getattr(self, n)) is not None})
         one_of("of", self.of, get_args(Cost))
 
     @property
@@ -53,6 +56,6 @@ class Options:
         """Which layers, as replacers are told."""
         return {"exclude": self.exclude, "dimensions": self.dimensions}
 
-    @property
-    def sampler(self) -> Sampler:
-        return Sampler(self.batch_size, self.positions)
+    def sampler(self, images: int) -> Sampler:
+        least = -(-PLACES // images)
+        return Sampler(self.batch_size, self.positions or max(FEWEST_POSITIONS, least))

@@ -38,7 +38,7 @@ def project_pretrained(
     exclude: Sequence[str] = (),
     dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
-    positions: int = 64,
+    positions: int | None = None,
     limit: int = LIMIT,
     progress: bool = True,
 ) -> tuple[nn.Module, ProjectionReport]:
@@ -77,7 +77,8 @@ def project_pretrained(
             takes the place of Conv2d alone.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
-        positions: how many places of each image are looked at in each layer.
+        positions: how many places of each image are looked at in each layer; by default as many as
+            make 40,000 in all images, and 64 at least.
         progress: whether a bar shows how far it is, if tqdm is installed.
 
     Returns the new model and a :class:`ProjectionReport`.
@@ -124,7 +125,7 @@ def budget_curve(
     exclude: Sequence[str] = (),
     dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
-    positions: int = 64,
+    positions: int | None = None,
     limit: int = LIMIT,
     progress: bool = True,
 ) -> BudgetCurve:

@@ -52,7 +52,7 @@ def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     work = sum(work_of(teacher.get_submodule(name)) for name in names)
     with progress_bar(work, options.progress) as advance:
         study = study_of(
-            teacher, inputs, names, options.sampler,
+            teacher, inputs, names, options.sampler(len(inputs)),
             forms=lambda layer: candidates(
                 layer.geometry, options.align, by_macs=options.of != "parameters"
             ),
@@ -114,7 +114,7 @@ def project_to_kind(
     study, errors = None, {}
     if inputs is not None and method == "outputs":
         single = [own[0] for own in names if len(own) == 1]
-        study = study_of(teacher, inputs, single, options.sampler)
+        study = study_of(teacher, inputs, single, options.sampler(len(inputs)))
         errors = fit_network(study, student, options.progress)
     elif inputs is not None and method == "batch_norm":
         statistics_of(student, inputs, options.batch_size)
