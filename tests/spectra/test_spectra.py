@@ -232,8 +232,9 @@ def test_a_model_and_its_state_dict_give_the_same() -> None:
 
 @pytest.mark.parametrize("conv", [nn.Conv1d(6, 4, 5), nn.Conv3d(6, 4, 2), nn.Conv2d(6, 4, 3)])
 def test_other_dimensions(conv: Any) -> None:
-    assert_same(kernel_spectra(conv), {"": by_svd(conv.weight)})
-    assert_same(cross_kernel_spectra(conv), {"": by_svd(conv.weight.transpose(0, 1))})
+    for source in (conv, conv.weight, conv.state_dict()):
+        assert_same(kernel_spectra(source), {"": by_svd(conv.weight)})
+        assert_same(cross_kernel_spectra(source), {"": by_svd(conv.weight.transpose(0, 1))})
 
 
 def test_groups_are_convolutions_side_by_side() -> None:
@@ -355,7 +356,7 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
             )
             for source in ("vgg19", np.zeros((4, 4, 3, 3)))
         ),
-        (torch.zeros(4, 3, 3), "weight needs shape (N, M, Kh, Kw), got shape (4, 3, 3)"),
+        (torch.zeros(4, 3), "weight needs shape (N, M, *kernel size), got shape (4, 3)"),
         *(
             (torch.zeros(shape), f"weight needs slices to compare, got shape {shape}: {reason}")
             for shape, reason in (
@@ -392,7 +393,7 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
         *(
             (
                 state,
-                "source needs weights (N, M, Kh, Kw) named '*.weight', got a dict without any",
+                "source needs weights (N, M, *kernel size) named '*.weight', got a dict without any",
             )
             for state in (
                 {},

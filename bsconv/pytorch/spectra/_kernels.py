@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from .._tools.convs import CONVOLUTIONS
 from .._tools.model_tree import evaluating, unwrapped
 
+RANKS = (3, 4, 5)  # of kernels of one, two and three dimensions
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -49,7 +51,10 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
     if isinstance(source, nn.Module):
         found, wanted = list(_of_modules(source)), "convolution layers"
     elif isinstance(source, Mapping):
-        found, wanted = list(_of_state_dict(source)), "weights (N, M, Kh, Kw) named '*.weight'"
+        found, wanted = (
+            list(_of_state_dict(source)),
+            "weights (N, M, *kernel size) named '*.weight'",
+        )
     else:
         raise TypeError(
             "source needs to be a model, a state dict or a weight tensor, "
@@ -77,8 +82,9 @@ def exchanged(weight: Tensor, groups: int) -> Tensor:
 
 
 def _of_weight(weight: Tensor) -> Kernels:
-    if weight.dim() != 4:
-        raise ValueError(f"weight needs shape (N, M, Kh, Kw), got shape {tuple(weight.shape)}")
+    if weight.dim() not in RANKS:
+        shape = tuple(weight.shape)
+        raise ValueError(f"weight needs shape (N, M, *kernel size), got shape {shape}")
     kernels = _kernels("", lambda: weight)
     if kernels.skipped:
         shape = tuple(weight.shape)
@@ -99,7 +105,7 @@ def _of_modules(model: nn.Module) -> Iterator[Kernels]:
 def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
     for name, value in state.items():
         layer, _, last = str(name).rpartition(".")
-        if last == "weight" and isinstance(value, Tensor) and value.dim() == 4:
+        if last == "weight" and isinstance(value, Tensor) and value.dim() in RANKS:
             kernels = _kernels(layer, value.detach)
             outputs = _length(state.get(f"{layer}.bias" if layer else "bias"))
             filters, slices = kernels.shape[:2]

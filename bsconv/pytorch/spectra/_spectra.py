@@ -38,10 +38,11 @@ COLUMNS = (  # of a table: the title, and the field of the layer
 def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     """How the variance of a kernel's slices is distributed over their principal components.
 
-    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). For each layer, by its name (a
-    bare weight is called ""), the result holds ratios of shape (N, min(M, Kh * Kw)): row n is the
-    PCA of the M slices of filter n, each a sample of Kh * Kw numbers; the shares of the variance,
-    largest first, add up to 1. Slices that are all multiples of one blueprint have 1, 0, 0, ...
+    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw), (N, M, K) or (N, M, Kd, Kh, Kw).
+    For each layer, by its name (a bare weight is called ""), the result holds ratios of shape (N,
+    min(M, Kh * Kw)): row n is the PCA of the M slices of filter n, each a sample of Kh * Kw
+    numbers; the shares of the variance, largest first, add up to 1. Slices that are all multiples
+    of one blueprint have 1, 0, 0, ...
 
     ``center=False`` leaves the mean slice in: shares of the energy rather than of the variance. The
     first is what the closest blueprint kernel (BSConv-U) keeps of the filter. A filter without
@@ -49,12 +50,12 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
 
     Layers with nothing to compare are left out: depthwise ones, which have one slice per filter,
     and 1x1 ones, whose slices are single numbers, so both parts of a BSConv layer; its dense kernel
-    is that of ``to_conv2d()``. In models, convolutions of one and three dimensions and transposed
-    ones count too, and grouped ones have M = in_channels / groups slices per filter. In a state
-    dict, tensors of four dimensions called "weight" or "*.weight" count as Conv2d kernels, unless
-    the length of their bias shows that they are transposed. Without a bias, or with as many outputs
-    as inputs, nothing shows it: what is within kernels in the model is then across in its state
-    dict, and a model gives the true answer.
+    is that of ``to_conv()``. In models, transposed convolutions count too, and grouped ones have M
+    = in_channels / groups slices per filter. In a state dict, tensors of three to five dimensions
+    called "weight" or "*.weight" count as kernels of convolutions, unless the length of their bias
+    shows that they are transposed. Without a bias, or with as many outputs as inputs, nothing shows
+    it: what is within kernels in the model is then across in its state dict, and a model gives the
+    true answer.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
     hold. On the CPU, weights in float32 or less with 128 slices or more are computed in float32,
