@@ -40,11 +40,11 @@ def count(text: str) -> int:
 
 
 def image_size(text: str) -> tuple[int, ...]:
-    """``3x32x32``, or ``32`` for a square of three channels."""
+    """``3x32x32``, ``1x16000`` for a signal; or ``32`` for a square of three channels."""
     parts = text.lower().split("x")
-    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) for part in parts):
+    if all(part.isdecimal() and int(part) for part in parts):
         lengths = tuple(map(int, parts))
-        return lengths if len(lengths) == 3 else (3, *lengths, *lengths)
+        return lengths if len(lengths) > 1 else (3, *lengths, *lengths)
     raise argparse.ArgumentTypeError(f"expected a size as 3x224x224 or 224, got {text!r}")
 
 

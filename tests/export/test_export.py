@@ -382,7 +382,7 @@ def test_the_formats_are_those_of_the_library() -> None:
             ["cifar_resnet20", "--batch-size", "0"],
             "--batch-size: expected a whole number of at least 1",
         ),
-        (["cifar_resnet20", "--input-size", "3x4"], "expected a size as 3x224x224 or 224"),
+        (["cifar_resnet20", "--input-size", "3x0"], "expected a size as 3x224x224 or 224"),
         (
             ["torchvision:vgg11", "--input-size", "1x32x32", "--weights", "w.safetensors"],
             r"w\.safetensors do not fit torchvision:vgg11: it lacks",

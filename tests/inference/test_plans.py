@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
+from bsconv.pytorch import (
+    BSConvCP,
+    BSConvS,
+    BSConvS1d,
+    BSConvS3d,
+    BSConvU,
+    BSConvU1d,
+    BSConvU3d,
+)
 from bsconv.pytorch._tools.joining import ShiftedConv
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from helpers.inference_cases import trained
@@ -15,13 +23,22 @@ from helpers.inference_cases import trained
 GEOMETRIES: list[dict[str, Any]] = [
     {"padding": 1},
     {"padding": 0},
-    {"padding": (2, 0), "stride": 2},
+    {"padding": (2, 0, 1), "stride": 2},
     {"padding": "same", "dilation": 2},
     {"padding": "valid", "bias": False},
-    {"padding": 1, "padding_mode": "reflect", "stride": (1, 2)},
+    {"padding": 1, "padding_mode": "reflect", "stride": (1, 2, 1)},
     {"padding": 2, "padding_mode": "circular", "bias": False},
 ]
-LAYERS: list[Callable[..., Any]] = [BSConvU, BSConvS, partial(BSConvCP, blueprints=5)]
+SIDES = {"Conv1d": (9,), "Conv2d": (9, 7), "Conv3d": (6, 7, 5)}
+LAYERS: list[Callable[..., Any]] = [
+    BSConvU,
+    BSConvS,
+    partial(BSConvCP, blueprints=5),
+    BSConvU1d,
+    BSConvS1d,
+    BSConvU3d,
+    BSConvS3d,
+]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -30,12 +47,14 @@ LAYERS: list[Callable[..., Any]] = [BSConvU, BSConvS, partial(BSConvCP, blueprin
 def test_each_plan_is_the_layer_also_at_the_border(
     make: Callable[..., Any], with_bn: bool, geometry: dict[str, Any]
 ) -> None:
-    layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **geometry)).eval()
+    sides = SIDES[make(1, 1, 1).dw.__class__.__name__]
+    fitting = {k: v[: len(sides)] if isinstance(v, tuple) else v for k, v in geometry.items()}
+    layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **fitting)).eval()
     found = layer_plans(layer)
     assert set(found) >= set(type(layer)._plans)
     padded = padded_plans(found, 16)
     assert ("factored, padded" in padded) == (len(found["factored"]) > 2)
-    images = torch.randn(2, 8, 9, 7, dtype=torch.float64)
+    images = torch.randn(2, 8, *sides, dtype=torch.float64)
     expected = layer(images)
     for plan in (*found.values(), *padded.values()):
         torch.testing.assert_close(plan(images), expected)

@@ -393,7 +393,8 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
         *(
             (
                 state,
-                "source needs weights (N, M, *kernel size) named '*.weight', got a dict without any",
+                "source needs weights (N, M, *kernel size) named '*.weight', "
+                "got a dict without any",
             )
             for state in (
                 {},

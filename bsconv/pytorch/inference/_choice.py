@@ -110,8 +110,8 @@ def _fastest(seconds: Mapping[str, float]) -> str:
 
 def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Setting:
     """The memory format in which eager PyTorch computes ``model`` faster."""
-    if example.dim() != 4:
-        return Setting(dtype)
+    if example.dim() != 4 or any(weight.dim() == 5 for weight in model.parameters()):
+        return Setting(dtype)  # PyTorch has this format for tensors of four dimensions
     build, settings = ENGINES["eager"].build, [Setting(dtype, last) for last in (False, True)]
     contenders = {one: partial(build(model, example, one), example.clone()) for one in settings}
     seconds = medians(in_turns(contenders, example.device, budget=LAYER_BUDGET))
