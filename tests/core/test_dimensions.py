@@ -100,7 +100,7 @@ def test_onnx_models_compute_the_same(name: str, kind: str) -> None:
     dense, images = dense_and_images(name)
     model = REPLACERS[kind]().apply(dense)
     optimized = optimize_for_inference(model, images, engines="onnxruntime")
-    engines = {engine.name: engine.why_not for engine in optimized.report.engines}
+    engines = {engine.engine: engine.why_not for engine in optimized.report.engines}
     assert not engines["onnxruntime"]
     torch.testing.assert_close(optimized(images), model(images), rtol=1e-3, atol=1e-4)
 
