@@ -173,32 +173,26 @@ class InferenceBenchmark(Table):
 
 
 def _verdict(rows: Sequence[Measurement]) -> str:
-    """Each network at its best, for each batch size; sizes with the same outcome go together."""
-    bests = [_bests(rows, size) for size in dict.fromkeys(row.batch_size for row in rows)]
-    if all(len(best) == 1 for best in bests):
-        return "; ".join(
-            f"{row.called} takes {1e3 * row.median:.2f} ms with batches of {row.batch_size}"
-            for (row,) in bests
-        )
-    outcomes: dict[tuple[str, str], list[tuple[str, str]]] = {}  # batch sizes and gains
-    for best in bests:
-        first = best[0]
-        fastest = [one for one in best if one is first or one.spread[0] <= first.spread[1]]
-        slower = [one for one in best if one not in fastest]
-        dense = [one for one in slower if one.network == DENSE]
-        rival = next(iter(dense + slower), None)
-        names = " and ".join(one.called for one in fastest)
-        names += " is" if len(fastest) == 1 else " are, within the spread of one another,"
-        gain = f"{rival.median / first.median:.2f}" if rival else ""
-        outcome = names, f" times as fast as {rival.called}" if rival else ""
-        outcomes.setdefault(outcome, []).append((str(first.batch_size), gain))
-    sentences = []
-    for (names, compared), found in outcomes.items():
-        sizes, gains = (" and ".join(texts) for texts in zip(*found, strict=True))
-        line = f"{names} the fastest with batches of {sizes}"
-        sentences.append(f"{line}, {gains}{compared}" if compared else line)
+    """Each network at its best, for one size of batches after the other."""
+    sizes = dict.fromkeys(row.batch_size for row in rows)
+    text = "; ".join(_outcome(_bests(rows, size)) for size in sizes)
     once = all(len(row.seconds) == 1 for row in rows)
-    return "; ".join(sentences) + (", in a single round, which has no spread" if once else "")
+    return text + (", in a single round, which has no spread" if once else "")
+
+
+def _outcome(best: Sequence[Measurement]) -> str:
+    first, batches = best[0], f"with batches of {best[0].batch_size}"
+    if len(best) == 1:
+        return f"{first.called} takes {1e3 * first.median:.2f} ms {batches}"
+    fastest = [one for one in best if one is first or one.spread[0] <= first.spread[1]]
+    slower = [one for one in best if one not in fastest]
+    verb = "is" if len(fastest) == 1 else "are, within the spread of one another,"
+    line = f"{' and '.join(one.called for one in fastest)} {verb} the fastest {batches}"
+    dense = [one for one in slower if one.network == DENSE]
+    rival = next(iter(dense + slower), None)
+    if rival is None:
+        return line
+    return f"{line}, {rival.median / first.median:.2f} times as fast as {rival.called}"
 
 
 def _bests(rows: Sequence[Measurement], batch_size: int) -> list[Measurement]:
