@@ -225,7 +225,7 @@ def test_what_is_no_trained_model(tmp_path: Path) -> None:
     path.unlink()
     write_checkpoint(tmp_path / "checkpoint.pt", {"config": {}, "model": {"a": torch.ones(1)}})
     with pytest.raises(
-        ValueError, match="holds no model trained by bsconv train: missing 'num_classes'"
+        ValueError, match="holds no model trained by bsconv train: it lacks 'num_classes'"
     ):
         read_trained(tmp_path)
 

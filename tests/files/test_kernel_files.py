@@ -66,7 +66,7 @@ def test_kernels_are_those_that_were_stored(
 def test_an_exported_network_has_the_spectra_of_its_model(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     write_onnx(tmp_path / "a.onnx", {"0": model[0].weight.detach(), "2": model[2].weight.detach()})
-    assert str(spectra_table(read_kernels(tmp_path / "a.onnx"))) == str(spectra_table(model))
+    assert spectra_table(read_kernels(tmp_path / "a.onnx")).rows == spectra_table(model).rows
 
 
 @pytest.mark.parametrize("suffix", KERNEL_FILES)

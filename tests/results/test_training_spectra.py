@@ -48,7 +48,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     [
         ("nonsense", "holds no spectra of a training"),
         ("[]", "holds no spectra of a training"),
-        (json.dumps({"format": "bsconv record 1"}), "its format is not 'bsconv spectra 1'"),
+        (
+            json.dumps({"format": "bsconv record 1"}),
+            "format needs to be 'bsconv spectra 1', got 'bsconv record 1'",
+        ),
         (json.dumps({"format": "bsconv spectra 1", "epochs": []}), "holds no spectra"),
         (
             '{"format": "bsconv spectra 1", "epochs": [1], "top1": [null], "layers": {"a": []}, '

@@ -24,7 +24,7 @@ from ...pytorch._tools.atomic import written_whole
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .habits import part_for, plain_names, some
-from .json_files import read_json
+from .json_files import holding, read_json
 from .safetensors_files import PLAN, packed
 from .torch_files import read_torch_file
 from .weights import FORMAT, read_noted_weights
@@ -92,13 +92,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def read_config(path: Path) -> TrainConfig:
     """The settings in a ``config.json``."""
-    try:
+    with holding("settings of bsconv train", path):
         values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError("it holds no JSON object")
         return TrainConfig.from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no settings of bsconv train: {error}") from error
 
 
 def load_weights(
@@ -184,7 +182,7 @@ def read_trained(path: Path) -> TrainedModel:
 
 def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
     """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
-    with _trained_file(path):
+    with holding("model trained by bsconv train", path):
         config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
         state, plan = content["model"], _plan(content)
         if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
@@ -193,17 +191,6 @@ def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
         if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
             raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
     return TrainedModel(config, num_classes, state, plan)
-
-
-@contextlib.contextmanager
-def _trained_file(path: Path) -> Iterator[None]:
-    """ValueError with one line for what the file ``path`` says in another way than it should."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        lacking = "missing " if isinstance(error, KeyError) else ""
-        reason = f"{lacking}{error}"
-        raise ValueError(f"{path} holds no model trained by bsconv train: {reason}") from error
 
 
 def _plan(about: Mapping[str, Any]) -> dict[str, str]:
@@ -232,6 +219,6 @@ def read_start(path: Path) -> Start:
         trained = read_trained(path)
         return Start(trained.state, trained.plan, trained.config)
     state, about = read_noted_weights(path)
-    with _trained_file(path):
+    with holding("model trained by bsconv train", path):
         config = TrainConfig.from_dict(about["config"]) if about else None
         return Start(state, _plan(about or {}), config)

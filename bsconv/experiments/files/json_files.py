@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,22 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; OSError where it cannot be read, ValueError for others."""
-    return parse_json(read_text(path))
+def read_json(path: Path, format: str | None = None) -> Any:
+    """The content of a JSON file; OSError where it cannot be read, ValueError for others.
+
+    With a ``format``, an object whose entry of that name says it; the entry is taken out.
+    """
+    values = parse_json(read_text(path))
+    if format is not None and (found := values.pop("format")) != format:
+        raise ValueError(f"format needs to be {format!r}, got {found!r}")
+    return values
+
+
+@contextlib.contextmanager
+def holding(what: str, path: Path | str) -> Iterator[None]:
+    """ValueError with one line where ``path``, as it is read in here, turns out not to hold it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        lacking = "it lacks " if isinstance(error, KeyError) else ""
+        raise ValueError(f"{path} holds no {what}: {lacking}{error}") from error

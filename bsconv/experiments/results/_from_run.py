@@ -13,7 +13,7 @@ import bsconv
 from ...pytorch._tools.model_tree import parameter_count
 from ..data import DATASETS
 from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
-from ..files.json_files import parse_json, read_text
+from ..files.json_files import holding, parse_json, read_text
 from ..training import EpochMetrics, trained_model
 from ._record import EXECUTION, Record
 
@@ -33,11 +33,9 @@ def make_record(
     config = read_config(folder / CONFIG)
     name = Path(config.model).name  # of code of the user's, without the folder
     path = folder / METRICS
-    try:
+    with holding("epochs of bsconv train", path):
         lines = read_text(path).splitlines()
         epochs = tuple(EpochMetrics(**parse_json(line)) for line in lines)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no epochs of bsconv train: {error}") from error
     if len(epochs) < config.epochs or not (folder / MODEL).exists():
         raise ValueError(
             f"the run in {folder} is not finished: {len(epochs)} of {config.epochs} epochs; "

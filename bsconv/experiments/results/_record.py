@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..files.checkpoints import write_atomically
-from ..files.json_files import read_json
+from ..files.json_files import holding, read_json
 from ..training import EpochMetrics
 
 FORMAT = "bsconv record 1"
@@ -166,10 +166,6 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
         raise FileNotFoundError(f"the folder of records {folder} does not exist")
     records = []
     for path in sorted(Path(folder or results_folder()).glob("*.json")):
-        try:
+        with holding("record of a run", path):
             records.append(Record.from_dict(read_json(path)))
-        except KeyError as error:
-            raise ValueError(f"{path} holds no record of a run: it lacks {error}") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} holds no record of a run: {error}") from error
     return records

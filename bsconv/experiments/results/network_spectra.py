@@ -10,7 +10,7 @@ from typing import Any
 
 from ...pytorch.spectra import LayerSpectrum, SpectraTable
 from ..files.checkpoints import write_atomically
-from ..files.json_files import read_json
+from ..files.json_files import holding, read_json
 
 __all__ = ["NetworkSpectra"]
 
@@ -46,18 +46,14 @@ class NetworkSpectra:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> NetworkSpectra:
         """The inverse of :meth:`write`; ValueError for a file that holds something else."""
-        try:
-            values = read_json(Path(path))
-            if values.pop("format") != FORMAT:
-                raise ValueError(f"its format is not {FORMAT!r}")
+        with holding("spectra of a network", Path(path)):
+            values = read_json(Path(path), FORMAT)
             rows = [
                 LayerSpectrum(**row | {"kernel_size": tuple(row["kernel_size"])})
                 for row in values.pop("layers")
             ]
             table = SpectraTable(tuple(rows), values.pop("center"))
             return cls(table, kernel=values.pop("slices") or None, about=values)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} holds no spectra of a network: {error}") from error
 
 
 def _rounded(value: Any) -> Any:

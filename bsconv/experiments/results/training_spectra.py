@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...pytorch import spectra_table
 from ..files.checkpoints import write_atomically
-from ..files.json_files import read_json
+from ..files.json_files import holding, read_json
 from ..training import EpochMetrics
 
 __all__ = ["TrainingSpectra"]
@@ -66,15 +66,11 @@ class TrainingSpectra:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> TrainingSpectra:
         """The inverse of :meth:`write`; ValueError for a file that holds something else."""
-        try:
-            values = read_json(Path(path))
-            if values.pop("format") != FORMAT:
-                raise ValueError(f"its format is not {FORMAT!r}")
+        with holding("spectra of a training", Path(path)):
+            values = read_json(Path(path), FORMAT)
             own = {key: values.pop(key) for key in ("epochs", "top1", "layers", "random")}
             spectra = cls(**own, about=values)
             lengths = {len(spectra.top1), *map(len, spectra.layers.values())}
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} holds no spectra of a training: {error}") from error
         if lengths != {len(spectra.epochs)}:
             raise ValueError(f"{path} needs a share of each layer for each epoch")
         return spectra
