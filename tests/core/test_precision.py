@@ -10,7 +10,6 @@ import re
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +38,6 @@ from helpers.precision import (
     Case,
     Results,
     channels,
-    difference,
     each_kind,
     fill,
     numbers,
@@ -282,18 +280,3 @@ CASES = [
 @each_kind(CASES)
 def test_float32_is_as_promised(case: Case, kind: str) -> None:
     case.error(kind, MANY)
-
-
-@pytest.mark.parametrize(
-    ("found", "expected", "error"),
-    [
-        ([1.0, 2.00001], [1.0, 2.0], 5e-6),  # relative to the largest
-        ([0.0], [1e-60], 0),  # too small for float32
-        ([torch.inf, 1.0], [1e60, 1.0], 0),
-        ([0.0, 1.0], [1e60, 1.0], 1),  # a number in place of one beyond float32
-        ([1.0], [torch.nan], torch.inf),
-    ],
-)
-def test_what_a_difference_is(found: list[float], expected: list[float], error: float) -> None:
-    double = torch.tensor(expected, dtype=torch.float64)
-    assert difference(torch.tensor(found), double) == pytest.approx(error, rel=0.05)

@@ -103,27 +103,18 @@ UNKNOWN = "is not an architecture of this package"
         ("cifar_resnet21", "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602"),
         ("cifar_resnet20_bsconv", UNKNOWN),
         ("cifar_resnet20_bsconvs_p1d0", f"has the fraction '1d0', {FRACTION}"),
-        ("cifar_resnet20_bsconvs_p0d4", f"has the fraction '0d4', {FRACTION}"),
-        ("cifar_resnet20_bsconvs_px", f"has the fraction 'x', {FRACTION}"),
         ("cifar_resnet20_bsconvs_p5d4", "has p = 5/4, while p is a share of channels, at most 1"),
         ("cifar_resnet20_4", "takes no width, as in cifar_wrn16_4"),
         ("cifar_wrn16", "needs a width, as in cifar_wrn16_4"),
         ("cifar_wrn16_0", "has width 0, while it needs at least 1"),
         ("wrn16_4", "is not an architecture of this package: wrn comes as cifar_wrn"),
         ("resnet", "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102"),
-        ("resnet18_w1", "takes no width, as in cifar_wrn16_4"),
-        ("cifar_wrn16_w1", "needs a width, as in cifar_wrn16_4"),
         ("cifar_resnet20_bsconvs_p1d0d2", f"has the fraction '1d0d2', {FRACTION}"),
         ("mobilenetv1", NEEDS_WIDTH),
-        ("mobilenetv1_4", NEEDS_WIDTH),
         ("mobilenetv120_w1", NEEDS_WIDTH),
         (
             "mobilenetv1_w1_bsconvs_p1d6",
             "has the variant _bsconvs_p1d6, while mobilenetv1 takes _bsconvu only",
-        ),
-        (
-            "cifar_mobilenetv2_w1_bsconvu",
-            "has the variant _bsconvu, while mobilenetv2 takes _bsconvs_p1d6 only",
         ),
         (
             "mobilenetv2_w1_bsconvs_p1d4",
@@ -134,10 +125,6 @@ UNKNOWN = "is not an architecture of this package"
             "has width 1/5, which leaves a layer without channels: mobilenetv3_small needs at least"
             " 1/4",
         ),
-        ("mobilenetv3_w1", UNKNOWN),
-        ("mobilenetv2_w0", f"has the fraction '0', {FRACTION}"),
-        ("mobilenetv2_w1d0", f"has the fraction '1d0', {FRACTION}"),
-        ("mobilenetv2_w-1", UNKNOWN),
         ("", UNKNOWN),
     ],
 )

@@ -18,7 +18,6 @@ from bsconv.pytorch import (
     modify_mobilenet,
 )
 from bsconv.pytorch.models.mobilenet import DepthwiseSeparableBlock
-from bsconv.pytorch.models.modification._recognition import is_blueprint_block
 from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.exact_errors import raises_exactly
 from helpers.model_snapshots import assert_unchanged, snapshot
@@ -606,42 +605,6 @@ def test_models_without_known_blocks_are_refused(make):
     ):
         modify_mobilenet(model)
     assert_unchanged(model, before)
-
-
-def fused() -> nn.Module:
-    efficientnet = pytest.importorskip("torchvision.models.efficientnet")
-    config = efficientnet.FusedMBConvConfig(4, 3, 1, 8, 8, 1)
-    return efficientnet.FusedMBConv(config, 0.0, nn.BatchNorm2d)
-
-
-def test_a_changed_block_is_bsconv_norm_and_activation_at_most():
-    layers = [BSConvU(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU()]
-    found = [is_blueprint_block(nn.Sequential(*layers[:count])) for count in range(5)]
-    assert found == [False, False, True, True, False]
-
-
-def test_the_most_frequent_reasons_are_said():
-    def stump(child: nn.Module) -> nn.Module:
-        block = depthless()
-        block.add_module("child", child)
-        return block
-
-    def depthless() -> nn.Module:
-        block = small_v1().backbone.stage1.unit1
-        del block.conv_dw, block.conv_pw
-        return block
-
-    blocks = [stump(nn.Linear(2, 2)) for _ in range(2)]
-    blocks += [stump(nn.Conv2d(4, 4, 3, groups=4)) for _ in range(3)]
-    blocks += [fused() for _ in range(4)]
-    with pytest.raises(ValueError, match="modify_mobilenet can change") as caught:
-        modify_mobilenet(nn.ModuleList(blocks))
-    v1 = "MobileNetV1 block (bsconv), kept:"
-    assert (
-        "can change (4 x fused EfficientNet block (torchvision), kept: it has no depthwise Conv2d; "
-        f"3 x {v1} it is not depthwise, then pointwise, and its last Conv2d is not a linear "
-        f"projection; 2 x {v1} it has no depthwise Conv2d); it knows"
-    ) in str(caught.value)
 
 
 @pytest.mark.parametrize("refused", ["0", "reg_loss"], ids=["a block", "the method"])

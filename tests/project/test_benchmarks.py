@@ -1,6 +1,5 @@
 """The benchmarks: their arithmetic on known times, their turns, and each of them on tiny work."""
 
-import argparse
 import contextlib
 import json
 import pickle
@@ -16,7 +15,6 @@ from benchmarks import (
     contenders,
     engines,
     inference,
-    penalty,
     published,
     training,
 )
@@ -155,14 +153,6 @@ def test_a_part_is_scaled_up_but_for_the_start(monkeypatch):
     assert comparison.seconds == {"ours": [300.0] * 5, "dense": [402.0] * 5}
 
 
-def test_the_penalty_is_a_share_of_a_step(monkeypatch):
-    turn = {"seconds": 4.0, "penalty": 0.01}
-    monkeypatch.setattr(penalty, "Contender", fake(lambda given: turn if given["penalty"] else {}))
-    (comparison,) = penalty.run(make_parser().parse_args(["penalty", *TINY]))
-    assert comparison.seconds == {"step": [2.0] * 5, "reg_loss": [0.01] * 5}
-    assert comparison.ratio("reg_loss").middle == pytest.approx(0.005)
-
-
 @pytest.mark.slow
 def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(published, "PEER", tmp_path)
@@ -211,23 +201,3 @@ def test_engines_take_turns_at_a_model_and_its_forms(monkeypatch, capsys):
     assert "engines: without openvino-bf16, which needs openvino" in capsys.readouterr().out
     with pytest.raises(ValueError, match="openvino needs openvino"):
         engines._engines(["eager", "openvino"])
-
-
-def test_one_that_fails_does_not_keep_the_others_from_running(capsys, monkeypatch):
-    def run(given):
-        if given.name == "training":
-            raise FileNotFoundError("no data")
-        yield Comparison("sound", {"ours": [1.0]})
-
-    for name in BENCHMARKS:
-        monkeypatch.setitem(BENCHMARKS, name, argparse.Namespace(run=run))
-    monkeypatch.setattr(
-        "benchmarks.__main__._arguments_of", lambda name, given: argparse.Namespace(name=name)
-    )
-    parsed = argparse.Namespace(benchmark="all", machine="any", no_record=True)
-    parser = argparse.Namespace(parse_args=lambda _: parsed)
-    monkeypatch.setattr("benchmarks.__main__.make_parser", lambda: parser)
-    assert main(["all"]) == 2
-    printed = capsys.readouterr()
-    assert printed.err == "benchmarks: training: no data\n"
-    assert printed.out.count("sound") == len(BENCHMARKS) - 1
