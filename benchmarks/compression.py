@@ -1,0 +1,241 @@
+"""A trained network at several budgets without labels or training: ours, and what others offer.
+
+``python -m benchmarks.compression`` takes the package's own ResNet-20 and 500 training images of
+CIFAR-10, the same for all, and writes results/compression/MODEL.json. Ours is
+``project_pretrained(budget=...)``, with BSConv-U as its fixed point. The others factorise the
+weights (Tucker-2 by TensorLy; channel and spatial SVD) or prune channels by their norm
+(torch-pruning), with one share of each layer's cost; BatchNorm's statistics are then estimated
+again on the images. "cp of the weights" is BSConv-CP in the same way, without our fit. Accuracy is
+that of all test images, MACs are counted by torch's FlopCounterMode. Times are those of the fastest
+engine (``optimize_for_inference``), in turns on a batch of 64 images.
+
+Needs ``pip install tensorly torch-pruning``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bsconv.experiments.data import ImageDataset, load_dataset, to_float
+from bsconv.pytorch import (
+    BSConvCP,
+    budget_curve,
+    get_model,
+    optimize_for_inference,
+    project_pretrained,
+    reestimate_batch_norm,
+)
+from bsconv.pytorch._tools.timing import in_turns, medians
+
+from .published import ROOT
+from .records import current_commit, machine_class
+
+BUDGETS = 0.15, 0.25, 0.35, 0.47
+IMAGES = 500
+BATCH = 64
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("benchmarks.compression", description=__doc__)
+    parser.add_argument("--model", default="cifar_resnet20", help="with weights of our own")
+    parser.add_argument("--data", default=str(ROOT / "data"), help="folder of cifar10.npz")
+    parser.add_argument("--machine", help='its class in words, such as "2 CPU cores (x86-64)"')
+    arguments = parser.parse_args()
+    dense = get_model(arguments.model, num_classes=10, pretrained="cifar10").eval()
+    data = load_dataset("cifar10", arguments.data)
+    networks: dict[tuple[str, float], nn.Module] = {("dense", 1.0): dense}
+    networks |= _ours(dense, to_float(data.train_images[:IMAGES]))
+    networks |= _others(dense, to_float(data.train_images[:IMAGES]))
+    seconds = _seconds(networks, to_float(data.test_images[:BATCH]))
+    rows = []
+    for (method, budget), network in networks.items():
+        share = _macs(network) / _macs(dense)
+        row = {"method": method, "budget": budget, "macs": round(share, 4)}
+        row |= {"accuracy": _accuracy(network, data), "seconds": seconds[method, budget]}
+        rows.append(row)
+        print(row, flush=True)
+    record = {
+        "format": "bsconv compression 1",
+        "model": arguments.model,
+        "images": IMAGES,
+        "batch": BATCH,
+        "machine": arguments.machine or machine_class(),
+        "commit": current_commit(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "rows": rows,
+    }
+    path = ROOT / "results" / "compression" / f"{arguments.model}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"recorded in {path.relative_to(ROOT)}")
+    return 0
+
+
+def _ours(dense: nn.Module, images: Tensor) -> dict[tuple[str, float], nn.Module]:
+    curve = budget_curve(dense, images)
+    found = {
+        ("bsconv", budget): project_pretrained(dense, curve, budget=budget)[0] for budget in BUDGETS
+    }
+    uniform, _ = project_pretrained(dense, images, "u")
+    return {**found, ("bsconv-u", round(_macs(uniform) / _macs(dense), 2)): uniform}
+
+
+def _others(dense: nn.Module, images: Tensor) -> dict[tuple[str, float], nn.Module]:
+    found = {}
+    for budget in BUDGETS:
+        for method, make in OTHERS.items():
+            network = _within(partial(make, dense), budget * _macs(dense))
+            found[method, budget] = reestimate_batch_norm(network, images)
+    return found
+
+
+def _within(make: Callable[[float], nn.Module], macs: float) -> nn.Module:
+    """The network of the largest share that keeps to a budget, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _macs(make(middle)) <= macs else (low, middle)
+    return make(low)
+
+
+Factors = Callable[[nn.Conv2d, float], nn.Module]
+
+
+def factorised(factors: Factors, dense: nn.Module, share: float) -> nn.Module:
+    """With factors that cost that share of each 3x3 convolution; the first stays as it is."""
+    network = copy.deepcopy(dense)
+    for name, conv in list(network.named_modules()):
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.in_channels > 3:
+            network.set_submodule(name, factors(conv, share))
+    return network.eval()
+
+
+def _rank(conv: nn.Conv2d, share: float, weights_of_one: float) -> int:
+    return max(1, int(share * conv.weight.numel() / weights_of_one))
+
+
+def tucker(conv: nn.Conv2d, share: float) -> nn.Module:
+    tensorly: Any = import_module("tensorly")
+    partial_tucker = import_module("tensorly.decomposition").partial_tucker
+    tensorly.set_backend("pytorch")
+    outputs, inputs = conv.weight.shape[:2]
+    ratio = 1.0
+    while True:  # both ranks in proportion to the channels
+        ranks = max(1, int(ratio * outputs)), max(1, int(ratio * inputs))
+        cost = inputs * ranks[1] + 9 * ranks[0] * ranks[1] + outputs * ranks[0]
+        if cost <= share * conv.weight.numel() or ratio < 0.02:
+            break
+        ratio -= 0.01
+    (core, (behind, before)), _ = partial_tucker(conv.weight.detach(), modes=[0, 1], rank=ranks)
+    return nn.Sequential(
+        _conv(before.T[:, :, None, None]), _conv(core, conv), _conv(behind[:, :, None, None])
+    )
+
+
+def channel_svd(conv: nn.Conv2d, share: float) -> nn.Module:
+    outputs, inputs = conv.weight.shape[:2]
+    rank = _rank(conv, share, 9 * inputs + outputs)
+    left, right = _halves(conv.weight.detach().flatten(1), rank)
+    return nn.Sequential(_conv(right.view(-1, inputs, 3, 3), conv), _conv(left[:, :, None, None]))
+
+
+def spatial_svd(conv: nn.Conv2d, share: float) -> nn.Module:
+    outputs, inputs = conv.weight.shape[:2]
+    rank = _rank(conv, share, 3 * (inputs + outputs))
+    matrix = conv.weight.detach().permute(0, 3, 1, 2).reshape(3 * outputs, 3 * inputs)
+    left, right = _halves(matrix, rank)
+    column = _conv(right.view(-1, inputs, 3, 1))
+    row = _conv(left.view(outputs, 3, -1).permute(0, 2, 1)[:, :, None, :])
+    column.stride, column.padding = (conv.stride[0], 1), (1, 0)
+    row.stride, row.padding = (1, conv.stride[1]), (0, 1)
+    return nn.Sequential(column, row)
+
+
+def closest_cp(conv: nn.Conv2d, share: float) -> nn.Module:
+    outputs, inputs = conv.weight.shape[:2]
+    return BSConvCP.from_conv2d(conv, blueprints=_rank(conv, share, inputs + 9 + outputs))
+
+
+def _halves(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left[:, :rank] * sizes[:rank], right[:rank]
+
+
+def _conv(weight: Tensor, like: nn.Conv2d | None = None) -> nn.Conv2d:
+    """A convolution of these weights, with the stride and padding of another one."""
+    place: dict[str, Any] = {"stride": like.stride, "padding": like.padding} if like else {}
+    outputs, inputs, height, width = weight.shape
+    conv = nn.Conv2d(inputs, outputs, (height, width), bias=False, **place)
+    conv.weight.data.copy_(weight)
+    return conv
+
+
+def pruned(dense: nn.Module, share: float) -> nn.Module:
+    """Without the channels of the smallest norm, chosen across all layers."""
+    torch_pruning: Any = import_module("torch_pruning")
+    network = copy.deepcopy(dense)
+    heads = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    torch_pruning.pruner.MagnitudePruner(
+        network,
+        torch.rand(1, 3, 32, 32),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=1 - share,
+        max_pruning_ratio=0.95,
+        global_pruning=True,
+        ignored_layers=heads,
+    ).step()
+    return network.eval()
+
+
+OTHERS: dict[str, Callable[[nn.Module, float], nn.Module]] = {
+    "tucker-2": partial(factorised, tucker),
+    "channel svd": partial(factorised, channel_svd),
+    "spatial svd": partial(factorised, spatial_svd),
+    "cp of the weights": partial(factorised, closest_cp),
+    "pruning": pruned,
+}
+
+
+@torch.no_grad()
+def _macs(network: nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(torch.rand(1, 3, 32, 32))
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, data: ImageDataset) -> float:
+    right = 0
+    for images, labels in _batches(data):
+        right += int((network(images).argmax(1) == labels).sum())
+    return round(100 * right / len(data.test_labels), 2)
+
+
+def _batches(data: ImageDataset, size: int = 250) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(data.test_labels), size):
+        images = to_float(data.test_images[start : start + size])
+        yield images, data.test_labels[start : start + size]
+
+
+def _seconds(
+    networks: dict[tuple[str, float], nn.Module], images: Tensor
+) -> dict[tuple[str, float], float]:
+    fast = {key: optimize_for_inference(network, images) for key, network in networks.items()}
+    runs = {key: partial(network, images) for key, network in fast.items()}
+    return medians(in_turns(runs, images.device, budget=60.0, turn=0.05))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
