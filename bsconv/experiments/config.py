@@ -30,7 +30,9 @@ class Recipe:
     nesterov: bool
     decay_all: bool  # weight decay on biases and BatchNorm too
     milestones: tuple[int, ...] | None  # tenfold drops after these epochs; None: one cycle
-    optimizer: str  # "sgd", or "muon" for the weights that mix channels and SGD for the rest
+    optimizer: (
+        str  # "sgd", "adam", or "muon" for the weights that mix channels and SGD for the rest
+    )
     fixed_batch_norm: bool = False  # BatchNorm goes on with the statistics that it starts with
 
 
@@ -42,7 +44,7 @@ RECIPES = {
     "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
     # a few epochs of a network that is trained already
     "finetune": Recipe(
-        1e-4, 0.9, 1e-4, True, False, milestones=None, optimizer="sgd", fixed_batch_norm=True
+        5e-4, 0.9, 0.0, False, False, milestones=None, optimizer="adam", fixed_batch_norm=True
     ),
 }
 # what the recipe decides where the run does not
@@ -122,8 +124,9 @@ class TrainConfig:
     )
     optimizer: str | None = _setting(
         None,
-        one_of("sgd", "muon"),
-        "sgd, or muon (default of fast): orthogonal steps for the weights that mix channels",
+        one_of("sgd", "muon", "adam"),
+        "sgd, adam (default of finetune), or muon (default of fast): orthogonal steps for the "
+        "weights that mix channels",
     )
     learning_rate: float | None = _setting(
         None,

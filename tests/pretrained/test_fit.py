@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bsconv.pytorch.decomposition import compose, shared_factors, subspace_factors
-from bsconv.pytorch.pretrained._fit import Fit, Parts, dense_kernel
+from bsconv.pytorch.pretrained._fit import Fit, Parts, balanced, dense_kernel
 from bsconv.pytorch.pretrained._forms import Form
 from bsconv.pytorch.pretrained._samples import RIDGE, Patches
 
@@ -195,3 +195,24 @@ def test_there_may_be_more_blueprints_than_singular_vectors() -> None:
     kernel = torch.randn(2, 2, 3, 3).double()
     found = fit.find(Form("cp", 8), kernel, kernel.flatten(1))
     assert_close(dense_kernel("cp", found), kernel, 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["u", "s", "cp"])
+def test_balanced_factors_make_the_same_kernel(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "u": {"pw": (6, 4), "dw": (6, 3, 3)},
+        "s": {"pw1": (2, 4), "pw2": (6, 2), "dw": (6, 3, 3)},
+        "cp": {"pw1": (5, 4), "dw": (5, 3, 3), "pw2": (6, 5)},
+    }[kind]
+    parts = {n: torch.randn(s, generator=generator).double() for n, s in shapes.items()}
+    parts["dw"][0] = 0  # a dead channel stays dead
+    found = balanced(kind, parts)
+    torch.testing.assert_close(dense_kernel(kind, found), dense_kernel(kind, parts))
+    if kind == "s":
+        assert found is parts
+    else:
+        first = found["pw1" if kind == "cp" else "pw"][1:].norm(dim=1)
+        torch.testing.assert_close(found["dw"][1:].flatten(1).norm(dim=1), first)
+    if kind == "cp":
+        torch.testing.assert_close(found["pw2"][:, 1:].norm(dim=0), first)

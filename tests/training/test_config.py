@@ -89,7 +89,7 @@ def test_fast_schedule_is_two_straight_lines(epochs: int, steps_per_epoch: int) 
         ({"recipe": "slow"}, "recipe needs 'published' or 'fast' or 'finetune', got 'slow'"),
         ({"bsconv": "x"}, "bsconv needs 'u' or 's' or None, got 'x'"),
         ({"init": "zeros"}, "init needs 'published' or 'matched', got 'zeros'"),
-        ({"optimizer": "adam"}, "optimizer needs 'sgd' or 'muon' or None, got 'adam'"),
+        ({"optimizer": "lion"}, "optimizer needs 'sgd' or 'muon' or 'adam' or None, got 'lion'"),
         ({"precision": "half"}, "precision needs 'float32' or 'bfloat16' or 'auto', got 'half'"),
         ({"plan": "joined"}, "plan needs 'factored' or 'merged' or 'auto', got 'joined'"),
         *(({"compile": value}, f"compile needs True or False or None, got {value!r}")

@@ -118,13 +118,18 @@ def test_bases_are_left_to_sgd(name: str, basis: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"recipe": "published"}, {"recipe": "fast", "optimizer": "sgd"}]
+    ("settings", "kind"),
+    [
+        ({"recipe": "published"}, torch.optim.SGD),
+        ({"recipe": "fast", "optimizer": "sgd"}, torch.optim.SGD),
+        ({"recipe": "finetune"}, torch.optim.AdamW),
+    ],
 )
-def test_sgd_takes_everything(settings: dict[str, str]) -> None:
+def test_others_take_everything(settings: dict[str, str], kind: type) -> None:
     model = get_model("cifar_resnet20_bsconvu", 10)
-    (sgd,) = make_optimizer(model, TrainConfig(**settings)).optimizers  # type: ignore[arg-type]
-    assert type(sgd) is torch.optim.SGD
-    assert names_in(sgd, model) == {name for name, _ in model.named_parameters()}
+    (one,) = make_optimizer(model, TrainConfig(**settings)).optimizers  # type: ignore[arg-type]
+    assert type(one) is kind
+    assert names_in(one, model) == {name for name, _ in model.named_parameters()}
 
 
 def test_one_learning_rate_moves_both() -> None:

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe: SGD for all weights, or Muon for those that mix channels."""
+"""The optimiser of a recipe: SGD or Adam for all weights, or Muon for those that mix channels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...pytorch.regularization import OrthonormalBasis
 from ..config import Recipe, TrainConfig
 
+ADAM_SECOND_MOMENT = 0.999
 MUON_SHARE = 1 / 6  # of the learning rate of SGD
 MUON_MOMENTUM = 0.95
 MUON_DECAY = 0.01
@@ -124,21 +125,26 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     if mixing:
         optimizers.append(Muon(mixing, settings.learning_rate * MUON_SHARE))
     if rest:
-        optimizers.append(_sgd(rest, settings))
+        optimizers.append(_for_all(rest, settings))
     return Optimizers(*optimizers)
 
 
-def _sgd(parameters: list[nn.Parameter], settings: Recipe) -> torch.optim.SGD:
+def _for_all(parameters: list[nn.Parameter], settings: Recipe) -> torch.optim.Optimizer:
     decayed = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
     vectors = [tensor for tensor in parameters if not (settings.decay_all or tensor.ndim >= 2)]
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    fused = all(tensor.device.type in ("cpu", "cuda") for tensor in parameters)
+    if settings.optimizer == "adam":
+        betas = settings.momentum, ADAM_SECOND_MOMENT
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=fused)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov and settings.momentum > 0,  # SGD takes no nesterov without
-        fused=all(tensor.device.type in ("cpu", "cuda") for tensor in parameters),
+        fused=fused,
     )

@@ -37,6 +37,23 @@ def dense_kernel(kind: str, parts: Parts) -> Tensor:
     return torch.tensordot(parts["pw2"], rows, 1) if kind == "cp" else rows
 
 
+def balanced(kind: str, parts: Parts) -> Parts:
+    """The same kernel; in each channel of BSConv-U and -CP, all factors have the same norm.
+
+    Training then moves them at the same rate. BSConv-S keeps its orthonormal basis.
+    """
+    if kind not in ("u", "cp"):
+        return parts
+    axes = {name: part.dim() - 1 if name == "pw2" else 0 for name, part in parts.items()}
+    norms = [p.movedim(axes[n], 0).flatten(1).norm(dim=1) for n, p in parts.items()]
+    size = torch.stack(norms).log().mean(0).exp()
+    scaled = {}
+    for (name, part), norm in zip(parts.items(), norms, strict=True):
+        scale = (size / norm).where(size > 0, 1.0)
+        scaled[name] = (part.movedim(axes[name], -1) * scale).movedim(-1, axes[name])
+    return scaled
+
+
 class Fit:
     """The error tr(S (K - K*) G (K - K*)^T) of kernels K, for covariance G and metric S."""
 

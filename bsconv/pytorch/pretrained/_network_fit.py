@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._fit import Fit, dense_kernel
+from ._fit import Fit, balanced, dense_kernel
 from ._forms import Form, has_bias, put
 from ._inputs import Inputs
 from ._operations import Operation
@@ -66,7 +66,7 @@ def fit_layer(
         dense = dense_kernel(form.kind, parts)
         shift = mean - dense.flatten(1) @ patches.mean
         target = samples.target(dense, shift)
-    put(parts, torch.zeros_like(shift) if norm else shift, new)
+    put(balanced(form.kind, parts), torch.zeros_like(shift) if norm else shift, new)
     if norm:
         _set_norm(norm, dense.flatten(1), shift, patches)
     return samples.error(dense, shift)
