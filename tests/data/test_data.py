@@ -238,48 +238,16 @@ def test_wrong_content_is_named(tmp_path: Path, changed: dict[str, Any], message
     assert path.exists()
 
 
-def edit_member(path: Path, edit: Callable[[bytes], bytes]) -> None:
-    """Changes train_images.npy in a zip file that is whole before and after."""
-    with zipfile.ZipFile(path) as archive:
-        members = {member: archive.read(member) for member in archive.namelist()}
-    before = members["train_images.npy"]
-    members["train_images.npy"] = edit(before)
-    assert members["train_images.npy"] != before
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, content in members.items():
-            archive.writestr(member, content)
-
-
-def claim_the_impossible(path: Path) -> None:
-    shape, wrong = b"(200, 32, 32, 3), }", b"(999999999999, 32, 32, 3), }"
-    spaces = b" " * (len(wrong) - len(shape))
-    edit_member(path, lambda content: content.replace(shape + spaces, wrong))
-
-
 def one_array(path: Path) -> None:
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
 
 
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
-    "damage",
-    [
-        flip_a_bit,
-        claim_the_impossible,
-        lambda path: path.write_bytes(path.read_bytes()[:-5000]),
-        lambda path: edit_member(path, lambda content: content[:-100]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"<html>404 not found</html>"),
-        one_array,
-    ],
+    "damage", [lambda path: path.write_bytes(b"<html>404 not found</html>"), one_array]
 )
-def test_a_broken_archive_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_another_file_is_named(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    """More of them in tests/files: damaged and hostile ones."""
     path = write_archive(tmp_path)
     damage(path)
     with pytest.raises(ValueError, match="is not a whole cifar10 archive") as error:
