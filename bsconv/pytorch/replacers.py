@@ -25,6 +25,7 @@ from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
 
 Layer = BSConvU | BSConvS
+GRID = 8  # engines compute channels in blocks
 
 
 @dataclass
@@ -208,7 +209,10 @@ def _size(conv: Conv) -> str:
 
 def _title(layer: Layer) -> str:
     if isinstance(layer, BSConvS):
-        return f"BSConv-S, {layer.in_channels} channels through {layer.pw1.out_channels}"
+        middle = layer.pw1.out_channels
+        more = -(-middle // GRID) * GRID
+        slow = f", in some engines slower than through {more}" if more > middle else ""
+        return f"BSConv-S, {layer.in_channels} channels through {middle}{slow}"
     return "BSConv-U"
 
 
