@@ -9,28 +9,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _layer_plans
+from bsconv.pytorch import (
+    BSConvS,
+    BSConvS1d,
+    BSConvS3d,
+    BSConvU,
+    BSConvU1d,
+    BSConvU3d,
+    BSConvU_Replacer,
+    _layer_plans,
+)
 from helpers.clock import Clock
 from helpers.exact_errors import raises_exactly
 
+SIZES = {1: (13,), 2: (13, 12), 3: (9, 10, 11)}
+LAYERS = ((BSConvU1d, BSConvU, BSConvU3d), (BSConvS1d, BSConvS, BSConvS3d))
 PLANS = {
-    BSConvU: ("factored", "merged", "auto"),
-    BSConvS: ("factored", "joined", "narrow", "merged", "auto"),
+    **dict.fromkeys(LAYERS[0], ("factored", "merged", "auto")),
+    **dict.fromkeys(LAYERS[1], ("factored", "joined", "narrow", "merged", "auto")),
 }
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> BSConvU | BSConvS:
-    kernel_size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    n = draw(st.sampled_from(sorted(SIZES)))
+    kernel_size = draw(st.tuples(*[st.integers(1, 5)] * n))
     odd = all(size % 2 for size in kernel_size)
-    stride = draw(st.sampled_from([1, 2, (1, 2)]))
+    stride = draw(st.sampled_from([1, 2, (1, 2, 1)[:n]]))
     same = st.just("same") if odd and stride == 1 else st.nothing()
-    return draw(st.sampled_from([BSConvU, BSConvS]))(
+    return draw(st.sampled_from(LAYERS))[n - 1](
         draw(st.integers(1, 6)),
         draw(st.integers(1, 6)),
         kernel_size,
         stride,
-        draw(st.integers(0, 2) | st.tuples(st.integers(0, 2), st.integers(0, 2)) | same),
+        draw(st.integers(0, 2) | st.tuples(*[st.integers(0, 2)] * n) | same),
         draw(st.sampled_from([1, 2])),
         bias=draw(st.booleans()),
         padding_mode=draw(st.sampled_from(["zeros", "reflect", "circular"])),
@@ -53,7 +65,8 @@ def test_all_plans_compute_the_same_outputs_and_gradients(
     layer: BSConvU | BSConvS, seed: int, training: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(2, layer.in_channels, 13, 12, dtype=torch.float64, generator=generator)
+    size = (2, layer.in_channels, *SIZES[len(layer.kernel_size)])
+    images = torch.randn(size, dtype=torch.float64, generator=generator)
     expected = results(copy.deepcopy(layer).train(training), images)
     for plan in PLANS[type(layer)]:
         planned = copy.deepcopy(layer).train(training)

@@ -61,6 +61,7 @@ class Builder:
         self.draw = draw
         self.odd: list[nn.Module] = []
         self.made: dict[tuple[int, int], list[nn.Module]] = {}
+        self.dimensions = self.one_of(*[(2,)] * 3, (1, 2, 3), (1, 2), (3,))
         self.dtype = self.one_of(*[torch.float32] * 4, torch.float64, *HALF)
         self.device = self.one_of(*["cpu"] * 7, "meta")
 
@@ -164,16 +165,26 @@ class Builder:
 
     def layer(self, m: int, n: int) -> nn.Module:
         """A layer of some kind, or a plain one where these channels or the dtype don't allow it."""
-        make = self.one_of(*[Builder.conv] * 5, *ODD, *REUSED, *REUSED)
+        others = [Builder.of_other_dimensions] * 4 * (self.dimensions != (2,))
+        make = self.one_of(*[Builder.conv] * 5, *others, *ODD, *REUSED, *REUSED)
         layer = make(self, m, n)
         if make in ODD and layer is not None:
-            self.odd += [module for module in layer.modules() if "Conv" in type(module).__name__]
+            self.odd += [
+                module
+                for module in layer.modules()
+                if "Conv" in type(module).__name__ and not self.may_go(module)
+            ]
         layer = self.conv(m, n) if layer is None else layer
         self.made.setdefault((m, n), []).append(layer)
         if make is Builder.conv and self.chance(3):
             norm = nn.BatchNorm2d(n, device=self.device, dtype=self.dtype)
             return nn.Sequential(layer, norm, nn.ReLU())
         return layer
+
+    def may_go(self, layer: nn.Module) -> bool:
+        """Whether an odd layer is only odd by its dimensions, which the replacer takes."""
+        dimensions = {nn.Conv1d: 1, nn.Conv3d: 3}.get(type(layer))
+        return dimensions in self.dimensions
 
     def tree(self, depth: int, m: int, n: int) -> nn.Module:
         if depth == 0:
@@ -262,7 +273,9 @@ ROOTS: tuple[Callable[[nn.Module], nn.Module], ...] = (
 
 
 @st.composite
-def replacers(draw: Any, names: list[str]) -> BSConvU_Replacer | BSConvS_Replacer:
+def replacers(
+    draw: Any, names: list[str], dimensions: tuple[int, ...]
+) -> BSConvU_Replacer | BSConvS_Replacer:
     sizes = st.lists(st.sampled_from([3, 5, 7, 1, (3, 3), (1, 3)]), min_size=1, max_size=3)
     some_sizes = draw(st.sampled_from([False, False, False, True]))
     patterns = [*names, *(f"{name}*" for name in names if "[" not in name), "*.0"]
@@ -272,6 +285,7 @@ def replacers(draw: Any, names: list[str]) -> BSConvU_Replacer | BSConvS_Replace
         "with_bn": draw(st.booleans()),
         "bn_kwargs": draw(st.sampled_from([None, {"eps": 0.01}, {"affine": False}])),
         "init": draw(st.sampled_from(["default", "matched", "project"])),
+        "dimensions": dimensions,
         "exclude": draw(st.lists(st.sampled_from(patterns), max_size=2)) if some_excluded else (),
     }
     if draw(st.booleans()):
@@ -296,4 +310,4 @@ def examples(draw: Any) -> Example:
     names = [name for name, _ in walk(model) if name]
     size = builder.one_of((2, m, 9, 8), (2, m, 12, 12), (3, m, 6, 7))
     images = torch.randn(size, dtype=builder.dtype, device=builder.device)
-    return Example(model, draw(replacers(names)), images, builder.odd)
+    return Example(model, draw(replacers(names, builder.dimensions)), images, builder.odd)

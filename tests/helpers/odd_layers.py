@@ -119,7 +119,7 @@ class OtherDimensions(nn.Module):
         self.conv = conv
 
     def forward(self, images: Tensor) -> Tensor:
-        if isinstance(self.conv, nn.Conv3d):
+        if len(self.conv.kernel_size) == 3:
             return self.conv(images[:, :, None])[:, :, 0]
         return self.conv(images.flatten(2)).unflatten(2, images.shape[2:])
 

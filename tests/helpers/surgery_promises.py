@@ -29,6 +29,7 @@ from helpers.model_strategies import Example
 from helpers.odd_layers import CALLS, SealedError, WithRegLoss
 
 BLUEPRINT_LAYERS = (BSConvU, BSConvS)
+DENSE = {"1d": nn.Conv1d, "3d": nn.Conv3d}  # by the name of the layer; nn.Conv2d for others
 REFUSALS = (
     "can't move to another layer",
     "has a reg_loss of its own",
@@ -84,9 +85,9 @@ def assert_is_as_planned(plan: Plan, before: list[Any], after: nn.Module) -> Non
     for layer in plan.layers:
         for name in layer.names:
             if layer.replaced:
-                assert type(old[name]) is nn.Conv2d
+                assert isinstance(new[name], BLUEPRINT_LAYERS)
+                assert type(old[name]) is DENSE.get(type(new[name]).__name__[-2:], nn.Conv2d)
                 assert old[name].groups == 1
-                assert type(new[name]) in BLUEPRINT_LAYERS
                 assert_stands_in(old[name], new[name])
             else:
                 assert new[name] is old[name]
@@ -102,7 +103,7 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if not nn.parameter.is_lazy(p))
 
 
-def assert_stands_in(old: nn.Conv2d, new: Any) -> None:
+def assert_stands_in(old: Any, new: Any) -> None:
     """The flags, the geometry and the hooks of ``old`` are those of ``new``."""
     for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"):
         assert getattr(new, name) == getattr(old, name), name
@@ -114,7 +115,7 @@ def assert_stands_in(old: nn.Conv2d, new: Any) -> None:
         assert (parameter.dtype, parameter.device) == (old.weight.dtype, old.weight.device), name
         expected = old.bias if name == "dw.bias" else old.weight
         assert parameter.requires_grad == expected.requires_grad, name
-    for conv in (module for module in new if isinstance(module, nn.Conv2d)):
+    for conv in (module for module in new if isinstance(module, type(old))):
         expected = torch.empty_like(conv.weight, memory_format=memory_format(old.weight))
         assert conv.weight.stride() == expected.stride()
     assert not old._state_dict_hooks
@@ -125,10 +126,12 @@ def assert_stands_in(old: nn.Conv2d, new: Any) -> None:
 
 def memory_format(weight: Tensor) -> torch.memory_format:
     """By the strides, since is_contiguous is true of both where a side is 1."""
-    last = torch.empty_like(weight, memory_format=torch.channels_last)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    channels_last = formats.get(weight.dim(), torch.contiguous_format)
+    last = torch.empty_like(weight, memory_format=channels_last)
     first = torch.empty_like(weight, memory_format=torch.contiguous_format)
     is_last = weight.stride() == last.stride() != first.stride()
-    return torch.channels_last if is_last else torch.contiguous_format
+    return channels_last if is_last else torch.contiguous_format
 
 
 def assert_sharing_is_kept(before: list[Any], after: nn.Module) -> None:
