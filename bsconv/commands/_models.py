@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import http.client
-import importlib
-import io
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -88,33 +83,3 @@ def say_random(command: str, name: str, ways: str) -> None:
         f"bsconv {command}: {name} starts from random weights; {ways} gives it trained ones",
         file=sys.stderr,
     )
-
-
-def model_with_default_weights(name: str) -> nn.Module:
-    """The model ``name`` with the weights that its library offers, which are fetched if need be."""
-    from ..experiments.training import check_model
-    from ..pytorch._tools.errors import one_line
-
-    source, separator, inner = name.partition(":")
-    if not separator:
-        return model_by_name(TrainConfig(name), pretrained="cifar10")
-    check_model(TrainConfig(name))  # refuses an unknown name before anything is fetched
-    way_out = f"--weights FILE takes a file of weights of {name} instead"
-    if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
-        raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # which is for the command's own output
-            return _fetch(source, inner)
-    # a bad checksum is a RuntimeError, a name without weights a ValueError
-    except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
-        reason = one_line(error, limit=None)
-        raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
-
-
-def _fetch(source: str, name: str) -> nn.Module:
-    model: nn.Module
-    if source == "torchvision":
-        model = importlib.import_module("torchvision.models").get_model(name, weights="DEFAULT")
-    else:
-        model = getattr(importlib.import_module("pytorchcv.model_provider"), name)(pretrained=True)
-    return model

@@ -111,7 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{dense.model} has no convolution that BSConv replaces, see bsconv plan"
             )
         plan = None if report.budget is None else report.plan
-        write_trained(arguments.out, student, projected, dataset.num_classes, plan)
+        classes = dataset.classes
+        write_trained(arguments.out, student, projected, len(classes), plan, classes)
         print(report)
         print(_next_steps(arguments.out, projected))
     if curve is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..experiments.config import TrainConfig
 from ._arguments import add_csv, add_num_classes
 from ._files import add_figure, check_files, write_figure
-from ._models import model_by_name, model_with_default_weights, say_random
+from ._models import model_by_name, say_random
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +71,7 @@ def _source(
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
     from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
     from ..experiments.files.weights import is_weight_file, read_weights
+    from ..experiments.model_sources import pretrained_model
     from ..experiments.training import read_start
 
     of_others = name.lower().endswith(KERNEL_FILES)
@@ -79,7 +80,7 @@ def _source(
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
         return read_kernels(name) if of_others else read_weights(name)
     if weights == "DEFAULT":
-        return model_with_default_weights(name)
+        return pretrained_model(name, weights)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images
     model = model_by_name(config, num_classes, weights=read_start(config))
     if weights is None:

@@ -60,7 +60,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         saved = Path(given["out"]) / "config.json"
         if saved.exists():
             from ..experiments.files.checkpoints import read_config
-            from ..experiments.model_sources import check_remembered
+            from ..experiments.own_code import check_remembered
 
             config = read_config(saved)
             for name in ("model", "teacher_model"):

@@ -98,6 +98,18 @@ class TrainConfig:
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
+    pretrained: str | None = _setting(
+        None,
+        text("a name", "NAME"),
+        "start from the weights of the package, such as cifar10, or of MODEL's library: DEFAULT",
+    )
+    new_head: bool = _setting(
+        False,
+        flag("store_true"),
+        "a fresh classifier in place of the one of these weights, for the classes of --dataset; "
+        "with --bsconv, weights of the dense network are projected",
+    )
+    freeze: bool = _setting(False, flag("store_true"), "train the classifier alone")
     teacher: str | None = _setting(
         None,
         text("a file of weights or a run's folder", "FILE"),

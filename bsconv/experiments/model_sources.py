@@ -3,13 +3,14 @@
 import contextlib
 import difflib
 import functools
+import http.client
+import importlib
 import importlib.util
-import inspect
+import io
 import os
 import sys
 import types
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch._tools.errors import one_line
 from ..pytorch.models import ModelName, parse_name
 from .normalization import STATISTICS
+from .own_code import made_by
 from .rules import absolute_name
 
 # the data that the module docstrings of pytorchcv's classification models name
@@ -85,8 +87,49 @@ def build_model(
     elif source in MAKERS:
         model = MAKERS[source](inner, num_classes)
     else:
-        model = _of_user(name, num_classes)
+        model = made_by(name, num_classes)
     return model if replacer is None else replacer.apply(model)
+
+
+def pretrained_model(name: str, pretrained: str) -> nn.Module:
+    """The model ``name`` with trained weights, of as many classes as these have.
+
+    For an architecture of this package they are those of the data set ``pretrained``, for the model
+    of another library its "DEFAULT", which are fetched if need be. ValueError with one line where
+    there are none.
+    """
+    source, separator, inner = name.partition(":")
+    if not separator:
+        data = "cifar10" if pretrained == "DEFAULT" else pretrained
+        return get_model(name, {"cifar10": 10, "cifar100": 100}.get(data, 1000), pretrained=data)
+    if source not in MAKERS or pretrained != "DEFAULT":
+        raise ValueError(
+            f"pretrained needs DEFAULT for the model of another library, got {pretrained!r} "
+            f"with {name}"
+        )
+    with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+        build_model(name, 10)  # refuses an unknown name before anything is fetched
+    way_out = f"--weights FILE takes a file of weights of {name} instead"
+    if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
+        raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # which is for the command's own output
+            return _fetched(source, inner)
+    # a bad checksum is a RuntimeError, a name without weights a ValueError
+    except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
+        reason = one_line(error, limit=None)
+        raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
+
+
+def _fetched(source: str, name: str) -> nn.Module:
+    model: nn.Module
+    if source == "torchvision":
+        model = _import("torchvision.models").get_model(name, weights="DEFAULT")
+    elif source == "timm":
+        model = _import("timm").create_model(name, pretrained=True)
+    else:
+        model = getattr(_import("pytorchcv.model_provider"), name)(pretrained=True)
+    return model
 
 
 def foreign_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -172,93 +215,6 @@ def _timm(name: str, num_classes: int) -> nn.Module:
 
 
 MAKERS = {"torchvision": _torchvision, "pytorchcv": _pytorchcv, "timm": _timm}
-
-
-def is_code(name: str) -> bool:
-    """Whether a model's name says which code of the user's makes it."""
-    return ":" in name and name.partition(":")[0] not in MAKERS
-
-
-def check_remembered(name: str) -> None:
-    """ValueError for code that a file names, and nobody on this machine has named before.
-
-    A file from elsewhere cannot have any other code run.
-    """
-    if is_code(name) and name not in _named():
-        raise ValueError(
-            f"{name} is code that makes a model, which a file names and you have not; if you trust "
-            f"it, say so with: bsconv plan {name}"
-        )
-
-
-def _named() -> list[str]:
-    try:
-        return _names_file().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _names_file() -> Path:
-    """Next to the list of repositories that torch.hub may run."""
-    return Path(torch.hub.get_dir()) / "bsconv_models"
-
-
-def _of_user(name: str, num_classes: int) -> nn.Module:
-    place, _, attribute = name.rpartition(":")
-    try:
-        make = getattr(_module(name, place), attribute, None)
-        if not callable(make):
-            raise ValueError(f"{name}: {place} has no function or class {attribute!r}")
-        takes = inspect.signature(make).parameters
-        model = make(num_classes=num_classes) if "num_classes" in takes else make()
-    except ValueError:
-        raise
-    except Exception as error:  # the code of a user may raise anything at all
-        raise ValueError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} needs to make a torch.nn.Module, got a {type(model).__name__}")
-    if name not in (known := _named()):
-        with contextlib.suppress(OSError):
-            _names_file().parent.mkdir(parents=True, exist_ok=True)
-            _names_file().write_text("\n".join([*known, name, ""]), encoding="utf-8")
-    return model
-
-
-def _module(name: str, place: str) -> types.ModuleType:
-    """The module of the file or of the name ``place``, which is run once."""
-    if not place.endswith(".py"):
-        here = os.getcwd()
-        if here not in sys.path:
-            sys.path.append(here)  # as for `python -m`
-        try:
-            return importlib.import_module(place or ".")
-        except (ModuleNotFoundError, TypeError) as error:
-            missing = getattr(error, "name", place)
-            if missing is None or not f"{place}.".startswith(f"{missing}."):
-                raise  # of something that the module needs
-            known = ", ".join(f"{source}:NAME" for source in MAKERS)
-            raise ValueError(
-                f"unknown source {place!r} in {name!r}: models come from {known}, FILE.py:FACTORY "
-                "or package.module:FACTORY"
-            ) from error
-    path = Path(place).expanduser().absolute()
-    if not path.is_file():
-        raise ValueError(f"{name} needs a Python file, {path} is not there")
-    key = f"{path.stem}_{hash((path, path.stat().st_mtime_ns)):x}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))  # for what it imports from its own folder
-        sys.modules[key] = module  # where dataclasses and pickle look
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[key]
-            raise
-    return sys.modules[key]
 
 
 def _import(module: str) -> Any:

@@ -28,7 +28,7 @@ ROOMS = [f"{CORE}.{path.parent.name}" for path in (PACKAGE / "pytorch").glob("[!
 
 # Each part may import what is on floors below it, nothing of its own floor or above.
 FLOORS = [
-    ["bsconv", f"{CORE}._tools", "bsconv.experiments.rules"],
+    ["bsconv", f"{CORE}._tools"],
     [f"{CORE}.{name}" for name in ("regularization", "decomposition", "plan")],
     [f"{CORE}.initialization", f"{CORE}._layer_plans"],
     [f"{CORE}.modules"],
@@ -37,7 +37,7 @@ FLOORS = [
     ROOMS,
     [CORE],
     ["bsconv.experiments.rules"],
-    ["bsconv.experiments.normalization"],
+    ["bsconv.experiments.normalization", "bsconv.experiments.own_code"],
     [f"bsconv.experiments.{name}" for name in ("config", "model_sources", "data", "plotting")],
     ["bsconv.experiments.files"],
     ["bsconv.experiments.training", "bsconv.experiments.export"],

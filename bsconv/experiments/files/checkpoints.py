@@ -13,7 +13,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .habits import part_for, plain_names, some
 from .json_files import holding, read_json
-from .safetensors_files import PLAN, packed
+from .safetensors_files import CLASSES, PLAN, packed
 from .torch_files import read_torch_file
 from .weights import FORMAT, read_noted_weights
 
@@ -149,6 +149,7 @@ class TrainedModel:
     num_classes: int
     state: dict[str, Tensor]
     plan: dict[str, str] = dataclasses.field(default_factory=dict)  # see apply_plan
+    classes: tuple[str, ...] = ()  # their names; files of earlier versions have none
 
 
 def write_trained(
@@ -157,12 +158,16 @@ def write_trained(
     config: TrainConfig,
     num_classes: int,
     plan: Mapping[str, str] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write ``model.safetensors``, which says settings and classes, and has a checksum.
 
     ``plan`` says which layers of the network of ``config`` have been changed, see ``apply_plan``.
     """
-    about = {"num_classes": num_classes, "config": dataclasses.asdict(config.without_folders())}
+    settings = dataclasses.asdict(config.without_folders())
+    about: dict[str, Any] = {"num_classes": num_classes, "config": settings}
+    if classes:
+        about[CLASSES] = list(classes)
     if plan is not None:
         about[PLAN] = dict(plan)
     write_atomically(path, packed(model.state_dict(), about))
@@ -184,13 +189,16 @@ def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
     """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
     with holding("model trained by bsconv train", path):
         config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
-        state, plan = content["model"], _plan(content)
+        state, plan, classes = content["model"], _plan(content), content.get(CLASSES, ())
         if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
             raise ValueError("its model is not a state dict")
         # before a network is made that is far larger than the file
         if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
             raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
-    return TrainedModel(config, num_classes, state, plan)
+        names = isinstance(classes, (list, tuple)) and all(isinstance(n, str) for n in classes)
+        if not names or len(classes) not in (0, num_classes):
+            raise ValueError(f"classes needs {num_classes} names, got {classes!r:.80}")
+    return TrainedModel(config, num_classes, state, plan, tuple(classes))
 
 
 def _plan(about: Mapping[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from .json_files import parse_json
 
 KEY = "bsconv"  # of the metadata; its value is a JSON object
 ABOUT = {"num_classes", "config"}  # its entries
+CLASSES = "classes"  # another entry, the names in order, where they are known
 PLAN = "plan"  # another entry, of networks in which each layer has a form of its own
 CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
 
@@ -51,7 +52,7 @@ def unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return tensors, None
     try:
         about = parse_json(metadata[KEY])
-        if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN} != ABOUT:
+        if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN, CLASSES} != ABOUT:
             raise ValueError(f"it is not a JSON object of {' and '.join(sorted(ABOUT))}")
     except ValueError as error:
         raise ValueError(f"{path} is damaged: its metadata cannot be read ({error})") from error

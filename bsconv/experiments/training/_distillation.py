@@ -13,7 +13,8 @@ from ..data import ImageDataset
 from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
 from ..normalization import Normalization
-from ._inputs import logits_of, model_input, trained_model
+from ._inputs import model_input, trained_model
+from ._new_head import logits_of
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
 

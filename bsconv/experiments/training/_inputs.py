@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...pytorch import apply_plan
+from ...pytorch import apply_plan, project_pretrained
 from ...pytorch._tools.errors import one_line
+from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
 from ..files.checkpoints import Start, TrainedModel, load_weights
-from ..model_sources import build_model, check_remembered, foreign_statistics, is_code
+from ..model_sources import build_model, foreign_statistics, pretrained_model
 from ..normalization import Normalization
+from ..own_code import check_remembered, is_code
+from ._new_head import head_names, logits_of, with_new_head
+
+PROJECTION_IMAGES = 500
 
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
@@ -54,7 +60,8 @@ def make_model(
         with_bn=config.with_bn,
         init=config.init,
     )
-    return apply_plan(model, plan or {})
+    model = apply_plan(model, plan or {})
+    return with_new_head(model, num_classes, config) if config.new_head else model
 
 
 def trained_model(trained: TrainedModel, path: Path) -> nn.Module:
@@ -70,6 +77,14 @@ def read_start(config: TrainConfig) -> Start | None:
 
     OSError for a file that is not there, ValueError with one line for one that holds no weights.
     """
+    if config.pretrained is not None:
+        if config.weights is not None:
+            raise ValueError(
+                f"pretrained needs to stand without weights, got {config.pretrained!r} with "
+                f"weights={config.weights!r}"
+            )
+        model = pretrained_model(config.model, config.pretrained)
+        return Start(model.state_dict(), {}, settled(config, None, config.pretrained))
     return None if config.weights is None else checkpoints.read_start(Path(config.weights))
 
 
@@ -86,7 +101,12 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
         model = apply_plan(model, start.plan)
     except ValueError as error:
         raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
-    load_weights(model, start.state, Path(str(config.weights)), name)
+    state = start.state
+    if config.new_head:
+        own, fresh = model.state_dict(), head_names(model, config)
+        kept = {key: own[key] for key in own if key.startswith(fresh)}
+        state = {key: state[key] for key in state if not key.startswith(fresh)} | kept
+    load_weights(model, state, Path(str(config.weights or config.pretrained)), name)
     if start.config is None and not config.says_normalization:
         warnings.warn(
             f"{config.weights} does not say how its images were normalised, so it gets them as "
@@ -94,6 +114,28 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
             stacklevel=2,
         )
     return model
+
+
+def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: ImageDataset) -> Start:
+    """``start``, or weights of the dense network as ``model``, its BSConv form, computes them."""
+    dense = dataclasses.replace(config, bsconv=None)
+    layers = (name for name, each in model.named_modules() if isinstance(each, BLUEPRINT_LAYERS))
+    if config.bsconv is None or f"{next(layers, None)}.weight" not in start.state:
+        return start
+    if config.with_bn:
+        raise ValueError(
+            f"the weights in {config.weights} are of the dense network, whose projection needs "
+            "with_bn=False, got with_bn=True"
+        )
+    images = model_input(
+        dataset.train_images[:PROJECTION_IMAGES], config.image_size, config.normalization
+    )
+    trained = load_start(make_model(dense, dataset.num_classes).to(images.device), start, dense)
+    kind: Any = config.bsconv
+    # quick, because training follows; `bsconv project` fits the layers one by one
+    options: dict[str, Any] = {"p": config.p, "method": "batch_norm", "progress": False}
+    student, _ = project_pretrained(trained.eval(), images, kind, **options)
+    return Start(student.state_dict(), {}, config)
 
 
 def settled(config: TrainConfig, start: Start | None, pretrained: str | None = None) -> TrainConfig:
@@ -120,12 +162,6 @@ def model_input(
     if normalization is not None:
         floats = normalization.apply(floats)
     return floats.contiguous(memory_format=torch.channels_last)
-
-
-def logits_of(output: Any) -> Tensor:
-    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts."""
-    logits: Tensor = output[0] if isinstance(output, tuple) else output
-    return logits
 
 
 def check_fit(

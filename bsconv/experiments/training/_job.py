@@ -15,9 +15,11 @@ from ._inputs import (
     find_dataset,
     load_start,
     make_model,
+    projected,
     read_start,
     settled,
 )
+from ._new_head import head_names
 from ._optimizers import make_optimizer
 from ._run_folder import Run
 from ._steps import Job, choose_execution
@@ -45,11 +47,16 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes) if model is None else model
         if start is not None:
+            start = projected(start, model, config, dataset)
             model, run.plan = load_start(model, start, config), start.plan
         else:
             model = apply_plan(model, run.plan)
         model = model.to(device).to(memory_format=torch.channels_last)
         check_fit(model, dataset, config)
+        if config.freeze:
+            head = head_names(model, config)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.startswith(head))
         teacher_normalization = config.normalization
         if teacher is None:
             teacher, teacher_normalization = read_teacher(config, dataset.num_classes)
@@ -87,5 +94,8 @@ def _check_recipe(run: Run, has_start: bool, teacher: nn.Module | None) -> None:
     config = run.config
     if config.settings.fixed_batch_norm and run.state is None and not has_start:
         raise ValueError(f"recipe={config.recipe!r} needs weights to start from, got weights=None")
+    for setting in ("new_head", "freeze"):
+        if getattr(config, setting) and run.state is None and not has_start:
+            raise ValueError(f"{setting} needs weights to start from, got weights=None")
     if config.label_weight and not (teacher or config.teacher or config.teacher_model):
         raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")

@@ -104,6 +104,7 @@ class Run:
         state = {
             "config": dataclasses.asdict(self.config),
             "num_classes": job.dataset.num_classes,
+            "classes": job.dataset.classes,
             "epoch": len(self.history),
             "history": self.history.to_dicts(),
             "execution": dataclasses.asdict(job.execution),
@@ -132,9 +133,8 @@ class Run:
                 "compile": job.execution.compile,
             }
             config = dataclasses.replace(self.config, **how)
-            write_trained(
-                self.folder / MODEL, job.model, config, job.dataset.num_classes, self.plan
-            )
+            classes = job.dataset.classes
+            write_trained(self.folder / MODEL, job.model, config, len(classes), self.plan, classes)
 
     def _write_metrics(self, folder: Path) -> None:
         lines = [json.dumps(metrics) + "\n" for metrics in self.history.to_dicts()]

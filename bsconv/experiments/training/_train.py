@@ -25,8 +25,9 @@ from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ..normalization import Normalization
 from ._distillation import student_loss
 from ._history import EpochMetrics, History
-from ._inputs import logits_of, model_input, trained_model
+from ._inputs import model_input, trained_model
 from ._job import prepare
+from ._new_head import logits_of
 from ._processes import SINGLE, Processes
 from ._progress import introduction, progress_bar
 from ._run_folder import Run, open_run
@@ -110,7 +111,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     look_every = max(1, len(batches) // LOOKS)
     total, seen = torch.zeros((), device=images.device), 0
     job.trained.train()
-    if config.settings.fixed_batch_norm:
+    if config.settings.fixed_batch_norm or config.freeze:
         for module in job.trained.modules():  # of several processes, it is a copy of job.model
             if isinstance(module, BatchNorm):
                 module.eval()

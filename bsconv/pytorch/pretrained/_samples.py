@@ -117,7 +117,14 @@ class Patches:
 
     @cached_property
     def _cholesky(self) -> Tensor:
-        return torch.linalg.cholesky(self.steady)
+        # of few samples, rounding leaves more below zero than the ridge makes up for
+        steady = self.steady.clone()
+        for power in range(6):
+            factor, failed = torch.linalg.cholesky_ex(steady)
+            if not failed:
+                return factor
+            steady.diagonal().add_(10**power * self.ridge)
+        return torch.linalg.cholesky(steady)
 
     def cross(self, targets: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """The moments of targets with patches (N, M*K*K), and their means (N).

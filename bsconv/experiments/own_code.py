@@ -1,0 +1,104 @@
+"""Models that code of the user's makes: ``FILE.py:FACTORY`` and ``package.module:FACTORY``."""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import types
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..pytorch._tools.errors import one_line
+
+SOURCES = ("torchvision", "pytorchcv", "timm")  # of other models with a colon in their name
+
+
+def is_code(name: str) -> bool:
+    """Whether a model's name says which code of the user's makes it."""
+    return ":" in name and name.partition(":")[0] not in SOURCES
+
+
+def check_remembered(name: str) -> None:
+    """ValueError for code that a file names, and nobody on this machine has named before.
+
+    A file from elsewhere cannot have any other code run.
+    """
+    if is_code(name) and name not in _named():
+        raise ValueError(
+            f"{name} is code that makes a model, which a file names and you have not; if you trust "
+            f"it, say so with: bsconv plan {name}"
+        )
+
+
+def _named() -> list[str]:
+    try:
+        return _names_file().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _names_file() -> Path:
+    """Next to the list of repositories that torch.hub may run."""
+    return Path(torch.hub.get_dir()) / "bsconv_models"
+
+
+def made_by(name: str, num_classes: int) -> nn.Module:
+    place, _, attribute = name.rpartition(":")
+    try:
+        make = getattr(_module(name, place), attribute, None)
+        if not callable(make):
+            raise ValueError(f"{name}: {place} has no function or class {attribute!r}")
+        takes = inspect.signature(make).parameters
+        model = make(num_classes=num_classes) if "num_classes" in takes else make()
+    except ValueError:
+        raise
+    except Exception as error:  # the code of a user may raise anything at all
+        raise ValueError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} needs to make a torch.nn.Module, got a {type(model).__name__}")
+    if name not in (known := _named()):
+        with contextlib.suppress(OSError):
+            _names_file().parent.mkdir(parents=True, exist_ok=True)
+            _names_file().write_text("\n".join([*known, name, ""]), encoding="utf-8")
+    return model
+
+
+def _module(name: str, place: str) -> types.ModuleType:
+    """The module of the file or of the name ``place``, which is run once."""
+    if not place.endswith(".py"):
+        here = os.getcwd()
+        if here not in sys.path:
+            sys.path.append(here)  # as for `python -m`
+        try:
+            return importlib.import_module(place or ".")
+        except (ModuleNotFoundError, TypeError) as error:
+            missing = getattr(error, "name", place)
+            if missing is None or not f"{place}.".startswith(f"{missing}."):
+                raise  # of something that the module needs
+            known = ", ".join(f"{source}:NAME" for source in SOURCES)
+            raise ValueError(
+                f"unknown source {place!r} in {name!r}: models come from {known}, FILE.py:FACTORY "
+                "or package.module:FACTORY"
+            ) from error
+    path = Path(place).expanduser().absolute()
+    if not path.is_file():
+        raise ValueError(f"{name} needs a Python file, {path} is not there")
+    key = f"{path.stem}_{hash((path, path.stat().st_mtime_ns)):x}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))  # for what it imports from its own folder
+        sys.modules[key] = module  # where dataclasses and pickle look
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[key]
+            raise
+    return sys.modules[key]
