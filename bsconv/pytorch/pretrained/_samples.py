@@ -111,20 +111,15 @@ class Patches:
         self.rows, self.mean, self.unit = self._prepared(rows)
         self.covariance = self._products(self.rows, self.unit)
         variance = self.covariance.diagonal().mean()
+        if len(rows) < rows.shape[1]:  # then rounding leaves less than nothing in some directions
+            ridge = max(ridge, rows.shape[1] * torch.finfo(torch.float32).eps)
         self.ridge = ridge * variance.where(variance > 0, 1.0)
         self.steady = self.covariance.clone()  # the covariance with a ridge
         self.steady.diagonal().add_(self.ridge)
 
     @cached_property
     def _cholesky(self) -> Tensor:
-        # of few samples, rounding leaves more below zero than the ridge makes up for
-        steady = self.steady.clone()
-        for power in range(6):
-            factor, failed = torch.linalg.cholesky_ex(steady)
-            if not failed:
-                return factor
-            steady.diagonal().add_(10**power * self.ridge)
-        return torch.linalg.cholesky(steady)
+        return torch.linalg.cholesky(self.steady)
 
     def cross(self, targets: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """The moments of targets with patches (N, M*K*K), and their means (N).
