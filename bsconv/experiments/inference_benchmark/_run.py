@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ._report import AS_GIVEN, COMPILED, OPTIMISED, InferenceBenchmark, Measurem
 SETTLED_ON = 4  # images
 BUDGET = 30.0  # seconds of measuring for a batch size, unless the number of rounds is given
 TURN = 0.05  # seconds that a turn lasts at least
+BAR = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
 
 Call = Callable[[], object]
 
@@ -64,12 +66,9 @@ def benchmark_inference(
         with _explained(key, setting, SETTLED_ON), torch.no_grad():
             # with BatchNorms that fit, numbers keep to the range that trained networks have
             reestimate_batch_norm(model, drawn(SETTLED_ON)).eval().to(place)
-    with tqdm(
-        total=len(sizes) * (len(models) + 1),
-        disable=None if progress else True,  # None: no bar where stderr is not a terminal
-        leave=False,
-        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}",
-    ) as bar:
+    # None: no bar where stderr is not a terminal
+    looks: dict[str, Any] = {"disable": None if progress else True, "leave": False}
+    with tqdm(total=len(sizes) * (len(models) + 1), bar_format=BAR, **looks) as bar:
         for count in sizes:
             images = drawn(count).to(place, getattr(torch, dtype))
             calls: dict[tuple[str, str], Call] = {}

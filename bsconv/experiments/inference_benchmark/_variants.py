@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from fractions import Fraction
 
 import torch
 from torch import nn
 
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model
-from ..results.published import family_and_variant
+from ..results.published import family_and_variant, replaced_by
 from ._report import DENSE
 
 
@@ -44,11 +43,7 @@ def build_variants(
                 models[DENSE] = build_model(name, num_classes)
                 continue
             model = build_model(name, num_classes, bsconv=variant, p=p, with_bn=with_bn)
-            label = f"BSConv-{variant.upper()}"
-            if variant == "s":
-                label += f", p = {Fraction(p).limit_denominator(1000)}"
-            if with_bn:
-                label += ", with BatchNorm"
+            label = replaced_by(variant, p, with_bn)
             if any(isinstance(module, BLUEPRINT_LAYERS) for module in model.modules()):
                 models[label] = model
             else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config import RECIPES, TrainConfig
 from ..model_sources import architecture
 from ._record import Record, deciding, recipe_of
-from .published import VARIANTS, family_and_variant
+from .published import VARIANTS, family_and_variant, replaced_by
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ class Summary:
         config = self.config
         if config.bsconv is None:
             return config.model
-        share = f", p = {Fraction(config.p).limit_denominator(100)}" if config.bsconv == "s" else ""
-        norm = ", with BatchNorm" if config.with_bn else ""
-        return f"{config.model} as BSConv-{config.bsconv.upper()}{share}{norm}"
+        return f"{config.model} as {replaced_by(config.bsconv, config.p, config.with_bn)}"
 
     @property
     def architecture(self) -> str:
