@@ -21,11 +21,11 @@ def write_cifar10_folder(folder: Path, dataset: ImageDataset) -> None:
     place = folder / "cifar-10-batches-py"
     place.mkdir(parents=True)
     parts = zip(
-        dataset.train_images.tensor_split(5), dataset.train_labels.tensor_split(5), strict=True
+        dataset.train_images[:].tensor_split(5), dataset.train_labels.tensor_split(5), strict=True
     )
     for number, (images, labels) in enumerate(parts, start=1):
         _write_batch(place / f"data_batch_{number}", images, labels)
-    _write_batch(place / "test_batch", dataset.test_images, dataset.test_labels)
+    _write_batch(place / "test_batch", dataset.test_images[:], dataset.test_labels)
     with open(place / "batches.meta", "wb") as file:
         pickle.dump({"label_names": list(dataset.classes)}, file)
 

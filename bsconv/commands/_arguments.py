@@ -59,6 +59,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 NORMALIZATION = ("normalize", "mean", "std")  # settings
+IMAGES = ("image_size", "resize", "split")
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:

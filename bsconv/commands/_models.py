@@ -11,6 +11,7 @@ from ..experiments.config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..experiments.data import ImageDataset
     from ..experiments.files.checkpoints import Start
 
 IMAGENET_CLASSES = 1000
@@ -75,6 +76,12 @@ def _classes_in(weights: dict[str, Tensor], model: nn.Module) -> int | None:
         and weights[name].shape[1:] == own.shape[1:]
     }
     return found.pop() if len(found) == 1 else None
+
+
+def say_images(dataset: ImageDataset) -> None:
+    """Tell on stderr how the images came out of a folder, and what of it is left out."""
+    if dataset.about:
+        print(f"bsconv: {dataset}", file=sys.stderr)
 
 
 def say_random(command: str, name: str, ways: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ._arguments import IMAGES, add_settings
+
 HELP = "find or download a data set"
 
 
@@ -18,21 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where archives lie (default: $BSCONV_DATA, else data/)",
     )
+    add_settings(parser, *IMAGES)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ..experiments.data import DATASETS, data_folder, load_dataset
 
     name = arguments.name
-    dataset = load_dataset(name, arguments.data)
+    options = {option: getattr(arguments, option) for option in IMAGES}
+    dataset = load_dataset(name, arguments.data, **options)
     if name == "synthetic":
         place = "made when it is needed"
     elif name in DATASETS:
         place = str(data_folder(arguments.data) / f"{name}.npz")
     else:
         place = str(Path(name).expanduser().absolute())
-    print(
-        f"{dataset.name}: {len(dataset.train_images)} training and {len(dataset.test_images)} test "
-        f"images in {dataset.num_classes} classes, {place}"
-    )
+    print(f"{dataset}, {place}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from ._arguments import (
+    IMAGES,
     MODEL_HELP,
     NORMALIZATION,
     add_replacement,
@@ -16,7 +17,7 @@ from ._arguments import (
     add_weights,
     given_settings,
 )
-from ._models import model_by_name, refuse_with_checkpoint
+from ._models import model_by_name, refuse_with_checkpoint, say_images
 
 if TYPE_CHECKING:
     from ..experiments.files.checkpoints import TrainedModel
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", metavar="NAME|FOLDER", help="default: what the model was trained on"
     )
-    add_settings(parser, "data", "batch_size", "test_limit", "image_size", "device", *NORMALIZATION)
+    add_settings(parser, "data", "batch_size", "test_limit", *IMAGES, "device", *NORMALIZATION)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     weights = None if trained is not None else training.read_start(config)
     config = training.settled(config, weights, arguments.pretrained)
     dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
+    say_images(dataset)
     if trained is None:
         model = model_by_name(
             config, dataset.num_classes, pretrained=arguments.pretrained, weights=weights

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from ._arguments import (
+    IMAGES,
     MODEL_HELP,
     NORMALIZATION,
     add_settings,
@@ -29,7 +30,7 @@ from ._arguments import (
     given_settings,
 )
 from ._files import add_figure, check_files, write_figure
-from ._models import model_by_name
+from ._models import model_by_name, say_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose training images it looks at (default cifar10); MODEL has as many classes",
     )
     parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
-    add_settings(parser, "data", "image_size", *NORMALIZATION)
+    add_settings(parser, "data", *IMAGES, *NORMALIZATION)
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     dense = settled(dense, weights, arguments.pretrained)
     projected = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
     model, dataset = _trained(dense, weights, arguments.pretrained)
-    images: Any = model_input(dataset.train_images, dense.image_size, dense.normalization)
+    images: Any = model_input(dataset.train_images[:], dense.image_size, dense.normalization)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -152,6 +153,7 @@ def _trained(
     from ..experiments.training import check_fit, find_dataset
 
     dataset = find_dataset(config)
+    say_images(dataset)
     model = model_by_name(config, dataset.num_classes, pretrained=pretrained, weights=weights)
     check_fit(model, dataset, config, training=False)
     return model.eval(), dataset

@@ -15,7 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from .normalization import STATISTICS, Normalization
-from .rules import EPOCHS, FOLDER, MEAN, STD, Rule, absolute_name, flag, number, one_of, text, whole
+from .rules import (
+    EPOCHS,
+    FOLDER,
+    MEAN,
+    RESIZE,
+    STD,
+    Rule,
+    absolute_name,
+    flag,
+    number,
+    one_of,
+    text,
+    whole,
+)
 
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
@@ -48,6 +61,7 @@ RECIPES = {
     ),
 }
 # what the recipe decides where the run does not
+MOST_PIXELS = 4096  # of the side of an image
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
 
 
@@ -167,7 +181,20 @@ class TrainConfig:
     train_limit: int | None = _setting(None, whole(1), "the first N images only")
     test_limit: int | None = _setting(None, whole(1), "the first N images only")
     image_size: int | None = _setting(
-        None, whole(1, metavar="PIXELS"), "resize all images (default: as they are)"
+        None,
+        whole(1, metavar="PIXELS"),
+        "side of the images (default: 32 for a folder, else as they are)",
+    )
+    resize: str | None = _setting(
+        None,
+        RESIZE,
+        "of a folder: squash (default), shorter: the middle of the image, or how many PIXELS the "
+        "shorter side has before",
+    )
+    split: float | None = _setting(
+        None,
+        number("> 0 and < 1", lambda value: 0 < value < 1, "SHARE"),
+        "of each class to test in a folder that is not divided (default 0.2)",
     )
     normalize: str | None = _setting(
         None,
@@ -214,6 +241,8 @@ class TrainConfig:
             rule, value = setting.metadata["rule"], getattr(self, setting.name)
             if not rule.holds(value):
                 raise ValueError(f"{setting.name} needs {rule.text}, got {value!r}")
+        if self.image_size is not None and self.image_size > MOST_PIXELS:
+            raise ValueError(f"image_size needs at most {MOST_PIXELS}, got {self.image_size}")
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
             raise ValueError(
                 f"milestones needs a recipe that has some, got {self.milestones!r} "

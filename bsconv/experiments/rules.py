@@ -62,6 +62,11 @@ def _are_epochs(value: Any) -> bool:
 
 EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
 FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
+RESIZE = Rule(
+    "'squash', 'shorter' or a number of pixels",
+    lambda value: value in ("squash", "shorter") or (isinstance(value, str) and value.isdecimal()),
+    {"metavar": "HOW"},
+)
 # of images in 0 ... 1; larger numbers are meant for images in 0 ... 255
 MEAN = channels(">= 0 and <= 1", lambda value: 0 <= value <= 1)
 STD = channels("> 0 and <= 1", lambda value: 0 < value <= 1)

@@ -565,11 +565,11 @@ def noisy(path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "cats").rename(folder / ".hidden"), "2 or more classes, found 1"),
-        (lambda folder: (folder / "birds").mkdir(), r"birds holds no image \(.png, .jpg, .jpeg\)"),
+        (lambda folder: (folder / "birds").mkdir(), "birds holds no image that Pillow reads"),
         (lambda folder: save(folder / "birds" / "0.png"), "class 'birds' in .* needs 2 images"),
         (
             lambda folder: two_classes(folder / "train"),
-            "no folder 'test' next to .*train",
+            "needs a folder of tests next to train, or classes alone, got cats, dogs",
         ),
         (
             lambda folder: save(
@@ -586,12 +586,8 @@ def noisy(path: Path) -> None:
             "broken.jpg is not a readable image: .*truncated",
         ),
         (
-            lambda folder: Image.new("RGB", (8, 6)).save(folder / "cats/broken.png", format="GIF"),
-            "broken.png is not a readable image",
-        ),
-        (
             lambda folder: (folder / "cats" / "broken.png").symlink_to("gone.png"),
-            "broken.png is not a readable image: it is not a regular file",
+            "broken.png is a link that leads nowhere",
         ),
         (
             lambda folder: os.mkfifo(folder / "cats" / "broken.png"),
@@ -713,7 +709,8 @@ def test_command_says_where_and_how_many(
     folder = two_classes(tmp_path / "pets")
     assert command_line.main(["data", str(folder)]) == 0
     assert capsys.readouterr().out == (
-        f"pets: 8 training and 2 test images in 2 classes, {folder}\n"
+        "pets: 8 training and 2 test images in 2 classes, 32 x 32 squashed; "
+        f"20% of each class held out to test, {folder}\n"
     )
     assert command_line.main(["data", "synthetic"]) == 0
     assert capsys.readouterr().out.startswith("synthetic: 5000 training and 1000 test images")

@@ -4,6 +4,7 @@ from ..normalization import Normalization
 from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
+from ._image_files import ImageFiles, batches_of, read_image
 from ._load import DATASETS, load_dataset
 
 __all__ = [
@@ -11,10 +12,13 @@ __all__ = [
     "DATASETS",
     "DatasetNotFoundError",
     "ImageDataset",
+    "ImageFiles",
     "Normalization",
     "augment",
+    "batches_of",
     "data_folder",
     "find_archive",
     "load_dataset",
+    "read_image",
     "to_float",
 ]

@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -74,7 +74,8 @@ def read_archive(name: str, path: Path) -> ImageDataset:
         arrays[f"{split}_images"] = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         arrays[f"{split}_labels"] = labels.astype(np.int64)
     classes = tuple(arrays.pop("classes").tolist())
-    return ImageDataset(name, classes, **{key: torch.from_numpy(arrays[key]) for key in arrays})
+    tensors: dict[str, Any] = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return ImageDataset(name, classes, **tensors)
 
 
 def _check_members(file: BinaryIO) -> None:

@@ -1,128 +1,164 @@
 """A folder of images by class as a data set."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-import warnings
+from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
-from ...pytorch._tools.errors import one_line
 from ._image_dataset import ImageDataset
+from ._image_files import ImageFiles, suffixes
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")  # the first that is there
+SPLIT = 0.2
+# what operating systems and archives drop into folders, and no one looks for
+DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
+IN_MEMORY = 2**30  # bytes of images; of more, each is decoded when it is needed
+
+Classes = dict[str, list[tuple[bytes, Path]]]  # the image files of each class, in their order
 
 
-def read_folder(folder: Path, image_size: int) -> ImageDataset:
-    """``folder/train/CLASS/*`` and ``folder/test/CLASS/*``, or ``folder/CLASS/*`` split 80 : 20."""
+def read_folder(
+    folder: Path, image_size: int, resize: str = "squash", split: float | None = None
+) -> ImageDataset:
+    """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split."""
     if image_size < 1:
         raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
-    top = folder.resolve()
-    if any(_subfolders(folder / split, top) for split in ("train", "test")):
-        for split, other in (("train", "test"), ("test", "train")):
-            if not (folder / split).is_dir():
-                raise ValueError(f"there is no folder {split!r} next to {folder / other}")
-        train, test = (_classes(folder / split, top) for split in ("train", "test"))
+    if resize.isdecimal() and int(resize) < image_size:
+        raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
+    tree = _Tree(folder)
+    train, test = tree.train_and_test(split)
+    count = sum(len(files) for part in (train, test) for files in part.values())
+    in_memory = count * 3 * image_size**2 <= IN_MEMORY
+    parts = [_read(part, image_size, resize, in_memory) for part in (train, test)]
+    (images, labels), (test_images, test_labels) = parts
+    how = {"squash": "squashed", "shorter": "cropped"}.get(resize, f"cropped from {resize}")
+    about = f"{image_size} x {image_size} {how}{tree.notes}"
+    return ImageDataset(
+        folder.name or str(folder), tuple(train), images, labels, test_images, test_labels, about
+    )
+
+
+class _Tree:
+    """The files below a folder, and what of it is left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.top = folder, folder.resolve()
+        self.left_out: Counter[str] = Counter()
+        self.held_out = ""
+
+    @property
+    def notes(self) -> str:
+        counts = [f"{count} {what}" for what, count in sorted(self.left_out.items())]
+        return self.held_out + (f"; left out: {', '.join(counts)}" if counts else "")
+
+    def train_and_test(self, split: float | None) -> tuple[Classes, Classes]:
+        parts = {path.name.lower(): path for path in self.subfolders(self.folder)}
+        trains, tests = (
+            [parts[name] for name in names if name in parts and self.subfolders(parts[name])]
+            for names in (TRAIN, TEST)
+        )
+        used = [*trains[:1], *tests[:1]]
+        if used and not trains:
+            raise ValueError(f"there is no folder 'train' next to {tests[0]}")
+        others = [path for path in parts.values() if path not in used]
+        if len(used) == 1 and others:
+            names = ", ".join(path.name for path in others)
+            raise ValueError(
+                f"{self.folder} needs a folder of tests next to {used[0].name}, or classes alone, "
+                f"got {names}"
+            )
+        if len(used) < 2:
+            return self._divided(used[0] if used else self.folder, SPLIT if split is None else split)
+        if split is not None:
+            raise ValueError(
+                f"split goes with a folder that is not divided, {self.folder} holds {used[1].name}"
+            )
+        for path in others:
+            self.left_out[f"folder {path.name}"] += 1
+        train, test = (self.classes(path) for path in used)
         if only_once := sorted(train.keys() ^ test.keys()):
             raise ValueError(
-                f"train and test in {folder} should hold the same classes; "
+                f"{used[0].name} and {used[1].name} in {self.folder} should hold the same classes; "
                 f"only one of them has {', '.join(only_once)}"
             )
-    else:
+        return train, test
+
+    def _divided(self, folder: Path, split: float) -> tuple[Classes, Classes]:
         train, test = {}, {}
-        for name, files in _classes(folder, top).items():
+        for name, files in self.classes(folder).items():
             if len(files) < 2:
                 raise ValueError(
                     f"class {name!r} in {folder} needs 2 images, one to train and one to test"
                 )
-            shuffled, held_out = sorted(files, key=_order), max(1, len(files) // 5)
-            test[name], train[name] = shuffled[:held_out], shuffled[held_out:]
-    return ImageDataset(
-        folder.name or str(folder),
-        tuple(train),
-        *_read_images(train, image_size),
-        *_read_images(test, image_size),
-    )
+            share = Fraction(split).limit_denominator(1000)
+            count = min(max(1, int(len(files) * share)), len(files) - 1)
+            test[name], train[name] = files[:count], files[count:]
+        self.held_out = f"; {split:.0%} of each class held out to test"
+        return train, test
+
+    def classes(self, folder: Path) -> Classes:
+        classes = {
+            path.name: sorted((_order(file, folder), file) for file in self.files(path))
+            for path in self.subfolders(folder)
+        }
+        for name, files in classes.items():
+            if not files:
+                raise ValueError(f"class folder {folder / name} holds no image that Pillow reads")
+        if len(classes) < 2:
+            raise ValueError(
+                f"{folder} should hold one folder of images for each of 2 or more classes, "
+                f"found {len(classes)}"
+            )
+        return classes
+
+    def files(self, folder: Path) -> list[Path]:
+        """All images in it and its subfolders."""
+        found = []
+        for path in self.entries(folder):
+            if path.is_dir():
+                if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+                    raise ValueError(f"{path} is a link that leads in a circle")
+                found += self.files(path)
+            elif path.suffix.lower() in suffixes():
+                found.append(path)
+            else:
+                self.left_out[f"{path.suffix.lower() or path.name} files"] += 1
+        return found
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        return [path for path in self.entries(folder) if path.is_dir()] if folder.is_dir() else []
+
+    def entries(self, folder: Path) -> list[Path]:
+        """What is in a folder, without droppings; ValueError for a link that leads out of it all."""
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        paths = [path for path in paths if path.name.lower() not in DROPPINGS]
+        for path in paths:
+            if not Path(os.path.realpath(path)).is_relative_to(self.top):  # resolve() fails in circles
+                raise ValueError(
+                    f"{path} is a link that leads out of {self.top}; copy the images instead"
+                )
+            if path.is_symlink() and not path.exists():
+                raise ValueError(f"{path} is a link that leads nowhere")
+        return paths
 
 
-def _order(file: Path) -> bytes:
+def _order(file: Path, folder: Path) -> bytes:
     """Sorts files as if shuffled, the same on every machine, whatever else the folder holds."""
-    return hashlib.sha256(f"{file.parent.name}/{file.name}".encode(errors="replace")).digest()
+    return hashlib.sha256(file.relative_to(folder).as_posix().encode(errors="replace")).digest()
 
 
-def _subfolders(folder: Path, top: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_symlink() and not path.exists():
-            raise ValueError(f"{path} is a link that leads nowhere")
-        if path.is_dir():
-            _refuse_link_out(path, top)
-            found.append(path)
-    return found
-
-
-def _classes(folder: Path, top: Path) -> dict[str, list[Path]]:
-    """Class name -> image files, both sorted."""
-    classes = {}
-    for subfolder in _subfolders(folder, top):
-        files = sorted(
-            path
-            for path in subfolder.iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-        if not files:
-            raise ValueError(f"class folder {subfolder} holds no image ({', '.join(SUFFIXES)})")
-        for file in files:
-            _refuse_link_out(file, top)
-        classes[subfolder.name] = files
-    if len(classes) < 2:
-        raise ValueError(
-            f"{folder} should hold one folder of images for each of 2 or more classes, "
-            f"found {len(classes)}"
-        )
-    return classes
-
-
-def _refuse_link_out(path: Path, top: Path) -> None:
-    if not Path(os.path.realpath(path)).is_relative_to(top):  # resolve() fails on links in circles
-        raise ValueError(f"{path} is a link that leads out of {top}; copy the images instead")
-
-
-def _read_images(classes: dict[str, list[Path]], size: int) -> tuple[Tensor, Tensor]:
-    samples = [(file, label) for label, files in enumerate(classes.values()) for file in files]
-    samples.sort(key=lambda sample: _order(sample[0]))  # the first images are a fair sample
-    images = np.empty((len(samples), size, size, 3), np.uint8)
-    bar = tqdm(samples, desc="reading images", unit="image", disable=None, leave=False, delay=1)
-    with warnings.catch_warnings():
-        # images of absurd size are an error from the limit on at which Pillow begins to warn
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for image, (file, _) in zip(images, bar, strict=True):
-            image[...] = _read_image(file, size)
-    labels = torch.tensor([label for _, label in samples])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels
-
-
-def _read_image(file: Path, size: int) -> np.ndarray:
-    if not file.is_file():
-        raise ValueError(f"{file} is not a readable image: it is not a regular file")
-    try:
-        with Image.open(file, formats=("PNG", "JPEG")) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bit grey, which convert would clip at 255
-                wide = np.asarray(image).astype(np.float64)
-                image = Image.fromarray((wide / 257).round().clip(0, 255).astype(np.uint8))
-            if image.mode == "P":  # RGBA in between: a palette may carry its transparency in bytes
-                image = image.convert("RGBA")
-            image = image.convert("RGB")
-            # Pillow widens the filter when it shrinks, so this is antialiased
-            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"{file} is not a readable image: {one_line(error, None)}") from error
+def _read(
+    classes: Classes, size: int, resize: str, in_memory: bool
+) -> tuple[Tensor | ImageFiles, Tensor]:
+    samples = [(*file, label) for label, files in enumerate(classes.values()) for file in files]
+    samples.sort()  # the first images are a fair sample
+    files = ImageFiles(tuple(file for _, file, _ in samples), size, resize)
+    labels = torch.tensor([label for _, _, label in samples])
+    return files.read() if in_memory else files, labels

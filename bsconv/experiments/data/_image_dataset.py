@@ -1,11 +1,14 @@
-"""The form of every data set: whole sets of uint8 images as tensors."""
+"""The form of every data set: whole sets of uint8 images as tensors, or as files on the disk."""
 
 import dataclasses
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._image_files import ImageFiles
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -16,14 +19,19 @@ class DatasetNotFoundError(FileNotFoundError):
 
 @dataclass(frozen=True, eq=False)  # eq: tensors have no single truth value to compare by
 class ImageDataset:
-    """A training and a test set: images uint8 [N, 3, H, W], labels int64 [N]."""
+    """A training and a test set: images uint8 [N, 3, H, W], labels int64 [N].
+
+    Images that memory should not hold are an :class:`ImageFiles`, which is indexed as the tensor.
+    ``about`` says in a few words how the images came out of their files.
+    """
 
     name: str
     classes: tuple[str, ...]
-    train_images: Tensor
+    train_images: Tensor | ImageFiles
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | ImageFiles
     test_labels: Tensor
+    about: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -41,13 +49,23 @@ class ImageDataset:
         total = zlib.crc32("\n".join(self.classes).encode(errors="surrogatepass"))
         for tensor in (getattr(self, name) for name in _TENSORS):
             total = zlib.crc32(str(tuple(tensor.shape)).encode(), total)
-            total = zlib.crc32(tensor.cpu().contiguous().numpy().data, total)
+            if isinstance(tensor, ImageFiles):
+                total = zlib.crc32(str(tensor.checksum).encode(), total)
+            else:
+                total = zlib.crc32(tensor.cpu().contiguous().numpy().data, total)
         return total
 
     def to(self, device: torch.device | str) -> "ImageDataset":
         """The same set on ``device``; tensors that are there already are shared, not copied."""
-        there = {name: getattr(self, name).to(device) for name in _TENSORS}
+        there: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
         return dataclasses.replace(self, **there)
+
+    def __str__(self) -> str:
+        about = f", {self.about}" if self.about else ""
+        return (
+            f"{self.name}: {len(self.train_images)} training and {len(self.test_images)} test images "
+            f"in {self.num_classes} classes{about}"
+        )
 
     def limited(self, train: int | None = None, test: int | None = None) -> "ImageDataset":
         """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""
@@ -55,5 +73,8 @@ class ImageDataset:
             if limit is not None and limit < 1:
                 raise ValueError(f"limited needs {argument} >= 1 images, got {argument}={limit!r}")
         limits = dict(zip(_TENSORS, (train, train, test, test), strict=True))
-        first = {name: getattr(self, name)[:limit] for name, limit in limits.items()}
+        first: dict[str, Any] = {}
+        for name, limit in limits.items():
+            part = getattr(self, name)
+            first[name] = part.first(limit) if isinstance(part, ImageFiles) else part[:limit]
         return dataclasses.replace(self, **first)

@@ -16,7 +16,9 @@ def load_dataset(
     name: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
     *,
-    image_size: int = 32,
+    image_size: int | None = None,
+    resize: str | None = None,
+    split: float | None = None,
     download: bool = True,
 ) -> ImageDataset:
     """The whole data set ``name`` on the CPU.
@@ -25,22 +27,26 @@ def load_dataset(
     else in $BSCONV_DATA, else in ``data/``. A missing archive is downloaded and stays there, unless
     ``download`` is false or BSCONV_OFFLINE=1. ``"synthetic"`` is made on the spot, always the same.
 
-    Any other ``name`` is the path of a folder: ``NAME/train/CLASS/*.png`` and
-    ``NAME/test/CLASS/*.png``, or ``NAME/CLASS/*.png``, of which a fixed fifth of each class becomes
-    the test set. PNG and JPEG images of any size and mode become RGB of ``image_size`` squared.
+    Any other ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or
+    ``val``, ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes
+    the test set, always the same. What Pillow reads, in a class or its subfolders, becomes RGB of
+    ``image_size`` squared (default 32): "squash" changes the proportions, "shorter" makes the
+    shorter side that long and takes the middle, and a number of pixels as text is the shorter side
+    that the middle is taken from. More than 1 GiB of images stays on the disk.
     """
     name = os.fspath(name)
     if name in DATASETS:
-        if image_size != 32:
-            raise ValueError(
-                f"image_size is for folders of images: {name} is 32 x 32, got {image_size=}"
-            )
+        for option, value in (("image_size", image_size), ("resize", resize), ("split", split)):
+            if value is not None and value != 32:
+                raise ValueError(
+                    f"{option} is for folders of images: {name} is 32 x 32, got {option}={value!r}"
+                )
         if name == "synthetic":
             return synthetic_dataset()
         return read_archive(name, find_archive(name, root, download=download))
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return read_folder(folder, image_size)
+        return read_folder(folder, 32 if image_size is None else image_size, resize or "squash", split)
     if name and folder.exists():
         raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):

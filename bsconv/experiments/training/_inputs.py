@@ -31,10 +31,11 @@ PROJECTION_IMAGES = 500
 
 def find_dataset(config: TrainConfig) -> ImageDataset:
     """The data set of a run on the CPU, with as many images as the run takes."""
-    if config.dataset in DATASETS or config.image_size is None:
-        dataset = load_dataset(config.dataset, config.data)
-    else:  # a folder has its own sizes: resize once, from the full resolution
-        dataset = load_dataset(config.dataset, config.data, image_size=config.image_size)
+    # a folder has its own sizes: resize once, from the full resolution
+    size = None if config.dataset in DATASETS else config.image_size
+    dataset = load_dataset(
+        config.dataset, config.data, image_size=size, resize=config.resize, split=config.split
+    )
     return dataset.limited(train=config.train_limit, test=config.test_limit)
 
 

@@ -18,12 +18,14 @@ def introduction(run: Run, job: Job) -> str:
     """Two lines: what is trained on what, and how its steps are computed."""
     config, done = run.config, len(run.history)
     action = f"resuming after epoch {done}:" if done else "training"
+    about = f" ({job.dataset.about})" if job.dataset.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
     return (
         f"{action} {config.model} ({parameter_count(job.model):,} parameters) on "
-        f"{len(job.dataset.train_images):,} images of {job.dataset.name}, {config.epochs} epochs "
-        f"on {config.device}\n{steps_text(job.execution, run.processes)}{on_threads}"
+        f"{len(job.dataset.train_images):,} images of {job.dataset.name}{about}, "
+        f"{config.epochs} epochs on {config.device}\n"
+        f"{steps_text(job.execution, run.processes)}{on_threads}"
     )
 
 

@@ -22,7 +22,7 @@ from ...pytorch._layer_plans import PlannedLayer
 from ...pytorch._tools.timing import in_turns
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
-from ..data import ImageDataset
+from ..data import ImageDataset, ImageFiles
 from ..normalization import Normalization
 from ._inputs import model_input
 from ._new_head import logits_of
@@ -95,9 +95,11 @@ class Job:
     execution: Execution
 
 
-def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> Execution:
+def choose_execution(
+    model: nn.Module, images: Tensor | ImageFiles, config: TrainConfig
+) -> Execution:
     """What ``config`` sets, and the fastest here of what it leaves open."""
-    seen, device = config.epochs * len(images), images.device
+    seen, device = config.epochs * len(images), next(model.parameters()).device
     compiled = config.compile
     if compiled is None:
         compiled = seen >= WORTH_COMPILING and can_compile(device.type)
@@ -112,7 +114,8 @@ def choose_execution(model: nn.Module, images: Tensor, config: TrainConfig) -> E
     trials = [Execution(each, False, dict.fromkeys(layers, plan)) for each in precisions]
     if plan != "auto" and len(trials) == 1:
         return dataclasses.replace(trials[0], compile=compiled)
-    batch = model_input(images[: config.batch_size], config.image_size, config.normalization)
+    first = images[: config.batch_size].to(device)
+    batch = model_input(first, config.image_size, config.normalization)
     twins = [_twin(model, trial) for trial in trials]
     best = _fastest(twins, batch, trials)
     # its first step has measured the plans of its layers

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from ...pytorch import reg_loss
 from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
-from ..data import augment
+from ..data import ImageFiles, augment, batches_of
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ..normalization import Normalization
 from ._distillation import student_loss
@@ -105,11 +105,11 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     It ends early once the loss is not finite.
     """
     config, processes = run.config, run.processes
-    images = job.dataset.train_images
-    order = torch.randperm(len(images), generator=job.generator, device=images.device)
+    images, device = job.dataset.train_images, job.generator.device
+    order = torch.randperm(len(images), generator=job.generator, device=device)
     batches = _batches(order, config.batch_size)
     look_every = max(1, len(batches) // LOOKS)
-    total, seen = torch.zeros((), device=images.device), 0
+    total, seen = torch.zeros((), device=device), 0
     job.trained.train()
     if config.settings.fixed_batch_norm or config.freeze:
         for module in job.trained.modules():  # of several processes, it is a copy of job.model
@@ -118,9 +118,11 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     processes.own_randomness(config.seed, epoch)
     title = f"epoch {epoch}/{config.epochs}"
     with progress_bar(title, sum(map(len, batches)), progress) as bar:
-        for number, batch in enumerate(batches, 1):
+        for number, chosen in enumerate(batches_of(images, batches), 1):
+            batch = batches[number - 1]
             rate = config.learning_rate_at((epoch - 1) * len(batches) + number - 1, len(batches))
-            total += train_step(run, job, batch, rate) * len(batch)
+            labels = job.dataset.train_labels[batch]
+            total += train_step(run, job, chosen.to(device), labels, rate) * len(batch)
             seen += len(batch)
             bar.update(len(batch))
             if number % look_every == 0 or number == len(batches):
@@ -132,24 +134,24 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     return loss
 
 
-def train_step(run: Run, job: Job, batch: Tensor, learning_rate: float) -> Tensor:
+def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
     """One step on these images; the mean over the processes of what it returns is their loss."""
-    config, images = run.config, job.dataset.train_images
+    config = run.config
     # every process draws for the whole batch, so that all draw the same
     augmented = augment(
-        images[batch],
+        images,
         job.generator,
         crop_padding=config.crop_padding,
         flip=config.flip,
         cutout=config.cutout,
     )
-    part, weight = run.processes.part(len(batch))
+    part, weight = run.processes.part(len(images))
     resized = model_input(augmented[part], config.image_size)
     inputs = model_input(resized, normalization=config.normalization)
     job.execution.begin_step(images.device)
     with job.execution.autocast(images.device):
         logits = logits_of(job.trained(inputs)).float()
-    labels = job.dataset.train_labels[batch[part]]
+    labels = labels[part]
     if job.teacher is None:
         loss = F.cross_entropy(logits, labels)
     else:
@@ -165,7 +167,7 @@ def train_step(run: Run, job: Job, batch: Tensor, learning_rate: float) -> Tenso
 
 def evaluate(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | ImageFiles,
     labels: Tensor,
     *,
     batch_size: int = 256,
@@ -183,14 +185,15 @@ def evaluate(
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
     if batch_size < 1:
         raise ValueError(f"batch_size needs a whole number >= 1, got {batch_size!r}")
-    if images.is_floating_point() and images.isnan().any():
+    if isinstance(images, Tensor) and images.is_floating_point() and images.isnan().any():
         raise ValueError("images need numbers, got NaN")
     device = next((tensor.device for tensor in model.parameters()), images.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model):
-        for start in range(0, len(labels), batch_size)[processes.rank :: processes.count]:
-            batch = slice(start, start + batch_size)
-            inputs = model_input(images[batch].to(device), image_size, normalization)
+        starts = range(0, len(labels), batch_size)[processes.rank :: processes.count]
+        batches = [slice(start, start + batch_size) for start in starts]
+        for batch, chosen in zip(batches, batches_of(images, batches), strict=True):
+            inputs = model_input(chosen.to(device), image_size, normalization)
             logits = logits_of(model(inputs))
             right = logits.argmax(dim=1) == labels[batch].to(device)
             correct += (right & ~logits.isnan().any(dim=1)).sum()  # argmax takes NaN for the most
