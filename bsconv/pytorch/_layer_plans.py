@@ -3,6 +3,7 @@
 Which of these layer plans is the fastest depends on shapes, dtype and device: it is measured.
 """
 
+import contextlib
 import copy
 import functools
 from collections.abc import Sequence
@@ -26,9 +27,15 @@ from ._tools.convs import (
 )
 from ._tools.joining import exact_steps, joined, product
 from ._tools.numerics import without_autocast
+from ._tools.read_only import ReadOnly
 from ._tools.timing import in_turns
 
 REPEATS = 3
+
+LIKE_A_CONVOLUTION = (
+    *GEOMETRY, "in_channels", "out_channels", "groups", "transposed", "output_padding", "weight",
+    "bias",
+)  # fmt: skip
 
 _fastest: dict[tuple[Any, ...], str] = {}
 
@@ -39,7 +46,7 @@ class PlannedLayer(nn.Sequential):
     if TYPE_CHECKING:  # at run time, torch.jit.script would take it for an interface
         dw: Conv
 
-    __jit_unused_properties__ = (*GEOMETRY, "in_channels", "out_channels", "plan", "chosen_plan")
+    __jit_unused_properties__ = (*LIKE_A_CONVOLUTION, "plan", "chosen_plan")
     _plans: ClassVar[tuple[str, ...]]
     _narrow_with_norms: ClassVar[bool] = False
 
@@ -50,10 +57,29 @@ class PlannedLayer(nn.Sequential):
     padding = property(lambda self: self.dw.padding)
     dilation = property(lambda self: self.dw.dilation)
     padding_mode = property(lambda self: self.dw.padding_mode)
+    bias = property(lambda self: self[-1].bias)
+    groups = property(lambda self: 1)
+    transposed = property(lambda self: False)
+    output_padding = property(lambda self: (0,) * len(self.kernel_size))
 
     def __init__(self) -> None:
         super().__init__()
         self._plan = self._measured_plan = "factored"
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel that the convolutions stand for, differentiable in theirs; read-only.
+
+        Writing into it is a RuntimeError. Raises AttributeError where a BatchNorm is in between:
+        :meth:`to_conv` gives the convolution that has its shift, too, where there is one.
+        """
+        if not all(isinstance(layer, Conv) for layer in self):
+            raise AttributeError  # __getattr__ says it
+        kernels: dict[str, Any] = {
+            f"{name}.weight": layer.weight for name, layer in self.named_children()
+        }
+        multiply = functools.partial(product, depthwise=self.dw.weight)
+        return ReadOnly.of(functools.reduce(multiply, kernels.values()), ", ".join(kernels))
 
     @property
     def plan(self) -> str:
@@ -63,8 +89,9 @@ class PlannedLayer(nn.Sequential):
         into one dense kernel in each forward pass. "joined" (BSConvS): the pointwise weights alone
         are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one dense convolution of its few
         channels. "auto": the fastest of them, forward and backward, measured the first time for the
-        shapes, dtype, device and mode at hand and remembered. torch.compile takes the one that ran
-        last outside, "factored" if none did: call the model once before.
+        shapes, dtype, device and mode at hand and remembered. What compiles, traces or transforms
+        the layer (torch.compile, torch.func) takes the one that ran last outside, "factored" if
+        none did: call the model once before. torch.fx and TorchScript always take "factored".
 
         Where a plan is not possible, the layer is computed factored: with BatchNorm in between, all
         plans but "narrow" of a BSConvS; with hooks on parts of the layer, or parts that are not
@@ -86,8 +113,24 @@ class PlannedLayer(nn.Sequential):
         """``plan``, or what "auto" found to be the fastest when it was last asked."""
         return self._measured_plan if self._plan == "auto" else self._plan
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            raise AttributeError(
+                f"weight of a {type(self).__name__} needs convolutions alone, got a BatchNorm, "
+                "which shifts the channels: to_conv() gives the convolution that equals both"
+            )
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in LIKE_A_CONVOLUTION:
+            raise AttributeError(
+                f"{name} needs to be set in the parts of a {type(self).__name__} "
+                f"({', '.join(self._modules)}), got a {type(value).__name__}"
+            )
+        super().__setattr__(name, value)
+
     def forward(self, input: Tensor) -> Tensor:
-        if self._plan != "factored":
+        if not torch.jit.is_scripting() and self._plan != "factored":  # type: ignore[attr-defined]
             return self._planned(input)
         for layer in self:
             input = layer(input)
@@ -97,7 +140,8 @@ class PlannedLayer(nn.Sequential):
     def _planned(self, input: Tensor) -> Tensor:
         plans = self._possible_plans(input)
         if self._plan == "auto" and len(plans) > 1 and takes_time(input):
-            self._measured_plan = fastest_plan(plans, self, input)
+            with contextlib.suppress(Exception):  # as torch.func makes it fail
+                self._measured_plan = fastest_plan(plans, self, input)
         plan = self.chosen_plan
         if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
@@ -107,7 +151,7 @@ class PlannedLayer(nn.Sequential):
         return _convolve(plan, input, layers, self.dw)
 
     def _possible_plans(self, input: Tensor) -> Sequence[str]:
-        if not all(map(is_plain, self)):
+        if not isinstance(input, Tensor) or not all(map(is_plain, self)):  # torch.fx has proxies
             return ("factored",)
         if not any(isinstance(layer, BatchNorm) for layer in self):
             return self._plans

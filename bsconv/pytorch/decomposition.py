@@ -167,6 +167,8 @@ def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
     if kernel.dim() not in (3, 4, 5):
         shape = tuple(kernel.shape)
         raise ValueError(f"kernel needs shape (N, M, *kernel size), got shape {shape}")
+    if kernel.is_complex():
+        raise ValueError(f"kernel needs real numbers, got {kernel.dtype}")
     filters = exact(kernel).flatten(2)
     if not filters.isfinite().all():
         raise ValueError("kernel needs finite numbers, got NaN or infinity among them")

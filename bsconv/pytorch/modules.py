@@ -1,20 +1,22 @@
 """BSConv-U, BSConv-S and BSConv-CP as layers, and the dense convolutions they stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ._layer_plans import PlannedLayer
 from ._tools.convs import (
+    CONVS,
+    GEOMETRY,
     BatchNorm,
     Conv,
     IntOrTuple,
     PaddingMode,
-    check_channels,
+    check_sizes,
     conv_arguments,
     memory_format_of,
     mid_channels,
@@ -61,7 +63,7 @@ class BlueprintLayer(PlannedLayer):
         layer.to(memory_format=memory_format_of(conv.weight))
         layer.requires_grad_(conv.weight.requires_grad)
         if conv.bias is not None:
-            layer.last_bias().requires_grad_(conv.bias.requires_grad)
+            layer.bias.requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
 
     @classmethod
@@ -82,7 +84,7 @@ class BlueprintLayer(PlannedLayer):
                 for child, factor in zip(convs, layer._factors(conv.weight), strict=True):
                     child.weight.copy_(factor.reshape(child.weight.shape))
                 if conv.bias is not None:
-                    layer.last_bias().copy_(conv.bias)
+                    layer.bias.copy_(conv.bias)
         return layer
 
     @classmethod
@@ -90,15 +92,22 @@ class BlueprintLayer(PlannedLayer):
         """:meth:`from_conv`, as it is called in two dimensions."""
         return cls.from_conv(conv, **options)
 
-    def last_bias(self) -> Tensor:
-        return cast(Tensor, self[-1].bias)
-
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
-    ) -> tuple[partial[Any], partial[Any]]:
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """What makes the convolutions and the BatchNorms of this layer."""
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        return partial(self._conv, **place), partial(self._norm, **place | dict(bn_kwargs or {}))
+        make: Callable[..., Conv] = self._conv
+        name, dimensions = type(self).__name__, CONVS.index(make) + 1
+
+        def conv(inputs: int, outputs: int, *geometry: Any, **bias: Any) -> Conv:
+            sizes = dict(zip(GEOMETRY[:4], geometry, strict=False))
+            if isinstance(sizes.get("padding"), str):
+                del sizes["padding"]
+            check_sizes(name, dimensions, **sizes)
+            return make(inputs, outputs, *geometry, **bias, **place)
+
+        return conv, partial(self._norm, **place | dict(bn_kwargs or {}))
 
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
         """The weights of the convolutions, in their order, that come closest to ``kernel``."""
@@ -141,7 +150,7 @@ class BSConvU(BlueprintLayer):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
+        check_sizes(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         self.pw = conv(in_channels, out_channels, 1, bias=False)
@@ -194,7 +203,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_channels(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
+        check_sizes(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
         mid = mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
@@ -256,7 +265,7 @@ class BSConvCP(BlueprintLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         channels = {"in_channels": in_channels, "out_channels": out_channels}
-        check_channels(type(self).__name__, **channels, blueprints=blueprints)
+        check_sizes(type(self).__name__, **channels, blueprints=blueprints)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)

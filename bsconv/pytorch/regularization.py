@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._tools.model_tree import check_module
 from ._tools.numerics import without_autocast
 
 
@@ -57,19 +58,27 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
 
     Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
     is used several times counts once. Zero, on the model's device, if no layer has a basis.
-    Wrappers (DataParallel, DistributedDataParallel, torch.compile) make no difference.
+    Wrappers (DataParallel, DistributedDataParallel, fully_shard, torch.compile) make no difference.
+    Raises ValueError for a basis that was offloaded, which leaves weights on the meta device.
     """
+    check_module(model)
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
     alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
     for module in model.modules():
         if isinstance(module, OrthonormalBasis):
             basis = module.basis()
+            if hasattr(basis, "full_tensor"):  # sharded by FSDP
+                basis = basis.full_tensor()
             alike[basis.shape, basis.dtype, basis.device].append(basis)
     if not alike:
         tensors = chain(model.parameters(), model.buffers())
         device = next((tensor.device for tensor in tensors), torch.get_default_device())
         return torch.zeros((), device=device)
     sums = [_penalties(bases).sum() for bases in alike.values()]
+    on_meta = {some.is_meta for some in sums}  # all of a model that was made there
+    hooked = any("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
+    if len(on_meta) > 1 or (hooked and True in on_meta):
+        raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
 

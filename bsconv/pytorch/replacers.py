@@ -2,11 +2,12 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import nn
 
 from ._tools.convs import CONVOLUTIONS, Conv, IntOrTuple, checked_sizes, mid_channels
@@ -63,7 +64,8 @@ class Replacer:
             raise ValueError(
                 f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
             )
-        if isinstance(exclude, str):
+        names = exclude if isinstance(exclude, Iterable) else [exclude]
+        if isinstance(exclude, str) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
         self.kernel_sizes = (
             None if kernel_sizes is None else checked_sizes(kernel_sizes, dimensions)
@@ -103,7 +105,8 @@ class Replacer:
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        layers = _build(chosen, self._replacement)
+        with torch.inference_mode(False):  # in which parameters could not be trained
+            layers = _build(chosen, self._replacement)
         if not chosen:  # before the exchange: where warnings are errors, it refuses
             reasons = Counter(candidate.obstacle for candidate in candidates).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)

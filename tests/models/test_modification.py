@@ -533,7 +533,7 @@ SHARES = "block '0.backbone.stage4.unit2' shares tensors with"
 REFUSALS = {
     "parametrised": (
         lambda model: parametrizations.weight_norm(unit2(model[1]).conv3.conv),
-        f"{PENALISED} parametrised (weight)",
+        f"{PENALISED} parametrised (weight), which remove_parametrizations undoes",
     ),
     "special": (
         lambda model: setattr(unit2(model[1]).conv3, "conv", Special(16, 16, 1)),
@@ -541,7 +541,8 @@ REFUSALS = {
     ),
     "special depthwise": (
         lambda model: parametrizations.weight_norm(depthwise(unit2(model[0]))),
-        f"convolution {DEPTHWISE} can't become BSConv-U: parametrised (weight)",
+        f"convolution {DEPTHWISE} can't become BSConv-U: parametrised (weight), which "
+        "remove_parametrizations undoes",
     ),
     "hook inside": (
         lambda model: unit2(model[0]).conv_dw.register_forward_hook(print),

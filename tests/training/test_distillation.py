@@ -90,7 +90,7 @@ def test_a_projection_is_taught_on_the_command_line_and_keeps_its_plan(
         str(tmp_path / name) for name in ("w.safetensors", "p.safetensors", "run")
     )
     save_file(get_model(DENSE, num_classes=10).state_dict(), weights)
-    data = ["--dataset", "synthetic"]
+    data = ["--dataset", "synthetic", "--normalize", "none"]
     line = ["project", DENSE, "--weights", weights, "--budget", "40%", "--images", "16", *data]
     assert main([*line, "--out", planned]) == 0
     line = ["train", "--model", DENSE, "--weights", planned, "--recipe", "finetune", *data]

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -41,14 +39,26 @@ class GlobalBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        mean, variance, count = _statistics(input.detach())
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        others = [dim for dim in range(values.dim()) if dim != 1]
+        own = values.sum(others, keepdim=True)
+        counted = torch.full_like(own, values.numel() / values.shape[1])
+        total, count = _Sum.apply(torch.stack([own, counted]))
+        mean = total / count
+        centred = values - mean  # sums of squares of values themselves would lose small variances
+        variance = _Sum.apply(centred.square().sum(others, keepdim=True)) / count
         if self.running_mean is not None:
-            self._track(mean, variance * (count / (count - 1)))
-        return _Normalize.apply(input, self.weight, self.bias, mean, variance, count, self.eps)
+            self._track(mean.flatten(), (variance * count / (count - 1)).flatten())
+        scale = (variance + self.eps).rsqrt()
+        if not self.affine:
+            return (centred * scale).to(input.dtype)
+        weight, bias = self.weight.view_as(scale), self.bias.view_as(scale)
+        return torch.addcmul(bias, centred, scale * weight).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any that the layer before took, which was for one kind of input."""
 
+    @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -59,54 +69,15 @@ class GlobalBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-def _statistics(inputs: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance of each channel over all processes, and how many values that are.
-
-    From the means and variances of the processes, since sums of squares would lose small variances.
-    """
-    values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-    # the function of BatchNorm itself, on the CPU ten times as fast as torch.var_mean
-    mean, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
-    own = torch.stack([torch.full_like(mean, values.numel() / len(mean)), mean, variance])
-    everyone = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyone, own)
-    counts, means, variances = torch.stack(everyone, dim=1)
-    total = counts.sum(0)
-    mean = (counts * means).sum(0) / total
-    variance = (counts * (variances + (means - mean).square())).sum(0) / total
-    return mean, variance, int(total[0])
-
-
-class _Normalize(torch.autograd.Function):
-    """``(input - mean) / sqrt(variance + eps) * weight + bias``, whose gradient knows that mean and
-    variance are those of all inputs, the other processes' too."""
+class _Sum(torch.autograd.Function):
+    """Over all processes; its gradient too, since the losses of all depend on the sum."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None,
-                mean: Tensor, variance: Tensor, count: int, eps: float) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(input, weight, mean, variance)
-        ctx.count, ctx.eps = count, eps
-        return F.batch_norm(input, mean, variance, weight, bias, training=False, eps=eps)
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        distributed.all_reduce(total)
+        return total
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, mean, variance = ctx.saved_tensors
-        scale = torch.ones_like(mean) if weight is None else weight
-        last = input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        # as if mean and variance were given; the other two are sum(gradient * normalised), and
-        # sum(gradient)
-        direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient.contiguous(memory_format=layout),
-            input, scale, mean, variance, None, None, False, ctx.eps, [True, True, True],
-        )  # fmt: skip
-        averages = torch.stack([of_weight, of_bias])
-        distributed.all_reduce(averages)
-        slope, level = averages / ctx.count
-        slope = scale * slope / variance.add(ctx.eps)
-        level = scale * level / (variance + ctx.eps).sqrt() - slope * mean
-        shape = [1, -1, *[1] * (input.dim() - 2)]
-        through = torch.addcmul(level.view(shape), slope.view(shape), input)
-        given = (None, None) if weight is None else (of_weight, of_bias)
-        return (direct - through).to(input.dtype), *given, None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)

@@ -1,9 +1,9 @@
 """Questions about single layers: their arguments, padding, memory format, number of channels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,11 +18,15 @@ GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-def check_channels(layer: str, **counts: int) -> None:
-    """Raises ValueError for a layer with fewer than one channel of some kind."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{layer} needs {name} >= 1, got {name}={count!r}")
+def check_sizes(layer: str, dimensions: int = 1, **sizes: Any) -> None:
+    """Raises ValueError unless each is a number from 1 on (padding: 0), or one a dimension."""
+    for name, size in sizes.items():
+        sides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+        least = 0 if name == "padding" else 1
+        numbers = all(isinstance(side, Integral) and int(side) >= least for side in sides)
+        if not numbers or len(sides) not in (1, dimensions):
+            several = f", {dimensions} at most" if len(sides) > 1 else ""
+            raise ValueError(f"{layer} needs {name} >= {least}{several}, got {name}={size!r}")
 
 
 def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
@@ -31,7 +35,7 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
     Exact: a float ``p`` is read as the simple fraction it was meant to be, so p = 7/12 of 12
     channels is 7. Raises ValueError for a share or a lower limit that no BSConv-S can have.
     """
-    check_channels("BSConv-S", in_channels=in_channels)
+    check_sizes("BSConv-S", in_channels=in_channels)
     if not isinstance(p, Real) or not 0 <= p <= 1:
         raise ValueError(
             f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
@@ -41,7 +45,7 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
             "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
             f"got min_mid_channels={min_mid_channels!r}"
         )
-    share = p if isinstance(p, Fraction) else Fraction(p).limit_denominator(10_000)
+    share = p if isinstance(p, Fraction) else Fraction(float(p)).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
 
 
@@ -50,13 +54,11 @@ def checked_sizes(
 ) -> tuple[tuple[int, ...], ...]:
     """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
     rule = "kernel_sizes needs a sequence of ints or tuples of ints, each at least 1"
-    if isinstance(kernel_sizes, (int, str)):
-        raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
     sizes = []
-    for given in kernel_sizes:
-        size = (given, given) if isinstance(given, int) else tuple(given)
-        fits = len(size) in (2, *dimensions)
-        if not fits or not all(isinstance(side, int) and side >= 1 for side in size):
+    for given in kernel_sizes if isinstance(kernel_sizes, Iterable) else [()]:
+        many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
+        size = tuple(int(side) for side in many if isinstance(side, Integral) and int(side) >= 1)
+        if len(size) not in (2, *dimensions) or len(size) < len(many):
             raise ValueError(f"{rule}, got kernel_sizes={kernel_sizes!r}")
         sizes.append(size)
     return tuple(sizes)

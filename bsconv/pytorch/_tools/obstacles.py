@@ -4,22 +4,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from .convs import CONVS, Conv
-from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place
+from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place, wrapped_by
 from .outside import held_outside
+
+WRAPPED = ("module", "_orig_mod")  # by DataParallel, torch.compile
+REMOVERS = {  # of hooks of these classes, which compute a tensor from others
+    "torch.nn.utils.weight_norm.WeightNorm": "remove_weight_norm",
+    "torch.nn.utils.spectral_norm.SpectralNorm": "remove_spectral_norm",
+    "torch.nn.utils.prune.BasePruningMethod": "prune.remove",
+}
 
 
 def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] = (1, 2, 3)) -> str:
     """Why ``module`` is not a plain convolution of these dimensions and groups; empty if it is."""
     name = type(module).__name__
-    if parametrize.is_parametrized(module):
-        names = (name for name, _ in module.get_submodule("parametrizations").named_children())
-        return f"parametrised ({', '.join(names)})"
+    if computed := _computed(module):
+        return computed
     kinds = [CONVS[number - 1] for number in dimensions]
     kind = next((kind for kind in kinds if isinstance(module, kind)), None)
     if kind is None or not isinstance(module, Conv):
@@ -38,6 +45,23 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
     if module.groups != groups:
         return f"grouped (groups={module.groups})"
     return ""
+
+
+def _computed(module: nn.Module) -> str:
+    """Which tensors of ``module`` are computed from other ones, and what undoes that."""
+    found: dict[Any, str] = {}
+    if parametrize.is_parametrized(module):
+        tables = module.get_submodule("parametrizations").named_children()
+        found = {name: "remove_parametrizations" for name, _ in tables}
+    hooks: Iterable[Any] = module._forward_pre_hooks.values()
+    for hook in hooks:
+        kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(hook).__mro__)
+        for remover in (REMOVERS[kind] for kind in kinds if kind in REMOVERS):
+            found[getattr(hook, "name", None) or hook._tensor_name] = remover
+    if not found:
+        return ""
+    removers = " and ".join(dict.fromkeys(found.values()))
+    return f"parametrised ({', '.join(found)}), which {removers} undoes"
 
 
 def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:
@@ -104,11 +128,19 @@ def excluded_places(
     shared layer is called. Raises ValueError for one that names no layer of the model.
     """
     names = [place.name for place in everywhere]
+    plain: dict[str, str] = {}  # without those of wrappers, such as "module." of DataParallel
+    for name, parent, key, module in everywhere:
+        above = plain.get(name.rpartition(".")[0], "")
+        wrapped = parent is not None and key in WRAPPED and wrapped_by(parent) is module
+        plain[name] = above if wrapped else f"{above}.{key}".lstrip(".")
     # a layer inside a BSConv layer, which is not entered, may be named too
     known = [name for name, _ in model.named_modules()]
     covered: dict[int, str] = {}
     for pattern in patterns:
         named = _named_by(pattern, names)
+        if not named:
+            wanted = _named_by(pattern, [*plain.values()])
+            named = {name for name in names if plain[name] in wanted}
         if not named and not _named_by(pattern, known):
             near = get_close_matches(pattern, names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from .errors import one_line
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS
 
-# an optimiser, to be made after a surgery, holds parameters, but computes nothing
-OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.optim.Optimizer)
+# graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
+OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
+
+FILLED = (dict, list, set)
 
 
 def held_outside(
@@ -30,13 +32,14 @@ def held_outside(
     Modules of the tree and objects of the ids ``known`` are not entered.
     """
     modules = dict(model.named_modules())
-    closed = {id(module) for module in modules.values()}.union(known)
+    tables = [(one, one._modules, one._parameters) for one in modules.values()]
+    closed = {id(one) for own in tables for one in own}.union(known)
     shared: set[int] = set()
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
         state = vars(module)
         for key in [key for key in state if key in MOVABLE_HOOKS or key not in MODULE_STATE]:
-            if gc.is_tracked(state[key]):
+            if _may_lead(state[key]):
                 name = f"{prefix}.{key}" if prefix else key
                 yield from ((name, module, one) for one in _reached([state[key]], closed, seen))
     for kind in dict.fromkeys(base for one in modules.values() for base in type(one).__mro__):
@@ -49,7 +52,7 @@ def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) 
     waiting: list[tuple[Any, dict[str, Any] | None]] = [(start, None) for start in starts]
     while waiting:
         value, names = waiting.pop()
-        if id(value) in seen or not gc.is_tracked(value):
+        if id(value) in seen or not _may_lead(value):
             continue
         seen.add(id(value))
         yield value
@@ -67,6 +70,11 @@ def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) 
             if names in (None, value.__globals__) and not value.__module__.startswith("torch."):
                 found = _globals_used(value.__code__, value.__globals__)
                 waiting += ((one, value.__globals__) for one in found)
+
+
+def _may_lead(value: object) -> bool:
+    """Whether it may refer to others; the collector does not track dicts without such."""
+    return gc.is_tracked(value) or type(value) is dict
 
 
 def _globals_used(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
@@ -97,13 +105,16 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
     originals = {id(module) for module in model.modules()}
-    own = ((name, None, module) for name, module in twin.named_modules() if id(module) in originals)
-    outside = (
-        one for one in held_outside(twin, memo) if memo.get(id(one[2]), one[2]) is not one[2]
-    )
-    for name, _, value in chain(own, outside):
-        what = "calls layers" if isinstance(value, nn.Module) else f"uses a {type(value).__name__}"
-        raise ValueError(
-            f"model cannot be copied: its copy {what} of the original, which {name} leads to"
-        )
+    held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, originals))
+    for name, owner, value in held:
+        copied = memo.get(id(value), value) is not value
+        # a hook may fill something empty; the empty defaults of a class are nobody's
+        empty = isinstance(value, FILLED) and not value
+        is_state = isinstance(value, Tensor) or (owner is not None and empty)
+        if id(value) in originals or (copied and is_state):
+            calls = isinstance(value, nn.Module)
+            what = "calls layers" if calls else f"uses a {type(value).__name__}"
+            raise ValueError(
+                f"model cannot be copied: its copy {what} of the original, which {name} leads to"
+            )
     return twin

@@ -107,6 +107,8 @@ class ModelName:
 
 def parse_name(architecture: str) -> ModelName:
     """Reads an architecture name; ValueError, with the nearest names, for any other text."""
+    if not isinstance(architecture, str):
+        raise TypeError(f"architecture needs to be a name, got {architecture!r}")
     try:
         return _parse(architecture.lower())
     except ValueError as error:
@@ -216,4 +218,6 @@ def list_models(pattern: str = "*") -> list[str]:
     ``pattern`` selects by shell wildcards, as in ``list_models("cifar_wrn*_bsconvs_*")``; case does
     not matter. :func:`get_model` builds other widths and other values of p as well.
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern needs to be a string, got {pattern!r}")
     return [name for name in _listed_names() if fnmatchcase(name, pattern.lower())]

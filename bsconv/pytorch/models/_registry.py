@@ -40,8 +40,8 @@ def get_model(
     Raises ImportError if ``pretrained`` is given and safetensors is not installed.
     """
     name = parse_name(architecture)
-    if num_classes < 1:
-        raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes}")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes!r}")
     if init not in INITS:
         raise ValueError(f"init needs to be 'default' or 'matched', got init={init!r}")
     if pretrained is None:

@@ -1,6 +1,6 @@
 """What a layer costs, by its type, and the rows that add it up over its calls."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
@@ -145,11 +145,12 @@ class Counter:
         return LayerProfile(*own, flops, macs, activations, self.output_shape)
 
 
-def count(model: nn.Module, inputs: Sequence[Tensor]) -> list[Counter]:
-    """Calls ``model(*inputs)``; a counter for each of its layers, in the order of their names."""
+def count(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Counter]:
+    """Calls the model with positional and keyword arguments; a counter for each of its layers, in
+    the order of their names."""
     counters = list(_counters(model))
     with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
-        model(*inputs)
+        model(*call[0], **call[1])
     return counters
 
 

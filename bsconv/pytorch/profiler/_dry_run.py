@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from .._tools.model_tree import evaluating
 from .._tools.outside import independent_copy
 
 Size = tuple[int, ...]
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
 Result = TypeVar("Result")
 
 ACTIVATIONS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid)
@@ -21,29 +23,33 @@ ACTIVATIONS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid)
 
 def dry_run(
     model: nn.Module,
-    sizes: Sequence[Size],
+    given: Sequence[Size] | Call,
     device: torch.device | None,
-    observe: Callable[[nn.Module, list[Tensor]], Result],
+    observe: Callable[[nn.Module, Call], Result],
 ) -> Result:
-    """``observe(model, inputs)`` in eval mode, without gradients, on zeros of the given sizes.
+    """``observe(model, call)`` in eval mode, without gradients, on what is given or on zeros.
 
     It gets a copy on the meta device, which costs neither memory nor arithmetic. Where that fails,
-    as it does if values decide what is computed, it gets the model itself, with inputs on
-    ``device`` (None: the model's). What that raises is raised here.
+    as it does if values decide what is computed, it gets the model itself, with tensors on
+    ``device`` (None: where they are given, zeros where the model is). What that raises is raised.
     """
     tensors = [*model.parameters(), *model.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
 
-    def inputs(device: torch.device) -> list[Tensor]:
-        return [torch.zeros(size, dtype=dtype, device=device) for size in sizes]
+    def call(on: torch.device | None) -> Call:
+        if isinstance(given, tuple):
+            return tree_map_only(
+                Tensor, lambda tensor: tensor.to(on or tensor.device, copy=True), given
+            )
+        if on is None:
+            on = tensors[0].device if tensors else torch.get_default_device()
+        return tuple(torch.zeros(size, dtype=dtype, device=on) for size in given), {}
 
     with _random_state_kept(tensors):
         with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, _Shapes():
-            return observe(twin, inputs(torch.device("meta")))
-        if device is None:
-            device = tensors[0].device if tensors else torch.get_default_device()
+            return observe(twin, call(torch.device("meta")))
         with _buffers_kept(model), evaluating(model):
-            return observe(model, inputs(device))
+            return observe(model, call(device))
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

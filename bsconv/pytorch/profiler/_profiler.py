@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import chain
 from typing import Any
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from .._tools.errors import one_line
-from .._tools.model_tree import check_module, unwrapped
+from .._tools.model_tree import check_module, tensors_in, unwrapped
 from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
-from ._dry_run import dry_run
+from ._dry_run import Call, dry_run
 
 
 class ModelProfiler(Table):
@@ -40,12 +40,14 @@ class ModelProfiler(Table):
     Args:
         input_size: of the input, batch first; for a model with several inputs, a list of sizes.
         input_device: where the input of a run on the real device lies; the model's, unless given.
+        example_inputs: in place of sizes, what the model takes: a tuple of its arguments, a dict of
+            its keyword arguments, or its one argument, such as a detector's list of images.
 
     Attributes:
         rows: a :class:`LayerProfile` for each layer, in the order of ``named_modules``; they add up
             to the totals.
         free_types: types of layers that were called and may compute something, yet count no FLOPs.
-        input_size: as given.
+        input_size: as given; of example inputs, the sizes of their tensors.
 
     Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
     not a size or that the model cannot run on, for an unknown device, for layers whose size is not
@@ -59,17 +61,24 @@ class ModelProfiler(Table):
         model: nn.Module,
         input_size: Sequence[int] | Sequence[Sequence[int]] = (1, 3, 224, 224),
         input_device: torch.device | str | None = None,
+        *,
+        example_inputs: Any = None,
     ) -> None:
-        sizes = _checked_sizes(input_size)
+        given: Any = _checked_sizes(input_size)
+        argument, sizes = "input_size", given
+        if example_inputs is not None:
+            given = _as_call(example_inputs)
+            argument, sizes = "example_inputs", [tuple(one.shape) for one in tensors_in(given)]
+            input_size = sizes
         device = _checked_device(input_device)
         wrapped = _checked_model(model)
         try:
-            counters = dry_run(wrapped, sizes, device, count)
+            counters = dry_run(wrapped, given, device, count)
         except Exception as error:
             said = one_line(f"{type(error).__name__}: {error}", None)
             raise ValueError(
-                f"input_size needs to be what {type(wrapped).__name__} takes, got "
-                f"input_size={input_size!r}, which it fails on ({said})"
+                f"{argument} needs to be what {type(wrapped).__name__} takes, got "
+                f"{argument}={input_size!r}, which it fails on ({said})"
             ) from error
         self.input_size = input_size
         self.rows = tuple(counter.row() for counter in counters)
@@ -149,6 +158,12 @@ def _checked_sizes(
         "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or a "
         f"list of sizes, got input_size={input_size!r}"
     )
+
+
+def _as_call(inputs: Any) -> Call:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
 def _checked_device(device: torch.device | str | None) -> torch.device | None:

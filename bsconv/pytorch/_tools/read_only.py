@@ -1,0 +1,44 @@
+"""Tensors that are computed when they are asked for: writing into them would be lost."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRITING = re.compile(r"[a-z]\w*[^_]_|__(set|setitem|i(add|sub|mul|truediv|floordiv|mod|pow))__")
+VIEWING = ("__get__", "__getitem__", "detach", "flatten", "reshape", "view")  # the first is .data
+
+
+class ReadOnly(Tensor):
+    """A tensor like any other, but one that no function writes into, nor into a view of it."""
+
+    source = "the tensors that it is computed from"
+
+    @classmethod
+    def of(cls, tensor: Tensor, source: str) -> "ReadOnly":
+        """``tensor`` in its place; ``source`` says where to write instead."""
+        made = tensor.as_subclass(cls)
+        made.source = source
+        return made
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        first = next(iter((*args, *kwargs.values())), None)
+        written = first if WRITING.fullmatch(name) else kwargs.get("out")
+        if isinstance(written, cls):
+            raise RuntimeError(f"weight needs to be written into {written.source}, got {name}")
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            if name in VIEWING and isinstance(result, Tensor) and isinstance(first, cls):
+                return cls.of(result, first.source)
+        return result

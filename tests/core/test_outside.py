@@ -1,0 +1,244 @@
+"""Layers that are held outside the module tree, and copies that go on using the original's."""
+
+import collections
+import copy
+import functools
+import itertools
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+
+from bsconv.pytorch import (
+    BSConvU,
+    BSConvU_Replacer,
+    ModelProfiler,
+    collapse,
+    optimize_for_inference,
+    project_pretrained,
+)
+from bsconv.pytorch._tools.outside import independent_copy
+
+IMAGES = torch.rand(4, 3, 8, 8)
+Pair = collections.namedtuple("Pair", "conv stride")
+
+
+@dataclass
+class Data:
+    conv: Any
+
+
+class Slots:
+    __slots__ = ("conv",)
+
+    def __init__(self, conv: Any) -> None:
+        self.conv = conv
+
+
+def with_default(conv: Any) -> Callable[[Tensor], Tensor]:
+    def call(images: Tensor, layer: Any = conv) -> Any:
+        return layer
+
+    return call
+
+
+def with_keyword_default(conv: Any) -> Callable[[Tensor], Tensor]:
+    def call(images: Tensor, *, layer: Any = conv) -> Any:
+        return layer
+
+    return call
+
+
+BOXES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # into, and out again
+    "list": (lambda x: [x], lambda box: box[0]),
+    "tuple": (lambda x: (1, x), lambda box: box[1]),
+    "dict": (lambda x: {"x": x}, lambda box: box["x"]),
+    "deque": (lambda x: collections.deque([x]), lambda box: box[0]),
+    "user dict": (lambda x: collections.UserDict(x=x), lambda box: box["x"]),
+    "named tuple": (lambda x: Pair(x, 1), lambda box: box.conv),
+    "dataclass": (Data, lambda box: box.conv),
+    "slots": (Slots, lambda box: box.conv),
+    "closure": (lambda x: lambda: x, lambda box: box()),
+    "default": (with_default, lambda box: box(IMAGES)),
+    "keyword default": (with_keyword_default, lambda box: box(IMAGES)),
+    "partial": (lambda x: functools.partial(lambda y: y, x), lambda box: box()),
+    "cached": (lambda x: functools.lru_cache(lambda: x), lambda box: box()),
+    "iterator": (lambda x: itertools.repeat(x), next),
+    "generator": (lambda x: (x for _ in iter(int, 1)), next),
+}
+NOT_COPIED = ("closure", "default", "keyword default", "cached")  # by copy.deepcopy
+
+
+class Holder(nn.Module):
+    """Calls its layer by what it holds outside the tree."""
+
+    def __init__(self, kinds: list[str], layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = layer or nn.Conv2d(3, 8, 3)
+        self.kinds, box = kinds, self.conv
+        for kind in kinds:
+            box = BOXES[kind][0](box)
+        self.held = box
+
+    def forward(self, images: Tensor) -> Tensor:
+        box = self.held
+        for kind in reversed(self.kinds):
+            box = BOXES[kind][1](box)
+        return box(images)
+
+
+kinds = st.lists(st.sampled_from(sorted(BOXES)), min_size=1, max_size=4)
+
+
+@given(kinds)
+def test_a_layer_in_boxes_in_boxes_is_kept(kinds: list[str]) -> None:
+    model = Holder(kinds)
+    (layer,) = BSConvU_Replacer().plan(model).layers
+    assert layer.description == "kept: is also in held, outside the module tree"
+
+
+@given(kinds.filter(lambda kinds: "generator" not in kinds))
+def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
+    model = Holder(kinds, BSConvU(3, 8, 3)).eval()
+    costs = ModelProfiler(model, IMAGES.shape)
+    assert costs.total_mac_count == ModelProfiler(model.conv, IMAGES.shape).total_mac_count
+    if set(NOT_COPIED) & set(kinds):
+        with pytest.raises(ValueError, match="cannot be copied: its copy calls layers of the orig"):
+            collapse(model)
+        return
+    twin = collapse(model)
+    before = twin(IMAGES)
+    torch.testing.assert_close(before, model(IMAGES))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(twin(IMAGES), before)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda model: model.register_forward_hook(lambda _, args, __, conv=model[0]: conv(*args)),
+        lambda model: setattr(model, "forward", lambda x, conv=model[0]: conv(x)),
+        lambda model: setattr(model, "parent", weakref.ref(model[0])),
+        lambda model: setattr(model, "tied", [model[0].weight]),
+        lambda model: setattr(model[1], "before", (model[0],)),
+    ],
+)
+def test_other_holders_keep_a_layer_too(hold: Callable[[nn.Module], object]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    hold(model)
+    assert not BSConvU_Replacer().plan(model).replaced
+
+
+OUTSIDE: Any = None
+
+
+class ByGlobalName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return OUTSIDE(images) + self.other(images)
+
+
+def test_a_global_name_keeps_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ByGlobalName()
+    monkeypatch.setitem(globals(), "OUTSIDE", model.conv)
+    monkeypatch.setitem(globals(), "other", model.other)  # an attribute of that name is used, only
+    assert [layer.name for layer in BSConvU_Replacer().plan(model).replaced] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda model: model.register_forward_hook(lambda *_: model.training),
+        lambda model: setattr(model, "parent", weakref.ref(model)),
+        lambda model: setattr(model, "call", lambda x: model[0](x)),
+        lambda model: setattr(model, "optimiser", torch.optim.SGD(model.parameters())),
+        lambda model: model[0].register_forward_hook(lambda *_, own=model[0]: print(own, end="")),
+    ],
+)
+def test_what_finds_the_new_layer_keeps_none(hold: Callable[[nn.Module], object]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    hold(model)
+    assert len(BSConvU_Replacer().plan(model).replaced) == 1
+
+
+def doubling() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    old = model.forward
+    model.forward = lambda images: old(images * 2)  # type: ignore[method-assign, assignment]
+    return model
+
+
+def remembering() -> nn.Module:
+    """Returns what a hook has put into a dictionary."""
+    found: dict[str, Tensor] = {}
+
+    class Remembering(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 8, 3))
+            self.found = found
+
+        def forward(self, images: Tensor) -> Tensor:
+            super().forward(images)
+            return self.found["conv"]
+
+    model = Remembering().eval()
+    model[0].register_forward_hook(lambda _, __, output: found.update(conv=output))
+    return model
+
+
+@pytest.mark.parametrize("make", [doubling, remembering])
+@pytest.mark.parametrize(
+    "use",
+    [
+        collapse,
+        lambda model: optimize_for_inference(model, IMAGES, engines="eager"),
+        lambda model: project_pretrained(model, progress=False),
+        lambda model: project_pretrained(model, IMAGES, progress=False),
+    ],
+)
+def test_whoever_copies_refuses(
+    make: Callable[[], nn.Module], use: Callable[[nn.Module], object]
+) -> None:
+    with pytest.raises(ValueError, match=r"cannot be copied: its copy (calls|uses) .* original"):
+        use(make())
+
+
+def test_a_copy_has_the_modes_of_the_original() -> None:
+    class Forgetful(nn.ReLU):
+        def __deepcopy__(self, memo: Any) -> nn.Module:
+            return Forgetful()
+
+    model = nn.Sequential(Forgetful(), nn.LSTM(2, 2), nn.Dropout()).eval()
+    model[2].train()
+    assert [part.training for part in independent_copy(model)] == [False, False, True]
+
+
+def test_a_copy_that_is_the_original_is_refused() -> None:
+    class Shared(nn.ReLU):
+        def __deepcopy__(self, memo: Any) -> nn.Module:
+            return self
+
+    with pytest.raises(ValueError, match=r"of the original, which 0 leads to"):
+        independent_copy(nn.Sequential(Shared()))
+
+
+def test_the_search_is_quick() -> None:
+    """In a thousand modules, it takes less time than their copy."""
+    layers = [nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU()) for _ in range(250)]
+    model, seconds = nn.Sequential(*layers), []
+    for work in (BSConvU_Replacer().plan, copy.deepcopy):
+        start = time.perf_counter()
+        work(model)
+        seconds.append(time.perf_counter() - start)
+    assert seconds[0] < 3 * seconds[1]
