@@ -28,7 +28,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab quick test check nightly notebooks docs figures data benchmark lint types unit slow notebook-tests browser \
+.PHONY: help lab quick test check nightly notebooks docs course figures data benchmark lint types unit slow notebook-tests browser \
 	env peer FORCE
 
 help:  ## list these commands
@@ -63,6 +63,9 @@ notebooks: env  ## run notebooks headless and store their outputs (NOTEBOOKS="01
 docs: env  ## build the documentation into site/: notebooks, API and command line as pages
 	@echo "docs: building site/index.html"
 	@$(PLAIN) NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
+
+course: env  ## write student copies of the notebooks into course/, and their solutions beside it
+	@$(PY) docs/course.py
 
 figures: env  ## draw the README's figures from recorded results
 	@$(PLAIN) $(PY) docs/figures.py

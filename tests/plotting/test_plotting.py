@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from bsconv.experiments import plotting
@@ -103,6 +105,10 @@ MAKERS: dict[str, Callable[[], Figure]] = (
         ),
         "excess_panels": lambda: plotting.excess_panels(
             {"a": {"within": [0.2, 0.1], "across": [np.nan] * 2}, "b": {"within": [0.5]}}
+        ),
+        "schematic": lambda: plotting.schematic(
+            {"a": "M, HxW [1x1|pw] N [(BN)] ", "b": "[3x3]"},
+            brackets={"a": {"both": [(0, 1)]}, "b": {"one": [(0, 0)]}},
         ),
         "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
         "roofline above a low roof": lambda: plotting.roofline(
@@ -479,6 +485,49 @@ def test_the_excess_of_layers_is_joined_and_its_median_stands_below() -> None:
         {"a": [0.5], "b": [0.7]}, [0.3, 0.3], {"within kernels": [0.2, 0.4], "across": [np.nan] * 2}
     )
     assert texts(overview.axes[1].get_xticklabels()) == ["within\nkernels\n+0.30", "across\nnone"]
+
+
+def boxes_of(axis: Axes) -> list[Any]:
+    return [patch for patch in axis.patches if isinstance(patch, FancyBboxPatch)]
+
+
+def test_a_schematic_has_its_boxes_in_a_row_and_its_texts_on_them() -> None:
+    row = "M, HxW [1x1|pw] N [(BN)][3x3|dw|stride] N"
+    (axis,) = plotting.schematic({"BSConv-U": row, "dense": "M [3x3] N"}).axes
+    axis.figure.canvas.draw()
+    boxes = boxes_of(axis)
+    assert apart([box.get_window_extent().intervalx for box in boxes[:3]])
+    assert [box.get_linestyle() for box in boxes] == ["-", "--", "-", "-"]
+    assert boxes[2].get_edgecolor() == boxes[3].get_edgecolor() != boxes[0].get_edgecolor()
+    written = [text for text in axis.texts if text.get_text()]
+    assert {*texts(written)} == {
+        "BSConv-U",
+        "dense",
+        *"MN",
+        "HxW",
+        "1x1\npw",
+        "BN",
+        "3x3",
+        "3x3\ndw\nstride",
+    }
+    for box, label in zip(boxes, ("1x1\npw", "BN", "3x3\ndw\nstride", "3x3"), strict=True):
+        (text,) = [text for text in written if text.get_text() == label]
+        inside, around = text.get_window_extent(), box.get_window_extent()
+        assert around.x0 <= inside.x0 < inside.x1 <= around.x1
+        assert around.y0 <= inside.y0 < inside.y1 <= around.y1
+
+
+def test_a_bracket_spans_its_boxes_and_linked_rows_stand_in_columns() -> None:
+    chain = "x [a][a longer one][c] y"
+    (axis,) = plotting.schematic({"": chain}, brackets={"": {"two": [(1, 2)]}}).axes
+    boxes = [box.get_path().get_extents().intervalx for box in boxes_of(axis)]
+    ends = axis.lines[0].get_xdata()
+    assert boxes[0][1] < min(ends) < boxes[1][1] < boxes[2][0] < max(ends)
+    (axis,) = plotting.schematic(
+        {"up": chain, "down": chain.replace("longer", "")}, linked=True
+    ).axes
+    left = [box.get_path().get_extents().x0 for box in boxes_of(axis)]
+    assert left[:3] == left[3:]
 
 
 def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:

@@ -37,7 +37,7 @@ class Notebook:
             (kind, content)
             for output in self.outputs
             for kind, content in output.get("data", {}).items()
-            if kind.startswith("image/")
+            if kind.startswith("image/") and output["output_type"] == "display_data"
         ]
 
 

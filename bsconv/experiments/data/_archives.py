@@ -27,7 +27,7 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     if given:
         return Path(given).expanduser().absolute()
     here = Path.cwd()
-    if here.name == "notebooks" and not (here / "data").is_dir():
+    if here.name in ("notebooks", "course") and not (here / "data").is_dir():
         here = here.parent
     return here / "data"
 

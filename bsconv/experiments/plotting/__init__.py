@@ -13,6 +13,7 @@ from ._images import image_rows, kernel_grids, kernel_slices, matrices
 from ._layers import excess_panels, layer_boxes
 from ._published import AccuracyLine, accuracy_and_published
 from ._roofline import roofline
+from ._schematics import schematic
 from ._slices import blueprint_fit, slice_grid
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "matrices",
     "rendered",
     "roofline",
+    "schematic",
     "slice_grid",
     "stacked_shares",
     "timing_bars",

@@ -152,7 +152,7 @@ def write_record(record: Record, folder: str | Path) -> Path:
 def results_folder() -> Path:
     """``results/`` of the working directory; notebooks find the one next to ``notebooks/``."""
     here = Path.cwd()
-    if here.name == "notebooks" and not (here / "results").is_dir():
+    if here.name in ("notebooks", "course") and not (here / "results").is_dir():
         here = here.parent
     return here / "results"
 

@@ -1,5 +1,6 @@
 """A panel of controls with a picture and a text below, made of ipywidgets."""
 
+import base64
 import html
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -124,8 +125,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         return self.summary
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """With the view in one line for readers that have no widgets, such as a stored notebook."""
-        return {**super()._repr_mimebundle_(**kwargs), "text/plain": self.summary}
+        """With the view in one line and as a picture, for readers without a running kernel."""
+        bundle = {**super()._repr_mimebundle_(**kwargs), "text/plain": self.summary}
+        if self.picture.value:
+            bundle["image/png"] = base64.b64encode(self.picture.value).decode()
+        return bundle
 
     def _moved(self, _change: Any = None) -> None:
         with self._lock:

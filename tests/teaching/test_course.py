@@ -1,0 +1,73 @@
+"""What students get of the notebooks, and what their teacher gets."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bsconv.experiments.results import load_records
+from bsconv.teaching.exercises import CHECKS
+from helpers.notebooks import FOLDER
+from helpers.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def course() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("course", ROOT / "docs" / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def written(course: ModuleType, tmp_path: Path) -> Path:
+    course.write(tmp_path)
+    return tmp_path
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def test_students_get_every_notebook_without_solutions(written: Path) -> None:
+    copies = sorted((written / "course").iterdir())
+    assert [path.name for path in copies] == [path.name for path in sorted(FOLDER.glob("0*.ipynb"))]
+    for path in copies:
+        cells = json.loads(path.read_text())["cells"]
+        original = json.loads((FOLDER / path.name).read_text())["cells"]
+        solved = [cell for cell in original if "exercise-solution" in tags(cell)]
+        assert len(cells) == len(original) - len(solved) < len(original)
+        assert "exercise-stub" in {tag for cell in cells for tag in tags(cell)}
+        assert not any("Solution" in "".join(cell["source"]) for cell in cells)
+
+
+def test_the_teacher_gets_each_exercise_with_its_solution(written: Path) -> None:
+    pages = (written / "course-solutions.md").read_text().split("\n## Exercise ")[1:]
+    assert [page.partition(":")[0] for page in pages] == list(CHECKS)
+    assert all("```python\n" in page and "<details>" not in page for page in pages)
+
+
+def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
+    cells = [
+        {"cell_type": kind, "source": text, "metadata": {}, "outputs": ["something"]}
+        for kind, text in [
+            ("code", "set-up"),
+            ("markdown", "**Predict first.** How many?"),
+            ("code", "first"),
+            ("code", "second"),
+            ("markdown", "**What you should see.** Two."),
+            ("code", "third"),
+        ]
+    ]
+    folded = [cell["source"] for cell in course.student_copy(cells) if cell["metadata"]]
+    assert folded == ["first", "second"]
+
+
+def test_a_copy_finds_the_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "course").mkdir()
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.chdir(tmp_path / "course")
+    assert load_records()
