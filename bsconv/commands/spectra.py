@@ -7,6 +7,7 @@ of other frameworks are read from HDF5 files (which takes h5py) and ONNX files (
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,10 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_files(figure=arguments.out, other=arguments.csv)
     source = _source(arguments.model, arguments.weights, arguments.num_classes)
 
+    from ..experiments.files.kernel_files import KERNEL_FILES
     from ..pytorch import kernel_spectra, spectra_table
 
     center = not arguments.no_center
     table = spectra_table(source, center)
+    if arguments.model.lower().endswith(KERNEL_FILES):  # where each kernel says what it is
+        table = replace(table, unsure=0)
     if arguments.out is not None:
         if not table.compared:
             raise ValueError(f"there is nothing to draw in {arguments.out}: {table.summary}")

@@ -9,17 +9,20 @@ Only shares are kept, and the slices of one kernel; the weights themselves stay 
 
 import datetime
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bsconv.experiments.files.kernel_files import read_kernels
-from bsconv.experiments.results.network_spectra import NetworkSpectra
+from bsconv.experiments.results.network_spectra import FORMAT
 from bsconv.pytorch import kernel_spectra, spectra_table
 
 HERE = Path(__file__).parent
@@ -49,12 +52,13 @@ def read_ncnn(param: Path) -> dict[str, Tensor]:
 
 
 def record(name: str, file: Path, kernels: Mapping[str, Tensor], about: dict[str, str]) -> None:
+    """Writes ``NAME.json``: a line for each layer, and for each slice of the kernel."""
     table = spectra_table(kernels)
     about |= {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "date": f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}",
     }
-    slices = None
+    slices = []
     if name == "vgg16_hed":  # the median kernel of the second layer, as one of many
         layer = table.compared[1].name
         weight = kernels[f"{layer}.weight"]
@@ -62,8 +66,22 @@ def record(name: str, file: Path, kernels: Mapping[str, Tensor], about: dict[str
         middle = int(order[len(order) // 2])
         about["kernel"] = f"filter {middle} of {layer}"
         slices = weight[middle].tolist()
-    NetworkSpectra(table, about, slices).write(HERE / f"{name}.json")
+    values = {"format": FORMAT, **about, "center": table.center}
+    parts = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
+    for key, rows in {"layers": [*map(asdict, table.compared)], "slices": slices}.items():
+        lines = ",\n".join(f"  {json.dumps(rounded(row))}" for row in rows)
+        parts.append(f" {json.dumps(key)}: [\n{lines}\n ]")
+    (HERE / f"{name}.json").write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     print(f"{name}: {table.summary}")
+
+
+def rounded(value: Any) -> Any:
+    """To four decimals, however deep."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items() if inner != ""}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from helpers.notebooks import FOLDER, run_all
 
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 INDEX = "00_index"
+PANELS = "(kernel explorer|rank slider|cost calculator|order toggle|model surgeon|training scrub)"
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 
 
@@ -74,6 +75,10 @@ def output_faults(notebook: Notebook) -> Iterator[str]:
         text = json.dumps([cell["source"], cell["outputs"]])
         if path := run_all.MACHINE_PATH.search(text):
             yield f"{where} shows a path of one machine: {path[0][:80]}"
+        for output in cell["outputs"]:
+            shown = output.get("data", {})
+            if re.match(PANELS, "".join(shown.get("text/plain", ""))) and "image/png" not in shown:
+                yield f"{where} shows a widget without a picture"
         if any(run_all.WIDGET in output.get("data", {}) for output in cell["outputs"]):
             yield f"{where} holds the view of a widget that is gone"
         if "SYNTHETIC DATA:" in text:
@@ -144,7 +149,26 @@ def link_faults(notebook: Notebook) -> Iterator[str]:
             yield f"its first cell does not link to its neighbour {neighbour.name}"
 
 
-RULES = (execution_faults, output_faults, size_faults, figure_faults, check_faults, link_faults)
+def study_time_faults(notebook: Notebook) -> Iterator[str]:
+    """A minute for 100 words and for 10 lines of code, 8 for an exercise."""
+    words = sum(len(FOLDED.sub("", cell["source"]).split()) for cell in notebook.prose)
+    lines = sum(bool(line.strip()) for cell in notebook.code for line in cell["source"].split("\n"))
+    exercises = sum("exercise" in cell["tags"] for cell in notebook.prose)
+    takes = words / 100 + lines / 10 + 8 * exercises
+    said = re.search(r"\*\*Time:\*\* (\d+) minutes to study", notebook.cells[0]["source"])
+    if not said or abs(int(said[1]) - takes) > 5:
+        yield f"takes about {takes:.0f} minutes to study, its first cell says {said and said[1]}"
+
+
+RULES = (
+    execution_faults,
+    output_faults,
+    size_faults,
+    figure_faults,
+    check_faults,
+    link_faults,
+    study_time_faults,
+)
 
 
 def faults(notebook: Notebook) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import base64
 import re
 import sys
 import threading
@@ -107,6 +108,7 @@ def test_each_control_moves_the_text_and_the_picture(title: str) -> None:
     stored = panel._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in stored
     assert stored["text/plain"] == repr(panel) == panel.summary
+    assert base64.b64decode(stored["image/png"]) == panel.picture.value  # where no kernel runs
     assert panel.summary.startswith(f"{title}: ")
     assert "\n" not in panel.summary
     assert panel.summary.removeprefix(f"{title}: ") in plain(panel)
