@@ -1,8 +1,8 @@
 """Widgets: what they compute is what oracles say, and each control moves what is shown."""
 
+import base64
 import importlib
 import itertools
-import base64
 import re
 import sys
 import threading
