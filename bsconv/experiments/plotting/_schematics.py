@@ -105,7 +105,8 @@ def _draw_row(
             colour = colours[lines[0]]
             box = FancyBboxPatch(
                 (left + 0.04, at - high / 2 + 0.04),
-                *(width - 0.08, high - 0.08),
+                width - 0.08,
+                high - 0.08,
                 boxstyle="round,pad=0.04",
                 facecolor=(colour, 0.15),
                 edgecolor=colour,
