@@ -448,17 +448,6 @@ def test_the_first_images_of_a_folder_are_mixed(tmp_path: Path) -> None:
     assert 4 <= int(dataset.train_labels.sum()) <= 16
 
 
-def test_other_files_and_hidden_folders_are_left_aside(tmp_path: Path) -> None:
-    two_classes(tmp_path)
-    (tmp_path / "README.txt").write_text("about")
-    (tmp_path / "cats" / "Thumbs.db").write_text("junk")
-    (tmp_path / "cats" / "._0.png").write_text("junk")
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    dataset = load_dataset(tmp_path)
-    assert dataset.classes == ("cats", "dogs")
-    assert len(dataset.train_images) + len(dataset.test_images) == 10
-
-
 RED = (200, 40, 0)
 
 
@@ -499,21 +488,6 @@ def test_every_mode_becomes_rgb(
     pixels = dataset.test_images[dataset.test_labels == 0].permute(0, 2, 3, 1).reshape(-1, 3)
     expected = torch.tensor(colour).expand_as(pixels)
     torch.testing.assert_close(pixels.int(), expected.int(), atol=tolerance, rtol=0)
-
-
-def test_images_are_resized_with_antialiasing(tmp_path: Path) -> None:
-    two_classes(tmp_path / "train")
-    # single pixel columns, which bare sampling would show as black, white or coarse stripes
-    stripes = np.zeros((120, 160, 3), np.uint8)
-    stripes[:, ::2] = 255
-    path = tmp_path / "test" / "cats" / "stripes.png"
-    path.parent.mkdir(parents=True)
-    Image.fromarray(stripes).save(path)
-    save(tmp_path / "test" / "dogs" / "small.png")
-    dataset = load_dataset(tmp_path, image_size=16)
-    assert dataset.image_size == (16, 16)
-    image = dataset.test_images[dataset.test_labels == 0].float()
-    assert (image - 127.5).abs().max() < 8
 
 
 def test_photographs_stand_upright(tmp_path: Path) -> None:
