@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", nargs="+", default=(), metavar="LAYER", help="layers to keep, by name"
     )
+    parser.add_argument(
+        "--dimensions", nargs="+", type=int, choices=(1, 2, 3), default=(2,),
+        help="of the convolutions to replace (default 2)",
+    )  # fmt: skip
     add_num_classes(parser)
 
 
@@ -22,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.model_sources import build_model
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer
 
-    settings = {"with_bn": bool(arguments.with_bn), "exclude": arguments.exclude}
+    settings = {name: getattr(arguments, name) for name in ("exclude", "dimensions")}
+    settings["with_bn"] = bool(arguments.with_bn)
     replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
     if arguments.bsconv == "s":
         replacer = BSConvS_Replacer(p=0.25 if arguments.p is None else arguments.p, **settings)

@@ -16,9 +16,8 @@ from torch.func import functional_call
 
 from ._tools.batch_norm import normed_product
 from ._tools.convs import (
-    BATCH_NORMS,
-    CONVS,
     GEOMETRY,
+    PLAIN,
     BatchNorm,
     Conv,
     memory_format_of,
@@ -193,7 +192,7 @@ class PlannedLayer(nn.Sequential):
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    plain = type(layer) in (*CONVS, *BATCH_NORMS) and "forward" not in layer.__dict__
+    plain = type(layer) in PLAIN and "forward" not in layer.__dict__
     return plain and not hooked and not layer._backward_pre_hooks
 
 

@@ -31,11 +31,15 @@ GRID = 8  # engines compute channels in blocks
 
 @dataclass
 class _Candidate:
-    """A convolution, the places where it hangs, and why it stays (empty: it is replaced)."""
+    """A convolution, the places where it hangs, and why it stays (empty: it is replaced).
+
+    ``stand_in`` is the layer that would replace it, on the meta device.
+    """
 
     module: Any
     places: list[Place] = field(default_factory=list)
     obstacle: str = ""
+    stand_in: Any = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,8 +61,8 @@ class Replacer:
         exclude: Sequence[str],
         dimensions: Sequence[int],
     ) -> None:
-        known = isinstance(dimensions, Sequence) and all(one in (1, 2, 3) for one in dimensions)
-        if not known or not dimensions:
+        numbers = tuple(dimensions) if isinstance(dimensions, Iterable) else ()
+        if not numbers or not all(one in (1, 2, 3) for one in numbers):
             raise ValueError(f"dimensions needs some of 1, 2 and 3, got dimensions={dimensions!r}")
         if init not in ("default", "matched", "project"):
             raise ValueError(
@@ -67,14 +71,12 @@ class Replacer:
         names = exclude if isinstance(exclude, Iterable) else [exclude]
         if isinstance(exclude, str) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
-        self.kernel_sizes = (
-            None if kernel_sizes is None else checked_sizes(kernel_sizes, dimensions)
-        )
+        self.kernel_sizes = None if kernel_sizes is None else checked_sizes(kernel_sizes, numbers)
         self.options = options
         self.verbosity = verbosity
         self.init = init
         self.exclude = tuple(exclude)
-        self.dimensions = tuple(dimensions)
+        self.dimensions = numbers
 
     def __repr__(self) -> str:
         last = {name: getattr(self, name) for name in ("init", "exclude", "dimensions")}
@@ -106,7 +108,7 @@ class Replacer:
         report = self._plan_of(model, candidates)
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
         with torch.inference_mode(False):  # in which parameters could not be trained
-            layers = _build(chosen, self._replacement)
+            layers = _build(chosen, lambda candidate: self._replacement(candidate.module))
         if not chosen:  # before the exchange: where warnings are errors, it refuses
             reasons = Counter(candidate.obstacle for candidate in candidates).most_common(3)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
@@ -135,7 +137,7 @@ class Replacer:
         for candidate in found.values():
             patterns = [excluded[name] for name in candidate.names if name in excluded]
             excluding = f"excluded by '{patterns[0]}'" if patterns else ""
-            candidate.obstacle = excluding or self._obstacle(candidate.module)
+            candidate.obstacle = excluding or self._obstacle(candidate)
         free = [candidate.module for candidate in found.values() if not candidate.obstacle]
         for key, reason in why_tied(model, free).items():
             found[key].obstacle = reason
@@ -148,8 +150,9 @@ class Replacer:
                 )
         return list(found.values())
 
-    def _obstacle(self, layer: Any) -> str:
-        """Why ``layer`` itself stays as it is; empty if it can be replaced."""
+    def _obstacle(self, candidate: _Candidate) -> str:
+        """Why the layer itself stays as it is; empty if it can be replaced."""
+        layer = candidate.module
         if isinstance(layer, BLUEPRINT_LAYERS):
             return f"is {type(layer).__name__} already"
         if reason := why_not_plain(layer, dimensions=self.dimensions):
@@ -159,7 +162,8 @@ class Replacer:
             for size in self.kernel_sizes
         ):
             return f"{_size(layer)} is not among kernel_sizes"
-        after = parameter_count(self._stand_in(layer))
+        candidate.stand_in = self.layer_class.like(layer, device="meta", **self.options)
+        after = parameter_count(candidate.stand_in)
         if after > parameter_count(layer):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
@@ -172,13 +176,9 @@ class Replacer:
             return match_variance_(self.layer_class.like(conv, empty=True, **self.options))
         return self.layer_class.like(conv, **self.options)
 
-    def _stand_in(self, conv: Conv) -> Layer:
-        """The layer that would replace ``conv``, on the meta device."""
-        return self.layer_class.like(conv, device="meta", **self.options)
-
     def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
         chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        planned = _build(chosen, self._stand_in)
+        planned = _build(chosen, lambda candidate: candidate.stand_in)
         layers = []
         for candidate in candidates:
             old, new = candidate.module, planned.get(id(candidate.module))
@@ -190,13 +190,13 @@ class Replacer:
         return Plan(tuple(layers), before, before - removed + parameter_count(*planned.values()))
 
 
-def _build(chosen: Sequence[_Candidate], make: Callable[[Conv], Layer]) -> dict[int, Layer]:
+def _build(chosen: Sequence[_Candidate], make: Callable[[_Candidate], Layer]) -> dict[int, Layer]:
     """The new layers by the id of the old; where the old share parameters, so do the new."""
     layers: dict[int, Layer] = {}
     first_with: dict[int, Layer] = {}
     for candidate in chosen:
         conv = candidate.module
-        layer = layers[id(conv)] = make(conv)
+        layer = layers[id(conv)] = make(candidate)
         first = first_with.setdefault(id(conv.weight), layer)
         for name, child in layer.named_children():
             if isinstance(child, Conv):

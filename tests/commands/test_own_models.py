@@ -23,6 +23,9 @@ class Net(nn.Sequential):
 def fixed():
     return Net(5)
 
+def signals():
+    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3))
+
 def broken(num_classes):
     return 1 / 0
 
@@ -65,6 +68,15 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
 )
 def test_what_is_wrong_is_one_line(name: str, message: str, failure: Callable[..., str]) -> None:
     assert message in failure("plan", name)
+
+
+def test_a_network_for_signals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "nets.py:signals"]) == 0
+    assert "kept: Conv1d is not a Conv2d" in capsys.readouterr().out
+    assert main(["plan", "nets.py:signals", "--dimensions", "1", "2"]) == 0
+    assert "3 Conv1d becomes BSConv-U" in capsys.readouterr().out
+    assert main(["profile", "nets.py:signals", "--input-size", "2x100"]) == 0
+    assert "on 1x2x100: 256 parameters" in capsys.readouterr().out
 
 
 def test_a_run_remembers_its_model(

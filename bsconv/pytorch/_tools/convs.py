@@ -12,6 +12,7 @@ from torch import Tensor, nn
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 CONVS, BATCH_NORMS = get_args(Conv), get_args(BatchNorm)  # by the number of dimensions - 1
+PLAIN = {*CONVS, *BATCH_NORMS}
 CONVOLUTIONS = (*CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 IntOrTuple = int | tuple[int, ...]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
