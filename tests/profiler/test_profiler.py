@@ -696,3 +696,60 @@ def test_scripted_models_are_refused() -> None:
             "model has scripted parts, whose layers cannot be seen: script it later"
         ):
             profile(model)
+
+
+# example inputs
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor, *, scale: float = 1.0) -> Tensor:
+        out: Tensor = self.linear(self.embedding(ids)) * scale
+        return out
+
+
+class Detector(nn.Module):
+    """Takes a list of images, and asks for values, which a run by shapes does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: list[Tensor]) -> list[Tensor]:
+        outputs = [self.conv(image) for image in images]
+        return [output[output > output.mean().item()] for output in outputs]
+
+
+IDS = torch.zeros(2, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "macs"),
+    [
+        (Words(), IDS, 120),
+        (Words(), (IDS,), 120),
+        (Words(), {"ids": IDS, "scale": 2.0}, 120),
+        (Detector(), [torch.rand(3, 6, 6), torch.rand(3, 5, 5)], 108 * (16 + 9)),
+        (Detector(), ([torch.rand(3, 6, 6)],), 108 * 16),
+    ],
+)
+def test_example_inputs_are_what_the_model_takes(model: nn.Module, inputs: Any, macs: int) -> None:
+    assert ModelProfiler(model, example_inputs=inputs).total_mac_count == macs
+
+
+def test_example_inputs_stay_as_they_are() -> None:
+    image = -torch.ones(1, 3, 4, 4)
+    profiler = ModelProfiler(nn.Sequential(nn.ReLU(inplace=True), Detector()), example_inputs=image)
+    assert profiler.input_size == [(1, 3, 4, 4)]
+    assert (image == -1).all()
+
+
+def test_example_inputs_that_a_model_does_not_take_are_said() -> None:
+    message = (
+        r"^example_inputs needs to be what Words takes, got example_inputs=\[\(2, 5\)\], which"
+    )
+    with pytest.raises(ValueError, match=message):
+        ModelProfiler(Words(), example_inputs={"words": IDS})
