@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvU, reg_loss
 from bsconv.pytorch.regularization import (
@@ -164,3 +166,38 @@ def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
 def test_an_orthonormal_conv_is_pointwise(arguments, got):
     with raises_exactly(f"OrthonormalConv2d needs kernel_size=1 and groups=1, {got}"):
         OrthonormalConv2d(4, 4, **arguments)
+
+
+def test_sharded_weights_count_as_whole_ones(tmp_path):
+    model = nn.Sequential(BSConvS(8, 8, 3), BSConvS(8, 8, 3))
+    expected = reg_loss(model)
+    expected.backward()
+    gradients = [layer.pw1.weight.grad.clone() for layer in model]
+    model.zero_grad()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        loss = reg_loss(model)
+        loss.backward()
+        found = [layer.pw1.weight.grad.full_tensor() for layer in model]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert type(loss) is torch.Tensor
+    torch.testing.assert_close([loss, *found], [expected, *gradients])
+
+
+@pytest.mark.parametrize(
+    "offload", [lambda model: model[0].to("meta"), lambda model: hooked(model)]
+)
+def test_offloaded_weights_are_refused(offload):
+    model = nn.Sequential(BSConvS(8, 8, 3), BSConvS(8, 8, 3))
+    offload(model)
+    with pytest.raises(ValueError, match=r"^reg_loss needs weights at hand, got a basis offloaded"):
+        reg_loss(model)
+
+
+def hooked(model):
+    """As accelerate leaves it between calls."""
+    model.to("meta")[0]._hf_hook = None
