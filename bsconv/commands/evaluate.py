@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         model.to(device).to(memory_format=torch.channels_last),
         dataset.test_images,
         dataset.test_labels,
-        batch_size=config.batch_size,
+        batch_size=config.settings.batch_size,
         image_size=config.image_size,
         normalization=config.normalization,
     )

@@ -47,6 +47,7 @@ class Recipe:
         str  # "sgd", "adam", or "muon" for the weights that mix channels and SGD for the rest
     )
     fixed_batch_norm: bool = False  # BatchNorm goes on with the statistics that it starts with
+    batch_size: int = 128
 
 
 RECIPES = {
@@ -57,12 +58,20 @@ RECIPES = {
     "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
     # a few epochs of a network that is trained already
     "finetune": Recipe(
-        5e-4, 0.9, 0.0, False, False, milestones=None, optimizer="adam", fixed_batch_norm=True
+        5e-4,
+        0.9,
+        0.0,
+        False,
+        decay_all=False,
+        milestones=None,
+        optimizer="adam",
+        fixed_batch_norm=True,
+        batch_size=64,
     ),
 }
 # what the recipe decides where the run does not
 MOST_PIXELS = 4096  # of the side of an image
-OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones")
+OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")
 
 
 def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
@@ -81,11 +90,11 @@ def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
 class TrainConfig:
     """All that decides the result of a run; the defaults are the published CIFAR recipe.
 
-    ``optimizer``, ``learning_rate``, ``momentum``, ``weight_decay`` and ``milestones`` are the
-    recipe's where they are None; ``resolved()`` fills them in. Where files lie (``data``, ``out``)
-    changes no result; ``weights`` is compared as it is written, and read once, when the run begins.
-    ``compile``, ``precision`` and ``plan`` are chosen at the start of a run where they are left
-    open. ValueError for a value that breaks its rule.
+    ``optimizer``, ``learning_rate``, ``momentum``, ``weight_decay``, ``milestones`` and
+    ``batch_size`` are the recipe's where they are None; ``resolved()`` fills them in. Where files
+    lie (``data``, ``out``) changes no result; ``weights`` is compared as it is written, and read
+    once, when the run begins. ``compile``, ``precision`` and ``plan`` are chosen at the start of a
+    run where they are left open. ValueError for a value that breaks its rule.
     """
 
     model: str = _setting("cifar_resnet20_bsconvu", text("a name", "MODEL"))
@@ -140,7 +149,7 @@ class TrainConfig:
         "share of the labels in the loss of a student (default {}: its teacher's answers alone)",
     )  # fmt: skip
     epochs: int = _setting(200, whole(1), "default {}")
-    batch_size: int = _setting(128, whole(1), "default {}")
+    batch_size: int | None = _setting(None, whole(1), "default 128, finetune 64")
     seed: int = _setting(0, whole(0, 2**63 - 1, "S"), "default {}")
     device: str = _setting("auto", text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
     recipe: str = _setting(

@@ -181,7 +181,7 @@ def check_fit(
             raise ValueError(
                 f"{part}_labels needs classes from 0 to {classes - 1}, got {low} to {high}"
             )
-    count = min(2, config.batch_size, len(dataset.train_images))
+    count = min(2, config.settings.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
     shape = " x ".join(map(str, images.shape))
     advice = "a larger image_size, such as --image-size 224"

@@ -168,10 +168,10 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
         run = processes.from_first(lambda: stack.enter_context(_opened_folder(config, resume)))
         run.processes = processes
         with processes.agreeing():
-            if config.batch_size < processes.count:
+            if config.settings.batch_size < processes.count:
                 raise ValueError(
                     "batch_size needs an image for each process in a step, "
-                    f"got {config.batch_size} for {processes.count} processes"
+                    f"got {config.settings.batch_size} for {processes.count} processes"
                 )
         if not processes.first:
             run.folder = None

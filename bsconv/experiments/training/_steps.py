@@ -114,7 +114,7 @@ def choose_execution(
     trials = [Execution(each, False, dict.fromkeys(layers, plan)) for each in precisions]
     if plan != "auto" and len(trials) == 1:
         return dataclasses.replace(trials[0], compile=compiled)
-    first = images[: config.batch_size].to(device)
+    first = images[: config.settings.batch_size].to(device)
     batch = model_input(first, config.image_size, config.normalization)
     twins = [_twin(model, trial) for trial in trials]
     best = _fastest(twins, batch, trials)

@@ -80,7 +80,7 @@ def train(
                 job.model,
                 job.dataset.test_images,
                 job.dataset.test_labels,
-                batch_size=run.config.batch_size,
+                batch_size=run.config.settings.batch_size,
                 image_size=run.config.image_size,
                 normalization=run.config.normalization,
                 processes=run.processes,
@@ -107,7 +107,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     config, processes = run.config, run.processes
     images, device = job.dataset.train_images, job.generator.device
     order = torch.randperm(len(images), generator=job.generator, device=device)
-    batches = _batches(order, config.batch_size)
+    batches = _batches(order, config.settings.batch_size)
     look_every = max(1, len(batches) // LOOKS)
     total, seen = torch.zeros((), device=device), 0
     job.trained.train()
