@@ -1,11 +1,14 @@
 """A run of a model for its shapes alone, after which the model is as it was."""
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from .._tools.model_tree import evaluating
@@ -14,6 +17,8 @@ from .._tools.outside import independent_copy
 Size = tuple[int, ...]
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
 Result = TypeVar("Result")
+
+ACTIVATIONS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid)
 
 
 def dry_run(
@@ -41,7 +46,7 @@ def dry_run(
         return tuple(torch.zeros(size, dtype=dtype, device=on) for size in given), {}
 
     with _random_state_kept(tensors):
-        with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin:
+        with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, _Shapes():
             return observe(twin, call(torch.device("meta")))
         with _buffers_kept(model), evaluating(model):
             return observe(model, call(device))
@@ -54,11 +59,30 @@ def _on_meta(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = _empty(buffer)
+    for module in model.modules():  # their dozen empty tables each would take most of the time
+        for table in vars(module).values():
+            if type(table) in (dict, OrderedDict, set) and not table:
+                memo[id(table)] = type(table)()
     return independent_copy(model, memo)
 
 
 def _empty(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+class _Shapes(TorchFunctionMode):
+    """Of what keeps the shape, the input is the output: the meta device runs it in milliseconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in ACTIVATIONS or (func is F.batch_norm and _fits(*args[:2])):
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+def _fits(images: Tensor, running_mean: Tensor | None) -> bool:
+    return running_mean is not None and images.shape[1:2] == running_mean.shape
 
 
 @contextlib.contextmanager
