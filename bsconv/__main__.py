@@ -14,7 +14,7 @@ from . import __version__
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
-NAMES = "train evaluate models plan profile spectra project export benchmark results data"
+NAMES = "train evaluate predict models plan profile spectra project export benchmark results data"
 try:  # Ctrl-C is one line from the first moment on
     COMMANDS = {name: import_module(f"bsconv.commands.{name}") for name in NAMES.split()}
 except KeyboardInterrupt:

@@ -8,6 +8,7 @@ engine that runs it is installed, the command runs it and compares it with PyTor
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dynamic-batch", action="store_true", help="batches of any size, rather than of N"
     )
     parser.add_argument(
+        "--dynamic-size", action="store_true", help="images of any size that the model can take"
+    )
+    parser.add_argument(
         "--optimize",
         action="store_true",
         help="fold BatchNorms and multiply layers into one where that is faster here; prints what "
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
-    name, model, usual, normalization = _model(arguments)
+    name, model, usual, normalization, classes, resize = _model(arguments)
     size = arguments.input_size or usual
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch
     # where any size of batches will do, the comparison takes another one than the example
@@ -94,6 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         format=arguments.format,
         dynamic_batch=dynamic,
+        dynamic_size=arguments.dynamic_size,
+        notes={
+            "classes": classes or [f"class {number}" for number in range(expected.shape[1])],
+            "input_size": size,
+            "resize": resize,
+            "mean": normalization.mean,
+            "std": normalization.std,
+        },
     )
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, images))
@@ -102,23 +114,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(
     arguments: argparse.Namespace,
-) -> tuple[str, nn.Module, tuple[int, ...], Normalization]:
-    """The network's name, the network, and size (C, H, W) and normalisation of its images."""
-    from ..experiments.files.checkpoints import read_trained
-    from ..experiments.training import read_start, settled, trained_model
+) -> tuple[str, nn.Module, tuple[int, ...], Normalization, Sequence[str], str]:
+    """The network's name, the network; size (C, H, W) and normalisation of its images; the names of
+    its classes where they are known, and how images are brought to their size."""
+    from ..experiments.classifier import load_run
+    from ..experiments.training import read_start, settled
 
     given = given_settings(arguments)
     name: str = arguments.model
     if arguments.checkpoint is not None:
         _models.refuse_with_checkpoint(arguments, "MODEL")
-        trained = read_trained(arguments.checkpoint)
-        kept = trained.config.model
+        run = load_run(arguments.checkpoint)
+        kept = run.config.model
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
-        side = trained.config.image_size or 32  # what load_dataset makes of all images
+        size = 3, run.image_size, run.image_size
         given = {each: value for each, value in given.items() if each in NORMALIZATION}
-        normalization = TrainConfig(**given).normalized_as(trained.config).normalization
-        return kept, trained_model(trained, arguments.checkpoint), (3, side, side), normalization
+        normalization = TrainConfig(**given).normalized_as(run.config).normalization
+        return kept, run.model, size, normalization, run.classes, run.resize
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
     config = TrainConfig(**given)
@@ -129,7 +142,7 @@ def _model(
     )
     if arguments.pretrained is None and weights is None:
         _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
-    return name, model, _models.usual_size(name, model), config.normalization
+    return name, model, _models.usual_size(name, model), config.normalization, (), "squash"
 
 
 def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
@@ -156,7 +169,8 @@ def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) ->
     if arguments.format == "onnx":
         kind = f"ONNX of opset {OPSET}"
     count = "any" if arguments.dynamic_batch else arguments.batch_size
-    shape = " x ".join(map(str, (count, *size)))
+    sides = ("any", "any") if arguments.dynamic_size else size[1:]
+    shape = " x ".join(map(str, (count, size[0], *sides)))
     megabytes = arguments.out.stat().st_size / 1e6
     return f"{arguments.out}: {name} as {kind}, {megabytes:.2f} MB, for {shape}"
 

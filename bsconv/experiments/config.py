@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .normalization import STATISTICS, Normalization
+from .recipes import RECIPES, Recipe
 from .rules import (
     EPOCHS,
     FOLDER,
@@ -33,44 +34,8 @@ from .rules import (
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the optimiser with their schedule."""
-
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    nesterov: bool
-    decay_all: bool  # weight decay on biases and BatchNorm too
-    milestones: tuple[int, ...] | None  # tenfold drops after these epochs; None: one cycle
-    optimizer: (
-        str  # "sgd", "adam", or "muon" for the weights that mix channels and SGD for the rest
-    )
-    fixed_batch_norm: bool = False  # BatchNorm goes on with the statistics that it starts with
-    batch_size: int = 128
-
-
-RECIPES = {
-    # the published CIFAR script, for its 200 epochs of batches of 128
-    "published": Recipe(
-        0.1, 0.9, 1e-4, False, decay_all=True, milestones=(100, 150, 180), optimizer="sgd"
-    ),
-    "fast": Recipe(0.3, 0.9, 5e-4, True, decay_all=False, milestones=None, optimizer="muon"),
-    # a few epochs of a network that is trained already
-    "finetune": Recipe(
-        5e-4,
-        0.9,
-        0.0,
-        False,
-        decay_all=False,
-        milestones=None,
-        optimizer="adam",
-        fixed_batch_norm=True,
-        batch_size=64,
-    ),
-}
-# what the recipe decides where the run does not
 MOST_PIXELS = 4096  # of the side of an image
+# what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")
 
 

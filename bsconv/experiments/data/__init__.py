@@ -4,7 +4,7 @@ from ..normalization import Normalization
 from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
-from ._image_files import ImageFiles, batches_of, read_image
+from ._image_files import ImageFiles, batches_of, fitted, read_image, suffixes
 from ._load import DATASETS, load_dataset
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "batches_of",
     "data_folder",
     "find_archive",
+    "fitted",
     "load_dataset",
     "read_image",
+    "suffixes",
     "to_float",
 ]

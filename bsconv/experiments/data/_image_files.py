@@ -51,9 +51,14 @@ def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
             # images of absurd size are an error from the limit on at which Pillow begins to warn
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=formats()) as opened:
-                image = _resized(_rgb(ImageOps.exif_transpose(opened)), size, resize)
+                return fitted(opened, size, resize)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
         raise ValueError(f"{file} is not a readable image: {one_line(error, None)}") from error
+
+
+def fitted(image: Image.Image, size: int, resize: str = "squash") -> Tensor:
+    """The same of an image that is open already."""
+    image = _resized(_rgb(ImageOps.exif_transpose(image)), size, resize)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

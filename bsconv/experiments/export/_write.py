@@ -6,8 +6,10 @@ import contextlib
 import copy
 import importlib.util
 import io
+import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,17 @@ def export_model(
     *,
     format: str,
     dynamic_batch: bool = False,
+    dynamic_size: bool = False,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what ``model`` computes in eval mode to ``path``, whole or not at all.
 
     ``format`` is "onnx", one file with the weights inside, of opset 18, whose input is called
     "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
     ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
-    may be any number from 1. The model is left as it was, on whatever device; nothing in the file
-    says where or when it was made.
+    may be any number from 1, with ``dynamic_size`` H and W any that the model can take. An ONNX
+    file keeps ``notes`` as its metadata, each in JSON. The model is left as it was, on whatever
+    device; nothing in the file says where or when it was made.
 
     Raises ValueError with one line for an unknown format, a wrong suffix, a package that is
     missing, and a model that cannot be exported; OSError where the file cannot be written.
@@ -65,9 +70,12 @@ def export_model(
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of the exporter, about itself and what it uses
-            shapes = ({0: torch.export.Dim("batch")} if dynamic_batch else {},)
+            free: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
+            if dynamic_size:
+                free |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+            shapes = (free,)
             program = torch.export.export(twin, (example_input,), dynamic_shapes=shapes)
-            content = _onnx(program, shapes) if format == "onnx" else _saved(program)
+            content = _onnx(program, shapes, notes or {}) if format == "onnx" else _saved(program)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # the exporter may raise anything at all on what it cannot follow
@@ -88,7 +96,9 @@ def _saved(program: torch.export.ExportedProgram) -> memoryview:
     return buffer.getbuffer()
 
 
-def _onnx(program: torch.export.ExportedProgram, shapes: Any) -> bytes:
+def _onnx(program: torch.export.ExportedProgram, shapes: Any, notes: Mapping[str, Any]) -> bytes:
     model = onnx_model(program, output_names=["logits"], dynamic_shapes=shapes)
+    for key, value in notes.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -12,9 +12,8 @@ import bsconv
 
 from ...pytorch._tools.model_tree import parameter_count
 from ..data import DATASETS
-from ..files.checkpoints import CONFIG, METRICS, MODEL, read_config, read_trained
-from ..files.json_files import holding, parse_json, read_text
-from ..training import EpochMetrics, trained_model
+from ..files.checkpoints import CONFIG, MODEL, read_config, read_trained
+from ..training import read_history, trained_model
 from ._record import EXECUTION, Record
 
 
@@ -32,10 +31,7 @@ def make_record(
         raise FileNotFoundError(f"the run folder {folder} does not exist")
     config = read_config(folder / CONFIG)
     name = Path(config.model).name  # of code of the user's, without the folder
-    path = folder / METRICS
-    with holding("epochs of bsconv train", path):
-        lines = read_text(path).splitlines()
-        epochs = tuple(EpochMetrics(**parse_json(line)) for line in lines)
+    epochs = tuple(read_history(folder))
     if len(epochs) < config.epochs or not (folder / MODEL).exists():
         raise ValueError(
             f"the run in {folder} is not finished: {len(epochs)} of {config.epochs} epochs; "

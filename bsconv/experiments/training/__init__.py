@@ -1,7 +1,7 @@
 """Training for image classification."""
 
 from ..config import TrainConfig
-from ._history import EpochMetrics, History
+from ._history import EpochMetrics, History, read_history
 from ._inputs import (
     check_fit,
     check_model,
@@ -13,6 +13,7 @@ from ._inputs import (
     settled,
     trained_model,
 )
+from ._new_head import logits_of
 from ._processes import PeerFailed, find_device
 from ._signals import Terminated, terminable
 from ._train import evaluate, train
@@ -29,8 +30,10 @@ __all__ = [
     "find_dataset",
     "find_device",
     "load_start",
+    "logits_of",
     "make_model",
     "model_input",
+    "read_history",
     "read_start",
     "settled",
     "terminable",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from ..files.checkpoints import METRICS
+from ..files.json_files import holding, parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,12 @@ class History(list[EpochMetrics]):
 
     def to_dicts(self) -> list[dict[str, Any]]:
         return [dataclasses.asdict(metrics) for metrics in self]
+
+
+def read_history(folder: Path) -> History:
+    """What the run in ``folder`` has measured so far; ValueError where its file holds no epochs."""
+    path = folder / METRICS
+    if not path.exists():
+        return History()
+    with holding("epochs of bsconv train", path):
+        return History(EpochMetrics(**parse_json(line)) for line in read_text(path).splitlines())

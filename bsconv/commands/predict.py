@@ -1,0 +1,92 @@
+"""Say which class images show, by a trained network: a run, a file of weights, or ONNX.
+
+Files that cannot be read are named and left out, and the exit code is 1 then. With --json, one
+document: {"model", "classes", "images": [{"file", "top": [{"class", "probability"}]}],
+"unreadable": [{"file", "reason"}]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ._arguments import add_csv, count
+from ._files import check_files
+
+HELP = "say which class images show"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="RUN|FILE",
+        help="the --out of `bsconv train` or `bsconv project`, or an ONNX file of `bsconv export`",
+    )
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="with all folders in it"
+    )
+    parser.add_argument("--top", type=count, default=3, metavar="N", help="classes (default 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_csv(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_files(other=arguments.csv)
+    files = _files(arguments.images)
+
+    from tqdm import tqdm
+
+    from ..experiments.classifier import Prediction, load_classifier
+    from ..pytorch._tools.tables import write_csv
+
+    classifier = load_classifier(arguments.model)
+    found: list[Prediction] = []
+    unreadable: list[dict[str, str]] = []
+    bar = tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1)
+    with bar:
+        for file, said in classifier.predictions(files, arguments.top, skip=True):
+            bar.update()
+            if isinstance(said, str):
+                unreadable.append({"file": str(file), "reason": said})
+                bar.write(f"bsconv predict: {said}", file=sys.stderr)
+                continue
+            found.append(said)
+            if not arguments.json:
+                bar.write(str(said), file=sys.stdout)
+    if arguments.json:
+        about: dict[str, Any] = {"model": str(arguments.model), "classes": classifier.classes}
+        images = [{"file": each.file, "top": _named(each)} for each in found]
+        print(json.dumps({**about, "images": images, "unreadable": unreadable}, indent=2))
+    if arguments.csv is not None:
+        ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
+        names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]
+        rows = [[each.file, *(cell for pair in each.top for cell in pair)] for each in found]
+        write_csv(arguments.csv, ["file", *names], rows)
+    return 1 if unreadable else 0
+
+
+def _named(prediction: Any) -> list[dict[str, str | float]]:
+    return [{"class": name, "probability": share} for name, share in prediction.top]
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The files named, and the images in the folders named; ValueError where there is none."""
+    from ..experiments.data import suffixes
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"{path} is not there: predict needs images, or folders of them")
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+        files += [
+            file
+            for file in inside
+            if file.suffix.lower() in suffixes() and file.is_file() and file.name[0] != "."
+        ] or ([] if path.is_dir() else [path])
+    if not files:
+        raise ValueError(f"{paths[0]} holds no image")
+    return files

@@ -1,0 +1,168 @@
+"""bsconv predict, load_run, and the guide to one's own images from start to end."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+import bsconv
+from bsconv.__main__ import main
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files.checkpoints import write_trained
+from bsconv.experiments.model_sources import build_model
+from helpers.paths import ROOT
+
+CLASSES = {"cherry": (200, 30, 30), "lime": (40, 200, 40), "plum": (90, 30, 160)}
+CONFIG = {"model": "cifar_resnet20", "dataset": "fruit", "image_size": 16, "normalize": "imagenet"}
+
+
+@pytest.fixture
+def fruit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a folder of noisy colours."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for name, colour in CLASSES.items():
+            folder = tmp_path / "fruit" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(colour + draw.normal(0, 30, (48, 48, 3)), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+@pytest.fixture
+def trained(fruit: Path) -> nn.Module:
+    """The network of ``model.safetensors``."""
+    model = build_model("cifar_resnet20", 3).eval()
+    write_trained(Path("model.safetensors"), model, TrainConfig(**CONFIG), 3, classes=[*CLASSES])
+    return model
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    main(["predict", *arguments, "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+FILE = "fruit/test/lime/0.png"
+
+
+def by_hand(model: nn.Module) -> torch.Tensor:
+    """Probabilities of FILE, by Pillow and torch alone."""
+    image = Image.open(FILE).resize((16, 16), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        return model(((pixels - mean[:, None, None]) / std[:, None, None])[None])[0].softmax(0)
+
+
+def test_the_probabilities_are_those_of_the_network(
+    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = dict(zip(CLASSES, by_hand(trained).tolist(), strict=True))
+    (image,) = said(capsys, "model.safetensors", FILE)["images"]
+    found = {each["class"]: each["probability"] for each in image["top"]}
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert [*found.values()] == sorted(found.values(), reverse=True)
+
+
+def test_unreadable_files_are_named_and_left_out(
+    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("fruit/test/lime/broken.png").write_bytes(b"no image")
+    assert main(["predict", "model.safetensors", "fruit/test", "--csv", "a.csv", "--top", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "broken.png is not a readable image" in captured.err
+    assert len(captured.out.splitlines()) == 12
+    lines = Path("a.csv").read_text().splitlines()
+    assert lines[0] == "file,class_1,probability_1"
+    assert len(lines) == 13
+    assert len(said(capsys, "model.safetensors", "fruit/test")["unreadable"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nowhere fruit", "nowhere: No such file"),
+        ("model.safetensors nothing.png", "nothing.png is not there"),
+        ("model.safetensors empty", "empty holds no image"),
+        ("foreign.pth fruit", "foreign.pth holds no model trained by bsconv train"),
+        ("bad.onnx fruit", "bad.onnx is damaged, or not a network"),
+        ("model.safetensors fruit --top 0", "expected a whole number of at least 1"),
+    ],
+)
+def test_wrong_input_is_one_line(trained: nn.Module, failure: Any, line: str, message: str) -> None:
+    Path("empty").mkdir()
+    torch.save(trained.state_dict(), "foreign.pth")
+    Path("bad.onnx").write_bytes(b"?")
+    assert message in failure("predict", *line.split())
+
+
+def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
+    run = bsconv.load_run("model.safetensors")
+    opened = Image.open(FILE)
+    pixels = torch.from_numpy(np.array(opened.resize((16, 16), Image.Resampling.BILINEAR)))
+    pixels = pixels.permute(2, 0, 1)
+    kinds = [FILE, Path(FILE), opened, pixels, pixels / 255]
+    prepared = run.preprocess(kinds)
+    assert prepared.shape == (5, 3, 16, 16)
+    for one in prepared:
+        torch.testing.assert_close(one, run.preprocess(FILE)[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(F.softmax(run.model(prepared[:1])[0], 0), by_hand(trained))
+    assert run.predict([opened])[0].label == run.predict(FILE)[0].label
+    assert "3 classes (cherry, lime, plum), images of 16 x 16" in str(run)
+
+
+def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
+    write_trained(Path("old.safetensors"), trained, TrainConfig(**CONFIG), 3)
+    assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize("free", [[], ["--dynamic-batch", "--dynamic-size"]])
+@pytest.mark.slow
+def test_onnx_says_the_same(
+    trained: nn.Module, free: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", "--checkpoint", "model.safetensors", "--format", "onnx", *free]
+    assert main([*export, "--out", "x.onnx"]) == 0
+    here, there = (said(capsys, file, "fruit/test") for file in ("model.safetensors", "x.onnx"))
+    assert here["classes"] == there["classes"] == [*CLASSES]
+    for image, other in zip(here["images"], there["images"], strict=True):
+        assert image["file"] == other["file"]
+        for mine, theirs in zip(image["top"], other["top"], strict=True):
+            assert mine["class"] == theirs["class"]
+            assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(build_model("torchvision:resnet18", 7).state_dict(), "flowers.pth")
+    guide = (ROOT / "docs" / "your_images.md").read_text(encoding="utf-8")
+    answers = {}
+    for language, code in re.findall(r"```(bash|python)\n(.*?)```", guide, re.DOTALL):
+        if code.startswith("# nets.py"):
+            Path("nets.py").write_text(code)
+        elif language == "python":
+            exec(code, {})
+        for line in code.splitlines() if language == "bash" else ():
+            capsys.readouterr()
+            assert main(shlex.split(line)[1:]) == 0, line
+            answers[line] = capsys.readouterr().out
+    of_run, of_onnx = (
+        answers[f"bsconv predict {name} fruit/test/plum --top 2"]
+        for name in ("runs/fruit", "fruit.onnx")
+    )
+    assert of_run == of_onnx
+    assert of_run.count("plum") >= 4
+    assert answers["bsconv predict runs/small fruit/test/cherry"].count("0.png: ") == 1
