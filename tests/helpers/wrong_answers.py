@@ -20,6 +20,7 @@ FUNCTIONS = {
         "    s = norm.weight / (norm.running_var + norm.eps).sqrt()\n"
         "    return {}"
     ),
+    "9.2": "def decibels(found, wanted):\n    return {}",
 }
 
 
@@ -175,5 +176,15 @@ WRONG: dict[str, dict[str, str]] = {
         "answer = 9": "that is K = 3",
         "answer = 5": "there are two",
         "answer = 24": "the interior",
+    },
+    "9.1": {
+        "answer = 96": "the blueprints",
+        "answer = 92": "above the budget",
+        "answer = 91 / 32": "how many times",
+    },
+    "9.2": {
+        written("9.2", "10 * (found - wanted).square().mean().log10()"): "the sign",
+        written("9.2", "-(found - wanted).square().mean().log10()"): "ten times",
+        written("9.2", "-10 * (found - wanted).square().mean().sqrt().log10()"): "no root",
     },
 }

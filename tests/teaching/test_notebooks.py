@@ -185,6 +185,7 @@ COURSE = [  # in the order of reading
     "06_mobilenets",
     "07_pretrained_to_bsconv",
     "08_deploy",
+    "09_your_own_project",
 ]
 
 

@@ -2,6 +2,6 @@
 
 from .checking import CHECKS, check
 from .hints import function_hint, value_hint
-from .notebooks_06_to_08 import mystery_convolution
+from .notebooks_06_to_09 import mystery_convolution
 
 __all__ = ["CHECKS", "check", "function_hint", "mystery_convolution", "value_hint"]

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from . import notebooks_00_to_02, notebooks_03_to_05, notebooks_06_to_08
+from . import notebooks_00_to_02, notebooks_03_to_05, notebooks_06_to_09
 from .hints import NotAttemptedError
 
 # what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
 CHECKS: Mapping[str, Callable[[Any], str]] = (
-    notebooks_00_to_02.CHECKS | notebooks_03_to_05.CHECKS | notebooks_06_to_08.CHECKS
+    notebooks_00_to_02.CHECKS | notebooks_03_to_05.CHECKS | notebooks_06_to_09.CHECKS
 )
 
 

@@ -182,6 +182,36 @@ def values_at_the_border(answer: Any) -> str:
     return value_hint(answer, values, hints=hints)
 
 
+# 09_your_own_project
+
+
+def width_of_equal_weights(answer: Any) -> str:
+    weights = 32 * 32 * 3**2
+    most = max(N for N in range(1, 200) if N * N + N * 3**2 <= weights)
+    hints = [
+        (weights**0.5, "the blueprints have weights, too"),
+        (most + 1, "that is above the budget by a little"),
+        (most / 32, "that is how many times as wide; the answer is N"),
+    ]
+    return value_hint(answer, most, hints=hints)
+
+
+def decibels(answer: Any) -> str:
+    def psnr(found: Tensor, wanted: Tensor) -> Tensor:
+        return -10 * (found - wanted).square().mean().log10()
+
+    hints = [
+        (
+            lambda found, wanted: -psnr(found, wanted),
+            "a better picture has more decibels: the sign",
+        ),
+        (lambda found, wanted: psnr(found, wanted) / 10, "ten times the logarithm"),
+        (lambda found, wanted: psnr(found, wanted) / 2, "no root is taken of the mean square"),
+    ]
+    cases = [(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)) for _ in range(2)]
+    return function_hint(answer, psnr, cases, tolerance=1e-3, hints=hints)
+
+
 CHECKS = {
     "6.1": factor_of_a_stride,
     "6.2": fits_depthwise_first,
@@ -192,4 +222,6 @@ CHECKS = {
     "8.1": macs_of_merging,
     "8.2": fold_with_bias,
     "8.3": values_at_the_border,
+    "9.1": width_of_equal_weights,
+    "9.2": decibels,
 }
