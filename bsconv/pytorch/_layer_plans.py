@@ -74,11 +74,9 @@ class PlannedLayer(nn.Sequential):
         """
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
-        kernels: dict[str, Any] = {
-            f"{name}.weight": layer.weight for name, layer in self.named_children()
-        }
-        multiply = functools.partial(product, depthwise=self.dw.weight)
-        return ReadOnly.of(functools.reduce(multiply, kernels.values()), ", ".join(kernels))
+        kernels: Any = [layer.weight for layer in self]
+        kernel = functools.reduce(functools.partial(product, depthwise=self.dw.weight), kernels)
+        return kernel.as_subclass(ReadOnly)
 
     @property
     def plan(self) -> str:

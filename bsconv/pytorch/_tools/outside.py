@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import one_line
+from .errors import described
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS
 
 # graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
 OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
-
-FILLED = (dict, list, set)
 
 
 def held_outside(
@@ -67,9 +65,9 @@ def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) 
             inside = value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)
             waiting += ((one, names) for one in inside)
             # from a global name on only in the same file: the library of others is not searched
-            if names in (None, value.__globals__) and not value.__module__.startswith("torch."):
-                found = _globals_used(value.__code__, value.__globals__)
-                waiting += ((one, value.__globals__) for one in found)
+            file = value.__globals__
+            if (names is None or names is file) and not str(value.__module__).startswith("torch."):
+                waiting += ((one, file) for one in _globals_used(value.__code__, file))
 
 
 def _may_lead(value: object) -> bool:
@@ -98,22 +96,18 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:
-        first_line = str(error).strip().partition("\n")[0]
-        said = f"{type(error).__name__}: {one_line(first_line, 200)}"
-        raise ValueError(f"model cannot be copied: {said}") from error
+        raise ValueError(f"model cannot be copied: {described(error)}") from error
     for old, new in zip(model.modules(), twin.modules(), strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
     originals = {id(module) for module in model.modules()}
     held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, originals))
     for name, owner, value in held:
-        copied = memo.get(id(value), value) is not value
+        kind, copied = type(value), memo.get(id(value), value) is not value
         # a hook may fill something empty; the empty defaults of a class are nobody's
-        empty = isinstance(value, FILLED) and not value
-        is_state = isinstance(value, Tensor) or (owner is not None and empty)
-        if id(value) in originals or (copied and is_state):
-            calls = isinstance(value, nn.Module)
-            what = "calls layers" if calls else f"uses a {type(value).__name__}"
+        empty = owner is not None and issubclass(kind, (dict, list, set)) and not value
+        if id(value) in originals or (copied and (empty or issubclass(kind, Tensor))):
+            what = "calls layers" if id(value) in originals else f"uses a {kind.__name__}"
             raise ValueError(
                 f"model cannot be copied: its copy {what} of the original, which {name} leads to"
             )

@@ -14,15 +14,6 @@ VIEWING = ("__get__", "__getitem__", "detach", "flatten", "reshape", "view")  # 
 class ReadOnly(Tensor):
     """A tensor like any other, but one that no function writes into, nor into a view of it."""
 
-    source = "the tensors that it is computed from"
-
-    @classmethod
-    def of(cls, tensor: Tensor, source: str) -> "ReadOnly":
-        """``tensor`` in its place; ``source`` says where to write instead."""
-        made = tensor.as_subclass(cls)
-        made.source = source
-        return made
-
     @classmethod
     def __torch_function__(
         cls,
@@ -36,9 +27,12 @@ class ReadOnly(Tensor):
         first = next(iter((*args, *kwargs.values())), None)
         written = first if WRITING.fullmatch(name) else kwargs.get("out")
         if isinstance(written, cls):
-            raise RuntimeError(f"weight needs to be written into {written.source}, got {name}")
+            raise RuntimeError(
+                "weight of a BSConv layer is computed and needs to be written into the weights of "
+                f"its parts, got {name}"
+            )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             if name in VIEWING and isinstance(result, Tensor) and isinstance(first, cls):
-                return cls.of(result, first.source)
+                return result.as_subclass(cls)
         return result

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tools.errors import one_line
+from .._tools.errors import described
 from .._tools.model_tree import check_module, tensors_in, unwrapped
 from .._tools.numerics import full_float32
 from .._tools.outside import independent_copy
@@ -117,9 +117,3 @@ def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Ten
     with full_float32():
         is_shortened = difference(found, outputs_of(network, example)) > SAME / 10
     return SAME_WHEN_SHORT if is_shortened else SAME
-
-
-def described(error: Exception) -> str:
-    """Its type and the first line of what it says."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {one_line(lines[0], 200)}"

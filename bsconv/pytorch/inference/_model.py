@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import described, difference, floats_in, outputs_of, tolerance
+from .._tools.errors import described
+from ._checks import difference, floats_in, outputs_of, tolerance
 from ._report import InferenceReport
 from .engines import Network, Runner, Tensors
 

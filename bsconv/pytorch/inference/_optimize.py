@@ -11,10 +11,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from .._tools.errors import described
 from .._tools.numerics import full_float32
 from .._tools.timing import in_turns, medians
 from . import _checks
-from ._checks import described, difference, outputs_of
+from ._checks import difference, outputs_of
 from ._choice import BlueprintLayers, Choice, faster_setting
 from ._folding import fold_norms
 from ._model import OptimizedModel

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .._tools.model_tree import tensors_in
 from ._inputs import Inputs
@@ -109,7 +109,7 @@ class _Trace:
             self.users[_value(tensor)].add(number)
 
     def visit(self, operation: Operation) -> Any:
-        given = _tensors((operation.args, operation.kwargs))
+        given = list(tensors_in((operation.args, operation.kwargs)))
         values = {_value(tensor): tensor for tensor in given}
         # before the operation runs, which may write into what it takes
         trials = {
@@ -118,7 +118,7 @@ class _Trace:
             if not operation.layer
         }
         output = operation.run()
-        found = _tensors(output)
+        found = list(tensors_in(output))
         # not a user: what returns what it was given, such as Dropout in eval mode
         if not found or (len(found) == 1 and _value(found[0]) in values):
             return output
@@ -179,10 +179,6 @@ class _Trace:
         return not norm["training"] and all(
             one in self.owned and len(self.users[one]) == 1 for one in state
         )
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _of_one(operation: Operation, value: Hashable) -> Activation:

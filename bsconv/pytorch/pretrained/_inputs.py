@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .._tools.errors import one_line
-from .._tools.model_tree import evaluating
+from .._tools.model_tree import evaluating, tensors_in
 
 LIMIT = 1000  # images that are taken from an iterable
 
@@ -27,7 +27,7 @@ class Inputs:
         return len(self.tensors()[0])
 
     def tensors(self) -> list[Tensor]:
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        return list(tensors_in((self.args, self.kwargs)))
 
     def map(self, change: Any) -> "Inputs":
         """With ``change`` of each tensor in its place."""
