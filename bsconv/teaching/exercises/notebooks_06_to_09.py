@@ -186,10 +186,10 @@ def values_at_the_border(answer: Any) -> str:
 
 
 def width_of_equal_weights(answer: Any) -> str:
-    weights = 32 * 32 * 3**2
-    most = max(N for N in range(1, 200) if N * N + N * 3**2 <= weights)
+    dense = 32 * 32 * 3**2
+    most = max(N for N in range(1, 200) if N * (N + 3**2) <= dense)
     hints = [
-        (weights**0.5, "the blueprints have weights, too"),
+        (dense**0.5, "the blueprints have weights, too"),
         (most + 1, "that is above the budget by a little"),
         (most / 32, "that is how many times as wide; the answer is N"),
     ]
