@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +16,10 @@ from . import __version__
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
-NAMES = "train evaluate predict models plan profile spectra project export benchmark results data"
+NAMES = (
+    "train evaluate predict models plan profile spectra project export benchmark results data "
+    "completion"
+)
 try:  # Ctrl-C is one line from the first moment on
     COMMANDS = {name: import_module(f"bsconv.commands.{name}") for name in NAMES.split()}
 except KeyboardInterrupt:
@@ -26,6 +31,10 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
+        wrong = re.match("argument COMMAND: invalid choice: '(.*?)'", message)
+        if wrong is not None:
+            near = " or ".join(difflib.get_close_matches(wrong[1], COMMANDS)) or ", ".join(COMMANDS)
+            message = f"there is no command {wrong[1]!r}, did you mean {near}?"
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
 
@@ -49,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(str(message))}\n"
     command = ""
     try:
+        if not (sys.argv[1:] if argv is None else argv):
+            make_parser().print_help()
+            return 0
         arguments = make_parser().parse_args(argv)
         command = arguments.command
         code = COMMANDS[command].run(arguments)

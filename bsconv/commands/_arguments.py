@@ -82,11 +82,11 @@ def add_input_size(parser: argparse.ArgumentParser) -> None:
 
 
 def add_num_classes(parser: argparse.ArgumentParser, *, of_weights: bool = False) -> None:
-    """By default 1000; with ``of_weights``, unset, for as many as the weights have."""
-    default = None if of_weights else 1000
-    by_weights = "of MODEL (default: as many as the weights have, else 1000)"
-    text = by_weights if of_weights else f"default {default}"
-    parser.add_argument("--num-classes", type=count, default=default, metavar="N", help=text)
+    """Unset where it is not given; ``of_weights``: then as many as the weights have."""
+    usual = "1000, 10 for cifar_*"
+    text = f"of MODEL (default: as many as the weights have, else {usual})"
+    text = text if of_weights else f"default {usual}"
+    parser.add_argument("--num-classes", type=count, metavar="N", help=text)
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 IMAGENET_CLASSES = 1000
 
 
+def usual_classes(name: str) -> int:
+    """Of the data that the model ``name`` is made for."""
+    return 10 if name.lower().startswith("cifar_") else IMAGENET_CLASSES
+
+
 def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
     """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
     side = 32 if name.lower().startswith("cifar_") else 224

@@ -27,7 +27,8 @@ from ._arguments import (
     given_settings,
 )
 from ._files import add_figure, check_files, write_figure
-from ._models import usual_size
+from ._json import add_json, print_json, rows_of
+from ._models import usual_classes, usual_size
 
 if TYPE_CHECKING:
     from ..experiments.inference_benchmark import InferenceBenchmark
@@ -97,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
     add_csv(parser)
+    add_json(parser, "model, rows with the columns of --csv")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,8 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     find_device(arguments.device)
     name = arguments.model
+    classes = arguments.num_classes or usual_classes(name)
     models, notes = build_variants(
-        name, arguments.num_classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
+        name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
     )
     found = benchmark_inference(
         models,
@@ -131,7 +134,10 @@ def run(arguments: argparse.Namespace) -> int:
         notes=notes,
         progress=sys.stderr.isatty(),
     )
-    print(found, flush=True)  # first: what took minutes is not lost to a full disk
+    if arguments.json:
+        print_json(model=name, rows=rows_of(found))
+    else:
+        print(found, flush=True)  # first: what took minutes is not lost to a full disk
     if arguments.csv is not None:
         found.to_csv(arguments.csv)
     if arguments.out is not None:

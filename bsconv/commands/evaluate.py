@@ -17,6 +17,7 @@ from ._arguments import (
     add_weights,
     given_settings,
 )
+from ._json import add_json, print_json
 from ._models import model_by_name, refuse_with_checkpoint, say_images
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     add_weights(parser)
     add_replacement(parser)
+    add_json(parser, "model, dataset, top1 in percent, images")
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument(
         "--dataset", metavar="NAME|FOLDER", help="default: what the model was trained on"
@@ -86,6 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         normalization=config.normalization,
     )
     count = len(dataset.test_labels)
+    if arguments.json:
+        print_json(model=config.model, dataset=config.dataset, top1=top1, images=count)
+        return 0
     print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")
     return 0
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+
+from ._json import add_json, print_json
 
 HELP = "list the architectures"
 
@@ -11,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'cifar_*_bsconvu'"
     )
+    add_json(parser, "models")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -18,7 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = list_models(arguments.pattern)
     if not names:
-        raise ValueError(f"no architecture matches {arguments.pattern!r}, see `bsconv models`")
+        near = " or ".join(difflib.get_close_matches(arguments.pattern, list_models()))
+        hint = f"did you mean {near}?" if near else "see `bsconv models`"
+        raise ValueError(f"no architecture matches {arguments.pattern!r}, {hint}")
+    if arguments.json:
+        print_json(models=names)
+        return 0
     for name in names:
         print(name)
     return 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from ._arguments import MODEL_HELP, add_num_classes, add_replacement
+from ._json import add_json, print_json
+from ._models import usual_classes
 
 HELP = "say which layers BSConv would replace"
 
@@ -20,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the convolutions to replace (default 2)",
     )  # fmt: skip
     add_num_classes(parser)
+    add_json(parser, "model, layers, parameters_before, parameters_after")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,5 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
     if arguments.bsconv == "s":
         replacer = BSConvS_Replacer(p=0.25 if arguments.p is None else arguments.p, **settings)
-    print(replacer.plan(build_model(arguments.model, arguments.num_classes)))
+    classes = arguments.num_classes or usual_classes(arguments.model)
+    plan = replacer.plan(build_model(arguments.model, classes))
+    if arguments.json:
+        print_json(model=arguments.model, **dataclasses.asdict(plan))
+    else:
+        print(plan)
     return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ._arguments import MODEL_HELP, add_csv, add_input_size, add_num_classes
-from ._models import usual_size
+from ._json import add_json, print_json, rows_of
+from ._models import usual_classes, usual_size
 
 HELP = "count parameters, FLOPs, MACs and activations"
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_size(parser)
     add_num_classes(parser)
     add_csv(parser)
+    add_json(parser, "model, rows with the columns of --csv")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..pytorch import ModelProfiler
 
     def build_and_profile() -> ModelProfiler:
-        model = build_model(arguments.model, arguments.num_classes)
+        classes = arguments.num_classes or usual_classes(arguments.model)
+        model = build_model(arguments.model, classes)
         size = arguments.input_size or usual_size(arguments.model, model)
         return ModelProfiler(model, (1, *size))
 
@@ -35,5 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         profile = build_and_profile()
     if arguments.csv is not None:
         profile.to_csv(arguments.csv)
-    print(profile)
+    if arguments.json:
+        print_json(model=arguments.model, rows=rows_of(profile))
+    else:
+        print(profile)
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ._arguments import add_csv
 from ._files import add_figure, check_files, write_figure
+from ._json import add_json, print_json, rows_of
 
 if TYPE_CHECKING:
     from ..experiments.plotting import AccuracyLine
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markdown", action="store_true", help="print the table as the README has it"
     )
     add_csv(parser)
+    add_json(parser, "rows with the columns of --csv")
     add_figure(parser, "accuracy against parameters, recorded and published")
 
 
@@ -61,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         write_figure(arguments.out, draw)
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
-    print(table.markdown() if arguments.markdown else table)
+    if arguments.json:
+        print_json(rows=rows_of(table))
+    else:
+        print(table.markdown() if arguments.markdown else table)
     return 0
 
 

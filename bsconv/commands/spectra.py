@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..experiments.config import TrainConfig
 from ._arguments import add_csv, add_num_classes
 from ._files import add_figure, check_files, write_figure
+from ._json import add_json, print_json, rows_of
 from ._models import model_by_name, say_random
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_num_classes(parser, of_weights=True)
     add_figure(parser, "the shares of each layer and those of random kernels")
     add_csv(parser)
+    add_json(parser, "model, rows with the columns of --csv")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         write_figure(arguments.out, lambda: _overview(arguments.model, table, spectra))
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
-    print(table)
+    if arguments.json:
+        print_json(model=arguments.model, rows=rows_of(table))
+    else:
+        print(table)
     return 0
 
 

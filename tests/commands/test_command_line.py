@@ -207,8 +207,7 @@ def test_version(capsys: Captured) -> None:
 # --- bad input ------------------------------------------------------------------------------------
 
 WRONG = {
-    "": "the following arguments are required: COMMAND",
-    "trian": "invalid choice: 'trian'",
+    "trian": "there is no command 'trian', did you mean train",
     "train": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
     "train --nonsense": "unrecognized arguments: --nonsense",
     "train --model cifar_resnet21": "cifar_resnet21",
