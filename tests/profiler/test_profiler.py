@@ -20,6 +20,7 @@ from torch.nn.utils import parametrizations
 
 from bsconv.pytorch import BSConvS, BSConvU, LayerProfile, ModelProfiler, get_model
 from helpers.exact_errors import raises_exactly
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 IMAGE = (1, 3, 8, 8)
 
@@ -450,22 +451,6 @@ class Traced(nn.Module):
         return x
 
 
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs")
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [dict(getattr(module, table)) for module in model.modules() for table in hooks],
-        "attributes": [sorted(vars(module)) for module in model.modules()],
-        "identities": [id(t) for t in (*model.parameters(), *model.buffers())],
-        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
-        "devices": [t.device for t in (*model.parameters(), *model.buffers())],
-        "grads": [id(parameter.grad) for parameter in model.parameters()],
-        "values": {name: value.clone() for name, value in model.state_dict().items()},
-        "grad values": [p.grad.clone() for p in model.parameters() if p.grad is not None],
-        "random": torch.get_rng_state(),
-    }
-
-
 @pytest.mark.parametrize("width", [8, 9])
 @pytest.mark.parametrize("wrap", [nn.Sequential, Peeking])
 @pytest.mark.parametrize("training", [True, False])
@@ -478,18 +463,17 @@ def test_the_model_ends_as_it_was(
     inner.register_forward_hook(lambda *_: None)
     inner.conv.register_forward_pre_hook(lambda *_: None)
     inner(torch.rand(2, 3, 8, 8)).sum().backward()
-    before = snapshot(model)
+    before, random = snapshot(model), torch.get_rng_state()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     if width % 2:
         with pytest.raises(ValueError, match="input_size"):
             profile(model, (1, 3, 8, width))
     else:
         profile(model, (1, 3, 8, width))
-    after = snapshot(model)
-    for part, value in before.items():
-        if part in ("values", "grad values", "random"):
-            torch.testing.assert_close(after[part], value, rtol=0, atol=0, equal_nan=True, msg=part)
-        else:
-            assert after[part] == value, part
+    assert_unchanged(model, before)
+    assert torch.equal(torch.get_rng_state(), random)
+    kept = [p.grad for p in model.parameters() if p.grad is not None]
+    torch.testing.assert_close(kept, gradients, rtol=0, atol=0)
 
 
 def test_a_pending_backward_pass_still_works() -> None:
