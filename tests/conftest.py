@@ -4,7 +4,9 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,3 +77,25 @@ def cifar10_folder() -> Path:
     if not (folder / "cifar10.npz").is_file():
         pytest.skip(f"no cifar10.npz in {folder.name}/: make data fetches it (or BSCONV_DATA)")
     return folder
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail as bad input does; gives its one line on stderr."""
+
+    from bsconv.__main__ import main
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        try:
+            code: Any = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        captured = capsys.readouterr()
+        assert (code, captured.out) == (2, ""), captured
+        assert captured.err.startswith("bsconv"), captured.err
+        assert captured.err.endswith("\n"), captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        return captured.err
+
+    return run
