@@ -187,7 +187,7 @@ def values_at_the_border(answer: Any) -> str:
 
 def width_of_equal_weights(answer: Any) -> str:
     dense = 32 * 32 * 3**2
-    most = max(N for N in range(1, 200) if N * (N + 3**2) <= dense)
+    most = max(n for n in range(1, 200) if n * (n + 3**2) <= dense)
     hints = [
         (dense**0.5, "the blueprints have weights, too"),
         (most + 1, "that is above the budget by a little"),
