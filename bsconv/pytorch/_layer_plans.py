@@ -46,6 +46,7 @@ class PlannedLayer(nn.Sequential):
         dw: Conv
 
     __jit_unused_properties__ = (*LIKE_A_CONVOLUTION, "plan", "chosen_plan")
+    _norm: ClassVar[type[BatchNorm]]
     _plans: ClassVar[tuple[str, ...]]
     _narrow_with_norms: ClassVar[bool] = False
 
@@ -64,6 +65,7 @@ class PlannedLayer(nn.Sequential):
     def __init__(self) -> None:
         super().__init__()
         self._plan = self._measured_plan = "factored"
+        self._needs_batch = self._norm is nn.BatchNorm1d  # which takes (C, T) for a batch of C
 
     @property
     def weight(self) -> Tensor:
@@ -127,7 +129,8 @@ class PlannedLayer(nn.Sequential):
         super().__setattr__(name, value)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and self._plan != "factored":  # type: ignore[attr-defined]
+        asked = self._plan != "factored" or self._needs_batch
+        if not torch.jit.is_scripting() and asked:  # type: ignore[attr-defined]
             return self._planned(input)
         for layer in self:
             input = layer(input)
@@ -152,6 +155,9 @@ class PlannedLayer(nn.Sequential):
             return ("factored",)
         if not any(isinstance(layer, BatchNorm) for layer in self):
             return self._plans
+        if input.dim() < 2 + len(self.kernel_size):
+            name, shape = type(self).__name__, tuple(input.shape)
+            raise ValueError(f"{name} with BatchNorm needs a batch, got shape {shape}")
         several = input.numel() > self.in_channels  # BatchNorm cannot learn from a single pixel
         return ("factored", "narrow") if several and self._narrow_with_norms else ("factored",)
 

@@ -8,8 +8,6 @@ from .modules import BSConvS, BSConvU
 class BSConvU1d(BSConvU):
     """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d.
 
-    With BatchNorm, signals need their batch: torch.nn.BatchNorm1d reads (C, T) as C signals.
-
     >>> BSConvU1d(16, 32, 3, padding=1)(torch.rand(2, 16, 8)).shape
     torch.Size([2, 32, 8])
     """

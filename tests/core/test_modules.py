@@ -151,6 +151,17 @@ def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, 
         assert relative_error(layer(images), layer.to_conv()(images)) < 1e-12
 
 
+@pytest.mark.parametrize("layer_class", [BSConvU1d, BSConvS1d])
+@pytest.mark.parametrize("plan", ["factored", "auto"])
+def test_batch_norm_needs_a_batch(layer_class, plan):
+    """torch.nn.BatchNorm1d would take the channels of one signal for a batch."""
+    layer = layer_class(4, 8, 3, with_bn=True).eval()
+    layer.plan = plan
+    assert layer(torch.zeros(1, 4, 8)).shape == (1, 8, 6)
+    with raises_exactly(f"{layer_class.__name__} with BatchNorm needs a batch, got shape (4, 8)"):
+        layer(torch.zeros(4, 8))
+
+
 def test_no_dense_convolution_while_batch_norm_uses_batch_statistics():
     training = BSConvU(4, 8, 3, with_bn=True)
     by_its_batch = (
