@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="DIR", help="the folder of records (default: results of this project)"
     )
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        metavar="DIR",
+        help="your own runs instead, the --out of `bsconv train`: a table, and their curves",
+    )
     parser.add_argument("--dataset", metavar="NAME", help="only runs on this data set")
     parser.add_argument(
         "--markdown", action="store_true", help="print the table as the README has it"
@@ -38,6 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments import results
 
     check_files(figure=arguments.out, other=arguments.csv)
+    if arguments.runs is not None:
+        for option in ("results", "dataset", "markdown"):
+            if getattr(arguments, option):
+                raise ValueError(f"--{option} goes with the recorded runs, not with --runs")
+        return _own_runs(arguments)
     folder = results.results_folder() if arguments.results is None else arguments.results
     try:
         summaries = results.summarize(results.load_records(folder))
@@ -67,6 +78,23 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(rows=rows_of(table))
     else:
         print(table.markdown() if arguments.markdown else table)
+    return 0
+
+
+def _own_runs(arguments: argparse.Namespace) -> int:
+    from ..experiments import plotting
+    from ..experiments.runs_table import RunsTable
+
+    table = RunsTable(arguments.runs)
+    if arguments.out is not None:
+        names = {"xlabel": "epoch", "ylabel": "test top-1 in %"}
+        write_figure(arguments.out, lambda: plotting.curves(*table.curves, **names))
+    if arguments.csv is not None:
+        table.to_csv(arguments.csv)
+    if arguments.json:
+        print_json(rows=rows_of(table))
+    else:
+        print(table)
     return 0
 
 

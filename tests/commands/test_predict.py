@@ -129,6 +129,15 @@ def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
     assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")
 
 
+def test_a_run_is_compared_even_before_its_first_epoch(
+    trained: nn.Module, capsys: pytest.CaptureFixture[str], failure: Any
+) -> None:
+    assert main(["results", "--runs", "model.safetensors", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["parameters"], row["epochs"], row["last top-1"]) == (272_025, 0, None)
+    assert "--dataset goes with the recorded" in failure("results", "--runs", "x", "--dataset", "y")
+
+
 @pytest.mark.parametrize("free", [[], ["--dynamic-batch", "--dynamic-size"]])
 @pytest.mark.slow
 def test_onnx_says_the_same(
@@ -165,4 +174,6 @@ def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[
     )
     assert of_run == of_onnx
     assert of_run.count("plum") >= 4
+    compared = answers["bsconv results --runs runs/fruit runs/dense runs/small --out runs.png"]
+    assert compared.splitlines()[4].startswith("runs/small  nets.py:small  fruit  7,435 ")
     assert answers["bsconv predict runs/small fruit/test/cherry"].count("0.png: ") == 1
