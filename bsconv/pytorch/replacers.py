@@ -232,13 +232,13 @@ class BSConvU_Replacer(Replacer):
             closest to the dense weights (:meth:`BSConvU.from_conv2d`), so that a pretrained model
             keeps what it can.
         exclude: names of layers to keep, with everything inside them; ``*``, ``?`` and ``[12]`` are
-            wildcards.
+            wildcards, and names of wrappers (DataParallel, torch.compile) may be left out.
         dimensions: those of the convolutions to replace: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d.
 
     These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, convolutions
-    that share a parameter with another kind of layer or that a plain attribute of the model also
-    holds (a list that is not a ModuleList, say), and those that would get more parameters;
-    :meth:`plan` says why. Raises ValueError for arguments out of range.
+    that share a parameter with another kind of layer or that the model also holds outside its tree
+    of modules (in a list that is not a ModuleList, or a closure), and those that would get more
+    parameters; :meth:`plan` says why. Raises ValueError for arguments out of range.
     """
 
     layer_class = BSConvU

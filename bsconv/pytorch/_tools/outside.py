@@ -2,6 +2,7 @@
 
 import copy
 import dis
+import functools
 import gc
 import types
 import weakref
@@ -35,11 +36,11 @@ def held_outside(
     shared: set[int] = set()
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
-        state = vars(module)
-        for key in [key for key in state if key in MOVABLE_HOOKS or key not in MODULE_STATE]:
-            if _may_lead(state[key]):
+        for key, value in list(vars(module).items()):
+            of_all = key in MODULE_STATE and not (value and key in MOVABLE_HOOKS)
+            if not of_all and _may_lead(value):
                 name = f"{prefix}.{key}" if prefix else key
-                yield from ((name, module, one) for one in _reached([state[key]], closed, seen))
+                yield from ((name, module, one) for one in _reached([value], closed, seen))
     for kind in dict.fromkeys(base for one in modules.values() for base in type(one).__mro__):
         if not kind.__module__.startswith(("torch.", "bsconv.", "builtins")):
             found = _reached(vars(kind).values(), closed, shared)
@@ -67,22 +68,23 @@ def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) 
             # from a global name on only in the same file: the library of others is not searched
             file = value.__globals__
             if (names is None or names is file) and not str(value.__module__).startswith("torch."):
-                waiting += ((one, file) for one in _globals_used(value.__code__, file))
+                used = _global_names(value.__code__)
+                waiting += ((file[name], file) for name in used if name in file)
 
 
 def _may_lead(value: object) -> bool:
-    """Whether it may refer to others; the collector does not track dicts without such."""
+    """Whether it may refer to others; the collector does not track dicts that do not."""
+    if type(value) is tuple:
+        return any(map(_may_lead, value))
     return gc.is_tracked(value) or type(value) is dict
 
 
-def _globals_used(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
-    found = {name: names[name] for name in code.co_names if name in names}
-    found = {name: value for name, value in found.items() if not isinstance(value, OPAQUE[:3])}
-    if found:  # attributes may have the same name
-        loads = [one for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"]
-        found = {one.argval: found[one.argval] for one in loads if one.argval in found}
-    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
-    return [*found.values(), *(value for part in inner for value in _globals_used(part, names))]
+@functools.lru_cache(maxsize=10_000)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Those that a function uses; among ``co_names`` are attributes, too."""
+    loads = (one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL")
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return *loads, *chain.from_iterable(map(_global_names, inner))
 
 
 def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:

@@ -77,8 +77,9 @@ def optimize_for_inference(
 
     Raises TypeError for other types than these. Raises ValueError for engines that are unknown or
     not installed, lazy layers, weights on the meta device, TorchScript, a model that cannot be
-    copied or does not take ``example_input``, one whose outputs differ from call to call in eval
-    mode, and if the result should differ from the original by more than rounding.
+    copied, or whose copy goes on using its layers, one that does not take ``example_input`` or
+    whose outputs differ from call to call in eval mode, and if the result should differ from the
+    original by more than rounding.
     """
     _checks.check_arguments(model, example_input, dtype)
     names = _checks.selected_engines(engines, compile)

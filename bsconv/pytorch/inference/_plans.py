@@ -24,7 +24,8 @@ def collapse(model: nn.Module) -> nn.Module:
     Layers that equal none stay as they are, and one warning names them with the reason: those with
     a BatchNorm in training mode, or before a zero-padded depthwise convolution
     (:meth:`BSConvU.to_conv`), those with hooks or other modules in them, and subclasses, which
-    may compute something else. Warns as well if there is no BSConv layer.
+    may compute something else. Warns as well if there is no BSConv layer. Raises ValueError for a
+    model that cannot be copied, or whose copy goes on using its layers.
     """
     check_module(model)
     twin = independent_copy(model)
