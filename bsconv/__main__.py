@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for bad input, 130 for Ctrl-C."""
     format_before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(str(message))}\n"
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which may not be needed
     command = ""
     try:
         if not (sys.argv[1:] if argv is None else argv):
@@ -74,8 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bsconv: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
         print(f"bsconv {command}: {describe(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # so torch says it on CPUs and GPUs
+        if not re.search("allocate memory|out of memory|Storage size calculation", str(error)):
+            raise
+        print(f"bsconv {command}: {describe(MemoryError())}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = format_before
@@ -84,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return one_line(f"{error.filename}: {error.strerror}")
+    if isinstance(error, ModuleNotFoundError):
+        return f"this needs the package {error.name}: pip install 'bsconv[notebooks]'"
+    if isinstance(error, MemoryError):
+        return "the memory does not hold this: try fewer classes, or fewer or smaller images"
     return one_line(str(error) or type(error).__name__)
 
 

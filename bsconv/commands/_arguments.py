@@ -62,14 +62,25 @@ NORMALIZATION = ("normalize", "mean", "std")  # settings
 IMAGES = ("image_size", "resize", "split")
 
 
-def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of the settings of a run that the command line says, a whole normalisation or none."""
-    names = [setting.name for setting in dataclasses.fields(TrainConfig)]
+def given_settings(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The settings of a run that the command line says, of these ``names`` or of all.
+
+    A normalisation is given whole, or not at all.
+    """
+    names = names or tuple(setting.name for setting in dataclasses.fields(TrainConfig))
     given = vars(arguments).items()
     found = {name: value for name, value in given if name in names and value is not None}
+    if not getattr(arguments, "resume", False):
+        check_share(found.get("p"), found.get("bsconv"))
     if found.keys() & set(NORMALIZATION):
         return {**dict.fromkeys(NORMALIZATION), **found}
     return found
+
+
+def check_share(p: float | None, bsconv: str | None) -> None:
+    """ValueError for a share that nothing would use."""
+    if p is not None and bsconv != "s":
+        raise ValueError(f"--p goes with --bsconv s alone, got {p:g} with --bsconv {bsconv}")
 
 
 def add_input_size(parser: argparse.ArgumentParser) -> None:

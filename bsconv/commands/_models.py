@@ -41,27 +41,20 @@ def refuse_with_checkpoint(arguments: argparse.Namespace, model: str) -> None:
 def model_by_name(
     config: TrainConfig,
     num_classes: int | None = None,
-    *,
-    pretrained: str | None = None,
     weights: Start | None = None,
 ) -> nn.Module:
-    """The model of ``config`` with the weights ``pretrained`` of the package, or ``weights``.
+    """The model of ``config`` with the ``weights`` that ``read_start(config)`` has read.
 
-    ``weights`` are what ``read_start(config)`` has read; without either, weights are random, the
-    same ones each time. By default there are as many classes as the weights have, else 1000.
+    Without them, weights are random, the same ones each time. By default there are as many classes
+    as the weights have, else 1000.
     ValueError where name, classes and weights do not fit together.
     """
     import torch
 
-    from ..experiments.data import CLASS_COUNTS
-    from ..experiments.model_sources import build_model
     from ..experiments.training import load_start, make_model
 
-    if pretrained is not None:
-        if config.bsconv is not None:
-            raise ValueError("--pretrained has no weights of a model changed by --bsconv")
-        classes = num_classes or CLASS_COUNTS.get(pretrained, IMAGENET_CLASSES)
-        return build_model(config.model, classes, pretrained=pretrained)
+    if config.pretrained is not None and config.bsconv is not None:
+        raise ValueError("--pretrained has no weights of a model changed by --bsconv")
     torch.manual_seed(0)
     model = make_model(config, num_classes or IMAGENET_CLASSES)
     if weights is not None:

@@ -112,8 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
     from ..experiments.training import find_device
 
-    given = given_settings(arguments)
-    config = TrainConfig(**{name: given[name] for name in NORMALIZATION if name in given})
+    config = TrainConfig(**given_settings(arguments, *NORMALIZATION))
 
     find_device(arguments.device)
     name = arguments.model

@@ -61,13 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
         trained, config = None, TrainConfig(**given)
     device = training.find_device(config.device)
     weights = None if trained is not None else training.read_start(config)
-    config = training.settled(config, weights, arguments.pretrained)
+    config = training.settled(config, weights)
     dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
     say_images(dataset)
     if trained is None:
-        model = model_by_name(
-            config, dataset.num_classes, pretrained=arguments.pretrained, weights=weights
-        )
+        model = model_by_name(config, dataset.num_classes, weights)
     elif trained.num_classes == dataset.num_classes:
         model = training.trained_model(trained, arguments.checkpoint)
     else:

@@ -120,7 +120,6 @@ def _model(
     from ..experiments.classifier import load_run
     from ..experiments.training import read_start, settled
 
-    given = given_settings(arguments)
     name: str = arguments.model
     if arguments.checkpoint is not None:
         _models.refuse_with_checkpoint(arguments, "MODEL")
@@ -129,18 +128,16 @@ def _model(
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
         size = 3, run.image_size, run.image_size
-        given = {each: value for each, value in given.items() if each in NORMALIZATION}
-        normalization = TrainConfig(**given).normalized_as(run.config).normalization
+        chosen = TrainConfig(**given_settings(arguments, *NORMALIZATION))
+        normalization = chosen.normalized_as(run.config).normalization
         return kept, run.model, size, normalization, run.classes, run.resize
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
-    config = TrainConfig(**given)
+    config = TrainConfig(**given_settings(arguments))
     weights = read_start(config)
-    config = settled(config, weights, arguments.pretrained)
-    model = _models.model_by_name(
-        config, arguments.num_classes, pretrained=arguments.pretrained, weights=weights
-    )
-    if arguments.pretrained is None and weights is None:
+    config = settled(config, weights)
+    model = _models.model_by_name(config, arguments.num_classes, weights)
+    if weights is None:
         _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
     return name, model, _models.usual_size(name, model), config.normalization, (), "squash"
 

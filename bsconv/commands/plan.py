@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from ._arguments import MODEL_HELP, add_num_classes, add_replacement
+from ._arguments import MODEL_HELP, add_num_classes, add_replacement, check_share
 from ._json import add_json, print_json
 from ._models import usual_classes
 
@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_share(arguments.p, arguments.bsconv)
+
     from ..experiments.model_sources import build_model
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer
 

@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = read_start(dense)
-    dense = settled(dense, weights, arguments.pretrained)
+    dense = settled(dense, weights)
     projected = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
-    model, dataset = _trained(dense, weights, arguments.pretrained)
+    model, dataset = _trained(dense, weights)
     images: Any = model_input(dataset.train_images[:], dense.image_size, dense.normalization)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
@@ -146,15 +146,13 @@ def _drawn(curve: BudgetCurve, model: str) -> Figure:
     return plotting.damage_curve(damages, "MACs" if curve.of == "macs" else curve.of, title=model)
 
 
-def _trained(
-    config: TrainConfig, weights: Start | None, pretrained: str | None
-) -> tuple[nn.Module, ImageDataset]:
+def _trained(config: TrainConfig, weights: Start | None) -> tuple[nn.Module, ImageDataset]:
     """The dense network with its weights, and the images it is to be compared on."""
     from ..experiments.training import check_fit, find_dataset
 
     dataset = find_dataset(config)
     say_images(dataset)
-    model = model_by_name(config, dataset.num_classes, pretrained=pretrained, weights=weights)
+    model = model_by_name(config, dataset.num_classes, weights)
     check_fit(model, dataset, config, training=False)
     return model.eval(), dataset
 

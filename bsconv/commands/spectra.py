@@ -91,7 +91,7 @@ def _source(
     if weights == "DEFAULT":
         return pretrained_model(name, weights)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images
-    model = model_by_name(config, num_classes, weights=read_start(config))
+    model = model_by_name(config, num_classes, read_start(config))
     if weights is None:
         say_random("spectra", name, "--weights FILE or --weights DEFAULT")
     return model

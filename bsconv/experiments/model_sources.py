@@ -23,6 +23,7 @@ from .normalization import STATISTICS
 from .own_code import made_by
 from .rules import absolute_name
 
+MOST_CLASSES = 10_000_000
 # the data that the module docstrings of pytorchcv's classification models name
 CLASSIFICATION_DATA = ("ImageNet-1K", "CIFAR", "CUB-200-2011")
 # docstrings that do so too: of an object detector, and of a network that returns a tuple
@@ -60,6 +61,8 @@ def build_model(
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"num_classes needs at most {MOST_CLASSES:,}, got {num_classes:,}")
     name = absolute_name(name)
     start = "default" if init == "published" else init
     replacer: BSConvU_Replacer | BSConvS_Replacer | None = None
@@ -132,20 +135,23 @@ def _fetched(source: str, name: str) -> nn.Module:
     return model
 
 
-def foreign_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation of the images that a library trains its model ``name`` on.
+def foreign_images(name: str) -> dict[str, tuple[float, ...]]:
+    """``mean`` and ``std`` of the images that a library trains its model ``name`` on.
 
-    None for architectures of this package, which take images as they are.
+    Nothing for architectures of this package, which take images as they are.
     """
     source, separator, inner = name.partition(":")
     if not separator or source not in MAKERS:
-        return None
+        return {}
+    mean, std = STATISTICS["imagenet"]
     if source == "torchvision":
         found = _import("torchvision.models").get_model_weights(inner).DEFAULT.transforms()
-        return tuple(found.mean), tuple(found.std)
-    if source == "pytorchcv" and inner.endswith(("_cifar10", "_cifar100", "_svhn")):
-        return (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return STATISTICS["imagenet"]
+        mean, std = found.mean, found.std
+    elif source == "timm" and (known := _import("timm").models.get_pretrained_cfg(inner)):
+        mean, std = known.mean, known.std
+    elif inner.endswith(("_cifar10", "_cifar100", "_svhn")):  # of pytorchcv
+        mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return {"mean": tuple(mean), "std": tuple(std)}
 
 
 def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.Module:

@@ -213,7 +213,6 @@ WRONG = {
     "train --model cifar_resnet21": "cifar_resnet21",
     "train --model resnet_18": "did you mean",
     "train --model torchvision:resnet19": "did you mean torchvision:resnet1",
-    "train --model timm:resnet18": "unknown source 'timm'",
     "train --model cifar_resnet20_bsconvu --bsconv u": "is a BSConv network al",
     "train --model cifar_resnet20 --dataset cifar11": "did you mean cifar10",
     "train --model cifar_resnet20 --dataset ./no": "no does not exist",
@@ -223,9 +222,16 @@ WRONG = {
     "train --model cifar_resnet20 --device gpu": "auto .*cpu.*, got 'gpu'",
     "train --model cifar_resnet20 --bsconv x": "invalid choice: 'x'",
     "train --model cifar_resnet20 --p 1/0": "expected a share as 1/4 or 0.25",
-    "train --model cifar_resnet20 --p 3/2": "p needs a number >= 0 and <= 1",
+    "train --model cifar_resnet20 --bsconv s --p 3/2": "p needs a number >= 0 and <= 1",
     "train --model cifar_resnet20 --recipe slow": "invalid choice: 'slow'",
     "train --model cifar_resnet20 --learning-rate -1": "learning_rate needs a number > 0",
+    "train --model cifar_resnet20 --p 1/2": "--p goes with --bsconv s alone, got 0.5 with",
+    "train --model cifar_resnet20 --bsconv u --p 1": "--p goes with --bsconv s alone",
+    "train --model cifar_resnet20 --image-size 100000": "image_size needs at most 4096, got 100000",
+    "train --model cifar_resnet20 --mean 0.5 0.5": "argument --mean: expected 3 arguments",
+    "train --model cifar_resnet20 --mean 0.5 0.5 0.5": "mean needs std with it",
+    "plan cifar_resnet20 --p 1/2": "--p goes with --bsconv s alone",
+    "plan cifar_resnet20 --num-classes 99999999999": "num_classes needs at most 10,000,000",
     "train --resume": "--resume needs --out",
     "train --resume --out none": "none holds no run to resume; --model starts one",
     "train --model torchvision:alexnet --train-limit 10 --dataset synthetic": (
@@ -251,7 +257,7 @@ WRONG = {
     "plan cifar_resnet20 --bsconv s --p 2": "0 <= p <= 1",
     "profile": "the following arguments are required: MODEL",
     "profile cifar_resnet21": "did you mean cifar_resnet20",
-    "profile cifar_resnet20 --input-size 3x32": "as 3x224x224 or 224, got '3x32'",
+    "profile cifar_resnet20 --input-size 3x32": r"input_size=\(1, 3, 32\)",
     "profile cifar_resnet20 --input-size 1x32x32": r"input_size=\(1, 1, 32, 32\)",
     "profile torchvision:alexnet --input-size 32": "what AlexNet takes, got input",
     "profile cifar_resnet20 --csv no/x.csv": "cannot write no/x.csv: No such file",
@@ -277,6 +283,24 @@ def test_bad_input_is_one_line(
     printed = failure(*shlex.split(line))
     assert re.search(WRONG[line], printed), printed
     assert list(tmp_path.iterdir()) == []  # nothing is written for it
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError(name="numpy"), "needs the package numpy: pip install 'bsconv[noteb"),
+        (MemoryError(), "the memory does not hold this"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "does not hold"),
+    ],
+)
+def test_what_an_installation_or_a_machine_lacks(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, failure: Failure
+) -> None:
+    def run(_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(COMMANDS["models"], "run", run)
+    assert message in failure("models")
 
 
 def test_a_missing_or_broken_archive_is_one_line(

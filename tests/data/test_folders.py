@@ -133,7 +133,7 @@ def test_images_on_the_disk_are_those_in_memory(tmp_path: Path, on_disk: None) -
     assert torch.equal(disk.test_labels, memory.test_labels)
     assert torch.equal(disk.test_images[:], memory.test_images[:])
     assert counts(disk.limited(train=3)) == (3, 8)
-    batches = [torch.tensor([4, 1]), slice(2, 5), torch.tensor([], dtype=torch.long)]
+    batches = [torch.tensor([4, 1]), slice(2, 5)]
     for one, other in zip(*(batches_of(d.train_images, batches) for d in (disk, memory)), strict=True):
         assert torch.equal(one, other)
     before = disk.checksum

@@ -15,8 +15,8 @@ from torchvision.transforms import functional as transforms
 
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.data import Normalization, to_float
-from bsconv.experiments.files.checkpoints import read_trained
-from bsconv.experiments.model_sources import foreign_statistics
+from bsconv.experiments.files.checkpoints import Start, read_trained
+from bsconv.experiments.model_sources import foreign_images
 from bsconv.experiments.training import evaluate, settled
 from helpers.small_runs import config, linear, noise, run, use
 
@@ -111,20 +111,20 @@ def test_foreign_weights_come_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("name", "mean"),
+    ("name", "mean", "std"),
     [
-        ("torchvision:resnet18", 0.485), ("torchvision:efficientnet_v2_l", 0.5),
-        ("pytorchcv:resnet20_cifar10", 0.4914), ("pytorchcv:resnet18", 0.485),
-        ("cifar_resnet20", None),
+        ("torchvision:resnet18", 0.485, 0.229), ("torchvision:efficientnet_v2_l", 0.5, 0.5),
+        ("timm:resnet18", 0.485, 0.229), ("timm:vit_tiny_patch16_224", 0.5, 0.5),
+        ("pytorchcv:resnet20_cifar10", 0.4914, 0.2023), ("pytorchcv:resnet18", 0.485, 0.229),
+        ("cifar_resnet20", 0, 1), ("mine.py:Net", 0, 1),
     ],
 )  # fmt: skip
-def test_pretrained_weights_bring_their_own(name: str, mean: float | None) -> None:
-    found = foreign_statistics(name)
-    assert (None if found is None else found[0][0]) == mean
-    settings = settled(config(model=name), None, "DEFAULT")
-    assert settings.normalization == (Normalization(*found) if found else Normalization())
-    own = settled(config(model=name, normalize="none"), None, "DEFAULT")
-    assert own.normalization == Normalization()
+def test_pretrained_weights_bring_their_own(name: str, mean: float, std: float) -> None:
+    theirs: Any = foreign_images(name)
+    start = Start({}, {}, TrainConfig(**theirs))
+    found = settled(config(model=name), start).normalization
+    assert (found.mean[0], found.std[0]) == (mean, std)
+    assert settled(config(normalize="none"), start).normalization == Normalization()
 
 
 def test_a_teacher_sees_its_own_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

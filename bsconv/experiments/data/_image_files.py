@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from ...pytorch._tools.errors import one_line
@@ -141,33 +142,38 @@ class ImageFiles:
         return ImageFiles(files, self.size, self.resize).read()
 
 
-class _Batches(Dataset[Tensor | str]):
-    """Batches of images; the message of a ValueError in place of one that cannot be read."""
+class _Decoded(Dataset[Tensor | str]):
+    """Single images; the message of a ValueError in place of one that cannot be read."""
 
-    def __init__(self, images: ImageFiles, batches: Sequence[slice | Tensor]) -> None:
-        self.images, self.batches = images, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    def __init__(self, images: ImageFiles) -> None:
+        self.images = images
 
     def __getitem__(self, number: int) -> Tensor | str:
         try:
-            return self.images[self.batches[number]]
+            return read_image(self.images.files[number], self.images.size, self.images.resize)
         except ValueError as error:  # as it is, it would come with the traceback of a process
             return str(error)
 
 
-def batches_of(
-    images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]
-) -> Iterator[Tensor]:
-    """``images[batch]`` for each of ``batches``, in their order."""
+def _batch(parts: list[Tensor | str]) -> Any:
+    """In shared memory; worker processes would not give large tensors of their own back."""
+    return next((part for part in parts if isinstance(part, str)), None) or default_collate(parts)
+
+
+def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -> Iterator[Tensor]:
+    """``images[batch]`` for each of ``batches``, in their order; none may be empty."""
     if isinstance(images, Tensor):
         yield from (images[batch] for batch in batches)
         return
-    on_cpu = [batch if isinstance(batch, slice) else batch.cpu() for batch in batches]
-    workers = min(WORKERS, os.cpu_count() or 1, len(on_cpu)) if len(on_cpu) > 1 else 0
-    loader = DataLoader(_Batches(images, on_cpu), batch_size=None, num_workers=workers)
-    for found in loader:
+    every = range(len(images))
+    numbers = [
+        list(every[each]) if isinstance(each, slice) else each.tolist() for each in batches
+    ]
+    workers = min(WORKERS, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
+    decoded = _Decoded(images)
+    for found in DataLoader(
+        decoded, batch_sampler=numbers, num_workers=workers, collate_fn=_batch
+    ):
         if isinstance(found, str):
             raise ValueError(found)
         yield found

@@ -21,7 +21,7 @@ from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
 from ..files.checkpoints import Start, TrainedModel, load_weights
-from ..model_sources import build_model, foreign_statistics, pretrained_model
+from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
 from ._new_head import head_names, logits_of, with_new_head
@@ -85,7 +85,8 @@ def read_start(config: TrainConfig) -> Start | None:
                 f"weights={config.weights!r}"
             )
         model = pretrained_model(config.model, config.pretrained)
-        return Start(model.state_dict(), {}, settled(config, None, config.pretrained))
+        theirs: dict[str, Any] = foreign_images(config.model)
+        return Start(model.state_dict(), {}, TrainConfig(**theirs))
     return None if config.weights is None else checkpoints.read_start(Path(config.weights))
 
 
@@ -139,17 +140,9 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     return Start(student.state_dict(), {}, config)
 
 
-def settled(config: TrainConfig, start: Start | None, pretrained: str | None = None) -> TrainConfig:
-    """``config`` with the normalisation that its weights were trained with, unless it says one.
-
-    The weights are those of ``start``, or ``pretrained`` of the library of the model.
-    """
-    own = foreign_statistics(config.model) if pretrained is not None else None
-    if own is not None:
-        return config.normalized_as(TrainConfig(mean=own[0], std=own[1]))
-    if start is not None and start.config is not None:
-        return config.normalized_as(start.config)
-    return config
+def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
+    """``config`` with the normalisation that the weights ``start`` want, unless it says one."""
+    return config if start is None or start.config is None else config.normalized_as(start.config)
 
 
 def model_input(
