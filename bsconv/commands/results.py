@@ -87,8 +87,11 @@ def _own_runs(arguments: argparse.Namespace) -> int:
 
     table = RunsTable(arguments.runs)
     if arguments.out is not None:
-        names = {"xlabel": "epoch", "ylabel": "test top-1 in %"}
-        write_figure(arguments.out, lambda: plotting.curves(*table.curves, **names))
+        epochs, top1 = table.curves
+        write_figure(
+            arguments.out,
+            lambda: plotting.curves(epochs, top1, xlabel="epoch", ylabel="test top-1 in %"),
+        )
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
     if arguments.json:
