@@ -184,7 +184,7 @@ class PlannedLayer(nn.Sequential):
                 f"padding={self.padding!r}"
             )
         weight = self.dw.weight
-        conv: Conv = functools.reduce(cast(Any, joined), exact_steps(self))
+        conv: Conv = functools.reduce(joined, exact_steps(self))
         conv.to(weight).to(memory_format=memory_format_of(weight))
         return conv.requires_grad_().train(self.training)
 

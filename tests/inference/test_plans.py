@@ -16,8 +16,7 @@ from bsconv.pytorch import (
     BSConvU1d,
     BSConvU3d,
 )
-from bsconv.pytorch._tools.joining import ShiftedConv
-from bsconv.pytorch.inference._plans import layer_plans, padded_plans
+from bsconv.pytorch.inference._plans import ShiftedConv, layer_plans, padded_plans
 from helpers.inference_cases import trained
 
 GEOMETRIES: list[dict[str, Any]] = [

@@ -1,7 +1,6 @@
 """Convolutions in a row as fewer, in float64: BatchNorms folded in, kernels multiplied."""
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,24 +8,6 @@ from torch import Tensor, nn
 from .batch_norm import batch_norm_map
 from .convs import CONVS, GEOMETRY, BatchNorm, Conv, pads_with_zeros, with_ones
 from .numerics import exact_dtype
-
-
-class ShiftedConv(nn.Module):
-    """A convolution plus what a shift of the channels, before zero padding, adds to its output.
-
-    That is less at the border than inside, and the same for all images.
-    """
-
-    shift: Tensor
-
-    def __init__(self, conv: Conv, spread: Conv, shift: Tensor) -> None:
-        super().__init__()
-        self.conv, self.spread = conv, spread
-        self.register_buffer("shift", shift)
-
-    def forward(self, input: Tensor) -> Tensor:
-        flat = with_ones(self.shift, input.dim() - 1).expand(1, -1, *input.shape[2:])
-        return cast(Tensor, self.conv(input)) + cast(Tensor, self.spread(flat))
 
 
 def exact_steps(parts: Iterable[nn.Module]) -> list[Conv]:
@@ -52,10 +33,10 @@ def normed(conv: Conv, norm: BatchNorm) -> Conv:
 
 
 @torch.no_grad()
-def joined(first: Conv, second: Conv) -> nn.Module:
+def joined(first: Conv, second: Conv) -> Conv:
     """``second(first(x))`` as one convolution; one of the two is 1x1, unpadded and of stride 1.
 
-    A ShiftedConv where ``first`` shifts channels that ``second`` pads with zeros.
+    Raises ValueError where ``first`` shifts channels that ``second`` pads with zeros.
     """
     depthwise = next((conv.weight for conv in (second, first) if is_depthwise(conv)), None)
     weight = product(first.weight, second.weight, depthwise)
@@ -65,8 +46,7 @@ def joined(first: Conv, second: Conv) -> nn.Module:
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
     if pads_with_zeros(second):
-        spread = convolution(second, second.weight, None, second.groups)
-        return ShiftedConv(convolution(geometry, weight, second.bias), spread, first.bias)
+        raise ValueError("a shift of the channels before zero padding is no single convolution's")
     sums = second.weight.flatten(2).sum(2)
     bias = sums[:, 0] * first.bias if is_depthwise(second) else sums @ first.bias
     return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from .._tools.convs import CONVS, BatchNorm, Conv, memory_format_of
+from .._tools.convs import CONVS, BatchNorm, Conv, memory_format_of, pads_with_zeros, with_ones
 from .._tools.joining import convolution, exact_steps, is_depthwise, joined
 from .._tools.model_tree import Place, check_module, exchange, places
 from .._tools.outside import independent_copy
@@ -54,6 +54,33 @@ def blueprint_places(model: nn.Module) -> list[Place]:
     return [place for place in found if isinstance(place.module, BLUEPRINT_LAYERS)]
 
 
+class ShiftedConv(nn.Module):
+    """A convolution plus what a shift of the channels, before zero padding, adds to its output.
+
+    That is less at the border than inside, and the same for all images.
+    """
+
+    shift: Tensor
+
+    def __init__(self, conv: Conv, spread: Conv, shift: Tensor) -> None:
+        super().__init__()
+        self.conv, self.spread = conv, spread
+        self.register_buffer("shift", shift)
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = with_ones(self.shift, input.dim() - 1).expand(1, -1, *input.shape[2:])
+        return cast(Tensor, self.conv(input)) + cast(Tensor, self.spread(flat))
+
+
+def _joined(first: Conv, second: Conv) -> nn.Module:
+    """A ShiftedConv where ``first`` shifts channels that ``second`` pads with zeros."""
+    if first.bias is None or not first.bias.any() or not pads_with_zeros(second):
+        return joined(first, second)
+    unshifted = convolution(first, first.weight, None, first.groups)
+    spread = convolution(second, second.weight, None, second.groups)
+    return ShiftedConv(joined(unshifted, second), spread, first.bias)
+
+
 def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
     """Modules that compute what a BSConv ``layer`` computes in eval mode, by the name of the plan.
 
@@ -67,11 +94,11 @@ def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
     plans: dict[str, list[nn.Module]] = {FACTORED: list(steps)}
     if len(steps) == 3:
         first, second, third = steps
-        plans["joined"] = [joined(first, second), third]
-        plans["narrow"] = [first, joined(second, third)]
+        plans["joined"] = [_joined(first, second), third]
+        plans["narrow"] = [first, _joined(second, third)]
     pairs = (pair for pair in plans.values() if len(pair) == 2)
     plain = next(pair for pair in pairs if all(isinstance(part, Conv) for part in pair))
-    plans["merged"] = [joined(*cast(list[Conv], plain))]
+    plans["merged"] = [_joined(*cast(list[Conv], plain))]
     return {name: _as_in(layer, parts) for name, parts in plans.items()}
 
 
