@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bsconv.__main__ import COMMANDS, main
-from bsconv.pytorch import ModelProfiler, get_model
+from bsconv.pytorch import BSConvU_Replacer, ModelProfiler, get_model
 
 
 def document(capsys: pytest.CaptureFixture[str], line: str) -> dict[str, object]:
@@ -66,3 +67,23 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert found.stdout.split() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("target", "proposed"),
+    [("--target-macs 12%", ["BSConv-S, p = 1/4"]), ("--target-parameters 1%", [])],
+)
+def test_plan_proposes_the_largest_within_a_target(
+    target: str, proposed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = document(capsys, f"plan cifar_resnet20 {target}")["variants"]
+    assert isinstance(variants, list)
+    assert [row["form"] for row in variants if row["proposed"]] == proposed
+    assert variants[0]["share_of_macs"] == 1
+    plan = BSConvU_Replacer().plan(get_model("cifar_resnet20", 10))
+    assert variants[1]["parameters"] == plan.parameters_after
+
+
+def test_a_target_chooses_the_form(failure: Callable[..., str]) -> None:
+    line = ("plan", "cifar_resnet20", "--bsconv", "u", "--target-macs", "1/4")
+    assert "a target chooses the form itself" in failure(*line)
