@@ -46,7 +46,9 @@ def cells_of(path: Path) -> Cells:
 
 
 def printed_by(cell: dict[str, Any]) -> list[str]:
-    texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell["outputs"]]
+    shown = [output.get("data", {}) for output in cell["outputs"]]
+    texts = [output.get("text", "") for output in cell["outputs"]]
+    texts += [data.get("text/html") or data.get("text/plain", "") for data in shown]
     return PRINTED.findall("\n".join("".join(text) for text in texts))
 
 
