@@ -43,6 +43,7 @@ def test_safetensors(kind: Any, tmp_path: Path) -> None:
         lambda state: {**state, "note": "trained for long"},
         lambda state: {"epoch": torch.tensor(3), "mine": state},
         lambda state: {"args": Namespace(lr=0.1), "checkpoint": {"net": state, "criterion": STATE}},
+        lambda state: {"model": state, "avg_loss": {"train": torch.ones(1)}},
         lambda state: {"n_averaged": torch.tensor(9), **prefixed("module.", state)},
         lambda state: {name.replace("1.", "1._orig_mod."): value for name, value in state.items()},
     ],

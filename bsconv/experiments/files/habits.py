@@ -29,11 +29,14 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
-    inner = [key for key, value in content.items() if _has_weights(value)]
+    counts = {key: _count(value) for key, value in content.items()}
+    inner = [key for key, count in counts.items() if count]
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("holds tensors without names, not a state dict")
     known = _ranked(inner)
+    most = max((counts[key] for key in known), default=0)
+    known = [key for key in known if 2 * counts[key] >= most]  # not "avg_loss" of a few numbers
     if known or (len(inner) == 1 and not any("." in key for key in tensors)):
         _say_choice(known)
         return state_dict_in(content[(known or inner)[0]])
@@ -95,11 +98,12 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def _has_weights(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(key, str) and (isinstance(each, Tensor) or _has_weights(each))
-        for key, each in value.items()
-    )
+def _count(value: Any) -> int:
+    """How many tensors have names in a mapping, at any depth."""
+    if not isinstance(value, Mapping):
+        return 0
+    named = [each for key, each in value.items() if isinstance(key, str)]
+    return sum(1 if isinstance(each, Tensor) else _count(each) for each in named)
 
 
 def _ranked(names: Iterable[Any]) -> list[str]:
