@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from bsconv.__main__ import main
-from bsconv.experiments.files.checkpoints import read_checkpoint, write_checkpoint
+from bsconv.experiments.files.checkpoints import read_checkpoint, read_trained, write_checkpoint
 from bsconv.experiments.training import (
     _job,
     _run_folder,
@@ -255,6 +255,16 @@ def test_results_without_their_checkpoint_are_not_overwritten(tmp_path: Path) ->
     assert contents(tmp_path) == before
 
 
+def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(out=tmp_path, **FAST)
+    longer = config(out=tmp_path, **FAST | {"epochs": 6})
+    history = train(longer, resume=True)
+    assert [metrics.epoch for metrics in history] == [1, 2, 3, 4, 5, 6]
+    said = "resuming after epoch 4, for 6 epochs and not 4; its cycle is stretched over all:"
+    assert said in capsys.readouterr().out
+    assert read_trained(tmp_path).config.epochs == 6
+
+
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     run_until(epochs_done + 1, out=tmp_path)
@@ -263,7 +273,7 @@ def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
         "model": "cifar_resnet56",
         "dataset": "synthetic",
         "bsconv": "u",
-        "epochs": 5,
+        "epochs": 1,
         "batch_size": 4,
         "seed": 1,
         "recipe": "fast",

@@ -18,6 +18,12 @@ def introduction(run: Run, job: Job) -> str:
     """Two lines: what is trained on what, and how its steps are computed."""
     config, done = run.config, len(run.history)
     action = f"resuming after epoch {done}:" if done else "training"
+    before = config.epochs if run.state is None else run.state["config"]["epochs"]
+    if before < config.epochs:
+        cycle = config.settings.milestones is None
+        rate = "its cycle is stretched over all" if cycle else "its rate drops when it would have"
+        longer = f"for {config.epochs} epochs and not {before}"
+        action = f"resuming after epoch {done}, {longer}; {rate}:"
     about = f" ({job.dataset.about})" if job.dataset.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""

@@ -267,6 +267,8 @@ def _fitting(config: TrainConfig) -> Iterator[None]:
 
 def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
     config = config.normalized_as(saved)
+    # a run may become longer
+    saved = dataclasses.replace(saved, epochs=max(saved.epochs, config.epochs))
     name = saved.difference(config)
     if name is not None:
         was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
