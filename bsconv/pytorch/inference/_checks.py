@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.errors import described
-from .._tools.model_tree import check_module, tensors_in, unwrapped
+from .._tools.model_tree import check_module, tensors_in, watching
 from .._tools.numerics import full_float32
-from .._tools.outside import independent_copy
 from .engines import ENGINES, dtype_name
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SAME = 1e-3  # of the largest output: more than that is not rounding
 SAME_WHEN_SHORT = 0.1
+SHORT = {torch.bfloat16, torch.float16}
 
 
 def check_arguments(model: Any, example: Any, dtype: Any) -> None:
@@ -59,11 +59,6 @@ def selected_engines(engines: Any, compile: Any) -> list[str]:
     return [name for name in ENGINES if name in names]
 
 
-def eval_copy(model: nn.Module) -> nn.Module:
-    """A copy of what ``model`` wraps, without gradients."""
-    return independent_copy(unwrapped(model)).eval().requires_grad_(False)
-
-
 @full_float32()
 def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     try:
@@ -82,13 +77,13 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     return first
 
 
+def floats_in(output: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+
+
 def outputs_of(network: Callable[[Tensor], Any], example: Tensor) -> list[Tensor]:
     """All floating-point tensors that ``network`` returns; it may write into what it takes."""
     return floats_in(network(example.clone()))
-
-
-def floats_in(output: Any) -> list[Tensor]:
-    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
 def difference(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -97,13 +92,19 @@ def difference(found: list[Tensor], expected: list[Tensor]) -> float:
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
             return float("inf")
-        if not one.numel():
-            continue
-        gap = (one.double() - other.double()).abs().max()
-        largest = other.double().abs().max()
-        if not gap <= 0:  # NaN too
-            worst = max((gap / largest).item(), worst)
+        gap = (one.double() - other.double()).abs()
+        if one.numel() and not gap.max() <= 0:  # NaN too
+            worst = max((gap.max() / other.double().abs().max()).item(), worst)
     return worst
+
+
+def computes_short(network: nn.Module, example: Tensor) -> bool:
+    """Whether some layer returns numbers of half precision, in autocast for example."""
+    seen: set[torch.dtype] = set()
+    note = lambda _, __, output: seen.update(one.dtype for one in floats_in(output))  # noqa: E731
+    with watching((module, note) for module in network.modules()):
+        network(example.clone())
+    return bool(seen & SHORT)
 
 
 def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Tensor) -> float:
@@ -111,7 +112,7 @@ def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Ten
 
     Farther with fewer bits than float32 has, as float32 itself is computed under TF32.
     """
-    if {dtype, example.dtype} & {torch.bfloat16, torch.float16}:
+    if {dtype, example.dtype} & SHORT:
         return SAME_WHEN_SHORT
     found = outputs_of(network, example)
     with full_float32():

@@ -127,7 +127,7 @@ def _first_inputs(
     def note(key: int, module: nn.Module, *inputs: object) -> None:
         sizes.setdefault(key, next(tensors_in(inputs)).shape)
 
-    notes = [(layer, partial(note, key)) for key, layer in layers.items()]
+    notes = ((layer, partial(note, key)) for key, layer in layers.items())
     with watching(notes, before=True, with_kwargs=True):
         model(example.clone())
     return sizes

@@ -24,8 +24,8 @@ def collapse(model: nn.Module) -> nn.Module:
     Layers that equal none stay as they are, and one warning names them with the reason: those with
     a BatchNorm in training mode, or before a zero-padded depthwise convolution
     (:meth:`BSConvU.to_conv`), those with hooks or other modules in them, and subclasses, which
-    may compute something else. Warns as well if there is no BSConv layer. Raises ValueError for a
-    model that cannot be copied, or whose copy goes on using its layers.
+    may compute something else. Warns as well if there is no BSConv layer. Raises ValueError for
+    models of which there is no independent copy.
     """
     check_module(model)
     twin = independent_copy(model)
@@ -76,9 +76,8 @@ def _joined(first: Conv, second: Conv) -> nn.Module:
     """A ShiftedConv where ``first`` shifts channels that ``second`` pads with zeros."""
     if first.bias is None or not first.bias.any() or not pads_with_zeros(second):
         return joined(first, second)
-    unshifted = convolution(first, first.weight, None, first.groups)
-    spread = convolution(second, second.weight, None, second.groups)
-    return ShiftedConv(joined(unshifted, second), spread, first.bias)
+    plain, spread = (convolution(one, one.weight, None, one.groups) for one in (first, second))
+    return ShiftedConv(joined(plain, second), spread, first.bias)
 
 
 def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:

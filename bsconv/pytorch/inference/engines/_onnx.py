@@ -32,8 +32,7 @@ def written_once(model: nn.Module, example: Tensor) -> tuple[bytes, Any]:
     torch's exporter does where it cannot follow the model.
     """
     if model not in _written:
-        network = copy.deepcopy(model).eval().to(torch.float32)
-        example = example.to(torch.float32)
+        network, example = copy.deepcopy(model).eval().float(), example.float()
         several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 is a constant
         sizes = enumerate(several.shape)
         free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
