@@ -68,13 +68,14 @@ def network(classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
 def test_weights_of_other_classes_start_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     """With ``freeze``, all but the head stays as it was, BatchNorm statistics included."""
     use(monkeypatch, network, noise())
     foreign = network(7).state_dict()
-    torch.save(foreign, tmp_path / "foreign.pth")
+    torch.save({prefix + key: foreign[key] for key in foreign}, tmp_path / "foreign.pth")
     start = {"weights": str(tmp_path / "foreign.pth"), "normalize": "none", "new_head": True}
     trained = weights(run(**start, freeze=True))
     assert trained["4.weight"].shape == (4, 8)
@@ -107,3 +108,12 @@ def test_there_must_be_weights(setting: str, monkeypatch: pytest.MonkeyPatch) ->
     use(monkeypatch, network, noise())
     with pytest.raises(ValueError, match=f"{setting} needs weights to start from"):
         run(**{setting: True})
+
+
+def test_weights_of_other_classes_say_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, network, noise())
+    torch.save(network(7).state_dict(), tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match=r"needs shape \(4, 8\), got \(7, 8\); .* --new-head"):
+        run(weights=str(tmp_path / "foreign.pth"), normalize="none")

@@ -109,7 +109,7 @@ def load_weights(
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
-    state = _fitting(state, own, path)
+    state = fitting(state, own, path)
     for key, tensor in state.items():
         if key in own and tensor.shape != own[key].shape:
             found, wanted = tuple(tensor.shape), tuple(own[key].shape)
@@ -128,7 +128,7 @@ def load_weights(
             raise ValueError(f"the weights in {path} are not all numbers: {key} has NaN")
 
 
-def _fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """``state`` by the names of ``own``, where the two differ by habits alone."""
     if state.keys() == own.keys():
         return state

@@ -20,7 +20,7 @@ from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..files import checkpoints
-from ..files.checkpoints import Start, TrainedModel, load_weights
+from ..files.checkpoints import Start, TrainedModel, fitting, load_weights
 from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
@@ -103,12 +103,22 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
         model = apply_plan(model, start.plan)
     except ValueError as error:
         raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
-    state = start.state
+    path, own = Path(str(config.weights or config.pretrained)), model.state_dict()
+    state = fitting(start.state, own, path)
     if config.new_head:
-        own, fresh = model.state_dict(), head_names(model, config)
+        fresh = head_names(model, config)
         kept = {key: own[key] for key in own if key.startswith(fresh)}
         state = {key: state[key] for key in state if not key.startswith(fresh)} | kept
-    load_weights(model, state, Path(str(config.weights or config.pretrained)), name)
+    try:
+        load_weights(model, state, path, name)
+    except ValueError as error:
+        shared = ((tensor.shape, own[key].shape) for key, tensor in state.items() if key in own)
+        differing = [(found, wanted) for found, wanted in shared if found != wanted]
+        rows = {(found[:1], wanted[:1]) for found, wanted in differing}
+        if len(rows) != 1 or any(found[1:] != wanted[1:] for found, wanted in differing):
+            raise
+        hint = "bsconv train --new-head takes weights of other classes"
+        raise ValueError(f"{error}; {hint}") from error
     if start.config is None and not config.says_normalization:
         warnings.warn(
             f"{config.weights} does not say how its images were normalised, so it gets them as "
@@ -122,7 +132,8 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     """``start``, or weights of the dense network as ``model``, its BSConv form, computes them."""
     dense = dataclasses.replace(config, bsconv=None)
     layers = (name for name, each in model.named_modules() if isinstance(each, BLUEPRINT_LAYERS))
-    if config.bsconv is None or f"{next(layers, None)}.weight" not in start.state:
+    kernel = f"{next(layers, None)}.weight"
+    if config.bsconv is None or not any(key.endswith(kernel) for key in start.state):
         return start
     if config.with_bn:
         raise ValueError(

@@ -21,7 +21,9 @@ def introduction(run: Run, job: Job) -> str:
     before = config.epochs if run.state is None else run.state["config"]["epochs"]
     if before < config.epochs:
         cycle = config.settings.milestones is None
-        rate = "its cycle is stretched over all" if cycle else "its rate drops when it would have"
+        rate = (
+            "its cycle is stretched over all" if cycle else "its rate drops after the same epochs"
+        )
         longer = f"for {config.epochs} epochs and not {before}"
         action = f"resuming after epoch {done}, {longer}; {rate}:"
     about = f" ({job.dataset.about})" if job.dataset.about else ""
