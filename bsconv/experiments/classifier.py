@@ -133,8 +133,8 @@ class Classifier:
 
     def __str__(self) -> str:
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-        size = f"{self.image_size} x {self.image_size}"
-        return f"{len(self.classes)} classes ({names}), images of {size}, {self.normalization}"
+        images = f"{self.image_size} x {self.image_size}, normalised: {self.normalization}"
+        return f"{len(self.classes)} classes ({names}), images of {images}"
 
 
 class Run(Classifier):

@@ -76,10 +76,7 @@ class Normalization:
         return (images - mean) / std
 
     def __str__(self) -> str:
-        if self == Normalization():
-            return "images as they are, in 0 ... 1"
-        for name, statistics in STATISTICS.items():
-            if (self.mean, self.std) == statistics:
-                return f"images normalised as those of {name}"
-        mean, std = (" ".join(f"{each:g}" for each in values) for values in (self.mean, self.std))
-        return f"images normalised by mean {mean}, std {std}"
+        own = (self.mean, self.std)
+        return next(
+            (name for name, known in STATISTICS.items() if own == known), f"mean, std {own}"
+        )

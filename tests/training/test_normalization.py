@@ -86,7 +86,7 @@ def test_the_run_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     for resume in (False, True):
         run(resume, out=tmp_path / "next", weights=tmp_path / "first", epochs=1)
         assert read_trained(tmp_path / "next").config.normalization == kept.normalization
-    with pytest.raises(ValueError, match=r"images normalised as those of imagenet.* not normalize"):
+    with pytest.raises(ValueError, match="with normalize='imagenet', not normalize='none'"):
         run(True, out=tmp_path / "first", normalize="none", epochs=1)
 
 

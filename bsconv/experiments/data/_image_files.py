@@ -33,10 +33,9 @@ def formats() -> tuple[str, ...]:
 
 
 @functools.cache
-def suffixes() -> frozenset[str]:
-    return frozenset(
-        suffix for suffix, name in Image.registered_extensions().items() if name in (*formats(), "MPO")
-    )
+def suffixes() -> set[str]:
+    names = Image.registered_extensions()
+    return {suffix for suffix in names if names[suffix] in (*formats(), "MPO")}
 
 
 def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
@@ -104,19 +103,12 @@ class ImageFiles:
         return torch.Size((len(self), 3, self.size, self.size))
 
     @property
-    def nbytes(self) -> int:
-        return self.shape.numel()
-
-    @property
     def checksum(self) -> int:
         """Of the content of the files and what is made of them."""
         total = zlib.crc32(f"{self.size} {self.resize}".encode())
         for file in self.files:
             total = zlib.crc32(file.read_bytes(), total)
         return total
-
-    def is_floating_point(self) -> bool:
-        return False
 
     def read(self) -> Tensor:
         """All of them."""
@@ -142,11 +134,11 @@ class ImageFiles:
         return ImageFiles(files, self.size, self.resize).read()
 
 
+@dataclass
 class _Decoded(Dataset[Tensor | str]):
     """Single images; the message of a ValueError in place of one that cannot be read."""
 
-    def __init__(self, images: ImageFiles) -> None:
-        self.images = images
+    images: ImageFiles
 
     def __getitem__(self, number: int) -> Tensor | str:
         try:
