@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +48,39 @@ def blueprint(path: Path) -> None:
     write_figure(path, lambda: plotting.blueprint_fit(*parts, title=title))
 
 
+def compression(path: Path) -> None:
+    """What is left of the accuracy at a share of the cost, ours and what others offer."""
+    from bsconv.experiments import plotting
+
+    record = json.loads((RESULTS / "compression" / "cifar_resnet20.json").read_text())
+    dense, *rows = record["rows"]
+    by_macs: dict[str, list[tuple[float, float]]] = {}
+    by_time: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        by_macs.setdefault(row["method"], []).append((row["macs"], row["accuracy"]))
+        share = row["seconds"] / dense["seconds"]
+        by_time.setdefault(row["method"], []).append((share, row["accuracy"]))
+    panels = {"share of the multiply-accumulates": by_macs, "share of the measured time": by_time}
+    write_figure(
+        path,
+        lambda: plotting.trade_offs(
+            panels,
+            ylabel="top-1 on CIFAR-10 (%)",
+            level=dense["accuracy"],
+            title=f"A trained ResNet-20 made smaller with {record['images']} images, untrained",
+        ),
+    )
+
+
+DRAWN = {"blueprint": blueprint, "compression": compression}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    for name in argv or ("blueprint", *COMMANDS):
+    for name in argv or (*DRAWN, *COMMANDS):
         torch.manual_seed(0)
         path = FOLDER / f"{name}.png"
-        if name == "blueprint":
-            blueprint(path)
+        if name in DRAWN:
+            DRAWN[name](path)
         else:
             with contextlib.redirect_stdout(io.StringIO()):  # its table is for terminals
                 code = bsconv([*map(str, COMMANDS[name]), "--out", str(path)])

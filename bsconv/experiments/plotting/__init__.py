@@ -7,7 +7,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 from matplotlib.figure import Figure
 
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
-from ._curves import accuracy_panels, curve_panels, curves, damage_curve, dots
+from ._curves import accuracy_panels, curve_panels, curves, damage_curve, dots, trade_offs
 from ._figures import COLOURS, rendered, use_style
 from ._images import image_rows, kernel_grids, kernel_slices, matrices
 from ._layers import excess_panels, layer_boxes
@@ -41,5 +41,6 @@ __all__ = [
     "slice_grid",
     "stacked_shares",
     "timing_bars",
+    "trade_offs",
     "use_style",
 ]

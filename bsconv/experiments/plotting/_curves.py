@@ -66,6 +66,32 @@ def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> 
     return figure
 
 
+def trade_offs(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    *,
+    ylabel: str,
+    level: float,
+    title: str = "",
+) -> Figure:
+    """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
+
+    A line at ``level`` is what the whole cost buys. A label looks the same in all panels.
+    """
+    figure, axes = panels_of(panels, title, fontsize=9, sharey=True)
+    looks = looks_of(label for series in panels.values() for label in series)
+    for name, axis in axes.items():
+        axis.axhline(level, color=COLOURS[-1], linewidth=1, linestyle=":", marker="", label="dense")
+        for label, points in panels[name].items():
+            axis.plot(*zip(*points, strict=True), **looks[label], label=label)
+        axis.set_title("")
+        axis.set(xlabel=name)
+        axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        axis.grid()
+    next(iter(axes.values())).set(ylabel=ylabel)
+    legend_below(figure)
+    return figure
+
+
 def curve_panels(
     panels: Mapping[str, Mapping[str, ArrayLike]],
     *,
