@@ -124,7 +124,7 @@ env: .venv/.installed  ## make .venv with all requirements
 	fi
 	@echo "env: installing bsconv and its requirements into .venv (PyTorch alone may take minutes)"
 	@$(PIP) install --quiet --quiet 'pip>=22'
-	@$(PIP) install --quiet --quiet --editable '.[notebooks,dev]'
+	@$(PIP) install --quiet --quiet --editable '.[lab,dev]'
 	@$(PLAIN) $(PY) -c 'import matplotlib.font_manager'  # builds its font list now, not with a message in a notebook
 	@{ pwd; cat pyproject.toml; } >$@
 

@@ -2,7 +2,7 @@
 
 usage: .venv/bin/python .ci/lock.py
 
-They are what bsconv with the extras notebooks and dev needs, directly or not, on the Python and the
+They are what bsconv with the extras lab and dev needs, directly or not, on the Python and the
 system that this runs on.
 """
 
@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("notebooks", "dev")
+EXTRAS = ("lab", "dev")
 
 
 def main() -> None:

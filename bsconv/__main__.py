@@ -91,7 +91,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return one_line(f"{error.filename}: {error.strerror}")
     if isinstance(error, ModuleNotFoundError):
-        return f"this needs the package {error.name}: pip install 'bsconv[notebooks]'"
+        return f"this needs the package {error.name}: pip install 'bsconv[lab]'"
     if isinstance(error, MemoryError):
         return "the memory does not hold this: try fewer classes, or fewer or smaller images"
     return one_line(str(error) or type(error).__name__)

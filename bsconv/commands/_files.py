@@ -31,7 +31,7 @@ def check_files(*, figure: str | None = None, other: str | os.PathLike[str] | No
             names = ", ".join(FIGURE_FILES)
             raise ValueError(f"a figure's name needs to end in {names}, got {figure}")
         if importlib.util.find_spec("matplotlib") is None:
-            raise ValueError("figures need the package matplotlib: pip install 'bsconv[notebooks]'")
+            raise ValueError("figures need the package matplotlib: pip install 'bsconv[lab]'")
     for path in (figure, other):
         if path is not None:
             check_writable(path)

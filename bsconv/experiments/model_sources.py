@@ -228,8 +228,9 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         source = module.partition(".")[0]
+        extra = "timm" if source == "timm" else "lab"
         raise ValueError(
-            f"models of {source} need the package {source}: pip install 'bsconv[notebooks]'"
+            f"models of {source} need the package {source}: pip install 'bsconv[{extra}]'"
         ) from error
 
 

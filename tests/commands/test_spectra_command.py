@@ -193,7 +193,7 @@ def test_a_figure_without_matplotlib(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     printed = failure("spectra", "none.pth", "--out", tmp_path / "figure.png")
-    assert "figures need the package matplotlib: pip install 'bsconv[notebooks]'" in printed
+    assert "figures need the package matplotlib: pip install 'bsconv[lab]'" in printed
 
 
 def test_a_figure_of_nothing(tmp_path: Path, failure: Failure) -> None:

@@ -69,7 +69,7 @@ class HTMLPage(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built site."""
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
-        pytest.skip("building the documentation needs: pip install -e '.[notebooks,docs]'")
+        pytest.skip("building the documentation needs: pip install -e '.[lab,docs]'")
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     run = subprocess.run(

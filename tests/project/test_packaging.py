@@ -34,7 +34,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 def test_conda_installs_what_pyproject_asks_for() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    requirements = PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"]
+    requirements = PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["dev"]
     assert pip == {"pip": [*requirements, "--editable ."]}
     assert environment["channels"] == ["conda-forge"]
     assert [entry for entry in conda if not entry.startswith("python=")] == ["make", "pip"]
@@ -43,10 +43,10 @@ def test_conda_installs_what_pyproject_asks_for() -> None:
 def test_the_core_needs_torch_alone() -> None:
     (requirement,) = PROJECT["dependencies"]
     assert requirement.startswith("torch>=")
-    assert set(EXTRAS) == {"notebooks", "onnx", "openvino", "docs", "dev"}
+    assert set(EXTRAS) == {"lab", "onnx", "openvino", "timm", "docs", "dev"}
 
 
-@pytest.mark.parametrize("extra", ["onnx", "docs"])
+@pytest.mark.parametrize("extra", ["onnx", "timm", "docs"])
 def test_the_tests_have_what_is_tested(extra: str) -> None:
     assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
 
@@ -58,7 +58,7 @@ def test_the_lock_pins_what_is_asked_for() -> None:
     locked = dict(re.fullmatch(r"([a-z0-9-]+)==([\w.]+)", line).groups() for line in lines)
     assert list(locked) == sorted(locked)
     assert len(locked) == len(lines)
-    for text in PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"]:
+    for text in PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["dev"]:
         requirement = Requirement(text)
         if requirement.name != "tomli":  # Python 3.10 only
             assert requirement.specifier.contains(locked[requirement.name.lower()]), text
@@ -251,3 +251,14 @@ def test_help_is_what_make_does_by_itself(setup: Setup) -> None:
     known = "lab quick test check nightly notebooks docs data lint env help"
     assert set(known.split()) <= set(listed)
     assert setup.installs() == 0
+
+
+def test_the_description_of_the_package_stands_alone() -> None:
+    text = (ROOT / PROJECT["readme"]).read_text()
+    assert re.findall(r"\]\((?!https://)", text) == []
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    assert all(block in readme for block in blocks)
+    extras = set(re.findall(r"bsconv\[(\w+)\]", text))
+    assert extras == set(EXTRAS) - {"docs", "dev"}

@@ -13,9 +13,7 @@ from ...experiments import plotting
 try:
     import ipywidgets
 except ImportError as error:
-    raise ImportError(
-        "widgets need the package ipywidgets: pip install 'bsconv[notebooks]'"
-    ) from error
+    raise ImportError("widgets need the package ipywidgets: pip install 'bsconv[lab]'") from error
 
 _READ_OUT = 16  # letters next to a slider; longer names are cut there, and begin the text anyway
 
