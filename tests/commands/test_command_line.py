@@ -288,7 +288,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError(name="numpy"), "needs the package numpy: pip install 'bsconv[noteb"),
+        (ModuleNotFoundError(name="numpy"), "needs the package numpy: pip install 'bsconv[lab]"),
         (MemoryError(), "the memory does not hold this"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "does not hold"),
     ],

@@ -5,7 +5,6 @@ import http.client
 import os
 import socket
 import urllib.error
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

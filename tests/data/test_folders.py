@@ -34,7 +34,9 @@ def counts(dataset: ImageDataset) -> tuple[int, int]:
     return len(dataset.train_images), len(dataset.test_images)
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".tga", ".JPG"])
+@pytest.mark.parametrize(
+    "suffix", [".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".tga", ".JPG"]
+)
 def test_every_format_that_pillow_reads(suffix: str, tmp_path: Path) -> None:
     assert counts(load_dataset(folder_of(tmp_path, suffix=suffix))) == (8, 2)
 
@@ -134,7 +136,9 @@ def test_images_on_the_disk_are_those_in_memory(tmp_path: Path, on_disk: None) -
     assert torch.equal(disk.test_images[:], memory.test_images[:])
     assert counts(disk.limited(train=3)) == (3, 8)
     batches = [torch.tensor([4, 1]), slice(2, 5)]
-    for one, other in zip(*(batches_of(d.train_images, batches) for d in (disk, memory)), strict=True):
+    for one, other in zip(
+        *(batches_of(d.train_images, batches) for d in (disk, memory)), strict=True
+    ):
         assert torch.equal(one, other)
     before = disk.checksum
     noisy(tmp_path / "cats" / "0.png", seed=99)

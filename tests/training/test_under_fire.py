@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -176,6 +177,11 @@ def test_output_that_goes_nowhere(stream: str) -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
+def _asks_for_more(content: bytes, epochs: int) -> bool:
+    found = re.search(rb'"epochs": (\d+),', content)
+    return found is not None and int(found[1]) > epochs
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_settings_and_metrics_with_changed_bits(
     tmp_path: Path, small: TrainConfig, name: str, capsys: pytest.CaptureFixture[str]
@@ -187,6 +193,8 @@ def test_settings_and_metrics_with_changed_bits(
     for position in range(0, len(content), 3):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
+        if name == "config.json" and _asks_for_more(changed, small.epochs):
+            continue  # a longer run, and rightly
         (out / name).write_bytes(changed)
         code = main(["train", "--out", str(out), "--resume"])
         printed, said = capsys.readouterr()

@@ -75,7 +75,9 @@ class _Tree:
                 f"got {names}"
             )
         if len(used) < 2:
-            return self._divided(used[0] if used else self.folder, SPLIT if split is None else split)
+            return self._divided(
+                used[0] if used else self.folder, SPLIT if split is None else split
+            )
         if split is not None:
             raise ValueError(
                 f"split goes with a folder that is not divided, {self.folder} holds {used[1].name}"
@@ -136,11 +138,13 @@ class _Tree:
         return [path for path in self.entries(folder) if path.is_dir()] if folder.is_dir() else []
 
     def entries(self, folder: Path) -> list[Path]:
-        """What is in a folder, without droppings; ValueError for a link that leads out of it all."""
+        """What is in a folder, without droppings; ValueError for a link that leads out of all."""
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         paths = [path for path in paths if path.name.lower() not in DROPPINGS]
         for path in paths:
-            if not Path(os.path.realpath(path)).is_relative_to(self.top):  # resolve() fails in circles
+            if not Path(os.path.realpath(path)).is_relative_to(
+                self.top
+            ):  # resolve() fails in circles
                 raise ValueError(
                     f"{path} is a link that leads out of {self.top}; copy the images instead"
                 )

@@ -62,10 +62,9 @@ class ImageDataset:
 
     def __str__(self) -> str:
         about = f", {self.about}" if self.about else ""
-        return (
-            f"{self.name}: {len(self.train_images)} training and {len(self.test_images)} test images "
-            f"in {self.num_classes} classes{about}"
-        )
+        train, test = len(self.train_images), len(self.test_images)
+        counts = f"{train} training and {test} test images in {self.num_classes} classes"
+        return f"{self.name}: {counts}{about}"
 
     def limited(self, train: int | None = None, test: int | None = None) -> "ImageDataset":
         """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""

@@ -158,14 +158,10 @@ def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -
         yield from (images[batch] for batch in batches)
         return
     every = range(len(images))
-    numbers = [
-        list(every[each]) if isinstance(each, slice) else each.tolist() for each in batches
-    ]
+    numbers = [list(every[each]) if isinstance(each, slice) else each.tolist() for each in batches]
     workers = min(WORKERS, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
     decoded = _Decoded(images)
-    for found in DataLoader(
-        decoded, batch_sampler=numbers, num_workers=workers, collate_fn=_batch
-    ):
+    for found in DataLoader(decoded, batch_sampler=numbers, num_workers=workers, collate_fn=_batch):
         if isinstance(found, str):
             raise ValueError(found)
         yield found

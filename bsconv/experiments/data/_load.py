@@ -46,7 +46,9 @@ def load_dataset(
         return read_archive(name, find_archive(name, root, download=download))
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return read_folder(folder, 32 if image_size is None else image_size, resize or "squash", split)
+        return read_folder(
+            folder, 32 if image_size is None else image_size, resize or "squash", split
+        )
     if name and folder.exists():
         raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):
