@@ -60,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         trained, config = None, TrainConfig(**given)
     device = training.find_device(config.device)
-    weights = None if trained is not None else training.read_start(config)
-    config = training.settled(config, weights)
+    weights = training.read_start(config) if trained is None else None
+    config = training.settled(config, trained or weights)
     dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
+    if noted := trained or weights:
+        training.check_classes(noted.classes, dataset, arguments.checkpoint or config.weights)
     say_images(dataset)
     if trained is None:
         model = model_by_name(config, dataset.num_classes, weights)
@@ -100,5 +102,9 @@ def _of_checkpoint(path: Path, given: dict[str, Any]) -> tuple[TrainedModel, Tra
     trained = read_trained(path)
     saved = path / CONFIG  # knows where the archives lie
     data = read_config(saved).data if saved.exists() else None
-    settings: dict[str, Any] = {"device": "auto", "test_limit": None, "data": data, **given}
+    settings: dict[str, Any] = {"device": "auto", "test_limit": None, "data": data}
+    settings |= dict.fromkeys(("image_size", "resize"))  # come with the weights
+    if "dataset" in given:
+        settings["split"] = None
+    settings |= given
     return trained, dataclasses.replace(trained.config, **settings)

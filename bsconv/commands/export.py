@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiments.config import TrainConfig
+from ..experiments.config import FOLDER_SIZE, TrainConfig
 from . import _models
 from ._arguments import (
     MODEL_HELP,
@@ -28,8 +28,6 @@ from ._arguments import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from ..experiments.normalization import Normalization
 
 HELP = "write a model as ONNX or as an exported program"
 
@@ -80,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
-    name, model, usual, normalization, classes, resize = _model(arguments)
-    size = arguments.input_size or usual
+    model, config, size, classes = _model(arguments)
+    name, normalization = config.model, config.normalization
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch
     # where any size of batches will do, the comparison takes another one than the example
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
@@ -102,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         notes={
             "classes": classes or [f"class {number}" for number in range(expected.shape[1])],
             "input_size": size,
-            "resize": resize,
+            "resize": config.resize_to(size[-1]) or "squash",
             "mean": normalization.mean,
             "std": normalization.std,
         },
@@ -114,32 +112,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(
     arguments: argparse.Namespace,
-) -> tuple[str, nn.Module, tuple[int, ...], Normalization, Sequence[str], str]:
-    """The network's name, the network; size (C, H, W) and normalisation of its images; the names of
-    its classes where they are known, and how images are brought to their size."""
+) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
+    """The network; its name and how images are made for it; their size (C, H, W); the names of its
+    classes where they are known."""
     from ..experiments.classifier import load_run
-    from ..experiments.training import read_start, settled
+    from ..experiments.training import read_start
 
     name: str = arguments.model
+    given: tuple[int, ...] | None = arguments.input_size
     if arguments.checkpoint is not None:
         _models.refuse_with_checkpoint(arguments, "MODEL")
         run = load_run(arguments.checkpoint)
         kept = run.config.model
         if name is not None and name.lower() != kept.lower():
             raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
-        size = 3, run.image_size, run.image_size
-        chosen = TrainConfig(**given_settings(arguments, *NORMALIZATION))
-        normalization = chosen.normalized_as(run.config).normalization
-        return kept, run.model, size, normalization, run.classes, run.resize
+        chosen = TrainConfig(model=kept, **given_settings(arguments, *NORMALIZATION))
+        size = given or (3, run.image_size, run.image_size)
+        return run.model, chosen.images_as(run.config), size, run.classes
     if name is None:
         raise ValueError("MODEL or --checkpoint is missing")
     config = TrainConfig(**given_settings(arguments))
     weights = read_start(config)
-    config = settled(config, weights)
     model = _models.model_by_name(config, arguments.num_classes, weights)
-    if weights is None:
-        _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
-    return name, model, _models.usual_size(name, model), config.normalization, (), "squash"
+    if weights is None or weights.config is None:
+        if weights is None:
+            _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
+        return model, config, given or _models.usual_size(name, model), ()
+    config = config.images_as(weights.config)
+    side = config.image_size or (FOLDER_SIZE if config.weights else None)
+    size = given or ((3, side, side) if side else _models.usual_size(name, model))
+    return model, config, size, weights.classes
 
 
 def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:

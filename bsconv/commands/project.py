@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{dense.model} has no convolution that BSConv replaces, see bsconv plan"
             )
         plan = None if report.budget is None else report.plan
-        classes = dataset.classes
+        classes = (weights.classes if weights is not None else ()) or dataset.classes
         write_trained(arguments.out, student, projected, len(classes), plan, classes)
         print(report)
         print(_next_steps(arguments.out, projected))

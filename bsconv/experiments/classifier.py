@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pytorch._tools.model_tree import evaluating, parameter_count
-from .config import TrainConfig
+from .config import FOLDER_SIZE, TrainConfig
 from .data import fitted, read_image
 from .export import load_exported
 from .files.checkpoints import read_trained
@@ -151,7 +151,7 @@ class Run(Classifier):
         self.model: nn.Module = trained_model(trained, path).eval()
         self.history = read_history(path)
         classes = trained.classes or [f"class {number}" for number in range(trained.num_classes)]
-        size, resize = self.config.image_size or 32, self.config.resize or "squash"
+        size, resize = self.config.image_size or FOLDER_SIZE, self.config.resize or "squash"
         super().__init__(path, self._answer, classes, size, resize, self.config.normalization)
 
     def _answer(self, images: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from .rules import (
     flag,
     number,
     one_of,
+    setting,
     text,
     whole,
 )
@@ -34,21 +35,10 @@ from .rules import (
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
 
+FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
 MOST_PIXELS = 4096  # of the side of an image
 # what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")
-
-
-def _setting(default: Any, rule: Rule, help: str | None = None) -> Any:
-    """Where the default is None, so may be the value. Without ``help``, the command line makes no
-    option of it here: other commands have it too."""
-    if default is None:
-        holds = rule.holds
-        rule = Rule(
-            f"{rule.text} or None", lambda value: value is None or holds(value), rule.option
-        )
-    shown = None if help is None else help.replace("{}", str(default))
-    return dataclasses.field(default=default, metadata={"rule": rule, "help": shown})
 
 
 @dataclass(frozen=True)
@@ -62,135 +52,135 @@ class TrainConfig:
     run where they are left open. ValueError for a value that breaks its rule.
     """
 
-    model: str = _setting("cifar_resnet20_bsconvu", text("a name", "MODEL"))
-    dataset: str = _setting(
+    model: str = setting("cifar_resnet20_bsconvu", text("a name", "MODEL"))
+    dataset: str = setting(
         "cifar10",
         text("a name", "NAME|FOLDER"),
         "cifar10 (default), cifar100, synthetic, or a folder of images by class",
     )
-    data: str | None = _setting(
+    data: str | None = setting(
         None, FOLDER, "where the archives lie (default $BSCONV_DATA, else data)"
     )
-    out: str | None = _setting(None, FOLDER, "folder of the run (default: nothing is kept)")
-    bsconv: str | None = _setting(None, one_of("u", "s"))
-    p: float = _setting(0.25, number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
-    with_bn: bool = _setting(False, flag("store_true"))
-    init: str = _setting(
+    out: str | None = setting(None, FOLDER, "folder of the run (default: nothing is kept)")
+    bsconv: str | None = setting(None, one_of("u", "s"))
+    p: float = setting(0.25, number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
+    with_bn: bool = setting(False, flag("store_true"))
+    init: str = setting(
         "published",
         one_of("published", "matched"),
         "first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
-    weights: str | None = _setting(
+    weights: str | None = setting(
         None,
         text("a file of weights or a run's folder", "FILE"),
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
-    pretrained: str | None = _setting(
+    pretrained: str | None = setting(
         None,
         text("a name", "NAME"),
         "start from the weights of the package, such as cifar10, or of MODEL's library: DEFAULT",
     )
-    new_head: bool = _setting(
+    new_head: bool = setting(
         False,
         flag("store_true"),
         "a fresh classifier in place of the one of these weights, for the classes of --dataset; "
         "with --bsconv, weights of the dense network are projected",
     )
-    freeze: bool = _setting(False, flag("store_true"), "train the classifier alone")
-    teacher: str | None = _setting(
+    freeze: bool = setting(False, flag("store_true"), "train the classifier alone")
+    teacher: str | None = setting(
         None,
         text("a file of weights or a run's folder", "FILE"),
         "learn the answers of this trained network (a file as for --weights)",
     )
-    teacher_model: str | None = _setting(
+    teacher_model: str | None = setting(
         None,
         text("a name", "MODEL"),
         "the teacher's architecture (default: what the file of --teacher says); without --teacher, "
         "with the weights that the package has of it",
     )
-    label_weight: float = _setting(
+    label_weight: float = setting(
         0.0, number(">= 0 and <= 1", lambda value: 0 <= value <= 1),
         "share of the labels in the loss of a student (default {}: its teacher's answers alone)",
     )  # fmt: skip
-    epochs: int = _setting(200, whole(1), "default {}")
-    batch_size: int | None = _setting(None, whole(1), "default 128, finetune 64")
-    seed: int = _setting(0, whole(0, 2**63 - 1, "S"), "default {}")
-    device: str = _setting("auto", text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
-    recipe: str = _setting(
+    epochs: int = setting(200, whole(1), "default {}")
+    batch_size: int | None = setting(None, whole(1), "default 128, finetune 64")
+    seed: int = setting(0, whole(0, 2**63 - 1, "S"), "default {}")
+    device: str = setting("auto", text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
+    recipe: str = setting(
         "published",
         one_of(*RECIPES),
         "published (default), fast: one cycle, or finetune: a low one, BatchNorm fixed",
     )
-    optimizer: str | None = _setting(
+    optimizer: str | None = setting(
         None,
         one_of("sgd", "muon", "adam"),
         "sgd, adam (default of finetune), or muon (default of fast): orthogonal steps for the "
         "weights that mix channels",
     )
-    learning_rate: float | None = _setting(
+    learning_rate: float | None = setting(
         None,
         number("> 0", lambda value: value > 0, "RATE"),
         "default 0.1, the peak of fast 0.3",
     )
-    momentum: float | None = _setting(
+    momentum: float | None = setting(
         None, number(">= 0 and < 1", lambda value: 0 <= value < 1, "M"), "default 0.9"
     )
-    weight_decay: float | None = _setting(
+    weight_decay: float | None = setting(
         None,
         number(">= 0", lambda value: value >= 0, "W"),
         "default 1e-4, fast 5e-4 on weights only",
     )
-    milestones: tuple[int, ...] | None = _setting(
+    milestones: tuple[int, ...] | None = setting(
         None, EPOCHS, "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
     )
-    alpha: float = _setting(
+    alpha: float = setting(
         0.1,
         number(">= 0", lambda value: value >= 0, "A"),
         "weight of the BSConv-S penalty in the training loss (default {})",
     )
-    crop_padding: int = _setting(4, whole(0, metavar="PIXELS"), "default {}")
-    flip: bool = _setting(True, flag("store_false"), "no random flips")
-    cutout: int = _setting(0, whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
-    train_limit: int | None = _setting(None, whole(1), "the first N images only")
-    test_limit: int | None = _setting(None, whole(1), "the first N images only")
-    image_size: int | None = _setting(
+    crop_padding: int = setting(4, whole(0, metavar="PIXELS"), "default {}")
+    flip: bool = setting(True, flag("store_false"), "no random flips")
+    cutout: int = setting(0, whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
+    train_limit: int | None = setting(None, whole(1), "the first N images only")
+    test_limit: int | None = setting(None, whole(1), "the first N images only")
+    image_size: int | None = setting(
         None,
         whole(1, metavar="PIXELS"),
-        "side of the images (default: 32 for a folder, else as they are)",
+        "side of the images (default: as the weights want it, else 32 for a folder)",
     )
-    resize: str | None = _setting(
+    resize: str | None = setting(
         None,
         RESIZE,
         "of a folder: squash (default), shorter: the middle of the image, or how many PIXELS the "
         "shorter side has before",
     )
-    split: float | None = _setting(
+    split: float | None = setting(
         None,
         number("> 0 and < 1", lambda value: 0 < value < 1, "SHARE"),
         "of each class to test in a folder that is not divided (default 0.2)",
     )
-    normalize: str | None = _setting(
+    normalize: str | None = setting(
         None,
         one_of(*STATISTICS),
         "what images are normalised by (default: as the weights want it, else none)",
     )
-    mean: tuple[float, ...] | None = _setting(
+    mean: tuple[float, ...] | None = setting(
         None, MEAN, "normalise by this mean and --std instead, of images in 0 ... 1"
     )
-    std: tuple[float, ...] | None = _setting(None, STD, "the standard deviation for --mean")
-    compile: bool | None = _setting(
+    std: tuple[float, ...] | None = setting(None, STD, "the standard deviation for --mean")
+    compile: bool | None = setting(
         None,
         flag(argparse.BooleanOptionalAction),
         "train through torch.compile (default: in long runs, where a compiler is at hand)",
     )
-    plan: str = _setting(
+    plan: str = setting(
         "auto",
         one_of("factored", "merged", "auto"),
         "how BSConv layers are computed: factored, merged into dense convolutions on the way, "
         "or auto (default): factored in short runs, in long ones the faster for each layer",
     )
-    precision: str = _setting(
+    precision: str = setting(
         "auto",
         one_of("float32", "bfloat16", "auto"),
         "of the training steps: float32, bfloat16 by autocast, or auto (default): float32 in "
@@ -211,10 +201,10 @@ class TrainConfig:
         for name in ("model", "teacher_model"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, absolute_name(getattr(self, name)))
-        for setting in dataclasses.fields(self):
-            rule, value = setting.metadata["rule"], getattr(self, setting.name)
+        for field in dataclasses.fields(self):
+            rule, value = field.metadata["rule"], getattr(self, field.name)
             if not rule.holds(value):
-                raise ValueError(f"{setting.name} needs {rule.text}, got {value!r}")
+                raise ValueError(f"{field.name} needs {rule.text}, got {value!r}")
         if self.image_size is not None and self.image_size > MOST_PIXELS:
             raise ValueError(f"image_size needs at most {MOST_PIXELS}, got {self.image_size}")
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
@@ -232,11 +222,22 @@ class TrainConfig:
     def says_normalization(self) -> bool:
         return (self.normalize, self.mean, self.std) != (None, None, None)
 
-    def normalized_as(self, other: TrainConfig) -> TrainConfig:
-        """The same run with the normalisation of ``other``, where it says none itself."""
-        if self.says_normalization:
-            return self
-        return dataclasses.replace(self, normalize=other.normalize, mean=other.mean, std=other.std)
+    def images_as(self, other: TrainConfig) -> TrainConfig:
+        """The same run with images made as those of ``other``, where it does not say how itself."""
+        own: dict[str, Any] = {}
+        if not self.says_normalization:
+            own = {name: getattr(other, name) for name in ("normalize", "mean", "std")}
+        if self.image_size is None:
+            own["image_size"] = other.image_size
+        if self.resize is None:
+            own["resize"] = other.resize_to(self.image_size)
+        return dataclasses.replace(self, **own)
+
+    def resize_to(self, side: int | None) -> str | None:
+        """``resize`` for images of another ``side``: a number of pixels changes in proportion."""
+        if side is None or self.resize is None or not self.resize.isdecimal():
+            return self.resize
+        return str(round(int(self.resize) * side / (self.image_size or FOLDER_SIZE)))
 
     @property
     def settings(self) -> Recipe:

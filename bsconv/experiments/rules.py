@@ -76,3 +76,15 @@ def absolute_name(model: str) -> str:
     """``FILE.py:FACTORY`` as it is found from any folder; other names as they are."""
     file, is_file, factory = model.rpartition(".py:")
     return f"{Path(file).expanduser().absolute()}.py:{factory}" if is_file else model
+
+
+def setting(default: Any, rule: Rule, help: str | None = None) -> Any:
+    """Where the default is None, so may be the value. Without ``help``, the command line makes no
+    option of it here: other commands have it too."""
+    if default is None:
+        holds = rule.holds
+        rule = Rule(
+            f"{rule.text} or None", lambda value: value is None or holds(value), rule.option
+        )
+    shown = None if help is None else help.replace("{}", str(default))
+    return dataclasses.field(default=default, metadata={"rule": rule, "help": shown})

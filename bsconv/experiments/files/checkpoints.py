@@ -189,16 +189,21 @@ def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
     """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
     with holding("model trained by bsconv train", path):
         config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
-        state, plan, classes = content["model"], _plan(content), content.get(CLASSES, ())
+        state, plan, classes = content["model"], _plan(content), _classes(content)
         if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
             raise ValueError("its model is not a state dict")
         # before a network is made that is far larger than the file
         if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
             raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
-        names = isinstance(classes, (list, tuple)) and all(isinstance(n, str) for n in classes)
-        if not names or len(classes) not in (0, num_classes):
-            raise ValueError(f"classes needs {num_classes} names, got {classes!r:.80}")
-    return TrainedModel(config, num_classes, state, plan, tuple(classes))
+    return TrainedModel(config, num_classes, state, plan, classes)
+
+
+def _classes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    classes, count = about.get(CLASSES, ()), about["num_classes"]
+    names = isinstance(classes, (list, tuple)) and all(isinstance(each, str) for each in classes)
+    if not names or len(classes) not in (0, count):
+        raise ValueError(f"classes needs {count} names, got {classes!r:.80}")
+    return tuple(classes)
 
 
 def _plan(about: Mapping[str, Any]) -> dict[str, str]:
@@ -211,11 +216,12 @@ def _plan(about: Mapping[str, Any]) -> dict[str, str]:
 @dataclasses.dataclass(frozen=True)
 class Start:
     """Weights to start from, the form of each layer that a projection has changed, and the
-    settings that :mod:`bsconv` noted; None in files of others."""
+    settings and names of classes that :mod:`bsconv` noted; none in files of others."""
 
     state: dict[str, Tensor]
     plan: dict[str, str]
     config: TrainConfig | None = None
+    classes: tuple[str, ...] = ()
 
 
 def read_start(path: Path) -> Start:
@@ -225,8 +231,10 @@ def read_start(path: Path) -> Start:
     """
     if path.is_dir():
         trained = read_trained(path)
-        return Start(trained.state, trained.plan, trained.config)
+        return Start(trained.state, trained.plan, trained.config, trained.classes)
     state, about = read_noted_weights(path)
     with holding("model trained by bsconv train", path):
-        config = TrainConfig.from_dict(about["config"]) if about else None
-        return Start(state, _plan(about or {}), config)
+        if not about:
+            return Start(state, {})
+        config, classes = TrainConfig.from_dict(about["config"]), _classes(about)
+        return Start(state, _plan(about), config, classes)

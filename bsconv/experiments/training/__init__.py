@@ -3,6 +3,7 @@
 from ..config import TrainConfig
 from ._history import EpochMetrics, History, read_history
 from ._inputs import (
+    check_classes,
     check_fit,
     check_model,
     find_dataset,
@@ -24,6 +25,7 @@ __all__ = [
     "PeerFailed",
     "Terminated",
     "TrainConfig",
+    "check_classes",
     "check_fit",
     "check_model",
     "evaluate",

@@ -13,7 +13,7 @@ from ..data import ImageDataset
 from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
 from ..normalization import Normalization
-from ._inputs import model_input, trained_model
+from ._inputs import check_classes, model_input, trained_model
 from ._new_head import logits_of
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
@@ -34,29 +34,33 @@ def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: 
     return loss + label_weight * F.cross_entropy(logits, labels) if label_weight else loss
 
 
-def read_teacher(config: TrainConfig, num_classes: int) -> tuple[nn.Module | None, Normalization]:
+def read_teacher(
+    config: TrainConfig, dataset: ImageDataset
+) -> tuple[nn.Module | None, Normalization]:
     """The teacher that ``config`` names, with its weights, and what its images are normalised by.
 
     None where it names none. Where nothing says so, its images are those of the student.
 
     OSError or ValueError with one line for a file that cannot be read, does not say which model it
-    is of, or does not fit.
+    is of, or does not fit: other classes too.
     """
     if config.teacher is None:
         if config.teacher_model is None:
             return None, config.normalization
-        teacher = build_model(config.teacher_model, num_classes, pretrained=config.dataset)
+        teacher = build_model(config.teacher_model, dataset.num_classes, pretrained=config.dataset)
         return teacher, Normalization()
     path = Path(config.teacher)
     if config.teacher_model is not None:
-        teacher = build_model(config.teacher_model, num_classes)
+        teacher = build_model(config.teacher_model, dataset.num_classes)
         start = read_start(path)
+        check_classes(start.classes, dataset, path)
         load_weights(teacher, start.state, path, config.teacher_model)
         return teacher, (start.config or config).normalization
     try:
         trained = read_trained(path)
     except ValueError as error:
         raise ValueError(f"{error}; teacher_model says which model its weights are of") from error
+    check_classes(trained.classes, dataset, path)
     return trained_model(trained, path), trained.config.normalization
 
 

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +151,21 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     return Start(student.state_dict(), {}, config)
 
 
-def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
-    """``config`` with the normalisation that the weights ``start`` want, unless it says one."""
-    return config if start is None or start.config is None else config.normalized_as(start.config)
+def settled(config: TrainConfig, start: Start | TrainedModel | None) -> TrainConfig:
+    """``config`` with images as the weights ``start`` want them, where it does not say itself."""
+    if start is None or start.config is None:
+        return config
+    resize = config.resize
+    config = config.images_as(start.config)
+    # the images of an archive have their size already
+    return dataclasses.replace(config, resize=resize) if config.dataset in DATASETS else config
+
+
+def check_classes(classes: Sequence[str], dataset: ImageDataset, whose: object) -> None:
+    """ValueError where both have names for as many classes, but others, or in another order."""
+    if len(classes) == dataset.num_classes and tuple(classes) != dataset.classes:
+        known, found = (", ".join(names) for names in (classes, dataset.classes))
+        raise ValueError(f"{whose} needs its classes {known}, got {dataset.name} with {found}")
 
 
 def model_input(

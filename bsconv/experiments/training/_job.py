@@ -59,7 +59,7 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
                 parameter.requires_grad_(name.startswith(head))
         teacher_normalization = config.normalization
         if teacher is None:
-            teacher, teacher_normalization = read_teacher(config, dataset.num_classes)
+            teacher, teacher_normalization = read_teacher(config, dataset)
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
             check_teacher(teacher, dataset, config)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...pytorch._tools.convs import conv_arguments
 from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.model_tree import evaluating, exchange, places, watching
-from ..config import TrainConfig
+from ..config import FOLDER_SIZE, TrainConfig
 
 Head = nn.Linear | nn.Conv2d  # a Conv2d of one pixel
 
@@ -67,7 +67,7 @@ def head_names(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
 
 def _width(model: nn.Module, config: TrainConfig) -> int:
     """How many numbers the model answers with for an image of the size of ``config``."""
-    side = config.image_size or 32
+    side = config.image_size or FOLDER_SIZE
     images = torch.zeros(2, 3, side, side)
     images = images.to(next((tensor.device for tensor in model.parameters()), images.device))
     try:

@@ -195,7 +195,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
         run = Run(config, folder)
         try:
             run.state, saved = _state(config, folder, resume)
-            config = run.config = config if saved is None else config.normalized_as(saved)
+            config = run.config = config if saved is None else config.images_as(saved)
             if run.state is not None:
                 run.history = _history(run.state, config)
                 run.plan = run.state.get("plan", {})
@@ -266,7 +266,7 @@ def _fitting(config: TrainConfig) -> Iterator[None]:
 
 
 def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
-    config = config.normalized_as(saved)
+    config = config.images_as(saved)
     # a run may become longer
     saved = dataclasses.replace(saved, epochs=max(saved.epochs, config.epochs))
     name = saved.difference(config)

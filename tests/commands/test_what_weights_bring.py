@@ -1,0 +1,112 @@
+"""Weights bring the names of their classes, and how images are made for them, to all commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bsconv.__main__ import main
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files.checkpoints import Start, read_trained, write_trained
+from bsconv.experiments.model_sources import build_model
+from bsconv.experiments.training import settled, train
+
+NAMES = ["blue", "lime", "red"]
+MODEL = "cifar_resnet20"
+IMAGES = {"image_size": 16, "resize": "20", "normalize": "imagenet"}
+
+
+def weights(path: Path, classes: list[str] = NAMES) -> Path:
+    torch.manual_seed(0)
+    config = TrainConfig(model=MODEL, dataset="shots", **IMAGES)
+    write_trained(path, build_model(MODEL, 3).eval(), config, 3, classes=classes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (16, "20", "imagenet")),
+        ({"image_size": 32}, (32, "40", "imagenet")),
+        ({"image_size": 32, "resize": "32"}, (32, "32", "imagenet")),
+        ({"resize": "squash", "normalize": "none"}, (16, "squash", "none")),
+        ({"dataset": "cifar10"}, (16, None, "imagenet")),
+    ],
+)
+def test_what_a_run_says_itself_wins(given: Any, expected: tuple[Any, ...]) -> None:
+    config = TrainConfig(**{"dataset": "folder", **given})
+    found = settled(config, Start({}, {}, TrainConfig(**IMAGES)))
+    assert (found.image_size, found.resize, found.normalize) == expected
+
+
+def test_evaluate_takes_a_file_alike_by_both_options(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, seen = weights(tmp_path / "w.safetensors"), []
+
+    def evaluate(model: nn.Module, images: torch.Tensor, *_: Any, **how: Any) -> float:
+        seen.append((images.shape[-1], how["image_size"], str(how["normalization"])))
+        return 0.0
+
+    monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)
+    common = ["--dataset", str(images), "--device", "cpu"]
+    for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
+        assert main(["evaluate", *which, str(file), *common]) == 0
+    assert seen == [(16, 16, "imagenet")] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("more", "size", "resize"), [([], 16, "20"), (["32"], 32, "40")])
+def test_export_notes_the_same_by_both_options(
+    tmp_path: Path, more: list[str], size: int, resize: str
+) -> None:
+    import onnx
+
+    file, out = weights(tmp_path / "w.safetensors"), tmp_path / "x.onnx"
+    for which in (["--checkpoint"], [MODEL, "--weights"]):
+        options = ["--input-size", *more] if more else []
+        line = ["export", *which, str(file), "--format", "onnx", "--out", str(out), *options]
+        assert main(line) == 0
+        notes = {each.key: json.loads(each.value) for each in onnx.load(str(out)).metadata_props}
+        assert (notes["classes"], notes["input_size"]) == (NAMES, [3, size, size])
+        assert (notes["resize"], notes["mean"][0]) == (resize, 0.485)
+
+
+def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path) -> None:
+    theirs = ["rosso", "verde", "blu"]
+    file, out = weights(tmp_path / "w.safetensors", theirs), tmp_path / "p.safetensors"
+    line = ["project", MODEL, "--weights", file, "--out", out, "--bsconv", "u"]
+    line += ["--method", "weights", "--dataset", images, "--images", "8"]
+    assert main([*map(str, line)]) == 0
+    assert read_trained(out).classes == tuple(theirs)
+    assert (read_trained(out).config.image_size, read_trained(out).config.resize) == (16, "20")
+
+
+@pytest.mark.parametrize("other", [["red", "lime", "blue"], ["sky", "lime", "red"]])
+def test_other_names_or_another_order_are_refused(
+    images: Path, tmp_path: Path, failure: Any, other: list[str]
+) -> None:
+    file = weights(tmp_path / "w.safetensors", other)
+    message = f"needs its classes {', '.join(other)}, got {images.name} with blue, lime, red"
+    for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
+        assert message in failure("evaluate", *which, file, "--dataset", images)
+    config: Any = {"dataset": str(images), "image_size": 8, "epochs": 1, "device": "cpu"}
+    for teacher_model in (None, MODEL):
+        with pytest.raises(ValueError, match=message):
+            train(TrainConfig(MODEL, teacher=str(file), teacher_model=teacher_model, **config))
+    nameless = weights(tmp_path / "old.safetensors", [])
+    line = ["evaluate", "--checkpoint", nameless, "--dataset", images, "--device", "cpu"]
+    assert main([*map(str, line)]) == 0
+
+
+def test_another_data_set_is_not_divided_as_the_first_was(images: Path, tmp_path: Path) -> None:
+    config = TrainConfig(MODEL, dataset="one", split=0.5, image_size=16)
+    model = build_model(MODEL, 3).eval()
+    write_trained(tmp_path / "w.safetensors", model, config, 3, classes=NAMES)
+    line = ["evaluate", "--checkpoint", tmp_path / "w.safetensors", "--device", "cpu"]
+    assert main([*map(str, line), "--dataset", str(images)]) == 0
