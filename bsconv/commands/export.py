@@ -86,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     images = normalization.apply(images)
     model.eval()
     expected = _outputs(model, images, name)
+    if not (arguments.checkpoint or arguments.pretrained or arguments.weights):
+        _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
     if arguments.optimize:
         optimized = optimize_for_inference(model, images[:batch], compile=False)
         print(optimized.report)
@@ -135,8 +137,6 @@ def _model(
     weights = read_start(config)
     model = _models.model_by_name(config, arguments.num_classes, weights)
     if weights is None or weights.config is None:
-        if weights is None:
-            _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
         return model, config, given or _models.usual_size(name, model), ()
     config = config.images_as(weights.config)
     side = config.image_size or (FOLDER_SIZE if config.weights else None)
@@ -148,17 +148,18 @@ def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
     """What the model gives for these images; ValueError with one line where it cannot take them."""
     import torch
 
+    from ..experiments.training import logits_of
     from ..pytorch._tools.errors import one_line
 
     try:
         with torch.no_grad():
-            outputs: Tensor = model(images)
+            outputs = model(images)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         shape = " x ".join(map(str, images.shape[1:]))
         raise ValueError(
             f"{name} cannot take images of {shape} ({one_line(error)}); try another --input-size"
         ) from error
-    return outputs
+    return logits_of(outputs)
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
@@ -177,11 +178,12 @@ def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) ->
 def _difference(expected: Tensor, path: Path, images: Tensor) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
     from ..experiments.export import engine_of, is_installed, load_exported
+    from ..experiments.training import logits_of
 
     engine = engine_of(path)
     if not is_installed(engine):
         return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[onnx]'"
-    found = load_exported(path)(images)
+    found = logits_of(load_exported(path)(images))
     worst, largest = (float(values.abs().max()) for values in (found - expected, expected))
     text = f"largest difference from PyTorch: {worst:.1e}, of outputs up to {largest:.2g}"
     same = 100 * float((found.argmax(1) == expected.argmax(1)).float().mean())

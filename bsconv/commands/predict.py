@@ -75,18 +75,14 @@ def _named(prediction: Any) -> list[dict[str, str | float]]:
 
 def _files(paths: list[Path]) -> list[Path]:
     """The files named, and the images in the folders named; ValueError where there is none."""
-    from ..experiments.data import suffixes
+    from ..experiments.data import image_files
 
-    files: list[Path] = []
+    files: dict[Path, Path] = {}  # by where they lie: each of them once
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: predict needs images, or folders of them")
-        inside = sorted(path.rglob("*")) if path.is_dir() else []
-        files += [
-            file
-            for file in inside
-            if file.suffix.lower() in suffixes() and file.is_file() and file.name[0] != "."
-        ] or ([] if path.is_dir() else [path])
+        for file in image_files(path) if path.is_dir() else [path]:
+            files.setdefault(file.resolve(), file)
     if not files:
         raise ValueError(f"{paths[0]} holds no image")
-    return files
+    return list(files.values())

@@ -7,22 +7,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..pytorch._tools.model_tree import evaluating, parameter_count
 from .config import FOLDER_SIZE, TrainConfig
-from .data import fitted, read_image
+from .data import fitted, image_files, read_image
 from .export import load_exported
 from .files.checkpoints import read_trained
 from .files.json_files import holding
 from .normalization import Normalization
 from .training import logits_of, model_input, read_history, trained_model
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Paths = str | os.PathLike[str]
 BATCH = 32
@@ -64,35 +61,26 @@ class Classifier:
     def preprocess(self, images: Any) -> Tensor:
         """Images as the network takes them: float32 [N, 3, ``image_size``, ``image_size``].
 
-        ``images`` is a path, a PIL image, or a tensor of uint8 or of floats in [0, 1] of shape
-        (3, H, W), or a sequence of these; or a tensor of shape (N, 3, H, W). ValueError with one
-        line names a file that is no image.
+        ``images`` is a path (of a folder: all images in it), a PIL image, a tensor (3, H, W) or an
+        array (H, W, 3) of uint8 or of floats in [0, 1], or a sequence of these; or one tensor
+        (N, 3, H, W) or array (N, H, W, 3). All are resized alike. ValueError with one line names a
+        file that is no image, or says what an image needs.
         """
-        alone = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
-        if alone or (isinstance(images, Tensor) and images.dim() == 3):
-            images = [images]
-        ready = [self._ready(image) for image in images]
+        ready = [self._ready(image) for image in _each(images)]
         if not ready:
             raise ValueError("preprocess needs one image or more, got none")
         return torch.cat(ready)
 
-    def _ready(self, image: Paths | Image | Tensor) -> Tensor:
-        size = self.image_size
+    def _ready(self, image: Any) -> Tensor:
         if isinstance(image, (str, os.PathLike)):
-            image = read_image(Path(image), size, self.resize)
-        elif not isinstance(image, Tensor):
-            image = fitted(image, size, self.resize)
-        if image.dim() != 3 or len(image) != 3:
-            raise ValueError(
-                f"an image needs 3 channels, as (3, H, W), got shape {tuple(image.shape)}"
-            )
-        resized = model_input(image[None], size)  # normalised last, as in training
-        return model_input(resized, normalization=self.normalization)
+            found = read_image(Path(image), self.image_size, self.resize)
+        else:
+            found = fitted(image, self.image_size, self.resize)
+        return model_input(found[None], normalization=self.normalization)
 
     def predict(self, paths: Any, top: int = 3) -> list[Prediction]:
         """The ``top`` classes of each image; ``paths`` are paths, or what ``preprocess`` takes."""
-        if isinstance(paths, (str, os.PathLike)):
-            paths = [paths]
+        paths = _each(paths)
         return [found for _, found in self.predictions(paths, top) if not isinstance(found, str)]
 
     def predictions(
@@ -104,7 +92,7 @@ class Classifier:
         waiting: list[tuple[Any, Tensor | str]] = []
         for image in images:
             try:
-                waiting.append((image, self.preprocess(image)))
+                waiting.append((image, self._ready(image)))
             except ValueError as error:
                 if not skip:
                     raise
@@ -135,6 +123,17 @@ class Classifier:
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
         images = f"{self.image_size} x {self.image_size}, normalised: {self.normalization}"
         return f"{len(self.classes)} classes ({names}), images of {images}"
+
+
+def _each(images: Any) -> Iterable[Any]:
+    """The images of a folder, a single one, or all of several."""
+    if isinstance(images, (str, os.PathLike)):
+        path = Path(images)
+        return image_files(path) if path.is_dir() else [images]
+    if hasattr(images, "convert") or getattr(images, "ndim", 4) < 4:  # a tensor or an array
+        return [images]
+    found: Iterable[Any] = images
+    return found
 
 
 class Run(Classifier):
@@ -197,5 +196,10 @@ def load_classifier(path: Paths) -> Classifier:
     notes: dict[str, str] = getattr(answer, "notes", {})
     with holding("names of classes, as bsconv export writes them", str(path)):
         keys = ("classes", "input_size", "resize", "mean", "std")
-        classes, (_, _, size), resize, mean, std = (json.loads(notes[key]) for key in keys)
-        return Classifier(path, answer, classes, size, resize, Normalization(mean, std))
+        classes, shape, resize, mean, std = (json.loads(notes[key]) for key in keys)
+        channels, height, size = shape
+        normalization = Normalization(mean, std)
+    if channels != 3 or height != size:
+        size_of_one = " x ".join(map(str, shape))
+        raise ValueError(f"predict needs square images of 3 channels, {path} takes {size_of_one}")
+    return Classifier(path, answer, classes, size, resize, normalization)

@@ -32,6 +32,15 @@ def broken(num_classes):
 def number():
     return 7
 
+class Pair(Net):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits, logits.softmax(1)
+
+class Named(Net):
+    def forward(self, images):
+        return {"logits": super().forward(images)}
+
 layers = layers_of_mine.LAYERS
 """
 
@@ -98,3 +107,19 @@ def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) ->
         export = ("export", "--checkpoint", written, "--format", "onnx", "--out", "x.onnx")
         assert "is code that makes a model, which a file names" in failure(*export)
     assert not (here / "trace").exists()
+
+
+@pytest.mark.slow
+def test_export_compares_the_first_of_several_outputs(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, suffix in (("onnx", "onnx"), ("exported-program", "pt2")):
+        line = ["export", "nets.py:Pair", "--num-classes", "3", "--input-size", "16"]
+        assert main([*line, "--format", kind, "--out", f"x.{suffix}"]) == 0
+        assert "the same class for 100.0 % of 1 images" in capsys.readouterr().out
+
+
+def test_outputs_by_name_are_refused_in_one_line(images: Path, failure: Callable[..., str]) -> None:
+    message = "a classifier needs to answer with a tensor, or several, got a dict"
+    train = ("train", "--model", "nets.py:Named", "--dataset", images, "--device", "cpu")
+    assert message in failure(*train, "--image-size", "8")
+    export = ("export", "nets.py:Named", "--num-classes", "3", "--format", "onnx")
+    assert message in failure(*export, "--out", "x.onnx")

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 import bsconv
 from bsconv.__main__ import main
+from bsconv.experiments.classifier import Run
 from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.export import load_exported
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 from helpers.paths import ROOT
@@ -124,6 +126,58 @@ def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
     assert "3 classes (cherry, lime, plum), images of 16 x 16" in str(run)
 
 
+@pytest.fixture
+def cropping(trained: nn.Module) -> Run:
+    """A run of images whose shorter side is cropped, and a wide one of them: wide.png."""
+    config = TrainConfig(**{**CONFIG, "resize": "20"})
+    write_trained(Path("crop.safetensors"), trained, config, 3, classes=[*CLASSES])
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("wide.png")
+    return bsconv.load_run("crop.safetensors")
+
+
+def test_tensors_and_arrays_are_cropped_as_files_are(cropping: Run) -> None:
+    array = np.asarray(Image.open("wide.png"))
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    expected = cropping.preprocess("wide.png")
+    for same in (array, array[None], [array], tensor, tensor[None], Image.open("wide.png")):
+        torch.testing.assert_close(cropping.preprocess(same), expected, rtol=0, atol=0)
+        assert cropping.predict(same)[0].top == cropping.predict("wide.png")[0].top
+    for floats in (tensor / 255, (tensor / 255).half(), array / 255):  # a grey level is 0.0175
+        torch.testing.assert_close(cropping.preprocess(floats), expected, rtol=0, atol=0.02)
+    assert len(cropping.predict("fruit/test")) == len(cropping.preprocess("fruit/test")) == 12
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 8, 8, dtype=torch.int64), "needs uint8, or floats .* got torch.int64"),
+        (np.zeros((8, 8, 3), dtype=bool), "needs uint8, or floats in 0 ... 1, got bool"),
+        (torch.full((3, 8, 8), 255.0), "of floats needs them in 0 ... 1, got 255 to 255"),
+        (torch.full((3, 8, 8), torch.nan), "of floats needs them in 0 ... 1, got nan to nan"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"as \(H, W, 3\) as an array, got shape \(3, 8, 8\)"),
+        (torch.zeros(8, 8), r"3 channels, as \(3, H, W\), got shape \(8, 8\)"),
+        ([3], "a path, a PIL image, a tensor or an array, got int"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image(cropping: Run, image: Any, message: str) -> None:
+    for method in (cropping.preprocess, cropping.predict):
+        with pytest.raises(ValueError, match=message):
+            method(image)
+
+
+def test_folders_are_read_as_in_training_and_each_file_once(
+    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lime = Path("fruit/test/lime")
+    for folder in (lime / ".hidden", lime / "__MACOSX", lime / "deep"):
+        folder.mkdir()
+        (folder / "0.png").write_bytes((lime / "0.png").read_bytes())
+    found = said(capsys, "model.safetensors", str(lime), str(lime / "0.png"), f"{lime}/../lime")
+    names = [image["file"] for image in found["images"]]
+    assert names == [str(lime / f"{number}.png") for number in (*range(4), "deep/0")]
+
+
 def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
     write_trained(Path("old.safetensors"), trained, TrainConfig(**CONFIG), 3)
     assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")
@@ -177,3 +231,13 @@ def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[
     compared = answers["bsconv results --runs runs/fruit runs/dense runs/small --out runs.png"]
     assert compared.splitlines()[4].split()[:4] == ["runs/small", "nets.py:small", "fruit", "7,435"]
     assert answers["bsconv predict runs/small fruit/test/cherry"].count("0.png: ") == 1
+
+
+@pytest.mark.slow
+def test_onnx_of_images_that_are_not_square_is_refused(trained: nn.Module, failure: Any) -> None:
+    export = ["export", "--checkpoint", "model.safetensors", "--format", "onnx", "--out", "x.onnx"]
+    assert main([*export, "--input-size", "3x16x24"]) == 0
+    message = "needs square images of 3 channels, x.onnx takes 3 x 16 x 24"
+    assert message in failure("predict", "x.onnx", FILE)
+    with pytest.raises(ValueError, match=r"^x\.onnx cannot take images of 3 x 16 x 16 \([^\n]*$"):
+        load_exported("x.onnx")(torch.zeros(1, 3, 16, 16))

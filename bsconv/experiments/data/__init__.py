@@ -4,7 +4,7 @@ from ..normalization import Normalization
 from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
-from ._image_files import ImageFiles, batches_of, fitted, read_image, suffixes
+from ._image_files import ImageFiles, batches_of, fitted, image_files, read_image
 from ._load import DATASETS, load_dataset
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "data_folder",
     "find_archive",
     "fitted",
+    "image_files",
     "load_dataset",
     "read_image",
-    "suffixes",
     "to_float",
 ]

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from ._image_dataset import ImageDataset
-from ._image_files import ImageFiles, suffixes
+from ._image_files import ImageFiles, suffixes, visible
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first that is there
 SPLIT = 0.2
-# what operating systems and archives drop into folders, and no one looks for
-DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 IN_MEMORY = 2**30  # bytes of images; of more, each is decoded when it is needed
 
 Classes = dict[str, list[tuple[bytes, Path]]]  # the image files of each class, in their order
@@ -139,12 +137,10 @@ class _Tree:
 
     def entries(self, folder: Path) -> list[Path]:
         """What is in a folder, without droppings; ValueError for a link that leads out of all."""
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        paths = [path for path in paths if path.name.lower() not in DROPPINGS]
+        paths = visible(folder)
         for path in paths:
-            if not Path(os.path.realpath(path)).is_relative_to(
-                self.top
-            ):  # resolve() fails in circles
+            # resolve() fails in circles
+            if not Path(os.path.realpath(path)).is_relative_to(self.top):
                 raise ValueError(
                     f"{path} is a link that leads out of {self.top}; copy the images instead"
                 )

@@ -20,8 +20,12 @@ from tqdm import tqdm
 
 from ...pytorch._tools.errors import one_line
 
+# what operating systems and archives drop into folders, and no one looks for
+DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 # opened by other programs (Ghostscript), only on Windows, or named but never decoded
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# what a tensor or an array of an image may hold
+PIXELS = ("uint8", "float16", "bfloat16", "float32", "float64")
 WORKERS = 4  # processes that decode, at most
 
 
@@ -36,6 +40,23 @@ def formats() -> tuple[str, ...]:
 def suffixes() -> set[str]:
     names = Image.registered_extensions()
     return {suffix for suffix in names if names[suffix] in (*formats(), "MPO")}
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, without what is hidden or dropped there by systems."""
+    found: list[Path] = []
+    for path in visible(folder):
+        if path.is_dir():
+            found += [] if path.is_symlink() else image_files(path)
+        elif path.suffix.lower() in suffixes() and path.is_file():
+            found.append(path)
+    return found
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, without what is hidden, or dropped there by systems and archives."""
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in paths if path.name.lower() not in DROPPINGS]
 
 
 def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
@@ -56,10 +77,40 @@ def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
         raise ValueError(f"{file} is not a readable image: {one_line(error, None)}") from error
 
 
-def fitted(image: Image.Image, size: int, resize: str = "squash") -> Tensor:
-    """The same of an image that is open already."""
-    image = _resized(_rgb(ImageOps.exif_transpose(image)), size, resize)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def fitted(image: Any, size: int, resize: str = "squash") -> Tensor:
+    """The same of an image that is open already, a tensor (3, H, W) or an array (H, W, 3).
+
+    The two hold uint8, or floats in [0, 1], which give float32. ValueError for any other.
+    """
+    if isinstance(image, Image.Image):
+        image = _resized(_rgb(ImageOps.exif_transpose(image)), size, resize)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = _pixels(image)
+    if pixels.dtype == torch.uint8:
+        return fitted(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size, resize)
+    bands = [Image.fromarray(band.numpy()) for band in pixels.float()]
+    return torch.stack([torch.from_numpy(np.array(_resized(b, size, resize))) for b in bands])
+
+
+def _pixels(image: Any) -> Tensor:
+    """A tensor (3, H, W) on the CPU of a tensor, or of an array (H, W, 3)."""
+    if not isinstance(image, (Tensor, np.ndarray)):
+        kinds = "a path, a PIL image, a tensor or an array"
+        raise ValueError(f"an image needs to be {kinds}, got {type(image).__name__}")
+    of_array = isinstance(image, np.ndarray)
+    if image.ndim != 3 or image.shape[-1 if of_array else 0] != 3 or 0 in image.shape:
+        form = "(H, W, 3) as an array" if of_array else "(3, H, W)"
+        raise ValueError(f"an image needs 3 channels, as {form}, got shape {tuple(image.shape)}")
+    if str(image.dtype).removeprefix("torch.") not in PIXELS:
+        raise ValueError(f"an image needs uint8, or floats in 0 ... 1, got {image.dtype}")
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+    else:  # a copy, which may be written to and lies in order
+        pixels = torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)
+    if pixels.dtype != torch.uint8 and not ((pixels >= 0) & (pixels <= 1)).all():
+        low, high = float(pixels.min()), float(pixels.max())
+        raise ValueError(f"an image of floats needs them in 0 ... 1, got {low:g} to {high:g}")
+    return pixels
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -69,7 +69,7 @@ def _onnxruntime(path: Path) -> Function:
         raise ValueError(f"{path} takes weights from other files, which bsconv export does not")
     try:
         session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        return _OnnxFunction(session)
+        return _OnnxFunction(session, path)
     except Exception as error:  # the runtime has exceptions of its own
         reason = one_line(error)
         raise ValueError(f"{path} is damaged, or not a network for images: {reason}") from error
@@ -78,8 +78,8 @@ def _onnxruntime(path: Path) -> Function:
 class _OnnxFunction:
     """``notes``: the metadata of the file, texts by their keys."""
 
-    def __init__(self, session: Any) -> None:
-        self.session, (images,) = session, session.get_inputs()
+    def __init__(self, session: Any, path: Path) -> None:
+        self.session, self.path, (images,) = session, path, session.get_inputs()
         self.input = images.name
         self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
         self.notes: dict[str, str] = session.get_modelmeta().custom_metadata_map
@@ -88,8 +88,14 @@ class _OnnxFunction:
         """Of any number of images; the last of several batches of a fixed size is filled up."""
         size = self.batch_size or max(1, len(values))
         filled = torch.cat([values, values.new_zeros(-len(values) % size, *values.shape[1:])])
-        parts = [
-            torch.from_numpy(self.session.run(None, {self.input: batch.numpy()})[0])
-            for batch in torch.split(filled, size)
-        ]
+        try:
+            parts = [
+                torch.from_numpy(self.session.run(None, {self.input: batch.numpy()})[0])
+                for batch in torch.split(filled, size)
+            ]
+        except Exception as error:  # the runtime has exceptions of its own
+            shape = " x ".join(map(str, values.shape[1:]))
+            raise ValueError(
+                f"{self.path} cannot take images of {shape} ({one_line(error)})"
+            ) from error
         return torch.cat(parts)[: len(values)]

@@ -205,13 +205,14 @@ def check_fit(
         advice += ", or batches of more than one image"
     try:
         with torch.no_grad():
-            outputs = logits_of(copy.deepcopy(model).train(training)(images))
+            outputs = copy.deepcopy(model).train(training)(images)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         raise ValueError(
             f"{config.model} cannot take images of {shape} ({one_line(error)}); try {advice}"
         ) from error
-    if outputs.shape != (count, dataset.num_classes):
+    logits = logits_of(outputs)
+    if logits.shape != (count, dataset.num_classes):
         raise ValueError(
             f"{config.model} needs {dataset.num_classes} outputs per image for {dataset.name}, "
-            f"got shape {tuple(outputs.shape)} for images of {shape}; try {advice}"
+            f"got shape {tuple(logits.shape)} for images of {shape}; try {advice}"
         )

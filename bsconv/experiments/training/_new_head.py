@@ -17,8 +17,14 @@ Head = nn.Linear | nn.Conv2d  # a Conv2d of one pixel
 
 
 def logits_of(output: Any) -> Tensor:
-    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts."""
-    logits: Tensor = output[0] if isinstance(output, tuple) else output
+    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts.
+
+    ValueError for what is neither a tensor nor begins with one.
+    """
+    logits = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(logits, Tensor):
+        kind = type(logits).__name__
+        raise ValueError(f"a classifier needs to answer with a tensor, or several, got a {kind}")
     return logits
 
 
@@ -72,12 +78,13 @@ def _width(model: nn.Module, config: TrainConfig) -> int:
     images = images.to(next((tensor.device for tensor in model.parameters()), images.device))
     try:
         with evaluating(model):
-            return logits_of(model(images)).shape[1]
+            outputs = model(images)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         raise ValueError(
             f"{config.model} cannot take images of 2 x 3 x {side} x {side} ({one_line(error)}); "
             "try a larger image_size, such as --image-size 224"
         ) from error
+    return logits_of(outputs).shape[-1]
 
 
 def _exchanged(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
