@@ -2,6 +2,7 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -57,19 +58,19 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     """``alpha`` times the summed penalties of all BSConv-S layers in ``model``: a scalar tensor.
 
     Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
-    is used several times counts once. Zero, on the model's device, if no layer has a basis.
-    Wrappers (DataParallel, DistributedDataParallel, fully_shard, torch.compile) make no difference.
-    Raises ValueError for a basis that was offloaded, which leaves weights on the meta device.
+    is used several times counts once, and so do layers that share their basis. Zero, on the model's
+    device, if no layer has a basis. Wrappers (DataParallel, DistributedDataParallel, fully_shard,
+    torch.compile) make no difference. Raises ValueError for a basis that was offloaded, which
+    leaves weights on the meta device.
     """
     check_module(model)
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
     alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-    for module in model.modules():
-        if isinstance(module, OrthonormalBasis):
-            basis = module.basis()
-            if hasattr(basis, "full_tensor"):  # sharded by FSDP
-                basis = basis.full_tensor()
-            alike[basis.shape, basis.dtype, basis.device].append(basis)
+    for module in _with_own_basis(model):
+        basis = module.basis()
+        if hasattr(basis, "full_tensor"):  # sharded by FSDP
+            basis = basis.full_tensor()
+        alike[basis.shape, basis.dtype, basis.device].append(basis)
     if not alike:
         tensors = chain(model.parameters(), model.buffers())
         device = next((tensor.device for tensor in tensors), torch.get_default_device())
@@ -81,6 +82,16 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
         raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
+
+
+def _with_own_basis(model: nn.Module) -> Iterable[OrthonormalBasis]:
+    """The layers of ``model`` with a basis; of those that share its weights, the last."""
+    found: dict[tuple[int, ...], OrthonormalBasis] = {}
+    for module in model.modules():
+        if isinstance(module, OrthonormalBasis):
+            weights = getattr(module, "pw1", module).parameters()
+            found[tuple(id(one) for one in weights if one.dim() > 1) or (id(module),)] = module
+    return found.values()
 
 
 class BSConvS_ModelRegLossMixin:

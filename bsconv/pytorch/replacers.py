@@ -68,14 +68,14 @@ class Replacer:
             raise ValueError(
                 f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
             )
-        names = exclude if isinstance(exclude, Iterable) else [exclude]
+        names = tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
         if isinstance(exclude, str) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
         self.kernel_sizes = None if kernel_sizes is None else checked_sizes(kernel_sizes, numbers)
         self.options = options
         self.verbosity = verbosity
         self.init = init
-        self.exclude = tuple(exclude)
+        self.exclude = names
         self.dimensions = numbers
 
     def __repr__(self) -> str:

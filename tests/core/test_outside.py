@@ -3,7 +3,9 @@
 import collections
 import copy
 import functools
+import importlib
 import itertools
+import json
 import time
 import weakref
 from collections.abc import Callable
@@ -242,3 +244,23 @@ def test_the_search_is_quick() -> None:
         work(model)
         seconds.append(time.perf_counter() - start)
     assert seconds[0] < 3 * seconds[1]
+
+
+class Elsewhere(nn.Module):
+    """Its layer is kept where no search looks: among the attributes of the standard library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        vars(json)["of_a_test"] = self.conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        return importlib.import_module("json").of_a_test(images)
+
+
+def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    for work in (project_pretrained, optimize_for_inference):
+        with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
+            work(Elsewhere(), images)
+    assert ModelProfiler(Elsewhere(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36

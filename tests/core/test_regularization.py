@@ -201,3 +201,9 @@ def test_offloaded_weights_are_refused(offload):
 def hooked(model):
     """As accelerate leaves it between calls."""
     model.to("meta")[0]._hf_hook = None
+
+
+def test_layers_that_share_a_basis_count_once() -> None:
+    first, second = BSConvS(16, 16, 3), BSConvS(16, 16, 3)
+    second.pw1.weight = first.pw1.weight
+    torch.testing.assert_close(reg_loss(nn.Sequential(first, second)), reg_loss(first))

@@ -230,7 +230,7 @@ def test_engines_compute_the_same_at_any_size(pair: tuple[OptimizedModel, nn.Mod
             expected = in_eval_mode(model, images)
             assert_same(found(images), expected)
         assert_same(found.runner(images), expected)
-        assert found._proven[tuple(size), torch.float32, images.device]
+        assert found._proven[found._situation(images)]
 
 
 def test_outputs_are_the_callers_own(pair: tuple[OptimizedModel, nn.Module]) -> None:
@@ -410,3 +410,24 @@ def test_unknown_engines_are_refused(given: Any) -> None:
         optimize_for_inference(small(), torch.randn(IMAGES), engines=given)
     with raises_exactly("compile needs to be 'auto' where engines is given, got False"):
         optimize_for_inference(small(), torch.randn(IMAGES), engines="eager", compile=False)
+
+
+def test_weights_are_loaded_by_whichever_module(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    images = torch.randn(IMAGES)
+    for around in (nn.Sequential, lambda twin: twin.network):
+        twin = copy.deepcopy(pair[0])
+        module = around(twin)
+        state = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
+        with pytest.warns(UserWarning, match="weights were loaded"):
+            module.load_state_dict(state, assign=True)
+        assert not first_tensor(twin(images)).any()
+
+
+def test_weights_that_were_written_are_compared(pair: tuple[OptimizedModel, nn.Module]) -> None:
+    twin = copy.deepcopy(pair[0])
+    twin(torch.randn(IMAGES))
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    with pytest.warns(UserWarning, match="its outputs differ by"):
+        assert not first_tensor(twin(torch.randn(IMAGES))).any()

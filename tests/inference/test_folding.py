@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU, collapse
+from bsconv.pytorch import BSConvS, BSConvU, collapse, optimize_for_inference
 from bsconv.pytorch.inference import OptimizedModel
 from bsconv.pytorch.inference._folding import foldable_pairs
 from bsconv.pytorch.regularization import OrthonormalConv2d
@@ -225,3 +225,24 @@ def test_pairs_are_found_without_a_trace() -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert not [module for module in model.modules() if module._forward_pre_hooks]
+
+
+@pytest.mark.parametrize(
+    ("used", "gone"),
+    [(lambda own: own.norm.running_mean.sum(), "running_mean"), (lambda own: own.conv.pw, "pw")],
+)
+def test_a_model_that_uses_parts_of_its_layers_stays_as_it_is(used: Any, gone: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = BSConvU(3, 8, 3, with_bn=True), nn.BatchNorm2d(8)
+
+        def forward(self, images: Tensor) -> Tensor:
+            part = used(self)
+            return self.norm(self.conv(images)) + (part if isinstance(part, Tensor) else 0)
+
+    images = torch.randn(2, 3, 8, 8)
+    model = trained(Net())
+    optimized = optimize_for_inference(model, images, engines="eager")
+    assert gone in optimized.report.layers[0].plan
+    assert_equal(optimized(images), in_eval_mode(model, images))

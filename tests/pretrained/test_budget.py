@@ -3,9 +3,11 @@
 import itertools
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -423,3 +425,19 @@ def test_an_interrupted_projection_leaves_the_model_as_it_was(
     assert not any("forward" in vars(module) for module in model.modules())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_budgets_are_real_numbers_of_any_kind_in_any_iterable() -> None:
+    wanted = budget_curve(network(), IMAGES, [0.25, 0.5], **QUICK)
+    numbers = iter([Fraction(1, 4), np.float32(0.5)])
+    assert budget_curve(network(), IMAGES, numbers, **QUICK) == wanted
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+def test_a_model_that_is_a_convolution_is_fitted(budget: float | None) -> None:
+    conv = nn.Conv2d(8, 16, 3)
+    images = torch.rand(24, 8, 9, 9)
+    bare, report = project_pretrained(conv, images, budget=budget, **QUICK)
+    chain, same = project_pretrained(nn.Sequential(conv), images, budget=budget, **QUICK)
+    assert (report.share, len(report.layers)) == (same.share, 1)
+    torch.testing.assert_close(bare(images), chain(images), rtol=0.02, atol=0.02)

@@ -1,5 +1,6 @@
 """What a model holds outside its module tree, and copies that hold nothing of the original."""
 
+import contextlib
 import copy
 import dis
 import functools
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import described
-from .model_tree import MODULE_STATE, MOVABLE_HOOKS
+from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
 
 # graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
 OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
@@ -114,3 +115,25 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
                 f"model cannot be copied: its copy {what} of the original, which {name} leads to"
             )
     return twin
+
+
+@contextlib.contextmanager
+def apart_from(model: nn.Module) -> Iterator[None]:
+    """Raises ValueError where what runs inside, a copy of ``model``, calls a layer of ``model``."""
+    said: list[str] = []
+
+    def refuse(name: str, *_: Any) -> None:
+        said.append(f"model cannot be copied: its copy calls '{name}' of the original")
+        raise ValueError(said[0])
+
+    layers = (
+        one for one in model.named_modules() if not isinstance(one[1], torch.jit.ScriptModule)
+    )
+    try:
+        with watching(
+            ((one, functools.partial(refuse, name)) for name, one in layers), before=True
+        ):
+            yield
+    finally:
+        if said:  # whatever the copy made of the error
+            raise ValueError(said[0])

@@ -1,7 +1,7 @@
 """Which plan each BSConv layer of a model takes: whatever is the fastest, as measured."""
 
 import copy
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._tools.convs import BatchNorm
 from .._tools.model_tree import Place, exchange, places, tensors_in, watching
 from .._tools.timing import in_turns, medians
+from ._folding import fold_norms
 from ._plans import FACTORED, blueprint_places, layer_plans, padded_plans
 from ._report import OptimizedLayer
 from .engines import ENGINES, Engine, Setting
@@ -31,18 +32,21 @@ class Choice(NamedTuple):
 class BlueprintLayers:
     """The BSConv layers of ``model``, which is changed, with the plans for each.
 
-    ``folded`` has the ids of the layers that a BatchNorm went into already.
+    All layers stay if there is a reason, ``why_not``. Raises what a model raises that needs them.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, folded: Container[int]) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, why_not: str = "") -> None:
         self.example = example
-        self._places = blueprint_places(model)
-        self._folded = folded
+        self._kept = [OptimizedLayer("", type(model).__name__, why_not, 0)] if why_not else []
+        self._folded: set[int] = set() if why_not else fold_norms(model, example)
+        self._places = [] if why_not else blueprint_places(model)
         self._plans = {id(place.module): layer_plans(place.module) for place in self._places}
         self._movable = [place for place in self._places if self._plans[id(place.module)]]
         self._model = exchange(model, self._movable, self._layers({}))
         self._images = _first_inputs(self._model, self._layers({}), example)
-        self._others = [place for place in places(self._model, ()) if id(place.module) in folded]
+        self._others = [
+            place for place in places(self._model, ()) if id(place.module) in self._folded
+        ]
         self._measured: dict[tuple[str, ...], dict[str, float]] = {}
 
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
@@ -73,7 +77,7 @@ class BlueprintLayers:
 
     def _choice(self, chosen: Mapping[int, str], seconds: Seconds) -> Choice:
         rows = (self._row(place, chosen, seconds) for place in (*self._places, *self._others))
-        return Choice(self.with_plans(chosen), tuple(rows))
+        return Choice(self.with_plans(chosen), (*self._kept, *rows))
 
     def _seconds(self, place: Place, engine: Engine, setting: Setting) -> dict[str, float]:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""

@@ -50,10 +50,9 @@ def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
     pairs = foldable_pairs(model, lambda: model(example.clone()))
     for conv, norm in pairs:
         last: Any = _last(conv)
-        folded: Any = normed(last, norm)
+        folded = normed(last, norm).to(last.weight.dtype)
         # new parameters, as the old ones may be shared with layers that keep them
-        last.weight = nn.Parameter(folded.weight.to(last.weight.dtype), requires_grad=False)
-        last.bias = nn.Parameter(folded.bias.to(last.weight.dtype), requires_grad=False)
+        last.weight, last.bias = folded.weight, folded.bias
     gone = {id(norm): nn.Identity().eval() for _, norm in pairs}
     exchange(model, [place for place in places(model, ()) if id(place.module) in gone], gone)
     return {id(conv) for conv, _ in pairs}
@@ -118,9 +117,8 @@ def _pairs(root: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
     times = Counter(map(id, called.values()))
     for node, conv in called.items():
         norm: Any = called.get(next(iter(node.users))) if len(node.users) == 1 else None
-        if norm is None or not _fits(conv) or not is_fixed(norm):
-            continue
-        if times[id(conv)] == times[id(norm)] == 1 and not has_hooks(norm, movable=True):
+        alone = times[id(conv)] == times[id(norm)] == 1
+        if alone and is_fixed(norm) and _fits(conv) and not has_hooks(norm, movable=True):
             yield Pair(conv, norm)
 
 

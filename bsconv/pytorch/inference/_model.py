@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,10 @@ class OptimizedModel(nn.Module):
         self.network = network
         self.runner = runner
         self._probe = torch.empty(0, dtype=network.dtype, device=example.device)
-        self._proven = {_situation(example): True}
+        self._weights = [one for one in network.parameters() if not one.is_inference()]
+        self._proven = {self._situation(example): True}
+        for module in self.modules():  # each of them may be asked alone
+            cast(Any, module)._register_load_state_dict_pre_hook(self._before_loading)
         self.eval()
 
     def forward(self, input: Tensor) -> Tensors:
@@ -39,7 +42,7 @@ class OptimizedModel(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             if self.runner is None or not self.runner.serves(input):
                 return self.network(input)
-            proven = self._proven.get(_situation(input))
+            proven = self._proven.get(self._situation(input))
             if proven is None:
                 return self._first(input, self.runner)
             return self.runner(input) if proven else self.network(input)
@@ -58,10 +61,13 @@ class OptimizedModel(nn.Module):
             )
         return super().train(mode)
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Into ``network``, which alone runs from then on: engines have weights as constants."""
+    def _before_loading(self, *_: Any) -> None:
         self._leave_engine("weights were loaded")
-        return super().load_state_dict(*args, **kwargs)
+
+    def _situation(self, input: Tensor) -> tuple[Any, ...]:
+        """Another one once a parameter was written."""
+        version = sum(weight._version for weight in self._weights)
+        return tuple(input.shape), input.dtype, input.device, version
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "OptimizedModel":
         moved = fn(self._probe)
@@ -82,7 +88,7 @@ class OptimizedModel(nn.Module):
         if apart != apart:  # NaN: this input tells nothing
             return expected
         proven = apart <= tolerance(self.network, self.network.dtype, input)
-        self._proven[_situation(input)] = proven
+        self._proven[self._situation(input)] = proven
         if not proven:
             size = "x".join(map(str, input.shape))
             warnings.warn(
@@ -103,7 +109,3 @@ class OptimizedModel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_proven": {}}
-
-
-def _situation(input: Tensor) -> tuple[Any, ...]:
-    return tuple(input.shape), input.dtype, input.device

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from .._tools.errors import described
 from .._tools.model_tree import unwrapped
 from .._tools.numerics import full_float32
-from .._tools.outside import independent_copy
+from .._tools.outside import apart_from, independent_copy
 from .._tools.timing import in_turns, medians
 from . import _checks
 from ._checks import difference, outputs_of
 from ._choice import BlueprintLayers, Choice, faster_setting
-from ._folding import fold_norms
 from ._model import OptimizedModel
 from ._report import GIVEN, EngineResult, InferenceReport
 from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
@@ -89,15 +88,19 @@ def optimize_for_inference(
     own = dtype_of(given)
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first allows gradients
         own_example = example.to(own)
-        expected = _checks.repeatable_outputs(given, own_example)
-        twin = copy.deepcopy(given).eval()
-        layers = BlueprintLayers(twin, own_example, fold_norms(twin, own_example))
+        with apart_from(model):
+            expected = _checks.repeatable_outputs(given, own_example)
+        try:
+            layers = BlueprintLayers(copy.deepcopy(given).eval(), own_example)
+        except Exception as error:  # of the many that models raise
+            why_not = f"as it is, since it needs parts of its layers: {described(error)}"
+            layers = BlueprintLayers(copy.deepcopy(given).eval(), own_example, why_not)
         setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
         candidates = [Candidate(GIVEN, Choice(given, ()), runner=Network(given, Setting(own)))]
         for name in dict.fromkeys(("eager", *names)):
             candidates += _set_up(name, layers, example, expected, setting)
         _race(candidates, example)
-        return _result(candidates, names, example, setting, setting.dtype == own)
+        return _result(candidates, names, example, setting, [GIVEN] if setting.dtype == own else [])
 
 
 def _set_up(
@@ -165,9 +168,8 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
 
 
 def _result(
-    tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, same_dtype: bool
+    tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, as_given: list[str]
 ) -> OptimizedModel:
-    as_given = [GIVEN] if same_dtype else []
     if _best(tried, names).seconds is None:
         names = ["eager"]
     best, in_pytorch = _best(tried, [*as_given, *names]), _best(tried, [*as_given, "eager"])

@@ -105,8 +105,7 @@ def _as_in(layer: nn.Module, parts: list[nn.Module]) -> nn.Module:
     """The parts with weights of their own, in the dtype and the memory format of ``layer``."""
     last: Any = list(layer.children())[-1]
     plan = copy.deepcopy(parts[0] if len(parts) == 1 else nn.Sequential(*parts))
-    plan.to(last.weight.dtype)
-    plan.to(memory_format=memory_format_of(last.weight))
+    plan.to(last.weight.dtype).to(memory_format=memory_format_of(last.weight))
     return plan.requires_grad_(False).eval()
 
 

@@ -110,11 +110,11 @@ class InferenceReport(Table):
         return engines + super()._repr_html_()
 
     def _engine_rows(self) -> Sequence[Row]:
-        def row(one: EngineResult) -> Row:
-            note = "taken" if one.engine == self.engine else one.why_not
-            return one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", note
-
-        return list(map(row, self.engines))
+        notes = {one.engine: one.why_not for one in self.engines} | {self.engine: "taken"}
+        return [
+            (one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", notes[one.engine])
+            for one in self.engines
+        ]
 
     def _table_rows(self) -> Sequence[Row]:
         def row(layer: OptimizedLayer) -> Row:

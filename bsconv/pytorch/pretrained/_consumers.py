@@ -115,7 +115,7 @@ class _Trace:
         trials = {
             value: (_of_one(operation, value), values[value].detach().clone())
             for value in values.keys() & self.followed
-            if not operation.layer
+            if operation.layer is None
         }
         output = operation.run()
         found = list(tensors_in(output))
@@ -126,21 +126,21 @@ class _Trace:
             self.users[value].add(operation.number)
         for value, trial in trials.items():
             self._link(operation, value, output, *trial)
-        if operation.layer:
-            self._call(operation, output)
+        if operation.layer is not None:
+            self._call(operation, operation.layer, output)
         for call in (call for calls in self.calls.values() for call in calls):
             if call.version is not None and call.image._version != call.version:
                 call.written = min(call.written, operation.number)
         return output
 
-    def _call(self, operation: Operation, output: Tensor) -> None:
+    def _call(self, operation: Operation, name: str, output: Tensor) -> None:
         image = operation.args[0]
         layer = getattr(operation.function, "__self__", None)
         if layer is not None and image.dim() < layer.weight.dim():  # no batch
             return
         version = None if image.is_inference() else image._version
         call = _Call(operation.number, image, output.grad_fn, output.shape, version)
-        self.calls[operation.layer].append(call)
+        self.calls[name].append(call)
         if call.output is not None:
             self.followed.add(call.output)
 

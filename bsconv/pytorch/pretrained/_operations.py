@@ -21,7 +21,7 @@ class Operation:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    layer: str = ""  # the name of the layer, "" for functions
+    layer: str | None = None  # its name; None for functions
 
     def run(self) -> Any:
         return self.function(*self.args, **self.kwargs)
@@ -60,7 +60,11 @@ class _Counting(TorchFunctionMode):
             self.inside = False
 
     def _next(
-        self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], layer: str = ""
+        self,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: dict[str, Any],
+        layer: str | None = None,
     ) -> Any:
         operation = Operation(self.count, function, args, kwargs, layer)
         self.count += 1

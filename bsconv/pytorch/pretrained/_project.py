@@ -5,9 +5,10 @@ estimated again on unlabelled images; and, layer by layer, the weights with the 
 The layers all have one form, or each has its own, so that the network keeps to a budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import get_args
+from numbers import Real
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def project_pretrained(
     kind: Kind | None = None,
     p: float | Fraction = 0.25,
     *,
-    budget: float | None = None,
+    budget: float | Fraction | None = None,
     of: Cost = "macs",
     align: int = 8,
     prepare: Prepare | None = None,
@@ -103,7 +104,7 @@ def project_pretrained(
         raise ValueError(f"of needs to be {images.of!r}, as in the budget_curve, got of={of!r}")
     if method not in (None, "outputs"):
         raise ValueError(f"budget needs method='outputs', got method={method!r}")
-    _check_budget(budget)
+    budget = _checked_budget(budget)
     if images is None:
         raise ValueError(f"budget={budget!r} needs images, got images=None")
     seen = images._seen if isinstance(images, BudgetCurve) else look_at(model, images, options)
@@ -116,7 +117,7 @@ def project_pretrained(
 def budget_curve(
     model: nn.Module,
     images: Images,
-    budgets: Sequence[float] = BUDGETS,
+    budgets: Iterable[float | Fraction] = BUDGETS,
     *,
     of: Cost = "macs",
     align: int = 8,
@@ -134,15 +135,14 @@ def budget_curve(
     The network is looked at once, and nothing is fitted in it. Budgets that can't be reached are
     left out. The arguments, and what is raised for them, are those of :func:`project_pretrained`.
     """
-    for budget in budgets:
-        _check_budget(budget)
+    checked = [_checked_budget(budget) for budget in budgets]
     options = Options(
         of, align, prepare, kernel_sizes, exclude, dimensions, batch_size, positions, limit,
         progress,
     )  # fmt: skip
     seen = look_at(model, images, options)
     points = []
-    for budget in budgets:
+    for budget in checked:
         if chosen := seen.budget.within(budget):
             damage = sum(option.damage for option in chosen.values())
             forms = {name: str(option.form) for name, option in chosen.items()}
@@ -150,10 +150,11 @@ def budget_curve(
     return BudgetCurve(tuple(points), of, seen)
 
 
-def _check_budget(budget: float) -> None:
-    is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+def _checked_budget(budget: Any) -> float:
+    is_number = isinstance(budget, Real) and not isinstance(budget, bool)
     if not is_number or not 0 < budget <= 1:
         raise ValueError(f"budget needs 0 < budget <= 1, a share of the cost, got {budget!r}")
+    return float(budget)
 
 
 def _checked_method(method: Method | None, images: object) -> Method:

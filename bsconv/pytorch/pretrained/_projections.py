@@ -10,7 +10,7 @@ from torch import nn
 
 from .._tools.convs import Conv
 from .._tools.model_tree import check_module, parameter_count, unwrapped
-from .._tools.outside import independent_copy
+from .._tools.outside import apart_from, independent_copy
 from ..modules import BlueprintLayer, BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import statistics_of
@@ -44,7 +44,8 @@ class Seen:
 def look_at(model: nn.Module, images: Images, options: Options) -> Seen:
     """The dense network, and what all forms of its layers cost and do."""
     teacher = _teacher(model)
-    inputs = read_inputs(teacher, images, options.limit)
+    with apart_from(model):
+        inputs = read_inputs(teacher, images, options.limit)
     plan = BSConvU_Replacer(options.kernel_sizes, **options.selection).plan(teacher)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:
@@ -96,7 +97,8 @@ def project_to_kind(
 ) -> tuple[nn.Module, ProjectionReport]:
     teacher, inputs = _teacher(model), None
     if images is not None:
-        inputs = read_inputs(teacher, images, options.limit)
+        with apart_from(model):
+            inputs = read_inputs(teacher, images, options.limit)
     chosen: dict[str, Any] = {"init": "project", **options.selection}
     if kind == "cp":
         chosen["dimensions"] = (2,)

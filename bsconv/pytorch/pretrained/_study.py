@@ -82,8 +82,10 @@ def run_through(model: nn.Module, study: Study, arrive: Arrive, *, blank: bool) 
     def visit(operation: Operation) -> Any:
         if operation.number in norm_numbers:
             norms[operation.number] = operation.norm_state()
-        if consumer := consumers.get(operation.layer):
-            waiting[consumer.arrival] = operation.layer, operation
+        name = operation.layer
+        consumer = None if name is None else consumers.get(name)
+        if name is not None and consumer:
+            waiting[consumer.arrival] = name, operation
         if blank and operation.number in norm_numbers:
             output = norms[operation.number]["input"]
         elif blank and consumer:
@@ -102,7 +104,7 @@ def run_through(model: nn.Module, study: Study, arrive: Arrive, *, blank: bool) 
                 part.add_(F.batch_norm(**{**norm, "input": response}) if norm else response)
         return output
 
-    watched = (*study.names, study.head) if study.head else study.names
+    watched = study.names if study.head is None else (*study.names, study.head)
     with visiting({name: model.get_submodule(name) for name in watched}, visit):
         study.inputs.run(model)
 
@@ -123,7 +125,7 @@ def study_of(
     names, head = tuple(names), find_head(model, inputs.first(TRACED))
     head = None if head in names else head
     watched: dict[str, Any] = {name: model.get_submodule(name) for name in names}
-    if head:
+    if head is not None:
         watched[head] = model.get_submodule(head)
     consumers = find_consumers(model, inputs.first(TRACED), watched)
     numbers = {consumer.arrival for consumer in consumers.values()}

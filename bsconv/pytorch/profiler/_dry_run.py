@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from .._tools.model_tree import evaluating
-from .._tools.outside import independent_copy
+from .._tools.outside import apart_from, independent_copy
 
 Size = tuple[int, ...]
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
@@ -46,7 +46,8 @@ def dry_run(
         return tuple(torch.zeros(size, dtype=dtype, device=on) for size in given), {}
 
     with _random_state_kept(tensors):
-        with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, _Shapes():
+        alone = apart_from(model)
+        with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, alone, _Shapes():
             return observe(twin, call(torch.device("meta")))
         with _buffers_kept(model), evaluating(model):
             return observe(model, call(device))

@@ -19,7 +19,6 @@ from ._engine import Engine, Runner, Setting, Tensors
 OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
 INPUT = "images"
 
-
 _written: "WeakKeyDictionary[nn.Module, tuple[bytes, Any]]" = WeakKeyDictionary()
 
 
@@ -57,10 +56,9 @@ def onnx_model(program: torch.export.ExportedProgram, **options: Any) -> Any:
 
     Raises whatever torch's exporter does, which has further ``options``.
     """
-    exported = torch.onnx.export(
+    exported: Any = torch.onnx.export(
         program, dynamo=True, verbose=False, opset_version=OPSET, input_names=[INPUT], **options
     )
-    assert exported is not None
     model = exported.model_proto
     for part in (model.graph, *model.graph.node, *model.graph.value_info):
         part.ClearField("metadata_props")
@@ -97,8 +95,7 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     images = make.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, size)
     outputs = make.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None)
     graph = make.make_graph(nodes, "layer", [images], [outputs], weights)
-    opset = [make.make_opsetid("", OPSET)]
-    model = make.make_model(graph, opset_imports=opset, ir_version=8)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=8)
     return bytes(model.SerializeToString())
 
 
