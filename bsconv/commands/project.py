@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         classes = (weights.classes if weights is not None else ()) or dataset.classes
         write_trained(arguments.out, student, projected, len(classes), plan, classes)
         print(report)
-        print(_next_steps(arguments.out, projected))
+        print(_next_steps(arguments, weights))
     if curve is not None:
         write_figure(arguments.curve, lambda: _drawn(curve, dense.model))
         print(curve)
@@ -157,12 +157,24 @@ def _trained(config: TrainConfig, weights: Start | None) -> tuple[nn.Module, Ima
     return model.eval(), dataset
 
 
-def _next_steps(out: Path, config: TrainConfig) -> str:
-    file = shlex.quote(str(out))
-    measure = f"measure it: bsconv evaluate --checkpoint {file}"
-    if config.bsconv is None:
-        return measure
-    line = f"bsconv train --model {config.model} --bsconv {config.bsconv}"
-    if config.bsconv == "s":
-        line += f" --p {Fraction(config.p).limit_denominator(1000)}"
-    return f"{measure}\ntrain on:   {line} --weights {file}"
+def _next_steps(arguments: argparse.Namespace, weights: Start | None) -> str:
+    """Commands that go on from what was written; size and normalisation come with the file."""
+    out, given = shlex.quote(str(arguments.out)), given_settings(arguments)
+    line = f"bsconv train --model {shlex.quote(arguments.model)}"
+    if arguments.bsconv is not None:
+        line += f" --bsconv {arguments.bsconv}"
+    if arguments.bsconv == "s":
+        line += f" --p {Fraction(given.get('p', TrainConfig.p)).limit_denominator(1000)}"
+    line += f" --weights {out}"
+    places = {name: given[name] for name in ("dataset", "data", "split") if name in given}
+    if places["dataset"] == TrainConfig.dataset:
+        del places["dataset"]
+    line += "".join(f" --{name} {shlex.quote(str(each))}" for name, each in places.items())
+    if arguments.budget is not None:
+        if arguments.weights is not None:
+            line += f" --teacher {shlex.quote(arguments.weights)}"
+        if arguments.pretrained == arguments.dataset or (weights and weights.config is None):
+            line += f" --teacher-model {shlex.quote(arguments.model)}"
+        line += " --recipe finetune --epochs 3"
+    data = f" --data {shlex.quote(str(given['data']))}" if "data" in given else ""
+    return f"measure it: bsconv evaluate --checkpoint {out}{data}\ntrain on:   {line}"

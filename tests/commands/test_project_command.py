@@ -86,7 +86,7 @@ def test_prints_the_report_and_writes_what_other_commands_take(
     assert printed.startswith(f"{report}\nmeasure it: bsconv evaluate --checkpoint {out}\n")
     assert printed.endswith(
         f"bsconv train --model cifar_resnet20 --bsconv {kind} {' '.join([*more, ''])}"
-        f"--weights {out}\n"
+        f"--weights {out} --dataset synthetic\n"
     )
     torch.testing.assert_close(read_trained(out).state, dict(student.state_dict()))
     assert weights.read_bytes() == kept
@@ -115,7 +115,8 @@ def test_a_budget_is_kept_and_the_file_says_its_plan(
     assert main(line(weights, out, "--budget", "40%")) == 0
     printed = capsys.readouterr().out
     assert f"measure it: bsconv evaluate --checkpoint {out}\n" in printed
-    assert "train on" not in printed
+    teacher = f"--teacher {weights} --teacher-model cifar_resnet20"
+    assert f"--weights {out} --dataset synthetic {teacher} --recipe finetune --epochs 3" in printed
 
     student = load_projected(model, out).eval()
     assert 0.3 < macs(student) / macs(model) <= 0.4

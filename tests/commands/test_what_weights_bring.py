@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,26 @@ def test_another_data_set_is_not_divided_as_the_first_was(images: Path, tmp_path
     write_trained(tmp_path / "w.safetensors", model, config, 3, classes=NAMES)
     line = ["evaluate", "--checkpoint", tmp_path / "w.safetensors", "--device", "cpu"]
     assert main([*map(str, line), "--dataset", str(images)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("how", [("--budget", "50%"), ("--bsconv", "s", "--p", "1/2")])
+def test_the_commands_that_project_prints_run(
+    ours: bool, how: tuple[str, ...], images: Path, tmp_path: Path, capsys: Any
+) -> None:
+    file = weights(tmp_path / "of mine.safetensors")
+    given: list[str] = []
+    if not ours:
+        file, state = tmp_path / "of others.pt", read_trained(file).state
+        torch.save(state, file)
+        given = ["--image-size", "16", "--resize", "20", "--normalize", "imagenet"]
+    line = ["project", MODEL, "--weights", file, "--out", tmp_path / "p.safetensors", *how]
+    assert main([*map(str, line), "--dataset", str(images), "--images", "8", *given]) == 0
+    measure, train_on = capsys.readouterr().out.splitlines()[-2:]
+    assert main(shlex.split(measure.partition("bsconv ")[2])) == 0
+    short = ["--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main([*shlex.split(train_on.partition("bsconv ")[2]), *short]) == 0
+    kept = read_trained(tmp_path / "run")
+    assert (kept.config.image_size, kept.config.resize, kept.classes) == (16, "20", tuple(NAMES))
+    assert (kept.config.teacher is not None) == ("--budget" in how)

@@ -238,11 +238,20 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_weights(model(3), model(4).state_dict(), tmp_path / "file")
 
 
-def test_nan_is_no_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "what"), [(math.nan, "NaN"), (math.inf, "infinite"), (-math.inf, "infinite")]
+)
+def test_what_is_no_weight(value: float, what: str, tmp_path: Path) -> None:
     weights = model().state_dict()
-    weights["1.running_var"][2] = math.nan
-    with pytest.raises(ValueError, match=r"file are not all numbers: 1.running_var has NaN"):
+    weights["1.running_var"][2] = value
+    with pytest.raises(ValueError, match=f"file are not all numbers: 1.running_var has {what}"):
         load_weights(model(), weights, tmp_path / "file")
+
+
+def test_a_model_may_hold_infinite_numbers_itself(tmp_path: Path) -> None:
+    masked = model()
+    masked.register_buffer("mask", torch.full((2,), -math.inf))
+    load_weights(masked, masked.state_dict(), tmp_path / "file")
 
 
 # --- locking --------------------------------------------------------------------------------------

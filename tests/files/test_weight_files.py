@@ -120,6 +120,22 @@ def test_weights_fit_where_only_prefixes_differ(tmp_path: Path) -> None:
         load_weights(bare, {"0.bias": torch.ones(2)}, tmp_path)
 
 
+@pytest.mark.parametrize("names", [("teacher", "student"), ("momentum_encoder", "encoder")])
+def test_which_of_two_networks_is_not_guessed(names: tuple[str, str], tmp_path: Path) -> None:
+    model = Wrapped().model
+    mine, theirs = (prefixed(f"{name}.", model.state_dict()) for name in names)
+    left = "6 of 12 weights .* belong to no layer"
+    with pytest.warns(UserWarning, match=left):  # they are the same
+        load_weights(model, state_dict_in({**mine, **theirs}), tmp_path)
+    others = {name: tensor + 1 for name, tensor in theirs.items()}
+    with pytest.raises(ValueError, match=f"holds {names[0]} and {names[1]}, which both fit"):
+        load_weights(model, state_dict_in({**mine, **others}), tmp_path)
+    known = prefixed("model.", model.state_dict())
+    choice = f"the weights 'model' are taken, not '{names[1]}'"
+    with pytest.warns(UserWarning, match=choice), pytest.warns(UserWarning, match=left):
+        load_weights(model, state_dict_in({**others, **known}), tmp_path)
+
+
 @pytest.mark.parametrize("suffix", WEIGHT_FILES)
 def test_a_file_that_is_not_there(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none"):

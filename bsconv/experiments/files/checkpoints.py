@@ -105,7 +105,7 @@ def load_weights(
     """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
 
     The line says what the file lacks, has in addition, or has in another shape than ``name``, the
-    model in words. A weight of NaN is refused.
+    model in words. A weight of NaN is refused, and an infinite one where the model has none.
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
@@ -114,6 +114,8 @@ def load_weights(
         if key in own and tensor.shape != own[key].shape:
             found, wanted = tuple(tensor.shape), tuple(own[key].shape)
             raise ValueError(f"{misfit}: {key} needs shape {wanted}, got {found}")
+    tensors = {key: tensor for key, tensor in own.items() if isinstance(tensor, Tensor)}
+    finite = {key for key, tensor in tensors.items() if tensor.isfinite().all()}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -124,8 +126,11 @@ def load_weights(
     if unexpected:
         raise ValueError(f"{misfit}: it has no {some(unexpected, 1)}")
     for key, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.isnan().any():
-            raise ValueError(f"the weights in {path} are not all numbers: {key} has NaN")
+        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
+            nan = bool(tensor.isnan().any())
+            if nan or key in finite:
+                what = "NaN" if nan else "infinite ones"
+                raise ValueError(f"the weights in {path} are not all numbers: {key} has {what}")
 
 
 def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -133,7 +138,11 @@ def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dic
     if state.keys() == own.keys():
         return state
     names = plain_names(own)
-    if not names.keys() & state.keys() and (part := part_for(state, names)) is not None:
+    try:
+        part = None if names.keys() & state.keys() else part_for(state, names)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+    if part is not None:
         if left := len(state) - len(part):
             others = f"{left} of {len(state)} weights"
             warnings.warn(f"{others} in {path} belong to no layer of the model", stacklevel=3)

@@ -81,14 +81,29 @@ def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Ten
     """Of ``state`` what a network with these plain names needs, by them; None where it lacks some.
 
     The network may be one of several parts of what was trained, as in a LightningModule.
+    ValueError where it may be any of several, whose names do not say which.
     """
     wanted = {name for name in names if not name.endswith("num_batches_tracked")}
-    for head in dict.fromkeys(name.partition(".")[0] + "." for name in state):
-        inside = [name for name in state if name.startswith(head)]
-        part = {name.removeprefix(head): state[name] for name in inside}
+    found: dict[str, dict[str, Tensor]] = {}
+    for head in dict.fromkeys(name.partition(".")[0] for name in state):
+        inside = [name for name in state if name.startswith(f"{head}.")]
+        part = {name.removeprefix(f"{head}."): state[name] for name in inside}
         if wanted <= part.keys():
-            return part
-    return None
+            found[head] = part
+    known = _ranked(found)
+    if len(found) > 1 and not known and _differ(found.values(), wanted):
+        raise ValueError(f"holds {' and '.join(found)}, which both fit; save a file of one of them")
+    chosen = known + [head for head in found if head not in known]
+    if known:
+        _say_choice(chosen)
+    return found[chosen[0]] if found else None
+
+
+def _differ(parts: Iterable[Mapping[str, Tensor]], names: Iterable[str]) -> bool:
+    """Whether the weights of these names are others; one network may stand under two names."""
+    first, *others = parts
+    pairs = [(first[name], other[name]) for name in names for other in others]
+    return not all(a.dtype == b.dtype and a.equal(b) for a, b in pairs)
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
