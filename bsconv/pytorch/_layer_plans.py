@@ -22,6 +22,7 @@ from ._tools.convs import (
     Conv,
     memory_format_of,
     pads_with_zeros,
+    present_weight,
     with_ones,
 )
 from ._tools.joining import exact_steps, joined, product
@@ -76,7 +77,7 @@ class PlannedLayer(nn.Sequential):
         """
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
-        kernels: Any = [layer.weight for layer in self]
+        kernels: Any = list(map(present_weight, self))
         kernel = functools.reduce(functools.partial(product, depthwise=self.dw.weight), kernels)
         return kernel.as_subclass(ReadOnly)
 

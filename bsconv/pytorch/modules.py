@@ -20,6 +20,7 @@ from ._tools.convs import (
     conv_arguments,
     memory_format_of,
     mid_channels,
+    present_weight,
 )
 from .decomposition import blueprint_factors, shared_factors, subspace_factors
 from .initialization import uninitialized
@@ -61,7 +62,7 @@ class BlueprintLayer(PlannedLayer):
         make: Any = partial(uninitialized, kind) if empty else kind
         layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv) | options)
         layer.to(memory_format=memory_format_of(conv.weight))
-        layer.requires_grad_(conv.weight.requires_grad)
+        layer.requires_grad_(present_weight(conv).requires_grad)
         if conv.bias is not None:
             layer.bias.requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
@@ -81,7 +82,7 @@ class BlueprintLayer(PlannedLayer):
         if not conv.weight.is_meta:
             convs = [child for child in layer if isinstance(child, Conv)]
             with torch.no_grad():
-                for child, factor in zip(convs, layer._factors(conv.weight), strict=True):
+                for child, factor in zip(convs, layer._factors(present_weight(conv)), strict=True):
                     child.weight.copy_(factor.reshape(child.weight.shape))
                 if conv.bias is not None:
                     layer.bias.copy_(conv.bias)

@@ -123,7 +123,8 @@ def attach_reg_loss(model: nn.Module) -> None:
     """Gives ``model`` the method ``reg_loss`` if it has none yet."""
     if not isinstance(model, BSConvS_ModelRegLossMixin):
         # a partial, unlike a bound method, follows the model through pickle and deepcopy
-        model.reg_loss = functools.partial(reg_loss, model)  # type: ignore[assignment]
+        owner = getattr(model, "_orig_mod", model)  # torch.compile's wrapper asks its model
+        owner.reg_loss = functools.partial(reg_loss, owner)
 
 
 def _penalties(matrices: list[Tensor]) -> Tensor:

@@ -10,23 +10,26 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from bsconv.pytorch import (
     BSConvU,
     BSConvU_Replacer,
     ModelProfiler,
     collapse,
+    kernel_spectra,
     optimize_for_inference,
     project_pretrained,
 )
 from bsconv.pytorch._tools.outside import independent_copy
+from helpers import odd_layers
 
 IMAGES = torch.rand(4, 3, 8, 8)
 Pair = collections.namedtuple("Pair", "conv stride")
@@ -264,3 +267,89 @@ def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
         with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
             work(Elsewhere(), images)
     assert ModelProfiler(Elsewhere(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
+
+
+class Context:
+    convs: ClassVar[dict[str, Any]] = {}
+
+
+class OfContext(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = Context.convs["conv"] = nn.Conv2d(3, 16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return Context.convs["conv"](images)
+
+
+class OfSlot(nn.Module):
+    __slots__ = ("other",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        OfSlot.other.__set__(self, self.conv)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.other(images)
+
+
+class Described:
+    known: ClassVar[Any] = weakref.WeakKeyDictionary()
+
+    def __get__(self, owner: Any, _: type) -> Any:
+        return Described.known[owner]
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        Described.known[owner] = value
+
+
+class OfDescriptor(nn.Module):
+    other = Described()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        Described.known[self] = self.conv
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.other(images)
+
+
+class OfAnotherFile(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = odd_layers.Registry.items["conv"] = nn.Conv2d(3, 16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return odd_layers.Registry.items["conv"](images)
+
+
+@pytest.mark.parametrize("kind", [OfContext, OfSlot, OfDescriptor, OfAnotherFile])
+def test_classes_and_slots_may_hold_a_layer(kind: type[nn.Module]) -> None:
+    (layer,) = BSConvU_Replacer().plan(kind()).layers
+    assert "outside the module tree" in layer.description
+    if kind is not OfSlot:  # which is copied
+        with pytest.raises(ValueError, match="model cannot be copied"):
+            project_pretrained(kind())
+
+
+@pytest.mark.parametrize(
+    ("change", "remover"),
+    [
+        (nn.utils.weight_norm, "remove_weight_norm"),
+        (nn.utils.spectral_norm, "remove_spectral_norm"),
+        (functools.partial(prune.l1_unstructured, name="weight", amount=0.5), "prune.remove"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_old_hooks_compute(change: Callable[..., nn.Module], remover: str) -> None:
+    stale, fresh = change(nn.Conv2d(3, 16, 3)), change(nn.Conv2d(3, 16, 3))
+    stale.load_state_dict(fresh.state_dict())
+    fresh.eval()(IMAGES)
+    made = [BSConvU.from_conv(conv).weight for conv in (stale, fresh)]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-6)
+    torch.testing.assert_close(kernel_spectra(stale), kernel_spectra(fresh))
+    stale.train()(IMAGES)
+    with pytest.raises(ValueError, match=f"which {remover} undoes"):
+        optimize_for_inference(nn.Sequential(stale), IMAGES)

@@ -1,5 +1,8 @@
 """The penalty against NumPy, and its way through copies, wrappers, dtypes and devices."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvU, reg_loss
+from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvS_Replacer, BSConvU, reg_loss
 from bsconv.pytorch.regularization import (
     OrthonormalBasis,
     OrthonormalConv2d,
@@ -207,3 +210,10 @@ def test_layers_that_share_a_basis_count_once() -> None:
     first, second = BSConvS(16, 16, 3), BSConvS(16, 16, 3)
     second.pw1.weight = first.pw1.weight
     torch.testing.assert_close(reg_loss(nn.Sequential(first, second)), reg_loss(first))
+
+
+def test_a_compiled_model_with_the_penalty_can_be_copied() -> None:
+    compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 16, 3)), backend="eager")
+    model = BSConvS_Replacer().apply(compiled)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin.reg_loss(), model.reg_loss())

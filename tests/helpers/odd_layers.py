@@ -4,7 +4,7 @@ At the top of a module, so that they can be pickled.
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -153,3 +153,9 @@ def keep_state(module: nn.Module, *args: Any) -> None:
 def keep_gradient(gradient: Tensor) -> Tensor:
     """A hook on a parameter."""
     return gradient
+
+
+class Registry:
+    """A class in which models of other files keep their layers."""
+
+    items: ClassVar[dict[str, Any]] = {}

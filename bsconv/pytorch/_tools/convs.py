@@ -1,13 +1,15 @@
 """Questions about single layers: their arguments, padding, memory format, number of channels."""
 
+import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -17,6 +19,11 @@ CONVOLUTIONS = (*CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose
 IntOrTuple = int | tuple[int, ...]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+REMOVERS = {  # of hooks of these classes, which compute a tensor from others
+    "torch.nn.utils.weight_norm.WeightNorm": "remove_weight_norm",
+    "torch.nn.utils.spectral_norm.SpectralNorm": "remove_spectral_norm",
+    "torch.nn.utils.prune.BasePruningMethod": "prune.remove",
+}
 
 
 def check_sizes(layer: str, dimensions: int = 1, **sizes: Any) -> None:
@@ -92,3 +99,35 @@ def pads_with_zeros(conv: Conv) -> bool:
     if conv.padding == "same":
         return any(d * (k - 1) > 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
     return any(padding != 0 for padding in conv.padding)
+
+
+def computing_hooks(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
+    """Hooks that compute tensors of ``module`` in each call: the name, what undoes it, the hook."""
+    hooks: Iterable[Any] = module._forward_pre_hooks.values()
+    for hook in hooks:
+        kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(hook).__mro__)
+        for remover in (REMOVERS[kind] for kind in kinds if kind in REMOVERS):
+            yield getattr(hook, "name", None) or hook._tensor_name, remover, hook
+
+
+def why_computed(module: nn.Module) -> str:
+    """Which tensors of ``module`` are computed from other ones, and what undoes that."""
+    found: dict[str, str] = {}
+    if parametrize.is_parametrized(module):
+        tables = module.get_submodule("parametrizations").named_children()
+        found = {name: "remove_parametrizations" for name, _ in tables}
+    found |= {name: remover for name, remover, _ in computing_hooks(module)}
+    if not found:
+        return ""
+    removers = " and ".join(dict.fromkeys(found.values()))
+    return f"parametrised ({', '.join(found)}), which {removers} undoes"
+
+
+def present_weight(layer: nn.Module) -> Tensor:
+    """The weight that ``layer`` would compute with in eval mode, which hooks set in each call."""
+    if hooks := [hook for name, _, hook in computing_hooks(layer) if name == "weight"]:
+        layer = copy.copy(layer).train(False)
+        for hook in hooks:
+            hook(layer, ())
+    weight: Any = layer.weight
+    return weight

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .batch_norm import batch_norm_map
-from .convs import CONVS, GEOMETRY, BatchNorm, Conv, pads_with_zeros, with_ones
+from .convs import CONVS, GEOMETRY, BatchNorm, Conv, pads_with_zeros, present_weight, with_ones
 from .numerics import exact_dtype
 
 
@@ -15,9 +15,9 @@ def exact_steps(parts: Iterable[nn.Module]) -> list[Conv]:
     steps: list[Conv] = []
     for part in parts:
         if isinstance(part, Conv):
-            dtype = exact_dtype(part.weight)
+            dtype, weight = exact_dtype(part.weight), present_weight(part).detach()
             bias = None if part.bias is None else part.bias.detach().to(dtype)
-            steps.append(convolution(part, part.weight.detach().to(dtype), bias, part.groups))
+            steps.append(convolution(part, weight.to(dtype), bias, part.groups))
         elif isinstance(part, BatchNorm):
             steps[-1] = normed(steps[-1], part)
     return steps

@@ -4,28 +4,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
-from .convs import CONVS, Conv
+from .convs import CONVS, Conv, why_computed
 from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place, wrapped_by
 from .outside import held_outside
 
 WRAPPED = ("module", "_orig_mod")  # by DataParallel, torch.compile
-REMOVERS = {  # of hooks of these classes, which compute a tensor from others
-    "torch.nn.utils.weight_norm.WeightNorm": "remove_weight_norm",
-    "torch.nn.utils.spectral_norm.SpectralNorm": "remove_spectral_norm",
-    "torch.nn.utils.prune.BasePruningMethod": "prune.remove",
-}
 
 
 def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] = (1, 2, 3)) -> str:
     """Why ``module`` is not a plain convolution of these dimensions and groups; empty if it is."""
     name = type(module).__name__
-    if computed := _computed(module):
+    if computed := why_computed(module):
         return computed
     kinds = [CONVS[number - 1] for number in dimensions]
     kind = next((kind for kind in kinds if isinstance(module, kind)), None)
@@ -45,23 +38,6 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
     if module.groups != groups:
         return f"grouped (groups={module.groups})"
     return ""
-
-
-def _computed(module: nn.Module) -> str:
-    """Which tensors of ``module`` are computed from other ones, and what undoes that."""
-    found: dict[Any, str] = {}
-    if parametrize.is_parametrized(module):
-        tables = module.get_submodule("parametrizations").named_children()
-        found = {name: "remove_parametrizations" for name, _ in tables}
-    hooks: Iterable[Any] = module._forward_pre_hooks.values()
-    for hook in hooks:
-        kinds = (f"{kind.__module__}.{kind.__name__}" for kind in type(hook).__mro__)
-        for remover in (REMOVERS[kind] for kind in kinds if kind in REMOVERS):
-            found[getattr(hook, "name", None) or hook._tensor_name] = remover
-    if not found:
-        return ""
-    removers = " and ".join(dict.fromkeys(found.values()))
-    return f"parametrised ({', '.join(found)}), which {removers} undoes"
 
 
 def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:

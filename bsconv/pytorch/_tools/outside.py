@@ -5,6 +5,7 @@ import copy
 import dis
 import functools
 import gc
+import sys
 import types
 import weakref
 from collections.abc import Collection, Iterable, Iterator
@@ -14,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .convs import computing_hooks, why_computed
 from .errors import described
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
 
+Names = dict[str, Any] | None
+Kinds = dict[type, Names]  # classes, and the global names that their methods may use
 # graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
-OPAQUE = (type, types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
+OPAQUE = (types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
 
 
 def held_outside(
@@ -27,29 +31,53 @@ def held_outside(
     """All objects that modules of ``model`` lead to other than by the tree: name, owner, object.
 
     The name is that of the attribute, hook or class that leads there: by containers of any kind,
-    attributes of plain objects, closures, default arguments, the global names that a function
-    uses, iterators, weak references. The owner is the module that has it, None for a class.
-    Modules of the tree and objects of the ids ``known`` are not entered.
+    attributes of plain objects and of their classes, closures, default arguments, the global names
+    that a function uses, iterators, weak references. The owner is the module that has it, None for
+    a class. Modules of the tree, objects of the ids ``known``, and classes of PyTorch and of the
+    standard library are not entered.
     """
     modules = dict(model.named_modules())
     tables = [(one, one._modules, one._parameters) for one in modules.values()]
     closed = {id(one) for own in tables for one in own}.union(known)
     shared: set[int] = set()
+    bases = (base for one in modules.values() for base in type(one).__mro__)
+    kinds: Kinds = {base: None for base in dict.fromkeys(bases) if _is_own(base)}
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
-        for key, value in list(vars(module).items()):
+        slots = chain(*(vars(base).get("__slots__", ()) for base in type(module).__mro__))
+        own = vars(module) | {key: getattr(module, key, None) for key in slots}
+        for key, value in own.items():
             of_all = key in MODULE_STATE and not (value and key in MOVABLE_HOOKS)
             if not of_all and _may_lead(value):
                 name = f"{prefix}.{key}" if prefix else key
-                yield from ((name, module, one) for one in _reached([value], closed, seen))
-    for kind in dict.fromkeys(base for one in modules.values() for base in type(one).__mro__):
-        if not kind.__module__.startswith(("torch.", "bsconv.", "builtins")):
-            found = _reached(vars(kind).values(), closed, shared)
+                yield from ((name, module, one) for one in _reached([value], closed, seen, kinds))
+    done = 0
+    while new := list(kinds)[done:]:
+        done += len(new)
+        for kind in new:
+            found = _reached(vars(kind).values(), closed, shared, kinds, kinds[kind])
             yield from ((kind.__name__, None, one) for one in found)
 
 
-def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) -> Iterator[object]:
-    waiting: list[tuple[Any, dict[str, Any] | None]] = [(start, None) for start in starts]
+def _is_own(kind: Any) -> bool:
+    """Whether a class, or a module, is neither PyTorch's nor the standard library's nor ours."""
+    name = kind.__name__ if isinstance(kind, types.ModuleType) else kind.__module__
+    package = str(name).partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in ("torch", "bsconv")
+
+
+def _reached(
+    starts: Iterable[object],
+    closed: Collection[int],
+    seen: set[int],
+    kinds: Kinds,
+    names: Names = None,
+) -> Iterator[object]:
+    """All that ``starts`` lead to; classes are left to be searched, in ``kinds``.
+
+    ``names`` are the global names that functions may use, None for those of their own file.
+    """
+    waiting: list[tuple[Any, Names]] = [(start, names) for start in starts]
     while waiting:
         value, names = waiting.pop()
         if id(value) in seen or not _may_lead(value):
@@ -59,18 +87,27 @@ def _reached(starts: Iterable[object], closed: Collection[int], seen: set[int]) 
         kind = type(value)
         if id(value) in closed or issubclass(kind, OPAQUE):
             continue
+        if issubclass(kind, type):
+            inside = names is None or value.__module__ == names.get("__name__")
+            for base in filter(_is_own, value.__mro__):
+                kinds.setdefault(base, names if inside else {})
+            continue
         if issubclass(kind, weakref.ref):
             waiting.append((value(), names))
         elif kind is not types.FunctionType:
             waiting += ((one, names) for one in gc.get_referents(value))
         else:
-            inside = value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)
-            waiting += ((one, names) for one in inside)
+            parts = value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)
+            waiting += ((one, names) for one in parts)
             # from a global name on only in the same file: the library of others is not searched
             file = value.__globals__
             if (names is None or names is file) and not str(value.__module__).startswith("torch."):
-                used = _global_names(value.__code__)
-                waiting += ((file[name], file) for name in used if name in file)
+                used = [file[name] for name in _global_names(value.__code__) if name in file]
+                waiting += ((one, file) for one in used)
+                files = (one for one in used if type(one) is types.ModuleType and _is_own(one))
+                for module in files:  # what is looked up in them
+                    found = map(vars(module).get, value.__code__.co_names)
+                    waiting += ((one, file) for one in found)
 
 
 def _may_lead(value: object) -> bool:
@@ -99,7 +136,10 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:
-        raise ValueError(f"model cannot be copied: {described(error)}") from error
+        hooked = {name: one for name, one in model.named_modules() if any(computing_hooks(one))}
+        computed = (f"'{name}' is {why_computed(one)}" for name, one in hooked.items())
+        said = next(computed, described(error))
+        raise ValueError(f"model cannot be copied: {said}") from error
     for old, new in zip(model.modules(), twin.modules(), strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)

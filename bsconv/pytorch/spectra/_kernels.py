@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._tools.convs import CONVOLUTIONS
+from .._tools.convs import CONVOLUTIONS, present_weight
 from .._tools.model_tree import evaluating, unwrapped
 
 RANKS = (3, 4, 5)  # of kernels of one, two and three dimensions
@@ -147,7 +147,7 @@ def _reason_to_skip(weight: Tensor) -> str:
 
 def _weight_of(conv: Any) -> Tensor:
     with evaluating(conv):  # spectral_norm changes its buffers while training
-        weight: Tensor = conv.weight
+        weight = present_weight(conv)
     if conv.transposed and not nn.parameter.is_lazy(weight):
         return exchanged(weight, conv.groups)
     return weight
