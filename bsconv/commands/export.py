@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..experiments.export import check_export, export_model
+    from ..experiments.training import answers
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
     images = normalization.apply(images)
     model.eval()
-    expected = _outputs(model, images, name)
+    expected = answers(model, images, name, "another --input-size")
     if not (arguments.checkpoint or arguments.pretrained or arguments.weights):
         _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
     if arguments.optimize:
@@ -142,24 +143,6 @@ def _model(
     side = config.image_size or (FOLDER_SIZE if config.weights else None)
     size = given or ((3, side, side) if side else _models.usual_size(name, model))
     return model, config, size, weights.classes
-
-
-def _outputs(model: nn.Module, images: Tensor, name: str) -> Tensor:
-    """What the model gives for these images; ValueError with one line where it cannot take them."""
-    import torch
-
-    from ..experiments.training import logits_of
-    from ..pytorch._tools.errors import one_line
-
-    try:
-        with torch.no_grad():
-            outputs = model(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        shape = " x ".join(map(str, images.shape[1:]))
-        raise ValueError(
-            f"{name} cannot take images of {shape} ({one_line(error)}); try another --input-size"
-        ) from error
-    return logits_of(outputs)
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:

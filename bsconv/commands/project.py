@@ -166,10 +166,9 @@ def _next_steps(arguments: argparse.Namespace, weights: Start | None) -> str:
     if arguments.bsconv == "s":
         line += f" --p {Fraction(given.get('p', TrainConfig.p)).limit_denominator(1000)}"
     line += f" --weights {out}"
-    places = {name: given[name] for name in ("dataset", "data", "split") if name in given}
-    if places["dataset"] == TrainConfig.dataset:
-        del places["dataset"]
-    line += "".join(f" --{name} {shlex.quote(str(each))}" for name, each in places.items())
+    for name in ("dataset", "data", "split"):
+        if name in given:
+            line += f" --{name} {shlex.quote(str(given[name]))}"
     if arguments.budget is not None:
         if arguments.weights is not None:
             line += f" --teacher {shlex.quote(arguments.weights)}"

@@ -80,8 +80,8 @@ class Classifier:
 
     def predict(self, paths: Any, top: int = 3) -> list[Prediction]:
         """The ``top`` classes of each image; ``paths`` are paths, or what ``preprocess`` takes."""
-        paths = _each(paths)
-        return [found for _, found in self.predictions(paths, top) if not isinstance(found, str)]
+        said = self.predictions(_each(paths), top)
+        return [found for _, found in said if not isinstance(found, str)]
 
     def predictions(
         self, images: Iterable[Any], top: int = 3, skip: bool = False

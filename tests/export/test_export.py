@@ -418,6 +418,6 @@ def test_bad_input_is_one_line(
 
 def test_images_that_do_not_fit(tmp_path: Path, failure: Callable[..., str]) -> None:
     arguments = line(tmp_path, "cifar_resnet20", "--pretrained", "cifar10", "--input-size")
-    message = r"cannot take images of 1 x 32 x 32 \(.*\); try another"
+    message = r"cannot take images of 1 x 1 x 32 x 32 \(.*\); try another"
     assert re.search(message, failure(*arguments, "1x32x32"))
     assert list(tmp_path.iterdir()) == []

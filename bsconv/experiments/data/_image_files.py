@@ -128,7 +128,7 @@ def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
     """Pillow widens the filter when it shrinks, so this is antialiased."""
     if resize == "squash":
         return image.resize((size, size), Image.Resampling.BILINEAR)
-    shorter, short = size if resize == "shorter" else int(resize), min(image.size)
+    shorter, short = size if resize == "shorter" else max(size, int(resize)), min(image.size)
     width, height = (int(shorter * side / short) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -14,7 +14,7 @@ from ._inputs import (
     settled,
     trained_model,
 )
-from ._new_head import logits_of
+from ._new_head import answers, logits_of
 from ._processes import PeerFailed, find_device
 from ._signals import Terminated, terminable
 from ._train import evaluate, train
@@ -25,6 +25,7 @@ __all__ = [
     "PeerFailed",
     "Terminated",
     "TrainConfig",
+    "answers",
     "check_classes",
     "check_fit",
     "check_model",

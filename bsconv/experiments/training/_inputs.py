@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...pytorch import apply_plan, project_pretrained
-from ...pytorch._tools.errors import one_line
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
@@ -24,7 +23,7 @@ from ..files.checkpoints import Start, TrainedModel, fitting, load_weights
 from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
-from ._new_head import head_names, logits_of, with_new_head
+from ._new_head import LARGER, answers, head_names, with_new_head
 
 PROJECTION_IMAGES = 500
 
@@ -199,20 +198,12 @@ def check_fit(
             )
     count = min(2, config.settings.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
-    shape = " x ".join(map(str, images.shape))
-    advice = "a larger image_size, such as --image-size 224"
+    advice = LARGER
     if count == 1 and training:  # BatchNorm
         advice += ", or batches of more than one image"
-    try:
-        with torch.no_grad():
-            outputs = copy.deepcopy(model).train(training)(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"{config.model} cannot take images of {shape} ({one_line(error)}); try {advice}"
-        ) from error
-    logits = logits_of(outputs)
+    logits = answers(copy.deepcopy(model).train(training), images, config.model, advice)
     if logits.shape != (count, dataset.num_classes):
         raise ValueError(
             f"{config.model} needs {dataset.num_classes} outputs per image for {dataset.name}, "
-            f"got shape {tuple(logits.shape)} for images of {shape}; try {advice}"
+            f"got shape {tuple(logits.shape)} for images {tuple(images.shape)}; try {advice}"
         )

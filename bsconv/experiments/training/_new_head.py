@@ -13,6 +13,7 @@ from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.model_tree import evaluating, exchange, places, watching
 from ..config import FOLDER_SIZE, TrainConfig
 
+LARGER = "a larger image_size, such as --image-size 224"
 Head = nn.Linear | nn.Conv2d  # a Conv2d of one pixel
 
 
@@ -26,6 +27,21 @@ def logits_of(output: Any) -> Tensor:
         kind = type(logits).__name__
         raise ValueError(f"a classifier needs to answer with a tensor, or several, got a {kind}")
     return logits
+
+
+def answers(model: nn.Module, images: Tensor, name: str, advice: str) -> Tensor:
+    """The logits of ``images``, without gradients; ValueError with one line and ``advice`` where
+    the model ``name`` cannot take them."""
+    try:
+        with torch.no_grad():
+            outputs = model(images)
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        shape = " x ".join(map(str, images.shape))
+        reason = one_line(error)
+        raise ValueError(
+            f"{name} cannot take images of {shape} ({reason}); try {advice}"
+        ) from error
+    return logits_of(outputs)
 
 
 def heads(model: nn.Module, config: TrainConfig) -> list[Head]:
@@ -76,15 +92,8 @@ def _width(model: nn.Module, config: TrainConfig) -> int:
     side = config.image_size or FOLDER_SIZE
     images = torch.zeros(2, 3, side, side)
     images = images.to(next((tensor.device for tensor in model.parameters()), images.device))
-    try:
-        with evaluating(model):
-            outputs = model(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"{config.model} cannot take images of 2 x 3 x {side} x {side} ({one_line(error)}); "
-            "try a larger image_size, such as --image-size 224"
-        ) from error
-    return logits_of(outputs).shape[-1]
+    with evaluating(model):
+        return answers(model, images, config.model, LARGER).shape[-1]
 
 
 def _exchanged(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:
