@@ -132,8 +132,7 @@ def _each(images: Any) -> Iterable[Any]:
         return image_files(path) if path.is_dir() else [images]
     if hasattr(images, "convert") or getattr(images, "ndim", 4) < 4:  # a tensor or an array
         return [images]
-    found: Iterable[Any] = images
-    return found
+    return iter(images)
 
 
 class Run(Classifier):

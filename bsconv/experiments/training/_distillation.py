@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +13,7 @@ from ..files.checkpoints import load_weights, read_start, read_trained
 from ..model_sources import build_model
 from ..normalization import Normalization
 from ._inputs import check_classes, model_input, trained_model
-from ._new_head import logits_of
+from ._new_head import LARGER, answers
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
 
@@ -67,10 +66,9 @@ def read_teacher(
 def check_teacher(teacher: nn.Module, dataset: ImageDataset, config: TrainConfig) -> None:
     """ValueError where the teacher does not answer with a number for each class."""
     images = model_input(dataset.train_images[:1], config.image_size)
-    with torch.no_grad():
-        answers = logits_of(teacher(images))
-    if answers.shape != (1, dataset.num_classes):
+    found = answers(teacher, images, "the teacher", LARGER)
+    if found.shape != (1, dataset.num_classes):
         raise ValueError(
             f"the teacher needs {dataset.num_classes} outputs per image for {dataset.name}, "
-            f"got shape {tuple(answers.shape)}"
+            f"got shape {tuple(found.shape)}"
         )
