@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -441,3 +442,62 @@ def test_a_model_that_is_a_convolution_is_fitted(budget: float | None) -> None:
     chain, same = project_pretrained(nn.Sequential(conv), images, budget=budget, **QUICK)
     assert (report.share, len(report.layers)) == (same.share, 1)
     torch.testing.assert_close(bare(images), chain(images), rtol=0.02, atol=0.02)
+
+
+def test_images_without_channels_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"images needs inputs that the model takes, got \(12, 12\)"
+    ):
+        project_pretrained(nn.Sequential(nn.Conv2d(1, 16, 3)), torch.rand(20, 12, 12), **QUICK)
+
+
+def test_a_budget_needs_costs() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    with raises_exactly("budget needs a model that costs macs, got one that costs none"):
+        project_pretrained(Idle(), IMAGES, budget=0.5, **QUICK)
+
+
+class Underivable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        return images.clone()
+
+
+@dataclass(slots=True)
+class Said:
+    classes: Tensor
+
+
+class Odd(nn.Module):
+    def __init__(self, end: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 16, 3), end
+
+    def forward(self, images: Tensor) -> Any:
+        return self.end(self.conv(images))
+
+
+@pytest.mark.parametrize("end", [Underivable.apply, Said, lambda maps: maps.mean((2, 3)).int()])
+def test_odd_answers(end: Callable[[Tensor], Any]) -> None:
+    student, report = project_pretrained(Odd(end), IMAGES, **QUICK)
+    assert (type(student.conv), report.agreement) == (BSConvU, None)
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda z: z.clip(min=0), nn.Threshold(0.0, 0.0), lambda z: z.maximum(torch.zeros(()))]
+)
+def test_other_ways_to_write_a_relu(cut: Callable[[Tensor], Tensor]) -> None:
+    conv = nn.Conv2d(3, 16, 3)
+    errors = []
+    for rectifier in (F.relu, cut):
+        model = Odd(rectifier)
+        model.conv = conv
+        errors.append(project_pretrained(model, IMAGES, **QUICK)[1].layers[0].output_error)
+    assert errors[0] == errors[1]

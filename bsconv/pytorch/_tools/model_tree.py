@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +71,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from tensors_in(item)
     elif is_dataclass(value):
-        yield from tensors_in(vars(value))
+        yield from tensors_in([getattr(value, one.name, None) for one in fields(value)])
 
 
 def parameter_count(*modules: nn.Module) -> int:

@@ -100,6 +100,8 @@ def budget_of(study: Study, of: Cost, prepare: Prepare | None) -> Budget:
         by_module = (_macs if of == "macs" else _parameters)(study)
         total = by_module[""]
         costs = {n: {f: cost(x.geometry, f) for f in x.damages} for n, x in layers.items()}
+    if not total:
+        raise ValueError(f"budget needs a model that costs {of}, got one that costs none")
     leaves = {n for n, m in study.model.named_modules() if not any(True for _ in m.children())}
     fixed = {name: by_module[name] for name in by_module.keys() & leaves - layers.keys()}
     tables = {

@@ -21,8 +21,9 @@ from ._operations import Operation, visiting
 
 # functions of single numbers that leave large ones as they are, or cut them
 ACTIVATIONS = frozenset((
-    "celu", "clamp", "clamp_min", "elu", "gelu", "hardswish", "hardtanh", "leaky_relu", "mish",
-    "prelu", "relu", "relu6", "silu", "softplus",
+    "celu", "clamp", "clamp_max", "clamp_min", "clip", "elu", "gelu", "hardswish", "hardtanh",
+    "leaky_relu", "maximum", "minimum", "mish", "prelu", "relu", "relu6", "silu", "softplus",
+    "threshold",
 ))  # fmt: skip
 NORM_STATE = ("running_mean", "running_var", "weight", "bias")
 CALLER = -1  # the number of what takes the answer
@@ -151,7 +152,7 @@ class _Trace:
         if norm or _adds(again, given, output):
             self.links[operation.number, value] = _Link(norm, None, _value(output))
             self.followed.add(_value(output))
-        elif getattr(operation.function, "__name__", "").rstrip("_") in ACTIVATIONS:
+        elif _is_activation(operation):
             self.links[operation.number, value] = _Link({}, again, None)
 
     def consumer(self, call: _Call) -> Consumer:
@@ -199,6 +200,14 @@ def _of_one(operation: Operation, value: Hashable) -> Activation:
         return found
 
     return function
+
+
+def _is_activation(operation: Operation) -> bool:
+    """Of all, prelu alone may take other tensors than single numbers, one number a channel."""
+    name = getattr(operation.function, "__name__", "").strip("_")
+    given = tensors_in((operation.args, operation.kwargs))
+    alone = name == "prelu" or sum(one.dim() > 0 for one in given) == 1
+    return name in ACTIVATIONS and alone
 
 
 def _adds(again: Activation, given: Tensor, output: Any) -> bool:

@@ -72,7 +72,7 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     found = found.map(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
     try:
         with evaluating(model):
-            found.first(1).run(model)
+            found.first(2).run(model)  # one alone may pass for an image without a batch
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = " and ".join(str(tuple(t.shape[1:])) for t in found.tensors())
         raise ValueError(

@@ -91,7 +91,11 @@ def agreement(
     same = 0
     for batch in inputs.split(batch_size):
         expected, found = batch.run(teacher), batch.run(student)
-        if not isinstance(expected, Tensor) or expected.dim() != 2:
+        if (
+            not isinstance(expected, Tensor)
+            or expected.dim() != 2
+            or not expected.is_floating_point()
+        ):
             return None
         check_finite("the outputs", expected)
         same += int((expected.argmax(1) == found.argmax(1))[found.isfinite().all(1)].sum())

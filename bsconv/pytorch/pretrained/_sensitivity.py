@@ -40,7 +40,7 @@ def sensitivities(
     matrix of logits (by their Fisher information), else half of the squared error of the outputs
     relative to their variance, each to second order, per image. Errors at different places are
     taken as unrelated. Left out are operations from which no derivatives reach what the model
-    returns, or none that are finite.
+    returns, or none that are finite; all, where the network has no derivatives.
     """
     energies: dict[int, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
@@ -63,13 +63,11 @@ def sensitivities(
         answers = [leaf for leaf in tensors_in(outputs) if _is_answer(leaf)]
         for probe in range(PROBES if answers else 0):
             directions = [_direction(a.detach(), len(answers), generator) for a in answers]
-            torch.autograd.grad(
-                answers,
-                batch.tensors(),
-                directions,
-                retain_graph=probe + 1 < PROBES,
-                allow_unused=True,
-            )
+            keep = probe + 1 < PROBES
+            try:
+                torch.autograd.grad(answers, batch.tensors(), directions, keep, allow_unused=True)
+            except RuntimeError:  # something in the network has no derivative
+                return {}
     known = {number: energy for number, energy in energies.items() if energy.isfinite().all()}
     count = len(inputs) * PROBES
     return {number: _sensitivity(energy / count) for number, energy in known.items()}

@@ -73,19 +73,17 @@ def run_through(model: nn.Module, study: Study, arrive: Arrive, *, blank: bool) 
     arrives. If ``blank``, layers answer zero at first, so what arrives is what else is added; what
     the layer has become by then is added afterwards.
     """
-    consumers = {name: layer.consumer for name, layer in study.layers.items()}
+    consumers: dict[Any, Consumer] = {n: layer.consumer for n, layer in study.layers.items()}
     norm_numbers = {consumer.norm for consumer in consumers.values()}
-    waiting: dict[int, tuple[str, Operation]] = {}  # by the operation at which they arrive
+    waiting: dict[int, tuple[Any, Operation]] = {}  # by the operation at which they arrive
     norms: dict[int | None, dict[str, Any]] = {}
     group_size = study.sampler.group_size
 
     def visit(operation: Operation) -> Any:
         if operation.number in norm_numbers:
             norms[operation.number] = operation.norm_state()
-        name = operation.layer
-        consumer = None if name is None else consumers.get(name)
-        if name is not None and consumer:
-            waiting[consumer.arrival] = name, operation
+        if consumer := consumers.get(operation.layer):
+            waiting[consumer.arrival] = operation.layer, operation
         if blank and operation.number in norm_numbers:
             output = norms[operation.number]["input"]
         elif blank and consumer:
