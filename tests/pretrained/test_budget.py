@@ -491,7 +491,7 @@ def test_odd_answers(end: Callable[[Tensor], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut", [lambda z: z.clip(min=0), nn.Threshold(0.0, 0.0), lambda z: z.maximum(torch.zeros(()))]
+    "cut", [lambda z: z.clip(min=0), nn.Threshold(0.0, 0.0), lambda z: z.maximum(z.new_zeros(()))]
 )
 def test_other_ways_to_write_a_relu(cut: Callable[[Tensor], Tensor]) -> None:
     conv = nn.Conv2d(3, 16, 3)

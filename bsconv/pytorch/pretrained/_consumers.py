@@ -120,8 +120,9 @@ class _Trace:
         }
         output = operation.run()
         found = list(tensors_in(output))
-        # not a user: what returns what it was given, such as Dropout in eval mode
-        if not found or (len(found) == 1 and _value(found[0]) in values):
+        # not a user: what returns what it was given, as Dropout in eval mode, or makes others
+        makes = getattr(operation.function, "__name__", "").startswith("new_")
+        if not found or makes or (len(found) == 1 and _value(found[0]) in values):
             return output
         for value in values:
             self.users[value].add(operation.number)
@@ -205,9 +206,8 @@ def _of_one(operation: Operation, value: Hashable) -> Activation:
 def _is_activation(operation: Operation) -> bool:
     """Of all, prelu alone may take other tensors than single numbers, one number a channel."""
     name = getattr(operation.function, "__name__", "").strip("_")
-    given = tensors_in((operation.args, operation.kwargs))
-    alone = name == "prelu" or sum(one.dim() > 0 for one in given) == 1
-    return name in ACTIVATIONS and alone
+    maps = [one for one in tensors_in((operation.args, operation.kwargs)) if one.dim()]
+    return name in ACTIVATIONS and (name == "prelu" or len(maps) == 1)
 
 
 def _adds(again: Activation, given: Tensor, output: Any) -> bool:
