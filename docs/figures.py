@@ -58,8 +58,9 @@ def compression(path: Path) -> None:
     by_time: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         by_macs.setdefault(row["method"], []).append((row["macs"], row["accuracy"]))
-        share = row["seconds"] / dense["seconds"]
-        by_time.setdefault(row["method"], []).append((share, row["accuracy"]))
+        if row["seconds"]:
+            share = row["seconds"] / dense["seconds"]
+            by_time.setdefault(row["method"], []).append((share, row["accuracy"]))
     panels = {"share of the multiply-accumulates": by_macs, "share of the measured time": by_time}
     write_figure(
         path,
