@@ -68,7 +68,7 @@ def compression(path: Path) -> None:
             panels,
             ylabel="top-1 on CIFAR-10 (%)",
             level=dense["accuracy"],
-            title=f"A trained ResNet-20 made smaller with {record['images']} images, untrained",
+            title=f"A trained ResNet-20 at a share of its cost, from {record['images']} images",
         ),
     )
 

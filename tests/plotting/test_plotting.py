@@ -543,3 +543,20 @@ def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:
     assert len({marker.get_marker() for marker in markers}) == len(points)
     points_named = ["dw\n10 GFLOP/s", "dense\n70 GFLOP/s"]
     assert texts(axis.texts) == [*points_named, "memory: 20 GB/s", "arithmetic: 80 GFLOP/s"]
+
+
+def test_trade_offs_name_each_method_once_and_share_their_level() -> None:
+    panels = {
+        "share of the work": {"ours": [(0.2, 80.0), (0.5, 90.0)], "theirs": [(0.5, 70.0)]},
+        "share of the time": {"ours": [(0.3, 80.0), (0.6, 90.0)]},
+    }
+    figure = plotting.trade_offs(panels, ylabel="top-1 (%)", level=91.0)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "dense", "ours", "theirs",
+    ]  # fmt: skip
+    for axis, (name, series) in zip(figure.axes, panels.items(), strict=True):
+        assert axis.get_xlabel() == name
+        level, *lines = axis.lines
+        assert set(level.get_ydata()) == {91.0}
+        drawn = {line.get_label(): list(map(tuple, line.get_xydata())) for line in lines}
+        assert drawn == series

@@ -86,9 +86,10 @@ def trade_offs(
         axis.set_title("")
         axis.set(xlabel=name)
         axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        axis.set_xlim(left=0)
         axis.grid()
     next(iter(axes.values())).set(ylabel=ylabel)
-    legend_below(figure)
+    legend_below(figure, columns=4)
     return figure
 
 

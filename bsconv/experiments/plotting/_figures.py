@@ -163,11 +163,13 @@ def finish_panel(axis: Axes) -> None:
         axis.axis("off")
 
 
-def legend_below(figure: Figure) -> None:
-    """One legend for all panels."""
+def legend_below(figure: Figure, columns: int = 0) -> None:
+    """One legend for all panels, in one row unless ``columns`` are given."""
     named: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=columns or len(named)
+        )
