@@ -37,7 +37,7 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
-from bsconv.pytorch._tools.timing import in_turns, medians
+from bsconv.pytorch._tools.timing import SETTLE, in_turns, medians
 
 from .published import ROOT
 from .records import current_commit, machine_class
@@ -234,7 +234,7 @@ def _seconds(
 ) -> dict[tuple[str, float], float]:
     fast = {key: optimize_for_inference(network, images) for key, network in networks.items()}
     runs = {key: partial(network, images) for key, network in fast.items()}
-    return medians(in_turns(runs, images.device, budget=60.0, turn=0.05))
+    return medians(in_turns(runs, images.device, budget=60.0, turn=0.05, settle=SETTLE))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What is measured and when the clock is read; seconds come from a clock of our own."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -173,3 +175,13 @@ def test_a_single_plan_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     layer.plan = "auto"
     layer.eval()(torch.randn(1, 4, 1, 1))  # a single pixel: factored
     layer.to("meta")(torch.randn(2, 4, 3, 3, device="meta"))
+
+
+def test_calls_that_settle_a_turn_come_before_it_and_do_not_count() -> None:
+    called: list[str] = []
+    works = {name: lambda name=name: called.append(name) for name in ("a", "b")}
+    taken = in_turns(works, torch.device("cpu"), rounds=2, settle=0.002)
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 2, "b": 2}
+    turns = [name for name, _ in itertools.groupby(called[2:])]
+    assert turns == ["a", "b", "a"]  # every other round goes backwards
+    assert len(called) > 2 + 4

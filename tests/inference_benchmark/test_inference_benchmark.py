@@ -40,6 +40,7 @@ def short_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "MOST_ROUNDS", 1)
     monkeypatch.setattr(timing, "FEWEST_ROUNDS", 1)
     monkeypatch.setattr(_run, "TURN", 0.0)
+    monkeypatch.setattr(_run, "SETTLE", 0.0)
 
 
 def tell(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:

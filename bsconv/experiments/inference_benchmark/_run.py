@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ...pytorch import ModelProfiler, reestimate_batch_norm
 from ...pytorch._tools.errors import one_line
-from ...pytorch._tools.timing import in_turns, synchronize
+from ...pytorch._tools.timing import SETTLE, in_turns, synchronize
 from ...pytorch.inference import optimize_for_inference
 from ..normalization import Normalization
 from ..training import find_device
@@ -80,7 +80,7 @@ def benchmark_inference(
                 lines += [lost] if lost and lost not in lines else []
                 bar.update()
             bar.set_description_str(f"batches of {count}: measuring")
-            taken = in_turns(calls, place, rounds=rounds, budget=BUDGET, turn=TURN)
+            taken = in_turns(calls, place, rounds=rounds, budget=BUDGET, turn=TURN, settle=SETTLE)
             bar.update()
             for (key, computed), seconds in taken.items():
                 peak = _peak_bytes(calls[key, computed], place)

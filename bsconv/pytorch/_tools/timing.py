@@ -13,6 +13,7 @@ Name = TypeVar("Name")
 Work = Callable[[], object]
 
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+SETTLE = 0.03  # seconds in which threads of another engine may go on spinning after its call
 
 
 def in_turns(
@@ -22,15 +23,18 @@ def in_turns(
     rounds: int | None = None,
     budget: float | None = None,
     turn: float = 0.0,
+    settle: float = 0.0,
     seconds_of: Callable[[Work], float] | None = None,
     after_round: Callable[[int, int], object] | None = None,
 ) -> dict[Name, list[float]]:
     """The seconds of one call of each contender, in each round; a call of each warms up.
 
     Every other round goes through them backwards: a machine that slows down meets all of them. A
-    turn is as many calls as ``turn`` seconds hold, at least one, and their mean counts. There are
-    ``rounds`` rounds, or as many as ``budget`` seconds hold, from 3 to 50. ``seconds_of`` measures
-    one call in place of the clock, ``after_round`` is told how many rounds are done and planned.
+    turn is as many calls as ``turn`` seconds hold, at least one, and their mean counts; calls of
+    ``settle`` seconds come before them, in which threads of the one before may still spin. There
+    are ``rounds`` rounds, or as many as ``budget`` seconds hold, from 3 to 50. ``seconds_of``
+    measures one call in place of the clock, ``after_round`` is told how many rounds are done and
+    planned.
 
     Raises ValueError unless ``rounds`` is at least 1, or a ``budget`` is given in its place.
     """
@@ -50,6 +54,9 @@ def in_turns(
     start, done, planned = time.perf_counter(), 0, rounds or MOST_ROUNDS
     while done < planned:
         for name in names:
+            settled = time.perf_counter() + settle
+            while settle and time.perf_counter() < settled:
+                clock(contenders[name])
             seconds = statistics.fmean(clock(contenders[name]) for _ in range(calls[name]))
             taken[name].append(seconds)
         names.reverse()

@@ -15,7 +15,7 @@ from .._tools.errors import described
 from .._tools.model_tree import unwrapped
 from .._tools.numerics import full_float32
 from .._tools.outside import apart_from, independent_copy
-from .._tools.timing import in_turns, medians
+from .._tools.timing import SETTLE, in_turns, medians
 from . import _checks
 from ._checks import difference, outputs_of
 from ._choice import BlueprintLayers, Choice, faster_setting
@@ -158,11 +158,11 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
     calls = {
         key: partial(cast(Runner, one.runner), example.clone()) for key, one in running.items()
     }
-    seconds = medians(in_turns(calls, example.device, rounds=3))
-    limit = CLOSE * min(seconds.values())
-    close = {key: call for key, call in calls.items() if seconds[key] <= limit}
+    seconds = medians(in_turns(calls, example.device, rounds=3, settle=SETTLE))
+    close = {k: call for k, call in calls.items() if seconds[k] <= CLOSE * min(seconds.values())}
     if len(close) > 1:
-        seconds |= medians(in_turns(close, example.device, budget=MODEL_BUDGET * len(close)))
+        budget = MODEL_BUDGET * len(close)
+        seconds |= medians(in_turns(close, example.device, budget=budget, settle=SETTLE))
     for key, candidate in running.items():
         candidate.seconds = seconds[key]
 
