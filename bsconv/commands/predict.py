@@ -8,13 +8,13 @@ document: {"model", "classes", "images": [{"file", "top": [{"class", "probabilit
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from ._arguments import add_csv, count
 from ._files import check_files
+from ._json import add_json, print_json
 
 HELP = "say which class images show"
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="with all folders in it"
     )
     parser.add_argument("--top", type=count, default=3, metavar="N", help="classes (default 3)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser, "model, classes, images, unreadable")
     add_csv(parser)
 
 
@@ -58,9 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 bar.write(str(said), file=sys.stdout)
     if arguments.json:
-        about: dict[str, Any] = {"model": str(arguments.model), "classes": classifier.classes}
-        images = [{"file": each.file, "top": _named(each)} for each in found]
-        print(json.dumps({**about, "images": images, "unreadable": unreadable}, indent=2))
+        print_json(
+            model=str(arguments.model),
+            classes=classifier.classes,
+            images=[{"file": each.file, "top": _named(each)} for each in found],
+            unreadable=unreadable,
+        )
     if arguments.csv is not None:
         ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
         names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]

@@ -1,6 +1,7 @@
 """What a projection did, layer by layer, as a table and as data."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .._tools.tables import Table
 from ._options import Cost, Method
@@ -81,25 +82,24 @@ class ProjectionReport(Table):
         return said
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        def shown(value: float | None, form: str) -> str:
-            return "" if value is None else format(value, form)
+        def shown(value: Any, form: str = "") -> str | int:
+            return "" if value is None else (format(value, form) if form else value)
 
         return [
             (
                 layer.name or "(root)",
                 layer.form,
-                *("" if size is None else size for size in _sizes(layer)),
+                shown(layer.rank),
+                shown(layer.macs_before),
+                shown(layer.macs_after),
+                layer.parameters_before,
+                layer.parameters_after,
                 shown(layer.weights_kept, ".1%"),
                 shown(layer.damage, ".2g"),
                 shown(layer.output_error, ".1%"),
             )
             for layer in self.layers
         ]
-
-
-def _sizes(layer: LayerProjection) -> tuple[int | None, ...]:
-    macs = layer.macs_before, layer.macs_after
-    return layer.rank, *macs, layer.parameters_before, layer.parameters_after
 
 
 @dataclass(frozen=True)
