@@ -5,193 +5,96 @@ between versions, and how, is said in docs/stability.md.
 """
 
 import argparse
-import ast
 import dataclasses
 import difflib
-import functools
-import inspect
-import pkgutil
-import re
-import textwrap
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Container, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
 
-import bsconv.pytorch
+import griffe
+import pytest
+
 from bsconv.__main__ import make_parser
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files import checkpoints
 from bsconv.experiments.results import _record, training_spectra
 from bsconv.pytorch import BSConvS, BSConvU
+from helpers.paths import ROOT
 
 SNAPSHOT = Path(__file__).with_name("api_snapshot.txt")
 ACCEPT = "python tests/project/test_api_snapshot.py"
-MODULES = ["bsconv.pytorch"] + [
-    f"bsconv.pytorch.{found.name}"
-    for found in pkgutil.iter_modules(bsconv.pytorch.__path__)
-    if not found.name.startswith("_")
-]
 
 
 def snapshot() -> list[str]:
     """All that is public, a line each."""
-    return [
-        *(line for module in MODULES for line in module_lines(import_module(module))),
-        *(line for path, parser in parsers() for line in option_lines(path, parser)),
-        *layer_lines(),
-        *format_lines(),
-    ]
+    return [*library_lines(), *command_lines(), *layer_lines(), *format_lines()]
 
 
-# names, signatures and fields
+# names, signatures and fields, read from the source: the same with every version of Python
 
 
-def module_lines(module: ModuleType) -> Iterator[str]:
-    for name in public_names(module):
-        value, path = getattr(module, name), f"{module.__name__}.{name}"
-        home = homes().get(id(value), path)
-        if home != path:
-            yield f"{path} = {home}"
-        elif inspect.isclass(value) and not is_own(value):
-            yield f"{path} = {value.__module__}.{value.__qualname__}"
-        elif inspect.isclass(value):
-            yield from class_lines(path, value)
-        elif callable(value):
-            yield f"def {path}{signature(value)}"
+def library_lines() -> Iterator[str]:
+    library = griffe.load("bsconv.pytorch", search_paths=[ROOT], resolve_aliases=True)
+    modules = [module for name, module in sorted(library.modules.items()) if name[0] != "_"]
+    public = [(m, f"{each.path}.{m.name}") for each in (library, *modules) for m in members(each)]
+    homes = {member.canonical_path: path for member, path in public}  # in the smallest module
+    for member, path in public:
+        if homes[member.canonical_path] != path:
+            yield f"{path} = {homes[member.canonical_path]}"
+        elif member.is_class:
+            yield from class_lines(path, member, homes)
         else:
-            yield f"{path}: {type(value).__name__}"
+            yield member_line(path, member)
 
 
-@functools.cache
-def homes() -> dict[int, str]:
-    """Where classes and functions are described: in the smallest public module that has them."""
-    found: dict[int, str] = {}
-    for module in map(import_module, [*MODULES[1:], MODULES[0]]):
-        for name in public_names(module):
-            value = getattr(module, name)
-            if callable(value) and getattr(value, "__module__", "").startswith("bsconv."):
-                found.setdefault(id(value), f"{module.__name__}.{name}")
-    return found
-
-
-def public_names(module: ModuleType) -> list[str]:
+def members(module: griffe.Object) -> list[griffe.Object]:
     """What ``__all__`` lists, else the functions and classes that are defined there."""
-    if hasattr(module, "__all__"):
-        return sorted(module.__all__)
-    return sorted(
+    names = module.exports or [
         name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value)
-        if getattr(value, "__module__", "") == module.__name__
-    )
-
-
-def class_lines(path: str, cls: type) -> Iterator[str]:
-    """Public bases, fields, constructor, methods and properties, also those of private bases."""
-    bases = [
-        base.__name__
-        for base in cls.__mro__[1:-1]
-        if not base.__name__.startswith("_") and (not is_own(base) or id(base) in homes())
+        for name, member in module.members.items()
+        if not (name.startswith("_") or member.is_alias) and (member.is_class or member.is_function)
     ]
-    yield f"class {path}({', '.join(bases)})"
-    yield from (f"{path}.{line}" for line in field_lines(cls))
-    yield from (f"attribute {path}.{name}" for name in attributes(cls))
-    members: dict[str, Any] = {}
-    for base in own_bases(cls):
-        members |= vars(base)
-    for name, value in sorted(members.items()):
-        if (name == "__init__" and has_source(value)) or not name.startswith("_"):
-            yield from member_lines(f"{path}.{name}", value)
+    return [module[name] for name in sorted(map(str, names))]
 
 
-def own_bases(cls: type) -> list[type]:
-    """The class and what it inherits here, the first one first."""
-    return [base for base in reversed(cls.__mro__) if is_own(base)]
+def class_lines(path: str, cls: griffe.Class, homes: Container[str]) -> Iterator[str]:
+    """The class with its public bases and members, inherited ones included."""
+    bases = [base for each in (cls, *cls.mro()) for base in each.bases]
+    shown = [str(base) for base in bases if base.canonical_path in homes or not is_own(base)]
+    yield f"class {path}({', '.join(dict.fromkeys(shown))})"
+    if "NamedTuple" in shown:
+        yield f"fields of {path}: {', '.join(cls.attributes)}"
+    for name, member in sorted(cls.all_members.items()):
+        if not name.startswith("_") or name == "__init__":
+            yield member_line(f"{path}.{name}", member)
 
 
-def is_own(cls: type) -> bool:
-    return cls.__module__.startswith(("bsconv.", __name__))
+def is_own(base: griffe.Expr) -> bool:
+    return base.canonical_path.startswith("bsconv.")
 
 
-def field_lines(cls: type) -> Iterator[str]:
-    if dataclasses.is_dataclass(cls):
-        for field in dataclasses.fields(cls):
-            default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
-            factory = field.default_factory
-            if factory is not dataclasses.MISSING:
-                default = f" = {getattr(factory, '__name__', factory)}()"
-            yield f"{field.name}: {type_text(field.type)}{default}"
-    elif issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        for name in cls._fields:
-            default = f" = {cls._field_defaults[name]!r}" if name in cls._field_defaults else ""
-            yield f"{name}: {type_text(cls.__annotations__[name])}{default}"
-
-
-def attributes(cls: type) -> list[str]:
-    """What ``__init__`` sets, and what the class declares: not the fields of a dataclass."""
-    found: set[str] = set()
-    for base in own_bases(cls):
-        if dataclasses.is_dataclass(base) or hasattr(base, "_fields"):
-            continue
-        body: Any = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        made = [part for part in body.body if getattr(part, "name", "") == "__init__"]
-        inside = [part for method in made for part in ast.walk(method)]
-        written = [part for part in inside if isinstance(getattr(part, "ctx", None), ast.Store)]
-        declared = [part.target for part in body.body if isinstance(part, ast.AnnAssign)]
-        texts = map(ast.unparse, [*written, *declared])
-        found |= {text.removeprefix("self.") for text in texts if text.startswith("self.")}
-        found |= {ast.unparse(target) for target in declared}
-    return sorted(name for name in found if not name.startswith("_"))
-
-
-def member_lines(path: str, value: object) -> Iterator[str]:
-    if isinstance(value, property):
-        yield f"property {path}{', settable' if value.fset else ''}"
-    elif isinstance(value, functools.cached_property):
-        yield f"property {path}"
-    elif isinstance(value, (classmethod, staticmethod)):
-        yield f"{type(value).__name__} {path}{signature(value.__func__)}"
-    elif inspect.isfunction(value):
-        yield f"def {path}{signature(value)}"
-
-
-def signature(function: Any) -> str:
-    """As it stands in the source, so that it is the same with every version of Python."""
-    if not has_source(function):
-        return "(...)"
-    node = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body[0]
-    assert isinstance(node, ast.FunctionDef)
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(node.args)}){returns}".replace("'Self'", "Self")
-
-
-def has_source(function: Any) -> bool:
-    """Functions that dataclasses and named tuples make have none."""
-    try:
-        return inspect.isfunction(inspect.unwrap(function)) and bool(inspect.getsource(function))
-    except OSError:
-        return False
-
-
-def type_text(annotation: object) -> str:
-    """Without the modules of names: they differ, and where a name comes from is said elsewhere."""
-    bare = inspect.isclass(annotation) and not get_args(annotation)
-    text = annotation.__name__ if bare else str(annotation)
-    return re.sub(r"(?:\w+\.)+(?=\w)", "", text)
+def member_line(path: str, member: griffe.Object) -> str:
+    if member.is_function:
+        kind = "".join(f"{label} " for label in member.labels & {"classmethod", "staticmethod"})
+        return f"{kind}def {path.rpartition('.')[0]}.{member.signature(return_type=True)}"
+    value = str(member.value)
+    if "property" in member.labels or value.startswith("property("):
+        return f"property {path}{', settable' if 'writable' in member.labels else ''}"
+    default = f" = {value}" if "class-attribute" in member.labels and member.value else ""
+    annotation = f": {member.annotation}" if member.annotation else ""
+    return f"attribute {path}{annotation}{default}"
 
 
 # the command line
 
 
-def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The parser of each command; argparse has no public way to them."""
+def command_lines() -> Iterator[str]:
+    """The options of each command; argparse has no public way to them."""
     parser = make_parser()
-    yield parser.prog, parser
+    yield from option_lines(parser.prog, parser)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            yield from ((f"bsconv {name}", command) for name, command in action.choices.items())
+            for name, command in action.choices.items():
+                yield from option_lines(f"bsconv {name}", command)
 
 
 def option_lines(path: str, parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -237,6 +140,7 @@ def changes(before: list[str], now: list[str]) -> list[str]:
     return [line for line in compared if line[:1] in "+-" and not line.startswith(("---", "+++"))]
 
 
+@pytest.mark.slow  # griffe asks git about the package
 def test_the_api_is_as_written_down() -> None:
     changed = changes(SNAPSHOT.read_text(encoding="utf-8").splitlines(), snapshot())
     said = "\n".join(changed)
