@@ -25,6 +25,8 @@ try:  # Ctrl-C is one line from the first moment on
 except KeyboardInterrupt:
     print("bsconv: interrupted", file=sys.stderr)
     sys.exit(130)
+EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError)
+OUT_OF_MEMORY = "allocate memory|out of memory|Storage size calculation"  # of CPUs and GPUs
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,15 +41,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> Parser:
-    parser = Parser(
-        "bsconv", description="Blueprint separable convolutions for PyTorch.", allow_abbrev=False
-    )
+    about = "Blueprint separable convolutions for PyTorch."
+    parser = Parser("bsconv", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"bsconv {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=module.HELP, description=module.__doc__, allow_abbrev=False
-        )
+        about = str(module.__doc__)
+        command = commands.add_parser(name, help=module.HELP, description=about, allow_abbrev=False)
         module.add_arguments(command)
     return parser
 
@@ -75,13 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bsconv: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
-        print(f"bsconv {command}: {describe(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # so torch says it on CPUs and GPUs
-        if not re.search("allocate memory|out of memory|Storage size calculation", str(error)):
+    except (*EXPECTED, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search(OUT_OF_MEMORY, str(error)):
             raise
-        print(f"bsconv {command}: {describe(MemoryError())}", file=sys.stderr)
+        print(f"bsconv {command}: {describe(error)}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = format_before
@@ -92,7 +89,7 @@ def describe(error: Exception) -> str:
         return one_line(f"{error.filename}: {error.strerror}")
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'bsconv[lab]'"
-    if isinstance(error, MemoryError):
+    if isinstance(error, (MemoryError, RuntimeError)):
         return "the memory does not hold this: try fewer classes, or fewer or smaller images"
     return one_line(str(error) or type(error).__name__)
 

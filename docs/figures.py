@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from bsconv.__main__ import main as bsconv
-from bsconv.commands._files import write_figure
+from bsconv.commands._output import write_figure
 from bsconv.pytorch import get_model
 from bsconv.pytorch.decomposition import blueprint_factors, compose
 

@@ -84,12 +84,8 @@ def check_share(p: float | None, bsconv: str | None) -> None:
 
 
 def add_input_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input-size",
-        type=image_size,
-        metavar="CxHxW",
-        help="of one image, as 3x224x224 or 224 (default: what the model is made for)",
-    )
+    text = "of one image, as 3x224x224 or 224 (default: what the model is made for)"
+    parser.add_argument("--input-size", type=image_size, metavar="CxHxW", help=text)
 
 
 def add_num_classes(parser: argparse.ArgumentParser, *, of_weights: bool = False) -> None:
@@ -98,10 +94,6 @@ def add_num_classes(parser: argparse.ArgumentParser, *, of_weights: bool = False
     text = f"of MODEL (default: as many as the weights have, else {usual})"
     text = text if of_weights else f"default {usual}"
     parser.add_argument("--num-classes", type=count, metavar="N", help=text)
-
-
-def add_csv(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 
 
 def add_replacement(parser: argparse.ArgumentParser) -> None:
@@ -127,12 +119,8 @@ def add_weights(
 ) -> argparse._MutuallyExclusiveGroup:
     """Where trained weights come from: the package or a file, not both, in the group returned."""
     which = parser.add_mutually_exclusive_group(required=required)
-    which.add_argument(
-        "--pretrained", metavar="NAME", help="weights that come with the package, such as cifar10"
-    )
-    which.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights of MODEL in a file (of torch.save or safetensors), or the --out of a run",
-    )
+    text = "weights that come with the package, such as cifar10"
+    which.add_argument("--pretrained", metavar="NAME", help=text)
+    text = "weights of MODEL in a file (of torch.save or safetensors), or the --out of a run"
+    which.add_argument("--weights", metavar="FILE", help=text)
     return which

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..experiments.data import ImageDataset
-    from ..experiments.files.checkpoints import Start
+    from ..experiments.files.checkpoints import Start, TrainedModel
 
 IMAGENET_CLASSES = 1000
 
@@ -28,21 +28,20 @@ def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
     return (3, *getattr(model, "in_size", (side, side)))
 
 
-def refuse_with_checkpoint(arguments: argparse.Namespace, model: str) -> None:
-    """ValueError for an option that goes with ``model``, the argument that names one."""
+def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
+    """What --checkpoint names; ValueError for an option that goes with ``model`` alone."""
+    from ..experiments.files.checkpoints import read_trained
+
     for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
         if getattr(arguments, option, None) is not None:
             raise ValueError(
                 f"--{option.replace('_', '-')} goes with {model} alone, "
                 f"{arguments.checkpoint} says so itself"
             )
+    return read_trained(arguments.checkpoint)
 
 
-def model_by_name(
-    config: TrainConfig,
-    num_classes: int | None = None,
-    weights: Start | None = None,
-) -> nn.Module:
+def model_by_name(config: TrainConfig, num_classes: int | None, weights: Start | None) -> nn.Module:
     """The model of ``config`` with the ``weights`` that ``read_start(config)`` has read.
 
     Without them, weights are random, the same ones each time. By default there are as many classes
@@ -57,11 +56,11 @@ def model_by_name(
         raise ValueError("--pretrained has no weights of a model changed by --bsconv")
     torch.manual_seed(0)
     model = make_model(config, num_classes or IMAGENET_CLASSES)
-    if weights is not None:
-        if num_classes is None and (found := _classes_in(weights.state, model)):
-            model = make_model(config, found)
-        model = load_start(model, weights, config)
-    return model
+    if weights is None:
+        return model
+    if num_classes is None and (found := _classes_in(weights.state, model)):
+        model = make_model(config, found)
+    return load_start(model, weights, config)
 
 
 def _classes_in(weights: dict[str, Tensor], model: nn.Module) -> int | None:
@@ -83,8 +82,6 @@ def say_images(dataset: ImageDataset) -> None:
 
 
 def say_random(command: str, name: str, ways: str) -> None:
-    """Tell on stderr that the model ``name`` has random weights, and which options change that."""
-    print(
-        f"bsconv {command}: {name} starts from random weights; {ways} gives it trained ones",
-        file=sys.stderr,
-    )
+    """Tell on stderr that weights are random, and which options change that."""
+    text = f"{name} starts from random weights; {ways} gives it trained ones"
+    print(f"bsconv {command}: {text}", file=sys.stderr)

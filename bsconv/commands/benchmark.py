@@ -17,7 +17,6 @@ from ..experiments.config import TrainConfig
 from ._arguments import (
     MODEL_HELP,
     NORMALIZATION,
-    add_csv,
     add_input_size,
     add_num_classes,
     add_settings,
@@ -26,9 +25,8 @@ from ._arguments import (
     count,
     given_settings,
 )
-from ._files import add_figure, check_files, write_figure
-from ._json import add_json, print_json, rows_of
 from ._models import usual_classes, usual_size
+from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 if TYPE_CHECKING:
     from ..experiments.inference_benchmark import InferenceBenchmark
@@ -56,67 +54,41 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument(
-        "--variants",
-        type=variants,
-        default=VARIANTS,
-        metavar="LIST",
-        help="some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)",
-    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
+    text = "some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)"
+    add("--variants", type=variants, default=VARIANTS, metavar="LIST", help=text)
     add_share(parser, 0.25)
     add_with_bn(parser, False)
-    parser.add_argument(
-        "--batch-size",
-        type=batch_sizes,
-        default=(1, 16),
-        metavar="LIST",
-        help="images in a batch, each measured by itself (default 1,16)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16", "float16"],
-        default="float32",
-        help="what the networks compute in, images included (default float32)",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)"
-    )
+    text = "images in a batch, each measured by itself (default 1,16)"
+    add("--batch-size", type=batch_sizes, default=(1, 16), metavar="LIST", help=text)
+    text = "what the networks compute in, images included (default float32)"
+    add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help=text)
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
     add_input_size(parser)
     add_settings(parser, *NORMALIZATION)
     add_num_classes(parser)
-    parser.add_argument(
-        "--rounds",
-        type=count,
-        metavar="N",
-        help="turns of each network (default: 3 to 50, as many as half a minute holds)",
-    )
-    parser.add_argument(
-        "--no-compile",
-        action="store_true",
-        help="optimise without torch.compile, which takes up to minutes",
-    )
+    text = "turns of each network (default: 3 to 50, as many as half a minute holds)"
+    add("--rounds", type=count, metavar="N", help=text)
+    text = "optimise without torch.compile, which takes up to minutes"
+    add("--no-compile", action="store_true", help=text)
     add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
     add_csv(parser)
-    add_json(parser, "model, rows with the columns of --csv")
+    add_json(parser, f"model, {ROWS}")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None and len(arguments.batch_size) > MOST_DRAWN:
-        raise ValueError(
-            f"--out draws {MOST_DRAWN} sizes of batches at most, got "
-            f"{len(arguments.batch_size)} in --batch-size"
-        )
-    check_files(figure=arguments.out, other=arguments.csv)
+    if arguments.out is not None and (count := len(arguments.batch_size)) > MOST_DRAWN:
+        most = f"{MOST_DRAWN} sizes of batches at most"
+        raise ValueError(f"--out draws {most}, got {count} in --batch-size")
+    check_files(arguments.out, arguments.csv)
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
     from ..experiments.training import find_device
 
     config = TrainConfig(**given_settings(arguments, *NORMALIZATION))
-
     find_device(arguments.device)
-    name = arguments.model
-    classes = arguments.num_classes or usual_classes(name)
+    name, classes = arguments.model, arguments.num_classes or usual_classes(arguments.model)
     models, notes = build_variants(
         name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
     )
@@ -133,14 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         notes=notes,
         progress=sys.stderr.isatty(),
     )
-    if arguments.json:
-        print_json(model=name, rows=rows_of(found))
-    else:
-        print(found, flush=True)  # first: what took minutes is not lost to a full disk
-    if arguments.csv is not None:
-        found.to_csv(arguments.csv)
-    if arguments.out is not None:
-        write_figure(arguments.out, lambda: _figure(found))
+    print_table(arguments, found, lambda: _figure(found), model=name)
     return 0
 
 
@@ -152,12 +117,8 @@ def _figure(found: InferenceBenchmark) -> Figure:
     for row in found.rows:
         panel = panels.setdefault(f"batches of {row.batch_size}", {})
         series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
-        low, middle, high = (
-            1e3 * seconds / row.batch_size for seconds in (row.spread[0], row.median, row.spread[1])
-        )
-        panel.setdefault(series, {})[row.network] = middle, low, high
-    return plotting.timing_bars(
-        panels,
-        ylabel="ms per image",
-        title=f"{found.setting.model}: inference on this {found.setting}",
-    )
+        per_image = 1e3 / row.batch_size
+        low, high = (per_image * seconds for seconds in row.spread)
+        panel.setdefault(series, {})[row.network] = per_image * row.median, low, high
+    title = f"{found.setting.model}: inference on this {found.setting}"
+    return plotting.timing_bars(panels, ylabel="ms per image", title=title)

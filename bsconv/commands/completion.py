@@ -30,24 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     commands = import_module("bsconv.__main__").COMMANDS
-    options = {}
+    if arguments.shell == "zsh":
+        print("autoload -U +X bashcompinit && bashcompinit")
+    cases = []
     for name, module in commands.items():
         parser = argparse.ArgumentParser()
         module.add_arguments(parser)
-        options[name] = [word for each in parser._actions for word in each.option_strings]
-    if arguments.shell == "fish":
-        for name, words in options.items():
-            print(
-                f"complete -c bsconv -n __fish_use_subcommand -a {name} -d '{commands[name].HELP}'"
-            )
-            for word in (word for word in words if word.startswith("--")):
-                where = f"'__fish_seen_subcommand_from {name}'"
-                print(f"complete -c bsconv -n {where} -l {word[2:]}")
-        return 0
-    if arguments.shell == "zsh":
-        print("autoload -U +X bashcompinit && bashcompinit")
-    cases = "\n".join(
-        f'    *:{name}) words="{" ".join(words)}" ;;' for name, words in options.items()
-    )
-    print(BASH.format(commands=" ".join(options), cases=cases))
+        options = [word for action in parser._actions for word in action.option_strings]
+        cases.append(f'    *:{name}) words="{" ".join(options)}" ;;')
+        if arguments.shell == "fish":
+            print(f"complete -c bsconv -n __fish_use_subcommand -a {name} -d '{module.HELP}'")
+            where = f"'__fish_seen_subcommand_from {name}'"
+            for option in options:
+                if option.startswith("--"):
+                    print(f"complete -c bsconv -n {where} -l {option[2:]}")
+    if arguments.shell != "fish":
+        print(BASH.format(commands=" ".join(commands), cases="\n".join(cases)))
     return 0

@@ -11,15 +11,10 @@ HELP = "find or download a data set"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "name", metavar="NAME", help="cifar10, cifar100, synthetic or a folder of images by class"
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where archives lie (default: $BSCONV_DATA, else data/)",
-    )
+    text = "cifar10, cifar100, synthetic or a folder of images by class"
+    parser.add_argument("name", metavar="NAME", help=text)
+    text = "where archives lie (default: $BSCONV_DATA, else data/)"
+    parser.add_argument("--data", type=Path, metavar="DIR", help=text)
     add_settings(parser, *IMAGES)
 
 
@@ -29,11 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name
     options = {option: getattr(arguments, option) for option in IMAGES}
     dataset = load_dataset(name, arguments.data, **options)
-    if name == "synthetic":
-        place = "made when it is needed"
-    elif name in DATASETS:
-        place = str(data_folder(arguments.data) / f"{name}.npz")
-    else:
-        place = str(Path(name).expanduser().absolute())
-    print(f"{dataset}, {place}")
+    place = Path(name).expanduser().absolute()
+    if name in DATASETS:
+        place = data_folder(arguments.data) / f"{name}.npz"
+    print(f"{dataset}, {'made when it is needed' if name == 'synthetic' else place}")
     return 0

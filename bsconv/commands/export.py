@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import FOLDER_SIZE, TrainConfig
-from . import _models
 from ._arguments import (
     MODEL_HELP,
     NORMALIZATION,
@@ -25,49 +24,34 @@ from ._arguments import (
     count,
     given_settings,
 )
+from ._models import model_by_name, read_checkpoint, say_random, usual_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..experiments.files.checkpoints import Start, TrainedModel
 
 HELP = "write a model as ONNX or as an exported program"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help=f"{MODEL_HELP}; not needed with --checkpoint, which names it",
-    )
-    add_weights(parser).add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="DIR|FILE",
-        help="the --out of `bsconv train` or `bsconv project`, which say themselves what they are",
-    )
+    add = parser.add_argument
+    text = f"{MODEL_HELP}; not needed with --checkpoint, which names it"
+    add("model", nargs="?", metavar="MODEL", help=text)
+    text = "the --out of `bsconv train` or `bsconv project`, which say themselves what they are"
+    which = add_weights(parser)
+    which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
     add_replacement(parser)
     add_num_classes(parser, of_weights=True)
-    parser.add_argument(
-        "--format",
-        choices=["onnx", "exported-program"],
-        required=True,
-        help="onnx: a .onnx file; exported-program: a .pt2 file for torch.export.load",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    text = "onnx: a .onnx file; exported-program: a .pt2 file for torch.export.load"
+    add("--format", choices=["onnx", "exported-program"], required=True, help=text)
+    add("--out", type=Path, required=True, metavar="FILE")
     add_input_size(parser)
-    parser.add_argument("--batch-size", type=count, default=1, metavar="N", help="default 1")
-    parser.add_argument(
-        "--dynamic-batch", action="store_true", help="batches of any size, rather than of N"
-    )
-    parser.add_argument(
-        "--dynamic-size", action="store_true", help="images of any size that the model can take"
-    )
-    parser.add_argument(
-        "--optimize",
-        action="store_true",
-        help="fold BatchNorms and multiply layers into one where that is faster here; prints what "
-        "was done",
-    )
+    add("--batch-size", type=count, default=1, metavar="N", help="default 1")
+    add("--dynamic-batch", action="store_true", help="batches of any size, rather than of N")
+    add("--dynamic-size", action="store_true", help="images of any size that the model can take")
+    text = "fold BatchNorms and multiply layers into one where that is faster here; prints what was"
+    add("--optimize", action="store_true", help=f"{text} done")
     add_settings(parser, *NORMALIZATION)
 
 
@@ -85,14 +69,20 @@ def run(arguments: argparse.Namespace) -> int:
     # where any size of batches will do, the comparison takes another one than the example
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
     images = normalization.apply(images)
-    model.eval()
     expected = answers(model, images, name, "another --input-size")
     if not (arguments.checkpoint or arguments.pretrained or arguments.weights):
-        _models.say_random("export", name, "--checkpoint, --pretrained or --weights")
+        say_random("export", name, "--checkpoint, --pretrained or --weights")
     if arguments.optimize:
         optimized = optimize_for_inference(model, images[:batch], compile=False)
         print(optimized.report)
         model = optimized
+    notes = {
+        "classes": classes or [f"class {number}" for number in range(expected.shape[1])],
+        "input_size": size,
+        "resize": config.resize_to(size[-1]) or "squash",
+        "mean": normalization.mean,
+        "std": normalization.std,
+    }
     export_model(
         model,
         images[:batch],
@@ -100,13 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         format=arguments.format,
         dynamic_batch=dynamic,
         dynamic_size=arguments.dynamic_size,
-        notes={
-            "classes": classes or [f"class {number}" for number in range(expected.shape[1])],
-            "input_size": size,
-            "resize": config.resize_to(size[-1]) or "squash",
-            "mean": normalization.mean,
-            "std": normalization.std,
-        },
+        notes=notes,
     )
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, images))
@@ -116,41 +100,38 @@ def run(arguments: argparse.Namespace) -> int:
 def _model(
     arguments: argparse.Namespace,
 ) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
-    """The network; its name and how images are made for it; their size (C, H, W); the names of its
-    classes where they are known."""
-    from ..experiments.classifier import load_run
-    from ..experiments.training import read_start
+    """The network in eval mode; its name and how images are made for it; their size (C, H, W); the
+    names of its classes where they are known."""
+    from ..experiments.training import read_start, trained_model
 
-    name: str = arguments.model
-    given: tuple[int, ...] | None = arguments.input_size
-    if arguments.checkpoint is not None:
-        _models.refuse_with_checkpoint(arguments, "MODEL")
-        run = load_run(arguments.checkpoint)
-        kept = run.config.model
-        if name is not None and name.lower() != kept.lower():
-            raise ValueError(f"{arguments.checkpoint} is a checkpoint of {kept}, not of {name}")
-        chosen = TrainConfig(model=kept, **given_settings(arguments, *NORMALIZATION))
-        size = given or (3, run.image_size, run.image_size)
-        return run.model, chosen.images_as(run.config), size, run.classes
-    if name is None:
+    name, path = arguments.model, arguments.checkpoint
+    start: Start | TrainedModel | None
+    if path is not None:
+        start = trained = read_checkpoint(arguments, "MODEL")
+        if name is not None and name.lower() != trained.config.model.lower():
+            raise ValueError(f"{path} is a checkpoint of {trained.config.model}, not of {name}")
+        config = TrainConfig(trained.config.model, **given_settings(arguments, *NORMALIZATION))
+        model = trained_model(trained, path)
+    elif name is not None:
+        config = TrainConfig(**given_settings(arguments))
+        start = read_start(config)
+        model = model_by_name(config, arguments.num_classes, start)
+    else:
         raise ValueError("MODEL or --checkpoint is missing")
-    config = TrainConfig(**given_settings(arguments))
-    weights = read_start(config)
-    model = _models.model_by_name(config, arguments.num_classes, weights)
-    if weights is None or weights.config is None:
-        return model, config, given or _models.usual_size(name, model), ()
-    config = config.images_as(weights.config)
-    side = config.image_size or (FOLDER_SIZE if config.weights else None)
-    size = given or ((3, side, side) if side else _models.usual_size(name, model))
-    return model, config, size, weights.classes
+    side = None
+    if start is not None and start.config is not None:
+        config = config.images_as(start.config)
+        side = config.image_size or (FOLDER_SIZE if path or config.weights else None)
+    size = arguments.input_size or ((3, side, side) if side else usual_size(name, model))
+    return model.eval(), config, size, start.classes if start else ()
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
     from ..pytorch.inference.engines import OPSET
 
-    kind = "an exported program of torch"
-    if arguments.format == "onnx":
-        kind = f"ONNX of opset {OPSET}"
+    kind = (
+        f"ONNX of opset {OPSET}" if arguments.format == "onnx" else "an exported program of torch"
+    )
     count = "any" if arguments.dynamic_batch else arguments.batch_size
     sides = ("any", "any") if arguments.dynamic_size else size[1:]
     shape = " x ".join(map(str, (count, size[0], *sides)))

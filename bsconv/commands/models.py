@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 
-from ._json import add_json, print_json
+from ._output import add_json, print_json
 
 HELP = "list the architectures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'cifar_*_bsconvu'"
-    )
+    text = "such as 'cifar_*_bsconvu'"
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help=text)
     add_json(parser, "models")
 
 
@@ -27,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"no architecture matches {arguments.pattern!r}, {hint}")
     if arguments.json:
         print_json(models=names)
-        return 0
-    for name in names:
-        print(name)
+    else:
+        print(*names, sep="\n")
     return 0

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._arguments import (
     MODEL_HELP,
@@ -19,36 +18,25 @@ from ._arguments import (
     budget,
     check_share,
 )
-from ._json import add_json, print_json
 from ._models import usual_classes, usual_size
-
-if TYPE_CHECKING:
-    from torch import nn
+from ._output import add_json, print_json
 
 SHARES = ("1/2", "1/3", "1/4", "1/6", "1/8", "1/16")  # of BSConv-S
-COLUMNS = ("form", "parameters", "macs", "share_of_parameters", "share_of_macs", "proposed")
 HELP = "say which layers BSConv would replace"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
     add_replacement(parser)
-    parser.add_argument(
-        "--exclude", nargs="+", default=(), metavar="LAYER", help="layers to keep, by name"
-    )
-    parser.add_argument(
-        "--dimensions", nargs="+", type=int, choices=(1, 2, 3), default=(2,),
-        help="of the convolutions to replace (default 2)",
-    )  # fmt: skip
+    add("--exclude", nargs="+", default=(), metavar="LAYER", help="layers to keep, by name")
+    text = "of the convolutions to replace (default 2)"
+    add("--dimensions", nargs="+", type=int, choices=(1, 2, 3), default=(2,), help=text)
     add_num_classes(parser)
     target = parser.add_mutually_exclusive_group()
     for what in ("parameters", "macs"):
-        target.add_argument(
-            f"--target-{what}",
-            type=budget,
-            metavar="SHARE",
-            help=f"propose a variant with at most this share of the {what}, such as 30%%",
-        )
+        text = f"propose a variant with at most this share of the {what}, such as 30%%"
+        target.add_argument(f"--target-{what}", type=budget, metavar="SHARE", help=text)
     add_input_size(parser)
     add_json(parser, "model, layers, parameters_before, parameters_after; or model, variants")
 
@@ -64,14 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
     if arguments.bsconv == "s":
         replacer = BSConvS_Replacer(p=0.25 if arguments.p is None else arguments.p, **settings)
-    classes = arguments.num_classes or usual_classes(arguments.model)
     if (arguments.target_parameters, arguments.target_macs) != (None, None):
         if arguments.bsconv is not None:
             raise ValueError("a target chooses the form itself, --bsconv goes without one")
-        replacers = {"BSConv-U": BSConvU_Replacer(**settings)} | {
-            f"BSConv-S, p = {p}": BSConvS_Replacer(p=Fraction(p), **settings) for p in SHARES
-        }
-        return _propose(arguments, lambda: build_model(arguments.model, classes), replacers)
+        return _propose(arguments, settings)
+    classes = arguments.num_classes or usual_classes(arguments.model)
     plan = replacer.plan(build_model(arguments.model, classes))
     if arguments.json:
         print_json(model=arguments.model, **dataclasses.asdict(plan))
@@ -80,37 +65,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _propose(
-    arguments: argparse.Namespace, build: Callable[[], nn.Module], replacers: dict[str, Any]
-) -> int:
-    """A table of the variants that the ``replacers`` make, with one proposed."""
-    from ..pytorch import ModelProfiler
+def _propose(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """A table of all forms, with the largest within the target proposed."""
+    from ..experiments.model_sources import build_model
+    from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler
     from ..pytorch._tools.tables import text_table
 
-    costs: dict[str, tuple[int, int]] = {}
-    for form in ("dense", *replacers):
-        model = build()
+    replacers: dict[str, Any] = {"dense": None, "BSConv-U": BSConvU_Replacer(**settings)}
+    for p in SHARES:
+        replacers[f"BSConv-S, p = {p}"] = BSConvS_Replacer(p=Fraction(p), **settings)
+    costs: dict[str, dict[str, int]] = {}
+    for form, replacer in replacers.items():
+        model = build_model(
+            arguments.model, arguments.num_classes or usual_classes(arguments.model)
+        )
         size = arguments.input_size or usual_size(arguments.model, model)
-        model = model if form == "dense" else replacers[form].apply(model)
-        profile = ModelProfiler(model, (1, *size))
-        costs[form] = profile.total_parameter_count, profile.total_mac_count
-    counted = 0 if arguments.target_macs is None else 1
-    share = arguments.target_macs if counted else arguments.target_parameters
-    within = [form for form in costs if costs[form][counted] <= share * costs["dense"][counted]]
-    proposed = max(within, key=lambda form: costs[form][counted], default=None)
+        profile = ModelProfiler(replacer.apply(model) if replacer else model, (1, *size))
+        costs[form] = {"parameters": profile.total_parameter_count, "macs": profile.total_mac_count}
+    dense = costs["dense"]
+    what = "parameters" if arguments.target_macs is None else "macs"
+    target = getattr(arguments, f"target_{what}")
+    within = [form for form, cost in costs.items() if cost[what] <= target * dense[what]]
+    proposed = max(within, key=lambda form: costs[form][what], default=None)
     rows = []
     for form, cost in costs.items():
-        shares = (own / whole for own, whole in zip(cost, costs["dense"], strict=True))
-        rows.append(dict(zip(COLUMNS, (form, *cost, *shares, form == proposed), strict=True)))
+        shares = {f"share_of_{name}": cost[name] / dense[name] for name in cost}
+        rows.append({"form": form, **cost, **shares, "proposed": form == proposed})
     if arguments.json:
         print_json(model=arguments.model, variants=rows)
         return 0
-    lines: list[list[Any]] = [
-        [f"{cell:.1%}" if type(cell) is float else cell for cell in row.values()] for row in rows
-    ]
-    header = [name.replace("_", " ") for name in COLUMNS]
-    print(text_table(header, [[*line[:-1], "yes" if line[-1] else ""] for line in lines]))
+    header = [name.replace("_", " ") for name in rows[0]]
+    lines = []
+    for *cells, chosen in (row.values() for row in rows):
+        shown: list[Any] = [f"{each:.1%}" if type(each) is float else each for each in cells]
+        lines.append([*shown, "yes" if chosen else ""])
+    print(text_table(header, lines))
     if proposed is None:
-        print(f"none costs {share:.0%} or less")
+        print(f"none costs {target:.0%} or less")
     print("of trained weights: bsconv project --budget gives each layer a form and rank of its own")
     return 0

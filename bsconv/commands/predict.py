@@ -12,40 +12,35 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ._arguments import add_csv, count
-from ._files import check_files
-from ._json import add_json, print_json
+from ._arguments import count
+from ._output import add_csv, add_json, check_files, print_json
 
 HELP = "say which class images show"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        type=Path,
-        metavar="RUN|FILE",
-        help="the --out of `bsconv train` or `bsconv project`, or an ONNX file of `bsconv export`",
-    )
-    parser.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="with all folders in it"
-    )
+    text = "the --out of `bsconv train` or `bsconv project`, or an ONNX file of `bsconv export`"
+    parser.add_argument("model", type=Path, metavar="RUN|FILE", help=text)
+    text = "with all folders in it"
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help=text)
     parser.add_argument("--top", type=count, default=3, metavar="N", help="classes (default 3)")
     add_json(parser, "model, classes, images, unreadable")
     add_csv(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_files(other=arguments.csv)
+    check_files(None, arguments.csv)
     files = _files(arguments.images)
 
     from tqdm import tqdm
 
-    from ..experiments.classifier import Prediction, load_classifier
+    from ..experiments.classifier import load_classifier
     from ..pytorch._tools.tables import write_csv
 
     classifier = load_classifier(arguments.model)
-    found: list[Prediction] = []
+    images: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
+    rows: list[list[str | float]] = []
     bar = tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1)
     with bar:
         for file, said in classifier.predictions(files, arguments.top, skip=True):
@@ -54,26 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
                 unreadable.append({"file": str(file), "reason": said})
                 bar.write(f"bsconv predict: {said}", file=sys.stderr)
                 continue
-            found.append(said)
+            top = [{"class": name, "probability": share} for name, share in said.top]
+            images.append({"file": said.file, "top": top})
+            rows.append([said.file, *(cell for pair in said.top for cell in pair)])
             if not arguments.json:
                 bar.write(str(said), file=sys.stdout)
     if arguments.json:
-        print_json(
-            model=str(arguments.model),
-            classes=classifier.classes,
-            images=[{"file": each.file, "top": _named(each)} for each in found],
-            unreadable=unreadable,
-        )
+        about = {"model": str(arguments.model), "classes": classifier.classes}
+        print_json(**about, images=images, unreadable=unreadable)
     if arguments.csv is not None:
         ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
         names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]
-        rows = [[each.file, *(cell for pair in each.top for cell in pair)] for each in found]
         write_csv(arguments.csv, ["file", *names], rows)
     return 1 if unreadable else 0
-
-
-def _named(prediction: Any) -> list[dict[str, str | float]]:
-    return [{"class": name, "probability": share} for name, share in prediction.top]
 
 
 def _files(paths: list[Path]) -> list[Path]:

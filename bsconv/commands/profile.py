@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ._arguments import MODEL_HELP, add_csv, add_input_size, add_num_classes
-from ._json import add_json, print_json, rows_of
+from ._arguments import MODEL_HELP, add_input_size, add_num_classes
 from ._models import usual_classes, usual_size
+from ._output import ROWS, add_csv, add_json, check_files, print_table
 
 HELP = "count parameters, FLOPs, MACs and activations"
 
@@ -16,10 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input_size(parser)
     add_num_classes(parser)
     add_csv(parser)
-    add_json(parser, "model, rows with the columns of --csv")
+    add_json(parser, f"model, {ROWS}")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_files(None, arguments.csv)
+
     import torch
 
     from ..experiments.model_sources import build_model
@@ -36,10 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
             profile = build_and_profile()
     except Exception:  # a model that computes with values while it is made or run, or bad input
         profile = build_and_profile()
-    if arguments.csv is not None:
-        profile.to_csv(arguments.csv)
-    if arguments.json:
-        print_json(model=arguments.model, rows=rows_of(profile))
-    else:
-        print(profile)
+    print_table(arguments, profile, model=arguments.model)
     return 0

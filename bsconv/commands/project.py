@@ -29,13 +29,10 @@ from ._arguments import (
     count,
     given_settings,
 )
-from ._files import add_figure, check_files, write_figure
 from ._models import model_by_name, say_images
+from ._output import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from ..experiments.data import ImageDataset
     from ..experiments.files.checkpoints import Start
     from ..experiments.plotting import Figure
     from ..pytorch import BudgetCurve
@@ -45,39 +42,27 @@ SUFFIX = ".safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
     add_weights(parser, required=True)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--bsconv", choices=["u", "s"], help="BSConv-U or BSConv-S in all layers")
-    forms.add_argument(
-        "--budget",
-        type=budget,
-        metavar="SHARE",
-        help="the best form for each layer, at 25%% of the cost (or 0.25)",
-    )
-    parser.add_argument(
-        "--of",
-        choices=["macs", "parameters", "time"],
-        help="the cost that --budget and --curve count (default macs); time is measured here",
-    )
+    text = "the best form for each layer, at 25%% of the cost (or 0.25)"
+    forms.add_argument("--budget", type=budget, metavar="SHARE", help=text)
+    text = "the cost that --budget and --curve count (default macs); time is measured here"
+    add("--of", choices=["macs", "parameters", "time"], help=text)
     add_figure(parser, "the predicted damage of many budgets", "--curve")
     add_share(parser)
-    parser.add_argument(
-        "--method",
-        choices=["weights", "batch_norm", "outputs"],
-        default="outputs",
-        help="outputs (default): layer by layer the closest outputs on the images; weights: the "
-        "closest weights; batch_norm: these, with BatchNorm re-estimated on the images",
+    text = (
+        "outputs (default): layer by layer the closest outputs on the images; weights: the "
+        "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
     )
-    parser.add_argument(
-        "--dataset",
-        default=TrainConfig.dataset,
-        metavar="NAME|FOLDER",
-        help="whose training images it looks at (default cifar10); MODEL has as many classes",
-    )
-    parser.add_argument("--images", type=count, default=500, metavar="N", help="default 500")
+    add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
+    text = "whose training images it looks at (default cifar10); MODEL has as many classes"
+    add("--dataset", default=TrainConfig.dataset, metavar="NAME|FOLDER", help=text)
+    add("--images", type=count, default=500, metavar="N", help="default 500")
     add_settings(parser, "data", *IMAGES, *NORMALIZATION)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
+    add("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,16 +70,21 @@ def run(arguments: argparse.Namespace) -> int:
     given = {**given_settings(arguments), "bsconv": None}
     dense = TrainConfig(**given, train_limit=arguments.images)
 
+    from ..experiments import training
     from ..experiments.files.checkpoints import write_trained
-    from ..experiments.training import check_model, model_input, read_start, settled
     from ..pytorch import budget_curve, project_pretrained
 
-    check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
-    weights = read_start(dense)
-    dense = settled(dense, weights)
-    projected = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
-    model, dataset = _trained(dense, weights)
-    images: Any = model_input(dataset.train_images[:], dense.image_size, dense.normalization)
+    training.check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
+    weights = training.read_start(dense)
+    dense = training.settled(dense, weights)
+    dataset = training.find_dataset(dense)
+    say_images(dataset)
+    model = model_by_name(dense, dataset.num_classes, weights)
+    training.check_fit(model, dataset, dense, training=False)
+    model.eval()
+    images: Any = training.model_input(
+        dataset.train_images[:], dense.image_size, dense.normalization
+    )
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -113,67 +103,59 @@ def run(arguments: argparse.Namespace) -> int:
             )
         plan = None if report.budget is None else report.plan
         classes = (weights.classes if weights is not None else ()) or dataset.classes
-        write_trained(arguments.out, student, projected, len(classes), plan, classes)
+        config = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
+        write_trained(arguments.out, student, config, len(classes), plan, classes)
         print(report)
         print(_next_steps(arguments, weights))
     if curve is not None:
-        write_figure(arguments.curve, lambda: _drawn(curve, dense.model))
+        write_figure(arguments.curve, lambda: _figure(curve, dense.model))
         print(curve)
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """ValueError for options that do not go together, or a file that cannot be written."""
-    chosen = arguments.bsconv or arguments.budget
-    if not chosen and (arguments.out is not None or arguments.curve is None):
+    out, of_all, share = arguments.out, arguments.bsconv, arguments.budget
+    if not (of_all or share) and (out is not None or arguments.curve is None):
         raise ValueError("project needs --bsconv or --budget, or --curve without --out")
-    if chosen and arguments.out is None:
+    if (of_all or share) and out is None:
         raise ValueError(f"project needs --out, a {SUFFIX} file for the new network")
-    if arguments.of and not (arguments.budget or arguments.curve):
+    if arguments.of and not (share or arguments.curve):
         raise ValueError("--of goes with --budget or --curve alone")
     for option, default in (("p", None), ("method", "outputs")):
-        if not arguments.bsconv and getattr(arguments, option) != default:
+        if not of_all and getattr(arguments, option) != default:
             raise ValueError(f"--{option} goes with --bsconv alone")
-    if arguments.out is not None and arguments.out.suffix != SUFFIX:
-        raise ValueError(f"--out needs to be a {SUFFIX} file, got {arguments.out}")
-    check_files(figure=arguments.curve, other=arguments.out)
+    if out is not None and out.suffix != SUFFIX:
+        raise ValueError(f"--out needs to be a {SUFFIX} file, got {out}")
+    check_files(arguments.curve, out)
 
 
-def _drawn(curve: BudgetCurve, model: str) -> Figure:
+def _figure(curve: BudgetCurve, model: str) -> Figure:
     from ..experiments import plotting
 
     damages = {point.share: point.damage for point in curve.points}
     return plotting.damage_curve(damages, "MACs" if curve.of == "macs" else curve.of, title=model)
 
 
-def _trained(config: TrainConfig, weights: Start | None) -> tuple[nn.Module, ImageDataset]:
-    """The dense network with its weights, and the images it is to be compared on."""
-    from ..experiments.training import check_fit, find_dataset
-
-    dataset = find_dataset(config)
-    say_images(dataset)
-    model = model_by_name(config, dataset.num_classes, weights)
-    check_fit(model, dataset, config, training=False)
-    return model.eval(), dataset
-
-
 def _next_steps(arguments: argparse.Namespace, weights: Start | None) -> str:
     """Commands that go on from what was written; size and normalisation come with the file."""
-    out, given = shlex.quote(str(arguments.out)), given_settings(arguments)
-    line = f"bsconv train --model {shlex.quote(arguments.model)}"
-    if arguments.bsconv is not None:
-        line += f" --bsconv {arguments.bsconv}"
+    given = given_settings(arguments)
+    options: dict[str, Any] = {"model": arguments.model, "bsconv": arguments.bsconv}
     if arguments.bsconv == "s":
-        line += f" --p {Fraction(given.get('p', TrainConfig.p)).limit_denominator(1000)}"
-    line += f" --weights {out}"
-    for name in ("dataset", "data", "split"):
-        if name in given:
-            line += f" --{name} {shlex.quote(str(given[name]))}"
+        options["p"] = Fraction(given.get("p", TrainConfig.p)).limit_denominator(1000)
+    options["weights"] = arguments.out
+    options |= {name: given.get(name) for name in ("dataset", "data", "split")}
     if arguments.budget is not None:
-        if arguments.weights is not None:
-            line += f" --teacher {shlex.quote(arguments.weights)}"
+        options["teacher"] = arguments.weights
         if arguments.pretrained == arguments.dataset or (weights and weights.config is None):
-            line += f" --teacher-model {shlex.quote(arguments.model)}"
-        line += " --recipe finetune --epochs 3"
-    data = f" --data {shlex.quote(str(given['data']))}" if "data" in given else ""
-    return f"measure it: bsconv evaluate --checkpoint {out}{data}\ntrain on:   {line}"
+            options["teacher-model"] = arguments.model
+        options |= {"recipe": "finetune", "epochs": 3}
+    measure = _line("evaluate", checkpoint=arguments.out, data=given.get("data"))
+    return f"measure it: {measure}\ntrain on:   {_line('train', **options)}"
+
+
+def _line(command: str, **options: Any) -> str:
+    words = ["bsconv", command]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(words)

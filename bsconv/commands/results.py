@@ -7,98 +7,80 @@ mind the epochs.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ._arguments import add_csv
-from ._files import add_figure, check_files, write_figure
-from ._json import add_json, print_json, rows_of
+from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 if TYPE_CHECKING:
-    from ..experiments.plotting import AccuracyLine
+    from ..experiments.plotting import AccuracyLine, Figure
     from ..experiments.results import ResultsTable
 
 HELP = "compare the recorded runs with the published numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--results", metavar="DIR", help="the folder of records (default: results of this project)"
-    )
-    parser.add_argument(
-        "--runs",
-        nargs="+",
-        metavar="DIR",
-        help="your own runs instead, the --out of `bsconv train`: a table, and their curves",
-    )
-    parser.add_argument("--dataset", metavar="NAME", help="only runs on this data set")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the table as the README has it"
-    )
+    add = parser.add_argument
+    text = "the folder of records (default: results of this project)"
+    add("--results", metavar="DIR", help=text)
+    text = "your own runs instead, the --out of `bsconv train`: a table, and their curves"
+    add("--runs", nargs="+", metavar="DIR", help=text)
+    add("--dataset", metavar="NAME", help="only runs on this data set")
+    add("--markdown", action="store_true", help="print the table as the README has it")
     add_csv(parser)
-    add_json(parser, "rows with the columns of --csv")
+    add_json(parser, ROWS)
     add_figure(parser, "accuracy against parameters, recorded and published")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..experiments import results
-
-    check_files(figure=arguments.out, other=arguments.csv)
+    check_files(arguments.out, arguments.csv)
     if arguments.runs is not None:
         for option in ("results", "dataset", "markdown"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option} goes with the recorded runs, not with --runs")
-        return _own_runs(arguments)
-    folder = results.results_folder() if arguments.results is None else arguments.results
+
+        from ..experiments.runs_table import RunsTable
+
+        runs = RunsTable(arguments.runs)
+        print_table(arguments, runs, runs.figure)
+        return 0
+    table = _recorded(arguments.results, arguments.dataset)
+    draw = None if arguments.out is None else _drawing(table, arguments.out)
+    text = table.markdown() if arguments.markdown else None
+    print_table(arguments, table, draw, text=text)
+    return 0
+
+
+def _recorded(folder: str | None, dataset: str | None) -> ResultsTable:
+    from ..experiments import results
+
+    folder = folder or str(results.results_folder())
     try:
         summaries = results.summarize(results.load_records(folder))
     except FileNotFoundError as error:
         raise ValueError(f"{error}; --results DIR names another") from error
     if not summaries:
         raise ValueError(f"there is no record of a run in {folder}; --results DIR names another")
-    if arguments.dataset is not None:
+    if dataset is not None:
         known = ", ".join(sorted({one.config.dataset for one in summaries}))
-        summaries = [one for one in summaries if one.config.dataset == arguments.dataset]
+        summaries = [one for one in summaries if one.config.dataset == dataset]
         if not summaries:
-            raise ValueError(f"--dataset {arguments.dataset} has no recorded run, {known} has")
-    table = results.ResultsTable(summaries)
-    if arguments.out is not None:
-        from ..experiments import plotting
-
-        panels = _panels(table)
-        if not panels:
-            raise ValueError(f"there is nothing to draw in {arguments.out}: {table.apart_title}")
-        published = f"published, {results.PUBLISHED_EPOCHS} epochs"
-        title = "Accuracy against size: recorded runs and published numbers"
-        draw = partial(plotting.accuracy_and_published, panels, published=published, title=title)
-        write_figure(arguments.out, draw)
-    if arguments.csv is not None:
-        table.to_csv(arguments.csv)
-    if arguments.json:
-        print_json(rows=rows_of(table))
-    else:
-        print(table.markdown() if arguments.markdown else table)
-    return 0
+            raise ValueError(f"--dataset {dataset} has no recorded run, {known} has")
+    return results.ResultsTable(summaries)
 
 
-def _own_runs(arguments: argparse.Namespace) -> int:
+def _drawing(table: ResultsTable, path: str) -> Callable[[], Figure]:
+    """What draws the figure for ``path``; ValueError where there is nothing to draw."""
     from ..experiments import plotting
-    from ..experiments.runs_table import RunsTable
+    from ..experiments.results import PUBLISHED_EPOCHS
 
-    table = RunsTable(arguments.runs)
-    if arguments.out is not None:
-        epochs, top1 = table.curves
-        write_figure(
-            arguments.out,
-            lambda: plotting.curves(epochs, top1, xlabel="epoch", ylabel="test top-1 in %"),
-        )
-    if arguments.csv is not None:
-        table.to_csv(arguments.csv)
-    if arguments.json:
-        print_json(rows=rows_of(table))
-    else:
-        print(table)
-    return 0
+    panels = _panels(table)
+    if not panels:
+        raise ValueError(f"there is nothing to draw in {path}: {table.apart_title}")
+    published = f"published, {PUBLISHED_EPOCHS} epochs"
+    title = "Accuracy against size: recorded runs and published numbers"
+    return partial(plotting.accuracy_and_published, panels, published=published, title=title)
 
 
 def _panels(table: ResultsTable) -> dict[str, list[AccuracyLine]]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import add_csv, add_num_classes
-from ._files import add_figure, check_files, write_figure
-from ._json import add_json, print_json, rows_of
+from ._arguments import add_num_classes
 from ._models import model_by_name, say_random
+from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,50 +26,35 @@ HELP = "say how alike the slices of each kernel are"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME, or a file of "
-        "weights alone (.safetensors, .pt, .pth), also of Keras (.h5) or ONNX (.onnx)",
+    text = (
+        "an architecture of `bsconv models`, torchvision:NAME or pytorchcv:NAME, or a file of "
+        "weights alone (.safetensors, .pt, .pth), also of Keras (.h5) or ONNX (.onnx)"
     )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE|DEFAULT",
-        help="trained weights for MODEL: a file, or DEFAULT for those that its library offers",
-    )
-    parser.add_argument(
-        "--no-center",
-        action="store_true",
-        help="shares of the energy, which BSConv-U keeps, rather than of the variance",
-    )
+    parser.add_argument("model", metavar="MODEL", help=text)
+    text = "trained weights for MODEL: a file, or DEFAULT for those that its library offers"
+    parser.add_argument("--weights", metavar="FILE|DEFAULT", help=text)
+    text = "shares of the energy, which BSConv-U keeps, rather than of the variance"
+    parser.add_argument("--no-center", action="store_true", help=text)
     add_num_classes(parser, of_weights=True)
     add_figure(parser, "the shares of each layer and those of random kernels")
     add_csv(parser)
-    add_json(parser, "model, rows with the columns of --csv")
+    add_json(parser, f"model, {ROWS}")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_files(figure=arguments.out, other=arguments.csv)
-    source = _source(arguments.model, arguments.weights, arguments.num_classes)
+    check_files(arguments.out, arguments.csv)
+    name = arguments.model
+    source = _source(name, arguments.weights, arguments.num_classes)
 
     from ..experiments.files.kernel_files import KERNEL_FILES
-    from ..pytorch import kernel_spectra, spectra_table
+    from ..pytorch import spectra_table
 
-    center = not arguments.no_center
-    table = spectra_table(source, center)
-    if arguments.model.lower().endswith(KERNEL_FILES):  # where each kernel says what it is
+    table = spectra_table(source, not arguments.no_center)
+    if name.lower().endswith(KERNEL_FILES):  # where each kernel says what it is
         table = replace(table, unsure=0)
-    if arguments.out is not None:
-        if not table.compared:
-            raise ValueError(f"there is nothing to draw in {arguments.out}: {table.summary}")
-        spectra = kernel_spectra(source, center)
-        write_figure(arguments.out, lambda: _overview(arguments.model, table, spectra))
-    if arguments.csv is not None:
-        table.to_csv(arguments.csv)
-    if arguments.json:
-        print_json(model=arguments.model, rows=rows_of(table))
-    else:
-        print(table)
+    if arguments.out is not None and not table.compared:
+        raise ValueError(f"there is nothing to draw in {arguments.out}: {table.summary}")
+    print_table(arguments, table, lambda: _figure(name, source, table), model=name)
     return 0
 
 
@@ -97,11 +81,11 @@ def _source(
     return model
 
 
-def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Figure:
+def _figure(name: str, source: nn.Module | dict[str, Tensor], table: SpectraTable) -> Figure:
     from ..experiments import plotting
+    from ..pytorch import kernel_spectra
 
-    rows = table.compared
-    what = "variance" if table.center else "energy"
+    spectra, rows = kernel_spectra(source, table.center), table.compared
     return plotting.layer_boxes(
         {row.name or "(root)": spectra[row.name][:, 0] for row in rows},
         [row.random for row in rows],
@@ -109,6 +93,6 @@ def _overview(model: str, table: SpectraTable, spectra: dict[str, Tensor]) -> Fi
             "within kernels": [row.excess for row in rows],
             "across kernels": [row.cross_excess for row in rows],
         },
-        ylabel=f"first share of {what}",
-        title=f"{Path(model).name}: how alike the slices of each kernel are",
+        ylabel=f"first share of {'variance' if table.center else 'energy'}",
+        title=f"{Path(name).name}: how alike the slices of each kernel are",
     )

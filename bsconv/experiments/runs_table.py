@@ -6,16 +6,15 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..pytorch import ModelProfiler
 from ..pytorch._tools.model_tree import parameter_count
-from ..pytorch._tools.tables import Row, text_table, write_csv
+from ..pytorch._tools.tables import text_table, write_csv
 from .classifier import Run
 
-HEADER = (
-    "run", "model", "data", "parameters", "MACs", "epochs", "of", "last top-1", "best top-1",
-    "seconds",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from .plotting import Figure
 
 
 class RunsTable:
@@ -26,42 +25,45 @@ class RunsTable:
 
     def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
         self.runs = [Run(folder) for folder in folders]
-
-    @property
-    def curves(self) -> tuple[list[int], dict[str, list[float]]]:
-        """The epochs, and test top-1 after each of them by the name of the run; then NaN."""
-        longest = max(len(run.history) for run in self.runs)
-        accuracies = {
-            str(run.path): [epoch.test_top1 for epoch in run.history]
-            + [math.nan] * (longest - len(run.history))
-            for run in self.runs
-        }
-        return [*range(1, longest + 1)], accuracies
+        rows = [_row(run) for run in self.runs]
+        self.header, self.cells = list(rows[0]), [list(row.values()) for row in rows]
 
     def __str__(self) -> str:
-        return text_table(HEADER, [_row(run) for run in self.runs])
+        return text_table(self.header, self.cells)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line for each run; OSError with one line if it cannot be written."""
-        write_csv(path, HEADER, [_row(run) for run in self.runs])
+        write_csv(path, self.header, self.cells)
+
+    def figure(self) -> Figure:
+        """Test top-1 after each epoch."""
+        from . import plotting
+
+        longest = max(len(run.history) for run in self.runs)
+        curves = {}
+        for run in self.runs:
+            missing = [math.nan] * (longest - len(run.history))
+            curves[str(run.path)] = [epoch.test_top1 for epoch in run.history] + missing
+        epochs = range(1, longest + 1)
+        return plotting.curves(epochs, curves, xlabel="epoch", ylabel="test top-1 in %")
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run) -> dict[str, str | int]:
     config, history = run.config, run.history
     form = "" if config.bsconv is None else f" as BSConv-{config.bsconv.upper()}"
-    macs = ModelProfiler(run.model, (1, 3, run.image_size, run.image_size)).total_mac_count
-    reached = ["", ""]
+    images = (1, 3, run.image_size, run.image_size)
+    last, best = ("", "")
     if history:
-        reached = [f"{epoch.test_top1:.2f}" for epoch in (history.last, history.best)]
-    seconds = f"{sum(epoch.seconds for epoch in history):.1f}"
-    return (
-        str(run.path),
-        Path(config.model).name + form,
-        Path(config.dataset).name,
-        parameter_count(run.model),
-        macs,
-        len(history),
-        config.epochs,
-        *reached,
-        seconds,
-    )
+        last, best = (f"{epoch.test_top1:.2f}" for epoch in (history.last, history.best))
+    return {
+        "run": str(run.path),
+        "model": Path(config.model).name + form,
+        "data": Path(config.dataset).name,
+        "parameters": parameter_count(run.model),
+        "MACs": ModelProfiler(run.model, images).total_mac_count,
+        "epochs": len(history),
+        "of": config.epochs,
+        "last top-1": last,
+        "best top-1": best,
+        "seconds": f"{sum(epoch.seconds for epoch in history):.1f}",
+    }

@@ -1,0 +1,103 @@
+"""What commands write: a table or one JSON document on stdout, a CSV file, a figure."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ..experiments.plotting import Figure
+
+FIGURE_FILES = (".png", ".pdf", ".svg")
+ROWS = "rows with the columns of --csv"
+
+
+class Table(Protocol):
+    def to_csv(self, path: Path) -> None: ...
+
+
+def add_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
+
+
+def add_json(parser: argparse.ArgumentParser, keys: str) -> None:
+    text = f"print one JSON document instead: {keys}"
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def add_figure(parser: argparse.ArgumentParser, text: str, option: str = "--out") -> None:
+    parser.add_argument(option, metavar="FIG.png", help=f"draw {text} (.png, .pdf or .svg)")
+
+
+def check_files(figure: str | None, other: str | os.PathLike[str] | None) -> None:
+    """ValueError or OSError for a file that is wanted and cannot be written."""
+    from ..experiments.files.checkpoints import check_writable
+
+    if figure is not None:
+        if Path(figure).suffix.lower() not in FIGURE_FILES:
+            names = ", ".join(FIGURE_FILES)
+            raise ValueError(f"a figure's name needs to end in {names}, got {figure}")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ValueError("figures need the package matplotlib: pip install 'bsconv[lab]'")
+    for path in (figure, other):
+        if path is not None:
+            check_writable(path)
+
+
+def print_json(**entries: Any) -> None:
+    print(json.dumps(entries, indent=2), flush=True)
+
+
+def print_table(
+    arguments: argparse.Namespace,
+    table: Table,
+    draw: Callable[[], Figure] | None = None,
+    *,
+    text: str | None = None,
+    **entries: str,
+) -> None:
+    """The table, or ``text`` instead, or JSON with its rows; then its CSV file and its figure.
+
+    Printed first, the work of minutes is not lost to a full disk.
+    """
+    if arguments.json:
+        print_json(**entries, rows=rows_of(table))
+    else:
+        print(text or table, flush=True)
+    if arguments.csv is not None:
+        table.to_csv(arguments.csv)
+    if draw is not None and arguments.out is not None:
+        write_figure(arguments.out, draw)
+
+
+def write_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> None:
+    """The figure that ``draw`` makes, by the suffix as PNG, PDF or SVG; whole or not at all."""
+    from ..experiments import plotting
+    from ..experiments.files.checkpoints import write_atomically
+
+    write_atomically(path, plotting.rendered(draw, Path(path).suffix.lower()[1:]))
+
+
+def rows_of(table: Table) -> list[dict[str, str | float | None]]:
+    """The lines that ``to_csv`` writes, by their columns: the first is a name, numbers follow."""
+    with tempfile.TemporaryDirectory() as folder:
+        table.to_csv(path := Path(folder) / "table.csv")
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+    return [dict(zip(header, [line[0], *map(_value, line[1:])], strict=True)) for line in lines]
+
+
+def _value(text: str) -> str | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None
