@@ -1,16 +1,14 @@
 """What students get of the notebooks, and what their teacher gets."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from bsconv.experiments.results import load_records
 from bsconv.teaching.exercises import CHECKS
-from helpers.notebooks import FOLDER
+from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.paths import ROOT
 
 
@@ -28,20 +26,15 @@ def written(course: ModuleType, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tags(cell: dict[str, Any]) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
 def test_students_get_every_notebook_without_solutions(written: Path) -> None:
     copies = sorted((written / "course").iterdir())
-    assert [path.name for path in copies] == [path.name for path in sorted(FOLDER.glob("0*.ipynb"))]
-    for path in copies:
-        cells = json.loads(path.read_text())["cells"]
-        original = json.loads((FOLDER / path.name).read_text())["cells"]
-        solved = [cell for cell in original if "exercise-solution" in tags(cell)]
+    assert [path.name for path in copies] == [path.name for path in NOTEBOOKS]
+    for copy, path in zip(copies, NOTEBOOKS, strict=True):
+        cells, original = cells_of(copy), cells_of(path)
+        solved = [cell for cell in original if "exercise-solution" in cell["tags"]]
         assert len(cells) == len(original) - len(solved) < len(original)
-        assert "exercise-stub" in {tag for cell in cells for tag in tags(cell)}
-        assert not any("Solution" in "".join(cell["source"]) for cell in cells)
+        assert "exercise-stub" in {tag for cell in cells for tag in cell["tags"]}
+        assert not any("Solution" in cell["source"] for cell in cells)
 
 
 def test_the_teacher_gets_each_exercise_with_its_solution(written: Path) -> None:

@@ -2,23 +2,21 @@
 
 import contextlib
 import io
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import pytest
 import torch
 from torch import nn
 
 from bsconv.teaching.exercises import CHECKS, check, function_hint, value_hint
-from helpers.paths import ROOT
+from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.wrong_answers import WRONG
 
-NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
-PARTS = ("exercise", "exercise-stub", "exercise-solution")
+PARTS = ["exercise", "exercise-stub", "exercise-solution"]
+SETUPS: dict[Path, dict[str, Any]] = {}  # the names that a notebook has before its exercises
 
 
 class Exercise(NamedTuple):
@@ -32,66 +30,46 @@ class Exercise(NamedTuple):
 
     def output(self, answer: str = "") -> str:
         """What the check prints if the student writes ``answer`` below what the stub gives."""
-        names = dict(SETUPS[self.path])
         given, _, call = self.stub.rpartition("\n")
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(f"{given}\n{answer}\n{call}", names)
-        return printed.getvalue()
+        return printed_by(f"{given}\n{answer}\n{call}", dict(SETUPS[self.path]))
 
 
-def cells_of(path: Path) -> list[dict[str, Any]]:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    for cell in cells:
-        cell["source"] = "".join(cell["source"])
-        cell["tags"] = cell["metadata"].get("tags", [])
-        cell["part"] = next((part for part in PARTS if part in cell["tags"]), None)
-    return cells
+def printed_by(code: str, names: dict[str, Any]) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, names)
+    return printed.getvalue()
+
+
+def parts_of(cells: list[dict[str, Any]]) -> list[str]:
+    """For each cell its part of an exercise, or an empty string."""
+    return [next((part for part in PARTS if part in cell["tags"]), "") for cell in cells]
 
 
 def exercises_of(path: Path) -> Iterator[Exercise]:
-    parts = [cell for cell in cells_of(path) if cell["part"]]
-    for task, stub, solution in zip(*(iter(parts),) * 3, strict=True):
-        number = re.search(r"^### Exercise ([\d.]+): ", task["source"], re.MULTILINE)
-        code = re.search(r"```python\n(.*?)```", solution["source"], re.DOTALL)
-        yield Exercise(number[1], path, task["source"], stub["source"], code[1])
+    cells = cells_of(path)
+    texts = [cell["source"] for cell, part in zip(cells, parts_of(cells), strict=True) if part]
+    for task, stub, solution in zip(*(iter(texts),) * 3, strict=True):
+        number = re.search(r"^### Exercise ([\d.]+): ", task, re.MULTILINE)
+        code = re.search(r"```python\n(.*?)```", solution, re.DOTALL)
+        yield Exercise(number[1], path, task, stub, code[1])
 
 
 EXERCISES = [exercise for path in NOTEBOOKS for exercise in exercises_of(path)]
-SETUPS: dict[Path, dict[str, Any]] = {}
+each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda each: each.number)
 
 
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
-    with mpl.rc_context():
-        yield
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(gradients)
-
-
-@pytest.fixture
-def exercise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Exercise:
-    """An exercise, and the names that its notebook has: of the set-up, and of cells marked so."""
+@each_exercise
+def test_an_exercise_left_alone_solved_and_answered_wrongly(
+    exercise: Exercise, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BSCONV_MODE", "fast")
-    path = request.param.path
-    if path not in SETUPS:
-        code = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
-        needed = [c for c in code if c is code[0] or "exercise-needs" in c["tags"]]
+    if exercise.path not in SETUPS:
+        code = [cell for cell in cells_of(exercise.path) if cell["cell_type"] == "code"]
+        needed = [c["source"] for c in code if c is code[0] or "exercise-needs" in c["tags"]]
         names: dict[str, Any] = {}
-        with contextlib.redirect_stdout(io.StringIO()):
-            for cell in needed:
-                exec(cell["source"], names)
-        SETUPS[path] = names
-    return request.param
-
-
-def each(items: list[Any], name: Callable[[Any], str]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("exercise", items, ids=name, indirect=True)
-
-
-@each(EXERCISES, lambda exercise: exercise.number)
-def test_an_exercise_left_alone_solved_and_answered_wrongly(exercise: Exercise) -> None:
+        printed_by("\n".join(needed), names)
+        SETUPS[exercise.path] = names
     begin = f"Exercise {exercise.number}: "
     assert exercise.output() == f"{begin}not attempted yet\n"
     assert exercise.output(exercise.solution) == f"{begin}correct\n"
@@ -109,17 +87,16 @@ def test_every_check_has_its_exercise_and_its_wrong_answers() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_two_to_four_exercises_before_its_summary(path: Path) -> None:
     cells = cells_of(path)
-    parts = [cell["part"] for cell in cells]
-    count = parts.count("exercise")
+    parts = parts_of(cells)
+    count, first = parts.count("exercise"), parts.index("exercise")
     assert 2 <= count <= 4
-    first = parts.index("exercise")
-    assert parts[first : first + 3 * count] == list(PARTS) * count  # one after the other
+    assert parts[first : first + 3 * count] == PARTS * count  # one after the other
     assert cells[first + 3 * count]["source"].startswith("## Summary")
     numbers = [exercise.number for exercise in EXERCISES if exercise.path == path]
     assert numbers == [f"{int(path.stem[:2])}.{i}" for i in range(1, count + 1)]
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.number)
+@each_exercise
 def test_an_exercise_names_its_kind_and_its_stub_ends_in_its_check(exercise: Exercise) -> None:
     kind = re.search(r"^\*(By hand|In code|By experiment)\.\* ", exercise.task, re.MULTILINE)
     assert kind

@@ -6,8 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -22,11 +22,18 @@ from helpers.paths import ROOT
 STRICT = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
 
 
-def cell(source: str, printed: str = "", tags: tuple[str, ...] = ()) -> NotebookNode:
-    """A code cell that was run and printed ``printed``."""
-    outputs = [new_output("stream", text=printed)] if printed else []
+def cell(source: str, *outputs: NotebookNode, tags: Sequence[str] = ()) -> NotebookNode:
+    """A code cell that was run."""
     metadata = {"tags": list(tags)} if tags else {}
-    return new_code_cell(source, execution_count=1, outputs=outputs, metadata=metadata)
+    return new_code_cell(source, execution_count=1, outputs=list(outputs), metadata=metadata)
+
+
+def printed(text: str, name: str = "stdout") -> NotebookNode:
+    return new_output("stream", text=text, name=name)
+
+
+def figure(content: str) -> NotebookNode:
+    return new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})
 
 
 def write(path: Path, *cells: NotebookNode) -> Path:
@@ -36,54 +43,15 @@ def write(path: Path, *cells: NotebookNode) -> Path:
     return path
 
 
-def environment(**values: str) -> dict[str, str]:
+def python(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    return kept | {"PYTHONWARNINGS": STRICT, "BSCONV_OFFLINE": "1"} | values
-
-
-@pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One run of nbval over notebooks with every kind of fault, in a folder with our conftest."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    shutil.copy(FOLDER / "conftest.py", folder)
-    write(
-        folder / "stderr.ipynb",
-        cell("import sys\nprint('!', file=sys.stderr)"),
-        cell("print('!', file=sys.stderr)", tags=("nbval-ignore-output",)),
-        cell("import warnings\nwarnings.warn('old name', DeprecationWarning)"),
-        cell("print('after')", "after\n"),
-    )
-    write(
-        folder / "raising.ipynb",
-        cell("1 / 0", tags=("raises-exception", "nbval-ignore-output")),
-        cell("1 / 1", tags=("raises-exception", "nbval-ignore-output")),
-        cell("1 / 0"),
-        cell("print('after')", "after\n"),
-    )
-    write(
-        folder / "lacking.ipynb",
-        cell("find_dataset = lambda name='cifar10': print('synthetic')"),
-        cell("find_dataset()", "real\n"),
-        cell("1 / 0"),
-    )
-    # fmt: off
-    command = [
-        sys.executable, "-m", "pytest", "-v", "--color=no", "-p", "no:cacheprovider",
-        "-c", str(ROOT / "pyproject.toml"), "--nbval", "--nbval-current-env",
-        "--nbval-sanitize-with", str(FOLDER / "sanitize.cfg"), str(folder),
-    ]
-    # fmt: on
-    run = subprocess.run(
-        command,
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=environment(BSCONV_DATA=str(folder)),
+        env=kept | {"PYTHONWARNINGS": STRICT, "BSCONV_OFFLINE": "1"} | variables,
         capture_output=True,
         text=True,
-        check=False,
     )
-    lines = re.findall(r"(\w+)\.ipynb::Cell (\d+) (PASSED|FAILED|SKIPPED|ERROR)", run.stdout)
-    assert run.returncode == 1, run.stdout + run.stderr
-    return {"output": run.stdout} | {f"{name} {number}": verdict for name, number, verdict in lines}
 
 
 VERDICTS = {
@@ -102,16 +70,41 @@ VERDICTS = {
 
 
 @pytest.mark.slow
-def test_nbval_judges_each_cell_and_says_why(verdicts: dict[str, Any]) -> None:
-    output = verdicts.pop("output")
-    assert verdicts == VERDICTS, output
+def test_nbval_judges_each_cell_and_says_why(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "conftest.py", tmp_path)
+    write(
+        tmp_path / "stderr.ipynb",
+        cell("import sys\nprint('!', file=sys.stderr)"),
+        cell("print('!', file=sys.stderr)", tags=["nbval-ignore-output"]),
+        cell("import warnings\nwarnings.warn('old name', DeprecationWarning)"),
+        cell("print('after')", printed("after\n")),
+    )
+    write(
+        tmp_path / "raising.ipynb",
+        cell("1 / 0", tags=["raises-exception", "nbval-ignore-output"]),
+        cell("1 / 1", tags=["raises-exception", "nbval-ignore-output"]),
+        cell("1 / 0"),
+        cell("print('after')", printed("after\n")),
+    )
+    write(
+        tmp_path / "lacking.ipynb",
+        cell("find_dataset = lambda name='cifar10': print('synthetic')"),
+        cell("find_dataset()", printed("real\n")),
+        cell("1 / 0"),
+    )
+    nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", FOLDER / "sanitize.cfg"]
+    how = ["-v", "--color=no", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
+    run = python("-m", "pytest", *how, *nbval, tmp_path, BSCONV_DATA=str(tmp_path))
+    assert run.returncode == 1, run.stdout + run.stderr
+    found = re.findall(r"(\w+)\.ipynb::Cell (\d+) (PASSED|FAILED|SKIPPED|ERROR)", run.stdout)
+    assert {f"{name} {number}": verdict for name, number, verdict in found} == VERDICTS, run.stdout
     for line in (
         "SYNTHETIC DATA: no cifar10.npz in",
         "Cell wrote to stderr",
         "old name",
         "Cell is tagged raises-exception and raised none",
     ):
-        assert line in output
+        assert line in run.stdout
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_all(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(folder / "run_all.py"), *names]
-    return subprocess.run(
-        command, env=environment(MPLBACKEND=""), capture_output=True, text=True, check=False
-    )
+    return python(folder / "run_all.py", *names, MPLBACKEND="")
 
 
 @pytest.mark.slow
@@ -161,7 +151,7 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-00", "cell-2", "cell-3"]
     assert (printing.metadata, plotting.metadata) == ({}, {})
     assert raising.metadata == {"tags": ["raises-exception"]}
-    assert printing.outputs == [new_output("stream", text="0\n1\n2\n")]
+    assert printing.outputs == [printed("0\n1\n2\n")]
     assert "image/png" in plotting.outputs[0].data
     assert widget.outputs[0].data == {"text/plain": "IntSlider(value=3)"}  # no model, no view
     traceback = "\n".join(raising.outputs[0].traceback)
@@ -173,43 +163,29 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert path.read_bytes() == stored
 
 
-def printed(text: str) -> list[NotebookNode]:
-    return [new_output("stream", text=text)]
-
-
-def figure(content: str) -> list[NotebookNode]:
-    return [new_output("display_data", {"image/png": content, "text/plain": "<Figure>"})]
-
-
 @pytest.mark.parametrize(
     ("tags", "before", "after", "stays"),
     [
-        ([], printed("dense    9.8 ms, U 12 ms"), printed("dense   10.1 ms, U 9 ms"), True),
-        ([], printed("loss 2.3, 7 s"), printed("loss 2.3, 11 s"), True),
-        ([], printed("loss 2.3, 7 s"), printed("loss 2.2, 7 s"), False),
-        ([], printed("torch 2.14.1"), printed("torch 2.15.0"), False),
-        ([], printed("at 7 s"), printed("at 7"), False),
-        ([], figure("MQ=="), figure("Mg=="), False),
-        (["timing"], figure("MQ=="), figure("Mg=="), True),
-        (["timing"], printed("7 GB/s"), printed("8"), True),
-        (["timing"], [], figure("Mg=="), False),  # cleared
-        (["timing"], figure("MQ=="), printed("7 s"), False),
+        ([], [printed("dense    9.8 ms, U 12 ms")], [printed("dense   10.1 ms, U 9 ms")], True),
+        ([], [printed("loss 2.3, 7 s")], [printed("loss 2.3, 11 s")], True),
+        ([], [printed("loss 2.3, 7 s")], [printed("loss 2.2, 7 s")], False),
+        ([], [printed("torch 2.14.1")], [printed("torch 2.15.0")], False),
+        ([], [printed("at 7 s")], [printed("at 7")], False),
+        ([], [figure("MQ==")], [figure("Mg==")], False),
+        (["timing"], [figure("MQ==")], [figure("Mg==")], True),
+        (["timing"], [printed("7 GB/s")], [printed("8")], True),
+        (["timing"], [], [figure("Mg==")], False),  # cleared
+        (["timing"], [figure("MQ==")], [printed("7 s")], False),
     ],
 )
 def test_run_all_leaves_a_notebook_in_which_only_measured_times_change(
-    tags: list[str],
-    before: list[NotebookNode],
-    after: list[NotebookNode],
-    stays: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tags, before, after, stays, tmp_path, monkeypatch
 ) -> None:
     def execute(notebook: NotebookNode, _: Path) -> None:
         notebook.cells[0].outputs = after
 
-    path = tmp_path / "01_timed.ipynb"
-    measuring = new_code_cell("work()", id="a", outputs=before, metadata={"tags": tags})
-    notebook = new_notebook(cells=[measuring])
+    path = write(tmp_path / "01_timed.ipynb", cell("work()", *before, tags=tags))
+    notebook = nbformat.read(path, as_version=4)
     runner.tidy(notebook)
     nbformat.write(notebook, path)
     monkeypatch.setattr(runner, "execute", execute)
@@ -229,17 +205,14 @@ def test_run_all_leaves_failing_notebooks_as_they_were(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "tags", "reason"),
+    ("refused", "reason"),
     [
-        ([new_output("stream", text="!", name="stderr")], [], "writes to stderr"),
-        ([new_output("stream", text="saved in /tmp/x.pt")], [], "path of this machine: /tmp/x.pt"),
-        ([], ["raises-exception"], "is tagged raises-exception and raised none"),
+        (cell("", printed("!", "stderr")), "writes to stderr"),
+        (cell("", printed("saved in /tmp/x.pt")), "path of this machine: /tmp/x.pt"),
+        (cell("", tags=["raises-exception"]), "is tagged raises-exception and raised none"),
     ],
 )
-def test_run_all_refuses_what_may_not_be_stored(
-    outputs: list[NotebookNode], tags: list[str], reason: str
-) -> None:
-    refused = new_code_cell("x = 1", outputs=outputs, metadata={"tags": tags})
+def test_run_all_refuses_what_may_not_be_stored(refused: NotebookNode, reason: str) -> None:
     assert reason in runner.fault_of(refused)
 
 

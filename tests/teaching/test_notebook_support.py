@@ -1,7 +1,6 @@
 """What every notebook starts with: mode, seeds, threads, style and data."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,14 +12,6 @@ from bsconv.experiments.data import DatasetNotFoundError, ImageDataset
 from bsconv.experiments.plotting import COLOURS
 from bsconv.teaching import notebook
 from bsconv.teaching.notebook import Session, describe, find_dataset, start, title_suffix
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    with mpl.rc_context():
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
