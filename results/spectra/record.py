@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bsconv.experiments.files.kernel_files import read_kernels
-from bsconv.experiments.results.network_spectra import FORMAT
+from bsconv.experiments.results.spectra import NETWORK_FORMAT
 from bsconv.pytorch import kernel_spectra, spectra_table
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def record(name: str, file: Path, kernels: Mapping[str, Tensor], about: dict[str
         middle = int(order[len(order) // 2])
         about["kernel"] = f"filter {middle} of {layer}"
         slices = weight[middle].tolist()
-    values = {"format": FORMAT, **about, "center": table.center}
+    values = {"format": NETWORK_FORMAT, **about, "center": table.center}
     parts = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
     for key, rows in {"layers": [*map(asdict, table.compared)], "slices": slices}.items():
         lines = ",\n".join(f"  {json.dumps(rounded(row))}" for row in rows)

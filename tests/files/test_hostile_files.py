@@ -18,7 +18,7 @@ from bsconv.experiments.export import load_exported
 from bsconv.experiments.files.checkpoints import CHECKPOINT, CONFIG, METRICS, MODEL
 from bsconv.experiments.files.weights import read_weights
 from bsconv.experiments.results import make_record
-from bsconv.experiments.results.training_spectra import TrainingSpectra
+from bsconv.experiments.results.spectra import TrainingSpectra
 from helpers.hostile_files import CALLING, CASES, CLAIMING, LEADING, SPRUNG, TRAPS, trap
 from helpers.reliability import Section
 

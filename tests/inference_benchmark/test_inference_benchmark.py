@@ -21,7 +21,6 @@ from bsconv.experiments.inference_benchmark import (
     Measurement,
     Setting,
     _run,
-    _variants,
     benchmark_inference,
     build_variants,
 )
@@ -87,7 +86,7 @@ def test_what_replaces_nothing_is_left_out(
         model = nn.Sequential(nn.Conv2d(3, num_classes, 1))
         return model if bsconv is None else BSConvU_Replacer().apply(model)  # which warns
 
-    monkeypatch.setattr(_variants, "build_model", build)
+    monkeypatch.setattr(_run, "build_model", build)
     models, notes = build_variants("net", 10, variants)
     assert list(models) == ["dense"]
     line = "BSConv-U is left out: it replaces no convolution of net, see bsconv plan"

@@ -16,7 +16,7 @@ import pytest
 from bsconv.__main__ import make_parser
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files import checkpoints
-from bsconv.experiments.results import _record, training_spectra
+from bsconv.experiments.results import _record, spectra
 from bsconv.pytorch import BSConvS, BSConvU
 from helpers.paths import ROOT
 
@@ -125,7 +125,7 @@ def layer_lines() -> Iterator[str]:
 
 def format_lines() -> Iterator[str]:
     """The formats of files, which their readers ask for."""
-    for module in (checkpoints, training_spectra, _record):
+    for module in (checkpoints, spectra, _record):
         yield f"format {module.FORMAT!r}"
     yield f"files of a run: {checkpoints.CONFIG}, {checkpoints.METRICS}, " + ", ".join(
         (checkpoints.CHECKPOINT, checkpoints.MODEL)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bsconv.experiments.results import results_folder
-from bsconv.experiments.results.network_spectra import NetworkSpectra
+from bsconv.experiments.results.spectra import NetworkSpectra
 from bsconv.pytorch import kernel_spectra
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bsconv.experiments.results.training_spectra import TrainingSpectra
+from bsconv.experiments.results.spectra import TrainingSpectra
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import kernel_spectra
 from bsconv.pytorch.spectra import random_first_share

@@ -31,10 +31,10 @@ def load_exported(path: str | os.PathLike[str]) -> Function:
     Raises ValueError with one line where ONNX Runtime is not installed, and for a file that is
     damaged or takes weights from other files.
     """
-    engine = engine_of(path)
+    path, engine = Path(path), engine_of(path)
     if not is_installed(engine):
         raise ValueError(f"running {path} needs the package {engine}: pip install 'bsconv[onnx]'")
-    return _torch(Path(path)) if engine == "torch" else _onnxruntime(Path(path))
+    return _program(path) if engine == "torch" else _OnnxFunction(path)
 
 
 def engine_of(path: str | os.PathLike[str]) -> str:
@@ -46,7 +46,7 @@ def is_installed(engine: str) -> bool:
     return importlib.util.find_spec(engine) is not None
 
 
-def _torch(path: Path) -> Function:
+def _program(path: Path) -> Function:
     with open(path, "rb") as file:
         try:
             check_archive(file)
@@ -62,27 +62,23 @@ def _torch(path: Path) -> Function:
     return torch.no_grad()(program.module())
 
 
-def _onnxruntime(path: Path) -> Function:
-    runtime: Any = importlib.import_module("onnxruntime")
-    content = path.read_bytes()
-    if ELSEWHERE.search(content):  # old runtimes would open any file
-        raise ValueError(f"{path} takes weights from other files, which bsconv export does not")
-    try:
-        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        return _OnnxFunction(session, path)
-    except Exception as error:  # the runtime has exceptions of its own
-        reason = one_line(error)
-        raise ValueError(f"{path} is damaged, or not a network for images: {reason}") from error
-
-
 class _OnnxFunction:
     """``notes``: the metadata of the file, texts by their keys."""
 
-    def __init__(self, session: Any, path: Path) -> None:
-        self.session, self.path, (images,) = session, path, session.get_inputs()
-        self.input = images.name
-        self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
-        self.notes: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    def __init__(self, path: Path) -> None:
+        runtime: Any = importlib.import_module("onnxruntime")
+        content = path.read_bytes()
+        if ELSEWHERE.search(content):  # old runtimes would open any file
+            raise ValueError(f"{path} takes weights from other files, which bsconv export does not")
+        try:
+            self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            (images,) = self.session.get_inputs()
+            self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
+            self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # the runtime has exceptions of its own
+            reason = one_line(error)
+            raise ValueError(f"{path} is damaged, or not a network for images: {reason}") from error
+        self.path, self.input = path, images.name
 
     def __call__(self, values: Tensor) -> Tensor:
         """Of any number of images; the last of several batches of a fixed size is filled up."""
@@ -93,9 +89,7 @@ class _OnnxFunction:
                 torch.from_numpy(self.session.run(None, {self.input: batch.numpy()})[0])
                 for batch in torch.split(filled, size)
             ]
-        except Exception as error:  # the runtime has exceptions of its own
-            shape = " x ".join(map(str, values.shape[1:]))
-            raise ValueError(
-                f"{self.path} cannot take images of {shape} ({one_line(error)})"
-            ) from error
+        except Exception as error:  # as above
+            shape, reason = " x ".join(map(str, values.shape[1:])), one_line(error)
+            raise ValueError(f"{self.path} cannot take images of {shape} ({reason})") from error
         return torch.cat(parts)[: len(values)]

@@ -53,11 +53,10 @@ def export_model(
     "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
     ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
     may be any number from 1, with ``dynamic_size`` H and W any that the model can take. An ONNX
-    file keeps ``notes`` as its metadata, each in JSON. The model is left as it was, on whatever
-    device; nothing in the file says where or when it was made.
+    file keeps ``notes`` as its metadata, each in JSON. The model is left as it was; nothing in the
+    file says where or when it was made.
 
-    Raises ValueError with one line for an unknown format, a wrong suffix, a package that is
-    missing, and a model that cannot be exported; OSError where the file cannot be written.
+    ValueError and OSError as from :func:`check_export`, and for a model that cannot be exported.
     """
     check_export(path, format)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
@@ -71,17 +70,16 @@ def export_model(
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # of the exporter, about itself and what it uses
             free: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
-            if dynamic_size:
-                free |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+            free |= dict.fromkeys((2, 3), torch.export.Dim.AUTO) if dynamic_size else {}
             shapes = (free,)
             program = torch.export.export(twin, (example_input,), dynamic_shapes=shapes)
             content = _onnx(program, shapes, notes or {}) if format == "onnx" else _saved(program)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # the exporter may raise anything at all on what it cannot follow
-        what = f"{type(model).__name__} cannot be exported as {format}"
-        batches = " for batches of any size" if dynamic_batch else ""
-        raise ValueError(f"{what}{batches}: {one_line(error)}") from error
+        what = f"{format} for batches of any size" if dynamic_batch else format
+        name, reason = type(model).__name__, one_line(error)
+        raise ValueError(f"{name} cannot be exported as {what}: {reason}") from error
     write_atomically(path, content)
 
 
@@ -100,5 +98,4 @@ def _onnx(program: torch.export.ExportedProgram, shapes: Any, notes: Mapping[str
     model = onnx_model(program, output_names=["logits"], dynamic_shapes=shapes)
     for key, value in notes.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return bytes(model.SerializeToString(deterministic=True))

@@ -1,8 +1,7 @@
 """How long a network and its BSConv variants take for inference here: measured in turns."""
 
 from ._report import AS_GIVEN, InferenceBenchmark, Measurement, Setting
-from ._run import benchmark_inference
-from ._variants import build_variants
+from ._run import benchmark_inference, build_variants
 
 __all__ = [
     "AS_GIVEN",

@@ -48,8 +48,7 @@ class Measurement:
     def images_per_second(self) -> float:
         return self.batch_size / self.median
 
-    @property
-    def called(self) -> str:
+    def __str__(self) -> str:
         return f"{self.network} ({self.computed})"
 
 
@@ -89,18 +88,9 @@ class InferenceBenchmark(Table):
     """
 
     header = (
-        "batch",
-        "network",
-        "computed",
-        "parameters",
-        "FLOPs",
-        "MACs",
-        "ms",
-        "spread",
-        "times dense",
-        "images/s",
-        "peak MB",
-    )
+        "batch", "network", "computed", "parameters", "FLOPs", "MACs", "ms", "spread",
+        "times dense", "images/s", "peak MB",
+    )  # fmt: skip
 
     setting: Setting
     rows: tuple[Measurement, ...]
@@ -115,24 +105,24 @@ class InferenceBenchmark(Table):
         return None
 
     @property
-    def legend(self) -> str:
-        """What the columns are, in one line."""
+    def summary(self) -> str:
+        """Each network at its best, for one size of batches after the other."""
+        sizes = dict.fromkeys(row.batch_size for row in self.rows)
+        text = "; ".join(_outcome(_bests(self.rows, size)) for size in sizes)
+        once = all(len(row.seconds) == 1 for row in self.rows)
+        note = ", in a single round, which has no spread" if once else ""
+        return f"On this {self.setting}, {text}{note}."
+
+    def __str__(self) -> str:
+        table = super().__str__().removesuffix(self.summary)
         model = f"{self.setting.model}: " if self.setting.model else ""
         rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
-        return (
+        legend = (
             f"{model}images of {self.setting.size_text}; FLOPs and MACs of one image; ms of a "
             f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: "
             "the middle half of them; peak MB: what a call takes beyond weights and input, on GPUs"
         )
-
-    @property
-    def summary(self) -> str:
-        """One sentence."""
-        return f"On this {self.setting}, {_verdict(self.rows)}."
-
-    def __str__(self) -> str:
-        table = super().__str__().removesuffix(self.summary)
-        return "\n".join([f"{table}{self.legend}", *self.notes, self.summary])
+        return "\n".join([f"{table}{legend}", *self.notes, self.summary])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line for each row, all numbers in full; OSError with one line if that fails."""
@@ -172,27 +162,18 @@ class InferenceBenchmark(Table):
         }
 
 
-def _verdict(rows: Sequence[Measurement]) -> str:
-    """Each network at its best, for one size of batches after the other."""
-    sizes = dict.fromkeys(row.batch_size for row in rows)
-    text = "; ".join(_outcome(_bests(rows, size)) for size in sizes)
-    once = all(len(row.seconds) == 1 for row in rows)
-    return text + (", in a single round, which has no spread" if once else "")
-
-
 def _outcome(best: Sequence[Measurement]) -> str:
     first, batches = best[0], f"with batches of {best[0].batch_size}"
     if len(best) == 1:
-        return f"{first.called} takes {1e3 * first.median:.2f} ms {batches}"
+        return f"{first} takes {1e3 * first.median:.2f} ms {batches}"
     fastest = [one for one in best if one is first or one.spread[0] <= first.spread[1]]
     slower = [one for one in best if one not in fastest]
     verb = "is" if len(fastest) == 1 else "are, within the spread of one another,"
-    line = f"{' and '.join(one.called for one in fastest)} {verb} the fastest {batches}"
-    dense = [one for one in slower if one.network == DENSE]
-    rival = next(iter(dense + slower), None)
-    if rival is None:
+    line = f"{' and '.join(map(str, fastest))} {verb} the fastest {batches}"
+    if not slower:
         return line
-    return f"{line}, {rival.median / first.median:.2f} times as fast as {rival.called}"
+    rival = next((one for one in slower if one.network == DENSE), slower[0])
+    return f"{line}, {rival.median / first.median:.2f} times as fast as {rival}"
 
 
 def _bests(rows: Sequence[Measurement], batch_size: int) -> list[Measurement]:

@@ -1,10 +1,11 @@
-"""Networks measured in turns, as PyTorch gives them and optimised."""
+"""A network and its BSConv variants measured in turns, as PyTorch gives them and optimised."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,12 @@ from ...pytorch import ModelProfiler, reestimate_batch_norm
 from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.timing import SETTLE, in_turns, synchronize
 from ...pytorch.inference import optimize_for_inference
+from ...pytorch.modules import BLUEPRINT_LAYERS
+from ..model_sources import build_model
 from ..normalization import Normalization
+from ..results.published import family_and_variant, replaced_by
 from ..training import find_device
-from ._report import AS_GIVEN, COMPILED, OPTIMISED, InferenceBenchmark, Measurement, Setting
+from ._report import AS_GIVEN, COMPILED, DENSE, OPTIMISED, InferenceBenchmark, Measurement, Setting
 
 SETTLED_ON = 4  # images
 BUDGET = 30.0  # seconds of measuring for a batch size, unless the number of rounds is given
@@ -26,6 +30,44 @@ TURN = 0.05  # seconds that a turn lasts at least
 BAR = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
 
 Call = Callable[[], object]
+
+
+def build_variants(
+    name: str,
+    num_classes: int,
+    variants: Sequence[str] = (DENSE, "u", "s"),
+    *,
+    p: float = 0.25,
+    with_bn: bool = False,
+) -> tuple[dict[str, nn.Module], list[str]]:
+    """The networks to compare by what they are called, and a line on each that is left out.
+
+    ``name`` is one for :func:`bsconv.experiments.model_sources.build_model`; ``p`` and ``with_bn``
+    are those of the replacers. A BSConv network is measured alone. A variant that replaces nothing
+    is left out; if no other remains, the dense network takes its place. Weights are random, and
+    the same each time. ValueError for what ``build_model`` refuses.
+    """
+    models: dict[str, nn.Module] = {}
+    lines: list[str] = []
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore")  # a line says that nothing is replaced
+        own = family_and_variant(name)[1]
+        if own != DENSE:
+            line = f"{name} is a BSConv network already and is measured alone"
+            return {own: build_model(name, num_classes)}, [line]
+        for variant in dict.fromkeys(variants):
+            kind = None if variant == DENSE else variant
+            label = DENSE if kind is None else replaced_by(kind, p, with_bn)
+            model = build_model(name, num_classes, bsconv=kind, p=p, with_bn=with_bn)
+            if kind and not any(isinstance(each, BLUEPRINT_LAYERS) for each in model.modules()):
+                why = f"it replaces no convolution of {name}, see bsconv plan"
+                lines.append(f"{label} is left out: {why}")
+            else:
+                models[label] = model
+        if not models:
+            models[DENSE] = build_model(name, num_classes)
+    return models, lines
 
 
 def benchmark_inference(
@@ -57,7 +99,10 @@ def benchmark_inference(
     """
     place = find_device(device)
     setting = Setting.here(name, place, dtype, tuple(input_size))
-    costs = {key: _cost(model, input_size) for key, model in models.items()}
+    costs = {}
+    for key, model in models.items():
+        cost = ModelProfiler(model, (1, *input_size))
+        costs[key] = cost.total_parameter_count, cost.total_flop_count, cost.total_mac_count
     rows: list[Measurement] = []
     lines = list(notes)
     sizes = dict.fromkeys(batch_sizes)
@@ -88,23 +133,16 @@ def benchmark_inference(
     return InferenceBenchmark(setting, tuple(rows), tuple(lines))
 
 
-def _cost(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int, int]:
-    """Parameters, and FLOPs and MACs of one image."""
-    found = ModelProfiler(model, (1, *input_size))
-    return found.total_parameter_count, found.total_flop_count, found.total_mac_count
-
-
 def _calls(model: nn.Module, images: Tensor, compile: bool) -> tuple[dict[str, Call], str]:
     """Calls of the network as given and optimised, and what could not be built."""
     given = model if images.dtype == torch.float32 else copy.deepcopy(model).to(images.dtype)
     call = functools.partial(_call, given, images)
     call()  # a precision that this machine cannot compute is found here
-    optimized = optimize_for_inference(
-        model, images, dtype=images.dtype, compile="auto" if compile else False
-    )
-    how = COMPILED if optimized.compiles else OPTIMISED
+    how: Any = "auto" if compile else False
+    optimized = optimize_for_inference(model, images, dtype=images.dtype, compile=how)
     faster = functools.partial(_call, optimized, images)
-    return {AS_GIVEN: call, how: faster}, optimized.report.lost
+    computed = COMPILED if optimized.compiles else OPTIMISED
+    return {AS_GIVEN: call, computed: faster}, optimized.report.lost
 
 
 def _call(model: nn.Module, images: Tensor) -> None:
@@ -137,7 +175,8 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        where = f"{setting.dtype} on {setting.device}"
+        batches = f"batches of {count} x {setting.size_text}"
         raise ValueError(
-            f"{network} cannot be computed in {setting.dtype} on {setting.device} with batches of "
-            f"{count} x {setting.size_text} ({one_line(error)})"
+            f"{network} cannot be computed in {where} with {batches} ({one_line(error)})"
         ) from error

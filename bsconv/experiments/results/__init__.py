@@ -1,7 +1,6 @@
 """Records of finished runs, summed up over seeds and compared with the published numbers."""
 
-from ._from_run import make_record
-from ._record import Record, load_records, results_folder, write_record
+from ._record import Record, load_records, make_record, results_folder, write_record
 from ._summary import Summary, summarize, variants_of
 from ._table import ResultsTable
 from .published import PUBLISHED_EPOCHS, PublishedResult, published_results, published_variants

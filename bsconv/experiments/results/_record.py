@@ -5,30 +5,29 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import bsconv
+
+from ...pytorch._tools.model_tree import parameter_count
 from ..config import TrainConfig
-from ..files.checkpoints import write_atomically
+from ..files.checkpoints import CONFIG, MODEL, read_config, read_trained, write_atomically
 from ..files.json_files import holding, read_json
-from ..training import EpochMetrics
+from ..training import EpochMetrics, read_history, trained_model
 
 FORMAT = "bsconv record 1"
 # how steps are computed: they change the speed, and the result by rounding only
 EXECUTION = ("device", "compile", "plan", "precision")
-Settings = dict[str, Any]
 # what runs did before these settings existed, which their records lack
-BEFORE: Settings = {
-    "compile": False,
-    "plan": "factored",
-    "precision": "float32",
-    "optimizer": "sgd",
-}
-_SGD: Settings = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
-# recipes as they were when older records were made, by the recipe's name
+BEFORE = {"compile": False, "plan": "factored", "precision": "float32", "optimizer": "sgd"}
+# recipes as they were when older records were made: the recipe, the former one's name, its settings
+_SGD = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
 FORMER = {"fast": {"fast (SGD)": _SGD}}
 
 
@@ -50,8 +49,8 @@ class Record:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if [metrics.epoch for metrics in self.epochs] != list(range(1, self.config.epochs + 1)):
-            found = [metrics.epoch for metrics in self.epochs]
+        found = [metrics.epoch for metrics in self.epochs]
+        if found != list(range(1, self.config.epochs + 1)):
             raise ValueError(f"epochs needs to be 1 to {self.config.epochs}, got {found}")
         if not all(0 <= metrics.test_top1 <= 100 for metrics in self.epochs):
             raise ValueError("test_top1 needs to be 0 to 100 percent in every epoch")
@@ -93,23 +92,18 @@ class Record:
         """One line for each entry, and for each epoch."""
         values = dataclasses.asdict(self)
         del values["config"]["data"], values["config"]["out"]
-        epochs = ",\n".join("    " + json.dumps(row) for row in values["epochs"])
-        entries = [
-            f"  {json.dumps(name)}: "
-            + (f"[\n{epochs}\n  ]" if name == "epochs" else json.dumps(value))
-            for name, value in {"format": FORMAT, **values}.items()
-        ]
-        return "{\n" + ",\n".join(entries) + "\n}\n"
+        entries = {name: json.dumps(value) for name, value in {"format": FORMAT, **values}.items()}
+        epochs = ",\n".join(f"    {json.dumps(row)}" for row in values["epochs"])
+        entries["epochs"] = f"[\n{epochs}\n  ]"
+        lines = ",\n".join(f'  "{name}": {value}' for name, value in entries.items())
+        return f"{{\n{lines}\n}}\n"
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+    def from_dict(cls, values: dict[str, Any]) -> Record:
         """The inverse of ``to_json``, read; ValueError, TypeError or KeyError for anything else."""
-        if values["format"] != FORMAT:
-            raise ValueError(f"format needs to be {FORMAT!r}, got {values['format']!r}")
-        rest = {name: value for name, value in values.items() if name != "format"}
-        rest["config"] = TrainConfig.from_dict(BEFORE | values["config"])
-        rest["epochs"] = tuple(EpochMetrics(**row) for row in values["epochs"])
-        return cls(**rest)
+        config = TrainConfig.from_dict(BEFORE | values["config"])
+        epochs = tuple(EpochMetrics(**row) for row in values["epochs"])
+        return cls(**values | {"config": config, "epochs": epochs})
 
 
 def deciding(config: TrainConfig) -> TrainConfig:
@@ -136,6 +130,46 @@ def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     }
     label = min(others, key=lambda label: len(others[label]))
     return label, others[label]
+
+
+def make_record(
+    run_folder: str | Path, *, machine: str, note: str = "", commit: str | None = None
+) -> Record:
+    """The record of a finished run, made with the versions that trained it.
+
+    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)", and ``note`` anything
+    else worth knowing; ``commit`` is the short hash of the code that ran. ValueError where the run
+    is not finished.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the run folder {folder} does not exist")
+    config, epochs = read_config(folder / CONFIG), tuple(read_history(folder))
+    if len(epochs) < config.epochs or not (folder / MODEL).exists():
+        raise ValueError(
+            f"the run in {folder} is not finished: {len(epochs)} of {config.epochs} epochs; "
+            "go on with bsconv train --resume"
+        )
+    trained = read_trained(folder / MODEL)
+    settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
+    for name in ("model", "dataset"):  # of the user's code and images, without the folder
+        settings[name] = Path(getattr(config, name)).name
+    ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
+    return Record(
+        config=dataclasses.replace(config.resolved().without_folders(), **settings),
+        parameters=parameter_count(trained_model(trained, folder / MODEL)),
+        epochs=epochs,
+        machine=machine,
+        versions={
+            "python": platform.python_version(),
+            "torch": metadata.version("torch"),
+            "torchvision": metadata.version("torchvision"),
+            "bsconv": bsconv.__version__,
+        },
+        date=ended.date().isoformat(),
+        commit=commit,
+        note=note,
+    )
 
 
 def write_record(record: Record, folder: str | Path) -> Path:
@@ -167,5 +201,5 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
     records = []
     for path in sorted(Path(folder or results_folder()).glob("*.json")):
         with holding("record of a run", path):
-            records.append(Record.from_dict(read_json(path)))
+            records.append(Record.from_dict(read_json(path, FORMAT)))
     return records

@@ -94,8 +94,7 @@ class Summary:
     @property
     def length(self) -> str:
         """How long the runs are, and how they differ: fewer images, another start."""
-        epochs = "1 epoch" if self.config.epochs == 1 else f"{self.config.epochs} epochs"
-        return ", ".join((epochs, *self.own_settings))
+        return ", ".join((counted(self.config.epochs, "epoch"), *self.own_settings))
 
     @property
     def schedule(self) -> str:
@@ -104,12 +103,14 @@ class Summary:
         return self.length if usual else f"{self.length}, {self.precision}"
 
     def __str__(self) -> str:
-        seeds = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
-        return (
-            f"{self.network} on {self.config.dataset}, recipe {self.recipe}, "
-            f"{self.schedule}: {self.mean:.2f} % "
-            f"({self.lowest:.2f} to {self.highest:.2f}, {seeds})"
-        )
+        what = f"{self.network} on {self.config.dataset}, recipe {self.recipe}, {self.schedule}"
+        extremes = f"{self.lowest:.2f} to {self.highest:.2f}"
+        return f"{what}: {self.mean:.2f} % ({extremes}, {counted(len(self.runs), 'run')})"
+
+
+def counted(number: int, what: str) -> str:
+    """Such as ``1 run`` and ``3 runs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _in_words(setting: str, value: object) -> str:

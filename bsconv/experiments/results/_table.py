@@ -7,19 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ...pytorch._tools.tables import Row, text_table, write_csv
-from ._summary import Summary
+from ._summary import Summary, counted
 from .published import PUBLISHED_EPOCHS, SOURCE, VARIANTS, PublishedResult, published_results
 
 Cells = dict[str, str | int]  # of a row, by their columns
-
-
-def published_of(summary: Summary) -> PublishedResult | None:
-    """What is published of the network, unless the runs have settings of their own."""
-    found = published_results().get((summary.config.dataset, summary.architecture))
-    if found is None or summary.own_settings:
-        return None
-    same = f"{summary.parameters / 1e6:.2f}" == f"{found.million_parameters:.2f}"
-    return found if same else None
 
 
 @dataclass(frozen=True)
@@ -45,10 +36,8 @@ class ResultsTable:
         return f"{_count(self.apart)} with settings of their own, which have no published number:"
 
     def __str__(self) -> str:
-        source = (
-            f"{_count(self.summaries)}; top-1 in % on the whole test set after the last epoch; "
-            f"published: {SOURCE}"
-        )
+        after = "top-1 in % on the whole test set after the last epoch"
+        source = f"{_count(self.summaries)}; {after}; published: {SOURCE}"
         return "\n\n".join([*self._tables(text_table), source])
 
     def markdown(self) -> str:
@@ -70,50 +59,50 @@ class ResultsTable:
 
 
 def _count(summaries: Sequence[Summary]) -> str:
-    runs = sum(len(one.runs) for one in summaries)
-    return "1 run" if runs == 1 else f"{runs} runs"
+    return counted(sum(len(one.runs) for one in summaries), "run")
 
 
 def _sorted(summaries: Iterable[Summary]) -> list[Summary]:
     """By data set and family; within one, what may be compared together, the longest first."""
-    return sorted(
-        summaries,
-        key=lambda one: (
-            one.config.dataset,
-            one.family,
-            one.recipe,
-            -one.config.epochs,
-            VARIANTS.index(one.variant),
-            one.network,
-            one.own_settings,
-        ),
-    )
+
+    def key(one: Summary) -> tuple[object, ...]:
+        comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
+        return *comparable, VARIANTS.index(one.variant), one.network, one.own_settings
+
+    return sorted(summaries, key=key)
+
+
+def _published(summary: Summary) -> PublishedResult | None:
+    """What is published of the network, unless the runs have settings of their own."""
+    found = published_results().get((summary.config.dataset, summary.architecture))
+    if found is None or summary.own_settings:
+        return None
+    same = f"{summary.parameters / 1e6:.2f}" == f"{found.million_parameters:.2f}"
+    return found if same else None
 
 
 def _cells(summary: Summary) -> Cells:
+    config, found, several = summary.config, _published(summary), len(summary.runs) > 1
+    extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
+    own = bool(summary.own_settings)
     cells: Cells = {
         "network": summary.network,
-        "data": summary.config.dataset,
+        "data": config.dataset,
         "parameters": summary.parameters,
         "recipe": summary.recipe,
+        **({"training": summary.schedule} if own else {"epochs": config.epochs}),
+        "runs": len(summary.runs),
+        "mean": f"{summary.mean:.2f}",
+        "range": extremes if several else "one run",
     }
-    if summary.own_settings:
-        cells["training"] = summary.schedule
-    else:
-        cells["epochs"] = summary.config.epochs
-    cells["runs"] = len(summary.runs)
-    cells["mean"] = f"{summary.mean:.2f}"
-    extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
-    cells["range"] = extremes if len(summary.runs) > 1 else "one run"
-    if not summary.own_settings:
-        found = published_of(summary)
+    if not own:
         cells[f"published, {PUBLISHED_EPOCHS} epochs"] = f"{found.top1:.2f}" if found else ""
         cells["difference"] = f"{summary.mean - found.top1:+6.2f}" if found else ""
     return cells
 
 
 def _csv_line(summary: Summary) -> Cells:
-    found = published_of(summary)
+    found = _published(summary)
     return {
         "network": summary.network,
         "dataset": summary.config.dataset,

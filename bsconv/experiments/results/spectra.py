@@ -1,4 +1,4 @@
-"""How the slices of kernels become similar while a network learns: first shares by epoch."""
+"""Recorded spectra: of kernels while they learn, and of networks whose weights are not here."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...pytorch import spectra_table
+from ...pytorch.spectra import LayerSpectrum, SpectraTable
 from ..files.checkpoints import write_atomically
 from ..files.json_files import holding, read_json
 from ..training import EpochMetrics
 
-__all__ = ["TrainingSpectra"]
+__all__ = ["NetworkSpectra", "TrainingSpectra"]
 
-FORMAT = "bsconv spectra 1"
+FORMAT, NETWORK_FORMAT = "bsconv spectra 1", "bsconv network spectra 1"
 
 
 @dataclass
@@ -26,9 +27,9 @@ class TrainingSpectra:
     """The median first share of each layer, epoch by epoch; 0 stands for before training.
 
     Filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers`` maps
-     the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
-    kernels of its size, ``top1`` holds the test accuracies in percent where there are any, and
-    ``about`` whatever else should be known, such as settings, machine, versions and commit.
+    the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
+    kernels of its size; ``top1`` holds the test accuracies in percent, ``about`` whatever else
+    should be known, such as settings, machine, versions and commit.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -51,7 +52,7 @@ class TrainingSpectra:
             self.random[row.name] = row.random
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """As JSON, shares rounded to four decimals; the file is written whole or not at all."""
+        """As JSON, shares rounded to four decimals."""
         values = {
             "format": FORMAT,
             **self.about,
@@ -74,3 +75,27 @@ class TrainingSpectra:
         if lengths != {len(spectra.epochs)}:
             raise ValueError(f"{path} needs a share of each layer for each epoch")
         return spectra
+
+
+@dataclass(frozen=True)
+class NetworkSpectra:
+    """The compared layers of a network, as ``results/spectra/record.py`` writes them.
+
+    ``about`` holds source, licence, date and checksum; ``kernel`` the slices (M, Kh, Kw) of one
+    kernel, empty if none was recorded.
+    """
+
+    table: SpectraTable
+    kernel: list[list[list[float]]]
+    about: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> NetworkSpectra:
+        """From a JSON file; ValueError for one that holds something else."""
+        with holding("spectra of a network", Path(path)):
+            values = read_json(Path(path), NETWORK_FORMAT)
+            layers = []
+            for row in values.pop("layers"):
+                layers.append(LayerSpectrum(**row | {"kernel_size": tuple(row["kernel_size"])}))
+            table = SpectraTable(tuple(layers), values.pop("center"))
+            return cls(table, values.pop("slices"), values)
