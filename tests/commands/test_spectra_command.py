@@ -108,7 +108,7 @@ def test_a_figure_shows_the_shares_of_each_layer(
 
     def noted(*arguments: Any, **labels: str) -> Any:
         shown.update(labels, arguments=arguments)
-        return draw({"a": [0.5]}, [0.2])
+        return draw({"a": [0.5]}, [0.2], **labels)
 
     monkeypatch.setattr(plotting, "layer_boxes", noted)
     line = ["spectra", str(weights), "--no-center", "--out", str(tmp_path / "figure.png")]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,8 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from bsconv.experiments import plotting
+
+layer_boxes = partial(plotting.layer_boxes, ylabel="first share")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +61,7 @@ TOLD_APART: dict[str, Callable[[], Figure]] = {
 }
 SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale
 SIGNED_PICTURES: dict[str, Callable[[], Figure]] = {
-    "kernel_slices": lambda: plotting.kernel_slices({"a": SIGNED[None]}),
+    "kernel_slices": lambda: plotting.image_rows({"a": SIGNED[None]}),
     "kernel_grids": lambda: plotting.kernel_grids({"a": SIGNED[None, None]}),
     "matrices": lambda: plotting.matrices({"a": SIGNED}, colour_label="value", signed=True),
     "slice_grid": lambda: plotting.slice_grid({"a": SIGNED[None]}),
@@ -69,7 +72,7 @@ MAKERS: dict[str, Callable[[], Figure]] = (
     TOLD_APART
     | SIGNED_PICTURES
     | {
-        "many kernel_slices": lambda: plotting.kernel_slices(
+        "many kernel_slices": lambda: plotting.image_rows(
             {str(i): np.ones((2, 3, 3)) for i in range(9)}
         ),
         "logarithmic grouped_bars": lambda: plotting.grouped_bars(
@@ -96,11 +99,11 @@ MAKERS: dict[str, Callable[[], Figure]] = (
         "many slice_grid": lambda: plotting.slice_grid(
             {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
         ),
-        "layer_boxes": lambda: plotting.layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
-        "layer_boxes and excess": lambda: plotting.layer_boxes(
+        "layer_boxes": lambda: layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
+        "layer_boxes and excess": lambda: layer_boxes(
             {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
         ),
-        "many layer_boxes and excess": lambda: plotting.layer_boxes(
+        "many layer_boxes and excess": lambda: layer_boxes(
             many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
         ),
         "excess_panels": lambda: plotting.excess_panels(
@@ -162,7 +165,7 @@ def test_pyplot_does_not_show_a_figure_for_a_file(name: str) -> None:
 
 def test_slices_share_one_scale_symmetric_about_zero() -> None:
     kernels = {"dense": np.full((2, 3, 3), 0.5), "blueprint": np.full((1, 3, 3), -2.0)}
-    figure = plotting.kernel_slices(kernels, {"dense": ["+1 B", "-1 B"]})
+    figure = plotting.image_rows(kernels, {"dense": ["+1 B", "-1 B"]})
     images = [image for axis in figure.axes for image in axis.get_images()]
     assert len(images) == 3
     assert {image.get_clim() for image in images} == {(-2.0, 2.0)}
@@ -438,7 +441,7 @@ def test_of_many_slices_some_of_the_whole_range_are_shown() -> None:
 @pytest.mark.parametrize("copies", [1, 60])
 def test_layers_show_quartiles_and_the_random_baseline(copies: int) -> None:
     layers = {f"layer{i}": [0.0, 0.4, 0.5, 0.6, 1.0] for i in range(copies)}
-    (axis,) = plotting.layer_boxes(layers, [0.2] * copies).axes
+    (axis,) = layer_boxes(layers, [0.2] * copies).axes
     axis.figure.canvas.draw()
     if copies == 1:
         box = axis.patches[0].get_path().get_extents()
@@ -455,7 +458,7 @@ def test_layers_show_quartiles_and_the_random_baseline(copies: int) -> None:
 
 
 def test_names_of_layers_are_short_and_do_not_overlap() -> None:
-    (axis,) = plotting.layer_boxes(many_layers(), [0.3] * 150).axes
+    (axis,) = layer_boxes(many_layers(), [0.3] * 150).axes
     axis.figure.canvas.draw()
     labels = axis.get_xticklabels()
     assert texts(labels)[0] == "stage0.unit0"
@@ -467,7 +470,7 @@ def test_names_of_layers_are_short_and_do_not_overlap() -> None:
         (["conv", "a.conv"], ["conv", "a.conv"]),
         (["", "a"], ["", "a"]),
     ]:
-        (axis,) = plotting.layer_boxes({name: [0.5] for name in names}, [0] * len(names)).axes
+        (axis,) = layer_boxes({name: [0.5] for name in names}, [0] * len(names)).axes
         assert texts(axis.get_xticklabels()) == expected
 
 
@@ -481,7 +484,7 @@ def test_the_excess_of_layers_is_joined_and_its_median_stands_below() -> None:
     assert texts(second.get_xticklabels()) == ["within\n+0.50", "across\n+0.25"]
     assert first.get_ylim() == second.get_ylim()
     assert [line.get_ydata().tolist() for line in second.lines[:1]] == [[0.5, 0.25]]
-    overview = plotting.layer_boxes(
+    overview = layer_boxes(
         {"a": [0.5], "b": [0.7]}, [0.3, 0.3], {"within kernels": [0.2, 0.4], "across": [np.nan] * 2}
     )
     assert texts(overview.axes[1].get_xticklabels()) == ["within\nkernels\n+0.30", "across\nnone"]

@@ -6,15 +6,13 @@ apart by colour, it does so by dash, marker or hatch as well.
 
 from matplotlib.figure import Figure
 
+from ._accuracies import AccuracyLine, accuracy_and_published, accuracy_panels
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
-from ._curves import accuracy_panels, curve_panels, curves, damage_curve, dots, trade_offs
+from ._curves import curve_panels, curves, damage_curve, dots, roofline, trade_offs
 from ._figures import COLOURS, rendered, use_style
-from ._images import image_rows, kernel_grids, kernel_slices, matrices
+from ._images import blueprint_fit, image_rows, kernel_grids, matrices, slice_grid
 from ._layers import excess_panels, layer_boxes
-from ._published import AccuracyLine, accuracy_and_published
-from ._roofline import roofline
 from ._schematics import schematic
-from ._slices import blueprint_fit, slice_grid
 
 __all__ = [
     "COLOURS",
@@ -32,7 +30,6 @@ __all__ = [
     "grouped_bars",
     "image_rows",
     "kernel_grids",
-    "kernel_slices",
     "layer_boxes",
     "matrices",
     "rendered",

@@ -8,11 +8,22 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ._figures import COLOURS, HATCHES, grid_below, legend_below, one_panel, panels_of, plain_ticks
+from ._figures import (
+    COLOURS,
+    HATCHES,
+    Series,
+    grid_below,
+    in_percent,
+    one_panel,
+    panels_of,
+    plain_ticks,
+    with_legend,
+)
 
-_NARROWEST_LABELLED = 0.08  # a thinner segment has no room for its number
-_MOST_NUMBERED = 24  # more bars from top to bottom have no room for theirs
-_MOST_NAMED = 24  # more rows have no room for all their names
+Timings = Mapping[str, Mapping[str, tuple[float, float, float]]]
+
+_NARROWEST = 0.08  # a thinner segment has no room for its number
+_MOST = 24  # more from top to bottom have no room for their numbers, or for all their names
 
 
 def stacked_shares(
@@ -26,49 +37,39 @@ def stacked_shares(
     parts = dict.fromkeys(
         part for panel in panels.values() for bar in panel.values() for part in bar
     )
-    figure, axes = panels_of(panels, title, sharey=True)
+    white = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+    figure, axes = panels_of(panels, title, fontsize="large", sharey=True)
     for name, axis in axes.items():
         totals = np.array([sum(panels[name][bar].values()) for bar in bars])
         left = np.zeros(len(bars))
         for index, part in enumerate(parts):
             share = np.array([panels[name][bar].get(part, 0.0) for bar in bars]) / totals
             drawn = axis.barh(bars, share, left=left, label=part, **_look(index))
-            numbers = [f"{s:.0%}" if s >= _NARROWEST_LABELLED else "" for s in share]
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-            for text in axis.bar_label(drawn, numbers, label_type="center", fontsize=8):
-                if text.get_text():
-                    text.set_bbox(box)
+            numbers = [f"{s:.0%}" if s >= _NARROWEST else "" for s in share]
+            axis.bar_label(drawn, numbers, label_type="center", fontsize=8, bbox=white)
             left += share
         axis.set(xlabel="share", xlim=(0, 1), xticks=(0, 0.5, 1))
-        axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        in_percent(axis.xaxis)
     axis.invert_yaxis()  # of all panels
-    legend_below(figure)
-    return figure
+    return with_legend(figure)
 
 
 def grouped_bars(
-    names: Sequence[str],
-    series: Mapping[str, Sequence[float]],
-    *,
-    ylabel: str,
-    xlabel: str = "",
-    title: str = "",
-    log: bool = False,
-    number: str = "",
+    names: Sequence[str], series: Series, *, log: bool = False, number: str = "", **labels: str
 ) -> Figure:
-    """For each name one bar of each series, side by side.
+    """For each name one bar of each series, side by side; ``labels`` are xlabel, ylabel and title.
 
     ``number`` is the format in which a bar carries its value, such as "{:.0f} %"; empty for none.
     """
-    figure, axis = one_panel(xlabel=xlabel, ylabel=ylabel, title=title)
-    for place, width, values, look in _side_by_side(len(names), series):
-        drawn = axis.bar(place, values, width, **look)
+    figure, axis = one_panel(labels)
+    for places, width, values, look in _side_by_side(len(names), series):
+        drawn = axis.bar(places, values, width, **look)
         if number:
             axis.bar_label(drawn, fmt=number, fontsize=8, padding=1)
     if log:
         axis.set_yscale("log")
         plain_ticks(axis.yaxis)
-        lowest = min(min(values) for values in series.values())
+        lowest = min(map(np.min, series.values()))
         axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
     slanted = sum(map(len, names)) > 90
     turn: dict[str, Any] = {"rotation": 45, "ha": "right"} if slanted else {}
@@ -79,16 +80,14 @@ def grouped_bars(
     return figure
 
 
-def bar_rows(
-    names: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, title: str = ""
-) -> Figure:
+def bar_rows(names: Sequence[str], series: Series, **labels: str) -> Figure:
     """For each name, from the top, one bar of each series, with its value where there is room."""
-    figure, axis = one_panel(xlabel=xlabel, title=title)
-    for place, height, values, look in _side_by_side(len(names), series):
-        drawn = axis.barh(place, values, height, **look)
-        if len(names) * len(series) <= _MOST_NUMBERED:
+    figure, axis = one_panel(labels)
+    for places, height, values, look in _side_by_side(len(names), series):
+        drawn = axis.barh(places, values, height, **look)
+        if len(names) * len(series) <= _MOST:
             axis.bar_label(drawn, fmt="{:,.0f}", fontsize=7, padding=2)
-    every = -(-len(names) // _MOST_NAMED)
+    every = -(-len(names) // _MOST)
     size = 8 if len(names) <= 12 else 6
     axis.set_yticks(range(0, len(names), every), names[::every], fontsize=size)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -96,46 +95,34 @@ def bar_rows(
     axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     grid_below(axis, "x")
-    legend_below(figure)
-    return figure
+    return with_legend(figure)
 
 
-def timing_bars(
-    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]],
-    *,
-    ylabel: str,
-    title: str = "",
-) -> Figure:
+def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") -> Figure:
     """Panels side by side, each ``{series: {name: (middle, low, high)}}``, each on its own scale.
 
     For each name one bar of each series that has it, as high as its middle; a line on it spans from
     low to high. A series looks the same in all panels, a name stands at the same place.
     """
-    labels = list(dict.fromkeys(label for panel in panels.values() for label in panel))
+    labels = dict.fromkeys(label for panel in panels.values() for label in panel)
     every = [bars for panel in panels.values() for bars in panel.values()]
     names = list(dict.fromkeys(name for bars in every for name in bars))
-    size = 8 if len(panels) < 3 else 6
-    figure, axes = panels_of(panels, title, fontsize=9)
+    figure, axes = panels_of(panels, title, ylabel=ylabel)
     for heading, axis in axes.items():
-        for place, width, label, look in _side_by_side(len(names), {n: n for n in labels}):
-            if bars := panels[heading].get(label):
+        series = {label: panels[heading].get(label) for label in labels}
+        for places, width, bars, look in _side_by_side(len(names), series):
+            if bars:
                 middle, low, high = np.array(list(bars.values()), dtype=float).T
-                drawn = axis.bar(
-                    [place[names.index(name)] for name in bars],
-                    middle,
-                    width,
-                    yerr=[middle - low, high - middle],
-                    error_kw={"capsize": 3, "linewidth": 1},
-                    **look,
-                )
-                axis.bar_label(drawn, [f"{value:.3g}" for value in middle], fontsize=7, padding=2)
+                at = [places[names.index(name)] for name in bars]
+                spread = [middle - low, high - middle]
+                line = {"capsize": 3, "linewidth": 1}
+                drawn = axis.bar(at, middle, width, yerr=spread, error_kw=line, **look)
+                axis.bar_label(drawn, fmt="{:.3g}", fontsize=7, padding=2)
         shown = [name.replace(", ", "\n") for name in names]
-        axis.set_xticks(range(len(names)), shown, fontsize=size)
+        axis.set_xticks(range(len(names)), shown, fontsize=8 if len(panels) < 3 else 6)
         axis.margins(y=0.12)
         grid_below(axis, "y")
-    figure.axes[0].set_ylabel(ylabel)
-    legend_below(figure)
-    return figure
+    return with_legend(figure)
 
 
 def _side_by_side(
@@ -144,8 +131,8 @@ def _side_by_side(
     """For each series the places of its bars, their width, what the series holds, and its look."""
     width = 0.8 / len(series)
     for index, (label, values) in enumerate(series.items()):
-        place = np.arange(names) + (index - (len(series) - 1) / 2) * width
-        yield place, width, values, {"label": label, **_look(index)}
+        places = np.arange(names) + (index - (len(series) - 1) / 2) * width
+        yield places, width, values, {"label": label, **_look(index)}
 
 
 def _look(index: int) -> dict[str, Any]:

@@ -1,105 +1,52 @@
-"""Runs as curves, as dots, or against the size of the network: each, or their mean and range."""
+"""Runs as curves or dots, costs against what they buy, speeds against their limits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
 from ._figures import (
     COLOURS,
     HEIGHT,
-    MARKERS,
     WIDTH,
+    Series,
     finish_panel,
-    legend_below,
+    in_percent,
     looks_of,
-    new_figure,
     one_panel,
     panels_of,
     plain_ticks,
-    size_axis,
+    with_legend,
 )
 
-Network = tuple[str, float, Sequence[float]]
-"""A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
+Panels = Mapping[str, Series]
+Points = Mapping[str, Sequence[tuple[float, float]]]
 
 _MOST_MARKERS = 25  # across a figure: more of them hide the dashes of their curve
+_LIMITS = "#555555"
 
 
-def curves(
-    x: Sequence[float],
-    series: Mapping[str, ArrayLike],
-    *,
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    log: str = "",
-) -> Figure:
+def curves(x: Sequence[float], series: Series, *, log: str = "", **labels: str) -> Figure:
     """One curve for each series: values (points), or (runs, points) drawn as mean and range.
 
-    ``log`` names the logarithmic axes: "x", "y" or "xy".
+    ``log`` names the logarithmic axes: "x", "y" or "xy"; ``labels`` are xlabel, ylabel and title.
     """
-    figure, axis = one_panel(xlabel=xlabel, ylabel=ylabel, title=title)
-    _draw(axis, x, series, _MOST_MARKERS)
-    if "x" in log:
-        axis.set_xscale("log")
-        plain_ticks(axis.xaxis)
-    if "y" in log:
-        axis.set_yscale("log")
-        plain_ticks(axis.yaxis)
+    figure, axis = one_panel(labels)
+    _draw(axis, x, series, looks_of(series), _MOST_MARKERS)
+    axis.set(**{f"{name}scale": "log" for name in log})
+    for name in log:
+        plain_ticks(getattr(axis, f"{name}axis"))
     axis.grid()
     axis.legend()
     return figure
 
 
-def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> Figure:
-    """Predicted damage, on a logarithmic axis, by the share of the ``cost`` that is left."""
-    figure, axis = one_panel(xlabel=f"share of the {cost}", ylabel="predicted damage", title=title)
-    axis.semilogy(list(damages), list(damages.values()))
-    axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    axis.grid()
-    return figure
-
-
-def trade_offs(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
-    *,
-    ylabel: str,
-    level: float,
-    title: str = "",
-) -> Figure:
-    """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
-
-    A line at ``level`` is what the whole cost buys. A label looks the same in all panels.
-    """
-    figure, axes = panels_of(panels, title, fontsize=9, sharey=True)
-    looks = looks_of(label for series in panels.values() for label in series)
-    for name, axis in axes.items():
-        axis.axhline(level, color=COLOURS[-1], linewidth=1, linestyle=":", marker="", label="dense")
-        for label, points in panels[name].items():
-            axis.plot(*zip(*points, strict=True), **looks[label], label=label)
-        axis.set_title("")
-        axis.set(xlabel=name)
-        axis.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-        axis.set_xlim(left=0)
-        axis.grid()
-    next(iter(axes.values())).set(ylabel=ylabel)
-    legend_below(figure, columns=4)
-    return figure
-
-
 def curve_panels(
-    panels: Mapping[str, Mapping[str, ArrayLike]],
-    *,
-    xlabel: str,
-    ylabels: Iterable[str],
-    title: str = "",
-    first: int = 1,
+    panels: Panels, *, xlabel: str, ylabels: Iterable[str], title: str = "", first: int = 1
 ) -> Figure:
     """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
 
@@ -107,38 +54,82 @@ def curve_panels(
     Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
     without any curve says so.
     """
-    figure, axes = panels_of(panels, title, fontsize=9)
-    looks = looks_of(label for series in panels.values() for label in series)
+    figure, axes = panels_of(panels, title)
+    looks = looks_of(chain.from_iterable(panels.values()))
     for (name, axis), ylabel in zip(axes.items(), ylabels, strict=True):
-        _draw(axis, first, panels[name], _MOST_MARKERS // len(panels), looks)
+        _draw(axis, first, panels[name], looks, _MOST_MARKERS // len(panels))
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         finish_panel(axis)
-    legend_below(figure)
+    return with_legend(figure)
+
+
+def _draw(
+    axis: Axes,
+    x: Sequence[float] | int,
+    series: Series,
+    looks: Mapping[str, Mapping[str, Any]],
+    most_markers: int,
+) -> None:
+    """Each series as a curve over ``x``, or over the whole numbers from ``x`` on."""
+    for index, (label, values) in enumerate(series.items()):
+        runs = np.atleast_2d(np.asarray(values, dtype=float))
+        points = runs.shape[1]
+        at = x + np.arange(points) if isinstance(x, int) else x
+        every = -(-points // max(1, most_markers))
+        start = index * every // len(series)  # markers at other places than on other curves
+        axis.plot(at, runs.mean(axis=0), label=label, markevery=(start, every), **looks[label])
+        if len(runs) > 1:
+            look = {"color": looks[label]["color"], "alpha": 0.2, "linewidth": 0}
+            axis.fill_between(at, runs.min(axis=0), runs.max(axis=0), **look)
+
+
+def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> Figure:
+    """Predicted damage, on a logarithmic axis, by the share of the ``cost`` that is left."""
+    labels = {"xlabel": f"share of the {cost}", "ylabel": "predicted damage", "title": title}
+    figure, axis = one_panel(labels)
+    axis.semilogy(list(damages), list(damages.values()))
+    in_percent(axis.xaxis)
+    axis.grid()
     return figure
 
 
-def dots(
-    series: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str, title: str = ""
+def trade_offs(
+    panels: Mapping[str, Points], *, ylabel: str, level: float, title: str = ""
 ) -> Figure:
+    """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
+
+    A line at ``level`` is what the whole cost buys. A label looks the same in all panels.
+    """
+    figure, axes = panels_of(panels, title, ylabel=ylabel, sharey=True)
+    looks = looks_of(chain.from_iterable(panels.values()))
+    for name, axis in axes.items():
+        axis.axhline(level, color=COLOURS[-1], linewidth=1, linestyle=":", marker="", label="dense")
+        for label, points in panels[name].items():
+            axis.plot(*zip(*points, strict=True), **looks[label], label=label)
+        axis.set(title="", xlabel=name)
+        in_percent(axis.xaxis)
+        axis.set_xlim(left=0)
+        axis.grid()
+    return with_legend(figure, columns=4)
+
+
+def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> Figure:
     """``{series: {row: values of the runs}}``: a dot for each run, a bar across at their mean.
 
     Rows run from the top; a series may lack some of them.
     """
-    rows = list(dict.fromkeys(row for values in series.values() for row in values))
-    figure = new_figure((WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
-    axis = figure.subplots()
+    rows = list(dict.fromkeys(chain.from_iterable(series.values())))
+    figure, axis = one_panel(labels, (WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
     step = 0.5 / len(series)
-    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-    for index, ((label, values), (colour, marker)) in enumerate(
-        zip(series.items(), looks, strict=False)
-    ):
-        for row, runs in values.items():
+    for index, (label, look) in enumerate(looks_of(series).items()):
+        colour, named = look["color"], label
+        for row, runs in series[label].items():
             at = rows.index(row) + (index - (len(series) - 1) / 2) * step
-            named = label if row == next(iter(values)) else None
-            axis.plot(runs, [at] * len(runs), marker, color=colour, alpha=0.7, label=named)
+            places = [at] * len(runs)
+            axis.plot(runs, places, look["marker"], color=colour, alpha=0.7, label=named)
             axis.plot(np.mean(runs), at, "|", color=colour, markersize=16, markeredgewidth=2)
-    axis.set(xlabel=xlabel, title=title)
+            named = "_"  # once in the legend
     axis.set_yticks(range(len(rows)), rows)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(left=min(0, axis.get_xlim()[0]))
@@ -147,55 +138,42 @@ def dots(
     return figure
 
 
-def accuracy_panels(
-    panels: Mapping[str, Mapping[str, Sequence[Network]]], *, title: str = ""
+def roofline(
+    points: Mapping[str, tuple[float, float]], *, peak: float, bandwidth: float, title: str = ""
 ) -> Figure:
-    """Panels side by side, each ``{label: networks}``: top-1 accuracy against parameters.
+    """Layers, each ``(FLOPs per byte, GFLOP/s)``, below the roof ``min(peak, bandwidth * x)``.
 
-    The networks of a label are joined by a line in the order given; several runs of one are drawn
-    as their mean and range. A label looks the same in all panels; a panel without any says so.
+    ``peak`` is in GFLOP/s, ``bandwidth`` in GB/s (Williams et al., Roofline, 2009). A dotted line
+    leads from each point to the roof: the speed that is left to gain.
     """
-    figure, axes = panels_of(panels, title, fontsize=9)
-    looks = looks_of(label for series in panels.values() for label in series)
-    below: dict[str, Any] = {"xytext": (0, -11), "textcoords": "offset points"}
-    for name, axis in axes.items():
-        for label, networks in panels[name].items():
-            texts, millions, runs = zip(*networks, strict=True)
-            means = np.array([np.mean(values) for values in runs])
-            spread = [means - list(map(min, runs)), list(map(max, runs)) - means]
-            bars = spread if np.any(spread) else None
-            axis.errorbar(millions, means, bars, capsize=3, label=label, **looks[label])
-            for text, x, y in zip(texts, millions, means, strict=True):
-                colour = looks[label]["color"]
-                axis.annotate(text, (x, y), color=colour, fontsize=7, ha="center", **below)
-        size_axis(axis, margins=0.12)
-        finish_panel(axis)
-    next(iter(axes.values())).set_ylabel("top-1 accuracy (%)")
-    legend_below(figure)
+    intensities, rates = zip(*points.values(), strict=True)
+    ridge = peak / bandwidth
+    low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 4
+    xlabel = "arithmetic intensity (FLOPs per byte moved)"
+    figure, axis = one_panel({"xlabel": xlabel, "ylabel": "GFLOP/s", "title": title})
+    roof_line = [low * bandwidth, peak, peak]
+    axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
+    aside: dict[str, Any] = {"textcoords": "offset points"}
+    for (label, look), (intensity, rate) in zip(
+        looks_of(points).items(), points.values(), strict=True
+    ):
+        roof = min(peak, bandwidth * intensity)
+        axis.plot([intensity] * 2, [rate, roof], ":", marker="", color=look["color"])
+        axis.plot([intensity], [rate], look["marker"], color=look["color"], markersize=9)
+        text = f"{label}\n{rate:,.3g} GFLOP/s"
+        axis.annotate(text, (intensity, rate), (8, -6), va="top", **aside)
+    lowest, highest = min(low * bandwidth, *rates) / 2, 2 * max(peak, *rates)
+    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest, highest))
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis)
+    axis.grid()
+    above = aside | {"color": _LIMITS, "va": "bottom"}
+    figure.draw_without_rendering()  # the slope on paper is known once the layout is
+    start, end = axis.transData.transform([(low, low * bandwidth), (ridge, peak)])
+    slope = float(np.degrees(np.arctan2(end[1] - start[1], end[0] - start[0])))
+    middle = np.sqrt(low * ridge)
+    along = above | {"rotation": slope, "rotation_mode": "anchor", "ha": "center"}
+    text = f"memory: {bandwidth:,.3g} GB/s"
+    axis.annotate(text, (middle, bandwidth * middle), (-3, 3), **along)
+    axis.annotate(f"arithmetic: {peak:,.3g} GFLOP/s", (ridge, peak), xytext=(6, 3), **above)
     return figure
-
-
-def _draw(
-    axis: Axes,
-    x: Sequence[float] | int,
-    series: Mapping[str, ArrayLike],
-    most_markers: int,
-    looks: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
-    """Each series as a curve over ``x``, or over the whole numbers from ``x`` on."""
-    for index, (label, values) in enumerate(series.items()):
-        runs = np.atleast_2d(np.asarray(values, dtype=float))
-        points = runs.shape[1]
-        every = -(-points // max(1, most_markers))
-        start = index * every // len(series)  # markers at other places than on other curves
-        (line,) = axis.plot(
-            x + np.arange(points) if isinstance(x, int) else x,
-            runs.mean(axis=0),
-            label=label,
-            markevery=(start, every),
-            **(looks[label] if looks else {}),
-        )
-        if len(runs) > 1:
-            low, high = runs.min(axis=0), runs.max(axis=0)
-            colour = line.get_color()
-            axis.fill_between(line.get_xdata(), low, high, color=colour, alpha=0.2, linewidth=0)

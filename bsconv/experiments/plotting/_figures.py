@@ -2,31 +2,31 @@
 
 import io
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import cycle
 from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 from cycler import cycler
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+
+Series = Mapping[str, ArrayLike]
+Size = tuple[float, float]
 
 # Okabe & Ito (2008): told apart with any colour vision. Their yellow is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # never colour alone: a curve keeps its dash and marker in print and in greyscale
-DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
+_DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "++++")
+_LOOKS = cycler(color=COLOURS, linestyle=_DASHES, marker=MARKERS)
 WIDTH, HEIGHT = 7.0, 3.5  # inches, the most a figure may have
-_PALE, _STRONG = 0.1, 0.6  # of a scale: no dot on smaller values, a white one on larger ones
 
 _SHOWN_BY_PYPLOT = ContextVar("_SHOWN_BY_PYPLOT", default=True)
 _ONE_AT_A_TIME = threading.Lock()  # the style is the same for all threads
@@ -34,49 +34,34 @@ _ONE_AT_A_TIME = threading.Lock()  # the style is the same for all threads
 
 def use_style() -> None:
     """Set how all figures of a notebook look: 7 x 3.5 inches at most, on white, 100 dpi."""
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (WIDTH, HEIGHT),
-            "figure.dpi": 100,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "savefig.dpi": 100,
-            "savefig.facecolor": "white",
-            "axes.facecolor": "white",
-            "axes.prop_cycle": (
-                cycler(color=COLOURS) + cycler(linestyle=DASHES) + cycler(marker=MARKERS)
-            ),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "grid.color": "#DDDDDD",
-            "lines.linewidth": 1.5,
-            "lines.markersize": 4,
-            "legend.frameon": False,
-            "legend.handlelength": 3.5,  # room for a dash next to the marker
-            "font.size": 9,
-            "image.cmap": "cividis",
-        }
-    )
+    mpl.rc("figure", figsize=(WIDTH, HEIGHT), dpi=100, facecolor="white")
+    mpl.rc("figure.constrained_layout", use=True)
+    mpl.rc("savefig", dpi=100, facecolor="white")
+    mpl.rc("axes", facecolor="white", prop_cycle=_LOOKS)
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("grid", color="#DDDDDD")
+    mpl.rc("lines", linewidth=1.5, markersize=4)
+    mpl.rc("legend", frameon=False, handlelength=3.5)  # room for a dash next to the marker
+    mpl.rc("font", size=9)
+    mpl.rc("image", cmap="cividis")
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker for each label, in the order in which they first come."""
-    styles = cycle(zip(COLOURS, DASHES, MARKERS, strict=True))
-    return {
-        label: {"color": colour, "linestyle": dash, "marker": marker}
-        for label, (colour, dash, marker) in zip(dict.fromkeys(labels), styles, strict=False)
-    }
+    return dict(zip(dict.fromkeys(labels), cycle(_LOOKS), strict=False))
 
 
-def new_figure(figsize: tuple[float, float] | None = None) -> Figure:
-    """Without axes yet; ``figsize`` in inches, by default that of the style."""
-    make = plt.figure if _SHOWN_BY_PYPLOT.get() else Figure
-    return make(figsize=figsize)
+def new_figure(size: Size | None = None, title: str | None = None) -> Figure:
+    """Without axes yet; ``size`` in inches, by default that of the style."""
+    figure = (plt.figure if _SHOWN_BY_PYPLOT.get() else Figure)(figsize=size)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
 
 
-def one_panel(**labels: str) -> tuple[Figure, Axes]:
+def one_panel(labels: Mapping[str, str], size: Size | None = None) -> tuple[Figure, Axes]:
     """A new figure with one panel that carries these labels: title, xlabel, ylabel."""
-    figure = new_figure()
+    figure = new_figure(size)
     axis = figure.subplots()
     axis.set(**labels)
     return figure, axis
@@ -84,20 +69,23 @@ def one_panel(**labels: str) -> tuple[Figure, Axes]:
 
 def panels_of(
     names: Collection[str],
-    title: str = "",
+    title: str,
     *,
-    figsize: tuple[float, float] | None = None,
-    fontsize: float | str = "large",
+    ylabel: str = "",
+    size: Size | None = None,
+    fontsize: float | str = 9,
     sharey: bool = False,
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A new figure with ``title``, and in it a panel for each name, from left to right."""
-    figure = new_figure(figsize)
+    """A new figure with ``title``, and in it a panel for each name, from left to right.
+
+    ``ylabel`` stands at the first of them, ``fontsize`` is that of the names.
+    """
+    figure = new_figure(size, title)
     row = figure.subplots(1, len(names), sharey=sharey, squeeze=False)[0]
-    axes = dict(zip(names, row, strict=True))
-    for name, axis in axes.items():
+    for name, axis in zip(names, row, strict=True):
         axis.set_title(name, fontsize=fontsize)
-    figure.suptitle(title)
-    return figure, axes
+    row[0].set_ylabel(ylabel)
+    return figure, dict(zip(names, row, strict=True))
 
 
 def rendered(draw: Callable[[], Figure], format: str) -> bytes:
@@ -117,25 +105,6 @@ def rendered(draw: Callable[[], Figure], format: str) -> bytes:
     return content.getvalue()
 
 
-def mark_negatives(axis: Axes, picture: NDArray[Any], limit: float, side: int = 1) -> None:
-    """A dot on each negative value of a picture on a scale up to ``limit``.
-
-    It tells signs apart where colours are not seen. A value stands in the upper left corner of the
-    ``side`` x ``side`` pixels that it fills; the others are NaN.
-    """
-    rows, columns = np.nonzero(picture < -_PALE * limit)
-    if not len(rows):
-        return
-    middle, size = (side - 1) / 2, side / 3
-    dots = [
-        Rectangle((x + middle - side / 6, y + middle - side / 6), size, size)
-        for x, y in zip(columns, rows, strict=True)
-    ]
-    strong = -picture[rows, columns] / limit > _STRONG
-    colours = np.where(strong, "white", "#444444")
-    axis.add_collection(PatchCollection(dots, facecolors=colours, linewidths=0))
-
-
 def plain_ticks(axis: Axis, steps: Sequence[float] = (1, 2, 5)) -> None:
     """A logarithmic axis with 0.1, 0.2, 0.5, 1, ... written out."""
     axis.set_major_locator(ticker.LogLocator(subs=steps))
@@ -143,12 +112,8 @@ def plain_ticks(axis: Axis, steps: Sequence[float] = (1, 2, 5)) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def size_axis(axis: Axes, margins: float) -> None:
-    """Of what is drawn, x as the million parameters of a network: logarithmic, with few numbers."""
-    axis.set(xlabel="million parameters", xscale="log")
-    axis.margins(margins)
-    low, high = axis.get_xlim()
-    plain_ticks(axis.xaxis, (1,) if high > 100 * low else (1, 3))
+def in_percent(axis: Axis) -> None:
+    axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
 
 
 def grid_below(axis: Axes, along: Literal["x", "y"]) -> None:
@@ -163,13 +128,13 @@ def finish_panel(axis: Axes) -> None:
         axis.axis("off")
 
 
-def legend_below(figure: Figure, columns: int = 0) -> None:
-    """One legend for all panels, in one row unless ``columns`` are given."""
+def with_legend(figure: Figure, columns: int = 0) -> Figure:
+    """The figure with one legend below for all panels, in one row unless ``columns`` are given."""
     named: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     if named:
-        figure.legend(
-            named.values(), named.keys(), loc="outside lower center", ncols=columns or len(named)
-        )
+        ncols = columns or len(named)
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=ncols)
+    return figure

@@ -1,29 +1,23 @@
 """First shares layer by layer, and how far they lie above those of random kernels."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ._figures import COLOURS, MARKERS, WIDTH, grid_below, new_figure, panels_of
+from ._figures import COLOURS, Series, grid_below, in_percent, looks_of, new_figure, panels_of
 
-_BOXES = 40  # more than this on a figure are too thin for boxes
-_NAMES = 40  # more names than this on a figure overlap
+_MOST = 40  # layers across a figure: more are too thin for boxes, and more names overlap
 _LONGEST = 20  # characters of a name
 _RANDOM: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 
 
 def layer_boxes(
-    layers: Mapping[str, ArrayLike],
-    random: ArrayLike,
-    excess: Mapping[str, ArrayLike] | None = None,
-    *,
-    ylabel: str = "first share",
-    title: str = "",
+    layers: Series, random: ArrayLike, excess: Series | None = None, *, ylabel: str, title: str = ""
 ) -> Figure:
     """For each layer a box of its filters' shares, and a dash where ``random`` kernels are.
 
@@ -32,65 +26,57 @@ def layer_boxes(
     quartile. ``excess``, in a second panel, is how far the medians of layers lie above ``random``:
     by name, such as "within kernels", one number for each layer, or NaN.
     """
-    arrays = {name: np.asarray(shares, dtype=float) for name, shares in layers.items()}
-    figure = new_figure()
+    figure = new_figure(title=title)
     if excess is None:
         axis = figure.subplots()
-        _draw_layers(axis, arrays, random, wide=WIDTH)
+        _draw_layers(axis, layers, random, _MOST)
     else:
         axis, right = figure.subplots(1, 2, width_ratios=(3, 1))
-        _draw_layers(axis, arrays, random, wide=0.7 * WIDTH)
+        _draw_layers(axis, layers, random, int(0.7 * _MOST))
         _draw_excess(right, excess)
+        right.set_title("median - random", fontsize=9)
     axis.set_ylabel(ylabel)
-    figure.suptitle(title)
     return figure
 
 
-def excess_panels(networks: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
+def excess_panels(networks: Mapping[str, Series], *, title: str = "") -> Figure:
     """A panel for each network: how far its layers lie above random kernels, side by side.
 
     ``networks[name]`` holds two or more lists of one number for each layer, such as "within
     kernels" and "across kernels". A line joins the dots of a layer, a black bar stands at the
     median, which is written below. All panels have one scale. NaN stands for a layer without one.
     """
-    figure, axes = panels_of(networks, title, fontsize=9, sharey=True)
+    ylabel = "median first share - random"
+    figure, axes = panels_of(networks, title, ylabel=ylabel, sharey=True)
     for name, axis in axes.items():
         _draw_excess(axis, networks[name], joined=True)
-        axis.set_title(name, fontsize=9)
         grid_below(axis, "y")
-    figure.axes[0].set_ylabel("median first share - random")
     return figure
 
 
-def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[np.isfinite(values)]
-
-
-def _draw_excess(axis: Axes, excess: Mapping[str, ArrayLike], joined: bool = False) -> None:
+def _draw_excess(axis: Axes, excess: Series, joined: bool = False) -> None:
     labels = []
     if joined:
         layers = np.array(list(excess.values()), dtype=float)
         axis.plot(layers, "-", color="#BBBBBB", marker="", linewidth=0.8)
-    for at, (name, values) in enumerate(excess.items()):
-        numbers = _finite(np.asarray(values, dtype=float))
+    for at, (name, look) in enumerate(looks_of(excess).items()):
+        numbers = np.asarray(excess[name], dtype=float)
+        numbers = numbers[np.isfinite(numbers)]
         spread = 0 if joined or len(numbers) == 1 else np.linspace(-0.12, 0.12, len(numbers))
-        colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
-        axis.plot(at + spread + 0 * numbers, numbers, marker, color=colour, markersize=3)
+        places = np.full(len(numbers), at) + spread
+        axis.plot(places, numbers, look["marker"], color=look["color"], markersize=3)
         middle = float(np.median(numbers)) if len(numbers) else np.nan
         axis.plot([at - 0.3, at + 0.3], [middle, middle], "-", color="black", marker="")
         labels.append("\n".join([*name.split(), f"{middle:+.2f}" if len(numbers) else "none"]))
     axis.axhline(0, **_RANDOM)
     axis.set_xticks(range(len(excess)), labels)
     axis.set_xlim(-0.5, len(excess) - 0.5)
-    axis.set_title("median - random", fontsize=9)
     axis.yaxis.set_major_formatter("{x:+.1f}")
 
 
-def _draw_layers(
-    axis: Axes, layers: Mapping[str, NDArray[np.float64]], random: ArrayLike, wide: float
-) -> None:
-    at = np.arange(len(layers))
-    if len(layers) <= _BOXES * wide / WIDTH:
+def _draw_layers(axis: Axes, layers: Series, random: ArrayLike, most: int) -> None:
+    at, dark, pale = np.arange(len(layers)), COLOURS[0], COLOURS[5]
+    if len(layers) <= most:
         drawn = axis.boxplot(
             list(layers.values()),
             positions=at,
@@ -98,45 +84,43 @@ def _draw_layers(
             widths=0.6,
             showfliers=False,
             patch_artist=True,
-            boxprops={"facecolor": COLOURS[5], "edgecolor": COLOURS[0]},
-            medianprops={"color": COLOURS[0], "linewidth": 2},
-            whiskerprops={"color": COLOURS[0]},
-            capprops={"color": COLOURS[0]},
+            boxprops={"facecolor": pale, "edgecolor": dark},
+            medianprops={"color": dark, "linewidth": 2},
+            whiskerprops={"color": dark},
+            capprops={"color": dark},
             manage_ticks=False,
         )
         drawn["boxes"][0].set_label("filters: quartiles, median")
-        look = _RANDOM | {"linestyle": "-", "linewidth": 2}
-        axis.hlines(random, at - 0.42, at + 0.42, label="random kernels", **look)
+        dash = _RANDOM | {"linestyle": "-", "linewidth": 2}
+        axis.hlines(random, at - 0.42, at + 0.42, label="random kernels", **dash)
     else:
-        quartiles = [np.quantile(shares, (0.25, 0.5, 0.75)) for shares in layers.values()]
+        quartiles = [np.quantile(np.asarray(each), (0.25, 0.5, 0.75)) for each in layers.values()]
         low, median, high = np.transpose(quartiles)
-        axis.fill_between(at, low, high, color=COLOURS[5], linewidth=0, label="quartiles")
-        axis.plot(at, median, color=COLOURS[0], linestyle="-", marker="", label="median")
+        axis.fill_between(at, low, high, color=pale, linewidth=0, label="quartiles")
+        axis.plot(at, median, color=dark, linestyle="-", marker="", label="median")
         axis.plot(at, random, marker="", label="random kernels", **_RANDOM)
-    _name_layers(axis, list(layers), wide)
-    axis.set(ylim=(0, 1))
-    axis.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    # names: upright, shortened, and only as many as fit
+    every = -(-len(layers) // most)
+    axis.set_xticks(at[::every], _shortened(list(layers))[::every], rotation=90, fontsize=7)
+    axis.set(xlim=(-0.6, len(layers) - 0.4), ylim=(0, 1))
+    in_percent(axis.yaxis)
     grid_below(axis, "y")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8)
-
-
-def _name_layers(axis: Axes, names: Sequence[str], wide: float) -> None:
-    """Names below the axis, ``wide`` inches: upright, shortened, and only as many as fit."""
-    every = -(-len(names) // max(1, int(_NAMES * wide / WIDTH)))
-    at = range(0, len(names), every)
-    axis.set_xticks(at, _shortened(names)[::every], rotation=90, fontsize=7)
-    axis.set_xlim(-0.6, len(names) - 0.4)
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
     """Without the parts that all begin and end with; of long names the middle is left out."""
     parts = [name.split(".") for name in names]
-    fewest = min(map(len, parts)) - 1  # at least one part of each stays
-    first = next((i for i in range(fewest) if len({p[i] for p in parts}) > 1), fewest)
-    fewest -= first
-    last = next((i for i in range(fewest) if len({p[-1 - i] for p in parts}) > 1), fewest)
-    if len(names) == 1:
-        first = last = 0
-    texts = [".".join(p[first : len(p) - last]) for p in parts]
+    if len(parts) > 1:  # of each name one part at least stays
+        first = _common([p[:-1] for p in parts])
+        last = _common([p[:first:-1] for p in parts])
+        parts = [p[first : len(p) - last] for p in parts]
     half = _LONGEST // 2
+    texts = map(".".join, parts)
     return [t if len(t) <= _LONGEST else f"{t[: half - 1]}..{t[1 - half :]}" for t in texts]
+
+
+def _common(lists: list[list[str]]) -> int:
+    """How many items all begin with."""
+    columns = map(set, zip(*lists, strict=False))
+    return len(list(takewhile(lambda column: len(column) == 1, columns)))

@@ -11,6 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from ._figures import COLOURS, HEIGHT, WIDTH, new_figure
 
+Brackets = Mapping[str, Sequence[tuple[int, int]]]
+
 # the arrow between two boxes, a box, an arrow with text
 _ITEM = re.compile(r"(?<=\])(?=\[)|\[[^]]*\]|[^[]+")
 _ARROW, _LETTER, _BOLD = 0.3, 0.068, 0.08  # inches: an arrow, a letter, a bold one
@@ -20,7 +22,7 @@ _LINE, _GAP = 0.125, 0.2  # inches: a line of text, and what is free between two
 def schematic(
     chains: Mapping[str, str],
     *,
-    brackets: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]] | None = None,
+    brackets: Mapping[str, Brackets] | None = None,
     linked: bool = False,
     title: str = "",
 ) -> Figure:
@@ -41,14 +43,11 @@ def schematic(
         widths = [[max(column) for column in zip(*widths, strict=True)]] * len(widths)
     spanned = {name: (brackets or {}).get(name, {}) for name in chains}
     depth = sum(high + _GAP + 0.3 * len(of_row) for of_row in spanned.values())
-    figure = new_figure((WIDTH, min(HEIGHT, 0.4 + depth)))
-    figure.suptitle(title)
+    figure = new_figure((WIDTH, min(HEIGHT, 0.4 + depth)), title)
     axis = figure.subplots()
     label = max(len(line) for name in rows for line in name.split("\n"))
-    axis.set(
-        xlim=(-0.2 - _BOLD * label, max(map(sum, widths)) + 0.1),
-        ylim=(high / 2 + _GAP - depth - 0.05, high / 2 + 0.05),
-    )
+    axis.set_xlim(-0.2 - _BOLD * label, max(map(sum, widths)) + 0.1)
+    axis.set_ylim(high / 2 + _GAP - depth - 0.05, high / 2 + 0.05)
     axis.axis("off")
     at, above = 0.0, None
     for (name, row), wide in zip(rows.items(), widths, strict=True):
@@ -90,28 +89,17 @@ def _write(axis: Axes, x: float, y: float, text: str, va: str = "center", **look
 
 
 def _draw_row(
-    axis: Axes,
-    row: Sequence[str],
-    widths: Sequence[float],
-    at: float,
-    high: float,
-    colours: Mapping[str, str],
+    axis: Axes, row: list[str], widths: list[float], at: float, high: float, colours: dict[str, str]
 ) -> list[tuple[float, float]]:
     """Draws a row whose middle is ``at``; from where to where its boxes reach."""
     left, spans = 0.0, []
     for item, width in zip(row, widths, strict=True):
         right, middle, lines = left + width, left + width / 2, _lines(item)
         if item.startswith("["):
-            colour = colours[lines[0]]
-            box = FancyBboxPatch(
-                (left + 0.04, at - high / 2 + 0.04),
-                width - 0.08,
-                high - 0.08,
-                boxstyle="round,pad=0.04",
-                facecolor=(colour, 0.15),
-                edgecolor=colour,
-                linestyle="--" if lines[0].startswith("(") else "-",
-            )
+            corner, colour = (left + 0.04, at - high / 2 + 0.04), colours[lines[0]]
+            dash = "--" if lines[0].startswith("(") else "-"
+            box = FancyBboxPatch(corner, width - 0.08, high - 0.08, boxstyle="round,pad=0.04")
+            box.set(facecolor=(colour, 0.15), edgecolor=colour, linestyle=dash)
             axis.add_patch(box)
             _write(axis, middle, at, "\n".join(lines).strip("()"))
             spans.append((left, right))

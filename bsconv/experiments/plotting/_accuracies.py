@@ -1,6 +1,7 @@
-"""Accuracies of recorded runs and published ones, against the size of the network."""
+"""Accuracies of runs and published ones, against the size of the network."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,11 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._figures import looks_of, panels_of, size_axis
+from ._figures import finish_panel, looks_of, panels_of, plain_ticks, with_legend
+
+Network = tuple[str, float, Sequence[float]]
+"""A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
 
 _LOOKS = looks_of(("dense", "BSConv-U", "BSConv-S"))  # the same in every figure
 _PUBLISHED = "#999999"
-_TIGHT: dict[str, Any] = {"handlelength": 2.5, "columnspacing": 1.2, "handletextpad": 0.5}
+_ACCURACY = "top-1 accuracy (%)"
 
 
 class AccuracyLine(NamedTuple):
@@ -27,6 +31,31 @@ class AccuracyLine(NamedTuple):
     published: Mapping[str, tuple[float, float]]
 
 
+def accuracy_panels(
+    panels: Mapping[str, Mapping[str, Sequence[Network]]], *, title: str = ""
+) -> Figure:
+    """Panels side by side, each ``{label: networks}``: top-1 accuracy against parameters.
+
+    The networks of a label are joined by a line in the order given; several runs of one are drawn
+    as their mean and range. A label looks the same in all panels; a panel without any says so.
+    """
+    figure, axes = panels_of(panels, title, ylabel=_ACCURACY)
+    looks = looks_of(chain.from_iterable(panels.values()))
+    for name, axis in axes.items():
+        for label, networks in panels[name].items():
+            texts, millions, runs = zip(*networks, strict=True)
+            means = np.array([np.mean(values) for values in runs])
+            spread = [means - list(map(min, runs)), list(map(max, runs)) - means]
+            bars = spread if np.any(spread) else None
+            axis.errorbar(millions, means, bars, capsize=3, label=label, **looks[label])
+            look = {"color": looks[label]["color"], "fontsize": 7, "ha": "center"}
+            for text, x, y in zip(texts, millions, means, strict=True):
+                axis.annotate(text, (x, y), (0, -11), textcoords="offset points", **look)
+        _size_axis(axis, margins=0.12)
+        finish_panel(axis)
+    return with_legend(figure)
+
+
 def accuracy_and_published(
     panels: Mapping[str, Sequence[AccuracyLine]], *, published: str = "published", title: str = ""
 ) -> Figure:
@@ -36,23 +65,31 @@ def accuracy_and_published(
     the same. Bars span the lowest to the highest run. ``published`` is what the legend calls the
     hollow markers.
     """
-    figure, axes = panels_of(panels, title)
+    figure, axes = panels_of(panels, title, ylabel=_ACCURACY, fontsize="large")
     for name, axis in axes.items():
         for line in panels[name]:
             _draw_published(axis, line)
         for line in panels[name]:
             _draw_recorded(axis, line)
-        size_axis(axis, margins=0.08)
+        _size_axis(axis, margins=0.08)
         axis.grid()
         _label_at_the_right(axis, panels[name])
-    figure.axes[0].set_ylabel("top-1 accuracy (%)")
     handles = [Line2D([], [], label=n, **look | {"linestyle": ""}) for n, look in _LOOKS.items()]
     grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
     handles.append(Line2D([], [], linestyle="-", label="recorded, mean and range", **grey))
     grey |= {"markerfacecolor": "white", "markersize": 8}
     handles.append(Line2D([], [], linestyle="--", label=published, **grey))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8, **_TIGHT)
+    tight = {"handlelength": 2.5, "columnspacing": 1.2, "handletextpad": 0.5, "fontsize": 8}
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, **tight)
     return figure
+
+
+def _size_axis(axis: Axes, margins: float) -> None:
+    """Of what is drawn, x as the million parameters of a network: logarithmic, with few numbers."""
+    axis.set(xlabel="million parameters", xscale="log")
+    axis.margins(margins)
+    low, high = axis.get_xlim()
+    plain_ticks(axis.xaxis, (1,) if high > 100 * low else (1, 3))
 
 
 def _draw_recorded(axis: Axes, line: AccuracyLine) -> None:
@@ -79,25 +116,16 @@ def _draw_published(axis: Axes, line: AccuracyLine) -> None:
 
 def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:
     """Each label to the right of the panel, as near to the height of its network as fits."""
-    ends = sorted(
-        (float(np.mean(runs)), size, line.label)
-        for line in lines
-        for size, runs in [max(line.recorded.values(), key=lambda point: point[0])]
-    )
+    largest = ((max(line.recorded.values(), key=lambda point: point[0]), line) for line in lines)
+    ends = sorted((float(np.mean(runs)), size, line.label) for (size, runs), line in largest)
     low, high = axis.get_ylim()
     gap = 0.13 * (high - low)
     heights: list[float] = []
     for accuracy, *_ in ends:
         heights.append(max(accuracy, heights[-1] + gap) if heights else accuracy)
     excess = max(0.0, heights[-1] - high)
+    arrow = {"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.8, "shrinkB": 4}
+    look: dict[str, Any] = {"va": "center", "fontsize": 8, "arrowprops": arrow}
     for (accuracy, size, label), height in zip(ends, heights, strict=True):
-        at = (height - excess - low) / (high - low)
-        axis.annotate(
-            label,
-            (size, accuracy),
-            (1.02, at),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.8, "shrinkB": 4},
-        )
+        at = (1.02, (height - excess - low) / (high - low))
+        axis.annotate(label, (size, accuracy), at, textcoords="axes fraction", **look)
