@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ._tools.batch_norm import normed_product
 from ._tools.convs import (
     GEOMETRY,
     PLAIN,
@@ -25,7 +24,7 @@ from ._tools.convs import (
     present_weight,
     with_ones,
 )
-from ._tools.joining import exact_steps, joined, product
+from ._tools.joining import exact_steps, joined, normed_product, product
 from ._tools.numerics import without_autocast
 from ._tools.read_only import ReadOnly
 from ._tools.timing import in_turns
@@ -73,13 +72,11 @@ class PlannedLayer(nn.Sequential):
         """The dense kernel that the convolutions stand for, differentiable in theirs; read-only.
 
         Writing into it is a RuntimeError. Raises AttributeError where a BatchNorm is in between:
-        :meth:`to_conv` gives the convolution that has its shift, too, where there is one.
+        :meth:`to_conv` includes its shift, where that is possible.
         """
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
-        kernels: Any = list(map(present_weight, self))
-        kernel = functools.reduce(functools.partial(product, depthwise=self.dw.weight), kernels)
-        return kernel.as_subclass(ReadOnly)
+        return _product([present_weight(conv) for conv in self], self.dw).as_subclass(ReadOnly)
 
     @property
     def plan(self) -> str:
@@ -89,23 +86,21 @@ class PlannedLayer(nn.Sequential):
         into one dense kernel in each forward pass. "joined" (BSConvS): the pointwise weights alone
         are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one dense convolution of its few
         channels. "auto": the fastest of them, forward and backward, measured the first time for the
-        shapes, dtype, device and mode at hand and remembered. What compiles, traces or transforms
-        the layer (torch.compile, torch.func) takes the one that ran last outside, "factored" if
-        none did: call the model once before. torch.fx and TorchScript always take "factored".
-
-        Where a plan is not possible, the layer is computed factored: with BatchNorm in between, all
-        plans but "narrow" of a BSConvS; with hooks on parts of the layer, or parts that are not
-        plain convolutions, all plans. Raises ValueError for an unknown plan.
+        shapes, dtype, device and mode at hand and remembered. What compiles or transforms the layer
+        (torch.compile, torch.func) takes the one that ran last outside, "factored" if none did:
+        call the model once before. torch.fx and TorchScript always take "factored", and so does a
+        layer that the plan does not fit: with BatchNorm in between, all plans but "narrow" of a
+        BSConvS; with hooks on parts, or parts that are not plain convolutions, all plans. Raises
+        ValueError for an unknown plan.
         """
         return self._plan
 
     @plan.setter
     def plan(self, plan: str) -> None:
-        if plan not in (*self._plans, "auto"):
-            names = ", ".join(map(repr, (*self._plans, "auto")))
-            raise ValueError(
-                f"plan of a {type(self).__name__} needs to be one of {names}, got {plan!r}"
-            )
+        known = (*self._plans, "auto")
+        if plan not in known:
+            rule = f"needs to be one of {', '.join(map(repr, known))}"
+            raise ValueError(f"plan of a {type(self).__name__} {rule}, got {plan!r}")
         self._plan = plan
 
     @property
@@ -143,10 +138,9 @@ class PlannedLayer(nn.Sequential):
         if self._plan == "auto" and len(plans) > 1 and takes_time(input):
             with contextlib.suppress(Exception):  # as torch.func makes it fail
                 self._measured_plan = fastest_plan(plans, self, input)
-        plan = self.chosen_plan
+        plan, layers = self.chosen_plan, list[Any](self)
         if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
-        layers: list[Any] = list(self)
         if isinstance(layers[1], BatchNorm):
             return _convolve_normed(input, *layers)
         return _convolve(plan, input, layers, self.dw)
@@ -167,20 +161,20 @@ class PlannedLayer(nn.Sequential):
         """The dense convolution that computes the same as this layer, with weights of its own.
 
         It has this layer's device, dtype, memory format and ``training``, and a bias where this
-        layer has one or a BatchNorm shifts the channels. The products are formed in float64.
-
-        Raises ValueError where there is none: with a BatchNorm that normalises by its batch, and
-        with one before a zero-padded depthwise convolution, where the padding follows the shift.
+        layer has one or a BatchNorm shifts the channels. The products are formed in float64. Raises
+        ValueError where there is none: with a BatchNorm that normalises by its batch, and with one
+        before a zero-padded depthwise convolution, where the padding follows the shift.
         """
+        name = type(self).__name__
         norms = [layer for layer in self if isinstance(layer, BatchNorm)]
         if any(norm.training or norm.running_mean is None for norm in norms):
             raise ValueError(
-                f"{type(self).__name__} normalises by its batch, which no single convolution does: "
+                f"{name} normalises by its batch, which no single convolution does: "
                 "call eval() first, and keep running statistics"
             )
         if isinstance(self[1], BatchNorm) and pads_with_zeros(self.dw):
             raise ValueError(
-                f"{type(self).__name__} with BatchNorm before a zero-padded depthwise convolution "
+                f"{name} with BatchNorm before a zero-padded depthwise convolution "
                 "equals no single convolution: its padding follows BatchNorm's shift, got "
                 f"padding={self.padding!r}"
             )
@@ -208,12 +202,15 @@ def takes_time(images: Tensor) -> bool:
     return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
 
 
+def _product(kernels: Sequence[Tensor], dw: Conv) -> Tensor:
+    return functools.reduce(functools.partial(product, depthwise=dw.weight), kernels)
+
+
 def _convolve(plan: str, images: Tensor, layers: Sequence[Conv], dw: Conv) -> Tensor:
     """The convolutions ``layers`` in one or two steps, each with the product of their weights."""
     cut = {"joined": layers.index(dw), "narrow": 1, "merged": 0}[plan]
     for step in filter(None, (layers[:cut], layers[cut:])):
-        weights = [layer.weight for layer in step]
-        weight = functools.reduce(functools.partial(product, depthwise=dw.weight), weights)
+        weight = _product([layer.weight for layer in step], dw)
         groups = dw.groups if weight is dw.weight else 1
         images = _as_layer(dw if dw in step else step[0], images, weight, step[-1].bias, groups)
     return images

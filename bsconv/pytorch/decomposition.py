@@ -1,9 +1,8 @@
 """Dense kernels as blueprints and weights, and back: tensors only (paper, section 3).
 
 A kernel has shape (N, M, Kh, Kw), in one dimension (N, M, K), in three (N, M, Kd, Kh, Kw): N
-filters of M slices; in a blueprint kernel, those of a filter are multiples of one another. Factors
-are computed and returned in float64. A kernel of another shape, or one that is not finite, is a
-ValueError.
+filters of M slices. Factors are computed and returned in float64. A kernel of another shape, or one
+that is not finite, is a ValueError.
 """
 
 from typing import NamedTuple
@@ -50,9 +49,8 @@ def compose(weights: Tensor, blueprints: Tensor) -> Tensor:
 def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
     """The blueprint kernel closest to ``kernel`` in the sum of squares, filter by filter.
 
-    This is each filter's best rank-1 approximation (Eckart-Young), exact for a blueprint kernel.
-    The two factors share the norm equally, which is what gradient descent keeps; the blueprint's
-    largest entry is positive.
+    This is each filter's best rank-1 approximation (Eckart-Young). The two factors share the norm
+    equally, which is what gradient descent keeps; the blueprint's largest entry is positive.
     """
     filters, scale = _filters(kernel)
     blueprints = _leading_blueprints(filters)
@@ -68,15 +66,13 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     at hand and the best blueprints for that basis. Exact where a BSConv-S of that width has this
     kernel. Raises ValueError unless 1 <= mid_channels <= in_channels.
     """
-    filters, scale = _filters(kernel)
+    filters, largest = _on_one_scale(*_filters(kernel))
     if not 1 <= mid_channels <= filters.shape[1]:
         raise ValueError(
             f"mid_channels needs 1 <= mid_channels <= {filters.shape[1]}, the number of input "
             f"channels, got {mid_channels}"
         )
-    filters, largest = _on_one_scale(filters, scale)
-    blueprints = _leading_blueprints(filters)
-    kept = torch.zeros((), dtype=filters.dtype, device=filters.device)
+    blueprints, kept = _leading_blueprints(filters), filters.new_zeros(())
     for _ in range(MAX_ALTERNATIONS):
         basis = _leading_rows(torch.einsum("nmk,nk->nm", filters, blueprints), mid_channels)
         inside = torch.einsum("cm,nmk->nck", basis, filters)
@@ -92,10 +88,10 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
 def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     """A CP decomposition of ``kernel`` into ``blueprints`` components, close in the sum of squares.
 
-    The best of three starts after alternating least squares. The starts take the leading singular
-    vectors of the kernel's filters, of its filters rotated onto their principal axes, and of its
-    channels so rotated. So it is never worse than a truncated one, nor, from N blueprints on, than
-    :func:`blueprint_factors`. Raises ValueError unless ``blueprints`` is at least 1.
+    The best of alternating least squares from three starts: the leading singular vectors of the
+    filters, of the filters rotated onto their principal axes, and of the channels so rotated. From
+    N blueprints on, it is never worse than :func:`blueprint_factors`. Raises ValueError unless
+    ``blueprints`` is at least 1.
     """
     if blueprints < 1:
         raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")
@@ -109,10 +105,7 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
 
 
 def _truncated(tensor: Tensor, count: int, rotated: bool) -> list[Tensor]:
-    """Factors (A, R), (B, R), (C, R) of the largest components of the slices (B, C) of a tensor.
-
-    If ``rotated``, they are those along its principal axes rather than along its first dimension.
-    """
+    """Factors (A, R), (B, R), (C, R) of the largest singular components of slices (B, C)."""
     axes, rows = torch.eye(len(tensor)).to(tensor), tensor.flatten(1)
     if rotated:
         axes = torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
@@ -134,27 +127,22 @@ def _alternated(tensor: Tensor, factors: list[Tensor]) -> tuple[Tensor, list[Ten
             products = torch.einsum(formula, tensor, one, other)
             better[axis] = products @ torch.linalg.pinv(gram, hermitian=True, rtol=1e-12)
         error_before, after = error, _error(tensor, better)
-        if not after < error:
-            break
-        error, factors = after, better
-        if error_before - error <= GAIN_WORTH_GOING_ON * error_before:
+        if after < error:
+            error, factors = after, better
+        if not error_before - error > GAIN_WORTH_GOING_ON * error_before:
             break
     return error, factors
 
 
 def _balanced(factors: list[Tensor], scale: Tensor, count: int) -> list[Tensor]:
-    """``count`` components times ``scale``, each one's norm shared by its three factors.
-
-    The largest entry of the last factor is positive. Components that are missing have a mixing of
-    zeros alone, so that they have a gradient.
-    """
+    """``count`` components times ``scale``, with norm shared and the last factor's sign fixed."""
     norms = [torch.linalg.vector_norm(factor, dim=0) for factor in factors]
     share = (norms[0] * norms[1] * norms[2] * scale) ** (1 / 3)
     units = [f / torch.where(norm > 0, norm, 1.0) for f, norm in zip(factors, norms, strict=True)]
     last = units[2]
     signs = last.gather(0, last.abs().argmax(0, keepdim=True)).sign()
     units[1], units[2] = units[1] * signs, last * signs
-    missing = (0, count - len(share))
+    missing = (0, count - len(share))  # have a mixing of zeros, the others of ones: a gradient
     return [pad(u * share, missing, value=float(i > 0)) for i, u in enumerate(units)]
 
 
@@ -165,8 +153,7 @@ def _error(tensor: Tensor, factors: list[Tensor]) -> Tensor:
 def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Filters as matrices (N, M, Kh*Kw) of largest entry 1, and what each was divided by (N)."""
     if kernel.dim() not in (3, 4, 5):
-        shape = tuple(kernel.shape)
-        raise ValueError(f"kernel needs shape (N, M, *kernel size), got shape {shape}")
+        raise ValueError(f"kernel needs shape (N, M, *kernel size), got shape {(*kernel.shape,)}")
     if kernel.is_complex():
         raise ValueError(f"kernel needs real numbers, got {kernel.dtype}")
     filters = exact(kernel).flatten(2)
@@ -202,10 +189,8 @@ def _leading_rows(matrix: Tensor, count: int) -> Tensor:
 
 
 def _share_norm(weights: Tensor, blueprints: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The same products times ``scale``, each row's norm shared with its unit blueprint.
-
-    The scale stays apart to the end: squares of the largest numbers would be infinite.
-    """
+    """The same products times ``scale``, each row's norm shared with its unit blueprint."""
+    # the scale stays apart to the end: squares of the largest numbers would be infinite
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
     # a filter of zeros keeps its unit blueprint: two zero factors would have no gradient
     share, root = (torch.where(norm > 0, part.sqrt(), 1.0) for part in (norm, scale))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ._tools.convs import Conv
+from ._tools.convs import BatchNorm, Conv
 
 AnyConv = TypeVar("AnyConv", bound=Conv)
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -37,8 +37,7 @@ def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
 def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
     """Fills a BSConv layer so that its outputs start with a Kaiming dense conv's variance.
 
-    The last of its convolutions doubles the mean square of its inputs, the others keep it. Leaves
-    BatchNorm in between as it is. Raises ValueError for a layer of another kind.
+    Leaves BatchNorm in between as it is. Raises ValueError for a layer of another kind.
     """
     convs = [child for child in layer.children() if isinstance(child, Conv)]
     if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:
@@ -61,7 +60,7 @@ def uninitialized(
     layer = make(*args, device="meta", **kwargs)
     layer.to_empty(device=torch.get_default_device() if device is None else device)
     for module in layer.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm):
             module.reset_parameters()
     return layer
 

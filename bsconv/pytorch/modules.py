@@ -45,20 +45,17 @@ class BlueprintLayer(PlannedLayer):
         """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
         format, ``training`` and requires_grad are those of ``conv``.
 
-        Called on BSConvU, it gives a BSConvU1d for a Conv1d, and so on. ``options`` are the
-        constructor's further arguments; ``empty`` leaves the weights of convolutions arbitrary.
-        Raises TypeError for what is no convolution of the layer's dimensions, ValueError for groups
-        other than 1.
+        On BSConvU, it gives a BSConvU1d for a Conv1d, and so on. ``options`` are the constructor's
+        further arguments; ``empty`` leaves the weights of convolutions arbitrary. Raises TypeError
+        for what is no convolution of the layer's dimensions, ValueError for several groups.
         """
-        kinds = (kind for kind in (cls, *cls.__subclasses__()) if isinstance(conv, kind._conv))
-        kind = next(kinds, None)
+        name, kinds = cls.__name__, (cls, *cls.__subclasses__())
+        kind = next((kind for kind in kinds if isinstance(conv, kind._conv)), None)
         if kind is None:
             wanted, got = cls._conv.__name__, type(conv).__name__
-            raise TypeError(f"{cls.__name__} takes the place of a {wanted}, got {got}")
+            raise TypeError(f"{name} takes the place of a {wanted}, got {got}")
         if conv.groups != 1:
-            raise ValueError(
-                f"{cls.__name__} stands in for a conv with groups=1, got groups={conv.groups}"
-            )
+            raise ValueError(f"{name} stands in for a conv with groups=1, got groups={conv.groups}")
         make: Any = partial(uninitialized, kind) if empty else kind
         layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv) | options)
         layer.to(memory_format=memory_format_of(conv.weight))
@@ -73,10 +70,8 @@ class BlueprintLayer(PlannedLayer):
 
         Exact, up to rounding, where such a layer has this kernel; of a BSConvCP, the best that
         several starts find. The basis of a BSConvS comes out orthonormal, so its penalty starts at
-        zero. A BatchNorm in between starts as the identity and takes no part.
-
-        Arguments and errors are those of :meth:`like`; weights that are not finite are a
-        ValueError, too.
+        zero. A BatchNorm in between starts as the identity and takes no part. Arguments and errors
+        are those of :meth:`like`; weights that are not finite are a ValueError, too.
         """
         layer = cls.like(conv, empty=True, **options)
         if not conv.weight.is_meta:
@@ -93,22 +88,18 @@ class BlueprintLayer(PlannedLayer):
         """:meth:`from_conv`, as it is called in two dimensions."""
         return cls.from_conv(conv, **options)
 
+    def _check_sizes(self, *sizes: Any) -> None:
+        """The channels, and what ``dw`` is made of, in the order of the constructor."""
+        names = ("in_channels", "out_channels", *GEOMETRY[:4])
+        dimensions = CONVS.index(self._conv) + 1
+        check_sizes(type(self).__name__, dimensions, **dict(zip(names, sizes, strict=True)))
+
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """What makes the convolutions and the BatchNorms of this layer."""
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        make: Callable[..., Conv] = self._conv
-        name, dimensions = type(self).__name__, CONVS.index(make) + 1
-
-        def conv(inputs: int, outputs: int, *geometry: Any, **bias: Any) -> Conv:
-            sizes = dict(zip(GEOMETRY[:4], geometry, strict=False))
-            if isinstance(sizes.get("padding"), str):
-                del sizes["padding"]
-            check_sizes(name, dimensions, **sizes)
-            return make(inputs, outputs, *geometry, **bias, **place)
-
-        return conv, partial(self._norm, **place | dict(bn_kwargs or {}))
+        return partial(self._conv, **place), partial(self._norm, **place | dict(bn_kwargs or {}))
 
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
         """The weights of the convolutions, in their order, that come closest to ``kernel``."""
@@ -151,7 +142,7 @@ class BSConvU(BlueprintLayer):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_sizes(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
+        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         self.pw = conv(in_channels, out_channels, 1, bias=False)
@@ -204,7 +195,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_sizes(type(self).__name__, in_channels=in_channels, out_channels=out_channels)
+        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
         mid = mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
@@ -265,8 +256,8 @@ class BSConvCP(BlueprintLayer):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        channels = {"in_channels": in_channels, "out_channels": out_channels}
-        check_sizes(type(self).__name__, **channels, blueprints=blueprints)
+        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        check_sizes(type(self).__name__, blueprints=blueprints)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)

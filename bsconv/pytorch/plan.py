@@ -49,9 +49,9 @@ class Plan(Table):
     def summary(self) -> str:
         """One line: how many layers are replaced, and the model's parameters before and after."""
         line = f"{len(self.replaced)} of {len(self.layers)} convolutions replaced"
-        if not self.parameters_before:
-            return line
         before, after = self.parameters_before, self.parameters_after
+        if not before:
+            return line
         numbers = f"{before:,} before, {after:,} after ({after / before:.1%})"
         return f"{line}; parameters of the model: {numbers}"
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -24,11 +23,9 @@ class OrthonormalBasis(nn.Module):
 class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
     """A pointwise convolution whose weights training keeps close to orthonormal.
 
-    It computes what torch.nn.Conv2d computes, has the same state dict and the same arguments; only
-    :func:`reg_loss` tells them apart. The linear bottlenecks of MobileNetV2, MobileNetV3 and
-    EfficientNet become BSConv-S by having it as their projection (paper, section 4.2).
-
-    Raises ValueError for a kernel size other than 1x1, and for groups other than 1.
+    Apart from that it is a torch.nn.Conv2d. The linear bottlenecks of MobileNetV2, MobileNetV3 and
+    EfficientNet become BSConv-S by having it as their projection (paper, section 4.2). Raises
+    ValueError for a kernel size other than 1x1, and for groups other than 1.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,9 +44,8 @@ class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
 def orthonormality_penalty(basis: Tensor) -> Tensor:
     """Distance of the rows of ``basis``, shape (mid, in), from orthonormal: ``||B B^T - I||_F``.
 
-    A scalar in float32, or in float64 for a float64 basis, under autocast, too: half precision
-    would lose the small differences that it measures. Zero, with gradient zero, where the rows are
-    orthonormal. Raises ValueError if ``basis`` is not a matrix.
+    A scalar in float32, under autocast, too, or in float64 for a float64 basis. Zero, with gradient
+    zero, where the rows are orthonormal. Raises ValueError if ``basis`` is not a matrix.
     """
     return _penalties([basis])[0]
 
@@ -60,13 +56,17 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
     is used several times counts once, and so do layers that share their basis. Zero, on the model's
     device, if no layer has a basis. Wrappers (DataParallel, DistributedDataParallel, fully_shard,
-    torch.compile) make no difference. Raises ValueError for a basis that was offloaded, which
-    leaves weights on the meta device.
+    torch.compile) make no difference. Raises ValueError for a basis offloaded to the meta device.
     """
     check_module(model)
+    owners: dict[tuple[int, ...], OrthonormalBasis] = {}
+    for module in model.modules():
+        if isinstance(module, OrthonormalBasis):
+            weights = getattr(module, "pw1", module).parameters()
+            owners[tuple(id(one) for one in weights if one.dim() > 1) or (id(module),)] = module
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
     alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
-    for module in _with_own_basis(model):
+    for module in owners.values():
         basis = module.basis()
         if hasattr(basis, "full_tensor"):  # sharded by FSDP
             basis = basis.full_tensor()
@@ -82,16 +82,6 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
         raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
-
-
-def _with_own_basis(model: nn.Module) -> Iterable[OrthonormalBasis]:
-    """The layers of ``model`` with a basis; of those that share its weights, the last."""
-    found: dict[tuple[int, ...], OrthonormalBasis] = {}
-    for module in model.modules():
-        if isinstance(module, OrthonormalBasis):
-            weights = getattr(module, "pw1", module).parameters()
-            found[tuple(id(one) for one in weights if one.dim() > 1) or (id(module),)] = module
-    return found.values()
 
 
 class BSConvS_ModelRegLossMixin:

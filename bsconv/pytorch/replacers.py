@@ -19,7 +19,7 @@ from ._tools.model_tree import (
     parameter_count,
     places,
 )
-from ._tools.obstacles import excluded_places, unmovable_hooks, why_not_plain, why_tied
+from ._tools.obstacles import excluded_modules, unmovable_hooks, why_not_plain, why_tied
 from .initialization import match_variance_
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
 from .plan import LayerPlan, Plan
@@ -31,19 +31,12 @@ GRID = 8  # engines compute channels in blocks
 
 @dataclass
 class _Candidate:
-    """A convolution, the places where it hangs, and why it stays (empty: it is replaced).
-
-    ``stand_in`` is the layer that would replace it, on the meta device.
-    """
+    """A convolution, the places where it hangs, and why it stays or what would replace it."""
 
     module: Any
     places: list[Place] = field(default_factory=list)
     obstacle: str = ""
-    stand_in: Any = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(place.name for place in self.places)
+    stand_in: Any = None  # on the meta device
 
 
 class Replacer:
@@ -97,12 +90,11 @@ class Replacer:
         A model that is itself a convolution is returned converted. New layers take over device,
         dtype, memory format, ``training``, requires_grad, forward and backward hooks; a layer or a
         weight used in several places stays shared. The parameters are new: make the optimiser
-        afterwards. ``report`` then holds what was done.
+        afterwards. ``report`` then holds what was done. Warns if nothing is replaced.
 
         Raises TypeError unless ``model`` is a torch.nn.Module. Raises ValueError, before anything
         changes, for hooks on the state dict or a parameter of a layer to be replaced, for a name in
-        ``exclude`` that the model lacks, and for DistributedDataParallel. Warns if nothing is
-        replaced.
+        ``exclude`` that the model lacks, and for DistributedDataParallel.
         """
         candidates = self._candidates(model)
         report = self._plan_of(model, candidates)
@@ -115,8 +107,8 @@ class Replacer:
             said = f"no convolution was replaced: {listed or 'the model has none'}"
             warnings.warn(said, stacklevel=2)
         where = [place for candidate in chosen for place in candidate.places]
-        penalised = self.layer_class is BSConvS
-        model = exchange(model, where, layers, attach_reg_loss if penalised else None)
+        finish = attach_reg_loss if self.layer_class is BSConvS else None
+        model = exchange(model, where, layers, finish)
         self.report = report
         if self.verbosity:
             print(report if self.verbosity >= 2 else report.summary)
@@ -128,22 +120,22 @@ class Replacer:
         if self.layer_class is BSConvS:
             check_reg_loss(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
-        excluded = excluded_places(model, everywhere, self.exclude)
+        excluded = excluded_modules(model, everywhere, self.exclude)
         found: dict[int, _Candidate] = {}
         for place in everywhere:
             if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
-                candidate = found.setdefault(id(place.module), _Candidate(place.module))
-                candidate.places.append(place)
-        for candidate in found.values():
-            patterns = [excluded[name] for name in candidate.names if name in excluded]
-            excluding = f"excluded by '{patterns[0]}'" if patterns else ""
-            candidate.obstacle = excluding or self._obstacle(candidate)
+                found.setdefault(id(place.module), _Candidate(place.module)).places.append(place)
+        for key, candidate in found.items():
+            pattern = excluded.get(key)
+            candidate.obstacle = (
+                f"excluded by '{pattern}'" if pattern else self._obstacle(candidate)
+            )
         free = [candidate.module for candidate in found.values() if not candidate.obstacle]
         for key, reason in why_tied(model, free).items():
             found[key].obstacle = reason
         for candidate in found.values():
             if not candidate.obstacle and (hooks := unmovable_hooks(candidate.module)):
-                name = candidate.names[0]
+                name = candidate.places[0].name
                 raise ValueError(
                     f"layer '{name}' has {hooks}, which can't move to another layer: "
                     f"remove them, or keep the layer with exclude=['{name}']"
@@ -151,7 +143,7 @@ class Replacer:
         return list(found.values())
 
     def _obstacle(self, candidate: _Candidate) -> str:
-        """Why the layer itself stays as it is; empty if it can be replaced."""
+        """Why the layer itself stays as it is; if nothing speaks against it, its stand-in."""
         layer = candidate.module
         if isinstance(layer, BLUEPRINT_LAYERS):
             return f"is {type(layer).__name__} already"
@@ -182,10 +174,12 @@ class Replacer:
         layers = []
         for candidate in candidates:
             old, new = candidate.module, planned.get(id(candidate.module))
-            said = f"{_size(old)} {type(old).__name__} becomes {_title(new)}" if new else None
-            description = said or f"kept: {candidate.obstacle}"
-            counts = parameter_count(old), parameter_count(new or old)
-            layers.append(LayerPlan(candidate.names, new is not None, description, *counts))
+            said = f"kept: {candidate.obstacle}"
+            if new is not None:
+                said = f"{_size(old)} {type(old).__name__} becomes {_title(new)}"
+            names = tuple(place.name for place in candidate.places)
+            counts = parameter_count(old), parameter_count(old if new is None else new)
+            layers.append(LayerPlan(names, new is not None, said, *counts))
         before, removed = parameter_count(model), parameter_count(*(c.module for c in chosen))
         return Plan(tuple(layers), before, before - removed + parameter_count(*planned.values()))
 
@@ -235,9 +229,9 @@ class BSConvU_Replacer(Replacer):
             wildcards, and names of wrappers (DataParallel, torch.compile) may be left out.
         dimensions: those of the convolutions to replace: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d.
 
-    These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, convolutions
-    that share a parameter with another kind of layer or that the model also holds outside its tree
-    of modules (in a list that is not a ModuleList, or a closure), and those that would get more
+    These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, those that
+    share a parameter with another kind of layer or that the model also holds outside its tree of
+    modules (in a list that is not a ModuleList, or a closure), and those that would get more
     parameters; :meth:`plan` says why. Raises ValueError for arguments out of range.
     """
 

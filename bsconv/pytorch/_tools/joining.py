@@ -1,13 +1,13 @@
 """Convolutions in a row as fewer, in float64: BatchNorms folded in, kernels multiplied."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .batch_norm import batch_norm_map
 from .convs import CONVS, GEOMETRY, BatchNorm, Conv, pads_with_zeros, present_weight, with_ones
-from .numerics import exact_dtype
+from .numerics import exact_dtype, without_autocast
 
 
 def exact_steps(parts: Iterable[nn.Module]) -> list[Conv]:
@@ -26,7 +26,7 @@ def exact_steps(parts: Iterable[nn.Module]) -> list[Conv]:
 @torch.no_grad()
 def normed(conv: Conv, norm: BatchNorm) -> Conv:
     """``norm(conv(x))`` in eval mode as one convolution, in float64."""
-    scale, offset = batch_norm_map(norm, exact_dtype(conv.weight))
+    scale, offset = _scale_and_offset(norm, exact_dtype(conv.weight))
     bias = offset if conv.bias is None else offset + scale * conv.bias
     weight = conv.weight * with_ones(scale, conv.weight.dim())
     return convolution(conv, weight, bias, conv.groups)
@@ -34,15 +34,11 @@ def normed(conv: Conv, norm: BatchNorm) -> Conv:
 
 @torch.no_grad()
 def joined(first: Conv, second: Conv) -> Conv:
-    """``second(first(x))`` as one convolution; one of the two is 1x1, unpadded and of stride 1.
-
-    Raises ValueError where ``first`` shifts channels that ``second`` pads with zeros.
-    """
+    """``second(first(x))`` as one convolution; one of the two is 1x1, unpadded and of stride 1."""
     depthwise = next((conv.weight for conv in (second, first) if is_depthwise(conv)), None)
     weight = product(first.weight, second.weight, depthwise)
     unpadded = isinstance(second.padding, str) or not any(second.padding)
-    follows = unpadded and {*second.kernel_size, *second.stride} == {1}
-    geometry = first if follows else second
+    geometry = first if unpadded and {*second.kernel_size, *second.stride} == {1} else second
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
     if pads_with_zeros(second):
@@ -53,11 +49,8 @@ def joined(first: Conv, second: Conv) -> Conv:
 
 
 def product(first: Tensor, second: Tensor, depthwise: Tensor | None) -> Tensor:
-    """The kernel of ``second(first(x))``; one is pointwise, ``depthwise`` is the depthwise one.
-
-    Kernels have shape (out, in, ...), depthwise ones (channels, 1, ...).
-    """
-    if second is depthwise:
+    """The kernel of ``second(first(x))``; one is pointwise, ``depthwise`` is the depthwise one."""
+    if second is depthwise:  # of shape (channels, 1, ...)
         return second * first
     if first is depthwise:
         return second * first.transpose(0, 1)
@@ -68,19 +61,57 @@ def product(first: Tensor, second: Tensor, depthwise: Tensor | None) -> Tensor:
 
 def convolution(geometry: Conv, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Conv:
     """A convolution of these weights in eval mode, with the geometry of another."""
-    conv: Conv = CONVS[weight.dim() - 3](
-        weight.shape[1] * groups,
-        weight.shape[0],
-        **{name: getattr(geometry, name) for name in GEOMETRY},
-        groups=groups,
-        bias=bias is not None,
-        device="meta",
-    )
+    channels = weight.shape[1] * groups, weight.shape[0]
+    arguments = {name: getattr(geometry, name) for name in GEOMETRY}
+    conv: Conv = CONVS[weight.dim() - 3](*channels, **arguments, groups=groups, device="meta")
     conv.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        conv.bias = nn.Parameter(bias, requires_grad=False)
+    conv.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
     return conv.eval()
 
 
 def is_depthwise(conv: Conv) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels
+
+
+def normed_product(
+    first: BatchNorm, weight: Tensor, second: BatchNorm, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``first``, a pointwise convolution, ``second`` as a matrix and a constant, for ``images``
+    that ``first`` has normalised, before its weight and bias."""
+    with without_autocast(images.device.type):
+        # float64, since the variance of a channel may be a small rest of what the covariance holds
+        exact = exact_dtype(images)
+        matrix, moments = weight.flatten(1).to(exact), None
+        shift = matrix.new_zeros(len(matrix))
+        if first.affine:
+            shift, matrix = matrix @ first.bias.to(exact), matrix * first.weight
+        if second.training or second.running_mean is None:
+            pixels = images.movedim(1, -1).flatten(0, -2).to(exact)
+            mean = pixels.mean(0)
+            covariance = pixels.mT @ pixels / len(pixels) - mean[:, None] * mean
+            variance = (matrix @ covariance * matrix).sum(1).clamp(min=0)
+            moments = matrix @ mean + shift, variance
+            if second.training and second.running_mean is not None:
+                _track(second, *moments, len(pixels))
+        scale, offset = _scale_and_offset(second, exact, moments)
+        combined, constant = scale[:, None] * matrix, scale * shift + offset
+        return combined.to(weight.dtype), constant.to(weight.dtype)
+
+
+def _scale_and_offset(
+    norm: Any, dtype: torch.dtype, moments: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """What ``norm`` does to the channels, by these means and variances or by the running ones."""
+    mean, variance = moments or (norm.running_mean, norm.running_var)
+    scale = (variance.to(dtype) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    return scale, -mean * scale if norm.bias is None else norm.bias - mean * scale
+
+
+@torch.no_grad()
+def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+    norm.num_batches_tracked.add_(1)
+    share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.to(mean)
+    norm.running_mean.mul_(1 - share).add_(share * mean)
+    norm.running_var.mul_(1 - share).add_(share * variance * (count / (count - 1)))

@@ -8,24 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-MOVABLE_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
-)
-STATE_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-
 MODULE_STATE = frozenset(vars(nn.Module()))  # what every module has, its tables of layers included
+STATE_HOOKS = tuple(name for name in MODULE_STATE if "state_dict" in name)
+MOVABLE_HOOKS = tuple(name for name in MODULE_STATE - {*STATE_HOOKS} if "hook" in name)
 
 
 class Place(NamedTuple):
@@ -38,10 +23,7 @@ class Place(NamedTuple):
 
 
 def places(model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> Iterator[Place]:
-    """Every place of every module, parents first, in the order of ``named_modules``.
-
-    A module in several places is entered once, those of the types ``leaves`` are not entered.
-    """
+    """All places of all modules, parents first; modules are entered once, ``leaves`` are not."""
     entered: set[int] = set()
 
     def walk(place: Place) -> Iterator[Place]:
@@ -52,8 +34,7 @@ def places(model: nn.Module, leaves: tuple[type[nn.Module], ...]) -> Iterator[Pl
         entered.add(id(module))
         for key, child in module._modules.items():
             if child is not None:
-                name = f"{place.name}.{key}" if place.name else key
-                yield from walk(Place(name, module, key, child))
+                yield from walk(Place(f"{place.name}.{key}".lstrip("."), module, key, child))
 
     return walk(Place("", None, "", model))
 
@@ -76,27 +57,19 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 def parameter_count(*modules: nn.Module) -> int:
     """Parameters of all ``modules`` together; shared ones count once, lazy ones not yet."""
-    parameters = {id(p): p for module in modules for p in module.parameters()}
-    return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters.values())
-
-
-def wrapped_by(model: nn.Module) -> nn.Module | None:
-    """What DataParallel, DistributedDataParallel or torch.compile wraps; None for other models."""
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return model.module
-    compiled: nn.Module | None = getattr(model, "_orig_mod", None)
-    return compiled
+    parameters = {p for module in modules for p in module.parameters()}
+    return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """``model`` without such wrappers."""
-    while (inner := wrapped_by(model)) is not None:
-        model = inner
-    return model
+    """``model`` without DataParallel, DistributedDataParallel and torch.compile around it."""
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    compiled: nn.Module | None = getattr(model, "_orig_mod", None)
+    return model if compiled is None else unwrapped(compiled)
 
 
 def check_unwrapped(model: nn.Module) -> None:
-    """Raises ValueError for a model whose parameters DistributedDataParallel looks after."""
     if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
         raise ValueError(
             "change the layers before DistributedDataParallel wraps the model, "
@@ -133,25 +106,24 @@ def watching(
 def exchange(
     model: nn.Module,
     where: Iterable[Place],
-    layers: Mapping[int, nn.Module],
+    layers: Mapping[int, nn.Module],  # by the ids of the modules in those places
     finish: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
-    """The model with ``layers`` in the places ``where``, by the ids of the modules found there.
+    """The model with ``layers``, which get the hooks of the old, in the places ``where``.
 
-    They get the hooks of the old, and ``finish`` is called on the outcome. If a parent won't have
-    one, or ``finish`` fails, or Ctrl-C comes, all is left as it was.
+    If a parent won't have one, or ``finish(model)`` fails, or Ctrl-C comes, all is left as it was.
     """
     done: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        for place in where:
-            layer = layers[id(place.module)]
+        for _, parent, key, old in where:
+            layer = layers[id(old)]
             for hooks in MOVABLE_HOOKS:  # the very tables, so that handles still remove from them
-                setattr(layer, hooks, getattr(place.module, hooks))
-            if place.parent is None:
+                setattr(layer, hooks, getattr(old, hooks))
+            if parent is None:
                 model = layer
             else:
-                done.append((place.parent, place.key, place.module))
-                setattr(place.parent, place.key, layer)
+                done.append((parent, key, old))
+                setattr(parent, key, layer)
         if finish is not None:
             finish(model)
     except BaseException:

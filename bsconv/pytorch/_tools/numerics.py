@@ -20,10 +20,7 @@ def exact(tensor: Tensor) -> Tensor:
 
 
 def power_of_two_scale(rows: Tensor) -> Tensor:
-    """For each column the power of two that brings its largest entry to between one and two.
-
-    Dividing by it is exact, so results are the same to the last bit wherever they were right.
-    """
+    """For each column the power of two, exact to divide by, that makes its largest entry 1 to 2."""
     largest = rows.detach().abs().amax(0)
     power = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
     return torch.where((largest > 0) & largest.isfinite(), power, 1.0)
@@ -31,11 +28,7 @@ def power_of_two_scale(rows: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs.
-
-    PyTorch's default for convolutions on GPUs is TF32, which keeps three digits. The settings are
-    those of the process, and are put back afterwards.
-    """
+    """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs."""
     backends: Any = torch.backends
     settings = [backend.conv for backend in (backends.cudnn, backends.mkldnn)]
     settings += [backend.matmul for backend in (backends.cuda, backends.mkldnn)]

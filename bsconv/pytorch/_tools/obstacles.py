@@ -1,7 +1,7 @@
 """Why a layer cannot be exchanged: odd convolutions, shared weights, other holders, hooks."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .convs import CONVS, Conv, why_computed
-from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place, wrapped_by
+from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place
 from .outside import held_outside
 
 WRAPPED = ("module", "_orig_mod")  # by DataParallel, torch.compile
@@ -42,41 +42,32 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
 
 def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:
     """Why some of ``convs``, by id, can't be exchanged without what else in ``model`` uses them."""
+    free = {id(conv): conv for conv in convs}
     wanted = {id(part): conv for conv in convs for part in (conv, *conv.parameters())}
     reasons: dict[int, str] = {}
     for name, owner, value in held_outside(model):
         conv = wanted.get(id(value))
-        if conv is not None and conv is not owner:
-            reasons.setdefault(id(conv), f"is also in {name}, outside the module tree")
-    free = [conv for conv in convs if id(conv) not in reasons]
-    sharing = _sharing(model, free).items()
-    return reasons | {key: f"shares a parameter with {name}" for key, name in sharing}
-
-
-def _sharing(model: nn.Module, convs: Iterable[Conv]) -> dict[int, str]:
-    """Those of ``convs`` that share a parameter with a module that is not among them.
-
-    One that is left out takes with it those that share a parameter with it in turn. The value is
-    the name of the parameter as the other module has it.
-    """
+        if conv is not None and conv is not owner and id(conv) in free:
+            del free[id(conv)]
+            reasons[id(conv)] = f"is also in {name}, outside the module tree"
     users: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             users[id(parameter)].append((id(module), name))
-    remaining = {id(conv): conv for conv in convs}
 
-    def others_name(conv: Conv) -> str | None:
+    def another_use(conv: Conv) -> str:
+        """The name of a parameter of ``conv`` in a module that stays, or in another role."""
         for key, parameter in conv.named_parameters():
             for user, name in users[id(parameter)]:
-                if user not in remaining or name.rpartition(".")[2] != key:
+                if user not in free or name.rpartition(".")[2] != key:
                     return name
-        return None
+        return ""
 
-    outside: dict[int, str] = {}
-    while found := {key: name for key, conv in remaining.items() if (name := others_name(conv))}:
-        outside |= found
-        remaining = {key: conv for key, conv in remaining.items() if key not in found}
-    return outside
+    # one that stays keeps those that share a parameter with it in turn
+    while found := {key: name for key, conv in free.items() if (name := another_use(conv))}:
+        reasons |= {key: f"shares a parameter with {name}" for key, name in found.items()}
+        free = {key: conv for key, conv in free.items() if key not in found}
+    return reasons
 
 
 def unmovable_hooks(module: nn.Module) -> str:
@@ -95,41 +86,30 @@ def has_hooks(module: nn.Module, *, movable: bool) -> bool:
     return any(getattr(module, table) for table in tables) or bool(unmovable_hooks(module))
 
 
-def excluded_places(
+def excluded_modules(
     model: nn.Module, everywhere: Sequence[Place], patterns: Iterable[str]
-) -> dict[str, str]:
-    """The names of all places that ``patterns`` cover, with the pattern that does.
-
-    A pattern covers the layers that it names and all inside them, by whichever of its names a
-    shared layer is called. Raises ValueError for one that names no layer of the model.
-    """
-    names = [place.name for place in everywhere]
-    plain: dict[str, str] = {}  # without those of wrappers, such as "module." of DataParallel
-    for name, parent, key, module in everywhere:
-        above = plain.get(name.rpartition(".")[0], "")
-        wrapped = parent is not None and key in WRAPPED and wrapped_by(parent) is module
-        plain[name] = above if wrapped else f"{above}.{key}".lstrip(".")
+) -> dict[int, str]:
+    """The ids of the modules that ``patterns`` name, and of all inside them, with the pattern."""
+    names = {place.name: place.module for place in everywhere}
+    plain = {name: ".".join(p for p in name.split(".") if p not in WRAPPED) for name in names}
     # a layer inside a BSConv layer, which is not entered, may be named too
     known = [name for name, _ in model.named_modules()]
-    covered: dict[int, str] = {}
+    covered: dict[str, str] = {}
     for pattern in patterns:
         named = _named_by(pattern, names)
         if not named:
-            wanted = _named_by(pattern, [*plain.values()])
+            wanted = _named_by(pattern, plain.values())
             named = {name for name in names if plain[name] in wanted}
         if not named and not _named_by(pattern, known):
             near = get_close_matches(pattern, names)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
-        covered.update((id(place.module), pattern) for place in everywhere if place.name in named)
-    found: dict[str, str] = {}
-    for place in everywhere:  # parents come first
-        inherited = found.get(place.name.rpartition(".")[0], "") if place.name else ""
-        if pattern := covered.get(id(place.module), inherited):
-            found[place.name] = pattern
-    return found
+        covered |= dict.fromkeys(named, pattern)
+    # parents come first, so that a pattern for a layer itself counts
+    inside = ((name, one) for name in names if name in covered for one in names[name].modules())
+    return {id(module): covered[name] for name, module in inside}
 
 
-def _named_by(pattern: str, names: Sequence[str]) -> set[str]:
+def _named_by(pattern: str, names: Collection[str]) -> set[str]:
     """The name itself, where it is one, even one with brackets; else those that match."""
     return {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}

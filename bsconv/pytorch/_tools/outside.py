@@ -19,8 +19,8 @@ from .convs import computing_hooks, why_computed
 from .errors import described
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
 
-Names = dict[str, Any] | None
-Kinds = dict[type, Names]  # classes, and the global names that their methods may use
+Names = dict[str, Any] | None  # the globals that functions may use; None for their own file's
+Kinds = dict[type, Names]  # classes, and the names for their methods
 # graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
 OPAQUE = (types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
 
@@ -30,27 +30,23 @@ def held_outside(
 ) -> Iterator[tuple[str, nn.Module | None, Any]]:
     """All objects that modules of ``model`` lead to other than by the tree: name, owner, object.
 
-    The name is that of the attribute, hook or class that leads there: by containers of any kind,
-    attributes of plain objects and of their classes, closures, default arguments, the global names
-    that a function uses, iterators, weak references. The owner is the module that has it, None for
-    a class. Modules of the tree, objects of the ids ``known``, and classes of PyTorch and of the
-    standard library are not entered.
+    The name is that of the attribute, hook or class that leads there, and the owner the module that
+    has it, None for a class. Objects of the ids ``known`` and others' classes are not entered.
     """
     modules = dict(model.named_modules())
     tables = [(one, one._modules, one._parameters) for one in modules.values()]
     closed = {id(one) for own in tables for one in own}.union(known)
     shared: set[int] = set()
-    bases = (base for one in modules.values() for base in type(one).__mro__)
-    kinds: Kinds = {base: None for base in dict.fromkeys(bases) if _is_own(base)}
+    bases = dict.fromkeys(base for one in modules.values() for base in type(one).__mro__)
+    kinds: Kinds = {base: None for base in bases if _is_own(base)}
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
         slots = chain(*(vars(base).get("__slots__", ()) for base in type(module).__mro__))
         own = vars(module) | {key: getattr(module, key, None) for key in slots}
         for key, value in own.items():
-            of_all = key in MODULE_STATE and not (value and key in MOVABLE_HOOKS)
-            if not of_all and _may_lead(value):
-                name = f"{prefix}.{key}" if prefix else key
-                yield from ((name, module, one) for one in _reached([value], closed, seen, kinds))
+            if key not in MODULE_STATE or (value and key in MOVABLE_HOOKS):
+                found = _reached([value], closed, seen, kinds)
+                yield from ((f"{prefix}.{key}".lstrip("."), module, one) for one in found)
     done = 0
     while new := list(kinds)[done:]:
         done += len(new)
@@ -73,10 +69,7 @@ def _reached(
     kinds: Kinds,
     names: Names = None,
 ) -> Iterator[object]:
-    """All that ``starts`` lead to; classes are left to be searched, in ``kinds``.
-
-    ``names`` are the global names that functions may use, None for those of their own file.
-    """
+    """All that ``starts`` lead to; classes are left in ``kinds``, to be searched."""
     waiting: list[tuple[Any, Names]] = [(start, names) for start in starts]
     while waiting:
         value, names = waiting.pop()
@@ -91,8 +84,7 @@ def _reached(
             inside = names is None or value.__module__ == names.get("__name__")
             for base in filter(_is_own, value.__mro__):
                 kinds.setdefault(base, names if inside else {})
-            continue
-        if issubclass(kind, weakref.ref):
+        elif issubclass(kind, weakref.ref):
             waiting.append((value(), names))
         elif kind is not types.FunctionType:
             waiting += ((one, names) for one in gc.get_referents(value))
@@ -103,11 +95,10 @@ def _reached(
             file = value.__globals__
             if (names is None or names is file) and not str(value.__module__).startswith("torch."):
                 used = [file[name] for name in _global_names(value.__code__) if name in file]
-                waiting += ((one, file) for one in used)
-                files = (one for one in used if type(one) is types.ModuleType and _is_own(one))
+                files = [one for one in used if type(one) is types.ModuleType and _is_own(one)]
                 for module in files:  # what is looked up in them
-                    found = map(vars(module).get, value.__code__.co_names)
-                    waiting += ((one, file) for one in found)
+                    used += map(vars(module).get, value.__code__.co_names)
+                waiting += ((one, file) for one in used)
 
 
 def _may_lead(value: object) -> bool:
@@ -128,18 +119,16 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A copy, in the same mode, that uses nothing of ``model``; ``memo`` as for copy.deepcopy.
 
-    Functions are not copied: a lambda or hook in a copy goes on with the layers that it holds.
-    Raises ValueError for a model that cannot be copied, or whose copy leads to a part of the
-    original. That is told without a forward pass.
+    Raises ValueError, without a forward pass, where there is none: functions are not copied, so
+    that a lambda or hook in a copy goes on with the layers that it holds.
     """
     memo = {} if memo is None else memo
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:
-        hooked = {name: one for name, one in model.named_modules() if any(computing_hooks(one))}
-        computed = (f"'{name}' is {why_computed(one)}" for name, one in hooked.items())
-        said = next(computed, described(error))
-        raise ValueError(f"model cannot be copied: {said}") from error
+        hooked = ((name, one) for name, one in model.named_modules() if any(computing_hooks(one)))
+        computed = (f"'{name}' is {why_computed(one)}" for name, one in hooked)
+        raise ValueError(f"model cannot be copied: {next(computed, described(error))}") from error
     for old, new in zip(model.modules(), twin.modules(), strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
@@ -166,13 +155,10 @@ def apart_from(model: nn.Module) -> Iterator[None]:
         said.append(f"model cannot be copied: its copy calls '{name}' of the original")
         raise ValueError(said[0])
 
-    layers = (
-        one for one in model.named_modules() if not isinstance(one[1], torch.jit.ScriptModule)
-    )
+    named = [one for one in model.named_modules() if not isinstance(one[1], torch.jit.ScriptModule)]
+    hooks = ((layer, functools.partial(refuse, name)) for name, layer in named)
     try:
-        with watching(
-            ((one, functools.partial(refuse, name)) for name, one in layers), before=True
-        ):
+        with watching(hooks, before=True):
             yield
     finally:
         if said:  # whatever the copy made of the error

@@ -1,7 +1,6 @@
 """Tensors that are computed when they are asked for: writing into them would be lost."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +14,7 @@ class ReadOnly(Tensor):
     """A tensor like any other, but one that no function writes into, nor into a view of it."""
 
     @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         first = next(iter((*args, *kwargs.values())), None)

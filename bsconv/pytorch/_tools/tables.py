@@ -2,7 +2,6 @@
 
 import csv
 import html
-import io
 import os
 from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
@@ -10,42 +9,33 @@ from typing import ClassVar
 
 from .atomic import written_whole
 
+Row = Sequence[str | int]
+
 
 def write_csv(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    """A line of names, then a line per row; OSError with one line if it cannot be written."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with written_whole(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-Row = Sequence[str | int]
+    with written_whole(path) as whole, open(whole, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:
     """Columns aligned by width, numbers to the right and grouped by thousands."""
-    cells = [list(header), *(list(map(_text, row)) for row in rows)]
-    columns = []
-    for cell, is_number in zip(zip(*cells, strict=True), _numeric(header, rows), strict=True):
-        width = max(map(len, cell))
-        lines = [text.rjust(width) if is_number else text.ljust(width) for text in cell]
-        columns.append([lines[0], "-" * width, *lines[1:]])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+    lines = [[_text(value) for value in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    signs = [">" if is_number else "<" for is_number in _numeric(header, rows)]
+    formats = [f"{sign}{width}" for sign, width in zip(signs, widths, strict=True)]
+    return "\n".join("  ".join(map(format, line, formats)).rstrip() for line in lines)
 
 
 def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
     """The same as a ``<table>``; every text is escaped."""
-    aligned = ["right" if is_number else "left" for is_number in _numeric(header, rows)]
+    sides = ["right" if is_number else "left" for is_number in _numeric(header, rows)]
 
     def line(tag: str, values: Row) -> str:
-        return "".join(
-            f'<{tag} style="text-align: {align}">{html.escape(_text(value))}</{tag}>'
-            for value, align in zip(values, aligned, strict=True)
-        )
+        texts = zip(sides, map(html.escape, map(_text, values)), strict=True)
+        return "".join(f'<{tag} style="text-align: {side}">{text}</{tag}>' for side, text in texts)
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return (
@@ -55,11 +45,7 @@ def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
 
 
 class Table:
-    """Prints as an aligned table with a summary below it, and as an HTML table in Jupyter.
-
-    A subclass has the attribute ``header``, the property ``summary`` and the method
-    ``_table_rows``.
-    """
+    """Prints as an aligned table with a summary below it, and as an HTML table in Jupyter."""
 
     header: ClassVar[Sequence[str]]
 
@@ -79,8 +65,7 @@ class Table:
         return header, [list(compress(row, filled)) for row in rows]
 
     def __str__(self) -> str:
-        header, rows = self._filled()
-        return f"{text_table(header, rows)}\n{self.summary}"
+        return f"{text_table(*self._filled())}\n{self.summary}"
 
     def _repr_html_(self) -> str:
         return html_table(*self._filled(), caption=self.summary)
