@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting
-from bsconv.pytorch.inference.engines import _compiled
+from bsconv.pytorch.inference.engines import _pytorch
 from bsconv.pytorch.inference.engines._onnx import chain_to_onnx
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
@@ -44,7 +44,7 @@ def compiler(monkeypatch: Patch) -> list[torch.Size]:
         sizes.append(example.shape)
         return network
 
-    monkeypatch.setattr(_compiled, "compiled_for", compiled_for)
+    monkeypatch.setattr(_pytorch, "compiled_for", compiled_for)
     return sizes
 
 
@@ -131,7 +131,7 @@ def fails(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def test_without_a_compiler_it_says_what_is_lost(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(_compiled, "compiled_for", fails)
+    monkeypatch.setattr(_pytorch, "compiled_for", fails)
     model = small()
     found = optimize_for_inference(model, torch.randn(IMAGES), engines=BOTH)
     assert (found.compiles, found.report.engine) == (False, "eager")
@@ -142,7 +142,7 @@ def test_without_a_compiler_it_says_what_is_lost(monkeypatch: Patch) -> None:
 
 
 def test_wrong_compiled_code_is_not_taken(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(_compiled, "compiled_for", lambda network, _: lambda x: network(x) * 1.01)
+    monkeypatch.setattr(_pytorch, "compiled_for", lambda network, _: lambda x: network(x) * 1.01)
     report = optimize_for_inference(small(), torch.randn(IMAGES), compile=True).report
     assert report.engine == "eager"
     assert report.lost == "compiled: its outputs differed by 1.0e-02 of the largest"
@@ -163,7 +163,7 @@ def test_a_copy_is_compiled_in_its_first_call(compiler: list[torch.Size]) -> Non
 def test_a_copy_does_without_a_compiler(monkeypatch: Patch) -> None:
     model, images = small(), torch.randn(IMAGES)
     found = optimize_for_inference(model, images, compile=True)
-    monkeypatch.setattr(_compiled, "compiled_for", fails)
+    monkeypatch.setattr(_pytorch, "compiled_for", fails)
     twin = copy.deepcopy(found)
     with pytest.warns(UserWarning, match="compiled does not compute inputs of 2x3x20x20 here, PyT"):
         assert_equal(twin(images), in_eval_mode(model, images))
@@ -370,7 +370,7 @@ def test_engines_that_are_not_installed_are_named(monkeypatch: Patch) -> None:
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in gone else found_by(name)
     )
-    monkeypatch.setattr(_compiled, "compiled_for", lambda network, _: network)
+    monkeypatch.setattr(_pytorch, "compiled_for", lambda network, _: network)
     report = optimize_for_inference(small(), torch.randn(IMAGES)).report
     assert report.lost == (
         "onnxruntime: needs onnxruntime, onnxscript: pip install 'bsconv[onnx]'; "

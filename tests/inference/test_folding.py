@@ -111,7 +111,7 @@ def test_a_part_in_two_places_is_folded_once() -> None:
     once = Deciding(part=part)
     once.spare = nn.ModuleList([part])
     once.forward = lambda images: part(images)  # type: ignore[method-assign]
-    assert len(foldable_pairs(once.eval(), lambda: once(torch.randn(1, 3, 8, 8)))) == 1
+    assert len(foldable_pairs(once.eval(), torch.randn(1, 3, 8, 8))) == 1
 
 
 class Doubling(nn.Conv2d):
@@ -141,7 +141,7 @@ class OwnU(BSConvU):
 )
 def test_norms_go_into_plain_convolutions_and_bsconv_layers(layer: nn.Module, folded: int) -> None:
     model = trained(nn.Sequential(layer, nn.BatchNorm2d(4)))
-    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    pairs = foldable_pairs(model.eval(), torch.randn(1, 4, 8, 8))
     assert pairs == ([(layer, model[1])] if folded else [])
     assert_folded(model, folded, (2, 4, 8, 8))
 
@@ -163,7 +163,7 @@ def test_bsconv_layers_with_a_forward_of_their_own_stay() -> None:
 def test_norms_with_hooks_around_them_stay(where: str) -> None:
     model = trained(nn.Sequential(BSConvU(4, 4, 3), nn.BatchNorm2d(4)))
     model.get_submodule(where).register_forward_hook(lambda module, inputs, output: output * 2)
-    pairs = foldable_pairs(model.eval(), lambda: model(torch.randn(1, 4, 8, 8)))
+    pairs = foldable_pairs(model.eval(), torch.randn(1, 4, 8, 8))
     # a hook on pw is no obstacle: nothing is folded into that
     assert len(pairs) == (where == "0.pw")
     assert_same_function(eager(model, (2, 4, 8, 8)), model, (2, 4, 8, 8))
@@ -220,7 +220,7 @@ def test_a_root_layer_and_layers_that_are_never_called() -> None:
 def test_pairs_are_found_without_a_trace() -> None:
     model = trained(torchvision.models.resnet18(num_classes=5)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pairs = foldable_pairs(model, lambda: model(torch.randn(1, 3, 32, 32)))
+    pairs = foldable_pairs(model, torch.randn(1, 3, 32, 32))
     assert len(pairs) == 20
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])

@@ -108,13 +108,35 @@ def computes_short(network: nn.Module, example: Tensor) -> bool:
 
 
 def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Tensor) -> float:
-    """How far outputs of ``network``, which computes in ``dtype``, may be apart by rounding.
-
-    Farther with fewer bits than float32 has, as float32 itself is computed under TF32.
-    """
+    """How far outputs of ``network``, which computes in ``dtype``, may be apart by rounding."""
     if {dtype, example.dtype} & SHORT:
         return SAME_WHEN_SHORT
     found = outputs_of(network, example)
-    with full_float32():
+    with full_float32():  # TF32, for example, is shorter
         is_shortened = difference(found, outputs_of(network, example)) > SAME / 10
     return SAME_WHEN_SHORT if is_shortened else SAME
+
+
+@full_float32()
+def checked_difference(model: nn.Module, example: Tensor, expected: list[Tensor]) -> float:
+    """How far its outputs are from ``expected``; ValueError if by more than rounding."""
+    apart = difference(outputs_of(model, example), expected)
+    is_short = apart > SAME and computes_short(model, example)
+    if not apart <= (SAME_WHEN_SHORT if is_short else SAME):
+        raise ValueError(
+            f"model cannot be optimised: the result differs from it by {apart:.1e} of its "
+            "largest output, which is more than rounding"
+        )
+    return apart
+
+
+def why_wrong(
+    runner: Callable[[Tensor], Any],
+    network: Callable[[Tensor], Any],
+    example: Tensor,
+    dtype: torch.dtype,
+) -> str:
+    """Why ``runner`` does not compute the same as ``network``; empty if it does."""
+    apart = difference(outputs_of(runner, example), outputs_of(network, example))
+    right = apart <= tolerance(network, dtype, example)
+    return "" if right else f"its outputs differed by {apart:.1e} of the largest"

@@ -3,91 +3,112 @@
 import copy
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .._tools.convs import BatchNorm
-from .._tools.model_tree import Place, exchange, places, tensors_in, watching
+from .._tools.model_tree import exchange, places, tensors_in, watching
 from .._tools.timing import in_turns, medians
+from ..modules import BLUEPRINT_LAYERS
 from ._folding import fold_norms
-from ._plans import FACTORED, blueprint_places, layer_plans, padded_plans
+from ._plans import FACTORED, layer_plans, padded_plans
 from ._report import OptimizedLayer
 from .engines import ENGINES, Engine, Setting
 
 LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
 CLEARLY = 0.9  # times the seconds of the factored plan, or less: more than chance
-Seconds = Mapping[int, Mapping[str, float]]  # of each plan, by the id of the layer
-UNCHANGED = "as it is: a subclass, hooks or other layers in it"
+Choice = tuple[nn.Module, tuple[OptimizedLayer, ...]]  # a model, and what became of its layers
 
 
-class Choice(NamedTuple):
-    """A model without BSConv layers, as far as it can be, and what became of each."""
+class Layer:
+    """A BSConv layer, with plans to compute it, or a convolution that took in a BatchNorm."""
 
-    model: nn.Module
-    layers: tuple[OptimizedLayer, ...]
+    def __init__(self, module: nn.Module, is_folded: bool) -> None:
+        self.module = module
+        self.is_blueprint = isinstance(module, BLUEPRINT_LAYERS)
+        self.plans = layer_plans(module) if self.is_blueprint else {}
+        inside = sum(isinstance(part, BatchNorm) for part in module.children())
+        self.norms_folded = is_folded + (inside if self.plans else 0)
+        self.plan = FACTORED
+        self.seconds: Mapping[str, float] = {}  # of each plan
+        self.input_size: torch.Size | None = None  # of its first call; None: it was not called
+
+    def note_size(self, plan: nn.Module, *inputs: object) -> None:
+        if self.input_size is None:
+            self.input_size = next(tensors_in(inputs)).shape
+
+    def row(self, name: str) -> OptimizedLayer:
+        kept = "as it is: a subclass, hooks or other layers in it"
+        plan = self.plan if self.plans else kept if self.is_blueprint else "one convolution"
+        kind = type(self.module).__name__
+        return OptimizedLayer(name, kind, plan, self.norms_folded, self.seconds)
 
 
-class BlueprintLayers:
-    """The BSConv layers of ``model``, which is changed, with the plans for each.
+class Layers:
+    """The layers of ``model`` that change, which they do in place.
 
-    All layers stay if there is a reason, ``why_not``. Raises what a model raises that needs them.
+    All stay if there is a reason, ``why_not``. Raises what a model raises that needs them.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, why_not: str = "") -> None:
-        self.example = example
+        self.example, self._model = example, model
         self._kept = [OptimizedLayer("", type(model).__name__, why_not, 0)] if why_not else []
-        self._folded: set[int] = set() if why_not else fold_norms(model, example)
-        self._places = [] if why_not else blueprint_places(model)
-        self._plans = {id(place.module): layer_plans(place.module) for place in self._places}
-        self._movable = [place for place in self._places if self._plans[id(place.module)]]
-        self._model = exchange(model, self._movable, self._layers({}))
-        self._images = _first_inputs(self._model, self._layers({}), example)
-        self._others = [
-            place for place in places(self._model, ()) if id(place.module) in self._folded
-        ]
-        self._measured: dict[tuple[str, ...], dict[str, float]] = {}
+        folded = set() if why_not else fold_norms(model, example)
+        found = [] if why_not else places(model, BLUEPRINT_LAYERS)
+        blueprints, others = [], []
+        for place in found:
+            if isinstance(place.module, BLUEPRINT_LAYERS):
+                blueprints.append(place)
+            elif id(place.module) in folded:
+                others.append(place)
+        self._places = blueprints + others
+        modules = {id(place.module): place.module for place in self._places}
+        self._layers = {key: Layer(module, key in folded) for key, module in modules.items()}
+        self.model()
+        plans = ((one.plans[FACTORED], one) for one in self._layers.values() if one.plans)
+        notes = ((plan, layer.note_size) for plan, layer in plans)
+        with watching(notes, before=True, with_kwargs=True):
+            self._model(example.clone())
+        self._measured: dict[tuple[str, ...], Mapping[str, float]] = {}
 
-    def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
-        """The model with the fastest plans in ``engine``.
-
-        All factored too, where that differs and ``engine`` cannot tell what whole networks gain:
-        neighbours and compilers shift what is faster.
-        """
-        for plans in self._plans.values():
-            plans.update(padded_plans(plans, engine.grid))
-        keys = {id(place.module): place for place in self._movable}
-        seconds = {key: self._seconds(place, engine, setting) for key, place in keys.items()}
-        chosen = {key: _fastest(times) for key, times in seconds.items() if times}
-        found = [self._choice(chosen, seconds)]
-        if set(chosen.values()) - {FACTORED} and not engine.measures_layers:
-            found.append(self._choice({}, seconds))
-        return found
-
-    def with_plans(self, chosen: Mapping[int, str]) -> nn.Module:
-        """A copy of the model in which layers, by their ids, take these plans, others factored."""
-        self._model = exchange(self._model, self._movable, self._layers(chosen))
+    def model(self) -> nn.Module:
+        """A copy of the model with the present plans."""
+        plans = {key: one.plans[one.plan] for key, one in self._layers.items() if one.plans}
+        movable = (place for place in self._places if id(place.module) in plans)
+        self._model = exchange(self._model, movable, plans)
         return copy.deepcopy(self._model).eval()
 
-    def _layers(self, chosen: Mapping[int, str]) -> dict[int, nn.Module]:
-        return {
-            key: plans[chosen.get(key, FACTORED)] for key, plans in self._plans.items() if plans
-        }
+    def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
+        """With the fastest plans in ``engine``; also all factored if it cannot measure layers.
 
-    def _choice(self, chosen: Mapping[int, str], seconds: Seconds) -> Choice:
-        rows = (self._row(place, chosen, seconds) for place in (*self._places, *self._others))
-        return Choice(self.with_plans(chosen), (*self._kept, *rows))
+        Neighbours and compilers shift what is faster.
+        """
+        for layer in self._layers.values():
+            layer.plans |= padded_plans(layer.plans, engine.grid)
+            layer.seconds = self._seconds(layer, engine, setting)
+            layer.plan = _fastest(layer.seconds)
+        found = [self._choice()]
+        changed = [layer for layer in self._layers.values() if layer.plan != FACTORED]
+        if changed and not engine.measures_layers:
+            for layer in changed:
+                layer.plan = FACTORED
+            found.append(self._choice())
+        return found
 
-    def _seconds(self, place: Place, engine: Engine, setting: Setting) -> dict[str, float]:
+    def _choice(self) -> Choice:
+        rows = [self._layers[id(place.module)].row(place.name) for place in self._places]
+        return self.model(), (*self._kept, *rows)
+
+    def _seconds(self, layer: Layer, engine: Engine, setting: Setting) -> Mapping[str, float]:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""
-        if (size := self._images.get(id(place.module))) is None:
+        if (size := layer.input_size) is None:
             return {}
-        how = engine.build_layer.__qualname__, repr(setting), repr(place.module), repr(size)
+        how = engine.build_layer.__qualname__, repr(setting), repr(layer.module), repr(size)
         if how not in self._measured:
             images = torch.randn(size, generator=torch.Generator().manual_seed(0))
-            images = images.to(next(place.module.parameters()).device)
-            plans = self._plans[id(place.module)].items()
+            images = images.to(next(layer.module.parameters()).device)
+            plans = layer.plans.items()
             calls = {name: engine.build_layer(plan, images, setting) for name, plan in plans}
             known = {name: call for name, call in calls.items() if call is not None}
             comparable = FACTORED in known and len(known) > 1
@@ -95,21 +116,11 @@ class BlueprintLayers:
             self._measured[how] = medians(taken)
         return self._measured[how]
 
-    def _row(self, place: Place, chosen: Mapping[int, str], seconds: Seconds) -> OptimizedLayer:
-        key, kind = id(place.module), type(place.module).__name__
-        folded = int(key in self._folded)
-        if plans := self._plans.get(key):
-            plan = chosen.get(key, FACTORED)
-            folded += sum(isinstance(part, BatchNorm) for part in place.module.children())
-        else:
-            plan = "one convolution" if plans is None else UNCHANGED
-        return OptimizedLayer(place.name, kind, plan, folded, seconds.get(key, {}))
-
 
 def _fastest(seconds: Mapping[str, float]) -> str:
     """Factored, unless another plan is faster by more than chance."""
-    best = min(seconds, key=seconds.__getitem__)
-    return best if seconds[best] < CLEARLY * seconds[FACTORED] else FACTORED
+    best = min(seconds, key=seconds.__getitem__, default=FACTORED)
+    return best if seconds and seconds[best] < CLEARLY * seconds[FACTORED] else FACTORED
 
 
 def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Setting:
@@ -120,18 +131,3 @@ def faster_setting(model: nn.Module, example: Tensor, dtype: torch.dtype) -> Set
     contenders = {one: partial(build(model, example, one), example.clone()) for one in settings}
     seconds = medians(in_turns(contenders, example.device, budget=LAYER_BUDGET))
     return min(settings, key=seconds.__getitem__)
-
-
-def _first_inputs(
-    model: nn.Module, layers: Mapping[int, nn.Module], example: Tensor
-) -> dict[int, torch.Size]:
-    """The size of what each of ``layers`` is first called with; none for those that are not."""
-    sizes: dict[int, torch.Size] = {}
-
-    def note(key: int, module: nn.Module, *inputs: object) -> None:
-        sizes.setdefault(key, next(tensors_in(inputs)).shape)
-
-    notes = ((layer, partial(note, key)) for key, layer in layers.items())
-    with watching(notes, before=True, with_kwargs=True):
-        model(example.clone())
-    return sizes

@@ -1,8 +1,8 @@
 """Which BatchNorms of a model follow a convolution and nothing else, and their folding into it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -15,39 +15,12 @@ from ..dimensions import OTHER_DIMENSIONS
 from ..modules import BLUEPRINT_LAYERS
 from ..regularization import OrthonormalConv2d
 
-
-class Pair(NamedTuple):
-    """A convolution or BSConv layer, and the BatchNorm that alone takes what it returns."""
-
-    conv: nn.Module
-    norm: BatchNorm
-
-
-def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[Pair]:
-    """The pairs whose BatchNorm may go into the convolution, in an eval-mode ``model``.
-
-    torch.fx follows the order of layers; a part that it cannot follow is taken as one layer, and
-    looked into by itself. ``run`` calls the model once: a layer that is also called from elsewhere
-    is left as it is.
-    """
-    pairs = [(root, pair) for root, graph in _traces(model) for pair in _pairs(root, graph)]
-    calls: Counter[int] = Counter()
-
-    def count(module: nn.Module, inputs: object) -> None:
-        calls[id(module)] += 1
-
-    with watching(((module, count) for module in model.modules()), before=True):
-        run()
-    return [
-        pair
-        for root, pair in pairs
-        if 0 < calls[id(root)] == calls[id(pair.conv)] == calls[id(pair.norm)]
-    ]
+Pair = tuple[nn.Module, BatchNorm]  # a convolution or BSConv layer; the norm that alone follows it
 
 
 def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
     """The ids of the layers that a BatchNorm went into; in its place is an Identity."""
-    pairs = foldable_pairs(model, lambda: model(example.clone()))
+    pairs = foldable_pairs(model, example)
     for conv, norm in pairs:
         last: Any = _last(conv)
         folded = normed(last, norm).to(last.weight.dtype)
@@ -56,6 +29,23 @@ def fold_norms(model: nn.Module, example: Tensor) -> set[int]:
     gone = {id(norm): nn.Identity().eval() for _, norm in pairs}
     exchange(model, [place for place in places(model, ()) if id(place.module) in gone], gone)
     return {id(conv) for conv, _ in pairs}
+
+
+def foldable_pairs(model: nn.Module, example: Tensor) -> list[Pair]:
+    """The pairs whose BatchNorm may go into the convolution, in an eval-mode ``model``."""
+    found = [(root, *pair) for root, graph in _traces(model) for pair in _pairs(root, graph)]
+    calls: Counter[int] = Counter()  # a layer that is also called from elsewhere stays as it is
+
+    def count(module: nn.Module, inputs: object) -> None:
+        calls[id(module)] += 1
+
+    with watching(((module, count) for module in model.modules()), before=True):
+        model(example.clone())
+    return [
+        (conv, norm)
+        for root, conv, norm in found
+        if 0 < calls[id(root)] == calls[id(conv)] == calls[id(norm)]
+    ]
 
 
 def is_unmodified(layer: nn.Module) -> bool:
@@ -119,7 +109,7 @@ def _pairs(root: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
         norm: Any = called.get(next(iter(node.users))) if len(node.users) == 1 else None
         alone = times[id(conv)] == times[id(norm)] == 1
         if alone and is_fixed(norm) and _fits(conv) and not has_hooks(norm, movable=True):
-            yield Pair(conv, norm)
+            yield conv, norm
 
 
 def _fits(module: nn.Module) -> bool:

@@ -13,37 +13,34 @@ from torch import Tensor, nn
 
 from .._tools.errors import described
 from .._tools.model_tree import unwrapped
-from .._tools.numerics import full_float32
 from .._tools.outside import apart_from, independent_copy
 from .._tools.timing import SETTLE, in_turns, medians
 from . import _checks
-from ._checks import difference, outputs_of
-from ._choice import BlueprintLayers, Choice, faster_setting
+from ._choice import Layers, faster_setting
 from ._model import OptimizedModel
-from ._report import GIVEN, EngineResult, InferenceReport
+from ._report import GIVEN, EngineResult, InferenceReport, OptimizedLayer
 from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
 
 MODEL_BUDGET = 0.5  # seconds of measuring for each engine that is among the fastest
 CLOSE = 1.3  # times as slow as the fastest in a first measurement: measured again, and longer
+EAGER = "eager"
 EVEN = 1.02  # times as slow as the model as it was given: no slower, as far as clocks can tell
 
 
 @dataclass
 class Candidate:
-    """A model in an engine, or why it is not there; ``difference`` is that of its ``choice``."""
+    """A model in an engine, or why it is not there; ``difference`` is that from the model given."""
 
     engine: str
-    choice: Choice | None = None
+    layers: tuple[OptimizedLayer, ...] = ()
     difference: float = 0.0
     runner: Runner | None = None
-    seconds: float | None = None
+    seconds: float = math.inf  # unless measured
     setup_seconds: float = 0.0
     why_not: str = ""
 
     def rated(self) -> float:
         """Its seconds; the model as it was given counts as slower by what clocks cannot tell."""
-        if self.seconds is None:
-            return math.inf
         return self.seconds * (EVEN if self.engine == GIVEN else 1)
 
 
@@ -91,20 +88,20 @@ def optimize_for_inference(
         with apart_from(model):
             expected = _checks.repeatable_outputs(given, own_example)
         try:
-            layers = BlueprintLayers(copy.deepcopy(given).eval(), own_example)
+            layers = Layers(copy.deepcopy(given).eval(), own_example)
         except Exception as error:  # of the many that models raise
             why_not = f"as it is, since it needs parts of its layers: {described(error)}"
-            layers = BlueprintLayers(copy.deepcopy(given).eval(), own_example, why_not)
-        setting = faster_setting(layers.with_plans({}), own_example, dtype or own)
-        candidates = [Candidate(GIVEN, Choice(given, ()), runner=Network(given, Setting(own)))]
-        for name in dict.fromkeys(("eager", *names)):
+            layers = Layers(copy.deepcopy(given).eval(), own_example, why_not)
+        setting = faster_setting(layers.model(), own_example, dtype or own)
+        candidates = [Candidate(GIVEN, runner=Network(given, Setting(own)))]
+        for name in dict.fromkeys((EAGER, *names)):
             candidates += _set_up(name, layers, example, expected, setting)
         _race(candidates, example)
         return _result(candidates, names, example, setting, [GIVEN] if setting.dtype == own else [])
 
 
 def _set_up(
-    name: str, layers: BlueprintLayers, example: Tensor, expected: list[Tensor], setting: Setting
+    name: str, layers: Layers, example: Tensor, expected: list[Tensor], setting: Setting
 ) -> list[Candidate]:
     """What there is to measure in an engine: one candidate, or two where it cannot tell layers."""
     engine = ENGINES[name]
@@ -116,11 +113,13 @@ def _set_up(
     except Exception as error:  # of the many that engines raise
         return [Candidate(name, why_not=described(error))]
     found: list[Candidate] = []
-    for choice in choices:
-        candidate = Candidate(name, choice, _checked_difference(choice, layers.example, expected))
+    for model, rows in choices:
+        apart = _checks.checked_difference(model, layers.example, expected)
+        candidate = Candidate(name, rows, apart)
         try:
-            candidate.runner = engine.build(choice.model, example.clone(), setting)
-            candidate.why_not = _why_wrong(candidate.runner, choice, example, setting)
+            candidate.runner = engine.build(model, example.clone(), setting)
+            network = ENGINES[EAGER].build(model, example, setting)
+            candidate.why_not = _checks.why_wrong(candidate.runner, network, example, setting.dtype)
         except Exception as error:
             candidate.why_not = described(error)
         now = time.perf_counter()
@@ -129,31 +128,12 @@ def _set_up(
     return found
 
 
-@full_float32()
-def _checked_difference(choice: Choice, example: Tensor, expected: list[Tensor]) -> float:
-    apart = difference(outputs_of(choice.model, example), expected)
-    is_short = apart > _checks.SAME and _checks.computes_short(choice.model, example)
-    if not apart <= (_checks.SAME_WHEN_SHORT if is_short else _checks.SAME):
-        raise ValueError(
-            f"model cannot be optimised: the result differs from it by {apart:.1e} of its "
-            "largest output, which is more than rounding"
-        )
-    return apart
-
-
-def _why_wrong(runner: Runner, choice: Choice, example: Tensor, setting: Setting) -> str:
-    network = ENGINES["eager"].build(choice.model, example, setting)
-    apart = difference(outputs_of(runner, example), outputs_of(network, example))
-    right = apart <= _checks.tolerance(network, setting.dtype, example)
-    return "" if right else f"its outputs differed by {apart:.1e} of the largest"
-
-
 def _race(candidates: list[Candidate], example: Tensor) -> None:
     """Measures all a few times, then those that are close to the fastest for longer."""
     running = {
-        (candidate.engine, number): candidate
-        for number, candidate in enumerate(candidates)
-        if candidate.runner is not None and not candidate.why_not
+        (one.engine, number): one
+        for number, one in enumerate(candidates)
+        if one.runner is not None and not one.why_not
     }
     calls = {
         key: partial(cast(Runner, one.runner), example.clone()) for key, one in running.items()
@@ -170,18 +150,17 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
 def _result(
     tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, as_given: list[str]
 ) -> OptimizedModel:
-    if _best(tried, names).seconds is None:
-        names = ["eager"]
-    best, in_pytorch = _best(tried, [*as_given, *names]), _best(tried, [*as_given, "eager"])
-    if best.engine in (GIVEN, "eager"):
-        in_pytorch = best
-    runner = None if best is in_pytorch else best.runner
-    network = cast(Network, in_pytorch.runner)
-    if isinstance(runner, CompiledRunner) and in_pytorch.engine == "eager":
+    if _best(tried, names).seconds == math.inf:
+        names = [EAGER]
+    best, in_pytorch = _best(tried, [*as_given, *names]), _best(tried, [*as_given, EAGER])
+    network, runner = cast(Network, in_pytorch.runner), best.runner
+    if best.engine in (GIVEN, EAGER):
+        network, runner = cast(Network, best.runner), None
+    elif isinstance(runner, CompiledRunner) and in_pytorch.engine == EAGER:
         network = runner.network  # its very layers
     optimized = OptimizedModel(network, runner, example)
     optimized.report = InferenceReport(
-        cast(Choice, best.choice).layers,
+        best.layers,
         tuple(_engine_result(name, tried) for name in dict.fromkeys(one.engine for one in tried)),
         best.engine,
         tuple(example.shape),
@@ -200,4 +179,5 @@ def _best(candidates: list[Candidate], engines: Sequence[str]) -> Candidate:
 def _engine_result(name: str, candidates: list[Candidate]) -> EngineResult:
     best = _best(candidates, [name])
     spent = sum(one.setup_seconds for one in candidates if one.engine == name)
-    return EngineResult(name, best.seconds, spent, best.why_not)
+    seconds = best.seconds if best.seconds < math.inf else None
+    return EngineResult(name, seconds, spent, best.why_not)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._tools.convs import CONVS, BatchNorm, Conv, memory_format_of, pads_with_zeros, with_ones
 from .._tools.joining import convolution, exact_steps, is_depthwise, joined
-from .._tools.model_tree import Place, check_module, exchange, places
+from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
 from ..modules import BLUEPRINT_LAYERS
 from ._folding import is_fixed, is_unmodified
@@ -29,9 +29,11 @@ def collapse(model: nn.Module) -> nn.Module:
     """
     check_module(model)
     twin = independent_copy(model)
-    found = blueprint_places(twin)
+    found = [
+        one for one in places(twin, BLUEPRINT_LAYERS) if isinstance(one.module, BLUEPRINT_LAYERS)
+    ]
     dense: dict[int, nn.Module] = {}
-    refused: dict[str, str] = {}
+    refused: list[str] = []
     for place in found:
         layer: Any = place.module
         try:
@@ -41,17 +43,12 @@ def collapse(model: nn.Module) -> nn.Module:
                 )
             dense[id(layer)] = layer.to_conv()
         except ValueError as error:
-            refused[place.name or "(root)"] = str(error)
-    if refused or not found:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-        line = f"layers that stay as they are: {reasons}" if found else "there is no BSConv layer"
-        warnings.warn(line, stacklevel=2)
+            refused.append(f"{place.name or '(root)'}: {error}")
+    if not found:
+        warnings.warn("there is no BSConv layer", stacklevel=2)
+    if refused:
+        warnings.warn(f"layers that stay as they are: {'; '.join(refused)}", stacklevel=2)
     return exchange(twin, [place for place in found if id(place.module) in dense], dense)
-
-
-def blueprint_places(model: nn.Module) -> list[Place]:
-    found = places(model, BLUEPRINT_LAYERS)
-    return [place for place in found if isinstance(place.module, BLUEPRINT_LAYERS)]
 
 
 class ShiftedConv(nn.Module):
@@ -81,11 +78,7 @@ def _joined(first: Conv, second: Conv) -> nn.Module:
 
 
 def layer_plans(layer: nn.Module) -> dict[str, nn.Module]:
-    """Modules that compute what a BSConv ``layer`` computes in eval mode, by the name of the plan.
-
-    Empty where parts of the layer are other than plain convolutions and BatchNorms with running
-    statistics, or have hooks, and for subclasses.
-    """
+    """What computes the same as a BSConv ``layer`` in eval mode, by the plan; empty if unsure."""
     norms = [part for part in layer.children() if isinstance(part, BatchNorm)]
     if not is_unmodified(layer) or not all(map(is_fixed, norms)):
         return {}
@@ -110,10 +103,7 @@ def _as_in(layer: nn.Module, parts: list[nn.Module]) -> nn.Module:
 
 
 def padded_plans(plans: Mapping[str, nn.Module], grid: int) -> dict[str, nn.Module]:
-    """Plans with more channels between their convolutions, all zero, up to multiples of ``grid``.
-
-    For engines in which other numbers of channels are slow.
-    """
+    """Plans with zero channels added between their convolutions, up to multiples of ``grid``."""
     found: dict[str, nn.Module] = {}
     for name in (FACTORED, "narrow"):
         parts = list(plans[name].children()) if name in plans else []

@@ -1,11 +1,9 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
-from ._compiled import Compiled, CompiledRunner
-from ._eager import Eager, Network
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name, dtype_of
 from ._onnx import OPSET, onnx_model
-from ._onnxruntime import OnnxRuntime
-from ._openvino import OpenVINO
+from ._onnx_engines import OnnxRuntime, OpenVINO
+from ._pytorch import Compiled, CompiledRunner, Eager, Network
 
 __all__ = [
     "ENGINES",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 Tensors = Any  # a tensor, or tuples, lists and dictionaries of such
 
@@ -69,10 +70,7 @@ class Engine(ABC):
 
     @abstractmethod
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
-        """``model``, which is in eval mode and stays as it is, ready for inputs like ``example``.
-
-        Raises whatever the engine does on a model that it cannot take.
-        """
+        """``model``, in eval mode and left as it is, for inputs like ``example``; may raise."""
 
     def build_layer(
         self, layer: nn.Module, images: Tensor, setting: Setting
@@ -90,3 +88,14 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def in_dtype(output: Tensors, dtype: torch.dtype) -> Tensors:
+    """``output`` with all floating-point tensors in it in ``dtype``."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    if isinstance(output, Tensor):  # in a fifth of the time
+        return cast(output)
+    return pytree.tree_map_only(Tensor, cast, output)
