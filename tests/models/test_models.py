@@ -10,7 +10,7 @@ from torch import nn
 
 from bsconv.pytorch import get_model, list_models
 from bsconv.pytorch.models import ModelName, parse_name
-from bsconv.pytorch.models._names import MOBILENETS, parse_fraction
+from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
     assert model.classifier.conv.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize(("family", "least"), [(f, m.least_width) for f, m in MOBILENETS.items()])
+@pytest.mark.parametrize(("family", "least"), LEAST_WIDTHS.items())
 def test_the_narrowest_mobilenets_have_a_channel_everywhere(family, least):
     for style in ("", "cifar_"):
         model = get_model(f"{style}{family}_w{least.numerator}d{least.denominator}", 2)

@@ -15,10 +15,10 @@ from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.results import make_record
 from bsconv.experiments.training import TrainConfig, evaluate, train
 from bsconv.pytorch import get_model
-from bsconv.pytorch.models import _weights
+from bsconv.pytorch.models import _registry
 from results import record
 
-FILES = sorted(_weights.FOLDER.glob("*/*.safetensors"))
+FILES = sorted(_registry.FOLDER.glob("*/*.safetensors"))
 NAMES = [path.stem for path in FILES]
 
 
@@ -29,15 +29,15 @@ def note(path: Path) -> dict[str, object]:
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The weights in a folder of their own, for the tests to damage."""
-    shutil.copytree(_weights.FOLDER, tmp_path / "weights")
-    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    shutil.copytree(_registry.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(_registry, "FOLDER", tmp_path / "weights")
     return tmp_path / "weights" / "cifar10"
 
 
 def test_there_are_weights_of_both_networks_and_they_are_small() -> None:
     assert {"cifar_resnet20", "cifar_wrn16_1"} <= set(NAMES)
-    assert sum(path.stat().st_size for path in _weights.FOLDER.glob("*/*")) <= 8 * 2**20
-    assert {path.stem for path in _weights.FOLDER.glob("*/*.json")} == set(NAMES)
+    assert sum(path.stat().st_size for path in _registry.FOLDER.glob("*/*")) <= 8 * 2**20
+    assert {path.stem for path in _registry.FOLDER.glob("*/*.json")} == set(NAMES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -54,7 +54,7 @@ def test_notes_say_how_the_weights_came_about(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_models_start_from_them_in_float32(path: Path) -> None:
     model = get_model(path.stem, 10, pretrained="cifar10")
-    saved = _weights.trained_weights(path.stem, "cifar10", 10)
+    saved = _registry.trained_weights(path.stem, "cifar10", 10)
     state = model.state_dict()
     assert all(torch.equal(state[name], value.to(state[name])) for name, value in saved.items())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -133,7 +133,7 @@ def test_runs_are_packed_with_what_was_measured(
     assert record.main([*given, "--out", str(tmp_path / "weights")]) == 0
     path = tmp_path / "weights" / "synthetic" / "cifar_resnet20.safetensors"
     assert capsys.readouterr().out == f"{path}\n"
-    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(_registry, "FOLDER", tmp_path / "weights")
     model = get_model("CIFAR_ResNet20", 10, pretrained="synthetic")
     data = load_dataset("synthetic")
     assert note(path)["test_top1"] == evaluate(model, data.test_images, data.test_labels)
@@ -150,7 +150,7 @@ def test_weights_of_bsconv_networks_are_packed_under_their_names(
     tiny = load_dataset("synthetic").limited(train=8, test=8)
     monkeypatch.setattr(record, "load_dataset", lambda *_: tiny)
     assert record.main([*given, "--out", str(tmp_path / "weights")]) == 0
-    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(_registry, "FOLDER", tmp_path / "weights")
     assert (tmp_path / "weights" / "synthetic" / f"{name.lower()}.safetensors").is_file()
     loaded = get_model(name, 10, pretrained="synthetic").state_dict()
     trained = read_trained(tmp_path / "run").state

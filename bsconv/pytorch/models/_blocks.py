@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,10 +16,7 @@ relu = partial(nn.ReLU, inplace=True)
 
 
 class ConvBlock(nn.Sequential):
-    """A convolution without bias, padded to keep the size, then BatchNorm and activation if wanted.
-
-    ``options`` are further arguments of the convolution, such as ``groups``.
-    """
+    """A convolution without bias, padded to keep the size; BatchNorm and activation if wanted."""
 
     def __init__(
         self,
@@ -42,18 +39,11 @@ class ConvBlock(nn.Sequential):
             self.activation = activation()
 
 
-class Block(NamedTuple):
-    """How to make one block: ``make(in_channels, out_channels, stride)``."""
+Block = tuple[int, Callable[[int, int, int], nn.Module]]
+"""Output channels, and what makes the block of input channels, output channels and stride."""
 
-    out_channels: int
-    make: Callable[[int, int, int], nn.Module]
-
-
-class Stage(NamedTuple):
-    """Blocks at one resolution, the first of which strides."""
-
-    stride: int
-    blocks: Sequence[Block]
+Stage = tuple[int, Sequence[Block]]
+"""Blocks at one resolution, behind the stride of the first."""
 
 
 def add_stages(backbone: nn.Sequential, channels: int, stages: Sequence[Stage]) -> int:

@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import NamedTuple
 
-BlocksByDepth = dict[int, tuple[int, ...]]
+BlocksByDepth = dict[int, tuple[int, ...]]  # in each stage
 
-# blocks in each stage, by depth
 IMAGENET_RESNETS: BlocksByDepth = {
     10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
@@ -36,28 +34,19 @@ BLOCKS: dict[str, BlocksByDepth] = {
     "cifar_preresnet": CIFAR_RESNETS,
     "cifar_wrn": {depth: ((depth - 4) // 6,) * 3 for depth in (16, 28, 40)},
 }
-
-
-class MobileNet(NamedTuple):
-    """What a family can be."""
-
-    least_width: Fraction  # a narrower one has a layer without channels
-    suffix: str = "_bsconvs_p1d6"  # of its BSConv form
-
-
-MOBILENETS = {
-    "mobilenetv1": MobileNet(Fraction(1, 32), "_bsconvu"),
-    "mobilenetv2": MobileNet(Fraction(1, 16)),
-    "mobilenetv3_small": MobileNet(Fraction(1, 4)),
-    "mobilenetv3_large": MobileNet(Fraction(1, 16)),
+LEAST_WIDTHS = {  # a narrower one has a layer without channels
+    "mobilenetv1": Fraction(1, 32),
+    "mobilenetv2": Fraction(1, 16),
+    "mobilenetv3_small": Fraction(1, 4),
+    "mobilenetv3_large": Fraction(1, 16),
 }
 
 LISTED_WRN_WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12)
-LISTED_SHARES = ("1d2", "1d4", "1d6", "1d8")
-LISTED_MOBILENET_WIDTHS = ("1", "3d4", "1d2", "7d20", "1d4")
+LISTED_VARIANTS = ["", "_bsconvu"] + [f"_bsconvs_p1d{share}" for share in (2, 4, 6, 8)]
+LISTED_MOBILENET_WIDTHS = ["1", "3d4", "1d2", "7d20", "1d4"]
 
 PATTERN = re.compile(
-    rf"(?P<family>(cifar_)?(?:(?:pre)?resnet|wrn|{'|'.join(MOBILENETS)}))"
+    rf"(?P<family>(cifar_)?(?:(?:pre)?resnet|wrn|{'|'.join(LEAST_WIDTHS)}))"
     r"(?P<depth>\d+)?(?:_(?P<width>\d+)|_w(?P<multiplier>\w+?))?"
     r"(?:_(?P<variant>bsconvu|bsconvs_p(?P<p>\w+)))?"
 )
@@ -93,7 +82,7 @@ class ModelName:
 
     @property
     def is_mobilenet(self) -> bool:
-        return self.family in MOBILENETS
+        return self.family in LEAST_WIDTHS
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -121,8 +110,7 @@ def _nearest(architecture: str) -> list[str]:
     """The three most similar names, those with the longest common start first."""
 
     def common_start(name: str) -> int:
-        pairs = itertools.zip_longest(name, architecture)
-        return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return max(end for end in range(len(name) + 1) if architecture.startswith(name[:end]))
 
     near = get_close_matches(architecture, _listed_names(), n=20)
     return sorted(near, key=common_start, reverse=True)[:3]
@@ -134,48 +122,43 @@ def _parse(architecture: str) -> ModelName:
         raise ValueError("is not an architecture of this package")
     family, is_cifar = match["family"].removeprefix("cifar_"), architecture.startswith("cifar_")
     variant, p = (match["variant"] or "")[6:7], Fraction(1, 4)
-    if family in MOBILENETS:
+    if family in LEAST_WIDTHS:
         depth, width = 0, _mobilenet_width(match, family)
     else:
         depth, width = _resnet_depth_and_width(match, family)
     if match["p"] is not None and (p := parse_fraction(match["p"])) > 1:
         raise ValueError(f"has p = {p}, while p is a share of channels, at most 1")
-    if family in MOBILENETS and _suffix(variant, p) not in ("", MOBILENETS[family].suffix):
-        only = MOBILENETS[family].suffix
+    if family in LEAST_WIDTHS and _suffix(variant, p) not in ("", only := bsconv_suffix(family)):
         raise ValueError(f"has the variant _{match['variant']}, while {family} takes {only} only")
     return ModelName(family, is_cifar, depth, width, variant, p)
 
 
 def _resnet_depth_and_width(match: re.Match[str], family: str) -> tuple[int, Fraction]:
-    known = BLOCKS.get(match["family"])
-    if known is None:
+    if match["family"] not in BLOCKS:
         raise ValueError(
             f"is not an architecture of this package: {family} comes as cifar_{family}"
         )
-    if match["depth"] is None or int(match["depth"]) not in known:
-        depth = f"depth {match['depth']}" if match["depth"] else "no depth"
-        raise ValueError(
-            f"has {depth}, while {match['family']} comes with {', '.join(map(str, known))}"
-        )
-    width = match["width"]
-    if match["multiplier"] or (family == "wrn") != (width is not None):
+    known, depth = BLOCKS[match["family"]], int(match["depth"] or 0)
+    if depth not in known:
+        given, all_of_them = match["depth"], ", ".join(map(str, known))
+        has = f"depth {given}" if given else "no depth"
+        raise ValueError(f"has {has}, while {match['family']} comes with {all_of_them}")
+    if match["multiplier"] or (family == "wrn") != (match["width"] is not None):
         rule = "needs a width" if family == "wrn" else "takes no width"
         raise ValueError(f"{rule}, as in cifar_wrn16_4")
-    if width is not None and int(width) < 1:
+    width = int(match["width"] or 1)
+    if width < 1:
         raise ValueError("has width 0, while it needs at least 1")
-    return int(match["depth"]), Fraction(width or 1)
+    return depth, Fraction(width)
 
 
 def _mobilenet_width(match: re.Match[str], family: str) -> Fraction:
     if match["multiplier"] is None or match["depth"] or match["width"]:
         raise ValueError("needs a width multiplier such as _w1 or _w3d4, and nothing else")
-    width = parse_fraction(match["multiplier"])
-    least = MOBILENETS[family].least_width
+    width, least = parse_fraction(match["multiplier"]), LEAST_WIDTHS[family]
     if width < least:
-        raise ValueError(
-            f"has width {width}, which leaves a layer without channels: {family} needs at least "
-            f"{least}"
-        )
+        rule = f"which leaves a layer without channels: {family} needs at least {least}"
+        raise ValueError(f"has width {width}, {rule}")
     return width
 
 
@@ -185,6 +168,11 @@ def parse_fraction(text: str) -> Fraction:
     if match is None or int(match[1]) == 0 or int(match[2] or 1) == 0:
         raise ValueError(f"has the fraction '{text}', while '3d4' or '1' would be one")
     return Fraction(int(match[1]), int(match[2] or 1))
+
+
+def bsconv_suffix(mobilenet: str) -> str:
+    """What the name of the BSConv form of this family ends in."""
+    return "_bsconvu" if mobilenet == "mobilenetv1" else "_bsconvs_p1d6"
 
 
 def _suffix(variant: str, p: Fraction) -> str:
@@ -199,17 +187,14 @@ def _fraction_text(value: Fraction) -> str:
 
 @functools.cache
 def _listed_names() -> tuple[str, ...]:
-    variants = ["", "_bsconvu"] + [f"_bsconvs_p{share}" for share in LISTED_SHARES]
-    names = [f"{family}{depth}" for family in BLOCKS for depth in BLOCKS[family]]
-    wide = [name for name in names if "wrn" in name]
-    bases = [name for name in names if name not in wide]
-    bases += [f"{name}_{width}" for name in wide for width in LISTED_WRN_WIDTHS]
-    names = [base + variant for base in bases for variant in variants]
-    for style, family in itertools.product(("", "cifar_"), MOBILENETS):
-        for width in LISTED_MOBILENET_WIDTHS:
-            base = f"{style}{family}_w{width}"
-            names += [base, base + MOBILENETS[family].suffix]
-    return tuple(sorted(names))
+    found: list[tuple[str, ...]] = []
+    for family, depths in BLOCKS.items():
+        widths = [f"_{width}" for width in LISTED_WRN_WIDTHS] if family == "cifar_wrn" else [""]
+        found += itertools.product([family], map(str, depths), widths, LISTED_VARIANTS)
+    for family in LEAST_WIDTHS:
+        widths, variants = LISTED_MOBILENET_WIDTHS, ["", bsconv_suffix(family)]
+        found += itertools.product(["", "cifar_"], [f"{family}_w"], widths, variants)
+    return tuple(sorted(map("".join, found)))
 
 
 def list_models(pattern: str = "*") -> list[str]:

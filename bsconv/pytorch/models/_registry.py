@@ -1,20 +1,27 @@
-"""From a name to a network."""
+"""From a name to a network, and the trained weights that come with the package.
 
+These are a file each, with a note in JSON: its checksum, the number of classes, the settings of the
+run, and the accuracy measured with this very file.
+"""
+
+import hashlib
+import importlib
+import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+
+from torch import Tensor
 
 from ..initialization import dense_conv, match_variance_, uninitialized
 from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
-from ..regularization import OrthonormalConv2d
 from ._blocks import ConvLayer, ImageClassifier
 from ._names import ModelName, parse_name
-from ._weights import trained_weights
-from .mobilenet import TABLES, DepthwiseSeparableBlock, blueprint_block, mobilenet
+from .mobilenet import mobilenet
 from .resnet import resnet
 
+FOLDER = Path(__file__).parents[2] / "weights"
 INITS = ("default", "published", "matched")  # the first two are the same
-
-penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 
 
 def get_model(
@@ -44,35 +51,11 @@ def get_model(
         raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes!r}")
     if init not in INITS:
         raise ValueError(f"init needs to be 'default' or 'matched', got init={init!r}")
-    if pretrained is None:
-        return _build(name, num_classes, init)
-    weights = trained_weights(architecture, pretrained, num_classes)
-    model = _build(name, num_classes, init)
-    model.load_state_dict(weights)
+    state = None if pretrained is None else trained_weights(architecture, pretrained, num_classes)
+    model = (mobilenet if name.is_mobilenet else resnet)(name, num_classes, _conv_layer(name, init))
+    if state is not None:
+        model.load_state_dict(state)
     return model
-
-
-def _build(name: ModelName, num_classes: int, init: str) -> ImageClassifier:
-    conv = _conv_layer(name, init)
-    if name.is_mobilenet:
-        return mobilenet(
-            TABLES[name.family],
-            num_classes,
-            cifar=name.is_cifar,
-            width=name.width,
-            separable_block=(
-                partial(blueprint_block, conv=conv) if name.variant else DepthwiseSeparableBlock
-            ),
-            projection_conv=penalised_conv if name.variant == "s" else dense_conv,
-        )
-    return resnet(
-        name.blocks,
-        num_classes,
-        cifar=name.is_cifar,
-        preactivated=name.is_preactivated,
-        width=int(name.width),
-        conv=conv,
-    )
 
 
 def _conv_layer(name: ModelName, init: str) -> ConvLayer:
@@ -84,3 +67,34 @@ def _conv_layer(name: ModelName, init: str) -> ConvLayer:
     if init != "matched":
         return conv
     return lambda *args, **kwargs: match_variance_(uninitialized(conv, *args, **kwargs))
+
+
+def trained_weights(architecture: str, pretrained: str, num_classes: int) -> dict[str, Tensor]:
+    """The state dict; ValueError for another name or number of classes, and for a damaged file."""
+    known = sorted(path.parent.name for path in FOLDER.glob(f"*/{architecture.lower()}.json"))
+    if pretrained not in known:
+        there = f"there are {', '.join(map(repr, known))}" if known else "it has none"
+        raise ValueError(
+            f"there are no weights pretrained={pretrained!r} for '{architecture}'; {there}"
+        )
+    path = FOLDER / pretrained / f"{architecture.lower()}.safetensors"
+    note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if note["num_classes"] != num_classes:
+        raise ValueError(
+            f"the weights pretrained={pretrained!r} of '{architecture}' need "
+            f"num_classes={note['num_classes']}, got {num_classes=}"
+        )
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), note["sha256"]
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 needs to be {expected}, got {found}; "
+            "install bsconv again"
+        )
+    try:
+        safetensors = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise ImportError(
+            "pretrained weights need the package safetensors: pip install safetensors"
+        ) from error
+    return dict(safetensors.load(content))

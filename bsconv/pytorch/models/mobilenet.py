@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..initialization import dense_conv
 from ..modules import bsconv_u
+from ..regularization import OrthonormalConv2d
 from ._blocks import Block, ConvBlock, ConvLayer, ImageClassifier, Stage, add_stages, relu
-from ._names import MOBILENETS
+from ._names import LEAST_WIDTHS, ModelName
 
 Activation = Callable[[], nn.Module]
 relu6 = partial(nn.ReLU6, inplace=True)
 hard_swish = partial(nn.Hardswish, inplace=True)
-SE_REDUCTION = 4
+penalised_conv = partial(dense_conv, conv_class=OrthonormalConv2d)
 
 
 class SqueezeExcite(nn.Module):
@@ -27,7 +28,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        reduced = channels // SE_REDUCTION
+        reduced = channels // 4
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv1 = dense_conv(channels, reduced, 1)
         self.activation1 = nn.ReLU(inplace=True)
@@ -59,7 +60,7 @@ def blueprint_block(
 class LinearBottleneck(nn.Module):
     """Pointwise expansion, depthwise, linear pointwise projection: a block of MobileNetV2 and V3.
 
-    ``projection_conv`` makes the projecting convolution. The input is added where the shape stays.
+    The input is added where the shape stays.
     """
 
     def __init__(
@@ -109,9 +110,6 @@ class MobileNetTable(NamedTuple):
     activation: Activation
     stages: tuple[StageTable, ...]
     last: int = 0  # channels of the convolution behind the stages; 0: there is none
-    last_name: str = "final_conv"
-    last_squeeze_excite: bool = False
-    is_separable: bool = False  # depthwise-separable blocks instead of linear bottlenecks
 
 
 V1 = MobileNetTable(
@@ -124,7 +122,6 @@ V1 = MobileNetTable(
         StageTable(((512, 512),) * 6, 2, 2),
         StageTable(((1024, 1024),) * 2, 2, 2),
     ),
-    is_separable=True,
 )
 V2 = MobileNetTable(
     stem=32,
@@ -148,8 +145,6 @@ V3_SMALL = MobileNetTable(
         StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, squeezed=3),
     ),
     last=576,
-    last_name="final_conv1",
-    last_squeeze_excite=True,
 )
 V3_LARGE = MobileNetTable(
     stem=16,
@@ -164,58 +159,42 @@ V3_LARGE = MobileNetTable(
         StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, squeezed=3),
     ),
     last=960,
-    last_name="final_conv1",
 )
-TABLES = dict(zip(MOBILENETS, (V1, V2, V3_SMALL, V3_LARGE), strict=True))
+TABLES = dict(zip(LEAST_WIDTHS, (V1, V2, V3_SMALL, V3_LARGE), strict=True))
 
 
-def mobilenet(
-    table: MobileNetTable,
-    num_classes: int,
-    *,
-    cifar: bool,
-    width: Fraction = Fraction(1),
-    separable_block: Callable[[int, int, int], nn.Module] = DepthwiseSeparableBlock,
-    projection_conv: ConvLayer = dense_conv,
-) -> ImageClassifier:
-    """The network of ``table`` with its channels scaled by ``width``, rounded down.
+def mobilenet(name: ModelName, num_classes: int, conv: ConvLayer) -> ImageClassifier:
+    """The network called ``name``, its channels scaled by the width and rounded down.
 
-    BSConv changes ``separable_block(in_channels, out_channels, stride)``, the blocks of V1, and
-    ``projection_conv``, the projecting convolutions of V2 and V3. Images have at least 32 pixels a
-    side (CIFAR style: 8).
+    ``conv`` makes the BSConv layers of V1. The BSConv form of V2 and V3 penalises the projecting
+    convolutions. Images of at least 32 pixels a side (CIFAR style: 8).
     """
-
-    def block(stage: StageTable, row: int) -> Block:
-        out_channels, expanded = (int(channels * width) for channels in stage.rows[row])
-        if table.is_separable:
-            return Block(out_channels, separable_block)
+    table, width = TABLES[name.family], name.width
+    separable = partial(blueprint_block, conv=conv) if name.variant else DepthwiseSeparableBlock
+    stages: list[Stage] = []
+    for stage in table.stages:
         bottleneck = partial(
             LinearBottleneck,
-            expanded=expanded,
             kernel_size=stage.kernel_size,
             activation=stage.activation or table.activation,
-            squeeze_excite=row >= len(stage.rows) - stage.squeezed,
-            projection_conv=projection_conv,
+            projection_conv=penalised_conv if name.variant else dense_conv,
         )
-        return Block(out_channels, bottleneck)
-
-    stages = [
-        Stage(
-            stage.cifar_stride if cifar else stage.stride,
-            [block(stage, row) for row in range(len(stage.rows))],
-        )
-        for stage in table.stages
-    ]
+        blocks: list[Block] = []
+        for row, (channels, expanded) in enumerate(stage.rows, start=1 - len(stage.rows)):
+            options = {"expanded": int(expanded * width), "squeeze_excite": row > -stage.squeezed}
+            make = separable if table is V1 else partial(bottleneck, **options)
+            blocks.append((int(channels * width), make))
+        stages.append((stage.cifar_stride if name.is_cifar else stage.stride, blocks))
     channels = int(table.stem * width)
-    stem = ConvBlock(3, channels, 3, 1 if cifar else 2, activation=table.activation)
+    stem = ConvBlock(3, channels, 3, 1 if name.is_cifar else 2, activation=table.activation)
     backbone = nn.Sequential(OrderedDict(data_bn=nn.BatchNorm2d(3), init_conv=stem))
     channels = add_stages(backbone, channels, stages)
     if table.last:
         last = int(table.last * max(width, Fraction(1)))  # grows, but never shrinks
-        conv = ConvBlock(channels, last, 1, activation=table.activation)
-        backbone.add_module(table.last_name, conv)
+        final = ConvBlock(channels, last, 1, activation=table.activation)
+        backbone.add_module("final_conv" if table is V2 else "final_conv1", final)
         channels = last
-    if table.last_squeeze_excite:
+    if table is V3_SMALL:
         backbone.add_module("final_se", SqueezeExcite(channels))
     backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
     return ImageClassifier(backbone, channels, num_classes)

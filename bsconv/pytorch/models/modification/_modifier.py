@@ -1,7 +1,6 @@
 """Turn a MobileNet or EfficientNet of any known library into its BSConv form (paper, section 4)."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 from torch import nn
 
@@ -17,7 +16,7 @@ from ...modules import BSConvS, BSConvU
 from ...regularization import attach_reg_loss, check_reg_loss
 from ._changes import Change, Replace, change_of
 from ._plan import ModificationPlan
-from ._recognition import is_known, known, title
+from ._recognition import is_known, known
 
 
 def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int = 0) -> nn.Module:
@@ -67,7 +66,7 @@ class MobileNetModifier:
 
         Raises ValueError and TypeError where ``apply`` would refuse.
         """
-        return _plan_of(model, self._changes(model))
+        return _report(model, self._changes(model))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Does what :meth:`plan` says, in place, and returns the model; all or nothing.
@@ -85,7 +84,7 @@ class MobileNetModifier:
         anything but a torch.nn.Module.
         """
         changes = self._changes(model)
-        report = _plan_of(model, changes)
+        report = _report(model, changes)
         replaced = [change for change in changes if isinstance(change, Replace)]
         stand_ins = {id(change.block): change.stand_in() for change in replaced}
         where = [place for change in replaced for place in change.places]
@@ -102,23 +101,22 @@ class MobileNetModifier:
         check_module(model)
         check_unwrapped(model)
         check_reg_loss(model)
-        everywhere = list(places(model, leaves=(BSConvU, BSConvS)))
-        changes = [change_of(found, self.init) for found in _blocks(everywhere)]
-        if all(change.action == "kept" for change in changes):
+        changes = [change_of(model, found, self.init) for found in _blocks(model)]
+        if all(change.plan.action == "kept" for change in changes):
+            reasons = Counter(f"{one.plan.kind}, {one.plan.description}" for one in changes)
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
             raise ValueError(
                 f"{type(model).__name__} has no block that modify_mobilenet can change"
-                f"{_reasons(changes)}; it knows the blocks of {known()}"
+                f"{f' ({listed})' if listed else ''}; it knows the blocks of {known()}"
             )
-        for change in changes:
-            change.check(everywhere)
         return changes
 
 
-def _blocks(everywhere: Iterable[Place]) -> list[list[Place]]:
+def _blocks(model: nn.Module) -> list[list[Place]]:
     """The places of each known block; blocks inside known blocks do not count."""
     found: dict[int, list[Place]] = {}
     inside: tuple[str, ...] = ()
-    for place in everywhere:
+    for place in places(model, leaves=(BSConvU, BSConvS)):
         if id(place.module) in found:
             found[id(place.module)].append(place)
         elif is_known(place.module) and not place.name.startswith(inside):
@@ -127,14 +125,8 @@ def _blocks(everywhere: Iterable[Place]) -> list[list[Place]]:
     return list(found.values())
 
 
-def _plan_of(model: nn.Module, changes: Iterable[Change]) -> ModificationPlan:
-    blocks = tuple(change.plan() for change in changes)
+def _report(model: nn.Module, changes: list[Change]) -> ModificationPlan:
+    blocks = tuple(change.plan for change in changes)
     before = parameter_count(model)
-    change = sum(block.parameters_after - block.parameters_before for block in blocks)
-    return ModificationPlan(blocks, before, before + change)
-
-
-def _reasons(changes: Iterable[Change]) -> str:
-    reasons = Counter(f"{title(change.block)}, {change.description}" for change in changes)
-    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-    return f" ({listed})" if listed else ""
+    more = sum(block.parameters_after - block.parameters_before for block in blocks)
+    return ModificationPlan(blocks, before, before + more)

@@ -1,7 +1,7 @@
 """What modify_mobilenet would do, or has done, block by block."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 from ..._tools.tables import Table
@@ -80,12 +80,6 @@ class ModificationPlan(Table):
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
-            (
-                ", ".join(name or "(root)" for name in block.names),
-                block.kind,
-                block.description,
-                block.parameters_before,
-                block.parameters_after,
-            )
-            for block in self.blocks
+            (", ".join(name or "(root)" for name in names), kind, said, before, after)
+            for names, kind, _, said, before, after, *_ in map(astuple, self.blocks)
         ]
