@@ -43,11 +43,11 @@ def snapshot(model: nn.Module) -> list[Any]:
         (name, module, type(module), module.training, attributes(module))
         for name, module in walk(model)
     ]
-    numbers = [
-        (t, t.dtype, t.device, t.stride(), t.requires_grad, t.grad, bits(t))
-        for t in tensors(model).values()
-    ]
-    return [modules, numbers]
+    return [modules, [(tensor, *about(tensor)) for tensor in tensors(model).values()]]
+
+
+def about(t: Tensor) -> list[Any]:
+    return [t.dtype, t.device, t.stride(), t.requires_grad, t.grad, bits(t)]
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:

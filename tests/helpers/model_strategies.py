@@ -17,25 +17,8 @@ from torch.nn.utils import parametrizations, prune
 
 from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer
 from bsconv.pytorch.regularization import OrthonormalConv2d
+from helpers import odd_layers
 from helpers.model_snapshots import walk
-from helpers.odd_layers import (
-    Branches,
-    Listed,
-    OtherDimensions,
-    Patched,
-    Residual,
-    Sealed,
-    Standardized,
-    Steps,
-    Tied,
-    WithMixin,
-    WithRegLoss,
-    count_after,
-    count_backward,
-    count_before,
-    keep_gradient,
-    keep_state,
-)
 
 WIDTHS = (1, 3, 4, 6, 8, 12, 16, 16)
 HALF = (torch.float16, torch.bfloat16)
@@ -97,7 +80,7 @@ class Builder:
 
     def subclass(self, m: int, n: int) -> nn.Module:
         if self.draw(st.booleans()):
-            return self.conv(m, n, Standardized)
+            return self.conv(m, n, odd_layers.Standardized)
         return self.conv(m, n, OrthonormalConv2d, kernel_size=1, padding=0)
 
     def parametrised(self, m: int, n: int) -> nn.Module | None:
@@ -117,7 +100,7 @@ class Builder:
 
     def patched(self, m: int, n: int) -> nn.Module:
         conv = self.conv(m, n)
-        conv.forward = Patched(conv)
+        conv.forward = odd_layers.Patched(conv)
         return conv
 
     def of_another_dtype(self, m: int, n: int) -> nn.Module | None:
@@ -131,7 +114,7 @@ class Builder:
         options = {"padding": 1, "device": self.device, "dtype": self.dtype}
         conv_class = self.one_of(nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d)
         conv = conv_class(m, n, 3, **options)
-        return conv if conv_class is nn.ConvTranspose2d else OtherDimensions(conv)
+        return conv if conv_class is nn.ConvTranspose2d else odd_layers.OtherDimensions(conv)
 
     def blueprint(self, m: int, n: int) -> nn.Module:
         return self.conv(m, n, self.one_of(BSConvU, BSConvS))
@@ -155,7 +138,7 @@ class Builder:
         return second
 
     def tied(self, m: int, n: int) -> nn.Module | None:
-        return Tied(self.one_of(*self.earlier(m, n))) if self.earlier(m, n) else None
+        return odd_layers.Tied(self.one_of(*self.earlier(m, n))) if self.earlier(m, n) else None
 
     def again(self, m: int, n: int) -> nn.Module | None:
         made = self.made.get((m, n))
@@ -189,11 +172,13 @@ class Builder:
     def tree(self, depth: int, m: int, n: int) -> nn.Module:
         if depth == 0:
             return self.layer(m, n)
-        parent = self.one_of(*PARENTS, *PARENTS, sealed)
+        parent = self.one_of(*PARENTS, *PARENTS, odd_layers.Sealed)
         count = self.draw(st.integers(1, 3))
         widths = [m, *(self.one_of(*WIDTHS, m) for _ in range(count - 1)), n]
-        ends = [n] * count if parent is Branches else widths[1:]
-        starts = [m] * count if parent is Branches else widths  # all of them see the same images
+        ends = [n] * count if parent is odd_layers.Branches else widths[1:]
+        starts = (
+            [m] * count if parent is odd_layers.Branches else widths
+        )  # all of them see the same images
         depths = [self.draw(st.integers(0, depth - 1)) for _ in range(count)]
         return parent([self.tree(*each) for each in zip(depths, starts, ends, strict=False)])
 
@@ -204,7 +189,7 @@ class Builder:
             return torch.fx.symbolic_trace(nn.Sequential(self.conv(m, n), nn.ReLU()))
         model = self.tree(self.one_of(1, 2, 2, 3), m, n)
         if self.draw(st.booleans()):  # something that can be replaced
-            model = Steps([model, self.conv(n, n)])
+            model = odd_layers.Steps([model, self.conv(n, n)])
         return self.one_of(*ROOTS)(model) if self.chance(4) else model
 
     # --- flags, hooks, formats and circles --------------------------------------------------------
@@ -225,24 +210,24 @@ class Builder:
         for conv in self.some(convs):
             conv.to(memory_format=torch.channels_last)
         for module in self.some(eager):
-            module.register_forward_pre_hook(count_before)
-            module.register_forward_hook(count_after, with_kwargs=True)
+            module.register_forward_pre_hook(odd_layers.count_before)
+            module.register_forward_hook(odd_layers.count_after, with_kwargs=True)
             if type(module) is nn.Conv2d:
-                module.register_full_backward_hook(count_backward)
+                module.register_full_backward_hook(odd_layers.count_backward)
         if convs and self.chance(15):  # hooks that can't move
             conv = self.one_of(*convs)
             if self.draw(st.booleans()) or not conv.weight.requires_grad:
-                conv.register_state_dict_post_hook(keep_state)
+                conv.register_state_dict_post_hook(odd_layers.keep_state)
             else:
-                conv.weight.register_hook(keep_gradient)
-        parents = [module for module in modules if isinstance(module, (Steps, Branches))]
+                conv.weight.register_hook(odd_layers.keep_gradient)
+        parents = [
+            module
+            for module in modules
+            if isinstance(module, (odd_layers.Steps, odd_layers.Branches))
+        ]
         if parents and self.chance(10):
             self.one_of(*parents).add_module("back", self.one_of(model, *parents))
         return model
-
-
-def sealed(layers: list[nn.Module]) -> nn.Module:
-    return Sealed(*layers)
 
 
 ODD = (
@@ -259,16 +244,16 @@ ODD = (
 )
 REUSED = (Builder.again, Builder.with_a_shared_weight, Builder.tied)
 PARENTS: tuple[Callable[[list[nn.Module]], nn.Module], ...] = (
-    Steps,
-    Branches,
-    Listed,
+    odd_layers.Steps,
+    odd_layers.Branches,
+    odd_layers.Listed,
     lambda layers: nn.Sequential(*layers),
-    lambda layers: Residual(*layers),
+    odd_layers.Residual,
 )
 ROOTS: tuple[Callable[[nn.Module], nn.Module], ...] = (
     nn.DataParallel,
-    lambda model: WithRegLoss([model]),
-    lambda model: WithMixin([model]),
+    lambda model: odd_layers.WithRegLoss([model]),
+    lambda model: odd_layers.WithMixin([model]),
 )
 
 

@@ -43,18 +43,17 @@ class Branches(nn.Module):
         return sum((out for out in others if out.shape == first.shape), first)
 
 
-class Residual(nn.Sequential):
+class Residual(Steps):
     def forward(self, images: Tensor) -> Tensor:
         out = super().forward(images)
         return out + images if out.shape == images.shape else out
 
 
-class Listed(nn.Module):
+class Listed(Steps):
     """Calls its layers by a list that no module knows of."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
+        super().__init__(layers)
         self.calls = [("layer", layer) for layer in layers]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,7 +69,7 @@ class SealedError(Exception):
 class Sealed(nn.Sequential):
     """Takes no other layers, once it is made."""
 
-    def __init__(self, *layers: nn.Module) -> None:
+    def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__(*layers)
         self.sealed = True
 

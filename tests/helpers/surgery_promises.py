@@ -7,7 +7,7 @@ import contextlib
 import copy
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, reg_loss
 from bsconv.pytorch.plan import Plan
 from bsconv.pytorch.regularization import OrthonormalBasis
 from helpers.model_snapshots import (
+    about,
     assert_unchanged,
     attributes,
     bits,
@@ -46,8 +47,8 @@ def replaced(example: Example) -> nn.Module | None:
     """The model after ``plan`` and ``apply``; None where they refused, and nothing changed."""
     model, replacer = example.model, example.replacer
     before, random_state = snapshot(model), torch.get_rng_state()
-    refusal: str | None = None
     plan: Plan | None = None
+    refusal = ""
     try:
         plan = replacer.plan(model)
     except ValueError as error:
@@ -62,26 +63,29 @@ def replaced(example: Example) -> nn.Module | None:
             after = str(error)
     if isinstance(after, str):
         assert any(known in after for known in REFUSALS), after
-        assert refusal in (None, after)
+        assert refusal in ("", after)
         assert_unchanged(model, before)
         return None
-    assert refusal is None, f"plan refused: {refusal}"
-    assert plan is not None
+    assert plan is not None, f"plan refused: {refusal}"
     assert replacer.report == plan
     nothing = ["no convolution was replaced" in str(warning.message) for warning in warned]
     assert nothing == ([] if plan.replaced else [True])
-    assert_is_as_planned(plan, before, after)
-    assert_sharing_is_kept(before, after)
-    assert_others_are_untouched(example, plan, before, after)
+    new = dict(walk(after))
+    assert_is_as_planned(plan, before, new)
+    assert plan.parameters_after == count(after)
+    assert_sharing_is_kept(before, new)
+    assert_others_are_untouched(example, plan, before, new)
+    kept = tensors(after)
+    for tensor, *former in before[1]:
+        if id(tensor) in kept:
+            assert same(about(tensor), former)
     return after
 
 
-def assert_is_as_planned(plan: Plan, before: list[Any], after: nn.Module) -> None:
+def assert_is_as_planned(plan: Plan, before: list[Any], new: dict[str, nn.Module]) -> None:
     old = {name: module for name, module, *_ in before[0]}
-    new = dict(walk(after))
-    assert len({name for layer in plan.layers for name in layer.names}) == sum(
-        len(layer.names) for layer in plan.layers
-    )
+    names = [name for layer in plan.layers for name in layer.names]
+    assert len(set(names)) == len(names)
     for layer in plan.layers:
         for name in layer.names:
             if layer.replaced:
@@ -92,11 +96,9 @@ def assert_is_as_planned(plan: Plan, before: list[Any], after: nn.Module) -> Non
             else:
                 assert new[name] is old[name]
         assert layer.parameters_before == count(old[layer.name])
-        assert layer.parameters_after == count(new[layer.name])
-        assert layer.parameters_after <= layer.parameters_before
+        assert layer.parameters_after == count(new[layer.name]) <= layer.parameters_before
     parameters = [tensor for tensor, *_ in before[1] if isinstance(tensor, nn.Parameter)]
     assert plan.parameters_before == sum(parameter.numel() for parameter in parameters)
-    assert plan.parameters_after == count(after)
 
 
 def count(module: nn.Module) -> int:
@@ -105,12 +107,11 @@ def count(module: nn.Module) -> int:
 
 def assert_stands_in(old: Any, new: Any) -> None:
     """The flags, the geometry and the hooks of ``old`` are those of ``new``."""
-    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"):
+    assert (new.in_channels, new.out_channels) == (old.in_channels, old.out_channels)
+    for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
         assert getattr(new, name) == getattr(old, name), name
-    assert new.padding_mode == old.padding_mode
     assert (new.dw.bias is None) == (old.bias is None)
-    for module in new.modules():
-        assert module.training == old.training
+    assert {module.training for module in new.modules()} == {old.training}
     for name, parameter in new.named_parameters():
         assert (parameter.dtype, parameter.device) == (old.weight.dtype, old.weight.device), name
         expected = old.bias if name == "dw.bias" else old.weight
@@ -134,51 +135,40 @@ def memory_format(weight: Tensor) -> torch.memory_format:
     return channels_last if is_last else torch.contiguous_format
 
 
-def assert_sharing_is_kept(before: list[Any], after: nn.Module) -> None:
+def ties(objects: Iterable[object]) -> list[int]:
+    """For each of them the first that it is."""
+    ids = list(map(id, objects))
+    return [ids.index(each) for each in ids]
+
+
+def assert_sharing_is_kept(before: list[Any], new: dict[str, Any]) -> None:
     """What was one layer is one still, what shared a parameter does so still, and nothing else."""
-    new = dict(walk(after))
-    stands_for: dict[int, nn.Module] = {}
-    pairs = []
-    for name, module, *_ in before[0]:
-        if name in new:
-            assert stands_for.setdefault(id(module), new[name]) is new[name], name
-            pairs.append((module, new[name]))
-    exchanged = {id(b): (a, b) for a, b in pairs if a is not b}.values()
-    assert len({id(a) for a, _ in exchanged}) == len(exchanged)
-    for old, layer in exchanged:
-        for other_old, other in exchanged:
-            if layer is not other:
-                for key in ("weight", "bias"):
-                    ours, theirs = getattr(layer.dw, key), getattr(other.dw, key)
-                    shared = getattr(old, key) is getattr(other_old, key)
-                    assert (ours is theirs) == shared, key
-                shared = old.weight is other_old.weight
-                assert (layer[0].weight is other[0].weight) == shared
+    pairs = [(module, new[name]) for name, module, *_ in before[0] if name in new]
+    assert ties(old for old, _ in pairs) == ties(layer for _, layer in pairs)
+    exchanged = [(old, layer) for old, layer in pairs if old is not layer]
+    weights, biases = (
+        ties(getattr(old, key) for old, _ in exchanged) for key in ("weight", "bias")
+    )
+    assert ties(layer.dw.weight for _, layer in exchanged) == weights
+    assert ties(layer[0].weight for _, layer in exchanged) == weights
+    assert ties(layer.dw.bias for _, layer in exchanged) == biases
 
 
 def assert_others_are_untouched(
-    example: Example, plan: Plan, before: list[Any], after: nn.Module
+    example: Example, plan: Plan, before: list[Any], new: dict[str, nn.Module]
 ) -> None:
     gone = {name for layer in plan.replaced for name in layer.names}
-    new = dict(walk(after))
     odd = {id(module) for module in example.odd}
-    for name, module, kind, training, own in before[0]:
+    for name, module, *former, own in before[0]:
         if name in gone:
             assert id(module) not in odd, f"{name} has to stay"
             continue
         assert new[name] is module
-        assert (type(module), module.training) == (kind, training)
-        own, now = dict(own), attributes(module)
-        for attribute in ("reg_loss", "_modules"):  # the one comes, in the other layers change
-            own.pop(attribute, None)
-            now.pop(attribute, None)
-        assert same(own, now), f"changed: {name}"
-    kept = tensors(after)
-    for tensor, dtype, device, stride, requires_grad, gradient, numbers in before[1]:
-        if id(tensor) in kept:
-            now = (tensor, tensor.dtype, tensor.device, tensor.stride(), tensor.requires_grad)
-            assert same(now, (tensor, dtype, device, stride, requires_grad))
-            assert same((tensor.grad, bits(tensor)), (gradient, numbers))
+        assert [type(module), module.training] == former
+        for attribute, value in attributes(module).items():
+            # the one comes, in the other layers change
+            assert attribute in ("reg_loss", "_modules") or same(value, own[attribute]), name
+        assert not own.keys() - vars(module).keys() - {"reg_loss"}
 
 
 def assert_a_second_application_changes_nothing(replacer: Any, model: nn.Module) -> None:
@@ -253,14 +243,13 @@ COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def assert_a_copy_is_independent(model: nn.Module, twin: nn.Module, attached: bool) -> None:
-    assert [(name, kind(m)) for name, m in walk(twin)] == [
-        (name, kind(m)) for name, m in walk(model)
-    ]
-    assert [t.dtype for t in tensors(twin).values()] == [t.dtype for t in tensors(model).values()]
+    ours, theirs = ([(name, kind(m)) for name, m in walk(each)] for each in (model, twin))
+    assert ours == theirs
     assert not storages(model) & storages(twin)
     assert not {id(m) for _, m in walk(model)} & {id(m) for _, m in walk(twin)}
-    for ours, theirs in zip(tensors(model).values(), tensors(twin).values(), strict=True):
-        assert same(bits(ours), bits(theirs))
+    for mine, other in zip(tensors(model).values(), tensors(twin).values(), strict=True):
+        assert mine.dtype == other.dtype
+        assert same(bits(mine), bits(other))
     if bases(model):
         # a GraphModule copies no methods of its instances
         has_method = attached and not isinstance(model, fx.GraphModule)
