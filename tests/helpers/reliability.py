@@ -1,7 +1,8 @@
-"""docs/reliability.md from what nightly tests record: ``pytest -m nightly --reliability PAGE``.
+"""docs/reliability.md from what nightly tests measure: ``pytest -m nightly --reliability PAGE``.
 
-A test hands its lines to the fixture ``section``; several of one file may add to one section.
-Sections that no test has recorded, or of files in which a test failed, stay as they are.
+A test hands its lines to the fixture ``section``; those of all tests with one title replace what
+stands below MEASURED in that section, whose prose stays. So do sections that no test has recorded,
+and those of files in which a test failed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+MEASURED = "<!-- measured -->"
 Section = Callable[[str, str], None]  # takes the title and the text in Markdown
 
 
@@ -62,6 +64,7 @@ class Page:
                 where = f"{machine_class()}, torch {torch.__version__.split('+')[0]}"
                 origin = f"`pytest -m nightly {file}`: {self.seconds[file] / 60:.1f} minutes on"
                 origin += f" {where}, {datetime.date.today().isoformat()}."
-                sections[title] = "\n".join([*texts, "", origin])
+                prose = sections.get(title, "").partition(MEASURED)[0].strip()
+                sections[title] = "\n".join([prose, "", MEASURED, "", *texts, "", origin])
         pages = [f"## {title}\n\n{text.strip()}" for title, text in sections.items()]
         self.path.write_text("\n\n".join([introduction.strip(), *pages]) + "\n", "utf-8")

@@ -23,14 +23,6 @@ from helpers.same_runs import check_same
 
 pytestmark = pytest.mark.nightly
 
-TITLE = "Training under fire"
-PROMISE = """\
-A run that is broken off and resumed ends with the same weights, metrics and checkpoint as one that
-nobody disturbed, to the last bit. What cannot go on ends in one line on stderr and a status above
-0, and what was there before stays as it was. So it is after each step of each write has failed
-(`tests/training/test_under_fire.py`), and files with one bit changed or with their end missing are
-read as they were written, or refused in one line (`tests/files/test_damaged_files.py`).
-"""
 EPOCHS = 24
 # these decide every bit of a run
 SETTINGS = (
@@ -102,7 +94,7 @@ def test_signals_at_random_moments(tmp_path: Path, name: str, section: Section) 
     check_same(tmp_path / "straight", out)
     drawn = ", ".join(f"{count} {what}" for what, count in moments.most_common())
     said = f"- {name}, {len(SIGNALS[name])} times: {drawn}; {runs} runs finished, all identical"
-    section(TITLE, f"{PROMISE}\n{said}" if signal.SIGKILL in SIGNALS[name] else said)
+    section("Training under fire", said)
 
 
 def check_stopped(number: signal.Signals, code: int, errors: str) -> None:

@@ -38,12 +38,6 @@ also_copy = ["bsconv", "benchmarks", "docs", "README.md"]
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "helpers.fresh_caches"]
 pytest_add_cli_args_test_selection = {json.dumps(["tests/core", *QUICK, *LEFT_OUT])}
 """
-SURVIVORS = """\
-Survivors are read. Most are the same program (`None` or an argument left out where that is the
-default or means the same), checks of what cannot happen (`zip(..., strict=True)` over lists of
-equal lengths), what is seen on other devices only (`tests/project/test_cuda.py`) or in slow tests;
-where a test is missing, it is added.
-"""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +80,7 @@ def test_quick_tests_reach_the_library(project: Path, section: Section) -> None:
     assert lines >= LEAST_LINES
     assert branches >= LEAST_BRANCHES
     reached = f"{lines:.1f} % of its lines and {branches:.1f} % of its branches"
-    section(TITLE, f"The quick tests of `bsconv.pytorch` reach {reached}.")
+    section(TITLE, f"- The quick tests of `bsconv.pytorch` reach {reached}.")
 
 
 def test_quick_tests_kill_mutants_of_the_core(
@@ -105,12 +99,8 @@ def test_quick_tests_kill_mutants_of_the_core(
     counts = ", ".join(f"{n} {outcome}" for outcome, n in Counter(outcomes.values()).most_common())
     section(
         TITLE,
-        "A mutant is code with one thing changed in it, such as `<` to `<=`, `2` to `3` or an"
-        " argument left out, as mutmut makes them in every function that has no decorator; it is"
-        f" killed if a test then fails. Of {len(names):,} mutants of the core (its public files,"
-        f" `_layer_plans.py`, `_tools/`), {SAMPLE} are drawn by the date and tried with the quick"
-        f" tests of `tests/core` alone: {score:.1%} of those of {date} were killed ({counts}). Less"
-        f" than {LEAST_SCORE:.0%} fails the test. {SURVIVORS}\n"
+        f"- Of {len(names):,} mutants of the core, {SAMPLE} were drawn by the date and tried:"
+        f" {score:.1%} were killed ({counts}), and {LEAST_SCORE:.0%} had to be.\n\n"
         "| survived in | the code | the mutant |\n|---|---|---|\n" + "\n".join(rows),
     )
 
