@@ -6,7 +6,6 @@ CUDA devices alone take these; elsewhere they are skipped.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,46 +51,42 @@ def assert_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> No
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=tolerance * largest)
 
 
+def assert_same_gradients(model: nn.Module, expected: nn.Module) -> None:
+    for mine, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert (mine.grad is None) == (other.grad is None)
+        if other.grad is not None:
+            torch.testing.assert_close(mine.grad.cpu(), other.grad, rtol=1e-9, atol=1e-9)
+
+
 # --- layers and penalty ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize(
     ("kind", "plan"),
     [(kind, plan) for kind, plans in PLANS.items() for plan in (*plans, "auto")],
 )
-def test_layers_and_their_gradients(
-    kind: Any, plan: str, with_bn: bool, channels_last: bool
-) -> None:
+def test_layers_and_their_gradients(kind, plan, with_bn, format) -> None:
     layer = kind(8, 12, 3, stride=2, padding=1, with_bn=with_bn, dtype=torch.float64)
-    twin = copy.deepcopy(layer).to(GPU)
+    twin = copy.deepcopy(layer).to(GPU, memory_format=format)
     inputs = torch.randn(4, 8, 9, 9, dtype=torch.float64)
     layer.plan = "factored"
     if not (with_bn and plan in ("joined", "merged")):  # BatchNorm lies between
         twin.plan = plan
-    on_gpu = inputs.to(GPU)
-    if channels_last:
-        on_gpu, twin = (
-            on_gpu.to(memory_format=torch.channels_last),
-            twin.to(memory_format=torch.channels_last),
-        )
-    expected, found = layer(inputs), twin(on_gpu)
+    expected, found = layer(inputs), twin(inputs.to(GPU, memory_format=format))
     assert_equal(found, expected)
     weight = torch.randn_like(expected)
     (expected * weight).sum().backward()
     (found * weight.to(GPU)).sum().backward()
-    for mine, other in zip(twin.parameters(), layer.parameters(), strict=True):
-        assert mine.grad is not None
-        assert other.grad is not None
-        torch.testing.assert_close(mine.grad.cpu(), other.grad, rtol=1e-9, atol=1e-9)
+    assert_same_gradients(twin, layer)
     for mine, other in zip(twin.buffers(), layer.buffers(), strict=True):
         torch.testing.assert_close(mine.cpu(), other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", [BSConvU, BSConvS])
-def test_autocast(kind: Any, dtype: torch.dtype) -> None:
+def test_autocast(kind, dtype) -> None:
     layer = kind(16, 16, 3, padding=1).to(GPU)
     images = torch.randn(8, 16, 8, 8, device=GPU)
     exact = copy.deepcopy(layer).double()(images.double())
@@ -106,12 +101,9 @@ def test_penalty_and_its_gradient() -> None:
     twin = copy.deepcopy(model).to(GPU)
     expected, found = reg_loss(model, 0.3), reg_loss(twin, 0.3)
     assert_equal(found, expected)
-    expected.backward()  # type: ignore[no-untyped-call]
-    found.backward()  # type: ignore[no-untyped-call]
-    for mine, other in zip(twin.parameters(), model.parameters(), strict=True):
-        assert (mine.grad is None) == (other.grad is None)
-        if mine.grad is not None and other.grad is not None:
-            assert_equal(mine.grad, other.grad)
+    expected.backward()
+    found.backward()
+    assert_same_gradients(twin, model)
 
 
 # --- surgery --------------------------------------------------------------------------------------
@@ -121,10 +113,9 @@ def test_penalty_and_its_gradient() -> None:
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_projection(kind: Any, method: Any) -> None:
     model = trained(get_model("cifar_resnet20", 10)).double().eval()
-    images = None if method == "weights" else IMAGES
-    expected, _ = project_pretrained(model, images, kind, method=method, progress=False)
-    images = None if images is None else images.to(GPU)
-    found, report = project_pretrained(model.to(GPU), images, kind, method=method, progress=False)
+    here, there = (None, None) if method == "weights" else (IMAGES, IMAGES.to(GPU))
+    expected, _ = project_pretrained(model, here, kind, method=method, progress=False)
+    found, report = project_pretrained(model.to(GPU), there, kind, method=method, progress=False)
     assert_on_gpu(found)
     assert len(report.layers) > 15
     with torch.no_grad():
@@ -165,44 +156,30 @@ def test_models_are_exported_for_any_device(format: str, tmp_path: Path) -> None
 # --- training -------------------------------------------------------------------------------------
 
 
-SETTINGS = TrainConfig(
-    model="cifar_resnet20_bsconvu",
-    dataset="synthetic",
-    epochs=3,
-    recipe="fast",
-    device=GPU,
-    train_limit=1024,
-)
+def config(**settings: Any) -> TrainConfig:
+    usual = {"epochs": 3, "recipe": "fast", "device": GPU, "train_limit": 1024}
+    return TrainConfig("cifar_resnet20_bsconvu", "synthetic", **(usual | settings))
 
 
 def run(**settings: Any) -> History:
-    return train(dataclasses.replace(SETTINGS, **settings), progress=False)
-
-
-def weights(history: History) -> dict[str, Tensor]:
-    assert history.model is not None
-    return history.model.state_dict()
-
-
-class Interrupted(Exception):
-    pass
+    return train(config(**settings), progress=False)
 
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, precision: str, compile: bool) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path, precision, compile) -> None:
     how: dict[str, Any] = {"precision": precision, "compile": compile, "plan": "factored"}
     whole = run(**how)
     assert whole[-1].train_loss < whole[0].train_loss
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise KeyboardInterrupt
 
-    config = dataclasses.replace(SETTINGS, out=str(tmp_path / "run"), **how)
-    with pytest.raises(Interrupted):
-        train(config, progress=False, after_epoch=interrupt)
-    resumed = train(config, resume=True, progress=False)
-    expected, found = weights(whole), weights(resumed)
+    interrupted = config(out=str(tmp_path / "run"), **how)
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, progress=False, after_epoch=interrupt)
+    resumed = train(interrupted, resume=True, progress=False)
+    expected, found = whole.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -213,10 +190,7 @@ def test_cuda_graphs_train_what_eager_steps_train() -> None:
     assert compiled.last.train_loss == pytest.approx(eager.last.train_loss, rel=0.02)
 
 
-def test_a_long_run_measures_what_is_fastest(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    settings = dataclasses.replace(SETTINGS, epochs=200, test_limit=100)  # many enough images
-    history = train(settings)
+def test_a_long_run_measures_what_is_fastest(capsys) -> None:
+    history = train(config(epochs=200, test_limit=100))  # many enough images
     assert "compiled" in capsys.readouterr().out
     assert history.last.test_top1 > 60

@@ -1,7 +1,5 @@
 """The package as a whole: one set of metadata, an import without surprises, a set-up to trust."""
 
-import json
-import os
 import re
 import shutil
 import subprocess
@@ -26,6 +24,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 PACKAGE_DATA = PYPROJECT["tool"]["setuptools"]["package-data"]["bsconv"]
 EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["dev"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
 
 # metadata
@@ -34,8 +34,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 def test_conda_installs_what_pyproject_asks_for() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    requirements = PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["dev"]
-    assert pip == {"pip": [*requirements, "--editable ."]}
+    assert pip == {"pip": [*REQUIREMENTS, "--editable ."]}
     assert environment["channels"] == ["conda-forge"]
     assert [entry for entry in conda if not entry.startswith("python=")] == ["make", "pip"]
 
@@ -44,11 +43,7 @@ def test_the_core_needs_torch_alone() -> None:
     (requirement,) = PROJECT["dependencies"]
     assert requirement.startswith("torch>=")
     assert set(EXTRAS) == {"lab", "onnx", "openvino", "timm", "docs", "dev"}
-
-
-@pytest.mark.parametrize("extra", ["onnx", "timm", "docs"])
-def test_the_tests_have_what_is_tested(extra: str) -> None:
-    assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
+    assert {*EXTRAS["onnx"], *EXTRAS["timm"], *EXTRAS["docs"]} <= {*EXTRAS["dev"]}
 
 
 def test_the_lock_pins_what_is_asked_for() -> None:
@@ -58,28 +53,25 @@ def test_the_lock_pins_what_is_asked_for() -> None:
     locked = dict(re.fullmatch(r"([a-z0-9-]+)==([\w.]+)", line).groups() for line in lines)
     assert list(locked) == sorted(locked)
     assert len(locked) == len(lines)
-    for text in PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["dev"]:
+    for text in REQUIREMENTS:
         requirement = Requirement(text)
         if requirement.name != "tomli":  # Python 3.10 only
             assert requirement.specifier.contains(locked[requirement.name.lower()]), text
 
 
 def test_there_is_one_version() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == bsconv.__version__
+    assert CITATION["version"] == bsconv.__version__
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "bsconv.__version__"}
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest is not None
-    assert newest[1] == bsconv.__version__
+    newest, *_ = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == bsconv.__version__
 
 
 def test_there_is_one_licence_and_the_paper_is_cited() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert re.match(r"\s*Apache License\s+Version 2\.0, January 2004", text)
     assert "Copyright 2026 the bsconv authors" in text
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert PROJECT["license"] == citation["license"] == "Apache-2.0"
-    paper = citation["preferred-citation"]
+    assert PROJECT["license"] == CITATION["license"] == "Apache-2.0"
+    paper = CITATION["preferred-citation"]
     assert paper["title"].startswith("Rethinking Depthwise Separable Convolutions")
     assert [author["family-names"] for author in paper["authors"]] == ["Haase", "Amthor"]
 
@@ -105,38 +97,22 @@ def test_commits_are_checked_by_the_tools_that_are_pinned_here() -> None:
 
 @pytest.mark.slow
 def test_no_tracked_file_names_a_folder_of_one_machine() -> None:
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listing.returncode != 0:
-        pytest.skip("not a git checkout: " + listing.stderr.strip())
-    found = []
-    for name in listing.stdout.split("\0"):
-        path = ROOT / name
-        if not path.is_file():  # deleted, not committed yet
-            continue
-        text = path.read_bytes().decode(errors="replace")
-        found += [f"{name}: {match[0]}" for match in re.finditer(r"/(?:work|root|home)/\S*", text)]
-    assert found == []
+    grep = ["git", "grep", "--text", "-nE", r"/(work|root|home)/\S*"]
+    run = subprocess.run(grep, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    if "not a git repository" in run.stderr:
+        pytest.skip("not a git checkout")
+    assert (run.stdout, run.stderr) == ("", "")
 
 
 # imports
 
-NEWLY_IMPORTED = """
-import json, sys
-import torch
-before = set(sys.modules)
-import bsconv.pytorch
-print(json.dumps(sorted(set(sys.modules) - before)))
-"""
-
 
 @pytest.mark.slow
 def test_importing_the_library_adds_its_own_modules_to_those_of_torch() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", NEWLY_IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    others = [name for name in json.loads(run.stdout) if not name.startswith("bsconv")]
+    code = "import sys, torch; before = {*sys.modules}; import bsconv.pytorch; "
+    code += "print(*{*sys.modules} - before)"
+    printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    others = [name for name in printed.split() if not name.startswith("bsconv")]
     assert {name.partition(".")[0] for name in others} - sys.stdlib_module_names <= {"torch"}
     assert len(others) < 10, others
 
@@ -153,92 +129,81 @@ esac
 """
 
 
-class Setup:
-    """A folder with the Makefile and the stand-in for Python."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        shutil.copy(ROOT / "Makefile", folder)
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        (folder / "python").write_text(STAND_IN)
-        (folder / "python").chmod(0o755)
-
-    def make(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            key: value
-            for key, value in os.environ.items()
-            if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON")
-        }
-        command = ["make", "PYTHON=./python", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-
-    def installs(self) -> int:
-        calls = self.folder / "calls"
-        return calls.read_text().count("--editable") if calls.exists() else 0
-
-
 @pytest.fixture
-def setup(tmp_path: Path) -> Setup:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the Makefile and the stand-in, which is the working directory."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    return Setup(tmp_path / "project")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "python").write_text(STAND_IN)
+    (folder / "python").chmod(0o755)
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def make(*targets: str, python: str = "./python") -> subprocess.CompletedProcess[str]:
+    command = ["make", f"PYTHON={python}", *targets]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def installs() -> int:
+    return Path("calls").read_text().count("--editable")
 
 
 @pytest.mark.slow
-def test_set_up_once(setup: Setup) -> None:
-    first = setup.make("env")
+def test_set_up_once(project: Path) -> None:
+    first = make("env")
     assert first.returncode == 0, first.stderr
-    assert [line.split()[:2] for line in first.stdout.splitlines()] == [
-        ["env:", "making"],
-        ["env:", "installing"],
-        ["env:", ".venv"],
-    ]
-    assert not (setup.folder / ".peer").exists()
-    second = setup.make("env")
-    assert (second.returncode, setup.installs()) == (0, 1)
-    assert second.stdout == "env: .venv is ready\n"
+    said = [" ".join(line.split()[:2]) for line in first.stdout.splitlines()]
+    assert said == ["env: making", "env: installing", "env: .venv"]
+    assert not Path(".peer").exists()
+    second = make("env")
+    assert (second.returncode, second.stdout) == (0, "env: .venv is ready\n")
+    assert installs() == 1
 
 
 @pytest.mark.slow
-def test_an_interrupted_set_up_is_done_again(setup: Setup) -> None:
+def test_an_interrupted_set_up_is_done_again(project: Path) -> None:
     """Also where what was there before stood for other requirements."""
-    setup.make("env")
-    with (setup.folder / "pyproject.toml").open("a") as file:
+    make("env")
+    with open("pyproject.toml", "a") as file:
         file.write("# more\n")
-    (setup.folder / "broken").touch()
-    assert setup.make("env").returncode != 0
-    shutil.copy(ROOT / "pyproject.toml", setup.folder)  # half of it is another's by now
-    (setup.folder / "broken").unlink()
-    assert setup.make("env").returncode == 0
-    assert setup.installs() == 3
+    Path("broken").touch()
+    assert make("env").returncode != 0
+    shutil.copy(ROOT / "pyproject.toml", project)  # half of it is another's by now
+    Path("broken").unlink()
+    assert make("env").returncode == 0
+    assert installs() == 3
 
 
 @pytest.mark.slow
-def test_a_moved_folder_is_set_up_again(setup: Setup) -> None:
-    setup.make("env")
-    setup.folder = setup.folder.rename(setup.folder.with_name("moved"))
-    assert setup.make("env").returncode == 0
-    assert setup.installs() == 2
+def test_a_moved_folder_is_set_up_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("env")
+    monkeypatch.chdir(project.rename(project.with_name("moved")))
+    assert make("env").returncode == 0
+    assert installs() == 2
 
 
 @pytest.mark.slow
-def test_the_published_package_is_fetched_on_demand(setup: Setup) -> None:
-    (setup.folder / "offline").touch()
-    run = setup.make("peer")
+def test_the_published_package_is_fetched_on_demand(project: Path) -> None:
+    Path("offline").touch()
+    run = make("peer")
     assert run.returncode == 0
     assert "what compares with it is skipped" in run.stdout
-    assert not (setup.folder / ".peer").exists()
-    (setup.folder / "offline").unlink()
-    assert setup.make("peer").returncode == 0
-    assert (setup.folder / ".peer").is_dir()
+    assert not Path(".peer").exists()
+    Path("offline").unlink()
+    assert make("peer").returncode == 0
+    assert Path(".peer").is_dir()
 
 
 @pytest.mark.slow
-def test_no_python_is_said_in_one_line(setup: Setup) -> None:
-    run = setup.make("env", "PYTHON=no-python no-python3.10")
+def test_no_python_is_said_in_one_line(project: Path) -> None:
+    run = make("env", python="no-python no-python3.10")
     assert run.returncode != 0
     said, *_ = run.stderr.splitlines()
     assert said.startswith("env: needs Python 3.10 or newer with its venv module")
@@ -246,11 +211,11 @@ def test_no_python_is_said_in_one_line(setup: Setup) -> None:
 
 
 @pytest.mark.slow
-def test_help_is_what_make_does_by_itself(setup: Setup) -> None:
-    listed = re.findall(r"^make (\S+) +\w", setup.make().stdout, re.MULTILINE)
+def test_help_is_what_make_does_by_itself(project: Path) -> None:
+    listed = re.findall(r"^make (\S+) +\w", make().stdout, re.MULTILINE)
     known = "lab quick test check nightly notebooks docs data lint env help"
-    assert set(known.split()) <= set(listed)
-    assert setup.installs() == 0
+    assert {*known.split()} <= {*listed}
+    assert not Path(".venv").exists()
 
 
 def test_the_description_of_the_package_stands_alone() -> None:
