@@ -1,17 +1,33 @@
-"""``check("2.1", answer)``: the last line of every exercise."""
+"""``check("2.1", answer)`` ends every exercise; what is wrong, it says in a sentence that helps.
 
-from collections.abc import Callable, Mapping
+A hint does not give the answer away; it is empty where the answer is right.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from . import notebooks_00_to_02, notebooks_03_to_05, notebooks_06_to_09
-from .hints import NotAttemptedError
+Hint = Callable[[Any], str]
+CHECKS: dict[str, Hint] = {}  # by the number of the exercise
 
-# what finds the fault of an answer, by the number of its exercise: a hint, or "" if it is right
-CHECKS: Mapping[str, Callable[[Any], str]] = (
-    notebooks_00_to_02.CHECKS | notebooks_03_to_05.CHECKS | notebooks_06_to_09.CHECKS
-)
+
+class NotAttemptedError(Exception):
+    """The stub is still there: the answer is ``...`` or None, or a function that returns one."""
+
+
+def exercise(number: str) -> Callable[[Hint], Hint]:
+    """Decorates the function that gives the hint to an answer to this exercise."""
+
+    def register(hint: Hint) -> Hint:
+        CHECKS[number] = hint
+        return hint
+
+    return register
 
 
 def check(number: str, answer: Any) -> None:
@@ -32,3 +48,101 @@ def check(number: str, answer: Any) -> None:
         except Exception as error:  # a student's answer may be anything, and must not stop Run All
             verdict = f"not yet: it raised {type(error).__name__}: {error}"
     print(f"Exercise {number}: {verdict}")
+
+
+def value_hint(
+    answer: Any, expected: Any, *, tolerance: float = 0.0, hints: Iterable[tuple[Any, str]] = ()
+) -> str:
+    """The hint to an ``answer`` that should be ``expected`` within ``tolerance``.
+
+    ``hints`` are pairs of a typical wrong answer and what to tell who gives it.
+    """
+    _require_attempt(answer)
+    if _same(answer, expected, tolerance):
+        return ""
+    for wrong, hint in hints:
+        if _same(answer, wrong, tolerance):
+            return hint
+    if _is_number(expected) and not _is_number(_plain(answer)):
+        return f"the answer should be a number, got {shown(answer)}"
+    return f"{shown(answer)} is not it"
+
+
+def function_hint(
+    function: Any,
+    reference: Callable[..., Any],
+    cases: Iterable[Sequence[Any]],
+    *,
+    tolerance: float = 1e-5,
+    hints: Iterable[tuple[Callable[..., Any], str]] = (),
+) -> str:
+    """The hint to a ``function`` that should return what ``reference`` does, in all ``cases``.
+
+    A case is the positional arguments. ``hints`` are pairs of a typical wrong function and what to
+    tell who has written it; else the hint says which case failed, and what came out.
+    """
+    _require_attempt(function)
+    if not callable(function):
+        return f"the answer should be a function, got {shown(function)}"
+    names = list(inspect.signature(reference).parameters)
+    for case in cases:
+        given = ", ".join(f"{n}={shown(v)}" for n, v in zip(names, case, strict=True))
+        try:
+            found = function(*copy.deepcopy(case))
+        except Exception as error:
+            return f"for {given}, it raised {type(error).__name__}: {error}"
+        _require_attempt(found)
+        if _same(found, reference(*case), tolerance):
+            continue
+        for wrong, hint in hints:
+            if _same(found, wrong(*case), tolerance):
+                return f"for {given}, it returned {shown(found)}; {hint}"
+        return f"for {given}, it returned {shown(found)}, which is not it"
+    return ""
+
+
+def shown(value: Any) -> str:
+    """The value as a hint quotes it: short, and without more digits than it takes."""
+    value = _plain(value)
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(shown, value))})"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _same(found: Any, expected: Any, tolerance: float) -> bool:
+    """Equal in kind, shape and value; numbers within ``tolerance``, which is absolute."""
+    if isinstance(expected, Tensor):
+        if not isinstance(found, Tensor) or found.shape != expected.shape:
+            return False
+        found, expected = (tensor.detach().cpu().double() for tensor in (found, expected))
+        return torch.allclose(found, expected, rtol=0, atol=tolerance)
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(found, (tuple, list)) or len(found) != len(expected):
+            return False
+        return all(_same(f, e, tolerance) for f, e in zip(found, expected, strict=True))
+    found = _plain(found)
+    if _is_number(expected):
+        return _is_number(found) and abs(found - expected) <= tolerance
+    return type(found) is type(expected) and found == expected
+
+
+def _plain(value: Any) -> Any:
+    """A tensor of no dimensions as the number or truth value that it holds."""
+    return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _require_attempt(answer: Any) -> None:
+    parts = answer if isinstance(answer, (tuple, list)) else (answer,)
+    if any(part is None or part is Ellipsis for part in parts):
+        raise NotAttemptedError

@@ -3,28 +3,28 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, ModelProfiler
-from bsconv.pytorch._tools.model_tree import parameter_count
+from bsconv.pytorch import BSConvU_Replacer
 from bsconv.pytorch.decomposition import blueprint_factors, compose
 
-from .hints import function_hint, value_hint
+from .checking import exercise, function_hint, value_hint
 
 # 00_index
 
 
+@exercise("0.1")
 def numbers_of_a_filter(answer: Any) -> str:
-    layer = BSConvU(64, 1, 3, bias=False)
     hints = [
         (64 * 9, "that is the dense filter, in which every slice has nine numbers of its own"),
         (64 + 64 * 9, "all slices share one blueprint, so it counts once"),
         (64, "the blueprint itself has numbers, too"),
         (9, "each slice has a factor of its own, too"),
     ]
-    return value_hint(answer, parameter_count(layer), hints=hints)
+    return value_hint(answer, 64 + 9, hints=hints)
 
 
+@exercise("0.2")
 def slice_of_a_filter(answer: Any) -> str:
     w, B = torch.randn(5, 5), torch.randn(5, 3, 3)  # as many filters as slices: all indices exist
 
@@ -43,37 +43,37 @@ def slice_of_a_filter(answer: Any) -> str:
 # 01_load_models
 
 
+@exercise("1.1")
 def macs_of_a_strided_layer(answer: Any) -> str:
-    conv = nn.Conv2d(32, 64, 5, stride=2, padding=2, bias=False)
-    macs = ModelProfiler(conv, input_size=(1, 32, 32, 32)).total_mac_count
+    weights = 32 * 64 * 5**2
+    macs = weights * 16**2
     hints = [
         (4 * macs, "MACs go with the positions of the output, which the stride makes fewer"),
         (2 * macs, "the stride acts on height and on width"),
         (macs // 32, "each number of the output is a sum over all input channels"),
         (macs // 25, "each number of the output is a sum over all places of the kernel"),
-        (conv.weight.numel(), "those are the weights; how often is each of them used?"),
+        (weights, "those are the weights; how often is each of them used?"),
     ]
     return value_hint(answer, macs, hints=hints)
 
 
+@exercise("1.2")
 def share_left(answer: Any) -> str:
     def reference(M: int, N: int, K: int) -> float:
-        dense = nn.Conv2d(M, N, K, bias=False)
-        return parameter_count(BSConvU(M, N, K, bias=False)) / parameter_count(dense)
+        return 1 / K**2 + 1 / M
 
+    by_channel = "there is one blueprint for each filter, not for each input channel"
     hints = [
         (lambda M, N, K: 1 / K**2, "the blueprints, N of them, have weights as well"),
         (lambda M, N, K: 1 / M, "the 1 x 1 part has weights as well"),
-        (
-            lambda M, N, K: (M * K**2 + M * N) / (M * N * K**2),
-            "there is one blueprint for each filter, not for each input channel",
-        ),
+        (lambda M, N, K: 1 / K**2 + 1 / N, by_channel),
         (lambda M, N, K: 1 / reference(M, N, K), "the share is BSConv-U / dense, at most about 1"),
     ]
     cases = [(16, 32, 3), (3, 64, 7), (256, 128, 5)]
     return function_hint(answer, reference, cases, hints=hints)
 
 
+@exercise("1.3")
 def only_the_last_stage(answer: Any) -> str:
     import torchvision  # only here, as it is slow to import
 
@@ -81,7 +81,7 @@ def only_the_last_stage(answer: Any) -> str:
         model = torchvision.models.resnet18(num_classes=10)
 
     def left(*exclude: str) -> float:
-        plan = BSConvU_Replacer(exclude=list(exclude)).plan(model)
+        plan = BSConvU_Replacer(exclude=exclude).plan(model)
         return 100 * plan.parameters_after / plan.parameters_before
 
     expected = left("layer[123]*")
@@ -97,23 +97,23 @@ def only_the_last_stage(answer: Any) -> str:
 # 02_replace_convolutions
 
 
+@exercise("2.1")
 def weights_of_a_subspace_layer(answer: Any) -> str:
-    M, N, K = 40, 96, 3
-    layer = BSConvS(M, N, K, bias=False, p=1 / 6)
-    mid = layer.pw1.out_channels
+    M, N, K, mid = 40, 96, 3, 7
     hints = [
-        (parameter_count(BSConvU(M, N, K, bias=False)), "that is BSConv-U; here pw is two layers"),
+        (M * N + N * K**2, "that is BSConv-U; here pw is two layers"),
         (mid * (M + N), "you forgot the depthwise part"),
         ((mid - 1) * (M + N) + N * K**2, "p M is rounded up"),
         (mid * (M + N) + M * K**2, "there is one blueprint for each of the N filters"),
         (4 * (M + N) + N * K**2, "4 is the least M' can be; here p M is more"),
     ]
-    return value_hint(answer, parameter_count(layer), hints=hints)
+    return value_hint(answer, mid * (M + N) + N * K**2, hints=hints)
 
 
+@exercise("2.2")
 def largest_that_saves(answer: Any) -> str:
     def reference(M: int, N: int) -> int:
-        return max(mid for mid in range(M + N) if mid * (M + N) < M * N)
+        return (M * N - 1) // (M + N)
 
     equal = "with M' = M N / (M + N) the two are equal, and the exercise asks for fewer"
     hints = [
@@ -125,6 +125,7 @@ def largest_that_saves(answer: Any) -> str:
     return function_hint(answer, reference, cases, hints=hints)
 
 
+@exercise("2.3")
 def blueprint_in_noise(answer: Any) -> str:
     def kept(kernel: Tensor) -> float:
         closest = compose(*blueprint_factors(kernel))
@@ -142,15 +143,3 @@ def blueprint_in_noise(answer: Any) -> str:
         ((1.0, alone), "add the noise to the blueprint kernel before you look for it"),
     ]
     return value_hint(answer, (both, alone), tolerance=0.01, hints=hints)
-
-
-CHECKS = {
-    "0.1": numbers_of_a_filter,
-    "0.2": slice_of_a_filter,
-    "1.1": macs_of_a_strided_layer,
-    "1.2": share_left,
-    "1.3": only_the_last_stage,
-    "2.1": weights_of_a_subspace_layer,
-    "2.2": largest_that_saves,
-    "2.3": blueprint_in_noise,
-}
