@@ -138,7 +138,8 @@ class PlannedLayer(nn.Sequential):
         if self._plan == "auto" and len(plans) > 1 and takes_time(input):
             with contextlib.suppress(Exception):  # as torch.func makes it fail
                 self._measured_plan = fastest_plan(plans, self, input)
-        plan, layers = self.chosen_plan, cast(list[Any], list(self))
+        plan = self.chosen_plan
+        layers: list[Any] = list(self)
         if plan == "factored" or plan not in plans:
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
         if isinstance(layers[1], BatchNorm):

@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -29,16 +28,6 @@ Layer = BSConvU | BSConvS
 GRID = 8  # engines compute channels in blocks
 
 
-@dataclass
-class _Candidate:
-    """A convolution, the places where it hangs, and why it stays or what would replace it."""
-
-    module: Any
-    places: list[Place] = field(default_factory=list)
-    obstacle: str = ""
-    stand_in: Any = None  # on the meta device
-
-
 class Replacer:
     """The walk, the plan and the exchange; a subclass names the new layer."""
 
@@ -58,9 +47,7 @@ class Replacer:
         if not numbers or not all(one in (1, 2, 3) for one in numbers):
             raise ValueError(f"dimensions needs some of 1, 2 and 3, got dimensions={dimensions!r}")
         if init not in ("default", "matched", "project"):
-            raise ValueError(
-                f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
-            )
+            raise ValueError(f"init needs to be 'default', 'matched' or 'project', got {init=}")
         names = tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
         if isinstance(exclude, str) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
@@ -82,7 +69,7 @@ class Replacer:
 
         Raises TypeError and ValueError where ``apply`` would refuse.
         """
-        return self._plan_of(model, self._candidates(model))
+        return self._survey(model)[0]
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
@@ -92,21 +79,18 @@ class Replacer:
         weight used in several places stays shared. The parameters are new: make the optimiser
         afterwards. ``report`` then holds what was done. Warns if nothing is replaced.
 
-        Raises TypeError unless ``model`` is a torch.nn.Module. Raises ValueError, before anything
+        Raises TypeError unless ``model`` is a torch.nn.Module, and ValueError, before anything
         changes, for hooks on the state dict or a parameter of a layer to be replaced, for a name in
         ``exclude`` that the model lacks, and for DistributedDataParallel.
         """
-        candidates = self._candidates(model)
-        report = self._plan_of(model, candidates)
-        chosen = [candidate for candidate in candidates if not candidate.obstacle]
+        report, where = self._survey(model)
         with torch.inference_mode(False):  # in which parameters could not be trained
-            layers = _build(chosen, lambda candidate: self._replacement(candidate.module))
-        if not chosen:  # before the exchange: where warnings are errors, it refuses
-            reasons = Counter(candidate.obstacle for candidate in candidates).most_common(3)
-            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            layers = _build([place.module for place in where], self._replacement)
+        if not where:  # before the exchange: where warnings are errors, it refuses
+            reasons = Counter(layer.description.removeprefix("kept: ") for layer in report.kept)
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
             said = f"no convolution was replaced: {listed or 'the model has none'}"
             warnings.warn(said, stacklevel=2)
-        where = [place for candidate in chosen for place in candidate.places]
         finish = attach_reg_loss if self.layer_class is BSConvS else None
         model = exchange(model, where, layers, finish)
         self.report = report
@@ -114,53 +98,61 @@ class Replacer:
             print(report if self.verbosity >= 2 else report.summary)
         return model
 
-    def _candidates(self, model: nn.Module) -> list[_Candidate]:
+    def _survey(self, model: nn.Module) -> tuple[Plan, list[Place]]:
+        """The plan, and the places of the convolutions to be replaced."""
         check_module(model)
         check_unwrapped(model)
         if self.layer_class is BSConvS:
             check_reg_loss(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))
-        excluded = excluded_modules(model, everywhere, self.exclude)
-        found: dict[int, _Candidate] = {}
+        found: dict[Any, list[Place]] = {}
         for place in everywhere:
             if isinstance(place.module, (*CONVOLUTIONS, *BLUEPRINT_LAYERS)):
-                found.setdefault(id(place.module), _Candidate(place.module)).places.append(place)
-        for key, candidate in found.items():
-            pattern = excluded.get(key)
-            candidate.obstacle = (
-                f"excluded by '{pattern}'" if pattern else self._obstacle(candidate)
-            )
-        free = [candidate.module for candidate in found.values() if not candidate.obstacle]
-        for key, reason in why_tied(model, free).items():
-            found[key].obstacle = reason
-        for candidate in found.values():
-            if not candidate.obstacle and (hooks := unmovable_hooks(candidate.module)):
-                name = candidate.places[0].name
+                found.setdefault(place.module, []).append(place)
+        excluded = excluded_modules(model, everywhere, self.exclude)
+        kept = {layer: f"excluded by '{excluded[layer]}'" for layer in found if layer in excluded}
+        stand_ins: dict[nn.Module, Layer] = {}  # on the meta device
+        for layer in found:
+            if layer not in kept and (reason := self._obstacle(layer, stand_ins)):
+                kept[layer] = reason
+        kept |= why_tied(model, [layer for layer in found if layer not in kept])
+        chosen = [layer for layer in found if layer not in kept]
+        for layer in chosen:
+            if hooks := unmovable_hooks(layer):
+                name = found[layer][0].name
                 raise ValueError(
                     f"layer '{name}' has {hooks}, which can't move to another layer: "
                     f"remove them, or keep the layer with exclude=['{name}']"
                 )
-        return list(found.values())
+        planned = _build(chosen, stand_ins.__getitem__)
+        plans = []
+        for old, where in found.items():
+            names, new = tuple(place.name for place in where), planned.get(id(old), old)
+            becomes = f"{_size(old)} {type(old).__name__} becomes {_title(new)}"
+            said = f"kept: {kept[old]}" if old in kept else becomes
+            counts = parameter_count(old), parameter_count(new)
+            plans.append(LayerPlan(names, old not in kept, said, *counts))
+        before, removed = parameter_count(model), parameter_count(*chosen)
+        after = before - removed + parameter_count(*planned.values())
+        return Plan(tuple(plans), before, after), [place for old in chosen for place in found[old]]
 
-    def _obstacle(self, candidate: _Candidate) -> str:
-        """Why the layer itself stays as it is; if nothing speaks against it, its stand-in."""
-        layer = candidate.module
+    def _obstacle(self, layer: Any, stand_ins: dict[nn.Module, Layer]) -> str:
+        """Why ``layer`` itself stays as it is; empty if it has got a stand-in."""
         if isinstance(layer, BLUEPRINT_LAYERS):
             return f"is {type(layer).__name__} already"
         if reason := why_not_plain(layer, dimensions=self.dimensions):
             return reason
+        own = layer.kernel_size
         if self.kernel_sizes is not None and not any(
-            size == layer.kernel_size or len({*size, *layer.kernel_size}) == 1
-            for size in self.kernel_sizes
+            size == own or len({*size, *own}) == 1 for size in self.kernel_sizes
         ):
             return f"{_size(layer)} is not among kernel_sizes"
-        candidate.stand_in = self.layer_class.like(layer, device="meta", **self.options)
-        after = parameter_count(candidate.stand_in)
-        if after > parameter_count(layer):
+        stand_in = stand_ins[layer] = self.layer_class.like(layer, device="meta", **self.options)
+        if (after := parameter_count(stand_in)) > parameter_count(layer):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"
         return ""
 
-    def _replacement(self, conv: Conv) -> Layer:
+    def _replacement(self, conv: Any) -> Layer:
         """The layer that replaces ``conv``, with its first weights."""
         if self.init == "project":
             return self.layer_class.from_conv(conv, **self.options)
@@ -168,29 +160,13 @@ class Replacer:
             return match_variance_(self.layer_class.like(conv, empty=True, **self.options))
         return self.layer_class.like(conv, **self.options)
 
-    def _plan_of(self, model: nn.Module, candidates: Sequence[_Candidate]) -> Plan:
-        chosen = [candidate for candidate in candidates if not candidate.obstacle]
-        planned = _build(chosen, lambda candidate: candidate.stand_in)
-        layers = []
-        for candidate in candidates:
-            old, new = candidate.module, planned.get(id(candidate.module))
-            said = f"kept: {candidate.obstacle}"
-            if new is not None:
-                said = f"{_size(old)} {type(old).__name__} becomes {_title(new)}"
-            names = tuple(place.name for place in candidate.places)
-            counts = parameter_count(old), parameter_count(old if new is None else new)
-            layers.append(LayerPlan(names, new is not None, said, *counts))
-        before, removed = parameter_count(model), parameter_count(*(c.module for c in chosen))
-        return Plan(tuple(layers), before, before - removed + parameter_count(*planned.values()))
 
-
-def _build(chosen: Sequence[_Candidate], make: Callable[[_Candidate], Layer]) -> dict[int, Layer]:
+def _build(convs: Iterable[Any], make: Callable[[Any], Layer]) -> dict[int, Layer]:
     """The new layers by the id of the old; where the old share parameters, so do the new."""
     layers: dict[int, Layer] = {}
     first_with: dict[int, Layer] = {}
-    for candidate in chosen:
-        conv = candidate.module
-        layer = layers[id(conv)] = make(candidate)
+    for conv in dict.fromkeys(convs):
+        layer = layers[id(conv)] = make(conv)
         first = first_with.setdefault(id(conv.weight), layer)
         for name, child in layer.named_children():
             if isinstance(child, Conv):
@@ -204,7 +180,7 @@ def _size(conv: Conv) -> str:
     return "x".join(map(str, conv.kernel_size))
 
 
-def _title(layer: Layer) -> str:
+def _title(layer: Any) -> str:
     if isinstance(layer, BSConvS):
         middle = layer.pw1.out_channels
         more = -(-middle // GRID) * GRID
@@ -223,11 +199,10 @@ class BSConvU_Replacer(Replacer):
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each layer.
         init: "default" for fresh weights as PyTorch draws them, "matched" for fresh weights with
             the output variance of a Kaiming-initialised dense convolution, "project" for those
-            closest to the dense weights (:meth:`BSConvU.from_conv2d`), so that a pretrained model
-            keeps what it can.
+            closest to the dense weights (:meth:`BSConvU.from_conv2d`).
         exclude: names of layers to keep, with everything inside them; ``*``, ``?`` and ``[12]`` are
             wildcards, and names of wrappers (DataParallel, torch.compile) may be left out.
-        dimensions: those of the convolutions to replace: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d.
+        dimensions: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d, or several.
 
     These are kept, too: subclasses of Conv2d, grouped and parametrised convolutions, those that
     share a parameter with another kind of layer or that the model also holds outside its tree of
@@ -256,8 +231,8 @@ class BSConvS_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvS`, and gives the model the method ``reg_loss``.
 
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
-    orthonormal; it survives copying and saving. Copies of a torch.fx.GraphModule lose the method:
-    use the function :func:`bsconv.pytorch.reg_loss`. ``p`` and ``min_mid_channels`` are those of
+    orthonormal. Copies and files keep the method, unless the model is a torch.fx.GraphModule: call
+    :func:`bsconv.pytorch.reg_loss` there. ``p`` and ``min_mid_channels`` are those of
     :class:`BSConvS`, the other arguments those of :class:`BSConvU_Replacer`. ``apply`` also raises
     ValueError for a model that has a ``reg_loss`` of another kind.
     """

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,33 +41,33 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
     return ""
 
 
-def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[int, str]:
-    """Why some of ``convs``, by id, can't be exchanged without what else in ``model`` uses them."""
-    free = {id(conv): conv for conv in convs}
+def why_tied(model: nn.Module, convs: Sequence[Conv]) -> dict[nn.Module, str]:
+    """Why some of ``convs`` can't be exchanged without what else in ``model`` uses them."""
+    free: set[Any] = set(convs)
     wanted = {id(part): conv for conv in convs for part in (conv, *conv.parameters())}
-    reasons: dict[int, str] = {}
+    reasons: dict[nn.Module, str] = {}
     for name, owner, value in held_outside(model):
-        conv = wanted.get(id(value))
-        if conv is not None and conv is not owner and id(conv) in free:
-            del free[id(conv)]
-            reasons[id(conv)] = f"is also in {name}, outside the module tree"
-    users: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        conv: Any = wanted.get(id(value))
+        if conv in free and conv is not owner:
+            free.remove(conv)
+            reasons[conv] = f"is also in {name}, outside the module tree"
+    users: dict[nn.Parameter, list[tuple[nn.Module, str]]] = defaultdict(list)
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            users[id(parameter)].append((id(module), name))
+            users[parameter].append((module, name))
 
     def another_use(conv: Conv) -> str:
         """The name of a parameter of ``conv`` in a module that stays, or in another role."""
         for key, parameter in conv.named_parameters():
-            for user, name in users[id(parameter)]:
+            for user, name in users[parameter]:
                 if user not in free or name.rpartition(".")[2] != key:
                     return name
         return ""
 
     # one that stays keeps those that share a parameter with it in turn
-    while found := {key: name for key, conv in free.items() if (name := another_use(conv))}:
-        reasons |= {key: f"shares a parameter with {name}" for key, name in found.items()}
-        free = {key: conv for key, conv in free.items() if key not in found}
+    while found := {conv: name for conv in free if (name := another_use(conv))}:
+        reasons |= {conv: f"shares a parameter with {name}" for conv, name in found.items()}
+        free -= found.keys()
     return reasons
 
 
@@ -88,8 +89,8 @@ def has_hooks(module: nn.Module, *, movable: bool) -> bool:
 
 def excluded_modules(
     model: nn.Module, everywhere: Sequence[Place], patterns: Iterable[str]
-) -> dict[int, str]:
-    """The ids of the modules that ``patterns`` name, and of all inside them, with the pattern."""
+) -> dict[nn.Module, str]:
+    """The modules that ``patterns`` name, and all inside them, each with its pattern."""
     names = {place.name: place.module for place in everywhere}
     plain = {name: ".".join(p for p in name.split(".") if p not in WRAPPED) for name in names}
     # a layer inside a BSConv layer, which is not entered, may be named too
@@ -107,7 +108,7 @@ def excluded_modules(
         covered |= dict.fromkeys(named, pattern)
     # parents come first, so that a pattern for a layer itself counts
     inside = ((name, one) for name in names if name in covered for one in names[name].modules())
-    return {id(module): covered[name] for name, module in inside}
+    return {module: covered[name] for name, module in inside}
 
 
 def _named_by(pattern: str, names: Collection[str]) -> set[str]:
