@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bsconv.pytorch._tools.convs import mid_channels
 
@@ -26,28 +26,20 @@ def cost_calculator(
 
     The arguments are the values to begin with; ValueError for one that the controls lack.
     """
-    offered: dict[str, tuple[str, dict[str, Any], float]] = {
-        "M": ("M, input channels", CHANNELS, M),
-        "N": ("N, output channels", CHANNELS, N),
-        "K": ("K, kernel side (pixels)", _shown(1, 3, 5, 7), K),
-        "p": ("p, share of channels in BSConv-S", SHARES, p),
-        "H": ("H, input height (pixels)", SIDES, H),
-        "W": ("W, input width (pixels)", SIDES, W),
+    controls = {
+        "M": choice("M, input channels", CHANNELS, M),
+        "N": choice("N, output channels", CHANNELS, N),
+        "K": choice("K, kernel side (pixels)", _shown(1, 3, 5, 7), K),
+        "p": choice("p, share of channels in BSConv-S", SHARES, p),
+        "H": choice("H, input height (pixels)", SIDES, H),
+        "W": choice("W, input width (pixels)", SIDES, W),
     }
-    for name, (_, options, value) in offered.items():
-        if value not in options.values():
-            choices = list(options.values())
-            raise ValueError(f"{name} needs to be one of {choices}, got {name}={value!r}")
-    controls = {name: choice(*of_it) for name, of_it in offered.items()}
     controls["stride"] = buttons("stride (pixels)", _shown(1, 2), 1)
     return Panel("cost calculator", controls, _view)
 
 
 class LayerCost(NamedTuple):
-    """Parameters (without bias) and multiply-accumulates of one form of a layer.
-
-    Each has its formula next to it, with the numbers filled in.
-    """
+    """Parameters (without bias) and multiply-accumulates of a layer, each with its formula."""
 
     name: str
     parameters: int
@@ -56,14 +48,10 @@ class LayerCost(NamedTuple):
     macs_formula: str
 
 
-def layer_costs(
-    M: int, N: int, K: int, p: float, H: int, W: int, stride: int = 1
-) -> list[LayerCost]:
+def layer_costs(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -> list[LayerCost]:
     """A layer from M to N channels, kernel K x K with padding K // 2, on an input of H x W.
 
-    Dense, depthwise-separable (depthwise first), BSConv-U and BSConv-S through
-    M' = min(M, max(4, ceil(p M))) channels. The pointwise parts of BSConv see all H W positions of
-    the input, all other parts the H' W' of the output.
+    The pointwise parts of BSConv see all positions of the input, all others those of the output.
     """
     mid = mid_channels(M, p)
     before, after = f"{H}·{W}", f"{-(-H // stride)}·{-(-W // stride)}"

@@ -1,6 +1,6 @@
 """One kernel of a network: the blueprint closest to it, or as many patterns as wanted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,37 +16,61 @@ from ._panel import Panel, View, choice, limit, paragraph, slider
 Source = nn.Module | Mapping[str, Any] | Tensor
 
 
-class Layers:
-    """The two-dimensional kernels of ``source`` that have slices to compare, and their controls.
+def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -> Panel:
+    """Controls "layer" and "filter" for the kernels of ``source``: a model, state dict or weight.
 
-    ``layer`` and ``filter`` are those to begin with, by default the first ones.
+    Shows the slices, the closest blueprint and its weights, and says what share of their variance
+    the first principal component explains. ValueError for a layer or filter that is not there.
     """
+    return _panel("kernel explorer", _blueprint_of, source, layer, filter)
 
-    def __init__(self, source: Source, layer: str | None, filter: int) -> None:
-        self._weights = _weights(source)
-        if not self._weights:
-            raise ValueError("source needs a convolution with slices to compare, got none")
-        names = list(self._weights)
-        if layer is None:
-            layer = names[0]
-        if layer not in names:
-            near = get_close_matches(layer, names)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
-        last = len(self._weights[layer]) - 1
-        if not isinstance(filter, int) or not 0 <= filter <= last:
-            raise ValueError(f"filter needs to be 0 to {last}, got {filter!r}")
-        self._layer = choice("layer", {name or "(weight)": name for name in names}, layer)
-        self._filter = slider("filter n", 0, last, filter)
-        self.controls = {"layer": self._layer, "filter": self._filter}
 
-    def fit(self) -> None:
-        """End the slider of filters where the layer ends."""
-        limit(self._filter, "filter n", len(self._weights[self._layer.value]) - 1)
+def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Panel:
+    """Controls "layer", "filter" and "rank": the kernel and the closest one of that rank.
 
-    def kernel(self) -> Tensor:
-        """The slices (M, Kh, Kw) of the filter chosen, in float64 on the CPU."""
-        return self._weights[self._layer.value][self._filter.value].detach().double().cpu()
+    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). ValueError for a layer, filter
+    or rank that is not there.
+    """
+    return _panel("rank slider", _of_rank, source, layer, filter, rank)
+
+
+def _panel(
+    title: str,
+    view: Callable[..., View],
+    source: Source,
+    layer: str | None,
+    filter: int,
+    rank: int | None = None,
+) -> Panel:
+    """Shows the ``view`` of the kernel chosen, in float64 on the CPU, and of its rank if asked."""
+    weights = _weights(source)
+    if not weights:
+        raise ValueError("source needs a convolution with slices to compare, got none")
+    names = {name or "(weight)": name for name in weights}
+    if layer is None:
+        layer = next(iter(weights))
+    if layer not in weights:
+        near = get_close_matches(layer, weights)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
+    layers = choice("layer", names, layer)
+    filters = slider("filter n", 0, len(weights[layer]) - 1, filter)
+    controls = {"layer": layers, "filter": filters}
+
+    def kernel() -> Tensor:
+        return weights[layers.value][filters.value].detach().double().cpu()
+
+    def fit() -> None:
+        limit(filters, len(weights[layers.value]) - 1)
+        if rank is not None:
+            limit(controls["rank"], min(kernel().flatten(1).shape))
+
+    def shown(layer: str, filter: int, **of_rank: int) -> View:
+        return view(f"{layer or 'weight'}, filter {filter}", kernel(), **of_rank)
+
+    if rank is not None:
+        controls["rank"] = slider("rank r", 1, min(kernel().flatten(1).shape), rank)
+    return Panel(title, controls, shown, fit)
 
 
 def _weights(source: Source) -> dict[str, Tensor]:
@@ -62,65 +86,28 @@ def _weights(source: Source) -> dict[str, Tensor]:
     }
 
 
-def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -> Panel:
-    """Controls "layer" and "filter" for the kernels of ``source``: a model, state dict or weight.
+def _blueprint_of(name: str, kernel: Tensor) -> View:
+    slices, height, width = kernel.shape
+    variance, energy = (
+        kernel_spectra(kernel[None], center)[""][0, 0].item() for center in (True, False)
+    )
+    random = random_first_share(slices, height * width)
+    (weights,), (blueprint,) = blueprint_factors(kernel[None])
+    summary = (
+        f"{name}: the first principal component explains {variance:.1%} of the variance of its "
+        f"{slices} slices of {height} x {width}; random slices: {random:.1%}."
+    )
+    signs = f"{int((weights > 0).sum())} positive, {int((weights < 0).sum())} negative"
+    details = paragraph(
+        f"One blueprint (BSConv-U) keeps {energy:.1%} of the energy, with weights from "
+        f"{weights.min():.3f} to {weights.max():.3f} ({signs})."
+    )
+    title = f"{name.rpartition(', ')[2]}: one blueprint keeps {{kept:.1%}} of its energy"
 
-    Shows the slices, the closest blueprint and its weights, and says what share of their variance
-    the first principal component explains. ValueError for a layer or filter that is not there.
-    """
-    layers = Layers(source, layer, filter)
+    def draw() -> plotting.Figure:
+        return plotting.blueprint_fit(kernel, blueprint, weights, title=title)
 
-    def view(layer: str, filter: int) -> View:
-        kernel = layers.kernel()
-        slices, height, width = kernel.shape
-        variance, energy = (
-            kernel_spectra(kernel[None], center)[""][0, 0].item() for center in (True, False)
-        )
-        random = random_first_share(slices, height * width)
-        (weights,), (blueprint,) = blueprint_factors(kernel[None])
-        summary = (
-            f"{layer or 'weight'}, filter {filter}: the first principal component explains "
-            f"{variance:.1%} of the variance of its {slices} slices of {height} x {width}; "
-            f"random slices: {random:.1%}."
-        )
-        signs = f"{int((weights > 0).sum())} positive, {int((weights < 0).sum())} negative"
-        details = paragraph(
-            f"One blueprint (BSConv-U) keeps {energy:.1%} of the energy, with weights from "
-            f"{weights.min():.3f} to {weights.max():.3f} ({signs})."
-        )
-        title = f"filter {filter}: one blueprint keeps {{kept:.1%}} of its energy"
-        return View(
-            summary,
-            details,
-            lambda: plotting.blueprint_fit(kernel, blueprint, weights, title=title),
-        )
-
-    return Panel("kernel explorer", layers.controls, view, layers.fit)
-
-
-def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Panel:
-    """Controls "layer", "filter" and "rank": the kernel and the closest one of that rank.
-
-    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). ValueError for a layer, filter
-    or rank that is not there.
-    """
-    layers = Layers(source, layer, filter)
-
-    def most() -> int:
-        return min(layers.kernel().flatten(1).shape)
-
-    if not isinstance(rank, int) or not 1 <= rank <= most():
-        raise ValueError(f"rank needs to be 1 to {most()}, got {rank!r}")
-    ranks = slider("rank r", 1, most(), rank)
-
-    def fit() -> None:
-        layers.fit()
-        limit(ranks, "rank r", most())
-
-    def view(layer: str, filter: int, rank: int) -> View:
-        return _of_rank(f"{layer or 'weight'}, filter {filter}", layers.kernel(), rank)
-
-    return Panel("rank slider", {**layers.controls, "rank": ranks}, view, fit)
+    return View(summary, details, draw)
 
 
 def closest_of_rank(kernel: Tensor, rank: int) -> tuple[Tensor, float]:

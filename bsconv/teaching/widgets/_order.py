@@ -25,9 +25,6 @@ def order_toggle(M: int = 5, N: int = 4) -> Panel:
 
     M input channels and N filters, both from 2 to 6; ValueError for others.
     """
-    for name, count in (("M", M), ("N", N)):
-        if not isinstance(count, int) or not 2 <= count <= _MOST:
-            raise ValueError(f"{name} needs to be 2 to {_MOST}, got {name}={count!r}")
     orders = {f"{DEPTHWISE} (separable)": DEPTHWISE, f"{POINTWISE} (BSConv-U)": POINTWISE}
     controls = {
         "order": buttons("order", orders, DEPTHWISE),

@@ -45,19 +45,23 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def slider(label: str, low: int, high: int, value: int) -> Any:
-    """A slider over the whole numbers from ``low`` to ``high``."""
-    limits = {"min": low, "max": high, "value": value}
-    return ipywidgets.IntSlider(continuous_update=False, **limits, **_looks(label))
+    """A slider over the whole numbers from ``low`` to ``high``; ValueError for another value."""
+    if value not in range(low, high + 1):
+        raise ValueError(f"{_name(label)} needs to be {low} to {high}, got {value!r}")
+    return ipywidgets.IntSlider(value, low, high, continuous_update=False, **_looks(label))
 
 
-def limit(slider: Any, label: str, high: int) -> None:
-    """Let a slider end at ``high``, where its value moves if it was above; the label says so."""
+def limit(slider: Any, high: int) -> None:
+    """Let a slider end at ``high``, where its value moves if it was above; its label says so."""
     slider.max = high
-    slider.description = f"{label} ({slider.min} to {high})"
+    slider.description = f"{slider.description.partition(' (')[0]} ({slider.min} to {high})"
 
 
 def choice(label: str, options: Mapping[str, Any], value: Any) -> Any:
-    """A slider over ``options``, which are ``{what is shown: value}``."""
+    """A slider over ``{what is shown: value}``; ValueError for a value that is not among them."""
+    values = list(options.values())
+    if value not in values:
+        raise ValueError(f"{_name(label)} needs to be one of {values}, got {value!r}")
     # not a Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
     return ipywidgets.SelectionSlider(
         options=tuple(options.items()),
@@ -78,6 +82,11 @@ def buttons(label: str, options: Mapping[str, Any], value: Any) -> Any:
 def words(label: str, hint: str) -> Any:
     """A line to type into, taken when the Enter key is pressed."""
     return ipywidgets.Text(placeholder=hint, continuous_update=False, **_looks(label))
+
+
+def _name(label: str) -> str:
+    """``"M"`` of ``"M, input channels"``, ``"filter"`` of ``"filter n"``."""
+    return label.replace(",", "").partition(" ")[0]
 
 
 def _looks(label: str) -> dict[str, Any]:
@@ -106,12 +115,10 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         self._title, self._view, self._fit = title, view, fit
         self.controls = controls
         self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(
-            format="png", layout={"max_width": "100%", "width": "700px"}
-        )
-        rows = ipywidgets.Box(
-            list(controls.values()), layout={"flex_flow": "row wrap", "width": "100%"}
-        )
+        looks = {"max_width": "100%", "width": "700px"}
+        self.picture = ipywidgets.Image(format="png", layout=looks)
+        flow = {"flex_flow": "row wrap", "width": "100%"}
+        rows = ipywidgets.Box(list(controls.values()), layout=flow)
         self.children = [rows, self.picture, self.text]
         self._lock = threading.RLock()  # JupyterLab moves widgets while a cell runs
         self._fitting = False

@@ -29,7 +29,7 @@ def training_scrubber(records: Sequence[Record] | None = None) -> Panel:
         title,
         {"runs": chosen, "epoch": epochs},
         lambda runs, epoch: _view(runs, found[runs], epoch),
-        lambda: limit(epochs, "epoch", _last_epoch(found[chosen.value])),
+        lambda: limit(epochs, _last_epoch(found[chosen.value])),
     )
 
 
@@ -58,22 +58,15 @@ def _view(title: str, runs: Runs, epoch: int) -> View:
     for variant, summary in runs.items():
         there = [run.epochs[epoch - 1] for run in summary.runs]
         top1 = [metrics.test_top1 for metrics in there]
+        spread = f"{min(top1):.2f} to {max(top1):.2f}"
+        loss = f"{mean(metrics.train_loss for metrics in there):.3f}"
+        rate = f"{mean(metrics.learning_rate for metrics in there):.4f}"
         reached.append(f"{variant} {mean(top1):.2f} %")
-        rows.append(
-            (
-                variant,
-                len(there),
-                f"{mean(metrics.train_loss for metrics in there):.3f}",
-                f"{mean(top1):.2f}",
-                f"{min(top1):.2f} to {max(top1):.2f}",
-                f"{mean(metrics.learning_rate for metrics in there):.4f}",
-            )
-        )
-    summary_line = (
-        f"{title}: after epoch {epoch} of {_last_epoch(runs)}, test top-1 is {', '.join(reached)}."
-    )
+        rows.append((variant, len(there), loss, f"{mean(top1):.2f}", spread, rate))
+    when = f"after epoch {epoch} of {_last_epoch(runs)}"
+    said = f"{title}: {when}, test top-1 is {', '.join(reached)}."
     header = ("network", "runs", "training loss", "test top-1 (%)", "range", "learning rate")
-    return View(summary_line, table(header, rows), lambda: _curves(runs, epoch))
+    return View(said, table(header, rows), lambda: _curves(runs, epoch))
 
 
 def _curves(runs: Runs, epoch: int) -> plotting.Figure:
@@ -85,9 +78,8 @@ def _curves(runs: Runs, epoch: int) -> plotting.Figure:
         }
         for title, what in _MEASURED.items()
     }
-    figure = plotting.curve_panels(
-        panels, xlabel="epoch", ylabels=("loss, with penalty", "accuracy (%)")
-    )
+    labels = ("loss, with penalty", "accuracy (%)")
+    figure = plotting.curve_panels(panels, xlabel="epoch", ylabels=labels)
     every = [m for one in runs.values() for run in one.runs for m in run.epochs]
     for axis, what in zip(figure.axes, _MEASURED.values(), strict=True):
         numbers = [getattr(m, what) for m in every]

@@ -48,13 +48,12 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
             return View(f"{architecture}: no plan.", paragraph(str(error)))
         return _view(architecture, f"BSConv-{rule}", plan)
 
+    sizes = choice("kernel sizes (pixels)", {name: name for name in SIZES}, "3 x 3 and 5 x 5")
     controls = {
         "architecture": choice("architecture", {name: name for name in architectures}, first),
         "rule": buttons("layers become", {"BSConv-U": "U", "BSConv-S": "S"}, "U"),
         "p": choice("p, share of channels in BSConv-S", SHARES, 1 / 4),
-        "kernel_sizes": choice(
-            "kernel sizes (pixels)", {name: name for name in SIZES}, next(iter(SIZES))
-        ),
+        "kernel_sizes": sizes,
         "exclude": words("layers to exclude", hint="layer1.*, *.conv2"),
     }
     return Panel("model surgeon", controls, view)
