@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsconv.experiments.files.checkpoints import read_trained
-from bsconv.experiments.files.safetensors_files import packed
+from bsconv.experiments.files.weights import packed
 from bsconv.experiments.results import Summary, make_record
 from bsconv.experiments.training import TrainConfig, _job
 from helpers.small_runs import noise, run, run_until, use, weights

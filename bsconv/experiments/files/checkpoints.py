@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
 from .habits import part_for, plain_names, some
 from .json_files import holding, read_json
-from .safetensors_files import CLASSES, PLAN, packed
 from .torch_files import read_torch_file
-from .weights import FORMAT, read_noted_weights
+from .weights import CLASSES, FORMAT, PLAN, packed, read_noted_weights
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
@@ -42,13 +42,11 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview) 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """OSError with one line where ``write_atomically`` could not write; leaves nothing there."""
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
-        return  # a pipe or a device, such as /dev/stdout
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        if target.is_file() or not target.exists():  # no pipe or device, such as /dev/stdout
+            tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -114,8 +112,7 @@ def load_weights(
         if key in own and tensor.shape != own[key].shape:
             found, wanted = tuple(tensor.shape), tuple(own[key].shape)
             raise ValueError(f"{misfit}: {key} needs shape {wanted}, got {found}")
-    tensors = {key: tensor for key, tensor in own.items() if isinstance(tensor, Tensor)}
-    finite = {key for key, tensor in tensors.items() if tensor.isfinite().all()}
+    infinite = {key for key, tensor in _tensors(own) if not tensor.isfinite().all()}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -125,12 +122,15 @@ def load_weights(
         raise ValueError(f"{misfit}: it lacks {some(missing, 1)}{instead}")
     if unexpected:
         raise ValueError(f"{misfit}: it has no {some(unexpected, 1)}")
-    for key, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-            nan = bool(tensor.isnan().any())
-            if nan or key in finite:
-                what = "NaN" if nan else "infinite ones"
-                raise ValueError(f"the weights in {path} are not all numbers: {key} has {what}")
+    for key, tensor in _tensors(model.state_dict()):
+        what = "NaN" if tensor.isnan().any() else "infinite ones"
+        if what == "NaN" or (key not in infinite and not tensor.isfinite().all()):
+            raise ValueError(f"the weights in {path} are not all numbers: {key} has {what}")
+
+
+def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    """Without what modules keep besides them."""
+    return [(key, each) for key, each in state.items() if isinstance(each, Tensor)]
 
 
 def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -150,15 +150,23 @@ def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dic
     return {names.get(plain, plain): tensor for plain, tensor in state.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedModel:
-    """Weights, and what is needed to build their model."""
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from, the form of each layer that a projection has changed, and the
+    settings and names of classes that :mod:`bsconv` noted; none in files of others."""
+
+    state: dict[str, Tensor]
+    plan: dict[str, str]  # see apply_plan
+    config: TrainConfig | None = None
+    classes: tuple[str, ...] = ()  # files of earlier versions have none
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel(Start):
+    """Weights, and all that is needed to build their model."""
 
     config: TrainConfig
     num_classes: int
-    state: dict[str, Tensor]
-    plan: dict[str, str] = dataclasses.field(default_factory=dict)  # see apply_plan
-    classes: tuple[str, ...] = ()  # their names; files of earlier versions have none
 
 
 def write_trained(
@@ -185,52 +193,12 @@ def write_trained(
 def read_trained(path: Path) -> TrainedModel:
     """A ``model.safetensors``, a ``checkpoint.pt``, or a folder that holds one of them."""
     if path.is_dir():
-        candidates = [path / MODEL, path / CHECKPOINT]
-        found = next((file for file in candidates if file.exists()), None)
-        if found is None:
+        found = [file for file in (path / MODEL, path / CHECKPOINT) if file.exists()]
+        if not found:
             raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
-        path = found
+        path = found[0]
     state, about = read_noted_weights(path)
     return trained_by({**(about or {}), "model": state}, path)
-
-
-def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
-    """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
-    with holding("model trained by bsconv train", path):
-        config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
-        state, plan, classes = content["model"], _plan(content), _classes(content)
-        if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-            raise ValueError("its model is not a state dict")
-        # before a network is made that is far larger than the file
-        if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
-            raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
-    return TrainedModel(config, num_classes, state, plan, classes)
-
-
-def _classes(about: Mapping[str, Any]) -> tuple[str, ...]:
-    classes, count = about.get(CLASSES, ()), about["num_classes"]
-    names = isinstance(classes, (list, tuple)) and all(isinstance(each, str) for each in classes)
-    if not names or len(classes) not in (0, count):
-        raise ValueError(f"classes needs {count} names, got {classes!r:.80}")
-    return tuple(classes)
-
-
-def _plan(about: Mapping[str, Any]) -> dict[str, str]:
-    plan = about.get(PLAN, {})
-    if not isinstance(plan, dict) or not all(isinstance(form, str) for form in plan.values()):
-        raise ValueError(f"its {PLAN} needs a form for each layer, got {plan!r:.80}")
-    return plan
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Weights to start from, the form of each layer that a projection has changed, and the
-    settings and names of classes that :mod:`bsconv` noted; none in files of others."""
-
-    state: dict[str, Tensor]
-    plan: dict[str, str]
-    config: TrainConfig | None = None
-    classes: tuple[str, ...] = ()
 
 
 def read_start(path: Path) -> Start:
@@ -239,11 +207,24 @@ def read_start(path: Path) -> Start:
     OSError for a file that is not there, ValueError with one line for one that holds no weights.
     """
     if path.is_dir():
-        trained = read_trained(path)
-        return Start(trained.state, trained.plan, trained.config, trained.classes)
+        return read_trained(path)
     state, about = read_noted_weights(path)
+    return trained_by({**about, "model": state}, path) if about else Start(state, {})
+
+
+def trained_by(content: Mapping[str, Any], path: Path) -> TrainedModel:
+    """The model in the ``content`` of the file ``path``, such as the checkpoint of a run so far."""
     with holding("model trained by bsconv train", path):
-        if not about:
-            return Start(state, {})
-        config, classes = TrainConfig.from_dict(about["config"]), _classes(about)
-        return Start(state, _plan(about), config, classes)
+        config, num_classes = TrainConfig.from_dict(content["config"]), content["num_classes"]
+        state, plan, classes = content["model"], content.get(PLAN, {}), content.get(CLASSES, ())
+        if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+            raise ValueError("its model is not a state dict")
+        # before a network is made that is far larger than the file
+        if all(tensor.shape[:1] != (num_classes,) for tensor in state.values()):
+            raise ValueError(f"num_classes is {num_classes!r}, no tensor in it has that many rows")
+        if not isinstance(plan, dict) or not all(isinstance(form, str) for form in plan.values()):
+            raise ValueError(f"its {PLAN} needs a form for each layer, got {plan!r:.80}")
+        named = isinstance(classes, (list, tuple)) and all(isinstance(n, str) for n in classes)
+        if not named or len(classes) not in (0, num_classes):
+            raise ValueError(f"classes needs {num_classes} names, got {classes!r:.80}")
+    return TrainedModel(state, plan, tuple(classes), config=config, num_classes=num_classes)

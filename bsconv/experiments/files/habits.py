@@ -29,17 +29,16 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
-    counts = {key: _count(value) for key, value in content.items()}
-    inner = [key for key, count in counts.items() if count]
+    counts = {key: count for key, value in content.items() if (count := _count(value))}
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("holds tensors without names, not a state dict")
-    known = _ranked(inner)
+    known = _ranked(counts)
     most = max((counts[key] for key in known), default=0)
     known = [key for key in known if 2 * counts[key] >= most]  # not "avg_loss" of a few numbers
-    if known or (len(inner) == 1 and not any("." in key for key in tensors)):
+    if known or (len(counts) == 1 and not any("." in key for key in tensors)):
         _say_choice(known)
-        return state_dict_in(content[(known or inner)[0]])
+        return state_dict_in(content[(known or list(counts))[0]])
     if not tensors:
         raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
     plain = {name: tensors[given] for name, given in plain_names(tensors).items()}
@@ -90,20 +89,20 @@ def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Ten
         part = {name.removeprefix(f"{head}."): state[name] for name in inside}
         if wanted <= part.keys():
             found[head] = part
+    if not found:
+        return None
     known = _ranked(found)
-    if len(found) > 1 and not known and _differ(found.values(), wanted):
-        raise ValueError(f"holds {' and '.join(found)}, which both fit; save a file of one of them")
     chosen = known + [head for head in found if head not in known]
+    first = found[chosen[0]]
     if known:
         _say_choice(chosen)
-    return found[chosen[0]] if found else None
+    elif not all(_same(first[name], part[name]) for part in found.values() for name in wanted):
+        raise ValueError(f"holds {' and '.join(found)}, which both fit; save a file of one of them")
+    return first
 
 
-def _differ(parts: Iterable[Mapping[str, Tensor]], names: Iterable[str]) -> bool:
-    """Whether the weights of these names are others; one network may stand under two names."""
-    first, *others = parts
-    pairs = [(first[name], other[name]) for name in names for other in others]
-    return not all(a.dtype == b.dtype and a.equal(b) for a, b in pairs)
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.equal(other)
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

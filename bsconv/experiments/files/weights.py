@@ -1,20 +1,33 @@
-"""Files of weights: the tensors of a network by their names, read without running code from it."""
+"""Files of weights: the tensors of a network by their names, read without running code from it.
+
+Ours are safetensors files that say what they hold, with a checksum over all of it: the format
+itself has none, so nobody would notice a weight that a changed bit made another.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .habits import state_dict_in
-from .safetensors_files import unpacked
+from .json_files import parse_json
 from .torch_files import read_torch_file
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # usual suffixes
 FORMAT = "bsconv training checkpoint 1"
 OTHERWISE = "holds more than weights, which bsconv does not run: save a state dict"
+KEY = "bsconv"  # of the metadata; its value is a JSON object
+ABOUT = {"num_classes", "config"}  # its entries
+CLASSES = "classes"  # another entry, the names in order, where they are known
+PLAN = "plan"  # another entry, of networks in which each layer has a form of its own
+CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
 
 
 def is_weight_file(name: str) -> bool:
@@ -31,29 +44,63 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     averaged as well. No code of the file runs.
 
     Raises OSError for a file that is missing or unreadable, ValueError with one line for one that
-    is damaged, holds more than weights, holds no state dict, or a weight twice. A changed bit is
-    found by the checksums that ``torch.save`` and :mod:`bsconv` write; other safetensors files have
-    none.
+    is damaged, as far as it has checksums, holds more than weights, no state dict, or a weight
+    twice.
     """
     return read_noted_weights(Path(path))[0]
 
 
 def read_noted_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The same, and what :mod:`bsconv` noted in the file about them; None where it did not."""
-    content: Any
-    if _is_safetensors(path):
-        content, about = unpacked(path)
-    else:
-        content, about = read_torch_file(path, OTHERWISE), None
-        if isinstance(content, dict) and content.get("format") == FORMAT:
-            about = {key: value for key, value in content.items() if key != "model"}
+    with open(path, "rb") as file:  # a JSON object follows the eight bytes of its length
+        safe = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+    content, about = _unpacked(path) if safe else (read_torch_file(path, OTHERWISE), None)
+    if not safe and isinstance(content, dict) and content.get("format") == FORMAT:
+        about = {key: value for key, value in content.items() if key != "model"}
     try:
         return state_dict_in(content), about
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By the suffix, or by the JSON object after the eight bytes of its length."""
-    with open(path, "rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """The content of a file that holds ``tensors`` and, as JSON, ``about`` with the keys ABOUT."""
+    from safetensors.torch import save
+
+    # safetensors refuses shared memory
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    values = {**about, CHECKSUM: _checksum(own, about)}
+    # one key: safetensors promises no order of keys, and equal runs must give equal bytes
+    return save(own, metadata={KEY: json.dumps(values, sort_keys=True)})
+
+
+def _unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file") from error
+    if KEY not in metadata:
+        return tensors, None
+    try:
+        about = parse_json(metadata[KEY])
+        if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN, CLASSES} != ABOUT:
+            raise ValueError(f"it is not a JSON object of {' and '.join(sorted(ABOUT))}")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its metadata cannot be read ({error})") from error
+    if about.pop(CHECKSUM, None) not in (None, _checksum(tensors, about)):
+        raise ValueError(f"{path} is damaged: its checksum is wrong")
+    return tensors, about
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """SHA-256 of ``about`` and of each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

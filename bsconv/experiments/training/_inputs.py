@@ -150,7 +150,7 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     return Start(student.state_dict(), {}, config)
 
 
-def settled(config: TrainConfig, start: Start | TrainedModel | None) -> TrainConfig:
+def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
     """``config`` with images as the weights ``start`` want them, where it does not say itself."""
     if start is None or start.config is None:
         return config
