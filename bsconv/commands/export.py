@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiments.config import FOLDER_SIZE, TrainConfig
+from ..experiments.config import TrainConfig
+from ..experiments.rules import FOLDER_SIZE
 from ._arguments import (
     MODEL_HELP,
     NORMALIZATION,

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..pytorch._tools.model_tree import evaluating, parameter_count
-from .config import FOLDER_SIZE, TrainConfig
+from .config import TrainConfig
 from .data import fitted, image_files, read_image
 from .export import load_exported
 from .files.checkpoints import read_trained
 from .files.json_files import holding
 from .normalization import Normalization
+from .rules import FOLDER_SIZE
 from .training import logits_of, model_input, read_history, trained_model
 
 Paths = str | os.PathLike[str]

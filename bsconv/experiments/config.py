@@ -19,6 +19,7 @@ from .recipes import RECIPES, Recipe
 from .rules import (
     EPOCHS,
     FOLDER,
+    FOLDER_SIZE,
     MEAN,
     RESIZE,
     STD,
@@ -35,7 +36,6 @@ from .rules import (
 __all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
 
 
-FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
 MOST_PIXELS = 4096  # of the side of an image
 # what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")

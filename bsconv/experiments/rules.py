@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
+
 
 @dataclass(frozen=True)
 class Rule:

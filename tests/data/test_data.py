@@ -23,7 +23,7 @@ from bsconv.experiments.data import (
     load_dataset,
     to_float,
 )
-from bsconv.experiments.data._download import TIMEOUT
+from bsconv.experiments.data._archives import TIMEOUT
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 

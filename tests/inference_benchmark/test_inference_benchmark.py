@@ -15,7 +15,6 @@ from torch import nn
 
 from bsconv.__main__ import main
 from bsconv.experiments import inference_benchmark
-from bsconv.experiments.data import Normalization
 from bsconv.experiments.inference_benchmark import (
     InferenceBenchmark,
     Measurement,
@@ -24,6 +23,7 @@ from bsconv.experiments.inference_benchmark import (
     benchmark_inference,
     build_variants,
 )
+from bsconv.experiments.normalization import Normalization
 from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
 from bsconv.pytorch._tools import timing
 from bsconv.pytorch.inference import EngineResult, optimize_for_inference

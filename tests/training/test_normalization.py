@@ -14,9 +14,10 @@ from torch import nn
 from torchvision.transforms import functional as transforms
 
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.data import Normalization, to_float
+from bsconv.experiments.data import to_float
 from bsconv.experiments.files.checkpoints import Start, read_trained
 from bsconv.experiments.model_sources import foreign_images
+from bsconv.experiments.normalization import Normalization
 from bsconv.experiments.training import evaluate, settled
 from helpers.small_runs import config, linear, noise, run, use
 

@@ -1,6 +1,5 @@
 """CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
 
-from ..normalization import Normalization
 from ._archives import CLASS_COUNTS, data_folder, find_archive
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
@@ -13,7 +12,6 @@ __all__ = [
     "DatasetNotFoundError",
     "ImageDataset",
     "ImageFiles",
-    "Normalization",
     "augment",
     "batches_of",
     "data_folder",

@@ -1,6 +1,9 @@
-"""CIFAR-10 and CIFAR-100 as ``.npz`` archives: where they lie, and how one is read and checked."""
+"""CIFAR-10 and CIFAR-100 as ``.npz`` archives: found or downloaded, read and checked."""
 
+import http.client
 import os
+import socket
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,12 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from ...pytorch._tools.atomic import written_whole
 from ...pytorch._tools.errors import one_line
-from ._download import FAILURES, download_archive
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
 LARGEST = 2**30  # bytes of all arrays; CIFAR has 184 MB
+TIMEOUT = 20.0  # seconds of silence after which a connection counts as dead
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes")
 
 
@@ -44,13 +48,37 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
         forbidden = "BSCONV_OFFLINE is set" if offline else "downloading is switched off"
         raise DatasetNotFoundError(f"{lacking} {forbidden}: allow the download, or {put_it_there}")
     try:
-        download_archive(name, archive)
-    except FAILURES as error:
+        _download(name, archive)
+    # a bad checksum is a RuntimeError, a connection that breaks off an HTTPException or EOFError
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         reason = one_line(error, None)
         raise DatasetNotFoundError(
             f"{lacking} fetching it failed ({reason}): try again with a network, or {put_it_there}"
         ) from error
     return archive
+
+
+def _download(name: str, archive: Path) -> None:
+    """Fetch with torchvision, which verifies checksums; write ``archive`` whole or not at all."""
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise RuntimeError("torchvision is not installed") from error
+    source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    timeout = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(TIMEOUT)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=archive.parent) as temporary:
+            train, test = source(temporary, download=True), source(temporary, train=False)
+            arrays: dict[str, Any] = {}
+            for split, part in (("train", train), ("test", test)):
+                arrays[f"{split}_images"] = part.data
+                arrays[f"{split}_labels"] = np.asarray(part.targets, np.int64)
+            with written_whole(archive) as whole, open(whole, "wb") as file:
+                np.savez(file, **arrays, classes=np.asarray(train.classes, np.str_))
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def read_archive(name: str, path: Path) -> ImageDataset:
@@ -69,13 +97,12 @@ def read_archive(name: str, path: Path) -> ImageDataset:
             raise ValueError(
                 f"{path} is not a whole {name} archive: {reason}; remove it and try again"
             ) from error
+    tensors: dict[str, Any] = {}
     for split in ("train", "test"):
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        arrays[f"{split}_images"] = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        arrays[f"{split}_labels"] = labels.astype(np.int64)
-    classes = tuple(arrays.pop("classes").tolist())
-    tensors: dict[str, Any] = {key: torch.from_numpy(array) for key, array in arrays.items()}
-    return ImageDataset(name, classes, **tensors)
+        images = arrays[f"{split}_images"].transpose(0, 3, 1, 2)
+        tensors[f"{split}_images"] = torch.from_numpy(np.ascontiguousarray(images))
+        tensors[f"{split}_labels"] = torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64))
+    return ImageDataset(name, tuple(arrays["classes"].tolist()), **tensors)
 
 
 def _check_members(file: BinaryIO) -> None:
@@ -92,23 +119,20 @@ def _check_members(file: BinaryIO) -> None:
 
 
 def _check(arrays: dict[str, np.ndarray], class_count: int) -> None:
+    def check(key: str, holds: bool, needed: str) -> None:
+        if not holds:
+            array = arrays[key]
+            raise ValueError(f"{key} needs {needed}, got {array.dtype} {list(array.shape)}")
+
     classes = arrays["classes"]
-    if classes.dtype.kind != "U" or classes.shape != (class_count,):
-        raise ValueError(
-            f"classes needs {class_count} names, got {classes.dtype} {list(classes.shape)}"
-        )
+    named = classes.dtype.kind == "U" and classes.shape == (class_count,)
+    check("classes", named, f"{class_count} names")
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
-            raise ValueError(
-                f"{split}_images needs uint8 [N, 32, 32, 3], "
-                f"got {images.dtype} {list(images.shape)}"
-            )
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"{split}_labels needs {len(images)} integers, "
-                f"got {labels.dtype} {list(labels.shape)}"
-            )
+        pixels = images.dtype == np.uint8 and images.shape[1:] == (32, 32, 3) and len(images) > 0
+        check(f"{split}_images", pixels, "uint8 [N, 32, 32, 3]")
+        whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
+        check(f"{split}_labels", whole, f"{len(images)} integers")
         if labels.min() < 0 or labels.max() >= class_count:
             raise ValueError(
                 f"{split}_labels needs 0 to {class_count - 1}, got {labels.min()} to {labels.max()}"

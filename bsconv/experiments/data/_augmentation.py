@@ -55,11 +55,10 @@ def augment(
         columns = columns + draw(2 * crop_padding + 1)
     if flip:
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
-    if crop_padding or flip:
-        # one gather for all images: pixel (y, x) lies at y * row length + x
-        pixels = rows[:, :, None] * images.shape[-1] + columns[:, None, :]
-        pixels = pixels.view(count, 1, height * width).expand(-1, channels, -1)
-        images = images.flatten(2).gather(2, pixels).view(count, channels, height, width)
+    # one gather for all images: pixel (y, x) lies at y * row length + x
+    pixels = rows[:, :, None] * images.shape[-1] + columns[:, None, :]
+    pixels = pixels.view(count, 1, height * width).expand(-1, channels, -1)
+    images = images.flatten(2).gather(2, pixels).view(count, channels, height, width)
     if cutout:
         y = row - (draw(height) - cutout // 2)  # from the upper left corner of the square
         x = column - (draw(width) - cutout // 2)
@@ -67,4 +66,4 @@ def augment(
         in_columns = (x >= 0) & (x < cutout)
         hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
         images = images.masked_fill(hole, 0)
-    return images if crop_padding or flip or cutout else images.clone()
+    return images

@@ -31,20 +31,17 @@ def read_folder(
     if resize.isdecimal() and int(resize) < image_size:
         raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
     tree = _Tree(folder)
-    train, test = tree.train_and_test(split)
-    count = sum(len(files) for part in (train, test) for files in part.values())
+    parts = tree.train_and_test(split)
+    count = sum(len(files) for part in parts for files in part.values())
     in_memory = count * 3 * image_size**2 <= IN_MEMORY
-    parts = [_read(part, image_size, resize, in_memory) for part in (train, test)]
-    (images, labels), (test_images, test_labels) = parts
+    train, test = (_read(part, image_size, resize, in_memory) for part in parts)
     how = {"squash": "squashed", "shorter": "cropped"}.get(resize, f"cropped from {resize}")
     about = f"{image_size} x {image_size} {how}{tree.notes}"
-    return ImageDataset(
-        folder.name or str(folder), tuple(train), images, labels, test_images, test_labels, about
-    )
+    return ImageDataset(folder.name or str(folder), tuple(parts[0]), *train, *test, about)
 
 
 class _Tree:
-    """The files below a folder, and what of it is left out."""
+    """The files below a folder, and what of it is left out or held out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.top = folder, folder.resolve()
@@ -58,45 +55,39 @@ class _Tree:
 
     def train_and_test(self, split: float | None) -> tuple[Classes, Classes]:
         parts = {path.name.lower(): path for path in self.subfolders(self.folder)}
-        trains, tests = (
-            [parts[name] for name in names if name in parts and self.subfolders(parts[name])]
+        train, test = (
+            next((parts[n] for n in names if n in parts and self.subfolders(parts[n])), None)
             for names in (TRAIN, TEST)
         )
-        used = [*trains[:1], *tests[:1]]
-        if used and not trains:
-            raise ValueError(f"there is no folder 'train' next to {tests[0]}")
-        others = [path for path in parts.values() if path not in used]
-        if len(used) == 1 and others:
-            names = ", ".join(path.name for path in others)
+        others = [path for path in parts.values() if path not in (train, test)]
+        if test and not train:
+            raise ValueError(f"there is no folder 'train' next to {test}")
+        if train and not test and others:
             raise ValueError(
-                f"{self.folder} needs a folder of tests next to {used[0].name}, or classes alone, "
-                f"got {names}"
+                f"{self.folder} needs a folder of tests next to {train.name}, or classes alone, "
+                f"got {', '.join(path.name for path in others)}"
             )
-        if len(used) < 2:
-            return self._divided(
-                used[0] if used else self.folder, SPLIT if split is None else split
-            )
+        if not train or not test:
+            return self.divided(train or self.folder, SPLIT if split is None else split)
         if split is not None:
             raise ValueError(
-                f"split goes with a folder that is not divided, {self.folder} holds {used[1].name}"
+                f"split goes with a folder that is not divided, {self.folder} holds {test.name}"
             )
-        for path in others:
-            self.left_out[f"folder {path.name}"] += 1
-        train, test = (self.classes(path) for path in used)
-        if only_once := sorted(train.keys() ^ test.keys()):
+        self.left_out.update(f"folder {path.name}" for path in others)
+        learnt, tested = self.classes(train), self.classes(test)
+        if only_once := sorted(learnt.keys() ^ tested.keys()):
             raise ValueError(
-                f"{used[0].name} and {used[1].name} in {self.folder} should hold the same classes; "
+                f"{train.name} and {test.name} in {self.folder} should hold the same classes; "
                 f"only one of them has {', '.join(only_once)}"
             )
-        return train, test
+        return learnt, tested
 
-    def _divided(self, folder: Path, split: float) -> tuple[Classes, Classes]:
+    def divided(self, folder: Path, split: float) -> tuple[Classes, Classes]:
         train, test = {}, {}
         for name, files in self.classes(folder).items():
             if len(files) < 2:
-                raise ValueError(
-                    f"class {name!r} in {folder} needs 2 images, one to train and one to test"
-                )
+                needed = "2 images, one to train and one to test"
+                raise ValueError(f"class {name!r} in {folder} needs {needed}")
             share = Fraction(split).limit_denominator(1000)
             count = min(max(1, int(len(files) * share)), len(files) - 1)
             test[name], train[name] = files[:count], files[count:]
@@ -112,10 +103,8 @@ class _Tree:
             if not files:
                 raise ValueError(f"class folder {folder / name} holds no image that Pillow reads")
         if len(classes) < 2:
-            raise ValueError(
-                f"{folder} should hold one folder of images for each of 2 or more classes, "
-                f"found {len(classes)}"
-            )
+            needed = "one folder of images for each of 2 or more classes"
+            raise ValueError(f"{folder} should hold {needed}, found {len(classes)}")
         return classes
 
     def files(self, folder: Path) -> list[Path]:
@@ -133,7 +122,7 @@ class _Tree:
         return found
 
     def subfolders(self, folder: Path) -> list[Path]:
-        return [path for path in self.entries(folder) if path.is_dir()] if folder.is_dir() else []
+        return [path for path in self.entries(folder) if path.is_dir()]
 
     def entries(self, folder: Path) -> list[Path]:
         """What is in a folder, without droppings; ValueError for a link that leads out of all."""
@@ -141,9 +130,8 @@ class _Tree:
         for path in paths:
             # resolve() fails in circles
             if not Path(os.path.realpath(path)).is_relative_to(self.top):
-                raise ValueError(
-                    f"{path} is a link that leads out of {self.top}; copy the images instead"
-                )
+                out = f"is a link that leads out of {self.top}"
+                raise ValueError(f"{path} {out}; copy the images instead")
             if path.is_symlink() and not path.exists():
                 raise ValueError(f"{path} is a link that leads nowhere")
         return paths
@@ -161,4 +149,4 @@ def _read(
     samples.sort()  # the first images are a fair sample
     files = ImageFiles(tuple(file for _, file, _ in samples), size, resize)
     labels = torch.tensor([label for _, _, label in samples])
-    return files.read() if in_memory else files, labels
+    return files[:] if in_memory else files, labels

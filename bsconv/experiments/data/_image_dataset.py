@@ -49,10 +49,11 @@ class ImageDataset:
         total = zlib.crc32("\n".join(self.classes).encode(errors="surrogatepass"))
         for tensor in (getattr(self, name) for name in _TENSORS):
             total = zlib.crc32(str(tuple(tensor.shape)).encode(), total)
-            if isinstance(tensor, ImageFiles):
-                total = zlib.crc32(str(tensor.checksum).encode(), total)
-            else:
-                total = zlib.crc32(tensor.cpu().contiguous().numpy().data, total)
+            on_disk = isinstance(tensor, ImageFiles)
+            content = (
+                str(tensor.checksum).encode() if on_disk else tensor.cpu().contiguous().numpy()
+            )
+            total = zlib.crc32(content, total)
         return total
 
     def to(self, device: torch.device | str) -> "ImageDataset":
@@ -61,19 +62,17 @@ class ImageDataset:
         return dataclasses.replace(self, **there)
 
     def __str__(self) -> str:
-        about = f", {self.about}" if self.about else ""
         train, test = len(self.train_images), len(self.test_images)
         counts = f"{train} training and {test} test images in {self.num_classes} classes"
-        return f"{self.name}: {counts}{about}"
+        return f"{self.name}: {counts}" + (f", {self.about}" if self.about else "")
 
     def limited(self, train: int | None = None, test: int | None = None) -> "ImageDataset":
         """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""
-        for argument, limit in (("train", train), ("test", test)):
-            if limit is not None and limit < 1:
-                raise ValueError(f"limited needs {argument} >= 1 images, got {argument}={limit!r}")
-        limits = dict(zip(_TENSORS, (train, train, test, test), strict=True))
         first: dict[str, Any] = {}
-        for name, limit in limits.items():
-            part = getattr(self, name)
-            first[name] = part.first(limit) if isinstance(part, ImageFiles) else part[:limit]
+        for split, limit in (("train", train), ("test", test)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"limited needs {split} >= 1 images, got {split}={limit!r}")
+            for name in (f"{split}_images", f"{split}_labels"):
+                part = getattr(self, name)
+                first[name] = part.first(limit) if isinstance(part, ImageFiles) else part[:limit]
         return dataclasses.replace(self, **first)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from ...pytorch._tools.errors import one_line
@@ -145,9 +145,7 @@ class ImageFiles:
     files: tuple[Path, ...]
     size: int
     resize: str
-
     device = torch.device("cpu")
-    dtype = torch.uint8
 
     @property
     def shape(self) -> torch.Size:
@@ -161,14 +159,6 @@ class ImageFiles:
             total = zlib.crc32(file.read_bytes(), total)
         return total
 
-    def read(self) -> Tensor:
-        """All of them."""
-        images = torch.empty(self.shape, dtype=torch.uint8)
-        bar = tqdm(self.files, "reading images", unit="image", disable=None, leave=False, delay=1)
-        for image, file in zip(images, bar, strict=True):
-            image.copy_(read_image(file, self.size, self.resize))
-        return images
-
     def to(self, device: torch.device | str) -> ImageFiles:
         """Itself: batches go where they are wanted, these stay on the disk."""
         return self
@@ -180,27 +170,12 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        files = tuple(self.files[number] for number in chosen)
-        return ImageFiles(files, self.size, self.resize).read()
-
-
-@dataclass
-class _Decoded(Dataset[Tensor | str]):
-    """Single images; the message of a ValueError in place of one that cannot be read."""
-
-    images: ImageFiles
-
-    def __getitem__(self, number: int) -> Tensor | str:
-        try:
-            return read_image(self.images.files[number], self.images.size, self.images.resize)
-        except ValueError as error:  # as it is, it would come with the traceback of a process
-            return str(error)
-
-
-def _batch(parts: list[Tensor | str]) -> Any:
-    """In shared memory; worker processes would not give large tensors of their own back."""
-    return next((part for part in parts if isinstance(part, str)), None) or default_collate(parts)
+        numbers = _numbers(index, len(self))
+        images = torch.empty((len(numbers), *self.shape[1:]), dtype=torch.uint8)
+        bar = tqdm(numbers, "reading images", unit="image", disable=None, leave=False, delay=1)
+        for image, number in zip(images, bar, strict=True):
+            image.copy_(read_image(self.files[number], self.size, self.resize))
+        return images
 
 
 def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -> Iterator[Tensor]:
@@ -208,11 +183,26 @@ def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -
     if isinstance(images, Tensor):
         yield from (images[batch] for batch in batches)
         return
-    every = range(len(images))
-    numbers = [list(every[each]) if isinstance(each, slice) else each.tolist() for each in batches]
+    files: Any = images.files
+    numbers = [_numbers(batch, len(images)) for batch in batches]
     workers = min(WORKERS, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
-    decoded = _Decoded(images)
-    for found in DataLoader(decoded, batch_sampler=numbers, num_workers=workers, collate_fn=_batch):
+    decode = functools.partial(_decoded, images.size, images.resize)
+    for found in DataLoader(files, batch_sampler=numbers, num_workers=workers, collate_fn=decode):
         if isinstance(found, str):
             raise ValueError(found)
         yield found
+
+
+def _numbers(index: slice | Tensor, count: int) -> list[int]:
+    return list(range(count)[index]) if isinstance(index, slice) else index.tolist()
+
+
+def _decoded(size: int, resize: str, files: Sequence[Path]) -> Tensor | str:
+    """A batch in shared memory: worker processes would not give large tensors of their own back.
+
+    In place of an error its message: as it is, it would come with the traceback of a process.
+    """
+    try:
+        return default_collate([read_image(file, size, resize) for file in files])
+    except ValueError as error:
+        return str(error)

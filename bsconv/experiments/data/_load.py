@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
+from ..rules import FOLDER_SIZE
 from ._archives import CLASS_COUNTS, find_archive, read_archive
 from ._folders import read_folder
 from ._image_dataset import DatasetNotFoundError, ImageDataset
@@ -23,21 +24,20 @@ def load_dataset(
 ) -> ImageDataset:
     """The whole data set ``name`` on the CPU.
 
-    ``"cifar10"`` and ``"cifar100"`` are read from ``cifar10.npz`` and ``cifar100.npz`` in ``root``,
-    else in $BSCONV_DATA, else in ``data/``. A missing archive is downloaded and stays there, unless
-    ``download`` is false or BSCONV_OFFLINE=1. ``"synthetic"`` is made on the spot, always the same.
+    ``"cifar10"`` and ``"cifar100"`` are archives in ``root``, else in $BSCONV_DATA, else in
+    ``data/``. A missing one is downloaded and stays there, unless ``download`` is false or
+    BSCONV_OFFLINE=1. ``"synthetic"`` is made on the spot, always the same.
 
     Any other ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or
     ``val``, ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes
     the test set, always the same. What Pillow reads, in a class or its subfolders, becomes RGB of
-    ``image_size`` squared (default 32): "squash" changes the proportions, "shorter" makes the
-    shorter side that long and takes the middle, and a number of pixels as text is the shorter side
-    that the middle is taken from. More than 1 GiB of images stays on the disk.
+    ``image_size`` squared (default 32); ``resize`` says how, see ``read_image``. More than 1 GiB of
+    images stays on the disk.
     """
     name = os.fspath(name)
     if name in DATASETS:
         for option, value in (("image_size", image_size), ("resize", resize), ("split", split)):
-            if value is not None and value != 32:
+            if value is not None and value != FOLDER_SIZE:
                 raise ValueError(
                     f"{option} is for folders of images: {name} is 32 x 32, got {option}={value!r}"
                 )
@@ -46,9 +46,8 @@ def load_dataset(
         return read_archive(name, find_archive(name, root, download=download))
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return read_folder(
-            folder, 32 if image_size is None else image_size, resize or "squash", split
-        )
+        size = FOLDER_SIZE if image_size is None else image_size
+        return read_folder(folder, size, resize or "squash", split)
     if name and folder.exists():
         raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):

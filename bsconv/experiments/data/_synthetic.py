@@ -50,11 +50,26 @@ def synthetic_dataset() -> ImageDataset:
 
 
 def _draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    labels = torch.arange(count)[torch.randperm(count, generator=generator)] % len(SHAPES)
-    inside = _coverage(labels, generator)
-
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=generator) * (high - low) + low
+
+    labels = torch.arange(count)[torch.randperm(count, generator=generator)] % len(SHAPES)
+    # directions from a table: sin and cos of tensors round differently from one CPU to another
+    turns = [2 * math.pi * step / 64 for step in range(64)]
+    directions = torch.tensor([(math.cos(turn), math.sin(turn)) for turn in turns])
+    cosine, sine = directions[torch.randint(64, (count,), generator=generator)].T[:, :, None, None]
+
+    radius = uniform(8, 11, 1, 1)
+    pixel = torch.arange(SIZE) + 0.5
+    y = (pixel[:, None] - uniform(10, SIZE - 10, 1, 1)) / radius
+    x = (pixel[None, :] - uniform(10, SIZE - 10, 1, 1)) / radius
+    u, v = cosine * x + sine * y, cosine * y - sine * x
+    depth = torch.empty(count, SIZE, SIZE)
+    for label, shape in enumerate(SHAPES.values()):
+        members = labels == label
+        depth[members] = shape(u[members], v[members])
+    # 1 inside the shape, 0 outside, in between along its edge
+    inside = (depth * radius + 0.5).clamp(0, 1)[:, None]
 
     # one of the two is darker, by a contrast that differs from image to image
     middle, contrast = uniform(100, 155, 3, 1, 1), uniform(30, 65, 1, 1, 1)
@@ -65,29 +80,3 @@ def _draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     clouds = functional.interpolate(uniform(-30, 30, 3, 5, 5), SIZE, mode="bilinear")
     grain = uniform(-15, 15, 3, SIZE, SIZE) + uniform(-15, 15, 3, SIZE, SIZE)
     return (images + clouds + grain).clamp(0, 255).round().to(torch.uint8), labels
-
-
-def _coverage(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """[N, 1, 32, 32]: 1 inside the shape, 0 outside, in between along its edge."""
-    count = len(labels)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(count, 1, 1, generator=generator) * (high - low) + low
-
-    # directions from a table: sin and cos of tensors round differently from one CPU to another
-    turns = [2 * math.pi * step / 64 for step in range(64)]
-    directions = torch.tensor([(math.cos(turn), math.sin(turn)) for turn in turns])
-    chosen = directions[torch.randint(64, (count,), generator=generator)]
-    cosine, sine = chosen[:, 0, None, None], chosen[:, 1, None, None]
-
-    radius = uniform(8, 11)
-    pixel = torch.arange(SIZE) + 0.5
-    y = (pixel[:, None] - uniform(10, SIZE - 10)) / radius
-    x = (pixel[None, :] - uniform(10, SIZE - 10)) / radius
-    u, v = cosine * x + sine * y, cosine * y - sine * x
-
-    depth = torch.empty(count, SIZE, SIZE)
-    for label, shape in enumerate(SHAPES.values()):
-        members = labels == label
-        depth[members] = shape(u[members], v[members])
-    return (depth * radius + 0.5).clamp(0, 1)[:, None]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ...pytorch._tools.convs import conv_arguments
 from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.model_tree import evaluating, exchange, places, watching
-from ..config import FOLDER_SIZE, TrainConfig
+from ..config import TrainConfig
+from ..rules import FOLDER_SIZE
 
 LARGER = "a larger image_size, such as --image-size 224"
 Head = nn.Linear | nn.Conv2d  # a Conv2d of one pixel
