@@ -38,6 +38,7 @@ lab: env  ## open JupyterLab at notebooks/00_index.ipynb (LAB_ARGS="--no-browser
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; the notebooks will say so and use the synthetic set"
 	@echo "lab: opening notebooks/00_index.ipynb in JupyterLab"
 	@exec $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_index.ipynb \
+		--ContentsManager.hide_globs="['__pycache__', 'conftest.py', 'run_all.py', 'ruff.toml', 'sanitize.cfg']" \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_ARGS)
 
 quick: lint types  ## lint, types, and the quick tests of what differs from main: a minute or two

@@ -1,10 +1,10 @@
 """Run notebooks headless and store their outputs; no other tool makes stored outputs.
 
-usage: python notebooks/run_all.py [NOTEBOOK ...]    such as 02 or 02_replace_convolutions; or all
+usage: python notebooks/run_all.py [NOTEBOOK ...]    02, 02_replace_convolutions; or all
 
-Running an unchanged notebook again leaves the same bytes: where durations that it prints, and what
-cells tagged "timing" print and draw, are all that changed, the notebook is left as it was. So is
-one that fails. Cells without outputs get new ones in any case.
+Running an unchanged notebook again leaves the same bytes: where nothing changed but
+durations that it prints, and what cells tagged "timing" print and draw, the notebook is
+left as it was. So is one that fails. Cells without outputs get new ones in any case.
 """
 
 import copy
@@ -14,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -28,12 +27,6 @@ CELL_TIMEOUT = 600  # seconds
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
-}
-# what a traceback would tell about this machine, innermost folder first, and what stands for it
-PLACES = {
-    sysconfig.get_path("purelib"): "site-packages",
-    sysconfig.get_path("stdlib"): "python",
-    str(HERE.parent): "",
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DURATION = re.compile(r" *\b\d+(?:\.\d+)? ?(?:us|ms|s|min)\b")
@@ -59,12 +52,14 @@ def main(names: list[str]) -> int:
         except NotebookError as error:
             failed += 1
             verdict = f"FAILED and left as it was: {error}"
-        print(f"{path.stem}: {time.perf_counter() - begin:.1f} s, {verdict}", flush=True)
+        print(
+            f"{path.stem}: {time.perf_counter() - begin:.1f} s, {verdict}", flush=True
+        )
     return 1 if failed else 0
 
 
 def chosen(names: list[str]) -> list[Path]:
-    """The notebooks that ``names`` call for, by path, name or number; all of them without names."""
+    """The notebooks of these paths, names or numbers; without names, all of them."""
     every = sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
     paths = [] if names else every
     for name in names:
@@ -82,7 +77,7 @@ def chosen(names: list[str]) -> list[Path]:
 
 
 def refresh(path: Path) -> bool:
-    """Run the notebook and replace the file in one step; False if its bytes stayed the same."""
+    """Run the notebook and replace the file in one step; False if nothing changed."""
     before = path.read_bytes()
     notebook = read(before)
     execute(notebook, path.parent)
@@ -91,7 +86,9 @@ def refresh(path: Path) -> bool:
         if fault := fault_of(cell):
             raise NotebookError(f"code cell {number} ({first_line(cell)}) {fault}")
     after = (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
-    if after == before or without_durations(notebook) == without_durations(read(before)):
+    if after == before or without_durations(notebook) == without_durations(
+        read(before)
+    ):
         return False
     partial = path.with_suffix(".partial")
     partial.write_bytes(after)
@@ -100,11 +97,13 @@ def refresh(path: Path) -> bool:
 
 
 def read(content: bytes) -> NotebookNode:
-    """The notebook; cells without an id get one that stays, where nbformat would draw lots."""
+    """The notebook; a cell without an id gets one that is the same each time."""
     try:
         raw = json.loads(content)
         taken = {cell["id"] for cell in raw["cells"] if "id" in cell}
-        fresh = (name for i in itertools.count() if (name := f"cell-{i:02d}") not in taken)
+        fresh = (
+            name for i in itertools.count() if (name := f"cell-{i:02d}") not in taken
+        )
         for cell in raw["cells"]:
             if "id" not in cell:
                 cell["id"] = next(fresh)
@@ -128,9 +127,14 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         on_cell_execute=lambda cell, cell_index: reached.append(cell),
     )
     try:
-        # the kernel's own stderr holds its log; what cells write there becomes an output
+        # the kernel's own stderr holds its log; what cells write becomes an output
         client.execute(cwd=str(folder), stderr=subprocess.DEVNULL)
-    except (CellControlSignal, CellExecutionError, DeadKernelError, RuntimeError) as error:
+    except (
+        CellControlSignal,
+        CellExecutionError,
+        DeadKernelError,
+        RuntimeError,
+    ) as error:
         if not reached:
             raise NotebookError(f"its kernel did not start: {error}") from error
         number = sum(cell.cell_type == "code" for cell in reached)
@@ -138,11 +142,13 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         reason = f"ended with {type(error).__name__}"
         if isinstance(error, CellExecutionError):
             reason = f"raised {error.ename}: {error.evalue}".partition("\n")[0]
-        raise NotebookError(f"code cell {number} ({first_line(reached[-1])}) {reason}") from error
+        raise NotebookError(
+            f"code cell {number} ({first_line(reached[-1])}) {reason}"
+        ) from error
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Take out what differs between machines and runs though the notebook is the same."""
+    """Take out what differs between machines and runs of one notebook."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
@@ -153,11 +159,12 @@ def tidy(notebook: NotebookNode) -> None:
             # a widget ends with its kernel: its text says more than "model not found"
             output.get("data", {}).pop(WIDGET, None)
             if output.output_type == "error":
-                output.traceback = [without_places(line) for line in output.traceback]
+                # the line of the cell and the message; not the library's frames between
+                output.traceback[3:-1] = []
 
 
 def without_durations(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with a blank for each duration that a cell prints, or draws if tagged timing."""
+    """The notebook with blanks for durations and for what cells tagged timing show."""
     notebook = copy.deepcopy(notebook)
     for cell in code_cells(notebook):
         if "timing" in cell.metadata.get("tags", []):
@@ -168,13 +175,6 @@ def without_durations(notebook: NotebookNode) -> NotebookNode:
             if "text" in output:
                 output.text = DURATION.sub(" ", output.text)
     return notebook
-
-
-def without_places(text: str) -> str:
-    for place, name in PLACES.items():
-        for spelling in (place, place.replace(str(Path.home()), "~", 1)):  # IPython writes ~
-            text = text.replace(f"{spelling}/", f"{name}/" if name else "")
-    return text
 
 
 def fault_of(cell: NotebookNode) -> str:
