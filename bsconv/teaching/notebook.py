@@ -3,6 +3,7 @@
 import os
 import platform
 import random
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TypeVar
@@ -52,6 +53,10 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     # PyTorch's default for convolutions keeps three digits, and the notebooks compare five
     torch.backends.cudnn.allow_tf32 = False
     use_style()
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")  # 200 dpi
     return session
 
 

@@ -94,8 +94,8 @@ def figure_faults(notebook: Notebook) -> Iterator[str]:
             yield f"holds an image of type {kind}, only PNG is allowed"
             continue
         width, height = struct.unpack(">II", base64.b64decode("".join(content))[16:24])
-        if width > 720 or height > 370:  # 7 x 3.5 inches at 100 dpi, and matplotlib's margin
-            yield f"has a figure of {width} x {height} pixels, at most 720 x 370"
+        if width > 1440 or height > 740:  # 7 x 3.5 inches at 200 dpi, and matplotlib's margin
+            yield f"has a figure of {width} x {height} pixels, at most 1440 x 740"
     if any("attachments" in cell for cell in notebook.cells):
         yield "holds an attached image: draw it in a cell"
 
