@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bsconv.experiments.training._global_batch_norm import with_global_batch_norm
+from bsconv.experiments.training._job import steps_text
 from bsconv.experiments.training._processes import (
     SINGLE,
     PeerFailed,
@@ -23,7 +24,6 @@ from bsconv.experiments.training._processes import (
     join_processes,
     process_device,
 )
-from bsconv.experiments.training._progress import steps_text
 from bsconv.experiments.training._steps import Execution
 
 # Runs jobs, each in so many processes that are forked after the imports and find in their

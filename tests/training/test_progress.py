@@ -1,5 +1,6 @@
 """The progress bar of an epoch, and how soon a loss that is not finite is noticed."""
 
+import functools
 import io
 import math
 import sys
@@ -7,9 +8,9 @@ import sys
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from bsconv.experiments.training import _train, train
-from bsconv.experiments.training._progress import progress_bar
 from helpers.small_runs import config, linear, noise, run, use
 
 
@@ -53,13 +54,8 @@ def test_the_loss_is_the_mean_over_the_images(monkeypatch: pytest.MonkeyPatch) -
 def test_the_bar_says_speed_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
 
-    def at_once(*arguments: object) -> object:
-        bar = progress_bar(*arguments)
-        bar.mininterval = 0
-        return bar
-
     use(monkeypatch, linear, noise(train=160))
-    monkeypatch.setattr(_train, "progress_bar", at_once)
+    monkeypatch.setattr(_train, "tqdm", functools.partial(tqdm, mininterval=0))
     monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(1.25))
     train(config(batch_size=4))
     shown = terminal.getvalue().split("\r")

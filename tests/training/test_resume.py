@@ -133,7 +133,7 @@ def test_a_kill_at_each_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 # where each phase of a run begins
 PHASES: dict[str, tuple[Any, str]] = {
-    "opening the folder": (_run_folder, "_state"),
+    "opening the folder": (_run_folder.Run, "read"),
     "looking at the model": (_job, "check_model"),
     "reading the data": (_job, "find_dataset"),
     "making the model": (_job, "make_model"),

@@ -15,8 +15,7 @@ from ._inputs import (
     trained_model,
 )
 from ._new_head import answers, logits_of
-from ._processes import PeerFailed, find_device
-from ._signals import Terminated, terminable
+from ._processes import PeerFailed, Terminated, find_device, terminable
 from ._train import evaluate, train
 
 __all__ = [

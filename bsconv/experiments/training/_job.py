@@ -1,12 +1,16 @@
-"""What the steps of a run need, made or read from its folder."""
+"""What the steps of a run need, made or read from its folder, and what is said of it."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 from torch import nn
 
 from ...pytorch import apply_plan
+from ...pytorch._tools.model_tree import parameter_count
 from ..config import TrainConfig
+from ..data import ImageDataset
 from ..files.checkpoints import Start
 from ._distillation import check_teacher, read_teacher
 from ._inputs import (
@@ -21,8 +25,9 @@ from ._inputs import (
 )
 from ._new_head import head_names
 from ._optimizers import make_optimizer
+from ._processes import Processes
 from ._run_folder import Run
-from ._steps import Job, choose_execution
+from ._steps import Execution, Job, choose_execution
 
 
 def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job:
@@ -32,17 +37,19 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     one line where something is not available, or does not fit the rest.
     """
     processes = run.processes
-    config = run.config
-    device = torch.device(config.device)
     with processes.agreeing():
-        check_model(config)
+        check_model(run.config)
     start, config = processes.from_first(lambda: _start(run))
     run.config = config
-    _check_recipe(run, start is not None or model is not None, teacher)
+    device = torch.device(config.device)
+    if run.state is None and start is None and model is None:
+        _check_needs_no_start(config)
+    if config.label_weight and not (teacher or config.teacher or config.teacher_model):
+        raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")
     dataset = processes.in_turns(lambda: find_dataset(config))
     checksum = processes.from_first(lambda: dataset.checksum)
     with processes.agreeing():
-        run.check_data(dataset, checksum)
+        _check_data(run, dataset, checksum)
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes) if model is None else model
@@ -57,9 +64,9 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
             head = head_names(model, config)
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name.startswith(head))
-        teacher_normalization = config.normalization
+        normalization = config.normalization
         if teacher is None:
-            teacher, teacher_normalization = read_teacher(config, dataset)
+            teacher, normalization = read_teacher(config, dataset)
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
             check_teacher(teacher, dataset, config)
@@ -70,32 +77,69 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         execution.set_plans(model)
         optimizer = make_optimizer(model, config)
         generator = torch.Generator(device).manual_seed(config.seed)
-        if processes.count == 1:
-            trained = execution.compiled(model, device)
-        else:
-            trained = processes.shared(model)
-        job = Job(
-            model, trained, teacher, teacher_normalization, optimizer, dataset, generator, execution
-        )
+        alone = processes.count == 1
+        trained = execution.compiled(model, device) if alone else processes.shared(model)
+        job = Job(model, trained, teacher, normalization, optimizer, dataset, generator, execution)
         run.begin(job)
     return job
 
 
 def _start(run: Run) -> tuple[Start | None, TrainConfig]:
     """What a fresh run starts from, and its settings with the normalisation of that."""
-    if run.state is not None:
-        return None, run.config
-    start = read_start(run.config)
+    start = None if run.state else read_start(run.config)
     return start, settled(run.config, start)
 
 
-def _check_recipe(run: Run, has_start: bool, teacher: nn.Module | None) -> None:
-    """ValueError for settings that need a start or a teacher where there is none."""
-    config = run.config
-    if config.settings.fixed_batch_norm and run.state is None and not has_start:
-        raise ValueError(f"recipe={config.recipe!r} needs weights to start from, got weights=None")
-    for setting in ("new_head", "freeze"):
-        if getattr(config, setting) and run.state is None and not has_start:
+def _check_needs_no_start(config: TrainConfig) -> None:
+    needing = {
+        f"recipe={config.recipe!r}": config.settings.fixed_batch_norm,
+        "new_head": config.new_head,
+        "freeze": config.freeze,
+    }
+    for setting, needs in needing.items():
+        if needs:
             raise ValueError(f"{setting} needs weights to start from, got weights=None")
-    if config.label_weight and not (teacher or config.teacher or config.teacher_model):
-        raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")
+
+
+def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
+    """ValueError where images differ from the first process's, or from those before a break."""
+    run.data = dataset.checksum
+    if run.data != first:
+        raise ValueError(f"{dataset.name} differs between the processes of the run")
+    if run.state is not None and run.state.get("data") not in (None, run.data):
+        out = run.config.out
+        raise ValueError(
+            f"{dataset.name} has changed since the run in {out} began; restore it, "
+            f"or begin another run with --weights {out}"
+        )
+
+
+def introduction(run: Run, job: Job) -> str:
+    """Two lines: what is trained on what, and how its steps are computed."""
+    config, done = run.config, len(run.history)
+    action = f"resuming after epoch {done}:" if done else "training"
+    before = config.epochs if run.state is None else run.state["config"]["epochs"]
+    if before < config.epochs:
+        cycle = config.settings.milestones is None
+        rate = (
+            "its cycle is stretched over all" if cycle else "its rate drops after the same epochs"
+        )
+        longer = f"for {config.epochs} epochs and not {before}"
+        action = f"resuming after epoch {done}, {longer}; {rate}:"
+    about = f" ({job.dataset.about})" if job.dataset.about else ""
+    threads = torch.get_num_threads()
+    on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
+    return (
+        f"{action} {config.model} ({parameter_count(job.model):,} parameters) on "
+        f"{len(job.dataset.train_images):,} images of {job.dataset.name}{about}, "
+        f"{config.epochs} epochs on {config.device}\n"
+        f"{steps_text(job.execution, run.processes)}{on_threads}"
+    )
+
+
+def steps_text(execution: Execution, processes: Processes) -> str:
+    if processes.count == 1:
+        return f"steps in {execution}"
+    eager = " (torch.compile takes one process)" if execution.compile else ""
+    execution = dataclasses.replace(execution, compile=False)
+    return f"{processes.count} processes, steps in {execution}{eager}"

@@ -1,4 +1,4 @@
-"""The device and the processes of one run, as torchrun starts them: who is who, how they agree.
+"""The device and the processes of one run, as torchrun starts them, and how they agree or end.
 
 Each has the model and takes its part of every batch. Together they compute what one process would
 compute with all of the batch.
@@ -11,10 +11,12 @@ import copy
 import datetime
 import os
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -151,6 +153,27 @@ def find_device(name: str) -> torch.device:
         known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
         raise ValueError(f"device needs one that is here, {known}, got {name!r}") from error
     return device
+
+
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM raises within ``terminable()``."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run in here as Ctrl-C does, where Python lets this thread handle signals."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

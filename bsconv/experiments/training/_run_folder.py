@@ -13,7 +13,6 @@ import torch
 
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
-from ..data import ImageDataset
 from ..files.checkpoints import (
     CHECKPOINT,
     CONFIG,
@@ -47,10 +46,10 @@ class Run:
     folder: Path | None = None
     state: dict[str, Any] | None = None  # the checkpoint to go on from
     history: History = dataclasses.field(default_factory=History)
-    finished: bool = False
     processes: Processes = SINGLE
     plan: dict[str, str] = dataclasses.field(default_factory=dict)  # of a projection, as it starts
     data: int | None = None  # checksum of the images that it learns from
+    finished: bool = False
     curves: Any | None = None  # of TensorBoard
 
     @property
@@ -62,27 +61,79 @@ class Run:
         """How the steps so far were computed: any other way would round differently."""
         if self.state is None or "execution" not in self.state:
             return None
-        with _fitting(self.config):
+        with self._fitting():
             return Execution(**self.state["execution"])
 
-    def check_data(self, dataset: ImageDataset, first: int) -> None:
-        """ValueError where images differ from the first process's, or from those before a break."""
-        checksum = dataset.checksum
-        if checksum != first:
-            raise ValueError(f"{dataset.name} differs between the processes of the run")
-        kept = None if self.state is None else self.state.get("data")
-        if kept not in (None, checksum):
+    def read(self, folder: Path, resume: bool) -> None:
+        """Take over what is in ``folder``; ValueError where this run cannot go on with it."""
+        self.folder = folder
+        present = [name for name in FILES if (folder / name).exists()]
+        if not present:
+            return
+        if not resume:
             raise ValueError(
-                f"{dataset.name} has changed since the run in {self.config.out} began; restore it, "
-                f"or begin another run with --weights {self.config.out}"
+                f"{folder} already holds a run ({present[0]}); resume it with --resume "
+                "or choose another out folder"
             )
-        self.data = checksum
+        if present == [CONFIG]:  # killed before its first epoch was over
+            self._go_on_as(read_config(folder / CONFIG))
+            return
+        path = folder / CHECKPOINT
+        if CHECKPOINT not in present:
+            raise ValueError(
+                f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
+                "choose another out folder"
+            )
+        self.state = state = read_checkpoint(path)
+        missing = [part for part in PARTS if part not in state]
+        if missing:
+            raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
+        self._go_on_as(trained_by(state, path).config)
+        self.plan = state.get("plan", {})
+        with self._fitting():
+            self.history = History(EpochMetrics(**row) for row in state["history"])
+            epoch, known = state["epoch"], len(self.history)
+            if not 0 < known == epoch <= self.config.epochs:
+                raise ValueError(f"epoch is {epoch!r}, the history has {known}")
+        self.finished = not self.epochs_left and MODEL in present
+
+    def _go_on_as(self, saved: TrainConfig) -> None:
+        """Take over how ``saved`` makes its images; ValueError where its results differ."""
+        config = self.config = self.config.images_as(saved)
+        # a run may become longer
+        saved = dataclasses.replace(saved, epochs=max(saved.epochs, config.epochs))
+        name = saved.difference(config)
+        if name is None:
+            return
+        was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
+        if name == "normalize":
+            was, now = str(saved.normalization), str(config.normalization)
+        raise ValueError(
+            f"{self.folder} holds a run with {name}={was!r}, not {name}={now!r}; "
+            "resume it with its own settings or choose another out folder"
+        )
+
+    @contextlib.contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """ValueError where the checkpoint turns out to be of another network or run."""
+        try:
+            yield
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings "
+                f"({one_line(error)}); restore it or train into another folder"
+            ) from error
 
     def begin(self, job: Job) -> None:
         """Go on from the checkpoint if there is one; the first to write into the folder."""
-        if self.state is not None:
-            with _fitting(self.config):
-                _restore(job, self.state)
+        if (state := self.state) is not None:
+            with self._fitting():
+                job.model.load_state_dict(state["model"])
+                job.optimizer.load_state_dict(state["optimizer"])
+                job.generator.set_state(state["generator"])
+                torch.set_rng_state(state["cpu_rng"])
+                if state["cuda_rng"] and torch.cuda.is_available():
+                    torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
         if self.folder is None:
             return
         for name in FILES:  # what a killed process had begun to write
@@ -128,26 +179,14 @@ class Run:
         """Keep the trained model, and in its settings how the steps were computed."""
         self.history.model = job.model
         if self.folder is not None:
-            how: dict[str, Any] = {
-                "precision": job.execution.precision,
-                "compile": job.execution.compile,
-            }
-            config = dataclasses.replace(self.config, **how)
+            precision, compile = job.execution.precision, job.execution.compile
+            config = dataclasses.replace(self.config, precision=precision, compile=compile)
             classes = job.dataset.classes
             write_trained(self.folder / MODEL, job.model, config, len(classes), self.plan, classes)
 
     def _write_metrics(self, folder: Path) -> None:
         lines = [json.dumps(metrics) + "\n" for metrics in self.history.to_dicts()]
         write_atomically(folder / METRICS, "".join(lines).encode())
-
-
-def _restore(job: Job, state: dict[str, Any]) -> None:
-    job.model.load_state_dict(state["model"])
-    job.optimizer.load_state_dict(state["optimizer"])
-    job.generator.set_state(state["generator"])
-    torch.set_rng_state(state["cpu_rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"][: torch.cuda.device_count()])
 
 
 @contextlib.contextmanager
@@ -180,10 +219,11 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
+    run = Run(config)
     if config.out is None:
         if resume:
             raise ValueError("resume needs out, the folder of the run to go on with, got out=None")
-        yield Run(config)
+        yield run
         return
     folder = Path(config.out)
     made = not folder.exists()
@@ -192,14 +232,8 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
     except OSError as error:
         raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
     with locked(folder):
-        run = Run(config, folder)
         try:
-            run.state, saved = _state(config, folder, resume)
-            config = run.config = config if saved is None else config.images_as(saved)
-            if run.state is not None:
-                run.history = _history(run.state, config)
-                run.plan = run.state.get("plan", {})
-            run.finished = not run.epochs_left and (folder / MODEL).exists()
+            run.read(folder, resume)
             yield run
         finally:
             if run.curves is not None:
@@ -209,72 +243,3 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
                 with contextlib.suppress(OSError):
                     (folder / ".lock").unlink(missing_ok=True)
                     folder.rmdir()
-
-
-def _state(
-    config: TrainConfig, folder: Path, resume: bool
-) -> tuple[dict[str, Any] | None, TrainConfig | None]:
-    """The checkpoint to go on from and its settings, None for a fresh start.
-
-    ValueError if neither is right.
-    """
-    present = [name for name in FILES if (folder / name).exists()]
-    if not present:
-        return None, None
-    if not resume:
-        raise ValueError(
-            f"{folder} already holds a run ({present[0]}); resume it with --resume "
-            "or choose another out folder"
-        )
-    if present == [CONFIG]:  # killed before its first epoch was over
-        saved = read_config(folder / CONFIG)
-        _refuse_other(folder, saved, config)
-        return None, saved
-    path = folder / CHECKPOINT
-    if CHECKPOINT not in present:
-        raise ValueError(
-            f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
-            "choose another out folder"
-        )
-    state = read_checkpoint(path)
-    missing = [part for part in PARTS if part not in state]
-    if missing:
-        raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
-    saved = trained_by(state, path).config
-    _refuse_other(folder, saved, config)
-    return state, saved
-
-
-def _history(state: dict[str, Any], config: TrainConfig) -> History:
-    with _fitting(config):
-        history = History(EpochMetrics(**row) for row in state["history"])
-        if not 0 < len(history) == state["epoch"] <= config.epochs:
-            raise ValueError(f"epoch is {state['epoch']!r}, the history has {len(history)}")
-        return history
-
-
-@contextlib.contextmanager
-def _fitting(config: TrainConfig) -> Iterator[None]:
-    """ValueError with one line where the checkpoint turns out to be of another network or run."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"the {CHECKPOINT} in {config.out} does not fit its own settings ({one_line(error)}); "
-            "restore it or train into another folder"
-        ) from error
-
-
-def _refuse_other(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
-    config = config.images_as(saved)
-    # a run may become longer
-    saved = dataclasses.replace(saved, epochs=max(saved.epochs, config.epochs))
-    name = saved.difference(config)
-    if name is not None:
-        was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
-        if name == "normalize":
-            was, now = str(saved.normalization), str(config.normalization)
-        raise ValueError(
-            f"{folder} holds a run with {name}={was!r}, not {name}={now!r}; "
-            "resume it with its own settings or choose another out folder"
-        )

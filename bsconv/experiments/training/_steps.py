@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +30,7 @@ from ._optimizers import Optimizers
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
 WORTH_COMPILING = 200_000
 ROUNDS = 3
-# What torch.compile is told, by device.
-COMPILER: Mapping[str, Mapping[str, str | int | bool]] = {
+COMPILER = {  # what torch.compile is told, by device
     # narrow networks wait for kernel launches, which CUDA graphs replay at once
     "cuda": {"triton.cudagraphs": True},
     # otherwise the backward pass of each depthwise convolution copies its images into another
@@ -49,8 +47,10 @@ class Execution:
     compile: bool
     plans: dict[str, str]
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16")
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Of a training step: computed in its precision, given in float32."""
+        with torch.autocast(images.device.type, torch.bfloat16, self.precision == "bfloat16"):
+            return logits_of(model(images)).float()
 
     def set_plans(self, model: nn.Module) -> None:
         """ValueError for plans of another model, such as a damaged checkpoint may hold."""
@@ -66,7 +66,8 @@ class Execution:
         """The model to train, which shares all parameters with ``model``."""
         if not self.compile:
             return model
-        return cast(nn.Module, torch.compile(model, options=dict(COMPILER.get(device.type, {}))))
+        options: Any = COMPILER.get(device.type, {})
+        return cast(nn.Module, torch.compile(model, options=options))
 
     def begin_step(self, device: torch.device) -> None:
         """Before each forward pass: CUDA graphs may now write over what the last step returned."""
@@ -116,14 +117,16 @@ def choose_execution(
         return dataclasses.replace(trials[0], compile=compiled)
     first = images[: config.settings.batch_size].to(device)
     batch = model_input(first, config.image_size, config.normalization)
-    twins = [_twin(model, trial) for trial in trials]
-    best = _fastest(twins, batch, trials)
-    # its first step has measured the plans of its layers
-    plans = {name: layer.chosen_plan for name, layer in _bsconv_layers(twins[best]).items()}
-    found = Execution(precisions[best], compiled, plans)
+    found = dataclasses.replace(_fastest(model, batch, trials), compile=compiled)
     # two networks in turns would overwrite each other's results in their CUDA graphs
-    comparable = compiled and plan == "auto" and device.type != "cuda"
-    return _faster_compiled(model, batch, found) if comparable else found
+    if plan != "auto" or not compiled or device.type == "cuda":
+        return found
+    # compilation speeds up what eager steps are slow at: layers with all their weights multiplied
+    merged = {
+        name: "merged" if isinstance(layer, BSConvU) else "narrow" for name, layer in layers.items()
+    }
+    candidates = [found, dataclasses.replace(found, plans=merged)]
+    return found if merged == found.plans else _fastest(model, batch, candidates)
 
 
 @functools.cache
@@ -136,46 +139,28 @@ def can_compile(device: str) -> bool:
     return True
 
 
-def _faster_compiled(model: nn.Module, batch: Tensor, measured: Execution) -> Execution:
-    """``measured``, or with all layers merged: compilation speeds up what eager steps are slow at.
+def _fastest(model: nn.Module, batch: Tensor, executions: list[Execution]) -> Execution:
+    """The one with the shortest of some training steps in turns, with the plans of its layers.
 
-    The winner is not compiled twice, torch.compile remembers it.
+    A first step of each, which is not counted, compiles it and measures plans that are "auto".
     """
-    merged = {
-        name: "merged" if isinstance(layer, BSConvU) else "narrow"
-        for name, layer in _bsconv_layers(model).items()
-    }
-    if merged == measured.plans:
-        return measured
-    candidates = [measured, dataclasses.replace(measured, plans=merged)]
-    twins = [one.compiled(_twin(model, one), batch.device) for one in candidates]
-    for twin, one in zip(twins, candidates, strict=True):
-        _step(twin, batch, one)  # compiles
-    return candidates[_fastest(twins, batch, candidates)]
-
-
-def _twin(model: nn.Module, execution: Execution) -> nn.Module:
-    twin = copy.deepcopy(model).train()
-    execution.set_plans(twin)
-    return twin
-
-
-def _fastest(models: list[nn.Module], batch: Tensor, executions: list[Execution]) -> int:
-    """Which of the models has the shortest of some training steps in turns, after one of each."""
-    steps = {
-        number: functools.partial(_step, model, batch, execution)
-        for number, (model, execution) in enumerate(zip(models, executions, strict=True))
-    }
-    seconds = in_turns(steps, batch.device, rounds=ROUNDS if len(models) > 1 else 1)
-    return min(steps, key=lambda number: min(seconds[number]))
+    steps, twins = {}, []
+    for number, execution in enumerate(executions):
+        twin = copy.deepcopy(model).train()
+        execution.set_plans(twin)
+        twins.append(twin)
+        compiled = execution.compiled(twin, batch.device)
+        steps[number] = functools.partial(_step, compiled, batch, execution)
+    seconds = in_turns(steps, batch.device, rounds=ROUNDS if len(steps) > 1 else 1)
+    best = min(steps, key=lambda number: min(seconds[number]))
+    plans = {name: layer.chosen_plan for name, layer in _bsconv_layers(twins[best]).items()}
+    return dataclasses.replace(executions[best], plans=plans)
 
 
 def _step(model: nn.Module, batch: Tensor, execution: Execution) -> None:
     """Forward and backward pass; the random state is left as it was."""
-    device = batch.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        with execution.autocast(device):
-            logits = logits_of(model(batch)).float()
+    with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):
+        logits = execution.logits(model, batch)
         F.cross_entropy(logits, logits.argmax(1)).backward()  # type: ignore[no-untyped-call]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from tqdm import tqdm
 
 from ...pytorch import reg_loss
 from ...pytorch._tools.model_tree import evaluating
@@ -26,10 +27,9 @@ from ..normalization import Normalization
 from ._distillation import student_loss
 from ._history import EpochMetrics, History
 from ._inputs import model_input, trained_model
-from ._job import prepare
+from ._job import introduction, prepare
 from ._new_head import logits_of
 from ._processes import SINGLE, Processes
-from ._progress import introduction, progress_bar
 from ._run_folder import Run, open_run
 from ._steps import Job
 
@@ -105,8 +105,8 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     It ends early once the loss is not finite.
     """
     config, processes = run.config, run.processes
-    images, device = job.dataset.train_images, job.generator.device
-    order = torch.randperm(len(images), generator=job.generator, device=device)
+    data, device = job.dataset, job.generator.device
+    order = torch.randperm(len(data.train_images), generator=job.generator, device=device)
     batches = _batches(order, config.settings.batch_size)
     look_every = max(1, len(batches) // LOOKS)
     total, seen = torch.zeros((), device=device), 0
@@ -116,13 +116,19 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
             if isinstance(module, BatchNorm):
                 module.eval()
     processes.own_randomness(config.seed, epoch)
-    title = f"epoch {epoch}/{config.epochs}"
-    with progress_bar(title, sum(map(len, batches)), progress) as bar:
-        for number, chosen in enumerate(batches_of(images, batches), 1):
-            batch = batches[number - 1]
+    with tqdm(
+        desc=f"epoch {epoch}/{config.epochs}",
+        total=sum(map(len, batches)),
+        unit=" images",
+        unit_scale=True,
+        leave=False,  # a line per epoch is printed anyway
+        disable=None if progress else True,  # None: unless on a terminal
+    ) as bar:
+        images_of = zip(batches, batches_of(data.train_images, batches), strict=True)
+        for number, (batch, images) in enumerate(images_of, 1):
             rate = config.learning_rate_at((epoch - 1) * len(batches) + number - 1, len(batches))
-            labels = job.dataset.train_labels[batch]
-            total += train_step(run, job, chosen.to(device), labels, rate) * len(batch)
+            loss_of_step = train_step(run, job, images.to(device), data.train_labels[batch], rate)
+            total += loss_of_step * len(batch)
             seen += len(batch)
             bar.update(len(batch))
             if number % look_every == 0 or number == len(batches):
@@ -146,17 +152,16 @@ def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate
         cutout=config.cutout,
     )
     part, weight = run.processes.part(len(images))
-    resized = model_input(augmented[part], config.image_size)
-    inputs = model_input(resized, normalization=config.normalization)
+    resized, labels = model_input(augmented[part], config.image_size), labels[part]
     job.execution.begin_step(images.device)
-    with job.execution.autocast(images.device):
-        logits = logits_of(job.trained(inputs)).float()
-    labels = labels[part]
+    inputs = model_input(resized, normalization=config.normalization)
+    logits = job.execution.logits(job.trained, inputs)
     if job.teacher is None:
         loss = F.cross_entropy(logits, labels)
     else:
-        with torch.no_grad(), job.execution.autocast(images.device):
-            answers = logits_of(job.teacher(job.teacher_normalization.apply(resized))).float()
+        with torch.no_grad():
+            inputs = job.teacher_normalization.apply(resized)
+            answers = job.execution.logits(job.teacher, inputs)
         loss = student_loss(logits, answers, labels, config.label_weight)
     loss = weight * loss + reg_loss(job.trained, config.alpha)
     job.model.zero_grad()
