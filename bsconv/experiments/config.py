@@ -14,29 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import rules
 from .normalization import STATISTICS, Normalization
 from .recipes import RECIPES, Recipe
-from .rules import (
-    EPOCHS,
-    FOLDER,
-    FOLDER_SIZE,
-    MEAN,
-    RESIZE,
-    STD,
-    Rule,
-    absolute_name,
-    flag,
-    number,
-    one_of,
-    setting,
-    text,
-    whole,
-)
+from .rules import FOLDER_SIZE, absolute_name, setting
 
-__all__ = ["RECIPES", "Recipe", "Rule", "TrainConfig"]
+__all__ = ["RECIPES", "Recipe", "TrainConfig"]
 
-
-MOST_PIXELS = 4096  # of the side of an image
 # what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")
 
@@ -52,137 +36,130 @@ class TrainConfig:
     run where they are left open. ValueError for a value that breaks its rule.
     """
 
-    model: str = setting("cifar_resnet20_bsconvu", text("a name", "MODEL"))
+    model: str = setting("cifar_resnet20_bsconvu", rules.MODEL)
     dataset: str = setting(
         "cifar10",
-        text("a name", "NAME|FOLDER"),
+        rules.text("a name", "NAME|FOLDER"),
         "cifar10 (default), cifar100, synthetic, or a folder of images by class",
     )
     data: str | None = setting(
-        None, FOLDER, "where the archives lie (default $BSCONV_DATA, else data)"
+        None, rules.FOLDER, "where the archives lie (default $BSCONV_DATA, else data)"
     )
-    out: str | None = setting(None, FOLDER, "folder of the run (default: nothing is kept)")
-    bsconv: str | None = setting(None, one_of("u", "s"))
-    p: float = setting(0.25, number(">= 0 and <= 1", lambda value: 0 <= value <= 1))
-    with_bn: bool = setting(False, flag("store_true"))
+    out: str | None = setting(None, rules.FOLDER, "folder of the run (default: nothing is kept)")
+    bsconv: str | None = setting(None, rules.one_of("u", "s"))
+    p: float = setting(0.25, rules.number(">= 0 and <= 1"))
+    with_bn: bool = setting(False, rules.flag("store_true"))
     init: str = setting(
         "published",
-        one_of("published", "matched"),
+        rules.one_of("published", "matched"),
         "first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
     weights: str | None = setting(
         None,
-        text("a file of weights or a run's folder", "FILE"),
+        rules.TRAINED,
         "start from these weights (.safetensors, .pt, .pth or the --out of a run) instead, "
         "such as what `bsconv project` wrote; they must fit the model, --bsconv included",
     )
     pretrained: str | None = setting(
         None,
-        text("a name", "NAME"),
+        rules.NAME,
         "start from the weights of the package, such as cifar10, or of MODEL's library: DEFAULT",
     )
     new_head: bool = setting(
         False,
-        flag("store_true"),
+        rules.flag("store_true"),
         "a fresh classifier in place of the one of these weights, for the classes of --dataset; "
         "with --bsconv, weights of the dense network are projected",
     )
-    freeze: bool = setting(False, flag("store_true"), "train the classifier alone")
+    freeze: bool = setting(False, rules.flag("store_true"), "train the classifier alone")
     teacher: str | None = setting(
-        None,
-        text("a file of weights or a run's folder", "FILE"),
-        "learn the answers of this trained network (a file as for --weights)",
+        None, rules.TRAINED, "learn the answers of this trained network (a file as for --weights)"
     )
     teacher_model: str | None = setting(
         None,
-        text("a name", "MODEL"),
+        rules.MODEL,
         "the teacher's architecture (default: what the file of --teacher says); without --teacher, "
         "with the weights that the package has of it",
     )
     label_weight: float = setting(
-        0.0, number(">= 0 and <= 1", lambda value: 0 <= value <= 1),
+        0.0,
+        rules.number(">= 0 and <= 1"),
         "share of the labels in the loss of a student (default {}: its teacher's answers alone)",
-    )  # fmt: skip
-    epochs: int = setting(200, whole(1), "default {}")
-    batch_size: int | None = setting(None, whole(1), "default 128, finetune 64")
-    seed: int = setting(0, whole(0, 2**63 - 1, "S"), "default {}")
-    device: str = setting("auto", text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
+    )
+    epochs: int = setting(200, rules.whole(1), "default {}")
+    batch_size: int | None = setting(None, rules.whole(1), "default 128, finetune 64")
+    seed: int = setting(0, rules.whole(0, 2**63 - 1, "S"), "default {}")
+    device: str = setting("auto", rules.text("a name", "DEVICE"), "cpu, cuda, ... (default {})")
     recipe: str = setting(
         "published",
-        one_of(*RECIPES),
+        rules.one_of(*RECIPES),
         "published (default), fast: one cycle, or finetune: a low one, BatchNorm fixed",
     )
     optimizer: str | None = setting(
         None,
-        one_of("sgd", "muon", "adam"),
+        rules.one_of("sgd", "muon", "adam"),
         "sgd, adam (default of finetune), or muon (default of fast): orthogonal steps for the "
         "weights that mix channels",
     )
     learning_rate: float | None = setting(
-        None,
-        number("> 0", lambda value: value > 0, "RATE"),
-        "default 0.1, the peak of fast 0.3",
+        None, rules.number("> 0", "RATE"), "default 0.1, the peak of fast 0.3"
     )
-    momentum: float | None = setting(
-        None, number(">= 0 and < 1", lambda value: 0 <= value < 1, "M"), "default 0.9"
-    )
+    momentum: float | None = setting(None, rules.number(">= 0 and < 1", "M"), "default 0.9")
     weight_decay: float | None = setting(
-        None,
-        number(">= 0", lambda value: value >= 0, "W"),
-        "default 1e-4, fast 5e-4 on weights only",
+        None, rules.number(">= 0", "W"), "default 1e-4, fast 5e-4 on weights only"
     )
     milestones: tuple[int, ...] | None = setting(
-        None, EPOCHS, "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
+        None, rules.EPOCHS, "rate / 10 after these epochs (default 1/2, 3/4 and 9/10 of all)"
     )
     alpha: float = setting(
         0.1,
-        number(">= 0", lambda value: value >= 0, "A"),
+        rules.number(">= 0", "A"),
         "weight of the BSConv-S penalty in the training loss (default {})",
     )
-    crop_padding: int = setting(4, whole(0, metavar="PIXELS"), "default {}")
-    flip: bool = setting(True, flag("store_false"), "no random flips")
-    cutout: int = setting(0, whole(0, metavar="PIXELS"), "side of the hole (default {}: none)")
-    train_limit: int | None = setting(None, whole(1), "the first N images only")
-    test_limit: int | None = setting(None, whole(1), "the first N images only")
+    crop_padding: int = setting(4, rules.PIXELS, "default {}")
+    flip: bool = setting(True, rules.flag("store_false"), "no random flips")
+    cutout: int = setting(0, rules.PIXELS, "side of the hole (default {}: none)")
+    train_limit: int | None = setting(None, rules.whole(1), "the first N images only")
+    test_limit: int | None = setting(None, rules.whole(1), "the first N images only")
     image_size: int | None = setting(
         None,
-        whole(1, metavar="PIXELS"),
+        rules.whole(1, 4096, "PIXELS"),
         "side of the images (default: as the weights want it, else 32 for a folder)",
     )
     resize: str | None = setting(
         None,
-        RESIZE,
+        rules.RESIZE,
         "of a folder: squash (default), shorter: the middle of the image, or how many PIXELS the "
         "shorter side has before",
     )
     split: float | None = setting(
         None,
-        number("> 0 and < 1", lambda value: 0 < value < 1, "SHARE"),
+        rules.number("> 0 and < 1", "SHARE"),
         "of each class to test in a folder that is not divided (default 0.2)",
     )
     normalize: str | None = setting(
         None,
-        one_of(*STATISTICS),
+        rules.one_of(*STATISTICS),
         "what images are normalised by (default: as the weights want it, else none)",
     )
     mean: tuple[float, ...] | None = setting(
-        None, MEAN, "normalise by this mean and --std instead, of images in 0 ... 1"
+        None, rules.MEAN, "normalise by this mean and --std instead, of images in 0 ... 1"
     )
-    std: tuple[float, ...] | None = setting(None, STD, "the standard deviation for --mean")
+    std: tuple[float, ...] | None = setting(None, rules.STD, "the standard deviation for --mean")
     compile: bool | None = setting(
         None,
-        flag(argparse.BooleanOptionalAction),
+        rules.flag(argparse.BooleanOptionalAction),
         "train through torch.compile (default: in long runs, where a compiler is at hand)",
     )
     plan: str = setting(
         "auto",
-        one_of("factored", "merged", "auto"),
+        rules.one_of("factored", "merged", "auto"),
         "how BSConv layers are computed: factored, merged into dense convolutions on the way, "
         "or auto (default): factored in short runs, in long ones the faster for each layer",
     )
     precision: str = setting(
         "auto",
-        one_of("float32", "bfloat16", "auto"),
+        rules.one_of("float32", "bfloat16", "auto"),
         "of the training steps: float32, bfloat16 by autocast, or auto (default): float32 in "
         "short runs, whichever is faster here in long ones",
     )
@@ -205,8 +182,6 @@ class TrainConfig:
             rule, value = field.metadata["rule"], getattr(self, field.name)
             if not rule.holds(value):
                 raise ValueError(f"{field.name} needs {rule.text}, got {value!r}")
-        if self.image_size is not None and self.image_size > MOST_PIXELS:
-            raise ValueError(f"image_size needs at most {MOST_PIXELS}, got {self.image_size}")
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
             raise ValueError(
                 f"milestones needs a recipe that has some, got {self.milestones!r} "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
+COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,29 @@ def whole(least: int, most: float = math.inf, metavar: str = "N") -> Rule:
     return Rule(text, lambda value: type(value) is int and least <= value <= most, option)
 
 
-def number(limits: str, holds: Callable[[float], bool], metavar: str = "X") -> Rule:
-    def is_one(value: Any) -> bool:
+def number(limits: str, metavar: str = "X") -> Rule:
+    """A finite number within ``limits``, such as ``>= 0 and < 1``."""
+    bounds = [limit.split() for limit in limits.split(" and ")]
+
+    def holds(value: Any) -> bool:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and holds(value)
+        return (
+            is_number
+            and math.isfinite(value)
+            and all(COMPARISONS[sign](value, float(bound)) for sign, bound in bounds)
+        )
 
-    return Rule(f"a number {limits}", is_one, {"type": float, "metavar": metavar})
+    return Rule(f"a number {limits}", holds, {"type": float, "metavar": metavar})
 
 
-def channels(limits: str, holds: Callable[[float], bool]) -> Rule:
+def channels(limits: str) -> Rule:
     """A number for each of red, green and blue."""
 
-    def are_three(value: Any) -> bool:
+    def hold(value: Any) -> bool:
         return isinstance(value, tuple) and len(value) == 3 and all(map(one.holds, value))
 
-    one = number(limits, holds)
-    option = {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
-    return Rule(f"three numbers {limits}", are_three, option)
+    one, option = number(limits), {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    return Rule(f"three numbers {limits}", hold, option)
 
 
 def one_of(*names: str) -> Rule:
@@ -63,6 +71,9 @@ def _are_epochs(value: Any) -> bool:
 
 
 EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
+NAME, MODEL = text("a name", "NAME"), text("a name", "MODEL")
+PIXELS = whole(0, metavar="PIXELS")
+TRAINED = text("a file of weights or a run's folder", "FILE")
 FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
 RESIZE = Rule(
     "'squash', 'shorter' or a number of pixels",
@@ -70,8 +81,8 @@ RESIZE = Rule(
     {"metavar": "HOW"},
 )
 # of images in 0 ... 1; larger numbers are meant for images in 0 ... 255
-MEAN = channels(">= 0 and <= 1", lambda value: 0 <= value <= 1)
-STD = channels("> 0 and <= 1", lambda value: 0 < value <= 1)
+MEAN = channels(">= 0 and <= 1")
+STD = channels("> 0 and <= 1")
 
 
 def absolute_name(model: str) -> str:
@@ -84,9 +95,7 @@ def setting(default: Any, rule: Rule, help: str | None = None) -> Any:
     """Where the default is None, so may be the value. Without ``help``, the command line makes no
     option of it here: other commands have it too."""
     if default is None:
-        holds = rule.holds
-        rule = Rule(
-            f"{rule.text} or None", lambda value: value is None or holds(value), rule.option
-        )
+        holds, needs = rule.holds, f"{rule.text} or None"
+        rule = Rule(needs, lambda value: value is None or holds(value), rule.option)
     shown = None if help is None else help.replace("{}", str(default))
     return dataclasses.field(default=default, metadata={"rule": rule, "help": shown})

@@ -227,7 +227,7 @@ WRONG = {
     "train --model cifar_resnet20 --learning-rate -1": "learning_rate needs a number > 0",
     "train --model cifar_resnet20 --p 1/2": "--p goes with --bsconv s alone, got 0.5 with",
     "train --model cifar_resnet20 --bsconv u --p 1": "--p goes with --bsconv s alone",
-    "train --model cifar_resnet20 --image-size 100000": "image_size needs at most 4096, got 100000",
+    "train --model cifar_resnet20 --image-size 100000": "a whole number >= 1 and <= 4096",
     "train --model cifar_resnet20 --mean 0.5 0.5": "argument --mean: expected 3 arguments",
     "train --model cifar_resnet20 --mean 0.5 0.5 0.5": "mean needs std with it",
     "plan cifar_resnet20 --p 1/2": "--p goes with --bsconv s alone",

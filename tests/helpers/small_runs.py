@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bsconv.experiments.data import ImageDataset
-from bsconv.experiments.training import History, TrainConfig, _inputs, _train, train
+from bsconv.experiments.training import History, TrainConfig, _inputs, _models, _train, train
 
 
 def noise(train: int = 20, test: int = 12, size: int = 8, classes: int = 4) -> ImageDataset:
@@ -48,7 +48,7 @@ def use(
     monkeypatch: pytest.MonkeyPatch, model: Callable[[int], nn.Module], data: ImageDataset
 ) -> None:
     """``train`` sees this model (a function of the number of classes) and these images."""
-    monkeypatch.setattr(_inputs, "build_model", lambda name, classes, **_: model(classes))
+    monkeypatch.setattr(_models, "build_model", lambda name, classes, **_: model(classes))
     monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: data)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bsconv.__main__ import main
 from bsconv.experiments.data import load_dataset
 from bsconv.experiments.training import TrainConfig, train
-from bsconv.experiments.training._distillation import student_loss
+from bsconv.experiments.training._train import student_loss
 from bsconv.pytorch import BSConvCP, get_model, project_pretrained
 
 SHORT: dict[str, Any] = {

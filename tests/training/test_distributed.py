@@ -33,7 +33,7 @@ import json, os, signal, socket, sys, traceback
 import torch
 from torch import nn
 from bsconv.__main__ import main
-from bsconv.experiments.training import _inputs, _train as training
+from bsconv.experiments.training import _inputs, _models, _train as training
 from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.training._processes import join_processes
 from bsconv.pytorch import BSConvS
@@ -57,7 +57,7 @@ def use(train, dropout=0.0, test=12):
     generator = torch.Generator().manual_seed(5)
     dataset = ImageDataset("noise", tuple("abcd"), *draw(train), *draw(test))
     _inputs.load_dataset = lambda *_, **__: dataset
-    _inputs.build_model = lambda name, classes, **_: net(classes)
+    _models.build_model = lambda name, classes, **_: net(classes)
 
 
 def second_output():
@@ -70,8 +70,8 @@ def second_output():
             logits = self.net(inputs)
             return (logits, self.head(logits)) if self.training else logits
 
-    plain = _inputs.build_model
-    _inputs.build_model = lambda name, classes, **_: Two(classes)
+    plain = _models.build_model
+    _models.build_model = lambda name, classes, **_: Two(classes)
 
 
 def in_float64():

@@ -134,7 +134,7 @@ def test_a_teacher_sees_its_own_images(monkeypatch: pytest.MonkeyPatch, tmp_path
     seen = []
     model = linear(4)
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    monkeypatch.setattr("bsconv.experiments.training._distillation.trained_model", lambda *_: model)
+    monkeypatch.setattr("bsconv.experiments.training._models.trained_model", lambda *_: model)
     run(teacher=tmp_path / "teacher", epochs=1, crop_padding=0, flip=False, batch_size=20)
     expected = Normalization.from_options("cifar10").apply(to_float(noise().train_images))
     torch.testing.assert_close(seen[-1].sum(0), expected.sum(0))

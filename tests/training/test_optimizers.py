@@ -12,6 +12,8 @@ from bsconv.experiments.training._optimizers import Muon, make_optimizer, orthog
 from bsconv.pytorch import get_model
 from bsconv.pytorch.regularization import OrthonormalBasis
 
+SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}
+
 
 def kernel(*shape: int, seed: int = 0) -> nn.Parameter:
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +58,7 @@ def test_two_steps_by_hand(shape: tuple[int, ...], layout: torch.memory_format) 
     weight = kernel(*shape)
     weight.data = weight.data.contiguous(memory_format=layout)
     by_hand = weight.detach().double().flatten(1).numpy()
-    muon = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.5)
+    muon = Muon([weight], SETTINGS)
     momentum = np.zeros_like(by_hand)
     size = 0.1 * max(1, by_hand.shape[0] / by_hand.shape[1]) ** 0.5
     for seed in (1, 2):
@@ -76,9 +78,9 @@ def test_kernels_of_the_same_shape_are_stepped_as_if_alone() -> None:
         first.grad = kernel(*first.shape, seed=10 + number).detach()
         second.grad = first.grad.clone()
     together[1].grad = alone[1].grad = None  # frozen, or not reached by the loss
-    Muon(together, lr=0.1).step()
+    Muon(together, SETTINGS).step()
     for weight in alone:
-        Muon([weight], lr=0.1).step()
+        Muon([weight], SETTINGS).step()
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first, second)
     assert torch.equal(together[1], kernel(4, 3, 3, 3, seed=1))

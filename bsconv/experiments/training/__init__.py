@@ -2,19 +2,8 @@
 
 from ..config import TrainConfig
 from ._history import EpochMetrics, History, read_history
-from ._inputs import (
-    check_classes,
-    check_fit,
-    check_model,
-    find_dataset,
-    load_start,
-    make_model,
-    model_input,
-    read_start,
-    settled,
-    trained_model,
-)
-from ._new_head import answers, logits_of
+from ._inputs import answers, check_classes, check_fit, find_dataset, logits_of, model_input
+from ._models import check_model, load_start, make_model, read_start, settled, trained_model
 from ._processes import PeerFailed, Terminated, find_device, terminable
 from ._train import evaluate, train
 

@@ -12,15 +12,14 @@ from ...pytorch._tools.model_tree import parameter_count
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
-from ._distillation import check_teacher, read_teacher
-from ._inputs import (
-    check_fit,
+from ._inputs import check_answers, check_fit, find_dataset, model_input
+from ._models import (
     check_model,
-    find_dataset,
     load_start,
     make_model,
     projected,
     read_start,
+    read_teacher,
     settled,
 )
 from ._new_head import head_names
@@ -33,8 +32,7 @@ from ._steps import Execution, Job, choose_execution
 def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job:
     """All parts of ``run`` as they are before its next step, and its folder begun.
 
-    ``model`` and ``teacher`` stand in for those that its settings name. ValueError or OSError with
-    one line where something is not available, or does not fit the rest.
+    ``model`` and ``teacher`` stand in for those that its settings name.
     """
     processes = run.processes
     with processes.agreeing():
@@ -69,7 +67,8 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
             teacher, normalization = read_teacher(config, dataset)
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
-            check_teacher(teacher, dataset, config)
+            images = model_input(dataset.train_images[:1], config.image_size)
+            check_answers(teacher, images, dataset, "the teacher")
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
     )

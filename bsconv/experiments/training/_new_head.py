@@ -6,50 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...pytorch._tools.convs import conv_arguments
-from ...pytorch._tools.errors import one_line
 from ...pytorch._tools.model_tree import evaluating, exchange, places, watching
 from ..config import TrainConfig
 from ..rules import FOLDER_SIZE
+from ._inputs import LARGER, answers
 
-LARGER = "a larger image_size, such as --image-size 224"
 Head = nn.Linear | nn.Conv2d  # a Conv2d of one pixel
 
 
-def logits_of(output: Any) -> Tensor:
-    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts.
-
-    ValueError for what is neither a tensor nor begins with one.
-    """
-    logits = output[0] if isinstance(output, (tuple, list)) and output else output
-    if not isinstance(logits, Tensor):
-        kind = type(logits).__name__
-        raise ValueError(f"a classifier needs to answer with a tensor, or several, got a {kind}")
-    return logits
-
-
-def answers(model: nn.Module, images: Tensor, name: str, advice: str) -> Tensor:
-    """The logits of ``images``, without gradients; ValueError with one line and ``advice`` where
-    the model ``name`` cannot take them."""
-    try:
-        with torch.no_grad():
-            outputs = model(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        shape = " x ".join(map(str, images.shape))
-        reason = one_line(error)
-        raise ValueError(
-            f"{name} cannot take images of {shape} ({reason}); try {advice}"
-        ) from error
-    return logits_of(outputs)
-
-
 def heads(model: nn.Module, config: TrainConfig) -> list[Head]:
-    """The layers that decide how many numbers the answer has: one, or several that are added up.
-
-    ValueError where there is none, or the model cannot take images of the size of ``config``.
-    """
+    """The layers that decide how many numbers the answer has: one, or several that are added up."""
     ran: list[Head] = []
     layers = [
         module

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...pytorch.regularization import OrthonormalBasis
-from ..config import Recipe, TrainConfig
+from ..config import TrainConfig
 
 ADAM_SECOND_MOMENT = 0.999
 MUON_SHARE = 1 / 6  # of the learning rate of SGD
@@ -30,15 +29,6 @@ class Muon(torch.optim.Optimizer):
     together, which is several times faster for narrow networks.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        momentum: float = MUON_MOMENTUM,
-        weight_decay: float = MUON_DECAY,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
@@ -46,16 +36,14 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
+            rate, momentum = group["lr"], group["momentum"]
             for parameters in by_shape.values():
-                self._step(parameters, group)
-
-    def _step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
-        _, rows, columns = directions.shape
-        size = group["lr"] * max(1.0, rows / columns) ** 0.5
-        for parameter, step in zip(parameters, orthogonal(directions), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.sub_(step.view(parameter.shape), alpha=size)
+                directions = torch.stack([self._direction(p, momentum) for p in parameters])
+                _, rows, columns = directions.shape
+                size = rate * max(1.0, rows / columns) ** 0.5
+                for parameter, step in zip(parameters, orthogonal(directions), strict=True):
+                    parameter.mul_(1 - rate * group["weight_decay"])
+                    parameter.sub_(step.view(parameter.shape), alpha=size)
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """Nesterov's, as a matrix."""
@@ -110,41 +98,34 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     the classifier, vectors, and bases. The penalty holds the rows of a basis at length 1, so Muon's
     steps, all of one length, would never let them come to rest.
     """
-    settings = config.settings
+    settings, rate = config.settings, config.settings.learning_rate
     # a layer gives its basis as a view of a weight: they lie at one place in memory
     bases = {
         layer.basis().data_ptr() for layer in model.modules() if isinstance(layer, OrthonormalBasis)
     }
-    mixing: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    mixing: list[Tensor] = []
+    decayed: list[Tensor] = []
+    vectors: list[Tensor] = []
     for tensor in model.parameters():
         if tensor.requires_grad:
             mixes = tensor.ndim > 2 and tensor.shape[1] > 1 and tensor.data_ptr() not in bases
-            (mixing if mixes and settings.optimizer == "muon" else rest).append(tensor)
+            if mixes and settings.optimizer == "muon":
+                mixing.append(tensor)
+            else:
+                (decayed if settings.decay_all or tensor.ndim >= 2 else vectors).append(tensor)
     optimizers: list[torch.optim.Optimizer] = []
     if mixing:
-        optimizers.append(Muon(mixing, settings.learning_rate * MUON_SHARE))
-    if rest:
-        optimizers.append(_for_all(rest, settings))
+        defaults = {"lr": rate * MUON_SHARE, "momentum": MUON_MOMENTUM, "weight_decay": MUON_DECAY}
+        optimizers.append(Muon(mixing, defaults))
+    decays = (decayed, settings.weight_decay), (vectors, 0.0)
+    groups = [{"params": found, "weight_decay": decay} for found, decay in decays if found]
+    momentum = settings.momentum
+    fused = all(tensor.device.type in ("cpu", "cuda") for tensor in decayed + vectors)
+    if groups and settings.optimizer == "adam":
+        betas = momentum, ADAM_SECOND_MOMENT
+        optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=betas, fused=fused))
+    elif groups:
+        nesterov = settings.nesterov and momentum > 0  # SGD takes no nesterov without
+        sgd = torch.optim.SGD(groups, rate, momentum, nesterov=nesterov, fused=fused)
+        optimizers.append(sgd)
     return Optimizers(*optimizers)
-
-
-def _for_all(parameters: list[nn.Parameter], settings: Recipe) -> torch.optim.Optimizer:
-    decayed = [tensor for tensor in parameters if settings.decay_all or tensor.ndim >= 2]
-    vectors = [tensor for tensor in parameters if not (settings.decay_all or tensor.ndim >= 2)]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    fused = all(tensor.device.type in ("cpu", "cuda") for tensor in parameters)
-    if settings.optimizer == "adam":
-        betas = settings.momentum, ADAM_SECOND_MOMENT
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,  # SGD takes no nesterov without
-        fused=fused,
-    )

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...pytorch._tools.errors import one_line
 from ._global_batch_norm import with_global_batch_norm
-from ._new_head import logits_of
+from ._inputs import logits_of
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)  # one may download a data set while the others wait

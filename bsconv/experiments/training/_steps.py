@@ -23,8 +23,7 @@ from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import ImageDataset, ImageFiles
 from ..normalization import Normalization
-from ._inputs import model_input
-from ._new_head import logits_of
+from ._inputs import logits_of, model_input
 from ._optimizers import Optimizers
 
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs

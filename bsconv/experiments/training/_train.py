@@ -24,15 +24,15 @@ from ..config import TrainConfig
 from ..data import ImageFiles, augment, batches_of
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ..normalization import Normalization
-from ._distillation import student_loss
 from ._history import EpochMetrics, History
-from ._inputs import model_input, trained_model
+from ._inputs import logits_of, model_input
 from ._job import introduction, prepare
-from ._new_head import logits_of
+from ._models import trained_model
 from ._processes import SINGLE, Processes
 from ._run_folder import Run, open_run
 from ._steps import Job
 
+TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
 LOOKS = 20  # at the loss in an epoch; each waits for the device, and for the other processes
 
 
@@ -168,6 +168,15 @@ def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate
     loss.backward()  # type: ignore[no-untyped-call]
     job.optimizer.step(learning_rate)
     return loss.detach()
+
+
+def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: float) -> Tensor:
+    """KL divergence from the teacher's softened answers (Hinton et al., 2015), with a share of
+    cross-entropy; ``logits`` and ``answers`` of shape (N, classes), ``labels`` (N,)."""
+    student, teacher = (F.log_softmax(each / TEMPERATURE, dim=1) for each in (logits, answers))
+    taught = F.kl_div(student, teacher, log_target=True, reduction="batchmean")
+    loss = (1 - label_weight) * TEMPERATURE**2 * taught
+    return loss + label_weight * F.cross_entropy(logits, labels) if label_weight else loss
 
 
 def evaluate(

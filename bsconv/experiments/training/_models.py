@@ -1,0 +1,168 @@
+"""The networks of a run, student and teacher, with the weights that they start from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...pytorch import apply_plan, project_pretrained
+from ...pytorch.modules import BLUEPRINT_LAYERS
+from ..config import TrainConfig
+from ..data import DATASETS, ImageDataset
+from ..files import checkpoints
+from ..files.checkpoints import Start, TrainedModel, fitting, load_weights, read_trained
+from ..model_sources import build_model, foreign_images, pretrained_model
+from ..normalization import Normalization
+from ..own_code import check_remembered, is_code
+from ._inputs import check_classes, model_input
+from ._new_head import head_names, with_new_head
+
+PROJECTION_IMAGES = 500
+
+
+def check_model(config: TrainConfig) -> None:
+    """ValueError for a model that cannot be made, before any data is fetched for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again when the model is made
+        # the code of a user may compute with weights
+        device = "cpu" if is_code(config.model) else "meta"
+        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device(device):
+            make_model(config, num_classes=10)
+
+
+def make_model(
+    config: TrainConfig, num_classes: int, plan: Mapping[str, str] | None = None
+) -> nn.Module:
+    """The model of ``config``; ``plan`` says which of its layers have a form of their own."""
+    replacement: Any = {name: getattr(config, name) for name in ("bsconv", "p", "with_bn", "init")}
+    model = apply_plan(build_model(config.model, num_classes, **replacement), plan or {})
+    return with_new_head(model, num_classes, config) if config.new_head else model
+
+
+def trained_model(trained: TrainedModel, path: Path) -> nn.Module:
+    """The model that ``trained``, read from ``path``, has the weights of; with them."""
+    check_remembered(trained.config.model)
+    model = make_model(trained.config, trained.num_classes, trained.plan)
+    load_weights(model, trained.state, path)
+    return model
+
+
+def read_start(config: TrainConfig) -> Start | None:
+    """What a run starts from, in a file or in a run's folder; None for fresh weights.
+
+    OSError for a file that is not there, ValueError with one line for one that holds no weights.
+    """
+    if config.pretrained is None:
+        return None if config.weights is None else checkpoints.read_start(Path(config.weights))
+    if config.weights is not None:
+        raise ValueError(
+            f"pretrained needs to stand without weights, got {config.pretrained!r} with "
+            f"weights={config.weights!r}"
+        )
+    model = pretrained_model(config.model, config.pretrained)
+    theirs: dict[str, Any] = foreign_images(config.model)
+    return Start(model.state_dict(), {}, TrainConfig(**theirs))
+
+
+def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
+    """The model of ``config`` with the layers and weights of ``start``.
+
+    ValueError with one line where they do not fit. A warning says what is assumed where nothing
+    says which images the weights are for.
+    """
+    name = config.model
+    if config.bsconv is not None:
+        name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"
+    try:
+        model = apply_plan(model, start.plan)
+    except ValueError as error:
+        raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
+    path, own = Path(str(config.weights or config.pretrained)), model.state_dict()
+    state = fitting(start.state, own, path)
+    if config.new_head:
+        fresh = head_names(model, config)
+        kept = {key: own[key] for key in own if key.startswith(fresh)}
+        state = {key: state[key] for key in state if not key.startswith(fresh)} | kept
+    try:
+        load_weights(model, state, path, name)
+    except ValueError as error:
+        shapes = {(state[key].shape, own[key].shape) for key in state.keys() & own.keys()}
+        differing = [(found, wanted) for found, wanted in shapes if found != wanted]
+        rows = {(found[:1], wanted[:1]) for found, wanted in differing}
+        if len(rows) != 1 or any(found[1:] != wanted[1:] for found, wanted in differing):
+            raise
+        hint = "bsconv train --new-head takes weights of other classes"
+        raise ValueError(f"{error}; {hint}") from error
+    if start.config is None and not config.says_normalization:
+        warnings.warn(
+            f"{config.weights} does not say how its images were normalised, so it gets them as "
+            "they are, in 0 ... 1; --normalize or --mean and --std say otherwise",
+            stacklevel=2,
+        )
+    return model
+
+
+def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: ImageDataset) -> Start:
+    """``start``, or weights of the dense network as ``model``, its BSConv form, computes them."""
+    layers = (name for name, each in model.named_modules() if isinstance(each, BLUEPRINT_LAYERS))
+    kernel = f"{next(layers, None)}.weight"
+    if config.bsconv is None or not any(key.endswith(kernel) for key in start.state):
+        return start
+    if config.with_bn:
+        raise ValueError(
+            f"the weights in {config.weights} are of the dense network, whose projection needs "
+            "with_bn=False, got with_bn=True"
+        )
+    chosen = dataset.train_images[:PROJECTION_IMAGES]
+    images = model_input(chosen, config.image_size, config.normalization)
+    dense = dataclasses.replace(config, bsconv=None)
+    trained = load_start(make_model(dense, dataset.num_classes).to(images.device), start, dense)
+    kind: Any = config.bsconv
+    # quick, because training follows; `bsconv project` fits the layers one by one
+    student, _ = project_pretrained(
+        trained.eval(), images, kind, p=config.p, method="batch_norm", progress=False
+    )
+    return Start(student.state_dict(), {}, config)
+
+
+def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
+    """``config`` with images as the weights ``start`` want them, where it does not say itself."""
+    if start is None or start.config is None:
+        return config
+    resize = config.resize
+    config = config.images_as(start.config)
+    # the images of an archive have their size already
+    return dataclasses.replace(config, resize=resize) if config.dataset in DATASETS else config
+
+
+def read_teacher(
+    config: TrainConfig, dataset: ImageDataset
+) -> tuple[nn.Module | None, Normalization]:
+    """The teacher that ``config`` names, with its weights, and what its images are normalised by.
+
+    None where it names none. Where nothing says so, its images are those of the student.
+    """
+    name, classes = config.teacher_model, dataset.num_classes
+    if config.teacher is None:
+        if name is None:
+            return None, config.normalization
+        return build_model(name, classes, pretrained=config.dataset), Normalization()
+    path = Path(config.teacher)
+    if name is not None:
+        teacher, start = build_model(name, classes), checkpoints.read_start(path)
+        check_classes(start.classes, dataset, path)
+        load_weights(teacher, start.state, path, name)
+        return teacher, (start.config or config).normalization
+    try:
+        trained = read_trained(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; teacher_model says which model its weights are of") from error
+    check_classes(trained.classes, dataset, path)
+    return trained_model(trained, path), trained.config.normalization
