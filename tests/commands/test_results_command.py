@@ -20,7 +20,7 @@ from bsconv.experiments.results import (
     summarize,
     write_record,
 )
-from bsconv.experiments.training._history import EpochMetrics
+from bsconv.experiments.training import EpochMetrics
 from bsconv.pytorch import list_models
 
 Captured = pytest.CaptureFixture[str]

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bsconv.experiments.export import FORMATS, export_model, load_exported
-from bsconv.experiments.training import TrainConfig, train
-from bsconv.experiments.training._history import History
+from bsconv.experiments.training import History, TrainConfig, train
 from bsconv.pytorch import (
     BSConvS,
     BSConvS_Replacer,

@@ -328,8 +328,8 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop("optimizer"), "checkpoint.pt is incomplete: missing 'optimizer'"),
-        (drop("config"), "is incomplete: missing 'config'"),
+        (drop("optimizer"), r"does not fit its own settings \(it lacks 'optimizer'\); restore it"),
+        (drop("config"), "holds no model trained by bsconv train: it lacks 'config'"),
         (lambda state: state["model"].popitem(), r"does not fit its own settings \(.*Missing key"),
         (lambda state: state["optimizer"]["0"]["param_groups"].pop(), "not fit its own settings"),
         (lambda state: state.update(generator=torch.zeros(3)), "does not fit its own settings"),

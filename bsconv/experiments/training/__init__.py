@@ -1,10 +1,10 @@
 """Training for image classification."""
 
 from ..config import TrainConfig
-from ._history import EpochMetrics, History, read_history
 from ._inputs import answers, check_classes, check_fit, find_dataset, logits_of, model_input
 from ._models import check_model, load_start, make_model, read_start, settled, trained_model
 from ._processes import PeerFailed, Terminated, find_device, terminable
+from ._run_folder import EpochMetrics, History, read_history
 from ._train import evaluate, train
 
 __all__ = [

@@ -53,11 +53,10 @@ class Processes:
         return self.rank == 0
 
     def part(self, images: int) -> tuple[slice, float]:
-        """Which images of a batch are this process's, and the weight of their mean loss.
+        """This process's images of a batch, and the weight that their mean loss has in the average
+        over the processes, which is then the mean over the batch.
 
-        The average over the processes of their weighted means is the mean over the batch. If there
-        are fewer images than processes, all take all of them, since a process without images would
-        hold up the others. (Running variances then see each image several times.)
+        Of fewer images than processes all take all: one without images would hold up the others.
         """
         if images < self.count:
             return slice(0, images), 1.0
@@ -73,10 +72,8 @@ class Processes:
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
-        """What fails in here in one process fails in all.
-
-        The first process that failed raises its own exception, all others PeerFailed.
-        """
+        """What fails in here in one process fails in all: the first one that failed raises its own
+        exception, all others PeerFailed."""
         failure = None
         try:
             yield
@@ -110,33 +107,19 @@ class Processes:
         return result
 
     def own_randomness(self, seed: int, epoch: int) -> None:
-        """Gives each process but the first a global random state of its own, for dropout.
-
-        It follows from the arguments, so that a resumed run needs no more than the first's.
-        """
+        """Another random state for each process, for dropout; a resumed run finds it again."""
         if not self.first:
             torch.manual_seed((seed + 7919 * epoch + 104_729 * self.rank) % 2**63)
 
     def shared(self, model: nn.Module) -> nn.Module:
-        """The model to train: its gradients and batch statistics are those of all processes.
-
-        It has the parameters and buffers of ``model`` itself, which learns with it.
-        """
+        """A model with the parameters and buffers of ``model``, whose gradients and batch
+        statistics are those of all processes."""
         tensors = [*model.parameters(), *model.buffers()]
-        twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        twin = with_global_batch_norm(copy.deepcopy(model, {id(each): each for each in tensors}))
+        # without further outputs (Inception), from which no gradient would come
+        twin.register_forward_hook(lambda module, images, output: logits_of(output))
         # a static graph may leave parameters unused, and the penalty uses some outside of forward
-        return DistributedDataParallel(FirstOutput(with_global_batch_norm(twin)), static_graph=True)
-
-
-class FirstOutput(nn.Module):
-    """A model without its further outputs (Inception), from which no gradient would come."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return logits_of(self.model(images))
+        return DistributedDataParallel(twin, static_graph=True)
 
 
 SINGLE = Processes()
@@ -178,7 +161,7 @@ def terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Repeatable GPU kernels and a random state of its own; both are as before afterwards."""
+    """Repeatable GPU kernels and a random state of its own, in here only."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -193,8 +176,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
 def process_device(name: str) -> torch.device:
     """The device of this process; of several with "cuda", each makes another GPU its current one.
 
-    Raises ValueError where there is no such device, or where the machine has too few GPUs; of
-    several processes on one machine only the first says so.
+    ValueError where it cannot have one, which only the first process of a machine says.
     """
     local_rank, here = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
     several = _number("WORLD_SIZE", 1) > 1
@@ -218,10 +200,7 @@ def process_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
-    """Join the other processes that torchrun has started, and leave them at the end.
-
-    Raises ConnectionError when one of them is lost on the way.
-    """
+    """Join the other processes that torchrun has started; ConnectionError where one is lost."""
     rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if count == 1:
         yield SINGLE

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...pytorch._tools.errors import one_line
 from ..config import TrainConfig
@@ -26,28 +28,60 @@ from ..files.checkpoints import (
     write_checkpoint,
     write_trained,
 )
-from ._history import EpochMetrics, History
+from ..files.json_files import holding, parse_json, read_text
 from ._processes import SINGLE, Processes, join_processes, process_device, reproducible
 from ._steps import Execution, Job
 
 FILES = (CHECKPOINT, METRICS, MODEL, CONFIG)
-# of a checkpoint; early versions have neither "execution" nor "data"
-PARTS = (
-    "config", "num_classes", "epoch", "history",
-    "model", "optimizer", "generator", "cpu_rng", "cuda_rng",
-)  # fmt: skip
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch has measured."""
+
+    epoch: int  # counted from 1
+    train_loss: float  # mean over the images of what was minimised, so with the penalty
+    test_top1: float  # in percent
+    learning_rate: float  # of the last step
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}: train loss {self.train_loss:.4f}, test top-1 "
+            f"{self.test_top1:.2f} %, learning rate {self.learning_rate:.4g}, {self.seconds:.1f} s"
+        )
+
+
+class History(list[EpochMetrics]):
+    """The epochs of a run in order, and in ``model`` the network as it is after the last one."""
+
+    def __init__(self, epochs: Iterable[EpochMetrics] = (), model: nn.Module | None = None) -> None:
+        super().__init__(epochs)
+        self.model = model
+
+    @property
+    def last(self) -> EpochMetrics:
+        return self[-1]
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The epoch with the highest test accuracy, the first of equals."""
+        return max(self, key=lambda metrics: metrics.test_top1)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(metrics) for metrics in self]
+
+
+@dataclass
 class Run:
     """A run and what it has measured; with ``folder`` None it keeps nothing."""
 
     config: TrainConfig  # resolved, with the device that it has found
     folder: Path | None = None
     state: dict[str, Any] | None = None  # the checkpoint to go on from
-    history: History = dataclasses.field(default_factory=History)
+    history: History = field(default_factory=History)
     processes: Processes = SINGLE
-    plan: dict[str, str] = dataclasses.field(default_factory=dict)  # of a projection, as it starts
+    plan: dict[str, str] = field(default_factory=dict)  # of a projection, as it starts
     data: int | None = None  # checksum of the images that it learns from
     finished: bool = False
     curves: Any | None = None  # of TensorBoard
@@ -59,7 +93,7 @@ class Run:
     @property
     def execution(self) -> Execution | None:
         """How the steps so far were computed: any other way would round differently."""
-        if self.state is None or "execution" not in self.state:
+        if self.state is None or "execution" not in self.state:  # of an early version
             return None
         with self._fitting():
             return Execution(**self.state["execution"])
@@ -78,17 +112,13 @@ class Run:
         if present == [CONFIG]:  # killed before its first epoch was over
             self._go_on_as(read_config(folder / CONFIG))
             return
-        path = folder / CHECKPOINT
         if CHECKPOINT not in present:
             raise ValueError(
                 f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
                 "choose another out folder"
             )
-        self.state = state = read_checkpoint(path)
-        missing = [part for part in PARTS if part not in state]
-        if missing:
-            raise ValueError(f"{path} is incomplete: missing {missing[0]!r}")
-        self._go_on_as(trained_by(state, path).config)
+        self.state = state = read_checkpoint(folder / CHECKPOINT)
+        self._go_on_as(trained_by(state, folder / CHECKPOINT).config)
         self.plan = state.get("plan", {})
         with self._fitting():
             self.history = History(EpochMetrics(**row) for row in state["history"])
@@ -119,9 +149,10 @@ class Run:
         try:
             yield
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
             raise ValueError(
-                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings "
-                f"({one_line(error)}); restore it or train into another folder"
+                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings ({reason}); "
+                "restore it or train into another folder"
             ) from error
 
     def begin(self, job: Job) -> None:
@@ -189,13 +220,21 @@ class Run:
         write_atomically(folder / METRICS, "".join(lines).encode())
 
 
+def read_history(folder: Path) -> History:
+    """What the run in ``folder`` has measured so far."""
+    path = folder / METRICS
+    if not path.exists():
+        return History()
+    with holding("epochs of bsconv train", path):
+        return History(EpochMetrics(**parse_json(line)) for line in read_text(path).splitlines())
+
+
 @contextlib.contextmanager
 def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
     """Join the other processes, lock ``config.out`` and read what is there.
 
-    ValueError where it holds another run. Nothing is written before ``Run.begin``, and a folder
-    that was made for nothing is removed again. Only the first of several processes has the folder;
-    it tells the others what it found, and its settings are those of all.
+    Nothing is written before ``Run.begin``, and a folder that was made for nothing is removed
+    again. Only the first of several processes has the folder; its settings are those of all.
     """
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))

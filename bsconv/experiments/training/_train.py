@@ -24,12 +24,11 @@ from ..config import TrainConfig
 from ..data import ImageFiles, augment, batches_of
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
 from ..normalization import Normalization
-from ._history import EpochMetrics, History
 from ._inputs import logits_of, model_input
 from ._job import introduction, prepare
 from ._models import trained_model
 from ._processes import SINGLE, Processes
-from ._run_folder import Run, open_run
+from ._run_folder import EpochMetrics, History, Run, open_run
 from ._steps import Job
 
 TEMPERATURE = 4.0  # softens the answers, so that small differences between wrong classes count
