@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -46,18 +47,16 @@ class Cost(NamedTuple):
     activations: int = 0
 
 
-def convolution(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
-    weights_per_output = layer.in_channels // layer.groups * prod(layer.kernel_size)
-    return _weighted(layer, outputs.numel() * weights_per_output, outputs)
-
-
-def transposed(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
-    weights_per_input = layer.out_channels // layer.groups * prod(layer.kernel_size)
-    return _weighted(layer, inputs.numel() * weights_per_input, outputs)
-
-
-def linear(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
-    return _weighted(layer, outputs.numel() * layer.in_features, outputs)
+def weighted(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
+    """Each output takes the weights of its filter; in transposed ones, each input gives to one."""
+    if isinstance(layer, nn.Linear):
+        macs = outputs.numel() * layer.in_features
+    elif layer.transposed:
+        macs = inputs.numel() * (layer.out_channels // layer.groups) * prod(layer.kernel_size)
+    else:
+        macs = outputs.numel() * (layer.in_channels // layer.groups) * prod(layer.kernel_size)
+    biases = 0 if layer.bias is None else outputs.numel()
+    return Cost(macs + biases, macs, activations=outputs.numel())
 
 
 def batch_norm(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
@@ -68,27 +67,16 @@ def one_per_input(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> Cost:
     return Cost(inputs.numel())
 
 
-def _weighted(layer: Any, macs: int, outputs: Tensor) -> Cost:
-    biases = 0 if layer.bias is None else outputs.numel()
-    return Cost(macs + biases, macs, activations=outputs.numel())
-
-
-Rule = Callable[..., Cost]
+Rule = Callable[..., Cost]  # of a layer, and the first tensor each of its inputs and outputs
 RULES: dict[type, Rule] = {
-    **dict.fromkeys(CONVOLUTIONS[:3], convolution),
-    **dict.fromkeys(CONVOLUTIONS[3:], transposed),
+    **dict.fromkeys((*CONVOLUTIONS, nn.Linear), weighted),
     **dict.fromkeys(BATCH_NORMS, batch_norm),
-    **dict.fromkeys(POOLINGS, one_per_input),
-    nn.ReLU: one_per_input,
-    nn.Linear: linear,
+    **dict.fromkeys((*POOLINGS, nn.ReLU), one_per_input),
 }
 
 
 def rule_for(layer: nn.Module) -> Rule | None:
-    """``rule(layer, inputs, outputs) -> Cost`` of its type or the nearest base; None: it is free.
-
-    ``inputs`` and ``outputs`` are the tensors of one call, of any device, meta among them.
-    """
+    """That of its type or the nearest base; None for what is free."""
     return next((RULES[base] for base in type(layer).__mro__ if base in RULES), None)
 
 
@@ -122,17 +110,13 @@ class Counter:
     costs: list[Cost] = field(default_factory=lambda: [Cost(0)])
     output_shape: tuple[int, ...] | None = None
 
-    def __call__(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: object
-    ) -> None:
-        first_input = next(tensors_in([args, kwargs]), None)
-        first_output = next(tensors_in(outputs), None)
+    def __call__(self, layer: nn.Module, args: object, kwargs: object, outputs: object) -> None:
         self.calls += 1
-        if first_output is not None:
-            self.output_shape = tuple(first_output.shape)
-        rule = rule_for(layer)
-        if rule and first_input is not None and first_output is not None:
-            self.costs.append(rule(layer, first_input, first_output))
+        for output in islice(tensors_in(outputs), 1):
+            self.output_shape = tuple(output.shape)
+            if rule := rule_for(layer):
+                first = islice(tensors_in([args, kwargs]), 1)
+                self.costs += (rule(layer, given, output) for given in first)
 
     @property
     def is_free(self) -> bool:
@@ -146,8 +130,7 @@ class Counter:
 
 
 def count(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Counter]:
-    """Calls the model with positional and keyword arguments; a counter for each of its layers, in
-    the order of their names."""
+    """Calls the model with positional and keyword arguments; a counter for each of its layers."""
     counters = list(_counters(model))
     with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
         model(*call[0], **call[1])
@@ -156,20 +139,15 @@ def count(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> lis
 
 def _counters(model: nn.Module) -> Iterator[Counter]:
     """What parametrises a weight belongs to the layer of that weight: it gets no row of its own."""
-    inner = {
-        id(part)
-        for module in model.modules()
-        if parametrize.is_parametrized(module)
-        for part in module.get_submodule("parametrizations").modules()
-    }
-    counted: set[int] = set()
-    for name, module in model.named_modules():
-        if id(module) in inner:
+    inner: set[nn.Module] = set()
+    counted: set[nn.Parameter] = set()
+    for name, module in model.named_modules():  # parents come first
+        if module in inner:
             continue
-        own = [*module.parameters(recurse=False)]
+        own = set(module.parameters(recurse=False))
         if parametrize.is_parametrized(module):
-            own += module.get_submodule("parametrizations").parameters()
+            inner.update(module.get_submodule("parametrizations").modules())
+            own.update(module.get_submodule("parametrizations").parameters())
         if own or rule_for(module) or not any(True for _ in module.children()):
-            new = {id(parameter): parameter for parameter in own if id(parameter) not in counted}
-            counted |= new.keys()
-            yield Counter(name, module, sum(parameter.numel() for parameter in new.values()))
+            yield Counter(name, module, sum(parameter.numel() for parameter in own - counted))
+            counted |= own

@@ -29,21 +29,18 @@ def dry_run(
 ) -> Result:
     """``observe(model, call)`` in eval mode, without gradients, on what is given or on zeros.
 
-    It gets a copy on the meta device, which costs neither memory nor arithmetic. Where that fails,
-    as it does if values decide what is computed, it gets the model itself, with tensors on
-    ``device`` (None: where they are given, zeros where the model is). What that raises is raised.
+    It gets a copy on the meta device; where that fails, as it does if values decide what is
+    computed, the model itself, with tensors on ``device`` (None: where they are given, or it is).
     """
     tensors = [*model.parameters(), *model.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
 
     def call(on: torch.device | None) -> Call:
         if isinstance(given, tuple):
-            return tree_map_only(
-                Tensor, lambda tensor: tensor.to(on or tensor.device, copy=True), given
-            )
-        if on is None:
-            on = tensors[0].device if tensors else torch.get_default_device()
-        return tuple(torch.zeros(size, dtype=dtype, device=on) for size in given), {}
+            copied = lambda tensor: tensor.to(on or tensor.device, copy=True)  # noqa: E731
+            return tree_map_only(Tensor, copied, given)
+        place = on or (tensors[0].device if tensors else torch.get_default_device())
+        return tuple(torch.zeros(size, dtype=dtype, device=place) for size in given), {}
 
     with _random_state_kept(tensors):
         alone = apart_from(model)

@@ -16,6 +16,8 @@ from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
 from ._dry_run import Call, dry_run
 
+COLUMNS = [field.name for field in fields(LayerProfile)]
+
 
 class ModelProfiler(Table):
     """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.
@@ -25,13 +27,11 @@ class ModelProfiler(Table):
     element (1 without affine), ReLU 1 per element, pooling 1 per input element, all else nothing.
     MACs are the multiply-accumulates of convolutions, transposed ones included, and linear layers.
     Activations are their output elements (Radosavovic et al., Designing Network Design Spaces,
-    CVPR 2020, section 3.1). All three are those of the whole batch; the published tables are for
-    a batch of one.
+    CVPR 2020, section 3.1). All three are those of the whole batch, of one in the published tables.
 
-    Subclasses count as their base does. Only calls of modules count: what a model computes by
-    functions or operators (``F.relu``, ``F.conv2d``, ``+``) is not seen, nor what it uses weights
-    for without calling their layer, as torch.nn.MultiheadAttention does. Shared parameters count
-    once, what is called several times costs several times.
+    Subclasses count as their base does. Only calls of modules count, neither functions nor
+    operators (``F.relu``, ``F.conv2d``, ``+``), nor weights used without calling their layer, as in
+    torch.nn.MultiheadAttention. Shared parameters count once, each call of a layer costs.
 
     The model runs once, on zeros of its own dtype, in eval mode and without gradients: a copy on
     the meta device if possible, else the model itself. It ends as it was. DataParallel,
@@ -50,8 +50,8 @@ class ModelProfiler(Table):
         input_size: as given; of example inputs, the sizes of their tensors.
 
     Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
-    not a size or that the model cannot run on, for an unknown device, for layers whose size is not
-    known yet (lazy ones), and for a scripted model, whose layers are not called one by one.
+    not a size or that the model cannot run on, for an unknown device, and for lazy or scripted
+    layers.
     """
 
     header = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")
@@ -122,7 +122,7 @@ class ModelProfiler(Table):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
-        write_csv(path, [field.name for field in fields(LayerProfile)], self._cells())
+        write_csv(path, COLUMNS, self._cells())
 
     def to_dataframe(self) -> Any:
         """The rows as a ``pandas.DataFrame``, a column per field; ImportError without pandas."""
@@ -130,8 +130,7 @@ class ModelProfiler(Table):
             pandas = importlib.import_module("pandas")
         except ImportError as error:
             raise ImportError("to_dataframe needs pandas: pip install pandas") from error
-        columns = [field.name for field in fields(LayerProfile)]
-        return pandas.DataFrame([astuple(row) for row in self.rows], columns=columns)
+        return pandas.DataFrame([astuple(row) for row in self.rows], columns=COLUMNS)
 
     def _cells(self) -> list[tuple[Any, ...]]:
         return [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
@@ -140,24 +139,18 @@ class ModelProfiler(Table):
         return [(name or "(root)", *rest) for name, *rest in self._cells()]
 
 
-def _checked_sizes(
-    input_size: Sequence[int] | Sequence[Sequence[int]],
-) -> list[tuple[int, ...]]:
-    def is_size(value: object) -> bool:
-        return (
-            isinstance(value, Sequence)
-            and len(value) > 0
-            and all(type(length) is int and length > 0 for length in value)
-        )
+def _checked_sizes(input_size: Any) -> list[tuple[int, ...]]:
+    def is_size(value: Any) -> bool:
+        filled = isinstance(value, Sequence) and len(value) > 0
+        return filled and all(type(length) is int and length > 0 for length in value)
 
-    if is_size(input_size):
-        return [tuple(input_size)]  # type: ignore[arg-type]
-    if isinstance(input_size, Sequence) and input_size and all(map(is_size, input_size)):
-        return [tuple(size) for size in input_size]  # type: ignore[arg-type]
-    raise ValueError(
-        "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or a "
-        f"list of sizes, got input_size={input_size!r}"
-    )
+    sizes = [input_size] if is_size(input_size) else input_size
+    if not isinstance(sizes, Sequence) or not sizes or not all(map(is_size, sizes)):
+        raise ValueError(
+            "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or "
+            f"a list of sizes, got input_size={input_size!r}"
+        )
+    return [tuple(size) for size in sizes]
 
 
 def _as_call(inputs: Any) -> Call:

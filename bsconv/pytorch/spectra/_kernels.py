@@ -1,8 +1,8 @@
 """Which weights of a model or state dict are kernels, and why some have no slices to compare."""
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -18,9 +18,8 @@ RANKS = (3, 4, 5)  # of kernels of one, two and three dimensions
 class Kernels:
     """The kernels of one layer; ``read()`` gives their values, shape (N, M, *kernel size).
 
-    Reading is put off to when they are needed: a parametrised weight is computed each time.
-    ``skipped`` says why there is nothing to compare in them, and is empty where there is; in a
-    state dict, it may be ``unsure`` whether the convolution is transposed.
+    A parametrised weight is computed each time. ``skipped`` says why there is nothing to compare,
+    if so; in a state dict, it may be ``unsure`` whether the convolution is transposed.
     """
 
     name: str
@@ -29,10 +28,6 @@ class Kernels:
     groups: int
     skipped: str = ""
     unsure: bool = False
-
-    @property
-    def filters(self) -> int:
-        return self.shape[0]
 
     @property
     def slices(self) -> int:
@@ -46,6 +41,7 @@ class Kernels:
 
 def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
     """All kernels of ``source`` in the order of their names, those to skip among them."""
+    kind = type(source).__name__
     if isinstance(source, Tensor):
         return [_of_weight(source)]
     if isinstance(source, nn.Module):
@@ -56,23 +52,18 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
             "weights (N, M, *kernel size) named '*.weight'",
         )
     else:
-        raise TypeError(
-            "source needs to be a model, a state dict or a weight tensor, "
-            f"got a {type(source).__name__}"
-        )
+        known = "a model, a state dict or a weight tensor"
+        raise TypeError(f"source needs to be {known}, got a {kind}")
     if not found:
-        raise ValueError(f"source needs {wanted}, got a {type(source).__name__} without any")
+        raise ValueError(f"source needs {wanted}, got a {kind} without any")
     return found
 
 
 def across(kernels: Kernels) -> Kernels:
     """The same slices ordered by input channel: shape (in channels, filters that see it, ...)."""
     filters, slices, *size = kernels.shape
-    return replace(
-        kernels,
-        read=lambda: exchanged(kernels.read(), kernels.groups),
-        shape=(slices * kernels.groups, filters // kernels.groups, *size),
-    )
+    shape = (slices * kernels.groups, filters // kernels.groups, *size)
+    return replace(kernels, read=lambda: exchanged(kernels.read(), kernels.groups), shape=shape)
 
 
 def exchanged(weight: Tensor, groups: int) -> Tensor:
@@ -82,24 +73,21 @@ def exchanged(weight: Tensor, groups: int) -> Tensor:
 
 
 def _of_weight(weight: Tensor) -> Kernels:
+    shape = tuple(weight.shape)
     if weight.dim() not in RANKS:
-        shape = tuple(weight.shape)
         raise ValueError(f"weight needs shape (N, M, *kernel size), got shape {shape}")
     kernels = _kernels("", lambda: weight)
+    if not weight.is_floating_point():
+        raise ValueError(f"weight needs real floating-point numbers, got {weight.dtype}")
     if kernels.skipped:
-        shape = tuple(weight.shape)
-        raise ValueError(
-            f"weight needs slices to compare, got shape {shape}: {kernels.skipped}"
-            if weight.is_floating_point()
-            else f"weight needs real floating-point numbers, got {weight.dtype}"
-        )
+        raise ValueError(f"weight needs slices to compare, got shape {shape}: {kernels.skipped}")
     return kernels
 
 
 def _of_modules(model: nn.Module) -> Iterator[Kernels]:
     for name, module in unwrapped(model).named_modules():
         if isinstance(module, CONVOLUTIONS):
-            yield _kernels(name, functools.partial(_weight_of, module), module.groups)
+            yield _kernels(name, partial(_weight_of, module), module.groups)
 
 
 def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
@@ -107,18 +95,14 @@ def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
         layer, _, last = str(name).rpartition(".")
         if last == "weight" and isinstance(value, Tensor) and value.dim() in RANKS:
             kernels = _kernels(layer, value.detach)
-            outputs = _length(state.get(f"{layer}.bias" if layer else "bias"))
+            bias = state.get(f"{layer}.bias" if layer else "bias")
+            outputs = len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else 0
             filters, slices = kernels.shape[:2]
             groups, rest = divmod(outputs, max(1, slices))
             if outputs not in (0, filters) and not rest and filters % groups == 0:  # transposed
-                read = functools.partial(exchanged, value.detach(), groups)
-                yield _kernels(layer, read, groups)
+                yield _kernels(layer, partial(exchanged, value.detach(), groups), groups)
             else:
                 yield replace(kernels, unsure=outputs == 0 or filters == slices)
-
-
-def _length(bias: Any) -> int:
-    return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else 0
 
 
 def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:
@@ -128,9 +112,7 @@ def _kernels(name: str, read: Callable[[], Tensor], groups: int = 1) -> Kernels:
         raise ValueError(f"{title} needs a size: call the model once, its layers are lazy")
     if weight.is_meta:
         raise ValueError(f"{title} needs values, got a tensor on the meta device")
-    shape = tuple(weight.shape)
-    skipped = _reason_to_skip(weight)
-    return Kernels(name, read, shape, groups, skipped)
+    return Kernels(name, read, tuple(weight.shape), groups, _reason_to_skip(weight))
 
 
 def _reason_to_skip(weight: Tensor) -> str:
@@ -148,6 +130,5 @@ def _reason_to_skip(weight: Tensor) -> str:
 def _weight_of(conv: Any) -> Tensor:
     with evaluating(conv):  # spectral_norm changes its buffers while training
         weight = present_weight(conv)
-    if conv.transposed and not nn.parameter.is_lazy(weight):
-        return exchanged(weight, conv.groups)
-    return weight
+    transposed = conv.transposed and not nn.parameter.is_lazy(weight)
+    return exchanged(weight, conv.groups) if transposed else weight

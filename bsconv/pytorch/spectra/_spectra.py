@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,21 +17,21 @@ from ._variance_shares import shares_of
 
 Source = nn.Module | Mapping[str, Any] | Tensor
 
-COLUMNS = (  # of a table: the title, and the field of the layer
-    ("layer", "name"),
-    ("N", "filters"),
-    ("M", "slices"),
-    ("K", "kernel_size"),
-    ("quartile", "lower_quartile"),
-    ("median", "median"),
-    ("quartile", "upper_quartile"),
-    ("random", "random"),
-    ("excess", "excess"),
-    ("across kernels", "cross_median"),
-    ("random", "cross_random"),
-    ("excess", "cross_excess"),
-    ("why left out", "skipped"),
-)
+TITLES = {  # of a table's columns, by the field of the layer
+    "name": "layer",
+    "filters": "N",
+    "slices": "M",
+    "kernel_size": "K",
+    "lower_quartile": "quartile",
+    "median": "median",
+    "upper_quartile": "quartile",
+    "random": "random",
+    "excess": "excess",
+    "cross_median": "across kernels",
+    "cross_random": "random",
+    "cross_excess": "excess",
+    "skipped": "why left out",
+}
 
 
 @torch.no_grad()
@@ -42,11 +42,10 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     For each layer, by its name (a bare weight is called ""), the result holds ratios of shape (N,
     min(M, Kh * Kw)): row n is the PCA of the M slices of filter n, each a sample of Kh * Kw
     numbers; the shares of the variance, largest first, add up to 1. Slices that are all multiples
-    of one blueprint have 1, 0, 0, ...
+    of one blueprint, or all zero, have 1, 0, 0, ...
 
     ``center=False`` leaves the mean slice in: shares of the energy rather than of the variance. The
-    first is what the closest blueprint kernel (BSConv-U) keeps of the filter. A filter without
-    variance, such as one of zeros, is a blueprint kernel: 1, 0, 0, ...
+    first is what the closest blueprint kernel (BSConv-U) keeps of the filter.
 
     Layers with nothing to compare are left out: depthwise ones, which have one slice per filter,
     and 1x1 ones, whose slices are single numbers, so both parts of a BSConv layer; its dense kernel
@@ -54,8 +53,7 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     = in_channels / groups slices per filter. In a state dict, tensors of three to five dimensions
     called "weight" or "*.weight" count as kernels of convolutions, unless the length of their bias
     shows that they are transposed. Without a bias, or with as many outputs as inputs, nothing shows
-    it: what is within kernels in the model is then across in its state dict, and a model gives the
-    true answer.
+    it: what is within kernels in the model is then across in its state dict.
 
     Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
     hold. On the CPU, weights in float32 or less with 128 slices or more are computed in float32,
@@ -65,7 +63,7 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
     for a bare weight with nothing to compare.
     """
-    return _spectra([kernels for kernels in kernels_of(source) if not kernels.skipped], center)
+    return _spectra(kernels_of(source), center)
 
 
 @torch.no_grad()
@@ -79,8 +77,7 @@ def cross_kernel_spectra(source: Source, center: bool = True) -> dict[str, Tenso
     filters of a layer are compared. Omits the layers that :func:`kernel_spectra` leaves out, and
     those with one filter per group.
     """
-    found = [across(kernels) for kernels in kernels_of(source) if not kernels.skipped]
-    return _spectra([kernels for kernels in found if kernels.slices > 1], center)
+    return _spectra(map(across, kernels_of(source)), center)
 
 
 @functools.cache
@@ -139,7 +136,7 @@ class LayerSpectrum:
 class SpectraTable(Table):
     """The first shares of all layers, in the order of their names; prints as a table."""
 
-    header = tuple(title for title, _ in COLUMNS)
+    header = tuple(TITLES.values())
 
     rows: tuple[LayerSpectrum, ...]
     center: bool
@@ -183,14 +180,15 @@ class SpectraTable(Table):
         """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
         header = [field.name for field in fields(LayerSpectrum)]
         header[-1:] = ["excess", "cross_excess", header[-1]]
-        lines = ([_plain(getattr(row, name)) for name in header] for row in self.rows)
-        write_csv(path, header, lines)
+        write_csv(path, header, self._cells(header))
+
+    def _cells(self, names: Iterable[str]) -> list[list[Any]]:
+        return [[_plain(getattr(row, name)) for name in names] for row in self.rows]
 
     def _table_rows(self) -> list[Row]:
-        values = ([_plain(getattr(row, name)) for _, name in COLUMNS] for row in self.rows)
         return [
             [name or "(root)", *(f"{v:.2f}" if isinstance(v, float) else v for v in rest)]
-            for name, *rest in values
+            for name, *rest in self._cells(TITLES)
         ]
 
 
@@ -201,11 +199,8 @@ def spectra_table(source: Source, center: bool = True) -> SpectraTable:
     Arguments and errors are those of :func:`kernel_spectra`.
     """
     layers = kernels_of(source)
-    within = kernel_spectra(source, center)
-    crossed = cross_kernel_spectra(source, center)
-    rows = [
-        _row(layer, within.get(layer.name), crossed.get(layer.name), center) for layer in layers
-    ]
+    within, crossed = _spectra(layers, center), _spectra(map(across, layers), center)
+    rows = (_row(one, within.get(one.name), crossed.get(one.name), center) for one in layers)
     unsure = sum(layer.unsure and not layer.skipped for layer in layers)
     return SpectraTable(tuple(rows), center, unsure)
 
@@ -224,20 +219,18 @@ def _row(
     if crossed is not None:
         numbers["cross_median"] = crossed[:, 0].quantile(0.5).item()
         numbers["cross_random"] = random_first_share(across(layer).slices, layer.values, center)
-    size = layer.shape[2:]
-    return LayerSpectrum(
-        layer.name, layer.filters, layer.slices, size, **numbers, skipped=layer.skipped
-    )
+    filters, slices, *size = layer.shape
+    return LayerSpectrum(layer.name, filters, slices, tuple(size), **numbers, skipped=layer.skipped)
 
 
-def _spectra(layers: Sequence[Kernels], center: bool) -> dict[str, Tensor]:
-    found = shares_of((layer.read() for layer in layers), center)
-    for layer, shares in zip(layers, found, strict=True):
+def _spectra(layers: Iterable[Kernels], center: bool) -> dict[str, Tensor]:
+    """The shares of all layers that have slices to compare."""
+    reads = {one.name: one.read for one in layers if not one.skipped and one.slices > 1}
+    found = dict(zip(reads, shares_of((read() for read in reads.values()), center), strict=True))
+    for name, shares in found.items():
         if shares.isnan().any():
-            raise ValueError(
-                f"the weight of {layer.name!r} needs finite numbers, got NaN or infinity"
-            )
-    return {layer.name: shares for layer, shares in zip(layers, found, strict=True)}
+            raise ValueError(f"the weight of {name!r} needs finite numbers, got NaN or infinity")
+    return found
 
 
 def _plain(value: Any) -> Any:
