@@ -45,15 +45,14 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
     if isinstance(source, Tensor):
         return [_of_weight(source)]
     if isinstance(source, nn.Module):
-        found, wanted = list(_of_modules(source)), "convolution layers"
+        wanted, found = "convolution layers", list(_of_modules(source))
     elif isinstance(source, Mapping):
-        found, wanted = (
-            list(_of_state_dict(source)),
-            "weights (N, M, *kernel size) named '*.weight'",
-        )
+        wanted = "weights (N, M, *kernel size) named '*.weight'"
+        found = list(_of_state_dict(source))
     else:
-        known = "a model, a state dict or a weight tensor"
-        raise TypeError(f"source needs to be {known}, got a {kind}")
+        raise TypeError(
+            f"source needs to be a model, a state dict or a weight tensor, got a {kind}"
+        )
     if not found:
         raise ValueError(f"source needs {wanted}, got a {kind} without any")
     return found
