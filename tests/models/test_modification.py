@@ -1,8 +1,6 @@
 """MobileNets of any known library in BSConv form: what changes, and that all else stays."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -34,79 +32,16 @@ def randomized(model: nn.Module) -> nn.Module:
     return trained(model).eval()
 
 
-def of_torchvision(name: str) -> nn.Module:
-    return getattr(pytest.importorskip("torchvision").models, name)()
-
-
-def of_pytorchcv(name: str) -> nn.Module:
+def build(library: str, name: str) -> nn.Module:
+    if library == "bsconv":
+        return get_model(name, num_classes=10)
+    if library == "torchvision":
+        return getattr(pytest.importorskip("torchvision").models, name)()
+    if library == "timm":
+        return pytest.importorskip("timm").create_model(name, pretrained=False)
     model = pytest.importorskip("pytorchcv.model_provider").get_model(name, pretrained=False)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the original takes 224x224 only
     return model
-
-
-def of_timm(name: str) -> nn.Module:
-    return pytest.importorskip("timm").create_model(name, pretrained=False)
-
-
-def of_bsconv(name: str) -> nn.Module:
-    return get_model(name, num_classes=10)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model, and how the projections of its blocks are called."""
-
-    build: Callable[[str], nn.Module]
-    name: str
-    count: int
-    projection: str
-
-    def __str__(self) -> str:
-        return f"{self.build.__name__}-{self.name}"
-
-    def projections(self, model: nn.Module) -> list[str]:
-        """Where the library's class of blocks ends with convolution and BatchNorm in a Sequential,
-        the pattern can't tell, so that Sequential's length does: others have an activation."""
-        names = []
-        for name, module in model.named_modules():
-            parent = model.get_submodule(name.rpartition(".")[0])
-            is_wanted = isinstance(module, nn.Conv2d) and re.fullmatch(self.projection, name)
-            if is_wanted and not (self.projection.endswith(r"\.0") and len(parent) != 2):
-                names.append(name)
-        assert len(names) == self.count
-        return names
-
-
-OWN = r"backbone\.stage\d\.unit\d\.conv3\.conv"
-TORCHVISION_BLOCKS = r"features\.\d+\.(\d+\.)?block\.\d\.0"
-TIMM = r"blocks\.0\.0\.conv_pw|blocks\.\d\.\d\.conv_pwl"  # all the first blocks lack the expansion
-PYTORCHCV = r"features\.stage\d\.unit\d+\."
-BOTTLENECKS = [
-    Case(of_torchvision, "mobilenet_v2", 17, r"features\.\d+\.conv\.[12]"),
-    Case(of_torchvision, "mobilenet_v3_small", 11, TORCHVISION_BLOCKS),
-    Case(of_torchvision, "mobilenet_v3_large", 15, TORCHVISION_BLOCKS),
-    Case(of_torchvision, "efficientnet_b0", 16, TORCHVISION_BLOCKS),
-    Case(of_pytorchcv, "mobilenetv2_w1", 17, PYTORCHCV + r"conv3\.conv"),
-    Case(of_pytorchcv, "mobilenetv3_small_w1", 11, PYTORCHCV + r"conv2\.conv"),
-    Case(of_pytorchcv, "mobilenetv3_large_w1", 15, PYTORCHCV + r"conv2\.conv"),
-    Case(of_pytorchcv, "efficientnet_b0", 16, PYTORCHCV + r"(pw_conv|conv3)\.conv"),
-    Case(of_timm, "mobilenetv2_100", 17, TIMM),
-    Case(of_timm, "mobilenetv3_large_100", 15, TIMM),
-    Case(of_timm, "efficientnet_b0", 16, TIMM),
-    Case(of_bsconv, "mobilenetv2_w1", 17, OWN),
-    Case(of_bsconv, "mobilenetv3_small_w1", 11, OWN),
-    Case(of_bsconv, "mobilenetv3_large_w1", 15, OWN),
-    Case(of_bsconv, "cifar_mobilenetv2_w1d4", 17, OWN),
-    Case(of_bsconv, "cifar_mobilenetv3_small_w1d4", 11, OWN),
-    Case(of_bsconv, "cifar_mobilenetv3_large_w1d4", 15, OWN),
-]
-SEPARABLE = [
-    (of_pytorchcv, "mobilenet_w1"),
-    (of_pytorchcv, "mobilenet_wd4"),
-    (of_timm, "mobilenetv1_100"),
-    (of_bsconv, "mobilenetv1_w1d2"),
-    (of_bsconv, "cifar_mobilenetv1_w1d4"),
-]
 
 
 def outputs(model: nn.Module) -> torch.Tensor:
@@ -123,49 +58,95 @@ def small_v1() -> nn.Module:
     return randomized(get_model("cifar_mobilenetv1_w1d4", 10))
 
 
+def modified(model: nn.Module, init: str = "project"):
+    """The modified model, and the report."""
+    modifier = MobileNetModifier(init=init)
+    return modifier.apply(model), modifier.report
+
+
 # --------------------------------------------- MobileNetV2, V3, EfficientNet: the penalty, no more
 
+OWN = r"backbone\.stage\d\.unit\d\.conv3\.conv"
+# in a Sequential of convolution and BatchNorm: others have an activation
+TORCHVISION_BLOCKS = r"features\.\d+\.(\d+\.)?block\.\d\.0"
+TIMM = r"blocks\.0\.0\.conv_pw|blocks\.\d\.\d\.conv_pwl"  # all the first blocks lack the expansion
+PYTORCHCV = r"features\.stage\d\.unit\d+\."
+BOTTLENECKS = [  # a model, the number of its projections, and how they are called
+    ("torchvision", "mobilenet_v2", 17, r"features\.\d+\.conv\.[12]"),
+    ("torchvision", "mobilenet_v3_small", 11, TORCHVISION_BLOCKS),
+    ("torchvision", "mobilenet_v3_large", 15, TORCHVISION_BLOCKS),
+    ("torchvision", "efficientnet_b0", 16, TORCHVISION_BLOCKS),
+    ("pytorchcv", "mobilenetv2_w1", 17, PYTORCHCV + r"conv3\.conv"),
+    ("pytorchcv", "mobilenetv3_small_w1", 11, PYTORCHCV + r"conv2\.conv"),
+    ("pytorchcv", "mobilenetv3_large_w1", 15, PYTORCHCV + r"conv2\.conv"),
+    ("pytorchcv", "efficientnet_b0", 16, PYTORCHCV + r"(pw_conv|conv3)\.conv"),
+    ("timm", "mobilenetv2_100", 17, TIMM),
+    ("timm", "mobilenetv3_large_100", 15, TIMM),
+    ("timm", "efficientnet_b0", 16, TIMM),
+    ("bsconv", "mobilenetv2_w1", 17, OWN),
+    ("bsconv", "mobilenetv3_small_w1", 11, OWN),
+    ("bsconv", "mobilenetv3_large_w1", 15, OWN),
+    ("bsconv", "cifar_mobilenetv2_w1d4", 17, OWN),
+    ("bsconv", "cifar_mobilenetv3_small_w1d4", 11, OWN),
+    ("bsconv", "cifar_mobilenetv3_large_w1d4", 15, OWN),
+]
 
-@pytest.mark.parametrize("case", BOTTLENECKS, ids=str)
-def test_bottlenecks_keep_everything_and_gain_the_penalty(case):
-    model = randomized(case.build(case.name))
-    wanted = case.projections(model)
-    before, keys = outputs(model), list(model.state_dict())
+
+@pytest.mark.parametrize(("library", "name", "count", "pattern"), BOTTLENECKS)
+def test_bottlenecks_keep_everything_and_gain_the_penalty(library, name, count, pattern):
+    model = randomized(build(library, name))
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    wanted = [
+        name
+        for name in convs
+        if re.fullmatch(pattern, name)
+        and (pattern is not TORCHVISION_BLOCKS or len(model.get_submodule(name[:-2])) == 2)
+    ]
+    assert len(wanted) == count
+    before, keys, text = outputs(model), list(model.state_dict()), repr(model)
     parameters = list(model.parameters())
-    text = repr(model)
 
-    modifier = MobileNetModifier()
-    assert modifier.apply(model) is model
+    same, report = modified(model)
 
+    assert same is model
     assert torch.equal(outputs(model), before)
     assert list(model.state_dict()) == keys
     assert [id(p) for p in model.parameters()] == [id(p) for p in parameters]
-    assert [block.projection for block in modifier.report.blocks] == wanted
-    assert {block.action for block in modifier.report.blocks} == {"penalised"}
-    assert repr(model).count("OrthonormalConv2d(") == case.count
+    assert [block.projection for block in report.blocks] == wanted
+    assert {block.action for block in report.blocks} == {"penalised"}
+    assert repr(model).count("OrthonormalConv2d(") == count
     assert repr(model).replace("OrthonormalConv2d(", "Conv2d(") == text
 
-    matrices = {
-        name: model.get_submodule(name).weight.detach().numpy().astype(np.float64)[:, :, 0, 0]
-        for name in wanted
-    }
-    distances = [np.linalg.norm(w @ w.T - np.eye(len(w))) for w in matrices.values()]
+    matrices = [convs[name].weight.detach().numpy().astype(float)[:, :, 0, 0] for name in wanted]
+    distances = [np.linalg.norm(w @ w.T - np.eye(len(w))) for w in matrices]
     penalty = model.reg_loss(alpha=0.3)
     torch.testing.assert_close(penalty.item(), 0.3 * sum(distances), rtol=1e-5, atol=0)
 
     penalty.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {f"{name}.weight" for name in wanted}
-    assert all(model.get_submodule(name).weight.grad.any() for name in wanted)
+    assert all(convs[name].weight.grad.any() for name in wanted)
 
 
-@pytest.mark.parametrize("family", ["mobilenetv2", "mobilenetv3_small", "mobilenetv3_large"])
-def test_own_networks_become_their_named_bsconv_variants(family):
-    model = modify_mobilenet(randomized(of_bsconv(f"cifar_{family}_w1d2")))
-    named = of_bsconv(f"cifar_{family}_w1d2_bsconvs_p1d6").eval()
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("cifar_mobilenetv1_w1d4", "_bsconvu"),
+        ("cifar_mobilenetv1_w1", "_bsconvu"),
+        ("cifar_mobilenetv2_w1d2", "_bsconvs_p1d6"),
+        ("cifar_mobilenetv3_small_w1d2", "_bsconvs_p1d6"),
+        ("cifar_mobilenetv3_large_w1d2", "_bsconvs_p1d6"),
+    ],
+)
+def test_own_networks_become_their_named_bsconv_variants(name, suffix):
+    model, named = (
+        modify_mobilenet(get_model(name, 10), init="default"),
+        get_model(name + suffix, 10),
+    )
     assert repr(model) == repr(named)
     named.load_state_dict(model.state_dict())
     assert torch.equal(model.reg_loss(alpha=0.1), named.reg_loss(alpha=0.1))
+    assert {block.action for block in MobileNetModifier().plan(named).blocks} == {"done"}
 
 
 def test_projections_stay_the_same_objects_with_their_hooks():
@@ -188,17 +169,25 @@ def test_projections_stay_the_same_objects_with_their_hooks():
 # -------------------------------------------------------------- MobileNetV1: blocks become BSConv-U
 
 
-@pytest.mark.parametrize(("build", "name"), SEPARABLE)
-def test_separable_blocks_become_blueprint_blocks(build, name):
-    model = randomized(build(name))
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("pytorchcv", "mobilenet_w1"),
+        ("pytorchcv", "mobilenet_wd4"),
+        ("timm", "mobilenetv1_100"),
+        ("bsconv", "mobilenetv1_w1d2"),
+        ("bsconv", "cifar_mobilenetv1_w1d4"),
+    ],
+)
+def test_separable_blocks_become_blueprint_blocks(library, name):
+    model = randomized(build(library, name))
     before = outputs(model)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = {module for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
     strided = [m.stride for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-    modifier = MobileNetModifier()
-    model = modifier.apply(model)
+    model, report = modified(model)
 
     layers = [module for module in model.modules() if isinstance(module, BSConvU)]
-    assert len(layers) == 13 == len(modifier.report.changed)
+    assert len(layers) == 13 == len(report.changed)
     assert [layer.stride for layer in layers] == strided
     assert all(layer.dw.bias is None and layer.kernel_size == (3, 3) for layer in layers)
     assert not any(layer.training for layer in layers)
@@ -206,21 +195,13 @@ def test_separable_blocks_become_blueprint_blocks(build, name):
     assert after.shape == before.shape
     assert after.isfinite().all()
     left = {module for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
-    assert (len(left), left - set(norms)) == (len(norms) - 13, set())
-    assert sum(p.numel() for p in model.parameters()) == modifier.report.parameters_after
-    for block in modifier.report.blocks:
+    assert (len(left), left - norms) == (len(norms) - 13, set())
+    assert sum(p.numel() for p in model.parameters()) == report.parameters_after
+    for block in report.blocks:
         assert block.kind.startswith("MobileNetV1 block (")
         assert f"keeps {block.share_kept:.1%}" in block.description
         assert 0 < block.share_kept < 1
     assert model.reg_loss() == 0
-
-
-def test_own_v1_has_the_structure_of_the_named_bsconvu():
-    for width in ("w1d4", "w1"):
-        model = modify_mobilenet(of_bsconv(f"cifar_mobilenetv1_{width}"), init="default")
-        named = of_bsconv(f"cifar_mobilenetv1_{width}_bsconvu")
-        assert repr(model) == repr(named)
-        named.load_state_dict(model.state_dict(), strict=True)
 
 
 def separable_block(library: str, **options) -> nn.Module:
@@ -268,13 +249,12 @@ def test_a_block_that_is_a_blueprint_map_computes_the_same(library, options):
     x = torch.randn(2, 6, 11, 9, dtype=torch.float64)
     with torch.no_grad():
         expected = block(x)
-        modifier = MobileNetModifier()
-        model = modifier.apply(nn.Sequential(block))
+        model, report = modified(nn.Sequential(block))
         assert isinstance(model[0][0], BSConvU)
         torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)  # the border too
     assert expected.std() > 0.1
-    torch.testing.assert_close(modifier.report.blocks[0].share_kept, 1.0)
-    torch.testing.assert_close(modifier.report.blocks[0].relative_error, 0.0, atol=1e-6, rtol=0)
+    torch.testing.assert_close(report.blocks[0].share_kept, 1.0)
+    torch.testing.assert_close(report.blocks[0].relative_error, 0.0, atol=1e-6, rtol=0)
 
 
 def test_the_share_kept_is_what_singular_values_say():
@@ -306,51 +286,40 @@ def test_without_running_statistics_behind_it_the_constant_is_not_missed():
         torch.testing.assert_close(modify_mobilenet(nn.Sequential(block))(x), expected)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (
-            lambda block: setattr(block.dw_conv.bn, "running_mean", None),
-            "its inner BatchNorm has no running statistics",
-        ),
-        (
-            lambda block: block.pw_conv.conv.weight.data[0, 0].fill_(torch.nan),
-            "its weights are not finite",
-        ),
-        (
-            lambda block: setattr(block.pw_conv, "bn", nn.GroupNorm(2, 8).double()),
-            "it has GroupNorm in place of BatchNorm",
-        ),
-        (lambda block: block.to("meta"), "the model is on the meta device"),
-    ],
-)
-def test_what_cannot_be_projected_starts_fresh_and_says_so(spoil, reason):
-    model = nn.Sequential(separable_block("pytorchcv"))
-    spoil(model[0])
-    modifier = MobileNetModifier()
-    modifier.apply(model)
-    (plan,) = modifier.report.blocks
+FRESH = {
+    "its inner BatchNorm has no running statistics": (
+        lambda block: setattr(block.dw_conv.bn, "running_mean", None)
+    ),
+    "its weights are not finite": lambda block: block.pw_conv.conv.weight.data[0, 0].fill_(
+        torch.nan
+    ),
+    "it has GroupNorm in place of BatchNorm": (
+        lambda block: setattr(block.pw_conv, "bn", nn.GroupNorm(2, 8).double())
+    ),
+    "the model is on the meta device": lambda block: block.to("meta"),
+}
+
+
+@pytest.mark.parametrize("reason", FRESH)
+def test_what_cannot_be_projected_starts_fresh_and_says_so(reason):
+    block = separable_block("pytorchcv")
+    FRESH[reason](block)
+    model, report = modified(nn.Sequential(block))
+    (plan,) = report.blocks
     assert plan.description == f"becomes BSConv-U with fresh weights, since {reason}"
     assert plan.share_kept is None is plan.relative_error
     weight = model[0][0].pw.weight
     assert weight.is_meta or weight.isfinite().all()
 
 
-def test_init_chooses_the_first_weights():
-    models = {
-        init: modify_mobilenet(of_bsconv("cifar_mobilenetv1_w1d2"), init=init)
-        for init in ("default", "matched", "project")
-    }
-    assert len({repr(model) for model in models.values()}) == 1
-    weight = models["default"].backbone.stage5.unit1[0].pw.weight
-    torch.testing.assert_close(weight.var(), torch.tensor(1 / 3 / 256), rtol=0.05, atol=0)
-    weight = models["matched"].backbone.stage5.unit1[0].pw.weight
-    torch.testing.assert_close(weight.var(), torch.tensor(1 / 256), rtol=0.05, atol=0)
-    plans = {init: MobileNetModifier(init=init).plan(small_v1()) for init in models}
-    assert plans["project"].blocks[0].share_kept > 0
-    for init in ("default", "matched"):
-        assert plans[init].blocks[0].share_kept is None
-        assert plans[init].blocks[0].description == "becomes BSConv-U with fresh weights"
+@pytest.mark.parametrize(("init", "variance"), [("default", 1 / 3 / 256), ("matched", 1 / 256)])
+def test_init_chooses_the_first_weights(init, variance):
+    model, report = modified(get_model("cifar_mobilenetv1_w1d2", 10), init)
+    assert repr(model) == repr(modify_mobilenet(get_model("cifar_mobilenetv1_w1d2", 10)))
+    found = model.backbone.stage5.unit1[0].pw.weight.var().item()
+    assert found == pytest.approx(variance, rel=0.05)
+    assert report.blocks[0].share_kept is None
+    assert report.blocks[0].description == "becomes BSConv-U with fresh weights"
 
 
 @pytest.mark.parametrize("init", ["default", "project"])
@@ -374,26 +343,23 @@ def test_the_new_layers_take_over_how_the_old_were_kept(init):
 
 def test_a_block_in_two_places_becomes_one_block_in_two_places():
     block = separable_block("bsconv")
-    model = nn.ModuleDict({"a": block, "b": nn.Sequential(block)})
-    modifier = MobileNetModifier()
-    modifier.apply(model)
+    model, report = modified(nn.ModuleDict({"a": block, "b": nn.Sequential(block)}))
     assert isinstance(model["a"][0], BSConvU)
     assert model["a"] is model["b"][0]
-    assert modifier.report.blocks[0].names == ("a", "b.0")
-    assert "a, b.0" in str(modifier.report)
+    assert report.blocks[0].names == ("a", "b.0")
+    assert "a, b.0" in str(report)
 
 
 # ------------------------------------------------------------------------------ what is kept as is
 
 
 @pytest.mark.parametrize(
-    ("build", "name", "penalised", "kept"),
-    [(of_torchvision, "efficientnet_v2_s", 30, 10), (of_timm, "efficientnetv2_rw_t", 29, 8)],
+    ("library", "name", "penalised", "kept"),
+    [("torchvision", "efficientnet_v2_s", 30, 10), ("timm", "efficientnetv2_rw_t", 29, 8)],
 )
-def test_fused_blocks_are_kept_and_reported(build, name, penalised, kept):
+def test_fused_blocks_are_kept_and_reported(library, name, penalised, kept):
     with torch.device("meta"):
-        model = build(name)
-    report = MobileNetModifier().plan(model)
+        report = MobileNetModifier().plan(build(library, name))
     actions = [block.action for block in report.blocks]
     assert (actions.count("penalised"), actions.count("kept")) == (penalised, kept)
     assert report.blocks[0].kind.startswith("fused EfficientNet block")
@@ -401,15 +367,25 @@ def test_fused_blocks_are_kept_and_reported(build, name, penalised, kept):
     assert f"{kept} are kept as they are" in report.summary
 
 
-def test_blocks_of_another_build_are_kept_and_reported():
+def test_blocks_of_another_build_and_subclasses_are_kept_where_layers_would_change():
     blocks = pytest.importorskip("timm.models._efficientnet_blocks")
+    mobilenetv2 = pytest.importorskip("torchvision.models.mobilenetv2")
     excite = blocks.SqueezeExcite
+
+    class Residual(mobilenetv2.InvertedResidual):
+        pass
+
+    class Separable(DepthwiseSeparableBlock):
+        pass
+
     model = nn.Sequential(
         blocks.DepthwiseSeparableConv(8, 8, pw_act=True),
         blocks.DepthwiseSeparableConv(8, 8, pw_act=True, noskip=True, se_layer=excite),
         blocks.CondConvResidual(8, 8, num_experts=2),
         blocks.DepthwiseSeparableConv(8, 8, se_layer=excite),
         blocks.InvertedResidual(8, 8, drop_path_rate=0.5),
+        Residual(8, 8, 1, 6),
+        Separable(8, 8, 1),
     )
     report = MobileNetModifier().plan(model)
     assert [block.description for block in report.blocks] == [
@@ -418,59 +394,18 @@ def test_blocks_of_another_build_are_kept_and_reported():
         "kept: it has no depthwise Conv2d",
         "projection 3.conv_pw penalised, basis 8 x 8",
         "projection 4.conv_pwl penalised, basis 8 x 8",
+        "projection 5.conv.2 penalised, basis 8 x 48",
+        "kept: it may compute something other than its class",
     ]
     kinds = [block.kind for block in report.blocks]
     assert kinds[3] == kinds[4] == "MobileNetV2/V3/EfficientNet block (timm)"
-
-
-def test_subclasses_of_blocks_are_known_where_their_layers_are_kept():
-    mobilenetv2 = pytest.importorskip("torchvision.models.mobilenetv2")
-
-    class Residual(mobilenetv2.InvertedResidual):
-        pass
-
-    class Separable(DepthwiseSeparableBlock):
-        pass
-
-    model = nn.Sequential(Residual(8, 8, 1, 6), Separable(8, 8, 1))
-    bottleneck, separable = MobileNetModifier().plan(model).blocks
-    assert bottleneck.action == "penalised"
-    assert separable.description == "kept: it may compute something other than its class"
 
 
 # --------------------------------------------------------------------------------- twice, and plans
 
 
 @pytest.mark.parametrize("make", [small_v1, small_v2])
-def test_a_second_time_changes_nothing_and_says_so(make):
-    model = modify_mobilenet(make())
-    before = snapshot(model)
-    modifier = MobileNetModifier()
-    assert modifier.apply(model) is model
-    assert_unchanged(model, before)
-    count = len(modifier.report.blocks)
-    assert modifier.report.changed == ()
-    assert modifier.report.summary.startswith(
-        f"nothing left to do: of {count} known blocks {count} are BSConv already; "
-    )
-    for block in modifier.report.blocks:
-        penalised = f"projection {block.projection} is penalised already"
-        said = penalised if block.projection else "is BSConv-U already"
-        assert block.description == said
-        assert (block.kind == "BSConv-U block") is not bool(block.projection)
-        if block.projection:
-            assert isinstance(model.get_submodule(block.projection), OrthonormalConv2d)
-    assert bool(block.projection) is (make is small_v2)
-
-
-@pytest.mark.parametrize("variant", ["v1_w1d4_bsconvu", "v2_w1d4_bsconvs_p1d6"])
-def test_the_named_bsconv_variants_need_nothing(variant):
-    report = MobileNetModifier().plan(of_bsconv(f"cifar_mobilenet{variant}"))
-    assert {block.action for block in report.blocks} == {"done"}
-
-
-@pytest.mark.parametrize("make", [small_v1, small_v2])
-def test_a_plan_changes_nothing_and_says_what_apply_does(make):
+def test_a_plan_changes_nothing_and_says_what_apply_does_and_a_second_apply_nothing(make):
     model = make()
     before, state = snapshot(model), torch.get_rng_state()
     modifier = MobileNetModifier()
@@ -478,8 +413,25 @@ def test_a_plan_changes_nothing_and_says_what_apply_does(make):
     assert_unchanged(model, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert modifier.report is None
-    modifier.apply(model)
+    model = modifier.apply(model)
     assert modifier.report == plan
+
+    before = snapshot(model)
+    same, report = modified(model)
+    assert same is model
+    assert_unchanged(model, before)
+    count = len(report.blocks)
+    assert report.changed == ()
+    assert report.summary.startswith(
+        f"nothing left to do: of {count} known blocks {count} are BSConv already; "
+    )
+    for block in report.blocks:
+        if make is small_v1:
+            assert (block.kind, block.projection) == ("BSConv-U block", "")
+            assert block.description == "is BSConv-U already"
+        else:
+            assert block.description == f"projection {block.projection} is penalised already"
+            assert isinstance(model.get_submodule(block.projection), OrthonormalConv2d)
 
 
 def test_the_report_is_a_table(capsys):
@@ -588,10 +540,10 @@ def test_what_cannot_be_changed_is_refused_before_anything_changes(spoil, messag
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: of_torchvision("mnasnet0_5"),  # InvertedResidual too, of another kind
-        lambda: of_torchvision("shufflenet_v2_x0_5"),
+        lambda: build("torchvision", "mnasnet0_5"),  # InvertedResidual too, of another kind
+        lambda: build("torchvision", "shufflenet_v2_x0_5"),
         lambda: nn.Conv2d(3, 3, 1),
-        lambda: of_bsconv("cifar_resnet20_bsconvu"),
+        lambda: build("bsconv", "cifar_resnet20_bsconvu"),
         lambda: BSConvS_Replacer().apply(nn.Sequential(nn.Conv2d(9, 9, 3))),
     ],
 )
