@@ -71,8 +71,7 @@ class PlannedLayer(nn.Sequential):
     def weight(self) -> Tensor:
         """The dense kernel that the convolutions stand for, differentiable in theirs; read-only.
 
-        Writing into it is a RuntimeError. Raises AttributeError where a BatchNorm is in between:
-        :meth:`to_conv` includes its shift, where that is possible.
+        Raises AttributeError where a BatchNorm is in between.
         """
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
@@ -86,11 +85,10 @@ class PlannedLayer(nn.Sequential):
         into one dense kernel in each forward pass. "joined" (BSConvS): the pointwise weights alone
         are multiplied. "narrow" (BSConvS, BSConvCP): ``pw1``, then one dense convolution of its few
         channels. "auto": the fastest of them, forward and backward, measured the first time for the
-        shapes, dtype, device and mode at hand and remembered. What compiles or transforms the layer
-        (torch.compile, torch.func) takes the one that ran last outside, "factored" if none did:
-        call the model once before. torch.fx and TorchScript always take "factored", and so does a
-        layer that the plan does not fit: with BatchNorm in between, all plans but "narrow" of a
-        BSConvS; with hooks on parts, or parts that are not plain convolutions, all plans. Raises
+        shapes, dtype, device and mode at hand and remembered. torch.compile and torch.func take the
+        one that ran last outside: call the model once before. torch.fx and TorchScript always take
+        "factored", and so does a layer with hooks on its parts or parts that are not plain
+        convolutions; with BatchNorm in between, "narrow" of a BSConvS is the only other one. Raises
         ValueError for an unknown plan.
         """
         return self._plan
@@ -161,10 +159,9 @@ class PlannedLayer(nn.Sequential):
     def to_conv(self) -> Conv:
         """The dense convolution that computes the same as this layer, with weights of its own.
 
-        It has this layer's device, dtype, memory format and ``training``, and a bias where this
-        layer has one or a BatchNorm shifts the channels. The products are formed in float64. Raises
-        ValueError where there is none: with a BatchNorm that normalises by its batch, and with one
-        before a zero-padded depthwise convolution, where the padding follows the shift.
+        It has this layer's device, dtype, memory format and ``training``. The products are formed
+        in float64. Raises ValueError where there is none: with a BatchNorm that normalises by its
+        batch, and with one before a zero-padded depthwise convolution.
         """
         name = type(self).__name__
         norms = [layer for layer in self if isinstance(layer, BatchNorm)]
@@ -175,13 +172,11 @@ class PlannedLayer(nn.Sequential):
             )
         if isinstance(self[1], BatchNorm) and pads_with_zeros(self.dw):
             raise ValueError(
-                f"{name} with BatchNorm before a zero-padded depthwise convolution "
-                "equals no single convolution: its padding follows BatchNorm's shift, got "
-                f"padding={self.padding!r}"
+                f"{name} with BatchNorm before a zero-padded depthwise convolution equals no single "
+                f"convolution: its padding follows BatchNorm's shift, got padding={self.padding!r}"
             )
-        weight = self.dw.weight
         conv: Conv = functools.reduce(joined, exact_steps(self))
-        conv.to(weight).to(memory_format=memory_format_of(weight))
+        conv.to(self.dw.weight).to(memory_format=memory_format_of(self.dw.weight))
         return conv.requires_grad_().train(self.training)
 
     def to_conv2d(self) -> nn.Conv2d:
@@ -191,9 +186,9 @@ class PlannedLayer(nn.Sequential):
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    plain = type(layer) in PLAIN and "forward" not in layer.__dict__
-    return plain and not hooked and not layer._backward_pre_hooks
+    before, after = layer._forward_pre_hooks or layer._backward_pre_hooks, layer._forward_hooks
+    hooked = before or after or layer._backward_hooks
+    return type(layer) in PLAIN and "forward" not in layer.__dict__ and not hooked
 
 
 def takes_time(images: Tensor) -> bool:
@@ -218,15 +213,12 @@ def _convolve(plan: str, images: Tensor, layers: Sequence[Conv], dw: Conv) -> Te
 
 
 def _convolve_normed(images: Tensor, pw1: Any, bn1: Any, pw2: Any, bn2: Any, dw: Any) -> Tensor:
-    """Plan "narrow" of a BSConvS with BatchNorm.
-
-    What ``bn2`` adds to the channels, ``dw`` spreads over positions as it does with any images:
-    less at a padded border than elsewhere. This map is the same for all images.
-    """
+    """Plan "narrow" of a BSConvS with BatchNorm."""
     neutral = {name: torch.full_like(p, name == "weight") for name, p in bn1.named_parameters()}
     images = functional_call(bn1, neutral, (pw1(images),))
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images)
     output = _as_layer(dw, images, with_ones(matrix, dw.weight.dim()) * dw.weight, dw.bias)
+    # what bn2 adds to the channels, dw spreads over positions, the same for all images
     with without_autocast(images.device.type):
         flat = with_ones(constant, images.dim() - 1).expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)
@@ -246,10 +238,7 @@ def _as_layer(
 
 
 def fastest_plan(plans: Sequence[str], layer: nn.Module, images: Tensor) -> str:
-    """The plan with the shortest forward pass, and backward pass where gradients are recorded.
-
-    It is measured once for each situation, on a copy, and remembered.
-    """
+    """The plan with the shortest forward (and backward) pass, measured once for each situation."""
     device, shapes = images.device.type, [tensor.shape for tensor in layer.parameters()]
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     place = (images.shape, images.stride(), images.dtype, images.device, torch.get_num_threads())

@@ -183,9 +183,7 @@ def _leading_rows(matrix: Tensor, count: int) -> Tensor:
     if filters >= channels:
         _, vectors = torch.linalg.eigh(matrix.mT @ matrix)
         return vectors[:, -count:].mT
-    if count <= filters:
-        return torch.linalg.svd(matrix, full_matrices=False).Vh[:count]
-    return torch.linalg.qr(matrix.mT, mode="complete").Q.mT[:count]
+    return torch.linalg.svd(matrix, full_matrices=count > filters).Vh[:count]
 
 
 def _share_norm(weights: Tensor, blueprints: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,12 +42,12 @@ class BlueprintLayer(PlannedLayer):
 
     @classmethod
     def like(cls: type[Layer], conv: Conv, *, empty: bool = False, **options: Any) -> Layer:
-        """A freshly initialised layer in place of ``conv``: geometry, bias, device, dtype, memory
-        format, ``training`` and requires_grad are those of ``conv``.
+        """A freshly initialised layer in place of ``conv``, a BSConvU1d for a Conv1d, and so on.
 
-        On BSConvU, it gives a BSConvU1d for a Conv1d, and so on. ``options`` are the constructor's
-        further arguments; ``empty`` leaves the weights of convolutions arbitrary. Raises TypeError
-        for what is no convolution of the layer's dimensions, ValueError for several groups.
+        It has the geometry, bias, device, dtype, memory format, ``training`` and requires_grad of
+        ``conv``. ``options`` are the constructor's further arguments; ``empty`` leaves the weights
+        of convolutions arbitrary. Raises TypeError for what is no convolution of the layer's
+        dimensions, ValueError for several groups.
         """
         name, kinds = cls.__name__, (cls, *cls.__subclasses__())
         kind = next((kind for kind in kinds if isinstance(conv, kind._conv)), None)
@@ -68,19 +68,19 @@ class BlueprintLayer(PlannedLayer):
     def from_conv(cls, conv: Conv, **options: Any) -> "Self":
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
-        Exact, up to rounding, where such a layer has this kernel; of a BSConvCP, the best that
-        several starts find. The basis of a BSConvS comes out orthonormal, so its penalty starts at
-        zero. A BatchNorm in between starts as the identity and takes no part. Arguments and errors
-        are those of :meth:`like`; weights that are not finite are a ValueError, too.
+        Exact, up to rounding, where such a layer has this kernel. The basis of a BSConvS comes out
+        orthonormal. A BatchNorm in between starts as the identity and takes no part. Arguments and
+        errors are those of :meth:`like`; weights that are not finite are a ValueError, too.
         """
         layer = cls.like(conv, empty=True, **options)
-        if not conv.weight.is_meta:
-            convs = [child for child in layer if isinstance(child, Conv)]
-            with torch.no_grad():
-                for child, factor in zip(convs, layer._factors(present_weight(conv)), strict=True):
-                    child.weight.copy_(factor.reshape(child.weight.shape))
-                if conv.bias is not None:
-                    layer.bias.copy_(conv.bias)
+        if conv.weight.is_meta:
+            return layer
+        weights = [child.weight for child in layer if isinstance(child, Conv)]
+        with torch.no_grad():
+            for weight, factor in zip(weights, layer._factors(present_weight(conv)), strict=True):
+                weight.copy_(factor.view_as(weight))
+            if conv.bias is not None:
+                layer.bias.copy_(conv.bias)
         return layer
 
     @classmethod
@@ -111,14 +111,12 @@ class BSConvU(BlueprintLayer):
 
     Stands for a dense convolution whose kernels are ``weights[n, m] * blueprint[n]``: in_channels *
     out_channels + out_channels * Kh * Kw weights. Shapes and arguments are those of
-    torch.nn.Conv2d. Without BatchNorm it equals one dense convolution (:meth:`to_conv2d`).
+    torch.nn.Conv2d. Raises ValueError for arguments out of range.
 
     Args:
         bias: whether ``dw`` adds one bias per output channel; ``pw`` never does.
         with_bn: whether a BatchNorm ``bn`` follows ``pw``.
         bn_kwargs: arguments for torch.nn.BatchNorm2d, such as ``{"eps": 1e-3}``.
-
-    Raises ValueError for fewer than one channel.
 
     >>> BSConvU(16, 32, 3, padding=1)(torch.rand(2, 16, 8, 8)).shape
     torch.Size([2, 32, 8, 8])
@@ -167,8 +165,6 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
     Args:
         p: share of the input channels kept, 0 <= p <= 1.
         min_mid_channels: lower limit for ``mid_channels``, which is always at least 1.
-
-    Raises ValueError for arguments out of range.
 
     >>> BSConvS(16, 32, 3, p=0.5).pw1.out_channels
     8
@@ -222,16 +218,10 @@ class BSConvCP(BlueprintLayer):
 
     Stands for a dense convolution with kernels
     ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, the CP decomposition of the kernel:
-    blueprints * (in_channels + Kh * Kw + out_channels) weights. BSConv-U is its special case of one
-    blueprint per filter. It is for trained networks (:func:`bsconv.pytorch.project_pretrained`);
-    from scratch, U and S learn better at equal size. Arguments are those of :class:`BSConvU`, but
-    the bias is that of ``pw2``, and ``with_bn`` adds ``bn1`` after ``pw1`` and ``bn2`` after
-    ``dw``.
-
-    Args:
-        blueprints: how many, at least 1.
-
-    Raises ValueError for fewer than one channel or blueprint.
+    blueprints * (in_channels + Kh * Kw + out_channels) weights. It is for trained networks
+    (:func:`bsconv.pytorch.project_pretrained`); from scratch, U and S learn better at equal size.
+    Arguments are those of :class:`BSConvU`, but the bias is that of ``pw2``, and ``with_bn`` adds
+    ``bn1`` after ``pw1`` and ``bn2`` after ``dw``.
 
     >>> BSConvCP(16, 32, 3, padding=1, blueprints=8)(torch.rand(2, 16, 8, 8)).shape
     torch.Size([2, 32, 8, 8])
