@@ -172,8 +172,9 @@ class PlannedLayer(nn.Sequential):
             )
         if isinstance(self[1], BatchNorm) and pads_with_zeros(self.dw):
             raise ValueError(
-                f"{name} with BatchNorm before a zero-padded depthwise convolution equals no single "
-                f"convolution: its padding follows BatchNorm's shift, got padding={self.padding!r}"
+                f"{name} with BatchNorm before a zero-padded depthwise convolution equals no "
+                "single convolution: its padding follows BatchNorm's shift, got "
+                f"padding={self.padding!r}"
             )
         conv: Conv = functools.reduce(joined, exact_steps(self))
         conv.to(self.dw.weight).to(memory_format=memory_format_of(self.dw.weight))
