@@ -21,15 +21,10 @@ ALWAYS = "tests/project/test_house.py"
 
 
 def main(commit: str = "main") -> None:
-    print("\n".join(paths_for(changed_files(commit))))
-
-
-def changed_files(commit: str) -> list[str]:
     """Files that differ from where this branch left ``commit``, those unknown to git included."""
-    known = git("rev-parse", "--verify", "--quiet", commit)
-    base = git("merge-base", *known, "HEAD") if known else ["HEAD"]
-    names = git("diff", "--name-only", *base)
-    return [*names, *git("ls-files", "--others", "--exclude-standard")]
+    (base,) = git("merge-base", commit, "HEAD") or ["HEAD"]
+    unknown = git("ls-files", "--others", "--exclude-standard")
+    print("\n".join(paths_for([*git("diff", "--name-only", base), *unknown])))
 
 
 def git(*arguments: str) -> list[str]:
@@ -48,11 +43,7 @@ def paths_for(files: Iterable[str]) -> list[str]:
         elif file.parts[0] in ("notebooks", "docs", "benchmarks") or len(file.parts) == 1:
             chosen.add("tests/project")
     chosen |= {f"tests/{name}" for name in rooms | importers(rooms - {"core", "commands"})}
-    return sorted(
-        path
-        for path in chosen
-        if Path(path).parent == TESTS or str(Path(path).parent) not in chosen
-    )
+    return sorted(path for path in chosen if str(Path(path).parent) not in chosen)
 
 
 def room(file: Path) -> str:

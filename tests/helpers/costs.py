@@ -6,8 +6,6 @@ machine gets as much more as a loop takes longer there, measured when a test see
 
 from __future__ import annotations
 
-import itertools
-import operator
 import os
 import sys
 import time
@@ -21,14 +19,15 @@ LOOP = 0.0066  # CPU seconds of `pace`'s loop where LIMIT was chosen
 PATIENCE = "BSCONV_TEST_PATIENCE"  # environment: a factor for LIMIT
 LIBRARY = 100  # a test that imports as many modules pays for all that come after it
 STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
-RUNS = ("none", "first", "all")
 
 started: list[str] = []  # processes, as audit events
 sys.addaudithook(lambda event, _: started.append(event) if event in STARTS else None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", choices=RUNS, default="all", help="slow tests of each file")
+    parser.addoption(
+        "--slow", choices=["none", "first", "all"], default="all", help="slow tests of each file"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,21 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    at_night = "nightly" in config.getoption("markexpr")
+    at_night, slow = "nightly" in config.getoption("markexpr"), config.getoption("slow")
     files_seen: set[object] = set()
 
     def runs(item: pytest.Item) -> bool:
         if item.get_closest_marker("nightly"):
             return at_night
-        if item.get_closest_marker("slow") and config.getoption("slow") != "all":
-            first = item.path not in files_seen
-            files_seen.add(item.path)
-            return first and config.getoption("slow") == "first"
-        return True
+        if slow == "all" or not item.get_closest_marker("slow"):
+            return True
+        first = item.path not in files_seen
+        files_seen.add(item.path)
+        return slow == "first" and first
 
-    chosen = [runs(item) for item in items]
-    config.hook.pytest_deselected(items=[*itertools.compress(items, map(operator.not_, chosen))])
-    items[:] = itertools.compress(items, chosen)
+    chosen = [item for item in items if runs(item)]
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+    items[:] = chosen
 
 
 @pytest.hookimpl(wrapper=True)

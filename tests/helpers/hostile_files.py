@@ -153,13 +153,16 @@ def endless_arrays(path: Path) -> None:
             archive.writestr(f"{name}.npy", content)
 
 
-def with_header(header: bytes, size: int | None = None) -> Make:
-    length = struct.pack("<Q", len(header) if size is None else size)
-    return lambda path: path.write_bytes(length + header)
+def content(data: bytes) -> Make:
+    return lambda path: path.write_bytes(data)
 
 
-def text(content: str) -> Make:
-    return lambda path: path.write_text(content)
+def with_header(header: bytes) -> Make:
+    return content(struct.pack("<Q", len(header)) + header)
+
+
+def with_metadata(text: str) -> Make:
+    return lambda path: save_file({"weight": torch.zeros(1)}, path, {"bsconv": text})
 
 
 # --- folders and archives that lead elsewhere -----------------------------------------------------
@@ -209,22 +212,14 @@ def weights_elsewhere(path: Path) -> None:
     path.write_bytes(onnx.helper.make_model(graph, ir_version=8).SerializeToString())
 
 
-def for_a_billion_classes(path: Path) -> None:
-    about = {"num_classes": 10**9, "config": {}}
-    save_file({"weight": torch.zeros(1)}, path, {"bsconv": json.dumps(about)})
-
-
-def entry(**parts: Any) -> bytes:
-    return json.dumps(parts).encode()
-
-
 ZEROS = zlib.compress(bytes(2**27), 9)
+BILLION = {"num_classes": 10**9, "config": {}}
 TENSOR = {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}
 JSON_BOMBS = {
-    "nested without end": "[" * DEEP,
-    "objects without end": '{"a":' * DEEP,
-    "a number without end": "1" * DEEP,
-    "more than 64 MiB": " " * (2**26 + 1),
+    "nested without end": b"[" * DEEP,
+    "objects without end": b'{"a":' * DEEP,
+    "a number without end": b"1" * DEEP,
+    "more than 64 MiB": b" " * (2**26 + 1),
 }
 CALLING: dict[str, Make] = {
     **{f"checkpoint.pt that calls {call}": saved(call) for call in TRAPS},
@@ -250,17 +245,15 @@ CLAIMING: dict[str, Make] = {
     "weights.pt with a part named a thousand times": overlapping,
     "cifar10.npz that unpacks to 1 GiB": deflated("train_images.npy"),
     "cifar10.npz with arrays of 3 PB": endless_arrays,
-    "model.safetensors with a header of 1 EB": with_header(b"{}", 2**60),
+    "model.safetensors with a header of 1 EB": content(struct.pack("<Q", 2**60) + b"{}"),
     "model.safetensors nested without end": with_header(b"[" * DEEP),
-    "model.safetensors with a tensor of 4 TB": with_header(entry(w=TENSOR)),
-    "model.safetensors with metadata nested without end": with_header(
-        entry(__metadata__={"bsconv": "[" * DEEP})
-    ),
-    "model.safetensors for a billion classes": for_a_billion_classes,
+    "model.safetensors with a tensor of 4 TB": with_header(json.dumps({"w": TENSOR}).encode()),
+    "model.safetensors with metadata nested without end": with_metadata("[" * DEEP),
+    "model.safetensors for a billion classes": with_metadata(json.dumps(BILLION)),
     **{
-        f"{name}: {kind}": text(content)
+        f"{name}: {kind}": content(bomb)
         for name in (CONFIG, METRICS, "record.json", "spectra.json")
-        for kind, content in JSON_BOMBS.items()
+        for kind, bomb in JSON_BOMBS.items()
     },
     "an image of 10 gigapixels": image(100_000),
     "an image with compressed text": image(8, chunk(b"zTXt", b"k\0\0" + ZEROS)),

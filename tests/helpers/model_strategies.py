@@ -93,7 +93,7 @@ class Builder:
         return prune.l1_unstructured(self.conv(m, n), "weight", 0.5)
 
     def lazy(self, m: int, n: int) -> nn.Module:
-        return nn.LazyConv2d(n, 3, padding=1, device=self.device, dtype=self.dtype)
+        return self.conv(m, n, lambda m, n, **options: nn.LazyConv2d(n, **options))
 
     def scripted(self, m: int, n: int) -> nn.Module:
         return torch.jit.script(nn.Sequential(self.conv(m, n), nn.ReLU()))
@@ -210,16 +210,16 @@ class Builder:
         for conv in self.some(convs):
             conv.to(memory_format=torch.channels_last)
         for module in self.some(eager):
-            module.register_forward_pre_hook(odd_layers.count_before)
-            module.register_forward_hook(odd_layers.count_after, with_kwargs=True)
+            module.register_forward_pre_hook(odd_layers.COUNT_BEFORE)
+            module.register_forward_hook(odd_layers.COUNT_AFTER, with_kwargs=True)
             if type(module) is nn.Conv2d:
-                module.register_full_backward_hook(odd_layers.count_backward)
+                module.register_full_backward_hook(odd_layers.COUNT_BACKWARD)
         if convs and self.chance(15):  # hooks that can't move
             conv = self.one_of(*convs)
             if self.draw(st.booleans()) or not conv.weight.requires_grad:
-                conv.register_state_dict_post_hook(odd_layers.keep_state)
+                conv.register_state_dict_post_hook(odd_layers.keep)
             else:
-                conv.weight.register_hook(odd_layers.keep_gradient)
+                conv.weight.register_hook(odd_layers.keep)
         parents = [
             module
             for module in modules

@@ -4,13 +4,14 @@ At the top of a module, so that they can be pickled.
 """
 
 from collections import Counter
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS_ModelRegLossMixin
 
-CALLS: Counter[str] = Counter()  # of the hooks below
+CALLS = Counter[str]()  # of the hooks below
 
 # ------------------------------------------------------------------------------------- containers
 
@@ -133,25 +134,17 @@ class Patched:
         return -nn.Conv2d.forward(self.conv, images)
 
 
-def count_before(module: nn.Module, args: Any) -> None:
-    CALLS["forward_pre"] += 1
+def count(kind: str, *args: Any, **kwargs: Any) -> None:
+    CALLS[kind] += 1
 
 
-def count_after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-    CALLS["forward"] += 1
+COUNT_BEFORE, COUNT_AFTER, COUNT_BACKWARD = (
+    partial(count, kind) for kind in ("forward_pre", "forward", "backward")
+)
 
 
-def count_backward(module: nn.Module, *gradients: Any) -> None:
-    CALLS["backward"] += 1
-
-
-def keep_state(module: nn.Module, *args: Any) -> None:
-    """A hook on the state dict."""
-
-
-def keep_gradient(gradient: Tensor) -> Tensor:
-    """A hook on a parameter."""
-    return gradient
+def keep(*args: Any) -> None:
+    """A hook on a state dict or a parameter."""
 
 
 class Registry:

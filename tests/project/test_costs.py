@@ -51,22 +51,21 @@ def outcome(pytester: pytest.Pytester, test: str) -> str:
 
 
 @pytest.mark.slow
+def test_a_process_needs_the_mark(pytester: pytest.Pytester) -> None:
+    test = "import os, pytest\n{}\ndef test_it(): os.system('true')"
+    said = "starts a process (os.system): mark it slow"
+    assert outcome(pytester, test.format("")) == said
+    assert outcome(pytester, test.format("@pytest.mark.slow")) == "passed"
+
+
 @pytest.mark.parametrize(
-    ("mark", "ends"),
-    [("", "starts a process (os.system): mark it slow"), ("@pytest.mark.slow", "passed")],
+    ("pace", "ends"), [(1, "took 5.0 CPU seconds, of 3.0 here: mark it slow"), (4, "passed")]
 )
-def test_a_process_needs_the_mark(pytester: pytest.Pytester, mark: str, ends: str) -> None:
-    test = f"import os, pytest\n{mark}\ndef test_it(): os.system('true')"
-    assert outcome(pytester, test) == ends
-
-
-@pytest.mark.parametrize(("pace", "fails"), [(1, True), (4, False)])
 def test_the_time_that_a_test_may_take_is_that_of_the_machine(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, pace: float, fails: bool
+    pace, ends, pytester, monkeypatch
 ) -> None:
     clock = iter(range(0, 100, 5))  # CPU seconds: a test takes five
     with monkeypatch.context() as patch:  # this test is watched too
         patch.setattr(costs, "cpu_seconds", lambda: next(clock))
         patch.setattr(costs, "pace", lambda: pace * costs.LOOP)
-        ended = outcome(pytester, "def test_it(): pass")
-    assert ended == ("took 5.0 CPU seconds, of 3.0 here: mark it slow" if fails else "passed")
+        assert outcome(pytester, "def test_it(): pass") == ends

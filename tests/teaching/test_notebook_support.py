@@ -1,7 +1,6 @@
 """What every notebook starts with: mode, seeds, threads, style and data."""
 
 import random
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,11 +11,6 @@ from bsconv.experiments.data import DatasetNotFoundError, ImageDataset
 from bsconv.experiments.plotting import COLOURS
 from bsconv.teaching import notebook
 from bsconv.teaching.notebook import Session, describe, find_dataset, start, title_suffix
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
 
 
 def dataset(name: str) -> ImageDataset:
@@ -37,12 +31,9 @@ def dataset(name: str) -> ImageDataset:
         ("", True, "full", "cuda"),
         (None, False, "fast", "cpu"),
     ],
-    indirect=["cuda"],
 )
-@pytest.mark.usefixtures("cuda")
-def test_mode_and_device(
-    value: str | None, mode: str, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mode_and_device(value, cuda, mode, device, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.delenv("BSCONV_MODE", raising=False)
     if value is not None:
         monkeypatch.setenv("BSCONV_MODE", value)
@@ -72,7 +63,7 @@ def test_start_seeds_every_generator() -> None:
     ("mode", "given", "threads"), [("fast", {}, 2), ("fast", {"threads": 1}, 1), ("full", {}, 3)]
 )
 def test_a_fast_run_sets_the_threads_and_a_full_one_keeps_the_machines(
-    mode: str, given: dict[str, int], threads: int, monkeypatch: pytest.MonkeyPatch
+    mode, given, threads, monkeypatch
 ) -> None:
     monkeypatch.setenv("BSCONV_MODE", mode)
     torch.set_num_threads(3)
@@ -80,9 +71,7 @@ def test_a_fast_run_sets_the_threads_and_a_full_one_keeps_the_machines(
     assert torch.get_num_threads() == threads
 
 
-def test_describe_says_what_runs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_describe_says_what_runs(capsys, monkeypatch) -> None:
     monkeypatch.setenv("BSCONV_MODE", "fast")
     start()
     describe(dataset("cifar10"))
@@ -96,7 +85,7 @@ def test_describe_says_what_runs(
 
 
 def test_a_missing_data_set_gives_the_synthetic_one_and_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys, monkeypatch, tmp_path
 ) -> None:
     monkeypatch.setenv("BSCONV_DATA", str(tmp_path))
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
@@ -110,9 +99,7 @@ def test_a_missing_data_set_gives_the_synthetic_one_and_says_so(
     assert title_suffix(found) == " (synthetic data)"
 
 
-def test_a_data_set_that_is_there_is_taken_in_silence(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_set_that_is_there_is_taken_in_silence(capsys, monkeypatch) -> None:
     real = dataset("cifar100")
     monkeypatch.setattr(notebook, "load_dataset", {"cifar100": real}.__getitem__)
     assert find_dataset("cifar100") is real
@@ -120,9 +107,7 @@ def test_a_data_set_that_is_there_is_taken_in_silence(
     assert title_suffix(real) == ""
 
 
-def test_a_broken_archive_is_no_reason_for_synthetic_data(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_broken_archive_is_no_reason_for_synthetic_data(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("BSCONV_DATA", str(tmp_path))
     (tmp_path / "cifar10.npz").write_bytes(b"half of it")
     with pytest.raises(ValueError, match=r"cifar10\.npz is not a whole cifar10 archive") as error:
