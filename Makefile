@@ -65,7 +65,7 @@ docs: env  ## build the documentation into site/: notebooks, API and command lin
 	@echo "docs: building site/index.html"
 	@$(PLAIN) NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file docs/mkdocs.yml
 
-course: env  ## write student copies of the notebooks into course/, and their solutions beside it
+course: env  ## write copies of the notebooks for students into course/; for teachers, solutions and slides
 	@$(PY) docs/course.py
 
 figures: env  ## draw the README's figures from recorded results

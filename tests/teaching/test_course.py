@@ -59,6 +59,22 @@ def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
     assert folded == ["first", "second"]
 
 
+def test_slides_show_the_figures_of_the_notebooks_and_no_code(
+    course: ModuleType, written: Path
+) -> None:
+    for number, names in enumerate(course.LECTURES, 1):
+        page = (written / f"course-lecture-{number}.html").read_text(encoding="utf-8")
+        cells = [c for path in NOTEBOOKS if path.name[:2] in names for c in cells_of(path)]
+        figures = [
+            output["data"]["image/png"] for c in cells for output in course.figure_outputs(c)
+        ]
+        assert page.count('alt="a figure"') == len(figures) > 5
+        assert all("".join(figure).strip() in page for figure in figures)
+        assert page.count("<section><section>") > len(figures)  # a slide each, and headings
+        assert "highlight-ipython3" not in page.partition("<body>")[2]
+        assert "Exercise" not in page.partition("<body>")[2]
+
+
 def test_a_copy_finds_the_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "course").mkdir()
     (tmp_path / "results").symlink_to(ROOT / "results")
