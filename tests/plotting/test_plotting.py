@@ -11,6 +11,8 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
@@ -139,6 +141,22 @@ def legend_of(figure: Figure) -> list[str]:
     return texts(legend.get_texts())
 
 
+def images_of(figure: Figure) -> list[AxesImage]:
+    return [image for axis in figure.axes for image in axis.get_images()]
+
+
+def heights(axis: Axes) -> list[float]:
+    return [bar.get_height() for bar in axis.patches]
+
+
+def widths(axis: Axes) -> list[float]:
+    return [bar.get_width() for bar in axis.patches]
+
+
+def ys(lines: Iterable[Line2D]) -> list[list[float]]:
+    return [np.ravel(line.get_ydata()).tolist() for line in lines]
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_figures_draw_and_stay_within_7_by_3_5_inches(name: str) -> None:
     figure = MAKERS[name]()
@@ -163,14 +181,17 @@ def test_pyplot_does_not_show_a_figure_for_a_file(name: str) -> None:
     assert MAKERS[name]().number in plt.get_fignums()
 
 
-def test_slices_share_one_scale_symmetric_about_zero() -> None:
+def test_pictures_share_one_scale() -> None:
     kernels = {"dense": np.full((2, 3, 3), 0.5), "blueprint": np.full((1, 3, 3), -2.0)}
     figure = plotting.image_rows(kernels, {"dense": ["+1 B", "-1 B"]})
-    images = [image for axis in figure.axes for image in axis.get_images()]
-    assert len(images) == 3
-    assert {image.get_clim() for image in images} == {(-2.0, 2.0)}
+    images = images_of(figure)
+    assert [image.get_clim() for image in images] == [(-2.0, 2.0)] * 3
     assert [axis.get_title() for axis in figure.axes[:2]] == ["+1 B", "-1 B"]
     assert np.array_equal(images[2].get_array(), kernels["blueprint"][0])
+    pair = {"a": np.array([[1.0, 4.0]]), "b": np.array([[2.0, -1.0]])}
+    for signed, limits in ((False, (-1.0, 4.0)), (True, (-4.0, 4.0))):
+        figure = plotting.matrices(pair, colour_label="c", signed=signed)
+        assert [image.get_clim() for image in images_of(figure)] == [limits] * 2
 
 
 def test_a_grid_has_a_filter_in_each_row_and_frames_what_it_is_told_to() -> None:
@@ -193,8 +214,8 @@ def test_stacked_shares_add_up_to_one() -> None:
     }
     figure = plotting.stacked_shares(panels)
     weights, macs = figure.axes
-    assert [bar.get_width() for bar in weights.patches] == pytest.approx([0.1, 1, 0.9, 0])
-    assert [bar.get_width() for bar in macs.patches] == pytest.approx([0.9, 1, 0.1, 0])
+    assert widths(weights) == pytest.approx([0.1, 1, 0.9, 0])
+    assert widths(macs) == pytest.approx([0.9, 1, 0.1, 0])
     assert texts(weights.texts) == ["10%", "100%", "90%", ""]
     assert legend_of(figure) == ["3x3", "linear"]
 
@@ -203,7 +224,7 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
     series = {"u": [17.0, 94.0], "s": [11.0, 93.0]}
     figure = plotting.grouped_bars(["resnet", "vgg"], series, ylabel="%", number="{:.0f} %")
     (axis,) = figure.axes
-    assert [bar.get_height() for bar in axis.patches] == [17.0, 94.0, 11.0, 93.0]
+    assert heights(axis) == [17.0, 94.0, 11.0, 93.0]
     assert apart([bar.get_bbox().intervalx for bar in axis.patches])
     assert texts(axis.texts) == ["17 %", "94 %", "11 %", "93 %"]
 
@@ -211,7 +232,7 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
 def test_rows_of_bars_run_from_the_top_and_carry_their_numbers() -> None:
     series = {"before": [9408, 8_388_608], "after": [0, 1_067_008]}
     (axis,) = plotting.bar_rows(["conv1", "layer4"], series, xlabel="parameters").axes
-    assert [bar.get_width() for bar in axis.patches] == [9408, 8_388_608, 0, 1_067_008]
+    assert widths(axis) == [9408, 8_388_608, 0, 1_067_008]
     assert texts(axis.texts) == ["9,408", "8,388,608", "0", "1,067,008"]
     tops = [bar.get_y() for bar in axis.patches]
     assert tops[0] < tops[2] < tops[1] < tops[3]
@@ -231,37 +252,25 @@ def test_of_many_rows_of_bars_some_are_named_and_none_is_numbered() -> None:
 
 
 def test_times_stand_side_by_side_with_their_spread() -> None:
-    panels = {
-        "one": {
-            "given": {"dense": (2.0, 1.0, 4.0), "u": (3.0, 3.0, 3.0)},
-            "fast": {"u": (1, 1, 2)},
-        },
-        "two": {"fast": {"dense": (100, 90, 120)}},
-    }
+    given = {"dense": (2.0, 1.0, 4.0), "u": (3.0, 3.0, 3.0)}
+    panels = {"one": {"given": given, "fast": {"u": (1, 1, 2)}}, "two": {"fast": {"u": (9, 8, 9)}}}
     figure = plotting.timing_bars(panels, ylabel="ms")
     first, second = figure.axes
-    assert [bar.get_height() for bar in first.patches] == [2, 3, 1]
-    assert [bar.get_height() for bar in second.patches] == [100]
-    spans = [
-        segment[:, 1].tolist() for lines in first.collections for segment in lines.get_segments()
-    ]
+    assert (heights(first), heights(second)) == ([2, 3, 1], [9])
+    spans = [line[:, 1].tolist() for lines in first.collections for line in lines.get_segments()]
     assert spans == [[1, 4], [3, 3], [1, 2]]
     assert apart([bar.get_bbox().intervalx for bar in first.patches])
-    looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in (first.patches[2], *second.patches)]
-    assert looks[0] == looks[1]
-    assert first.patches[0].get_hatch() != first.patches[2].get_hatch()
+    looks = [(bar.get_facecolor(), bar.get_hatch()) for bar in (*first.patches, *second.patches)]
+    assert looks[0] == looks[1] != looks[2] == looks[3]
     assert legend_of(figure) == ["given", "fast"]
 
 
 def test_curves_show_the_mean_and_the_range_of_runs() -> None:
     series = {"u": [[1, 2], [3, 6]], "s": [5, 5]}
     (axis,) = plotting.curves([0, 1], series, xlabel="x", ylabel="y").axes
-    mean, single = axis.lines
-    assert mean.get_ydata() == pytest.approx([2, 4])
-    assert single.get_ydata() == pytest.approx([5, 5])
+    assert ys(axis.lines) == [[2, 4], [5, 5]]
     (band,) = axis.collections  # none for the single run
-    low, high = band.get_paths()[0].get_extents().intervaly
-    assert (low, high) == (1, 6)
+    assert tuple(band.get_paths()[0].get_extents().intervaly) == (1, 6)
 
 
 def test_dots_show_every_run_and_the_mean() -> None:
@@ -273,33 +282,20 @@ def test_dots_show_every_run_and_the_mean() -> None:
     assert texts(axis.get_legend().get_texts()) == ["u", "s"]
 
 
-def test_matrices_share_one_scale() -> None:
-    images = {"a": np.array([[1.0, 4.0]]), "b": np.array([[2.0, -1.0]])}
-    for signed, limits in ((False, (-1.0, 4.0)), (True, (-4.0, 4.0))):
-        figure = plotting.matrices(images, colour_label="c", signed=signed)
-        shown = [image for axis in figure.axes for image in axis.get_images()]
-        assert {image.get_clim() for image in shown} == {limits}
-
-
 def test_logarithmic_axes_write_their_numbers_out() -> None:
     figure = plotting.curves([1, 100], {"u": [0.01, 1]}, xlabel="x", ylabel="y", log="xy")
     figure.canvas.draw()
-    (axis,) = figure.axes
-    assert {"0.01", "0.1", "1"} <= set(texts(axis.get_yticklabels()))
+    assert {"0.01", "0.1", "1"} <= set(texts(figure.axes[0].get_yticklabels()))
 
 
 @pytest.mark.parametrize("name", TOLD_APART)
 def test_nothing_is_told_apart_by_colour_alone(name: str) -> None:
-    axis = TOLD_APART[name]().axes[0]
-    handles, _ = axis.get_legend_handles_labels()
-    handles = [getattr(handle, "patches", [handle])[0] for handle in handles]  # of bars, one
-    lines = [getattr(handle, "lines", [handle])[0] for handle in handles]  # without error bars
-    looks = {
-        (line.get_linestyle(), line.get_marker())
-        if hasattr(line, "get_marker")
-        else line.get_hatch()
-        for line in lines
-    }
+    handles, _ = TOLD_APART[name]().axes[0].get_legend_handles_labels()
+    if hasattr(handles[0], "patches"):  # bars
+        looks = {handle.patches[0].get_hatch() for handle in handles}
+    else:
+        lines = [getattr(handle, "lines", [handle])[0] for handle in handles]  # no error bars
+        looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
     assert len(looks) == len(NAMES)
 
 
@@ -319,28 +315,23 @@ def test_markers_leave_room_for_dashes_and_for_one_another(points: int) -> None:
 
 
 def test_a_label_looks_the_same_in_all_panels() -> None:
-    figure = plotting.curve_panels(
-        {"a": {"u": [1, 2], "s": [[3, 6], [1, 2]]}, "b": {"s": [5, 5, 5]}},
-        xlabel="x",
-        ylabels=("y", "z"),
-    )
-    later = plotting.curve_panels({"a": {"u": [1, 2]}}, xlabel="x", ylabels=("y",), first=0)
-    assert later.axes[0].lines[0].get_xdata() == pytest.approx([0, 1])
+    panels = {"a": {"u": [1, 2], "s": [[3, 6], [1, 2]]}, "b": {"s": [5, 5, 5]}}
+    figure = plotting.curve_panels(panels, xlabel="x", ylabels=("y", "z"))
     first, second = figure.axes
     assert [line.get_label() for line in first.lines] == ["u", "s"]
-    assert first.lines[1].get_ydata() == pytest.approx([2, 4])
     assert first.lines[1].get_xdata() == pytest.approx([1, 2])
+    assert ys(first.lines[1:]) == [[2, 4]]
     for look in ("get_color", "get_linestyle", "get_marker"):
         assert getattr(first.lines[1], look)() == getattr(second.lines[0], look)()
-    assert len(first.collections) == 1  # a range for the two runs only
-    assert not second.collections
+    assert [len(axis.collections) for axis in (first, second)] == [1, 0]  # of two runs, a range
     assert legend_of(figure) == ["u", "s"]
+    later = plotting.curve_panels({"a": {"u": [1, 2]}}, xlabel="x", ylabels=("y",), first=0)
+    assert later.axes[0].lines[0].get_xdata() == pytest.approx([0, 1])
 
 
 def test_accuracies_stand_at_their_parameters_with_mean_and_range() -> None:
     networks = [("small", 0.05, [60.0, 64.0, 65.0]), ("large", 2, [70.0])]
-    figure = plotting.accuracy_panels({"here": {"u": networks}, "nothing": {}})
-    axis, empty = figure.axes
+    axis, empty = plotting.accuracy_panels({"here": {"u": networks}, "nothing": {}}).axes
     assert axis.lines[0].get_xdata() == pytest.approx([0.05, 2])
     assert axis.lines[0].get_ydata() == pytest.approx([63, 70])
     ((low, high), _) = [segment[:, 1] for segment in axis.collections[0].get_segments()]
@@ -353,16 +344,16 @@ def test_recorded_accuracies_are_filled_and_joined_and_published_ones_hollow() -
     figure = plotting.accuracy_and_published({"here": [accuracies("net")]}, published="theirs")
     (axis,) = figure.axes
     assert axis.get_xscale() == "log"
+    single = [line for line in axis.lines if len(line.get_xdata()) == 1]
     points = {
         (line.get_xdata()[0], float(line.get_ydata()[0]), line.get_markerfacecolor() == "white")
-        for line in axis.lines
-        if line.get_marker() in ("o", "s", "^") and len(line.get_xdata()) == 1
+        for line in single
+        if line.get_marker() in ("o", "s", "^")
     }
     assert points == {(0.3, 90, False), (0.05, 87, False), (0.3, 91, True), (0.03, 86, True)}
-    joined = {
-        tuple(map(float, line.get_ydata())) for line in axis.lines if len(line.get_xdata()) > 1
-    }
-    assert joined == {(90, 87), (91, 86), (90, 91)}  # ours, theirs, and from ours to theirs
+    joined = ys(line for line in axis.lines if line not in single)
+    # theirs, ours, and from ours to theirs
+    assert sorted(joined) == [[90, 87], [90, 91], [91, 86]]
     spans = [segments.get_segments()[0][:, 1].tolist() for segments in axis.collections]
     assert spans == [[89, 91], [86, 88]]
     assert texts(axis.texts) == ["net"]
@@ -372,19 +363,17 @@ def test_recorded_accuracies_are_filled_and_joined_and_published_ones_hollow() -
 
 def test_labels_at_the_right_keep_their_distance() -> None:
     figure = plotting.accuracy_and_published({"": [accuracies(str(n)) for n in range(5)]})
-    heights = sorted(text.xyann[1] for text in figure.axes[0].texts)
-    assert np.diff(heights).min() > 0.1
+    assert np.diff(sorted(text.xyann[1] for text in figure.axes[0].texts)).min() > 0.1
 
 
 def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> None:
     kernel = np.arange(-6.0, 6).reshape(12, 1, 1)
-    figure = plotting.slice_grid({"a": kernel, "b": 100 * kernel})
-    pictures = [axis.get_images()[0] for axis in figure.axes[:2]]
+    pictures = images_of(plotting.slice_grid({"a": kernel, "b": 100 * kernel}))[:2]
     assert {picture.get_clim() for picture in pictures} == {(-1, 1)}
     first, second = (picture.get_array().compressed() for picture in pictures)
     assert first == pytest.approx(second)
-    shown = np.unique(first)
-    assert shown == pytest.approx(np.unique(kernel) / np.percentile(np.abs(kernel), 98))
+    expected = np.unique(kernel) / np.percentile(np.abs(kernel), 98)
+    assert np.unique(first) == pytest.approx(expected)
 
 
 def dots_of(axis: Axes) -> list[tuple[float, float, str]]:
@@ -418,22 +407,21 @@ def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:
     kept = 1 - 1.5 / (np.square(kernel)).sum()  # six numbers of 0.5 are lost
     figure = plotting.blueprint_fit(kernel, blueprint, weights, title="{kept:.3f}")
     assert figure.get_suptitle() == f"{kept:.3f}"
-    above, bars, below = figure.axes[:3]
-    assert [bar.get_height() for bar in bars.patches] == [-1, 2, 3]
-    assert above.get_images()[0].get_clim() == below.get_images()[0].get_clim() == (-3, 3)
-    assert set(below.get_images()[0].get_array().compressed()) == {-1.0, 0.0, 2.0, 3.0}
-    centres = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]
-    row = above.get_images()[0].get_array()[4]  # through the upper values of the slices
-    for centre, weight in zip(centres, (-1, 2, 3), strict=True):
-        assert weight in row[int(centre) - 4 : int(centre) + 5]
+    above, below = (image.get_array() for image in images_of(figure)[:2])
+    assert [image.get_clim() for image in images_of(figure)[:2]] == [(-3, 3)] * 2
+    assert set(below.compressed()) == {-1.0, 0.0, 2.0, 3.0}
+    bars = figure.axes[1]
+    assert heights(bars) == [-1, 2, 3]
+    for bar, weight in zip(bars.patches, (-1, 2, 3), strict=True):
+        middle = int(bar.get_x() + bar.get_width() / 2)
+        assert weight in above[4][middle - 4 : middle + 5]  # the upper values of the slices
 
 
 def test_of_many_slices_some_of_the_whole_range_are_shown() -> None:
     weights = np.arange(100.0)
     figure = plotting.blueprint_fit(weights[:, None, None] * np.eye(3), np.eye(3), weights)
-    heights = [bar.get_height() for bar in figure.axes[1].patches]
-    assert len(heights) == 16
-    assert (heights[0], heights[-1]) == (0, 99)
+    shown = heights(figure.axes[1])
+    assert (len(shown), shown[0], shown[-1]) == (16, 0, 99)
     assert figure.axes[0].get_title().startswith("16 of its 100 slices")
     assert figure.get_suptitle() == "100% kept"
 
@@ -502,22 +490,13 @@ def test_a_schematic_has_its_boxes_in_a_row_and_its_texts_on_them() -> None:
     assert apart([box.get_window_extent().intervalx for box in boxes[:3]])
     assert [box.get_linestyle() for box in boxes] == ["-", "--", "-", "-"]
     assert boxes[2].get_edgecolor() == boxes[3].get_edgecolor() != boxes[0].get_edgecolor()
-    written = [text for text in axis.texts if text.get_text()]
-    assert {*texts(written)} == {
-        "BSConv-U",
-        "dense",
-        *"MN",
-        "HxW",
-        "1x1\npw",
-        "BN",
-        "3x3",
-        "3x3\ndw\nstride",
-    }
-    for box, label in zip(boxes, ("1x1\npw", "BN", "3x3\ndw\nstride", "3x3"), strict=True):
-        (text,) = [text for text in written if text.get_text() == label]
-        inside, around = text.get_window_extent(), box.get_window_extent()
-        assert around.x0 <= inside.x0 < inside.x1 <= around.x1
-        assert around.y0 <= inside.y0 < inside.y1 <= around.y1
+    inside = ("1x1\npw", "BN", "3x3\ndw\nstride", "3x3")
+    written = {text.get_text(): text.get_window_extent() for text in axis.texts if text.get_text()}
+    assert set(written) == {"BSConv-U", "dense", *"MN", "HxW", *inside}
+    for box, label in zip(boxes, inside, strict=True):
+        text, around = written[label], box.get_window_extent()
+        assert around.x0 <= text.x0 < text.x1 <= around.x1
+        assert around.y0 <= text.y0 < text.y1 <= around.y1
 
 
 def test_a_bracket_spans_its_boxes_and_linked_rows_stand_in_columns() -> None:
@@ -541,22 +520,18 @@ def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:
     assert (roof.get_xdata()[1], roof.get_ydata()[1]) == (4, 80)  # the ridge
     assert roof.get_ydata()[0] == pytest.approx(20 * roof.get_xdata()[0])
     gaps, markers = drawn[::2], drawn[1::2]
-    assert [tuple(gap.get_ydata()) for gap in gaps] == [(10, 40), (70, 80)]
+    assert ys(gaps) == [[10, 40], [70, 80]]
     assert [(m.get_xdata()[0], m.get_ydata()[0]) for m in markers] == list(points.values())
     assert len({marker.get_marker() for marker in markers}) == len(points)
-    points_named = ["dw\n10 GFLOP/s", "dense\n70 GFLOP/s"]
-    assert texts(axis.texts) == [*points_named, "memory: 20 GB/s", "arithmetic: 80 GFLOP/s"]
+    names = ["dw\n10 GFLOP/s", "dense\n70 GFLOP/s"]
+    assert texts(axis.texts) == [*names, "memory: 20 GB/s", "arithmetic: 80 GFLOP/s"]
 
 
 def test_trade_offs_name_each_method_once_and_share_their_level() -> None:
-    panels = {
-        "share of the work": {"ours": [(0.2, 80.0), (0.5, 90.0)], "theirs": [(0.5, 70.0)]},
-        "share of the time": {"ours": [(0.3, 80.0), (0.6, 90.0)]},
-    }
+    work = {"ours": [(0.2, 80.0), (0.5, 90.0)], "theirs": [(0.5, 70.0)]}
+    panels = {"share of the work": work, "share of the time": {"ours": [(0.3, 80.0), (0.6, 90.0)]}}
     figure = plotting.trade_offs(panels, ylabel="top-1 (%)", level=91.0)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "dense", "ours", "theirs",
-    ]  # fmt: skip
+    assert legend_of(figure) == ["dense", "ours", "theirs"]
     for axis, (name, series) in zip(figure.axes, panels.items(), strict=True):
         assert axis.get_xlabel() == name
         level, *lines = axis.lines
