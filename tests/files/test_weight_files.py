@@ -48,7 +48,7 @@ def test_saved_by_torch(wrap: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", [torch.save, save_file])
 @pytest.mark.parametrize("suffix", [*WEIGHT_FILES, ""])
-def test_whatever_the_suffix_a_file_is_what_it_holds(save: Any, suffix: str, tmp_path: Path) -> None:
+def test_whatever_its_suffix_a_file_is_read(save: Any, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(FileNotFoundError, match="weights"):
         read_weights(path)
