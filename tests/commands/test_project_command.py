@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
 from bsconv.pytorch import get_model, load_projected, project_pretrained
-from bsconv.pytorch.pretrained._project import METHODS
+from bsconv.pytorch.pretrained._report import Method
 
 Captured = pytest.CaptureFixture[str]
 Failure = Callable[..., str]
@@ -168,7 +168,7 @@ def test_the_methods_are_those_of_the_library() -> None:
     parser = Parser()
     project.add_arguments(parser)
     action = next(action for action in parser._actions if action.dest == "method")
-    assert (tuple(action.choices or ()), action.default) == (METHODS, "outputs")
+    assert (tuple(action.choices or ()), action.default) == (get_args(Method), "outputs")
 
 
 WRONG = {

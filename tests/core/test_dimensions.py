@@ -160,9 +160,7 @@ def test_a_budget_of_time_tells_dimensions_apart() -> None:
     curve = budget_curve(
         dense, torch.randn(20, 8, 6, 6), (1.0,), kernel_sizes=[3, 9], of="time", progress=False
     )
-    studied = curve._seen.study.layers
-    assert studied["0.1"].geometry.kernel == studied["1"].geometry.kernel == 9
-    assert studied["0.1"].geometry != studied["1"].geometry
+    assert curve._seen.costs["0.1"] != curve._seen.costs["1"]
 
 
 def test_shared_blueprints_are_for_images_alone() -> None:

@@ -18,12 +18,12 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
+from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._fit import Fit, dense_kernel
 from bsconv.pytorch.pretrained._forms import Form
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._network_fit import RECTIFIED_ROUNDS, fit_network
 from bsconv.pytorch.pretrained._samples import Patches, Sampler, Samples
-from bsconv.pytorch.pretrained._study import Study, study_of
+from bsconv.pytorch.pretrained._study import Layer, Study
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
 EVERYWHERE = 64  # positions of an image
@@ -70,28 +70,28 @@ MODELS = {
 }
 
 
-def seen(model: nn.Module, name: str) -> Tensor:
-    """What ``name`` returns."""
-    outputs: list[Tensor] = []
-    handle = model.get_submodule(name).register_forward_hook(
-        lambda module, inputs, output: outputs.append(output.double())
-    )
+def seen(model: nn.Module, name: str, *, before: bool = False) -> Tensor:
+    """What ``name`` returns, or takes."""
+    found: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        found.append((inputs[0] if before else output).clone())
+
+    handle = model.get_submodule(name).register_forward_hook(note)
     with torch.no_grad():
         model(IMAGES)
     handle.remove()
-    return outputs[0]
+    return found[0]
 
 
 @pytest.mark.parametrize("kind", ["u", "s"])
 @pytest.mark.parametrize("case", list(MODELS))
 def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, kind: Any) -> None:
     model, place, rectified = MODELS[case]
-    model.eval()
-    fitted, report = project_pretrained(
-        model, IMAGES, kind, 0.5, batch_size=5, positions=EVERYWHERE, progress=False
-    )
+    options: dict[str, Any] = {"positions": EVERYWHERE, "progress": False, "batch_size": 5}
+    fitted, report = project_pretrained(model.eval(), IMAGES, kind, 0.5, **options)
     assert isinstance(fitted.get_submodule(report.layers[0].name), (BSConvU, BSConvS))
-    found, expected = seen(fitted, place), seen(model, place)
+    found, expected = seen(fitted, place).double(), seen(model, place).double()
     if rectified:
         found, expected = found.relu(), expected.relu()
     spread = expected.transpose(0, 1).flatten(1).var(1, correction=0).sum()
@@ -103,27 +103,30 @@ def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, k
         torch.testing.assert_close(found.mean((0, 2, 3)), expected.mean((0, 2, 3)))
 
 
+def looked_at(model: nn.Module, name: str, sampler: Sampler) -> Layer:
+    study = Study(model, Inputs((IMAGES,)), sampler)
+    study.look([name])
+    return study.layers[name]
+
+
+def unfolded(layer: nn.Conv2d) -> Tensor:
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(IMAGES, layer._reversed_padding_repeated_twice, mode=mode)
+    return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+
+
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     model, *_ = MODELS["bare"]
     fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
-    patches = Patches(unfolded(model[0], IMAGES).mT.flatten(0, 1), centered=False)
-    with torch.no_grad():
-        outputs = model[0](IMAGES).flatten(2).mT.flatten(0, 1)
-    cross, mean = patches.cross(outputs, model[0].weight.detach())
-    metric = knowledge(model, "0", Sampler(50, EVERYWHERE)).layers["0"].metric
-    found = Fit(patches.steady, metric, 4).find(
-        Form("u"), patches.solve(cross).view(4, 4, 3, 3), cross
-    )
+    patches = Patches(unfolded(model[0]).mT.flatten(0, 1), centered=False)
+    outputs = seen(model, "0").flatten(2).mT.flatten(0, 1)
+    cross, mean = patches.cross(outputs, model[0].weight.detach().flatten(1))
+    metric = looked_at(model, "0", Sampler(50, EVERYWHERE)).metric
+    found = Fit(patches.steady, metric, 4).find(Form("u"), patches.solve(cross), cross)
     assert not mean.any()
-    assert_close(kernel_of(fitted[0]), dense_kernel("u", found))
-
-
-def kernel_of(layer: nn.Module) -> Tensor:
-    return layer.to_conv2d().weight.detach().double()
-
-
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    expected = dense_kernel("u", found)
+    kernel = fitted[0].to_conv2d().weight.detach().double().flatten(1)
+    torch.testing.assert_close(kernel, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(
@@ -143,121 +146,74 @@ def test_patches_are_what_the_outputs_see(conv: Any, geometry: dict[str, Any]) -
     geometry = {"kernel_size": (3, 5, 2), **geometry}
     fitting = {k: v[: len(sides)] if isinstance(v, tuple) else v for k, v in geometry.items()}
     layer = conv(4, 6, bias=False, **fitting)
-    images = torch.randn(12, 4, *sides)
-    sampler = Sampler(5, 11)
+    images, sampler = torch.randn(12, 4, *sides), Sampler(5, 11)
     with torch.no_grad():
         outputs = sampler.rows(layer, layer(images))
-    patches = sampler.patches(layer, images)
-    torch.testing.assert_close(patches @ layer.weight.detach().flatten(1).T, outputs)
+        found = sampler.patches(layer, images) @ layer.weight.flatten(1).T
+    torch.testing.assert_close(found, outputs)
 
 
-def test_a_linear_has_its_channels_last() -> None:
+@pytest.mark.parametrize("sides", [(), (7,), (2, 3), (2, 3, 4)])
+def test_a_linear_has_its_channels_last(sides: tuple[int, ...]) -> None:
     linear, sampler = nn.Linear(4, 6, bias=False), Sampler(5, 3)
-    for sides in ((), (7,), (2, 3), (2, 3, 4)):
-        images = torch.randn(12, *sides, 4)
-        with torch.no_grad():
-            rows = sampler.rows(linear, linear(images))
-        torch.testing.assert_close(sampler.patches(linear, images) @ linear.weight.T, rows)
+    images = torch.randn(12, *sides, 4)
+    with torch.no_grad():
+        rows = sampler.rows(linear, linear(images))
+    torch.testing.assert_close(sampler.patches(linear, images) @ linear.weight.T, rows)
 
 
 # --- samples --------------------------------------------------------------------------------------
 
 
-def knowledge(model: nn.Module, name: str, sampler: Sampler) -> Study:
-    return study_of(model, Inputs((IMAGES,), {}), [name], sampler)
-
-
 def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
     model, sampler = MODELS["shortcut"][0], Sampler(5, 7)
-    wanted = knowledge(model, "0.conv", sampler).layers["0.conv"].wanted
-    patches = sampler.patches(model[0].conv, IMAGES)
-    teacher = seen_before_relu(model)
+    found = looked_at(model, "0.conv", sampler).wanted, sampler.patches(model[0].conv, IMAGES)
     generator = torch.Generator().manual_seed(0)
-    places = []
-    for batch in torch.split(torch.arange(12), 5):
-        chosen = torch.randperm(64, generator=generator)[:7]
-        places += [(image, chosen) for image in batch]
-    expected = [teacher[image].flatten(1).T[chosen] for image, chosen in places]
-    torch.testing.assert_close(wanted, torch.cat(expected))
-    expected = [unfolded(model[0].conv, IMAGES[image, None])[0].T[at] for image, at in places]
-    torch.testing.assert_close(patches, torch.cat(expected))
-
-
-def unfolded(layer: nn.Conv2d, images: Tensor) -> Tensor:
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(images, layer._reversed_padding_repeated_twice, mode=mode)
-    return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-
-
-def seen_before_relu(model: nn.Module) -> Tensor:
-    inputs: list[Tensor] = []
-    handle = model[0].relu.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    with torch.no_grad():
-        model(IMAGES)
-    handle.remove()
-    return inputs[0]
+    places = [torch.randperm(64, generator=generator)[:7] for _ in range(0, 12, 5)]
+    everywhere = seen(model, "0.relu", before=True).flatten(2), unfolded(model[0].conv)
+    for rows, maps in zip(found, everywhere, strict=True):
+        expected = [maps[image].T[places[image // 5]] for image in range(12)]
+        torch.testing.assert_close(rows, torch.cat(expected))
 
 
 def test_targets_below_zero_are_what_is_there_already() -> None:
-    samples = Samples(
-        torch.tensor([[1.0], [2.0], [3.0]]),
-        torch.tensor([[5.0], [-1.0], [0.0]]),
-        torch.tensor([[0.5], [0.25], [-9.0]]),
-        F.relu,
-    )
-    kernel, shift = torch.tensor([[[[2.0]]]]).double(), torch.tensor([1.0]).double()
-    assert samples.total(kernel, shift).flatten().tolist() == [3.5, 5.25, -2.0]
+    patches, wanted = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[5.0], [-1.0], [0.0]])
+    samples = Samples(patches, wanted, torch.tensor([[0.5], [0.25], [-9.0]]), F.relu)
+    kernel, shift = torch.tensor([[2.0]]).double(), torch.tensor([1.0]).double()
+    total = samples.total(kernel, shift)
+    assert total.flatten().tolist() == [3.5, 5.25, -2.0]
     assert samples.target(kernel, shift).flatten().tolist() == [5.0, 0.0, -2.0]
-    found, wanted = torch.tensor([3.5, 5.25, -2.0]), torch.tensor([5.0, -1.0, 0.0])
-    error = F.mse_loss(found, wanted) / wanted.var(correction=0)
-    assert samples._replace(activation=None).error(kernel, shift) == pytest.approx(float(error))
-    found, wanted = found.relu(), wanted.relu()
-    error = F.mse_loss(found, wanted) / wanted.var(correction=0)
-    assert samples.error(kernel, shift) == pytest.approx(float(error))
+    for activation in (None, F.relu):
+        found, right = (activation(t) if activation else t for t in (total, wanted))
+        error = float(F.mse_loss(found, right) / right.var(correction=0))
+        same = samples._replace(activation=activation)
+        assert same.error(kernel, shift) == pytest.approx(error)
     flat = samples._replace(wanted=torch.full((3, 1), 4.0))
     assert flat.error(kernel, shift) == 0.0
 
 
 def test_a_leaky_activation_lets_a_share_of_the_error_through() -> None:
     """At the fixed point of targets, outputs behind it are right as they were before it."""
-    samples = Samples(
-        torch.ones(2, 1), torch.tensor([[-1.0], [-3.0]]), torch.zeros(2, 1), nn.LeakyReLU(0.1)
-    )
-    kernel, shift = torch.tensor([[[[-2.0]]]]).double(), torch.zeros(1).double()
+    wanted = torch.tensor([[-1.0], [-3.0]])
+    samples = Samples(torch.ones(2, 1), wanted, torch.zeros(2, 1), nn.LeakyReLU(0.1))
+    found = samples.target(torch.tensor([[-2.0]]).double(), torch.zeros(1).double())
     # from -2, a tenth of the way to -1 and to -3
-    assert samples.target(kernel, shift).flatten().tolist() == pytest.approx([-1.9, -2.1])
-
-
-# --- rounds ---------------------------------------------------------------------------------------
+    assert found.flatten().tolist() == pytest.approx([-1.9, -2.1])
 
 
 @pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
-@pytest.mark.parametrize("with_metric", [True, False])
-def test_behind_a_relu_targets_and_fits_take_turns(kind: Any, with_metric: bool) -> None:
-    model, sampler = MODELS["relu"][0], Sampler(50, EVERYWHERE)
-    student = kind(init="project").apply(copy.deepcopy(model)).eval()
-    known = knowledge(model, "0", sampler)
-    layer, form = known.layers["0"], Form.of(student[0])
-    if not with_metric:
-        layer.sensitivity = None
-        assert torch.equal(layer.metric, torch.eye(4))
-    added = torch.zeros_like(layer.wanted)
-    samples = Samples(sampler.patches(model[0], IMAGES), layer.wanted, added, F.relu)
-    patches, prior, target = Patches(samples.patches), model[0].weight.detach(), samples.wanted
-    layer_fit = Fit(patches.steady, layer.metric, 4)
-    for turn in range(1 + RECTIFIED_ROUNDS):
-        cross, mean = patches.cross(target, prior)
-        if turn == 0:
-            parts = layer_fit.find(form, patches.solve(cross).view(4, 4, 3, 3), cross)
-        else:
-            parts = layer_fit.improve(form.kind, parts, cross)
-        kernel = dense_kernel(form.kind, parts)
-        shift = mean - kernel.flatten(1) @ patches.mean
-        target = samples.target(kernel, shift)
-    errors = fit_network(known, student, progress=False)
-    assert errors["0"] == pytest.approx(samples.error(kernel, shift))
-    assert_close(kernel_of(student[0]), kernel)
-    torch.testing.assert_close(student[0].dw.bias.detach().double(), shift, rtol=1e-4, atol=1e-5)
+def test_behind_a_relu_targets_and_fits_take_turns(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MODELS["relu"][0]
+    study = Study(model, Inputs((IMAGES,)), Sampler(50, EVERYWHERE))
+    study.look(["0"])
+    study.layers["0"].metric = torch.eye(4).double()  # of the errors that are reported
+    errors = []
+    for rounds in (0, 2, _study.RECTIFIED_ROUNDS):
+        monkeypatch.setattr(_study, "RECTIFIED_ROUNDS", rounds)
+        errors.append(study.fit(kind(init="project").apply(copy.deepcopy(model)).eval())["0"])
+    assert errors[0] > 1.01 * errors[1] > 1.01 * errors[2]
 
 
 # --- the methods ----------------------------------------------------------------------------------
@@ -274,8 +230,7 @@ def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
         found, report = project_pretrained(model, images, kind, method=method, batch_size=5)
         assert (report.method, report.images) == (method, 0 if images is None else 12)
         assert [layer.output_error for layer in report.layers] == [None, None]
-        for name, value in expected.state_dict().items():
-            torch.testing.assert_close(found.state_dict()[name], value)
+        torch.testing.assert_close(found.state_dict(), expected.state_dict())
         if images is None:
             assert report.agreement is None
         else:
@@ -286,24 +241,16 @@ def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
         model.train()
 
 
-def test_models_that_give_no_logits_have_no_agreement() -> None:
-    _, report = project_pretrained(MODELS["bare"][0], IMAGES, progress=False)
-    assert report.agreement is None
-
-
 def test_layers_report_parameters_and_what_the_weights_kept() -> None:
     model = nn.Sequential(conv(bias=False), conv())
     model[1].weight.data.zero_()
-    _, report = project_pretrained(model)
-    closest = BSConvU.from_conv2d(model[0]).to_conv2d().weight.detach()
-    lost = (closest - model[0].weight.detach()).square().sum() / model[
-        0
-    ].weight.detach().square().sum()
-    first, second = report.layers
+    first, second = project_pretrained(model)[1].layers
+    weight = model[0].weight.detach()
+    lost = (BSConvU.from_conv2d(model[0]).to_conv2d().weight.detach() - weight).square().sum()
     assert (first.parameters_before, first.parameters_after) == (144, 16 + 36)
     assert (second.parameters_before, second.parameters_after) == (148, 16 + 36 + 4)
-    assert first.weights_kept == pytest.approx(1 - float(lost), rel=1e-5)
-    assert second.weights_kept == 1.0
+    kept = 1 - float(lost / weight.square().sum())
+    assert [first.weights_kept, second.weights_kept] == pytest.approx([kept, 1.0], rel=1e-5)
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -313,6 +260,8 @@ def test_progress_is_shown_in_parts_of_the_work(
     done: list[float] = []
 
     class Bar:
+        __spec__ = "tqdm"
+
         @classmethod
         def tqdm(cls, total: float, **_: Any) -> Any:
             done.append(-total)

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._network_fit import fit_network
 from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
-from bsconv.pytorch.pretrained._study import find_head, study_of
+from bsconv.pytorch.pretrained._study import Study, find_head
 from helpers.exact_errors import raises_exactly
 
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -31,13 +30,13 @@ def trained_like(model: nn.Module) -> nn.Module:
 
 
 def inputs(images: Tensor) -> Inputs:
-    return Inputs((images,), {})
+    return Inputs((images,))
 
 
 def metric_at(model: nn.Sequential, layer: str, images: Tensor = IMAGES) -> Tensor:
     """For errors of what ``layer`` returns."""
     layers = {layer: model.get_submodule(layer)}
-    return sensitivities(model, inputs(images), layers, {1}, 10)[1].metric
+    return sensitivities(model, inputs(images), layers, {1}, 10)[1][0]
 
 
 def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:
@@ -164,7 +163,9 @@ def test_what_the_head_says_may_be_no_number_or_be_cast():
 
 
 def refit_head(teacher: nn.Module, student: nn.Module, images: Tensor) -> None:
-    fit_network(study_of(teacher, inputs(images), [], Sampler(100, 64)), student, progress=False)
+    study = Study(teacher, inputs(images), Sampler(100, 64))
+    study.look([])
+    study.fit(student)
 
 
 def dense_head(bias):

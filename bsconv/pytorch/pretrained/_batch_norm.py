@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.model_tree import check_module, evaluating
-from ._inputs import LIMIT, Inputs, read_inputs
-from ._options import check_positive
+from ._inputs import LIMIT, Inputs, check_positive, read_inputs
 
 
 @torch.inference_mode(False)
@@ -27,22 +26,23 @@ def reestimate_batch_norm(
     """
     check_module(model)
     check_positive(batch_size=batch_size)
-    return statistics_of(model, read_inputs(model, images, LIMIT), batch_size)
+    set_statistics(model, read_inputs(model, images, LIMIT), batch_size)
+    return model
 
 
 @torch.no_grad()
-def statistics_of(model: nn.Module, inputs: Inputs, batch_size: int) -> nn.Module:
+def set_statistics(model: nn.Module, inputs: Inputs, batch_size: int) -> None:
     """See :func:`reestimate_batch_norm`."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
+    batches = list(inputs.split(batch_size))
     try:
         with evaluating(model):
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # cumulative
                 norm.train()
-            batches = list(inputs.split(batch_size))
             for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
                 batch.run(model)
     finally:
@@ -55,4 +55,3 @@ def statistics_of(model: nn.Module, inputs: Inputs, batch_size: int) -> nn.Modul
             "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
             "NaN or infinity as running statistics"
         )
-    return model

@@ -5,14 +5,14 @@ other weights in closed form. The matrices of second derivatives are close to Kr
 small ones, which give coordinates in which a quasi-Newton method (L-BFGS) needs few steps.
 Alternating least squares takes at least ten times as long.
 
-A layer's weights are named by the convolutions that hold them: "pw" and "dw" of BSConv-U, "pw1",
-"pw2" and "dw" of -S and -CP, "" of a dense one.
+A layer's weights are matrices named by the convolutions that hold them: "pw" and "dw" of BSConv-U,
+"pw1", "pw2" and "dw" of -S and -CP, "" of a dense one. A row of "dw" is a blueprint (K*K), a row of
+a kernel a filter (M*K*K).
 """
 
 import torch
 from torch import Tensor
 
-from .._tools.convs import with_ones
 from ..decomposition import blueprint_factors, subspace_factors
 from ._forms import Form
 
@@ -30,11 +30,10 @@ Parts = dict[str, Tensor]
 
 
 def dense_kernel(kind: str, parts: Parts) -> Tensor:
-    """The dense kernel (N, M, Kh, Kw) of a form's parts."""
+    """The kernel (N, M*K*K) of a form's parts."""
     if kind == "dense":
         return parts[""]
-    rows = with_ones(_weights(kind, parts), parts["dw"].dim() + 1) * parts["dw"][:, None]
-    return torch.tensordot(parts["pw2"], rows, 1) if kind == "cp" else rows
+    return parts["pw2"] @ _rows(kind, parts) if kind == "cp" else _rows(kind, parts)
 
 
 def balanced(kind: str, parts: Parts) -> Parts:
@@ -44,14 +43,12 @@ def balanced(kind: str, parts: Parts) -> Parts:
     """
     if kind not in ("u", "cp"):
         return parts
-    axes = {name: part.dim() - 1 if name == "pw2" else 0 for name, part in parts.items()}
-    norms = [p.movedim(axes[n], 0).flatten(1).norm(dim=1) for n, p in parts.items()]
-    size = torch.stack(norms).log().mean(0).exp()
-    scaled = {}
-    for (name, part), norm in zip(parts.items(), norms, strict=True):
-        scale = (size / norm).where(size > 0, 1.0)
-        scaled[name] = (part.movedim(axes[name], -1) * scale).movedim(-1, axes[name])
-    return scaled
+    rows = {name: part.T if name == "pw2" else part for name, part in parts.items()}
+    norms = torch.stack([part.norm(dim=1) for part in rows.values()])
+    size = norms.log().mean(0).exp()
+    scales = (size / norms).where(size > 0, 1.0)[:, :, None]
+    rows = {name: part * scale for (name, part), scale in zip(rows.items(), scales, strict=True)}
+    return {name: part.T if name == "pw2" else part for name, part in rows.items()}
 
 
 class Fit:
@@ -74,25 +71,20 @@ class Fit:
         """Parts with a small error for the moments ``cross``, of which ``kernel`` is the best."""
         if form.kind == "dense":
             return {"": kernel}
-        if form.kind != "cp":
-            steps = min(steps, FEW_STEPS)
+        steps = steps if form.kind == "cp" else min(steps, FEW_STEPS)
         return self.improve(form.kind, self._start(form, kernel), cross, steps)
 
     def improve(self, kind: str, parts: Parts, cross: Tensor, steps: int = LATER_STEPS) -> Parts:
-        """Parts of the same form with a smaller error, close to those at hand."""
-        target = (cross / self.unit).to(self.gram)
+        """Parts of the same form with a smaller error, close to those at hand.
+
+        By L-BFGS, in coordinates in which the second derivatives are about the identity.
+        """
+        target, last = (cross / self.unit).to(self.gram), LAST[kind]
         largest = target.abs().amax()
         level = largest.where(largest > 0, 1.0)
-        last = LAST[kind]
-        flat = {name: part.flatten(1).to(self.gram) for name, part in parts.items()}
-        flat[last] = flat[last] / level
-        found = self._descend(kind, flat, target / level, steps // (1 + self.is_large))
-        found[last] = found[last] * level
-        return {n: part.double().view_as(parts[n]).contiguous() for n, part in found.items()}
-
-    def _descend(self, kind: str, parts: Parts, target: Tensor, steps: int) -> Parts:
-        """L-BFGS in coordinates in which the second derivatives are about the identity."""
-        parts = self._tidy(kind, parts, target)
+        target = target / level
+        parts = {name: part.to(self.gram) for name, part in parts.items()}
+        parts = self._tidy(kind, parts | {last: parts[last] / level}, target)
         roots = self._roots(kind, parts)
         points = {
             name: (left.mT @ parts[name] @ right).requires_grad_()
@@ -112,14 +104,16 @@ class Fit:
 
         optimizer = torch.optim.LBFGS(
             points.values(),
-            max_iter=steps,
+            max_iter=steps // (1 + self.is_large),
             tolerance_grad=0.0,
             tolerance_change=0.0,
             history_size=10,
             line_search_fn="strong_wolfe",
         )
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return self._tidy(kind, {name: part.detach() for name, part in at().items()}, target)
+        found = self._tidy(kind, {name: part.detach() for name, part in at().items()}, target)
+        found[last] = found[last] * level
+        return {name: part.double().contiguous() for name, part in found.items()}
 
     @torch.no_grad()
     def _loss(self, kind: str, rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,14 +129,11 @@ class Fit:
 
     def _tidy(self, kind: str, parts: Parts, target: Tensor) -> Parts:
         """The same kernel from unit blueprints and an orthonormal basis, or the best mixing."""
-        norm = torch.linalg.vector_norm(parts["dw"], dim=1, keepdim=True)
-        norm = norm.where(norm > 0, 1.0)
-        parts = {**parts, "dw": parts["dw"] / norm}
+        blueprints, norm = _unit(parts["dw"])
+        parts = parts | {"dw": blueprints}
         if kind == "cp":
-            size = torch.linalg.vector_norm(parts["pw1"], dim=1, keepdim=True)
-            parts["pw1"] = parts["pw1"] / size.where(size > 0, 1.0)
-            parts["pw2"] = self._loss(kind, _rows(kind, parts), target)[2]
-            return parts
+            parts["pw1"], _ = _unit(parts["pw1"])
+            return parts | {"pw2": self._loss(kind, _rows(kind, parts), target)[2]}
         if kind == "s":
             basis, inside = torch.linalg.qr(parts["pw1"].T)
             parts |= {"pw1": basis.T, "pw2": parts["pw2"] @ inside.T}
@@ -165,22 +156,20 @@ class Fit:
     def _start(self, form: Form, kernel: Tensor) -> Parts:
         """Parts from singular vectors of the kernel, weighted by the data and the answer."""
         depth, space = self.depth_root, self.space_root
-        seen = torch.einsum("nmp,mb,pc->nbc", kernel.flatten(2).to(depth), depth, space)
+        slices = kernel.to(depth).view(len(kernel), len(depth), len(space))
+        seen = torch.einsum("nmp,mb,pc->nbc", slices, depth, space)
         if form.kind == "cp":
-            assert form.rank is not None
-            seen = torch.einsum("nbc,na->abc", seen, _root(self.metric))
-            parts = _nested(seen, form.rank)
+            parts = _nested(torch.einsum("nbc,na->abc", seen, _root(self.metric)), form.rank)
         elif form.kind == "u":
-            free = blueprint_factors(seen.view_as(kernel))
+            free = blueprint_factors(seen)
             parts = {"pw": free.weights, "dw": free.blueprints}
         else:
-            assert form.rank is not None
-            inside = subspace_factors(seen.view_as(kernel), form.rank)
+            inside = subspace_factors(seen, form.rank)
             parts = {"pw1": inside.basis, "pw2": inside.mixing, "dw": inside.blueprints}
         for name, root in ((FIRST[form.kind], depth), ("dw", space)):
-            rows = parts[name].flatten(1).to(root)
+            rows = parts[name].to(root)
             parts[name] = torch.linalg.solve_triangular(root, rows, upper=False, left=False)
-        return {**parts, "dw": parts["dw"].view(-1, *kernel.shape[2:])}
+        return parts
 
 
 def _weights(kind: str, parts: Parts) -> Tensor:
@@ -191,6 +180,13 @@ def _rows(kind: str, parts: Parts) -> Tensor:
     return (_weights(kind, parts)[:, :, None] * parts["dw"][:, None]).flatten(1)
 
 
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of norm one, and what each was divided by."""
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    norm = norm.where(norm > 0, 1.0)
+    return rows / norm, norm
+
+
 def _nested(kernel: Tensor, count: int) -> Parts:
     """Singular vectors of each slice along the principal axes of the filters, the largest first."""
     flat = kernel.flatten(1)
@@ -199,12 +195,8 @@ def _nested(kernel: Tensor, count: int) -> Parts:
     weights, sizes, blueprints = torch.linalg.svd(slices, full_matrices=False)
     order = sizes.flatten().argsort(descending=True)
     order = order.repeat(1 + count // len(order))[:count]
-    filters, rank = order // sizes.shape[1], order % sizes.shape[1]
-    return {
-        "pw1": weights[filters, :, rank],
-        "dw": blueprints[filters, rank],
-        "pw2": axes[:, filters],
-    }
+    at, rank = torch.unravel_index(order, sizes.shape)
+    return {"pw1": weights[at, :, rank], "dw": blueprints[at, rank], "pw2": axes[:, at]}
 
 
 def _root(matrix: Tensor) -> Tensor:

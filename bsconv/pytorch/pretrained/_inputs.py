@@ -1,49 +1,58 @@
 """What a model is called with, made from a tensor, a loader or batches of any form."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from .._tools.errors import one_line
 from .._tools.model_tree import evaluating, tensors_in
 
 LIMIT = 1000  # images that are taken from an iterable
-
 Images = Tensor | Iterable[Any]
+
+
+def check_positive(**sizes: int | None) -> None:
+    """Raises ValueError that names the argument; None stands for a default."""
+    for name, number in sizes.items():
+        if number is not None and (type(number) is not int or number < 1):
+            raise ValueError(f"{name} needs to be at least 1, got {name}={number!r}")
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The arguments of one call of a model; all their tensors hold as many images."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.tensors()[0])
+        return next(map(len, self.tensors()), 0)
 
     def tensors(self) -> list[Tensor]:
         return list(tensors_in((self.args, self.kwargs)))
 
-    def map(self, change: Any) -> "Inputs":
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the tensors of one image."""
+        return tuple(tuple(tensor.shape[1:]) for tensor in self.tensors())
+
+    def map(self, change: Callable[[Tensor], Any]) -> "Inputs":
         """With ``change`` of each tensor in its place."""
-        return Inputs(
-            *tree_map(lambda v: change(v) if isinstance(v, Tensor) else v, (self.args, self.kwargs))
-        )
+        return Inputs(*tree_map_only(Tensor, change, (self.args, self.kwargs)))
 
     def first(self, count: int) -> "Inputs":
-        return self.map(lambda tensor: tensor[:count])
+        return self.map(itemgetter(slice(count)))
 
     def split(self, size: int) -> Iterator["Inputs"]:
         for start in range(0, len(self), size):
-            yield self.map(lambda tensor, start=start: tensor[start : start + size])
+            yield self.map(itemgetter(slice(start, start + size)))
 
     def with_derivatives(self) -> "Inputs":
-        return self.map(lambda tensor: tensor.detach().requires_grad_())
+        return self.map(lambda tensor: tensor.clone().detach().requires_grad_())
 
     def run(self, model: nn.Module) -> Any:
         """What ``model`` returns; it may write into what it takes."""
@@ -60,7 +69,7 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     """
     if not isinstance(images, Iterable):
         raise ValueError(f"images needs a tensor or an iterable of batches, got {images!r}")
-    found = Inputs((images,), {}) if isinstance(images, Tensor) else _joined(images, limit)
+    found = Inputs((images,)) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
         if not tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
             raise ValueError(
@@ -69,47 +78,40 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
             )
         if not tensor.isfinite().all():
             raise ValueError("images needs finite numbers, got NaN or infinity among them")
-    found = found.map(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
     try:
         with evaluating(model):
             found.first(2).run(model)  # one alone may pass for an image without a batch
     except (RuntimeError, TypeError, ValueError) as error:
-        shapes = " and ".join(str(tuple(t.shape[1:])) for t in found.tensors())
-        raise ValueError(
-            f"images needs inputs that the model takes, got {shapes} ({one_line(error)})"
-        ) from error
+        got = f"{' and '.join(map(str, found.shapes()))} ({one_line(error)})"
+        raise ValueError(f"images needs inputs that the model takes, got {got}") from error
     return found
 
 
 def _joined(batches: Iterable[Any], limit: int) -> Inputs:
     parts: list[Inputs] = []
-    count = 0
     for batch in batches:
         parts.append(_arguments(batch))
-        count += len(parts[-1])
-        if count >= limit:
+        if sum(map(len, parts)) >= limit:
             break
-    if not count:
+    if not any(parts):
         raise ValueError("images needs at least one batch of images, got none")
-    sizes = {tuple(tuple(t.shape[1:]) for t in part.tensors()) for part in parts}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"images needs batches of one shape, got {' and '.join(map(str, sorted(sizes)[:2]))}"
-        )
-    whole = tree_map(
-        lambda *values: torch.cat(values) if isinstance(values[0], Tensor) else values[0],
-        *((part.args, part.kwargs) for part in parts),
-    )
-    return Inputs(*whole).first(limit)
+    if len(shapes := {part.shapes() for part in parts}) > 1:
+        one, other = sorted(shapes)[:2]
+        raise ValueError(f"images needs batches of one shape, got {one} and {other}")
+
+    def joined(*values: Any) -> Any:
+        return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+
+    return Inputs(*tree_map(joined, *((part.args, part.kwargs) for part in parts))).first(limit)
 
 
 def _arguments(batch: Any) -> Inputs:
     if isinstance(batch, (tuple, list)) and batch:
         batch = batch[0]
     if isinstance(batch, Mapping):
-        found = Inputs((), dict(batch))
+        found = Inputs(kwargs=dict(batch))
     else:
-        found = Inputs(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), {})
+        found = Inputs(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,))
     if not found.tensors():
         raise ValueError(f"images needs batches of tensors, got {type(batch).__name__}")
     return found

@@ -5,21 +5,28 @@ estimated again on unlabelled images; and, layer by layer, the weights with the 
 The layers all have one form, or each has its own, so that the network keeps to a budget.
 """
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
 
 from .._tools.convs import IntOrTuple
-from ._inputs import LIMIT, Images
-from ._options import Cost, Kind, Method, Options, Prepare, one_of
-from ._projections import Seen, look_at, project_to_kind, project_within
-from ._report import BudgetCurve, BudgetPoint, ProjectionReport
+from .._tools.model_tree import check_module, parameter_count, unwrapped
+from .._tools.outside import apart_from, independent_copy
+from ..modules import BSConvCP
+from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
+from ._batch_norm import set_statistics
+from ._budget import Budget, Prepare, budget_of, candidates
+from ._forms import DENSE, Form, install
+from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
+from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
+from ._samples import Sampler
+from ._study import Study
 
-METHODS = get_args(Method)
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -89,28 +96,59 @@ def project_pretrained(
     that make ``model`` overflow, for a model in which a budget can change nothing, and for one
     whose copy goes on using its layers.
     """
-    options = Options(
-        of, align, prepare, kernel_sizes, exclude, dimensions, batch_size, positions, limit,
-        progress,
-    )  # fmt: skip
-    if budget is None and not isinstance(images, BudgetCurve):
-        kind, method = one_of("kind", kind or "u", get_args(Kind)), _checked_method(method, images)
-        return project_to_kind(model, images, kind, p, method, options)
-    if budget is None:
+    if budget is not None:
+        if kind is not None:
+            raise ValueError(f"budget needs kind=None, got budget={budget!r} and kind={kind!r}")
+        if isinstance(images, BudgetCurve) and of not in ("macs", images.of):
+            raise ValueError(f"of needs to be {images.of!r}, as in the budget_curve, got of={of!r}")
+        if method not in (None, "outputs"):
+            raise ValueError(f"budget needs method='outputs', got method={method!r}")
+        budget = _checked_budget(budget)
+        if images is None:
+            raise ValueError(f"budget={budget!r} needs images, got images=None")
+        if not isinstance(images, BudgetCurve):
+            images = budget_curve(
+                model, images, (), of=of, align=align, prepare=prepare, kernel_sizes=kernel_sizes,
+                exclude=exclude, dimensions=dimensions, batch_size=batch_size, positions=positions,
+                limit=limit, progress=progress,
+            )  # fmt: skip
+        return _within(budget, images, model)
+    if isinstance(images, BudgetCurve):
         raise ValueError("a budget_curve for images needs a budget, got budget=None")
-    if kind is not None:
-        raise ValueError(f"budget needs kind=None, got budget={budget!r} and kind={kind!r}")
-    if isinstance(images, BudgetCurve) and of not in ("macs", images.of):
-        raise ValueError(f"of needs to be {images.of!r}, as in the budget_curve, got of={of!r}")
-    if method not in (None, "outputs"):
-        raise ValueError(f"budget needs method='outputs', got method={method!r}")
-    budget = _checked_budget(budget)
-    if images is None:
-        raise ValueError(f"budget={budget!r} needs images, got images=None")
-    seen = images._seen if isinstance(images, BudgetCurve) else look_at(model, images, options)
-    if not isinstance(seen, Seen) or not seen.is_of(model):
-        raise ValueError("images needs to be images or the budget_curve of this model, got another")
-    return project_within(seen, budget)
+    check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
+    kind, method = kind or "u", method or ("weights" if images is None else "outputs")
+    for argument, word, known in (
+        ("of", of, Cost),
+        ("kind", kind, Kind),
+        ("method", method, Method),
+    ):
+        _check_word(argument, word, known)
+    if images is None and method != "weights":
+        raise ValueError(f"method={method!r} needs images, got images=None")
+    study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
+    chosen: dict[str, Any] = {"init": "project", "exclude": exclude, "dimensions": dimensions}
+    if kind == "s":
+        replacer: Replacer = BSConvS_Replacer(kernel_sizes, p, **chosen)
+    else:
+        chosen["dimensions"] = (2,) if kind == "cp" else dimensions
+        replacer = BSConvU_Replacer(kernel_sizes, **chosen)
+    names = [layer.names for layer in replacer.plan(study.model).replaced]
+    student = copy.deepcopy(study.model)
+    if kind == "cp":
+        names = [own for own in names if len(own) == 1]
+        if not names:
+            raise ValueError("kind='cp' needs a Conv2d that BSConv-CP can replace, got none")
+        convs = {name: study.model.get_submodule(name) for (name,) in names}
+        student = install(student, {n: _shared(conv, align) for n, conv in convs.items()}).eval()
+    else:
+        student = replacer.apply(student).eval()
+    found = {"weights_kept": {own[0]: _weights_kept(study.model, student, own[0]) for own in names}}
+    if method == "outputs":
+        study.look(own[0] for own in names if len(own) == 1)
+        found["output_error"] = study.fit(student)
+    elif method == "batch_norm":
+        set_statistics(student, study.inputs, batch_size)
+    return student, _report(study, student, names, method, found)
 
 
 @torch.inference_mode(False)
@@ -135,19 +173,85 @@ def budget_curve(
     The network is looked at once, and nothing is fitted in it. Budgets that can't be reached are
     left out. The arguments, and what is raised for them, are those of :func:`project_pretrained`.
     """
-    checked = [_checked_budget(budget) for budget in budgets]
-    options = Options(
-        of, align, prepare, kernel_sizes, exclude, dimensions, batch_size, positions, limit,
-        progress,
-    )  # fmt: skip
-    seen = look_at(model, images, options)
-    points = []
-    for budget in checked:
-        if chosen := seen.budget.within(budget):
-            damage = sum(option.damage for option in chosen.values())
-            forms = {name: str(option.form) for name, option in chosen.items()}
-            points.append(BudgetPoint(budget, seen.budget.share(chosen), damage, forms))
+    shares = [_checked_budget(budget) for budget in budgets]
+    check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
+    _check_word("of", of, Cost)
+    study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
+    replacer = BSConvU_Replacer(kernel_sizes, exclude=exclude, dimensions=dimensions)
+    plan = replacer.plan(study.model)
+    names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
+    if not names:
+        raise ValueError("model needs a convolution that BSConv can replace, got none")
+    study.look(names, lambda layer: candidates(layer, align, of))
+    seen = budget_of(model, study, of, prepare)
+    chosen = [(budget, seen.choose(budget)) for budget in shares]
+    points = [seen.point(budget, forms) for budget, forms in chosen if forms]
     return BudgetCurve(tuple(points), of, seen)
+
+
+def _within(
+    budget: float, curve: BudgetCurve, model: nn.Module
+) -> tuple[nn.Module, ProjectionReport]:
+    seen = curve._seen
+    if not isinstance(seen, Budget) or not seen.is_of(model):
+        raise ValueError("images needs to be images or the budget_curve of this model, got another")
+    study, chosen = seen.study, seen.choose(budget)
+    if chosen is None:
+        raise seen.refusal(budget)
+    changed = {name: form for name, form in chosen.items() if form != DENSE}
+    new = {name: form.layer(study.layers[name].conv) for name, form in changed.items()}
+    student = install(copy.deepcopy(study.model), new).eval()
+    damages = {name: study.layers[name].damages[form] for name, form in chosen.items()}
+    found = {"damage": damages, "output_error": study.fit(student)}
+    return student, _report(
+        study, student, [(name,) for name in chosen], "outputs", found,
+        of=seen.of, budget=budget, share=seen.point(budget, chosen).share,
+        kept=tuple(name for name in study.names if name not in study.layers),
+    )  # fmt: skip
+
+
+def _read(model: nn.Module, images: Images | None, limit: int) -> tuple[nn.Module, Inputs]:
+    """A copy of the network, and the images, none of them if there are none."""
+    check_module(model)
+    teacher = independent_copy(unwrapped(model)).eval()
+    with apart_from(model):
+        return teacher, Inputs() if images is None else read_inputs(teacher, images, limit)
+
+
+def _shared(conv: Any, align: int) -> nn.Module:
+    """BSConv-CP with as many parameters as BSConv-U would have, or a few less."""
+    blueprints = Form("u").macs(conv) // Form("cp", 1).macs(conv) // align * align
+    return BSConvCP.from_conv(conv, blueprints=max(blueprints, align))
+
+
+def _report(
+    study: Study,
+    student: nn.Module,
+    names: Iterable[tuple[str, ...]],
+    method: Method,
+    found: Mapping[str, Mapping[str, float]],
+    **costs: Any,
+) -> ProjectionReport:
+    """``names`` are those of each layer; ``found``: fields of LayerProjection by the first name."""
+    layers, plan = [], dict[str, str]()
+    for own in names:
+        old, new = (model.get_submodule(own[0]) for model in (study.model, student))
+        form, layer = Form.of(new), study.layers.get(own[0])
+        counts: list[Any] = [parameter_count(old), parameter_count(new)]
+        counts += [layer.cost(one, "macs") for one in (DENSE, form)] if layer else [None, None]
+        more: dict[str, Any] = {field: values.get(own[0]) for field, values in found.items()}
+        layers.append(LayerProjection(own[0], form.kind, form.rank or None, *counts, **more))
+        plan |= dict.fromkeys(own, str(form)) if form != DENSE else {}
+    agreement = study.agreement(student)
+    return ProjectionReport(tuple(layers), method, len(study.inputs), agreement, plan, **costs)
+
+
+def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
+    old, new = cast(Any, teacher.get_submodule(name)), cast(Any, student.get_submodule(name))
+    kernel = old.weight.detach().double()
+    error = (new.to_conv().weight.detach() - kernel).square().sum()
+    energy = kernel.square().sum()
+    return float(1 - error / energy) if energy > 0 else 1.0
 
 
 def _checked_budget(budget: Any) -> float:
@@ -157,9 +261,7 @@ def _checked_budget(budget: Any) -> float:
     return float(budget)
 
 
-def _checked_method(method: Method | None, images: object) -> Method:
-    if method is None:
-        return "weights" if images is None else "outputs"
-    if images is None and method in ("batch_norm", "outputs"):
-        raise ValueError(f"method={method!r} needs images, got images=None")
-    return one_of("method", method, METHODS)
+def _check_word(argument: str, word: str, known: Any) -> None:
+    if word not in get_args(known):
+        names = ", ".join(map(repr, get_args(known)))
+        raise ValueError(f"{argument} needs to be one of {names}, got {argument}={word!r}")

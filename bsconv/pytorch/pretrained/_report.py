@@ -1,10 +1,13 @@
 """What a projection did, layer by layer, as a table and as data."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .._tools.tables import Table
-from ._options import Cost, Method
+
+Cost = Literal["macs", "parameters", "time"]
+Kind = Literal["u", "s", "cp"]
+Method = Literal["weights", "batch_norm", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class ProjectionReport(Table):
             changed = sum(layer.form != "dense" for layer in self.layers)
             said = (
                 f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
-                f"{'MACs' if self.of == 'macs' else self.of}, predicted damage {self.damage:.3g}"
+                f"{_title(self.of)}, predicted damage {self.damage:.3g}"
             )
         if self.kept:
             said += f"; {', '.join(map(repr, self.kept))} not called once, so left dense"
@@ -82,23 +85,18 @@ class ProjectionReport(Table):
         return said
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        def shown(value: Any, form: str = "") -> str | int:
-            return "" if value is None else (format(value, form) if form else value)
-
         return [
             (
-                layer.name or "(root)",
-                layer.form,
-                shown(layer.rank),
-                shown(layer.macs_before),
-                shown(layer.macs_after),
-                layer.parameters_before,
-                layer.parameters_after,
-                shown(layer.weights_kept, ".1%"),
-                shown(layer.damage, ".2g"),
-                shown(layer.output_error, ".1%"),
+                one.name or "(root)",
+                one.form,
+                *map(_shown, (one.rank, one.macs_before, one.macs_after)),
+                one.parameters_before,
+                one.parameters_after,
+                _shown(one.weights_kept, ".1%"),
+                _shown(one.damage, ".2g"),
+                _shown(one.output_error, ".1%"),
             )
-            for layer in self.layers
+            for one in self.layers
         ]
 
 
@@ -124,15 +122,22 @@ class BudgetCurve(Table):
 
     @property
     def summary(self) -> str:
-        return f"{len(self.points)} budgets of {'MACs' if self.of == 'macs' else self.of}"
+        return f"{len(self.points)} budgets of {_title(self.of)}"
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                f"{point.budget:.1%}",
-                f"{point.share:.1%}",
-                f"{point.damage:.3g}",
-                sum(form == "dense" for form in point.forms.values()),
-            )
-            for point in self.points
-        ]
+        rows: list[tuple[str | int, ...]] = []
+        for point in self.points:
+            dense = list(point.forms.values()).count("dense")
+            shares = f"{point.budget:.1%}", f"{point.share:.1%}", f"{point.damage:.3g}"
+            rows.append((*shares, dense))
+        return rows
+
+
+def _title(of: Cost | None) -> str:
+    return "MACs" if of == "macs" else str(of)
+
+
+def _shown(value: Any, form: str = "") -> str | int:
+    if value is None:
+        return ""
+    return format(value, form) if form else value

@@ -1,8 +1,9 @@
 """A few places of all images: what a convolution sees there, what is wanted, and their moments.
 
-A convolution is linear in the patches it sees: ``output = patches @ kernel``.
+A convolution is linear in the patches it sees: ``output = patches @ kernel.T``, kernel (N, M*K*K).
 """
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,23 +14,23 @@ from torch import Tensor, nn
 
 from .._tools.convs import Conv
 from .._tools.numerics import power_of_two_scale
+from ._operations import Activation
 
+PLACES = 40_000  # that are looked at in a layer, in all images together
+FEWEST_POSITIONS = 64  # in each of them
 CONSTANT = 32  # roundings of the mean: what differs from it by no more is the same number
 RIDGE = 1e-4  # share of the mean variance of a patch's entries with which the prior counts
-Activation = Callable[[Tensor], Tensor]
 
 
-class Sampler:
+class Sampler(NamedTuple):
     """Random places of maps: new ones in each group of images, the same in all maps of a size."""
 
-    def __init__(self, group_size: int, positions: int) -> None:
-        self.group_size = group_size
-        self.positions = positions
+    group_size: int
+    positions: int | None = None  # in each image; None: as many as make PLACES in all
 
     def rows(self, layer: Conv | nn.Linear, maps: Tensor) -> Tensor:
         """The chosen places of maps (B, N, ...), of a Linear (B, ..., N), as rows (R, N)."""
-        if isinstance(layer, nn.Linear):
-            maps = maps.movedim(-1, 1)
+        maps = maps.movedim(-1, 1) if isinstance(layer, nn.Linear) else maps
         return self._chosen(maps, 1, lambda group: group.reshape(*group.shape[:2], -1))
 
     def patches(self, conv: Conv | nn.Linear, images: Tensor) -> Tensor:
@@ -50,12 +51,13 @@ class Sampler:
 
     def _chosen(self, maps: Tensor, dimensions: int, windows: Callable[[Tensor], Tensor]) -> Tensor:
         """Rows of the chosen places of windows (B, N, *places, ...), which are views."""
+        positions = self.positions or max(FEWEST_POSITIONS, math.ceil(PLACES / len(maps)))
         generator = torch.Generator().manual_seed(0)
         found = []
         for group in torch.split(maps, self.group_size):
             seen = windows(group)
             sides = seen.shape[2 : 2 + dimensions]
-            places = torch.randperm(sides.numel(), generator=generator)[: self.positions]
+            places = torch.randperm(sides.numel(), generator=generator)[:positions]
             at = torch.unravel_index(places.to(maps.device), sides)
             index: Any = (slice(None), slice(None), *at)
             rows = seen[index].transpose(1, 2).flatten(2).flatten(0, 1)
@@ -73,8 +75,8 @@ class Samples(NamedTuple):
 
     def total(self, kernel: Tensor, shift: Tensor) -> Tensor:
         """What arrives behind the layer, with what is added."""
-        rows = kernel.flatten(1).to(self.patches)
-        return self.patches @ rows.T + shift.to(self.patches) + self.added
+        kernel, shift = kernel.to(self.patches), shift.to(self.patches)
+        return self.patches @ kernel.T + shift + self.added
 
     def target(self, kernel: Tensor, shift: Tensor) -> Tensor:
         """What is wanted; but below zero only as far as the activation lets the error through.
@@ -94,9 +96,7 @@ class Samples(NamedTuple):
         return float((total - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
 
     def _active(self, rows: Tensor) -> Tensor:
-        if self.activation is None:
-            return rows
-        return self.activation(rows[:, :, None, None])[:, :, 0, 0]
+        return self.activation(rows[:, :, None, None])[:, :, 0, 0] if self.activation else rows
 
 
 class Patches:
@@ -124,13 +124,13 @@ class Patches:
     def cross(self, targets: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """The moments of targets with patches (N, M*K*K), and their means (N).
 
-        What the patches leave open is decided by the kernel ``prior`` (N, M, K, K).
+        What the patches leave open is decided by the kernel ``prior``.
         """
         rows, mean, scale = self._prepared(targets)
-        return self._products(rows, scale).T + self.ridge * prior.flatten(1).double(), mean
+        return self._products(rows, scale).T + self.ridge * prior.double(), mean
 
     def solve(self, cross: Tensor) -> Tensor:
-        """The kernel (N, M*K*K) with the least squared error."""
+        """The kernel with the least squared error."""
         return torch.cholesky_solve(cross.T, self._cholesky).T.contiguous()
 
     def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ may well be wrong. The trained network's own derivatives tell; nothing is steppe
 
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,7 @@ PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
 
 
-class Sensitivity(NamedTuple):
-    """How errors ``e`` (N) at the places of one operation move the answer."""
-
-    metric: Tensor  # (N, N), positive definite, of mean diagonal 1
-    scale: float  # scale * e @ metric @ e is the damage, e being the same size at all places
+Sensitivity = tuple[Tensor, float | None]  # a metric and a scale
 
 
 def sensitivities(
@@ -34,13 +30,13 @@ def sensitivities(
     numbers: Collection[int],
     batch_size: int,
 ) -> dict[int, Sensitivity]:
-    """For the operations of these numbers what an error at their outputs (B, N, ...) does.
+    """For operations of these numbers, a metric (N, N) of mean diagonal 1, and a scale.
 
-    The damage is the divergence of the classes' probabilities in nats where the model returns a
-    matrix of logits (by their Fisher information), else half of the squared error of the outputs
-    relative to their variance, each to second order, per image. Errors at different places are
-    taken as unrelated. Left out are operations from which no derivatives reach what the model
-    returns, or none that are finite; all, where the network has no derivatives.
+    The damage of errors e (N) at all places of their outputs is scale * e @ metric @ e: nats of the
+    divergence of the classes' probabilities where the model returns a matrix of logits (by their
+    Fisher information), else half of the squared error relative to the variance of the answer, to
+    second order, per image. Errors at different places are taken as unrelated. Operations without
+    finite derivatives are left out.
     """
     energies: dict[int, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
@@ -60,27 +56,17 @@ def sensitivities(
             batch = batch.with_derivatives()
             with visiting(layers, visit):
                 outputs = batch.run(model)
-        answers = [leaf for leaf in tensors_in(outputs) if _is_answer(leaf)]
-        for probe in range(PROBES if answers else 0):
-            directions = [_direction(a.detach(), len(answers), generator) for a in answers]
-            keep = probe + 1 < PROBES
-            try:
-                torch.autograd.grad(answers, batch.tensors(), directions, keep, allow_unused=True)
-            except RuntimeError:  # something in the network has no derivative
-                return {}
-    known = {number: energy for number, energy in energies.items() if energy.isfinite().all()}
+        answers = [a for a in tensors_in(outputs) if a.requires_grad and a.is_floating_point()]
+        answers = [a for a in answers if a.dim() and a.numel()]
+        try:
+            for left in reversed(range(PROBES if answers else 0)):
+                probe = [_direction(a.detach(), len(answers), generator) for a in answers]
+                keep = left > 0
+                torch.autograd.grad(answers, batch.tensors(), probe, keep, allow_unused=True)
+        except RuntimeError:  # something in the network has no derivative
+            return {}
     count = len(inputs) * PROBES
-    return {number: _sensitivity(energy / count) for number, energy in known.items()}
-
-
-def _is_answer(leaf: object) -> bool:
-    return (
-        isinstance(leaf, Tensor)
-        and leaf.dim() > 0
-        and leaf.numel() > 0
-        and leaf.requires_grad
-        and leaf.is_floating_point()
-    )
+    return {n: _sensitivity(e / count) for n, e in energies.items() if e.isfinite().all()}
 
 
 def _energy(rows: Tensor) -> Tensor:
@@ -104,9 +90,7 @@ def _direction(outputs: Tensor, count: int, generator: torch.Generator) -> Tenso
 
 
 def _sensitivity(energy: Tensor) -> Sensitivity:
-    eye = torch.eye(len(energy), dtype=energy.dtype, device=energy.device)
-    scale = energy.diagonal().mean()
+    eye, scale = torch.eye(len(energy)).to(energy), energy.diagonal().mean()
     if scale <= 0:
-        return Sensitivity(eye, 0.0)
-    metric = (1 - EQUAL_SHARE) * energy / scale + EQUAL_SHARE * eye
-    return Sensitivity(metric, 0.5 * float(scale))
+        return eye, 0.0
+    return (1 - EQUAL_SHARE) * energy / scale + EQUAL_SHARE * eye, 0.5 * float(scale)

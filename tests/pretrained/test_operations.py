@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsconv.pytorch import get_model
-from bsconv.pytorch.pretrained._consumers import Consumer, find_consumers
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._operations import Operation, visiting
+from bsconv.pytorch.pretrained._operations import Consumer, Operation, find_consumers, visiting
 
 IMAGES = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
 
@@ -32,18 +31,22 @@ class Network(nn.Module):
         return self.written(self, x)
 
 
-def consumer_of(model: nn.Module, name: str = "conv") -> tuple[Consumer, list[str]]:
-    """And the names of the operations by number."""
+def consumers(model: nn.Module, *names: str, images: Tensor = IMAGES) -> dict[str, Consumer]:
+    layers = {name: model.get_submodule(name) for name in names}
+    return find_consumers(model, Inputs((images,)), layers)
+
+
+def operations(model: Network) -> list[str]:
+    """Their names, by number."""
     names: list[str] = []
 
     def visit(operation: Operation) -> object:
         names.append(operation.layer or operation.function.__name__)
         return operation.run()
 
-    inputs = Inputs((IMAGES,), {})
-    with torch.no_grad(), visiting({name: model.get_submodule(name)}, visit):
-        inputs.run(model)
-    return find_consumers(model, inputs, [name])[name], names
+    with torch.no_grad(), visiting({"conv": model.conv}, visit):
+        model(IMAGES.clone())
+    return names
 
 
 def functional(net: Network, x: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: F.relu(torch.cat((net.conv(x), x), 1)), None, "conv", None),
         (lambda net, x: F.max_pool2d(net.conv(x) + x, 2).relu(), None, "add", None),
         # what the convolution sees is written over before the sum is known
-        (lambda net, x: F.relu(x.add_(net.conv(x))), None, "conv", None),
+        (lambda net, x: F.relu(x.add_(net.conv(x))), None, "add_", F.relu),
     ],
 )  # fmt: skip
 def test_operations_are_followed(
@@ -84,7 +87,8 @@ def test_operations_are_followed(
     arrival: str,
     activation: Callable[[Tensor], Tensor] | None,
 ) -> None:
-    found, names = consumer_of(Network(forward))
+    model = Network(forward)
+    found, names = consumers(model, "conv")["conv"], operations(model)
     assert names[found.call] == "conv"
     assert (None if found.norm is None else names[found.norm]) == norm
     assert names[found.arrival].strip("_") == arrival.strip("_")
@@ -105,16 +109,16 @@ def test_a_norm_that_cannot_be_set_is_left_as_it_is() -> None:
         return F.batch_norm(net.conv(x), *state)
 
     for forward in (twice, on_the_fly):
-        assert consumer_of(Network(forward))[0].norm is None
+        assert consumers(Network(forward), "conv")["conv"].norm is None
     model = Network(lambda net, x: net.norm(net.conv(x)))
     model.norm = nn.BatchNorm2d(4, affine=False).eval()
-    assert consumer_of(model)[0].norm is None
+    assert consumers(model, "conv")["conv"].norm is None
 
 
 def test_of_two_convolutions_in_a_sum_the_last_is_fitted_to_it() -> None:
     model = Network(lambda net, x: F.relu(net.norm(net.conv(x)) + net.other(x)))
     model.other = nn.Conv2d(4, 4, 3, padding=1)
-    found = find_consumers(model, Inputs((IMAGES,), {}), ["conv", "other"])
+    found = consumers(model, "conv", "other")
     assert found["conv"].arrival == found["conv"].norm
     assert found["conv"].activation is None
     assert found["other"].arrival > found["other"].call
@@ -124,7 +128,7 @@ def test_of_two_convolutions_in_a_sum_the_last_is_fitted_to_it() -> None:
 def test_layers_called_twice_or_never_have_no_consumer() -> None:
     model = Network(lambda net, x: net.conv(net.conv(x)))
     model.unused = nn.Conv2d(4, 4, 3)
-    assert find_consumers(model, Inputs((IMAGES,), {}), ["conv", "unused"]) == {}
+    assert consumers(model, "conv", "unused") == {}
 
 
 @pytest.mark.parametrize(
@@ -133,9 +137,8 @@ def test_layers_called_twice_or_never_have_no_consumer() -> None:
 def test_sums_behind_shortcuts_are_found(architecture: str, rectified: bool) -> None:
     model = get_model(architecture, 4).eval()
     name = "backbone.stage2.unit2.conv2.conv"
-    images = torch.rand(2, 3, 8, 8)
-    found = find_consumers(model, Inputs((images,), {}), [name])[name]
+    found = consumers(model, name, images=torch.rand(2, 3, 8, 8))[name]
     assert (found.norm is not None) == rectified
     assert found.arrival > found.call
     assert (found.activation is not None) == rectified
-    assert found.geometry == ((32, 4, 4), (32, 4, 4))
+    assert found.shapes == ((32, 4, 4), (32, 4, 4))
