@@ -16,22 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import bsconv.pytorch
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler, get_model
 
-FOREIGN = [
-    "torchvision:resnet18",
-    "torchvision:resnet34",
-    "torchvision:densenet121",
-    "torchvision:vgg11",
-    "torchvision:vgg13_bn",
-    "torchvision:vgg16",
-    "torchvision:vgg19_bn",
-    "pytorchcv:resnet18",
-    "pytorchcv:resnet20_cifar10",
-    "pytorchcv:vgg11",
-    "pytorchcv:densenet121",
-]
+VGG = ("vgg11", "vgg13_bn", "vgg16", "vgg19_bn")
+LIBRARIES = {
+    "torchvision": ("resnet18", "resnet34", "densenet121", *VGG),
+    "pytorchcv": ("resnet18", "resnet20_cifar10", "vgg11", "densenet121"),
+}
+FOREIGN = [f"{library}:{name}" for library, names in LIBRARIES.items() for name in names]
 RESIDUAL = ["resnet10", "preresnet10", "cifar_resnet20", "cifar_preresnet20", "cifar_wrn16_2"]
 MOBILE = {
     "mobilenetv1_w1d4": ["", "_bsconvu"],
@@ -142,11 +134,7 @@ def _build(name: str) -> nn.Module:
 
 
 def _apply(variant: str, model: nn.Module) -> Any:
-    if variant == "u":
-        model = bsconv.pytorch.BSConvU_Replacer().apply(model)
-    else:
-        model = bsconv.pytorch.BSConvS_Replacer().apply(model)
-    return model
+    return (BSConvU_Replacer() if variant == "u" else BSConvS_Replacer()).apply(model)
 
 
 def _images(count: int, side: int) -> Tensor:

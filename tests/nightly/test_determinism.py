@@ -77,16 +77,9 @@ def training(images: int, epochs: int) -> Results:
     """Losses and the weights that training ends with, in steps of 16 images."""
     found = {}
     for recipe, model in (("published", "bsconvs_p1d4"), ("fast", "bsconvu")):
-        config = TrainConfig(
-            f"cifar_resnet20_{model}",
-            "synthetic",
-            epochs=epochs,
-            recipe=recipe,
-            batch_size=16,
-            train_limit=images,
-            test_limit=32,
-            device="cpu",
-        )
+        limits = {"epochs": epochs, "train_limit": images, "test_limit": 32, "batch_size": 16}
+        model = f"cifar_resnet20_{model}"
+        config = TrainConfig(model, "synthetic", recipe=recipe, device="cpu", **limits)
         history = train(config, progress=False)
         found[f"losses {model}"] = torch.tensor([epoch.train_loss for epoch in history])
         weights = [parameter.flatten() for parameter in history.model.parameters()]
@@ -102,10 +95,8 @@ PARTS: dict[str, tuple[Callable[[], Results], float]] = {
     "from_conv2d": (approximations, 1e-5),
     "projection": (projection, 1e-4),
     "training, one step": (partial(training, 16, 1), 5e-2),
-    "training, eight steps": (
-        partial(training, 64, 2),
-        torch.inf,
-    ),  # each multiplies the difference
+    # each step multiplies the difference
+    "training, eight steps": (partial(training, 64, 2), torch.inf),
 }
 
 

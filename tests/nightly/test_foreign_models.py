@@ -20,11 +20,16 @@ from torch import Tensor, nn
 
 from bsconv.experiments import model_sources
 from bsconv.experiments.export import FORMATS, export_model, load_exported
-from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer, reg_loss
+from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer
 from bsconv.pytorch.plan import Plan
-from bsconv.pytorch.regularization import OrthonormalConv2d
 from helpers.paths import ROOT
 from helpers.reliability import Section
+from helpers.surgery_promises import (
+    assert_gradients_are_finite,
+    assert_the_penalty_is_right,
+    floats_in,
+    run,
+)
 
 RULES = {
     "torchvision": "every classification model",
@@ -119,9 +124,10 @@ def trial(library: str, name: str, export: str = "", by_shapes: bool = False) ->
         replacer.apply(twin)
         assert replacer.report == plan
         check_layers(twin, plan)
-        check_penalty(twin)
-        for training, outcomes in expected.items():
-            assert in_use(twin, images, plan, training) == outcomes
+        assert_the_penalty_is_right(twin, isinstance(replacer, BSConvS_Replacer))
+        for training, outcome in expected.items():
+            assert run(twin, [layer.name for layer in plan.layers], images, training) == outcome
+            assert_gradients_are_finite(twin)
     if export and not images.is_meta:
         outcome += f"; {check_export(model, twin, images, export)}"
     return {**found, "outcome": outcome}
@@ -143,35 +149,11 @@ def dense_outcomes(library: str, name: str, model: nn.Module, plan: Plan) -> tup
     for size in input_sizes(library, name, model):
         images = torch.rand(2, *size, device=next(model.parameters()).device)
         try:
-            return images, {mode: in_use(model, images, plan, mode) for mode in (False, True)}
+            layers = [layer.name for layer in plan.layers]
+            return images, {mode: run(model, layers, images, mode) for mode in (False, True)}
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     return None, reason
-
-
-def in_use(model: nn.Module, images: Tensor, plan: Plan, training: bool) -> list[Any]:
-    """Shapes, the planned layers that learn, and whether all is finite, their gradients too."""
-    torch.manual_seed(1)  # layers that are dropped at random are the same ones
-    model.train(training)
-    model.zero_grad()
-    with torch.set_grad_enabled(training):
-        outputs = list(tensors(model(images)))
-    if training:
-        torch.autograd.backward([out.float().square().mean() for out in outputs])
-    layers = {layer.name: model.get_submodule(layer.name) for layer in plan.layers}
-    learning = {n for n, m in layers.items() if any(p.grad is not None for p in m.parameters())}
-    gradients = [p.grad for n in learning for p in layers[n].parameters() if p.grad is not None]
-    finite = all(each.is_meta or bool(each.isfinite().all()) for each in [*outputs, *gradients])
-    return [[out.shape for out in outputs], learning, finite]
-
-
-def tensors(outputs: Any) -> Iterator[Tensor]:
-    """All tensors of floats in what a model returns."""
-    if isinstance(outputs, Tensor) and outputs.is_floating_point():
-        yield outputs
-    elif isinstance(outputs, (dict, list, tuple)):
-        for value in outputs.values() if isinstance(outputs, dict) else outputs:
-            yield from tensors(value)
 
 
 def duplicate(library: str, name: str, model: nn.Module) -> nn.Module:
@@ -190,21 +172,6 @@ def check_layers(model: nn.Module, plan: Plan) -> None:
     assert sum(p.numel() for p in model.parameters()) == plan.parameters_after
 
 
-def check_penalty(model: nn.Module) -> None:
-    """Finite, with gradients of the bases alone."""
-    loss = reg_loss(model)
-    bases = {id(m.pw1.weight) for m in model.modules() if isinstance(m, BSConvS)}
-    bases |= {id(m.weight) for m in model.modules() if isinstance(m, OrthonormalConv2d)}
-    assert loss.is_meta or bool(loss.isfinite())
-    assert loss.requires_grad == bool(bases)
-    if bases:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        assert {id(p) for p, _ in reached} == bases
-        assert all(g.is_meta or g.isfinite().all() for _, g in reached)
-
-
 def check_export(dense: nn.Module, model: nn.Module, images: Tensor, format: str) -> str:
     """That the file computes what the model does, unless the dense model has no such file."""
     model.eval()
@@ -216,7 +183,7 @@ def check_export(dense: nn.Module, model: nn.Module, images: Tensor, format: str
             export_model(dense, images, path, format=format)
         return f"the dense model has no {format} either"
     with torch.no_grad():
-        expected = next(tensors(model(images)))
+        expected = next(floats_in(model(images)))
     torch.testing.assert_close(load_exported(path)(images), expected, rtol=1e-3, atol=1e-3)
     return f"as {format} too"
 

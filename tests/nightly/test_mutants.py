@@ -42,15 +42,10 @@ pytest_add_cli_args_test_selection = {json.dumps(["tests/core", *QUICK, *LEFT_OU
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files that git knows or would take, set up for mutmut."""
-    folder = tmp_path_factory.mktemp("project")
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
-    for name in filter(None, names):
-        source, target = ROOT / os.fsdecode(name), folder / os.fsdecode(name)
-        if source.is_file():  # it may be gone without git being told
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+    """A copy of the project, set up for mutmut."""
+    folder = tmp_path_factory.mktemp("copies") / "project"
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "data", "site", "course", "mutants")
+    shutil.copytree(ROOT, folder, ignore=left_out)
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write(CONFIGURATION)
     return folder

@@ -4,20 +4,16 @@ import contextlib
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torchvision
 
-from benchmarks import (
-    contenders,
-    engines,
-    inference,
-    published,
-    training,
-)
+from benchmarks import contenders, engines, inference, published, training
 from benchmarks.__main__ import BENCHMARKS, _arguments_of, main, make_parser
 from benchmarks.cifar_folder import write_cifar10_folder
 from benchmarks.contenders import Contender, ContenderError, seconds_in_turns
@@ -47,15 +43,12 @@ def fake(turn: Callable[[dict[str, Any]], dict[str, Any]]) -> type:
 def test_contenders_take_turns_and_the_first_is_not_counted():
     turns: list[str] = []
 
-    class Fake:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def turn(name: str) -> dict[str, int]:
+        turns.append(name)
+        return {"seconds": len(turns) - 1}
 
-        def turn(self):
-            turns.append(self.name)
-            return {"seconds": len(turns) - 1}
-
-    seconds = seconds_in_turns({name: Fake(name) for name in "abc"}, rounds=3)
+    fakes = {name: SimpleNamespace(turn=partial(turn, name)) for name in "abc"}
+    seconds = seconds_in_turns(fakes, rounds=3)
     assert "".join(turns) == "abcabccbaabc"
     assert seconds == {"a": [3, 8, 9], "b": [4, 7, 10], "c": [5, 6, 11]}
 
@@ -85,9 +78,7 @@ def test_every_command_line_has_defaults_help_and_checks(name, capsys):
         assert words in printed.out + printed.err
 
 
-def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.records.current_commit", lambda: "abc")
     comparison = Comparison("x", {"ours": [1.0], "numpy": [3.0]}, notes={"ours": "how"})
     for number in (1, 2):
@@ -97,7 +88,6 @@ def test_a_record_names_the_class_of_the_machine_and_overwrites_nothing(
             record.write()
     names = sorted(path.name[10:] for path in (tmp_path / "results").iterdir())
     assert names == ["-2-cpu-cores-x86-64-2.json", "-2-cpu-cores-x86-64.json"]
-    assert record.path is not None
     content = json.loads(record.path.read_text())
     assert content["machine"] == "2 CPU cores (x86-64)"
     assert [each["seconds"] for each in content["comparisons"]] == [comparison.seconds] * 2
@@ -122,11 +112,8 @@ def test_torchvision_reads_the_same_images_from_the_folder(tmp_path: Path, monke
 
 @pytest.mark.slow
 def test_a_contender_that_ends_early_is_an_error():
-    with (
-        Contender("turns") as contender,
-        pytest.raises(ContenderError, match="turns ended with 0"),
-    ):
-        contender.turn()
+    with Contender("turns") as turns, pytest.raises(ContenderError, match="turns ended with 0"):
+        turns.turn()
 
 
 @pytest.mark.slow
@@ -178,8 +165,8 @@ def test_calls_of_a_model_dense_and_published(monkeypatch):
     monkeypatch.setattr(inference, "is_installed", lambda: True)
     arguments = make_parser().parse_args(["inference", "--models", "resnet18", "--size", "32"])
     in_float32, in_bfloat16 = inference.run(arguments)
-    assert in_float32.what == "resnet18, BSConv-U, 16x3x32x32, float32"
-    assert in_bfloat16.what == "resnet18, BSConv-U, 16x3x32x32, bfloat16"
+    model = "resnet18, BSConv-U, 16x3x32x32"
+    assert (in_float32.what, in_bfloat16.what) == (f"{model}, float32", f"{model}, bfloat16")
     assert in_float32.seconds == {"ours": [1.0] * 5, "dense": [2.0] * 5, "published": [2.0] * 5}
     assert in_float32.notes == dict.fromkeys(in_float32.seconds, "as told")
 
