@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from benchmarks.timing import Comparison
+from benchmarks.spectra import one_by_one
 from bsconv.pytorch import (
     LayerSpectrum,
     SpectraTable,
@@ -23,7 +21,6 @@ from bsconv.pytorch import (
     kernel_spectra,
     spectra_table,
 )
-from bsconv.pytorch._tools.timing import in_turns
 from bsconv.pytorch.decomposition import compose
 from bsconv.pytorch.spectra import _variance_shares, random_first_share
 from helpers.exact_errors import raises_exactly
@@ -53,25 +50,16 @@ centering = pytest.mark.parametrize("center", [True, False])
 # --- one weight -----------------------------------------------------------------------------------
 
 
+SHAPES = [(5, 3, 3, 3), (3, 9, 3, 3), (4, 16, 3, 3), (1, 40, 3, 3), (3, 2, 7, 7), (2, 60, 7, 7)]
+SHAPES += [(3, 10, 1, 5), (2, 3, 11, 11)]
+
+
 @centering
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (5, 3, 3, 3),
-        (3, 9, 3, 3),
-        (4, 16, 3, 3),
-        (1, 40, 3, 3),
-        (3, 2, 7, 7),
-        (2, 60, 7, 7),
-        (3, 10, 1, 5),
-        (2, 3, 11, 11),
-    ],
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_weight_is_as_by_svd(shape: tuple[int, ...], center: bool) -> None:
     weight = torch.randn(shape) + 0.3 * torch.randn(shape[0], 1, *shape[2:])
-    assert_same(kernel_spectra(weight, center), {"": by_svd(weight, center)})
-    weight = weight.to(memory_format=torch.channels_last)
-    assert_same(kernel_spectra(weight, center), {"": by_svd(weight, center)})
+    for given in (weight, weight.to(memory_format=torch.channels_last)):
+        assert_same(kernel_spectra(given, center), {"": by_svd(weight, center)})
 
 
 @centering
@@ -189,12 +177,10 @@ def test_filters_without_variance_are_blueprint_kernels(samples: int, center: bo
 @centering
 def test_trained_weights_are_as_by_svd(shared_data: Path, center: bool) -> None:
     state = load_file(shared_data / "resnet20-cifar10.safetensors")
-    convs = {name: weight for name, weight in state.items() if weight.dim() == 4}
-    expected = {name.removesuffix(".weight"): by_svd(convs[name], center) for name in convs}
+    convs = {k.removesuffix(".weight"): w for k, w in state.items() if w.dim() == 4}
+    expected = {name: by_svd(weight, center) for name, weight in convs.items()}
     assert_same(kernel_spectra(state, center), expected)
-    crossed = {
-        name.removesuffix(".weight"): by_svd(convs[name].transpose(0, 1), center) for name in convs
-    }
+    crossed = {name: by_svd(weight.transpose(0, 1), center) for name, weight in convs.items()}
     assert_same(cross_kernel_spectra(state, center), crossed)
 
 
@@ -302,14 +288,12 @@ def test_default_device_and_dtype_do_not_matter() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu() -> None:
+@pytest.mark.parametrize("spectra", [kernel_spectra, cross_kernel_spectra])
+def test_on_a_gpu(spectra: Any) -> None:
     model = a_model()
-    expected, crossed = kernel_spectra(model), cross_kernel_spectra(model)
-    found = kernel_spectra(model.cuda())
+    expected, found = spectra(model), spectra(model.cuda())
     assert {shares.device.type for shares in found.values()} == {"cuda"}
     assert_same({name: shares.cpu() for name, shares in found.items()}, expected)
-    found = cross_kernel_spectra(model)
-    assert_same({name: shares.cpu() for name, shares in found.items()}, crossed)
     assert len(spectra_table(model).compared) == 4
 
 
@@ -329,11 +313,11 @@ def test_one_filter_has_no_other_to_compare_with() -> None:
     weight = torch.randn(1, 5, 3, 3)
     assert cross_kernel_spectra(weight) == {}
     assert kernel_spectra(weight)[""].shape == (1, 5)
-    (row,) = spectra_table(weight).rows
-    assert not row.skipped
-    assert math.isnan(row.cross_median)
-    assert math.isnan(row.cross_excess)
-    assert "across" not in spectra_table(weight).summary
+    table = spectra_table(weight)
+    assert not table.rows[0].skipped
+    assert math.isnan(table.rows[0].cross_median)
+    assert math.isnan(table.rows[0].cross_excess)
+    assert "across" not in table.summary
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -344,77 +328,58 @@ nn.init.constant_(WITH_NAN[1].weight, 1)
 WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
 
 
-@pytest.mark.parametrize("function", [kernel_spectra, cross_kernel_spectra, spectra_table])
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        *(
-            (
-                source,
-                "source needs to be a model, a state dict or a weight tensor, got a "
-                f"{type(source).__name__}",
-            )
-            for source in ("vgg19", np.zeros((4, 4, 3, 3)))
-        ),
-        (torch.zeros(4, 3), "weight needs shape (N, M, *kernel size), got shape (4, 3)"),
-        *(
-            (torch.zeros(shape), f"weight needs slices to compare, got shape {shape}: {reason}")
-            for shape, reason in (
-                ((4, 1, 3, 3), "one slice per filter, as in depthwise convolutions"),
-                ((4, 8, 1, 1), "1x1: a slice is a single number"),
-                ((0, 8, 3, 3), "it is empty"),
-            )
-        ),
-        (
-            torch.zeros(4, 8, 3, 3).int(),
-            "weight needs real floating-point numbers, got torch.int32",
-        ),
-        (
-            torch.zeros(4, 8, 3, 3).cfloat(),
-            "weight needs real floating-point numbers, got torch.complex64",
-        ),
-        (
-            torch.zeros(4, 8, 3, 3, device="meta"),
-            "the weight needs values, got a tensor on the meta device",
-        ),
-        (
-            nn.Sequential(LAZY),
-            "the weight of '0' needs a size: call the model once, its layers are lazy",
-        ),
-        *(
-            (lazy, "the weight needs a size: call the model once, its layers are lazy")
-            for lazy in (LAZY, nn.LazyConvTranspose2d(3, 3))
-        ),
-        (
-            nn.Sequential(nn.Conv2d(3, 4, 3, device="meta")),
-            "the weight of '0' needs values, got a tensor on the meta device",
-        ),
-        (nn.Linear(3, 4), "source needs convolution layers, got a Linear without any"),
-        *(
-            (
-                state,
-                "source needs weights (N, M, *kernel size) named '*.weight', "
-                "got a dict without any",
-            )
-            for state in (
-                {},
-                {"model": {"weight": torch.zeros(4, 8, 3, 3)}},
-                {"linear.weight": torch.zeros(4, 8)},
-                {"0.bias": torch.zeros(4, 8, 3, 3)},
-                {"0.weight": "of four dimensions"},
-            )
-        ),
-        (WITH_NAN, "the weight of '1' needs finite numbers, got NaN or infinity"),
-        *(
-            (torch.full(shape, value), "the weight of '' needs finite numbers, got NaN or infinity")
-            for shape, value in (((4, 8, 3, 3), math.inf), ((4, 3, 3, 3), -math.inf))
-        ),
+WRONG_SOURCES = {
+    "source needs to be a model, a state dict or a weight tensor, got a str": ["vgg19"],
+    "source needs to be a model, a state dict or a weight tensor, got a ndarray": [np.zeros(4)],
+    "weight needs shape (N, M, *kernel size), got shape (4, 3)": [torch.zeros(4, 3)],
+    "weight needs slices to compare, got shape (4, 1, 3, 3): one slice per filter, as in depthwise "
+    "convolutions": [torch.zeros(4, 1, 3, 3)],
+    "weight needs slices to compare, got shape (4, 8, 1, 1): 1x1: a slice is a single number": [
+        torch.zeros(4, 8, 1, 1)
     ],
-)
-def test_wrong_sources(function: Any, source: Any, message: str) -> None:
+    "weight needs slices to compare, got shape (0, 8, 3, 3): it is empty": [
+        torch.zeros(0, 8, 3, 3)
+    ],
+    "weight needs real floating-point numbers, got torch.int32": [torch.zeros(4, 8, 3, 3).int()],
+    "weight needs real floating-point numbers, got torch.complex64": [
+        torch.zeros(4, 8, 3).cfloat()
+    ],
+    "the weight needs values, got a tensor on the meta device": [
+        torch.zeros(4, 8, 3, 3, device="meta")
+    ],
+    "the weight needs a size: call the model once, its layers are lazy": [
+        LAZY,
+        nn.LazyConvTranspose2d(3, 3),
+    ],
+    "the weight of '0' needs a size: call the model once, its layers are lazy": [
+        nn.Sequential(LAZY)
+    ],
+    "the weight of '0' needs values, got a tensor on the meta device": [
+        nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"))
+    ],
+    "source needs convolution layers, got a Linear without any": [nn.Linear(3, 4)],
+    "source needs weights (N, M, *kernel size) named '*.weight', got a dict without any": [
+        {},
+        {"model": {"weight": torch.zeros(4, 8, 3, 3)}},
+        {"linear.weight": torch.zeros(4, 8)},
+        {"0.bias": torch.zeros(4, 8, 3, 3)},
+        {"0.weight": "of four dimensions"},
+    ],
+    "the weight of '1' needs finite numbers, got NaN or infinity": [WITH_NAN],
+    "the weight of '' needs finite numbers, got NaN or infinity": [
+        torch.full((4, 8, 3, 3), math.inf),
+        torch.full((4, 3, 3, 3), -math.inf),
+    ],
+}
+
+
+@pytest.mark.parametrize("function", [kernel_spectra, cross_kernel_spectra, spectra_table])
+@pytest.mark.parametrize("message", WRONG_SOURCES)
+def test_wrong_sources(function: Any, message: str) -> None:
     error = TypeError if message.startswith("source needs to be") else ValueError
-    with raises_exactly(message, error):
-        function(source)
+    for source in WRONG_SOURCES[message]:
+        with raises_exactly(message, error):
+            function(source)
 
 
 @pytest.mark.parametrize("size", [(0, 9), (3, 0)])
@@ -462,20 +427,14 @@ def test_rows_sum_up_the_layers() -> None:
 
 
 def test_skipped_layers_say_why() -> None:
-    model = a_model()
-    skipped = {row.name: row.skipped for row in spectra_table(model).rows if row.skipped}
+    skipped = {row.name: row.skipped for row in spectra_table(a_model()).rows if row.skipped}
     assert skipped == {
         "2.1": "one slice per filter, as in depthwise convolutions",
         "3": "1x1: a slice is a single number",
     }
-    state = {
-        "a.weight": torch.zeros(4, 4, 3, 3, dtype=torch.int8),
-        "b.weight": torch.zeros(1, 0, 3, 3),
-    }
-    assert [row.skipped for row in spectra_table(state).rows] == [
-        "its numbers are int8",
-        "it is empty",
-    ]
+    state = {"a.weight": torch.zeros(4, 4, 3, 3).char(), "b.weight": torch.zeros(1, 0, 3, 3)}
+    reasons = [row.skipped for row in spectra_table(state).rows]
+    assert reasons == ["its numbers are int8", "it is empty"]
 
 
 A_TABLE = SpectraTable(
@@ -549,36 +508,11 @@ def cpu_seconds(function: Any, source: Any) -> float:
     return time.process_time() - begin
 
 
-def svd_of_all(state: dict[str, Tensor]) -> None:
-    for weight in state.values():
-        for kernel in weight.numpy():
-            slices = kernel.reshape(len(kernel), -1)
-            energies = np.linalg.svd(slices - slices.mean(0), compute_uv=False) ** 2
-            energies / energies.sum()
-
-
 def test_one_core_is_faster_than_numpy() -> None:
     """A part of VGG-19 in seconds of CPU, which other processes hardly lengthen."""
     state = {"a.weight": torch.randn(512, 512, 3, 3), "b.weight": torch.randn(256, 256, 3, 3)}
     ratios: list[float] = []
     while max(ratios, default=0) < 2.5 and len(ratios) < 5:
         ours = min(cpu_seconds(kernel_spectra, state) for _ in range(3))
-        ratios.append(cpu_seconds(svd_of_all, state) / ours)
+        ratios.append(cpu_seconds(one_by_one, state) / ours)
     assert max(ratios) >= 2.5
-
-
-@pytest.mark.skipif("BSCONV_BENCHMARKS" not in os.environ, reason="needs two cores of its own")
-def test_two_cores_are_eight_times_faster_than_numpy() -> None:
-    convs = [module for module in torchvision.models.vgg19().modules() if type(module) is nn.Conv2d]
-    state = {f"{number}.weight": conv.weight.detach() for number, conv in enumerate(convs)}
-    contenders = {
-        "ours": lambda: kernel_spectra(state),
-        "numpy": lambda: svd_of_all(state),
-    }
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        seconds = in_turns(contenders, torch.device("cpu"), rounds=21)
-    finally:
-        torch.set_num_threads(before)
-    assert Comparison("spectra", seconds).ratio("numpy").middle >= 8
