@@ -1,6 +1,5 @@
 """Which BatchNorms go into convolutions, and that the model computes the same."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,10 +22,10 @@ from helpers.inference_cases import (
     trained,
 )
 
+SIZE = (2, 3, 10, 10)
 
-def assert_folded(
-    model: nn.Module, norms: int, size: tuple[int, ...] = (2, 3, 10, 10)
-) -> OptimizedModel:
+
+def assert_folded(model: nn.Module, norms: int, size: tuple[int, ...] = SIZE) -> OptimizedModel:
     """So many BatchNorms are folded, and the model computes the same."""
     optimized = eager(model, size)
     assert optimized.report.norms_folded == norms
@@ -56,59 +55,60 @@ def depends_on_values(net: Any, images: Tensor) -> Tensor:
     return net.norm2(net.conv2(normed)) if normed.mean() > 1e6 else normed * 2
 
 
-ORDERS: dict[Callable[[Any, Tensor], Tensor], int] = {
-    in_turn: 2,
-    also_used_elsewhere: 1,
-    called_twice: 1,
-    activation_between: 1,
-    norm_before: 1,  # norm2 follows conv1
-    depends_on_values: 0,
-}
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_only_what_follows_a_convolution_alone_is_folded(order: Any) -> None:
-    assert_folded(trained(Graph(order)), ORDERS[order])
-
-
-class Deciding(nn.Module):
+class Deciding(nn.Sequential):
     """Cannot be followed: values decide what it computes, behind its parts."""
 
-    def __init__(self, **parts: nn.Module) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-
     def forward(self, images: Tensor) -> Tensor:
-        for part in self.children():
-            images = part(images)
+        images = super().forward(images)
         return images if images.mean() < 1e6 else images * 2
 
 
-def test_parts_are_looked_into_where_the_whole_cannot_be_followed() -> None:
-    assert_folded(trained(Deciding(first=Graph(in_turn), second=Graph(in_turn))), 4)
+class Reaching(nn.Module):
+    """Calls a part of a part, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Graph(in_turn)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = self.part(images) if images.mean() < 1e6 else images
+        return self.part.conv1(images)
 
 
-def test_what_surrounds_a_part_that_cannot_be_followed_is_looked_into_too() -> None:
-    inner = Deciding(body=nn.Sequential(*conv_and_norm(), nn.ReLU()))
-    model = trained(nn.Sequential(*conv_and_norm(), inner, *conv_and_norm()))
-    assert_folded(model, 3)
+def around_what_cannot_be_followed() -> nn.Module:
+    inner = Deciding(nn.Sequential(*conv_and_norm(), nn.ReLU()))
+    return nn.Sequential(*conv_and_norm(), inner, *conv_and_norm())
 
 
-def test_a_part_that_cannot_be_followed_stands_between() -> None:
+def between() -> nn.Module:
     conv, norm = conv_and_norm()
-    model = trained(nn.Sequential(conv, Deciding(part=nn.ReLU()), norm))
-    assert_folded(model, 0)
+    return nn.Sequential(conv, Deciding(nn.ReLU()), norm)
+
+
+@pytest.mark.parametrize(
+    ("make", "norms"),
+    [
+        (lambda: Graph(in_turn), 2),
+        (lambda: Graph(also_used_elsewhere), 1),
+        (lambda: Graph(called_twice), 1),
+        (lambda: Graph(activation_between), 1),
+        (lambda: Graph(norm_before), 1),  # norm2 follows conv1
+        (lambda: Graph(depends_on_values), 0),
+        (lambda: Deciding(Graph(in_turn), Graph(in_turn)), 4),
+        (around_what_cannot_be_followed, 3),
+        (between, 0),
+        (Reaching, 1),
+    ],
+)
+def test_only_what_follows_a_convolution_alone_is_folded(make: Any, norms: int) -> None:
+    assert_folded(trained(make()), norms)
 
 
 def test_a_part_in_two_places_is_folded_once() -> None:
     part = nn.Sequential(*conv_and_norm())
-    model = Deciding(first=Deciding(part=part))
-    model.again = part
-    model = trained(model)
-    optimized = eager(model, (2, 3, 10, 10))
-    assert_same_function(optimized, model, (2, 3, 10, 10))
-    once = Deciding(part=part)
+    model = trained(Deciding(Deciding(part), part))
+    assert_same_function(eager(model, SIZE), model, SIZE)
+    once = Deciding(part)
     once.spare = nn.ModuleList([part])
     once.forward = lambda images: part(images)  # type: ignore[method-assign]
     assert len(foldable_pairs(once.eval(), torch.randn(1, 3, 8, 8))) == 1
@@ -169,35 +169,20 @@ def test_norms_with_hooks_around_them_stay(where: str) -> None:
     assert_same_function(eager(model, (2, 4, 8, 8)), model, (2, 4, 8, 8))
 
 
-def test_a_part_that_is_also_called_from_outside_is_left_alone() -> None:
-    class Reaching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.part = Graph(in_turn)
-
-        def forward(self, images: Tensor) -> Tensor:
-            images = self.part(images) if images.mean() < 1e6 else images
-            return self.part.conv1(images)
-
-    model = trained(Reaching())
-    assert_folded(model, 1)
-
-
 def test_batch_statistics_and_hooks_stay() -> None:
     model = Graph(in_turn)
     model.norm1 = nn.BatchNorm2d(3, track_running_stats=False)
     model.conv2.register_forward_hook(lambda module, inputs, output: output * 2)
-    optimized = eager(trained(model), (2, 3, 10, 10))
+    optimized = eager(trained(model), SIZE)
     assert optimized.report.norms_folded == 0
-    images = torch.randn(2, 3, 10, 10)
+    images = torch.randn(SIZE)
     assert_equal(optimized(images), in_eval_mode(model, images))
 
 
 def test_tied_weights_are_untied_where_one_is_folded() -> None:
     model = Graph(in_turn)
     model.conv2.weight = model.conv1.weight
-    model = trained(model)
-    assert_same_function(eager(model, (2, 3, 10, 10)), model, (2, 3, 10, 10))
+    assert_folded(trained(model), 2)
 
 
 def test_a_layer_in_several_places_is_exchanged_in_all() -> None:
