@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .._tools.convs import BatchNorm
-from .._tools.model_tree import exchange, places, tensors_in, watching
+from .._tools.errors import described
+from .._tools.model_tree import Place, exchange, places, tensors_in, watching
 from .._tools.timing import in_turns, medians
 from ..modules import BLUEPRINT_LAYERS
 from ._folding import fold_norms
@@ -46,31 +47,33 @@ class Layer:
 
 
 class Layers:
-    """The layers of ``model`` that change, which they do in place.
+    """The layers of a copy of ``given`` that change; none in a model that needs their parts."""
 
-    All stay if there is a reason, ``why_not``. Raises what a model raises that needs them.
-    """
+    _places: list[Place]
+    _layers: dict[int, Layer]
 
-    def __init__(self, model: nn.Module, example: Tensor, why_not: str = "") -> None:
-        self.example, self._model = example, model
-        self._kept = [OptimizedLayer("", type(model).__name__, why_not, 0)] if why_not else []
-        folded = set() if why_not else fold_norms(model, example)
-        found = [] if why_not else places(model, BLUEPRINT_LAYERS)
-        blueprints, others = [], []
-        for place in found:
-            if isinstance(place.module, BLUEPRINT_LAYERS):
-                blueprints.append(place)
-            elif id(place.module) in folded:
-                others.append(place)
-        self._places = blueprints + others
+    def __init__(self, given: nn.Module, example: Tensor) -> None:
+        self.example = example
+        self._measured: dict[tuple[str, ...], Mapping[str, float]] = {}
+        try:
+            self._exchange(copy.deepcopy(given).eval())
+        except Exception as error:  # of the many that models raise
+            why_not = f"as it is, since it needs parts of its layers: {described(error)}"
+            self._rest = [OptimizedLayer("", type(given).__name__, why_not, 0)]
+            self._model, self._places, self._layers = copy.deepcopy(given).eval(), [], {}
+
+    def _exchange(self, model: nn.Module) -> None:
+        folded = fold_norms(model, self.example)
+        everywhere = list(places(model, BLUEPRINT_LAYERS))
+        blueprints = [one for one in everywhere if isinstance(one.module, BLUEPRINT_LAYERS)]
+        convs = [one for one in everywhere if id(one.module) in folded and one not in blueprints]
+        self._model, self._places, self._rest = model, blueprints + convs, []
         modules = {id(place.module): place.module for place in self._places}
         self._layers = {key: Layer(module, key in folded) for key, module in modules.items()}
         self.model()
-        plans = ((one.plans[FACTORED], one) for one in self._layers.values() if one.plans)
-        notes = ((plan, layer.note_size) for plan, layer in plans)
+        notes = [(one.plans[FACTORED], one.note_size) for one in self._layers.values() if one.plans]
         with watching(notes, before=True, with_kwargs=True):
-            self._model(example.clone())
-        self._measured: dict[tuple[str, ...], Mapping[str, float]] = {}
+            self._model(self.example.clone())
 
     def model(self) -> nn.Module:
         """A copy of the model with the present plans."""
@@ -80,10 +83,7 @@ class Layers:
         return copy.deepcopy(self._model).eval()
 
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
-        """With the fastest plans in ``engine``; also all factored if it cannot measure layers.
-
-        Neighbours and compilers shift what is faster.
-        """
+        """With the fastest plans in ``engine``; also all factored if it cannot measure layers."""
         for layer in self._layers.values():
             layer.plans |= padded_plans(layer.plans, engine.grid)
             layer.seconds = self._seconds(layer, engine, setting)
@@ -98,7 +98,7 @@ class Layers:
 
     def _choice(self) -> Choice:
         rows = [self._layers[id(place.module)].row(place.name) for place in self._places]
-        return self.model(), (*self._kept, *rows)
+        return self.model(), (*self._rest, *rows)
 
     def _seconds(self, layer: Layer, engine: Engine, setting: Setting) -> Mapping[str, float]:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""

@@ -1,6 +1,5 @@
 """From a trained network to the fastest thing that computes the same on the machine at hand."""
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -38,10 +37,10 @@ class Candidate:
     seconds: float = math.inf  # unless measured
     setup_seconds: float = 0.0
     why_not: str = ""
+    handicap: float = 1.0
 
     def rated(self) -> float:
-        """Its seconds; the model as it was given counts as slower by what clocks cannot tell."""
-        return self.seconds * (EVEN if self.engine == GIVEN else 1)
+        return self.seconds * self.handicap
 
 
 def optimize_for_inference(
@@ -87,17 +86,14 @@ def optimize_for_inference(
         own_example = example.to(own)
         with apart_from(model):
             expected = _checks.repeatable_outputs(given, own_example)
-        try:
-            layers = Layers(copy.deepcopy(given).eval(), own_example)
-        except Exception as error:  # of the many that models raise
-            why_not = f"as it is, since it needs parts of its layers: {described(error)}"
-            layers = Layers(copy.deepcopy(given).eval(), own_example, why_not)
+        layers = Layers(given, own_example)
         setting = faster_setting(layers.model(), own_example, dtype or own)
-        candidates = [Candidate(GIVEN, runner=Network(given, Setting(own)))]
+        handicap = EVEN if setting.dtype == own else math.inf
+        candidates = [Candidate(GIVEN, runner=Network(given, Setting(own)), handicap=handicap)]
         for name in dict.fromkeys((EAGER, *names)):
             candidates += _set_up(name, layers, example, expected, setting)
         _race(candidates, example)
-        return _result(candidates, names, example, setting, [GIVEN] if setting.dtype == own else [])
+        return _result(candidates, names, example, setting)
 
 
 def _set_up(
@@ -148,11 +144,11 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
 
 
 def _result(
-    tried: list[Candidate], names: list[str], example: Tensor, setting: Setting, as_given: list[str]
+    tried: list[Candidate], names: list[str], example: Tensor, setting: Setting
 ) -> OptimizedModel:
     if _best(tried, names).seconds == math.inf:
         names = [EAGER]
-    best, in_pytorch = _best(tried, [*as_given, *names]), _best(tried, [*as_given, EAGER])
+    best, in_pytorch = _best(tried, [GIVEN, *names]), _best(tried, [GIVEN, EAGER])
     network, runner = cast(Network, in_pytorch.runner), best.runner
     if best.engine in (GIVEN, EAGER):
         network, runner = cast(Network, best.runner), None

@@ -72,19 +72,18 @@ class ModelProfiler(Table):
             input_size = sizes
         device = _checked_device(input_device)
         wrapped = _checked_model(model)
+        kind = type(wrapped).__name__
         try:
             counters = dry_run(wrapped, given, device, count)
         except Exception as error:
             said = one_line(f"{type(error).__name__}: {error}", None)
-            raise ValueError(
-                f"{argument} needs to be what {type(wrapped).__name__} takes, got "
-                f"{argument}={input_size!r}, which it fails on ({said})"
-            ) from error
+            got = f"got {argument}={input_size!r}, which it fails on ({said})"
+            raise ValueError(f"{argument} needs to be what {kind} takes, {got}") from error
         self.input_size = input_size
         self.rows = tuple(counter.row() for counter in counters)
         free = {type(counter.layer).__name__ for counter in counters if counter.is_free}
         self.free_types = tuple(sorted(free))
-        self._title = f"{type(wrapped).__name__} on {' and '.join(map(_shape_text, sizes))}"
+        self._title = f"{kind} on {' and '.join(map(_shape_text, sizes))}"
 
     @property
     def total_parameter_count(self) -> int:
@@ -163,9 +162,9 @@ def _checked_device(device: torch.device | str | None) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except RuntimeError as error:
+        known = "a device such as 'cpu' or 'cuda'"
         raise ValueError(
-            f"input_device needs to be a device such as 'cpu' or 'cuda', got "
-            f"input_device={device!r}"
+            f"input_device needs to be {known}, got input_device={device!r}"
         ) from error
 
 

@@ -20,8 +20,7 @@ LONG = 128  # samples from which on sums in float32, twice as fast, are worth th
 def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
     """Shares (filters, min(samples, features)) in float64 of each weight (filters, samples, ...).
 
-    A filter without variance has the shares 1, 0, 0, ..., one that is not finite has NaN. The next
-    weight is taken when it is needed.
+    A filter without variance has the shares 1, 0, 0, ..., one that is not finite has NaN.
     """
     with full_float32():
         grams = [_grams(weight, center) for weight in weights]

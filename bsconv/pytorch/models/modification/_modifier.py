@@ -25,8 +25,8 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
     Blocks of MobileNetV1 become BSConv-U (section 4.1). Those of MobileNetV2, MobileNetV3 and
     EfficientNet keep their layers, parameters and outputs; their projecting 1x1 convolution becomes
     an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
-    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). See :class:`MobileNetModifier`
-    for the arguments and the errors; its ``plan`` says beforehand what happens.
+    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). Arguments and errors are those of
+    :class:`MobileNetModifier`, whose ``plan`` says beforehand what happens.
     """
     return MobileNetModifier(init=init, verbosity=verbosity).apply(model)
 
@@ -55,8 +55,7 @@ class MobileNetModifier:
             raise ValueError(
                 f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
             )
-        self.init = init
-        self.verbosity = verbosity
+        self.init, self.verbosity = init, verbosity
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(init={self.init!r}, verbosity={self.verbosity!r})"

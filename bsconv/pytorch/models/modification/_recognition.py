@@ -90,10 +90,7 @@ def known() -> str:
 
 
 def read(block: nn.Module) -> SeparableLayers | nn.Conv2d | str:
-    """The layers of a known block, the linear projection alone of one that has it.
-
-    A string says why BSConv does not change the block.
-    """
+    """The layers of a block, its linear projection, or a string: why BSConv does not change it."""
     steps = list(_steps(block))
     letters = "".join(map(_letter, steps))
     if "d" not in letters:
@@ -122,8 +119,7 @@ def _full_name(cls: type) -> str:
 
 
 def _steps(module: nn.Module) -> Iterator[nn.Module]:
-    """Convolutions, norms and what else has no children, in the order of registration, which for
-    all known blocks is that of computation."""
+    """Convolutions, norms and what else has no children; known blocks register them in order."""
     for child in module._modules.values():
         if child is None or isinstance(child, nn.Identity):
             continue
