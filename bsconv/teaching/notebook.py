@@ -24,11 +24,7 @@ MODES = ("fast", "full", "auto")
 
 @dataclass(frozen=True)
 class Session:
-    """How big a notebook runs, and where.
-
-    ``fast`` is stored with the notebook and compared by the tests: small, on the CPU, the same
-    everywhere. ``full`` is the real thing, on the GPU where there is one.
-    """
+    """How big a notebook runs, and where: ``fast``, on the CPU, is stored and compared by tests."""
 
     mode: str
     device: torch.device
@@ -69,11 +65,9 @@ def describe(dataset: ImageDataset | None = None) -> None:
     print(f"mode {session.mode}, device {session.device}, {torch.get_num_threads()} threads")
     if dataset is not None:
         height, width = dataset.image_size
-        print(
-            f"data: {dataset.name}, {len(dataset.train_images)} training and "
-            f"{len(dataset.test_images)} test images of {height} x {width} pixels, "
-            f"{dataset.num_classes} classes"
-        )
+        counts = f"{len(dataset.train_images)} training and {len(dataset.test_images)} test images"
+        size = f"{height} x {width} pixels, {dataset.num_classes} classes"
+        print(f"data: {dataset.name}, {counts} of {size}")
 
 
 def find_dataset(name: str = "cifar10") -> ImageDataset:

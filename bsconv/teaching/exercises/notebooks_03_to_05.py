@@ -144,9 +144,8 @@ def limit_of_p(answer: Any) -> str:
 @exercise("5.2")
 def smaller_and_more_work(answer: Any) -> str:
     K, stride = 3, 2
-    hint = value_hint(answer, (64, 16, 1))
-    if not hint:
-        return ""
+    if not (hint := value_hint(answer, (64, 16, 1))):
+        return hint
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
         return f"{shown(answer)} is not M, N and p"
     M, N, p = answer
@@ -160,9 +159,9 @@ def smaller_and_more_work(answer: Any) -> str:
     if pointwise + blueprints >= dense:
         return f"as BSConv-S it has {pointwise + blueprints:,} weights, dense {dense:,}: not fewer"
     work = (pointwise * stride**2 + blueprints) / dense
-    if work <= 1:
-        return f"it is smaller, but takes {work:.0%} of the dense layer's MACs: not more"
-    return ""
+    if work > 1:
+        return ""
+    return f"it is smaller, but takes {work:.0%} of the dense layer's MACs: not more"
 
 
 @exercise("5.3")

@@ -22,22 +22,21 @@ def training_scrubber(records: Sequence[Record] | None = None) -> Panel:
     if not found:
         nothing = View("no recorded runs in results/.", paragraph("bsconv train makes runs."))
         return Panel(title, {}, lambda: nothing)
-    first = next(iter(found))
-    chosen = choice("recorded runs", {name: name for name in found}, first)
-    epochs = slider("epoch", 1, _last_epoch(found[first]), _last_epoch(found[first]))
+    chosen = choice("recorded runs", {name: name for name in found}, next(iter(found)))
+    last = _last_epoch(found[chosen.value])
+    controls = {"runs": chosen, "epoch": slider("epoch", 1, last, last)}
     return Panel(
         title,
-        {"runs": chosen, "epoch": epochs},
+        controls,
         lambda runs, epoch: _view(runs, found[runs], epoch),
-        lambda: limit(epochs, _last_epoch(found[chosen.value])),
+        lambda: limit(controls["epoch"], _last_epoch(found[chosen.value])),
     )
 
 
 def comparisons(records: Sequence[Record]) -> dict[str, Runs]:
     """Recorded runs that may be compared: ``{title: {"dense" or "BSConv-U" ...: runs}}``.
 
-    They share the network, the data, the recipe, the number of epochs and settings of their own;
-    how the steps were computed may differ.
+    They share the network, the data, the recipe, the number of epochs and settings of their own.
     """
     found: dict[str, Runs] = {}
     for summary in summarize(records):

@@ -42,11 +42,25 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
             return architectures[architecture]()
 
     def view(architecture: str, rule: str, p: float, kernel_sizes: str, exclude: str) -> View:
+        names = tuple(name.strip() for name in exclude.split(",") if name.strip())
+        sizes = SIZES[kernel_sizes]
         try:
-            plan = surgery_plan(model_of(architecture), rule, p, SIZES[kernel_sizes], exclude)
+            if rule == "U":
+                plan = BSConvU_Replacer(sizes, exclude=names).plan(model_of(architecture))
+            else:
+                plan = BSConvS_Replacer(sizes, p, exclude=names).plan(model_of(architecture))
         except ValueError as error:
             return View(f"{architecture}: no plan.", paragraph(str(error)))
-        return _view(architecture, f"BSConv-{rule}", plan)
+        stages = stage_parameters(plan)
+
+        def draw() -> plotting.Figure:
+            before, after = zip(*stages.values(), strict=True)
+            series = {"before": before, f"after, as BSConv-{rule}": after}
+            title = f"{architecture}: its convolutions, stage by stage"
+            return plotting.bar_rows(list(stages), series, xlabel="parameters", title=title)
+
+        summary = f"{architecture} to BSConv-{rule}: {plan.summary}."
+        return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
 
     sizes = choice("kernel sizes (pixels)", {name: name for name in SIZES}, "3 x 3 and 5 x 5")
     controls = {
@@ -57,20 +71,6 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
         "exclude": words("layers to exclude", hint="layer1.*, *.conv2"),
     }
     return Panel("model surgeon", controls, view)
-
-
-def surgery_plan(
-    model: nn.Module, rule: str, p: float, kernel_sizes: tuple[int, ...] | None, exclude: str
-) -> Plan:
-    """The plan of ``BSConvU_Replacer`` (rule "U") or ``BSConvS_Replacer`` ("S") for ``model``.
-
-    ``exclude`` holds names of layers with commas in between; ``*`` and ``?`` are wildcards.
-    ValueError for what the replacers refuse.
-    """
-    names = tuple(name.strip() for name in exclude.split(",") if name.strip())
-    if rule == "U":
-        return BSConvU_Replacer(kernel_sizes, exclude=names).plan(model)
-    return BSConvS_Replacer(kernel_sizes, p, exclude=names).plan(model)
 
 
 def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
@@ -89,16 +89,3 @@ def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
         before, after = stages.get(stage, (0, 0))
         stages[stage] = before + layer.parameters_before, after + layer.parameters_after
     return stages
-
-
-def _view(architecture: str, rule: str, plan: Plan) -> View:
-    stages = stage_parameters(plan)
-
-    def draw() -> plotting.Figure:
-        before, after = zip(*stages.values(), strict=True)
-        series = {"before": before, f"after, as {rule}": after}
-        title = f"{architecture}: its convolutions, stage by stage"
-        return plotting.bar_rows(list(stages), series, xlabel="parameters", title=title)
-
-    summary = f"{architecture} to {rule}: {plan.summary}."
-    return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
