@@ -63,12 +63,12 @@ def _source(
 ) -> nn.Module | dict[str, Tensor]:
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
     from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
-    from ..experiments.files.weights import is_weight_file, read_weights
+    from ..experiments.files.weights import WEIGHT_FILES, read_weights
     from ..experiments.model_sources import pretrained_model
     from ..experiments.training import read_start
 
     of_others = name.lower().endswith(KERNEL_FILES)
-    if of_others or is_weight_file(name):
+    if of_others or name.endswith(WEIGHT_FILES) or Path(name).is_file():
         if weights is not None:
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
         return read_kernels(name) if of_others else read_weights(name)

@@ -1,8 +1,4 @@
-"""Files of a run: written whole or not at all, read without running code from them.
-
-``checkpoint.pt`` is the latest whole state of a run, ``model.safetensors`` the trained weights
-together with what is needed to build their model again.
-"""
+"""Files of a run: written whole or not at all, read without running code from them."""
 
 from __future__ import annotations
 
@@ -30,7 +26,8 @@ from .torch_files import read_torch_file
 from .weights import CLASSES, FORMAT, PLAN, packed, read_noted_weights
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
-CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
+CHECKPOINT = "checkpoint.pt"  # the latest whole state of a run
+MODEL = "model.safetensors"  # the trained weights, and what is needed to build their model
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -100,10 +97,9 @@ def read_config(path: Path) -> TrainConfig:
 def load_weights(
     model: nn.Module, state: dict[str, Tensor], path: Path, name: str = "its model"
 ) -> None:
-    """``model.load_state_dict``; ValueError with one line where the file ``path`` does not fit.
+    """``model.load_state_dict``; ValueError where the file ``path`` does not fit ``name``.
 
-    The line says what the file lacks, has in addition, or has in another shape than ``name``, the
-    model in words. A weight of NaN is refused, and an infinite one where the model has none.
+    A weight of NaN is refused, and an infinite one where the model has none.
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
@@ -152,11 +148,10 @@ def fitting(state: dict[str, Tensor], own: Mapping[str, Any], path: Path) -> dic
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to start from, the form of each layer that a projection has changed, and the
-    settings and names of classes that :mod:`bsconv` noted; none in files of others."""
+    """Weights to start from, and what :mod:`bsconv` noted of them; nothing in files of others."""
 
     state: dict[str, Tensor]
-    plan: dict[str, str]  # see apply_plan
+    plan: dict[str, str]  # the layers that a projection has changed, see apply_plan
     config: TrainConfig | None = None
     classes: tuple[str, ...] = ()  # files of earlier versions have none
 
@@ -177,16 +172,11 @@ def write_trained(
     plan: Mapping[str, str] | None = None,
     classes: Sequence[str] = (),
 ) -> None:
-    """Write ``model.safetensors``, which says settings and classes, and has a checksum.
-
-    ``plan`` says which layers of the network of ``config`` have been changed, see ``apply_plan``.
-    """
+    """Write ``model.safetensors``; ``plan`` says which layers have changed, see ``apply_plan``."""
     settings = dataclasses.asdict(config.without_folders())
     about: dict[str, Any] = {"num_classes": num_classes, "config": settings}
-    if classes:
-        about[CLASSES] = list(classes)
-    if plan is not None:
-        about[PLAN] = dict(plan)
+    about |= {CLASSES: list(classes)} if classes else {}
+    about |= {} if plan is None else {PLAN: dict(plan)}
     write_atomically(path, packed(model.state_dict(), about))
 
 
@@ -202,10 +192,7 @@ def read_trained(path: Path) -> TrainedModel:
 
 
 def read_start(path: Path) -> Start:
-    """The weights in a file of any kind, or in a run's folder.
-
-    OSError for a file that is not there, ValueError with one line for one that holds no weights.
-    """
+    """The weights in a file of any kind, or in a run's folder; ValueError where it has none."""
     if path.is_dir():
         return read_trained(path)
     state, about = read_noted_weights(path)

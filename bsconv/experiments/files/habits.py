@@ -22,10 +22,10 @@ COUNTERS = {"n_averaged", "num_updates", "initted", "step", "decay"}  # of avera
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor]:
-    """The weights in what a file holds, by their plain names (see :func:`plain_names`).
+    """The weights in what a file holds, within whatever, by their plain names.
 
-    They may lie within others, and stand there twice: averaged weights are taken, and a warning
-    says so. Entries other than tensors are left out. ValueError says what is there instead.
+    Where they stand twice, averaged ones are taken, and a warning says so. Entries other than
+    tensors are left out. ValueError says what is there instead.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
@@ -37,31 +37,21 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     most = max((counts[key] for key in known), default=0)
     known = [key for key in known if 2 * counts[key] >= most]  # not "avg_loss" of a few numbers
     if known or (len(counts) == 1 and not any("." in key for key in tensors)):
-        _say_choice(known)
-        return state_dict_in(content[(known or list(counts))[0]])
-    if not tensors:
-        raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
+        return state_dict_in(content[_first_of(known or list(counts))])
     plain = {name: tensors[given] for name, given in plain_names(tensors).items()}
-    networks: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in plain.items():
-        head, _, rest = name.partition(".")
-        if name not in COUNTERS:
-            networks.setdefault(head, {})[rest] = tensor
+    networks = _parts({name: plain[name] for name in plain if name not in COUNTERS})
+    if not networks:
+        raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
     known = _ranked(networks)
-    first = networks[known[0]] if known else {}
-    same = all(each.keys() == first.keys() for each in networks.values())
-    if same and len(known) == len(networks) and "" not in first:
-        _say_choice(known)
-        return state_dict_in(first)
+    alike = len({frozenset(part) for part in networks.values()}) == 1
+    if alike and len(known) == len(networks) and "" not in networks[known[0]]:
+        return state_dict_in(networks[_first_of(known)])
     wrapped = any(given.partition(".")[0] in WRAPPERS for given in tensors)
     return {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """By its plain form each of ``names``: without wrappers, and without a prefix of all of them.
-
-    ValueError where two have the same plain form.
-    """
+    """By its plain form, without wrappers and a prefix of all, each of ``names``."""
     plain: dict[str, str] = {}
     for name in names:
         *parts, last = name.split(".")
@@ -77,32 +67,28 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor] | None:
-    """Of ``state`` what a network with these plain names needs, by them; None where it lacks some.
+    """Of ``state`` what a network with these plain names needs; None where it lacks some.
 
-    The network may be one of several parts of what was trained, as in a LightningModule.
-    ValueError where it may be any of several, whose names do not say which.
+    It may be one part of what was trained, as in a LightningModule; ValueError where several fit.
     """
     wanted = {name for name in names if not name.endswith("num_batches_tracked")}
-    found: dict[str, dict[str, Tensor]] = {}
-    for head in dict.fromkeys(name.partition(".")[0] for name in state):
-        inside = [name for name in state if name.startswith(f"{head}.")]
-        part = {name.removeprefix(f"{head}."): state[name] for name in inside}
-        if wanted <= part.keys():
-            found[head] = part
-    if not found:
-        return None
-    known = _ranked(found)
-    chosen = known + [head for head in found if head not in known]
-    first = found[chosen[0]]
-    if known:
-        _say_choice(chosen)
-    elif not all(_same(first[name], part[name]) for part in found.values() for name in wanted):
+    found = {head: part for head, part in _parts(state).items() if wanted <= part.keys()}
+    if known := _ranked(found):
+        return found[_first_of(known + [head for head in found if head not in known])]
+    first = next(iter(found.values()), None)
+    pairs = [(first[name], part[name]) for part in found.values() for name in wanted if first]
+    if not all(one.dtype == other.dtype and one.equal(other) for one, other in pairs):
         raise ValueError(f"holds {' and '.join(found)}, which both fit; save a file of one of them")
     return first
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.equal(other)
+def _parts(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """By the first part of their names, tensors by the rest of them."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        head, _, rest = name.partition(".")
+        parts.setdefault(head, {})[rest] = tensor
+    return parts
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
@@ -127,8 +113,10 @@ def _ranked(names: Iterable[Any]) -> list[str]:
     return averaged + [name for name in NETWORKS if name in texts]
 
 
-def _say_choice(known: list[str]) -> None:
+def _first_of(known: list[str]) -> str:
+    """A warning says which others there are."""
     if len(known) > 1:
         others = " and ".join(map(repr, known[1:]))
         what = "averaged weights" if AVERAGED.fullmatch(known[0]) else "weights"
         warnings.warn(f"the {what} {known[0]!r} are taken, not {others}", stacklevel=4)
+    return known[0]

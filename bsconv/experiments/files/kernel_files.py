@@ -20,13 +20,10 @@ def read_kernels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The kernels of two-dimensional convolutions in a file, as a state dict of "NAME.weight".
 
     Each has shape (N, M / groups, Kh, Kw), also that of a transposed convolution without groups.
-    Of HDF5 files (.h5, .hdf5), all arrays of four dimensions are taken for kernels in the order of
-    Keras (Kh, Kw, M, N), but for those of an optimizer; of ONNX files, the stored weights of
-    convolutions. No code of the file runs.
-
-    Raises OSError for a file that is missing or unreadable, ValueError with one line where the
-    package that reads it is missing (``h5py``, ``onnx``), or for a file that is damaged or holds no
-    kernels.
+    Of HDF5 files, all arrays of four dimensions are taken for kernels in the order of Keras
+    (Kh, Kw, M, N), but for those of an optimizer. OSError for a file that is missing, ValueError
+    with one line for one that is damaged or without kernels, or where ``h5py`` or ``onnx`` is
+    missing. No code of the file runs.
     """
     path = Path(path)
     path.open("rb").close()

@@ -26,10 +26,9 @@ class DamagedError(ValueError):
 def read_torch_file(path: Path, otherwise: str) -> Any:
     """Tensors and plain values as ``torch.save`` wrote them to ``path``, on the CPU.
 
-    Raises OSError for a file that is missing or unreadable. ValueError with one line where a bit
-    has changed since, which ``torch.load`` does not check, and where the content claims to be far
-    larger than the file; for any other file, ``otherwise`` says what it may be instead of damaged.
-    Files from before PyTorch 1.6 have no checksums.
+    ValueError with one line where a bit has changed since, which ``torch.load`` does not check
+    (files from before PyTorch 1.6 have no checksums), or where the content claims to be far larger
+    than the file; of any other file ``otherwise`` says what it may be instead of damaged.
     """
     with open(path, "rb") as file:
         try:

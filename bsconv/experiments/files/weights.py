@@ -30,22 +30,13 @@ PLAN = "plan"  # another entry, of networks in which each layer has a form of it
 CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
 
 
-def is_weight_file(name: str) -> bool:
-    """Whether this is the name of a file, by its suffix or because it is there."""
-    return name.endswith(WEIGHT_FILES) or Path(name).is_file()
-
-
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of the file ``path`` by their names, on the CPU.
+    """The tensors of the file ``path`` by their names, on the CPU; no code of it runs.
 
-    Reads safetensors and what ``torch.save`` made of a state dict, whatever the suffix: alone or
-    within a checkpoint, with whatever wrappers and usual programs put before the names. Entries
-    other than tensors are left out. A warning says which weights are taken where a file holds them
-    averaged as well. No code of the file runs.
-
-    Raises OSError for a file that is missing or unreadable, ValueError with one line for one that
-    is damaged, as far as it has checksums, holds more than weights, no state dict, or a weight
-    twice.
+    Reads safetensors and what ``torch.save`` made of a state dict, whatever the suffix, alone or
+    within a checkpoint, by the names of :func:`state_dict_in`. OSError for a file that is missing,
+    ValueError with one line for one that is damaged, as far as it has checksums, or holds more than
+    weights, none, or one twice.
     """
     return read_noted_weights(Path(path))[0]
 
