@@ -22,15 +22,11 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes
 
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``.
-
-    ``data/`` is that of the working directory; notebooks run in ``notebooks/`` and find the one
-    next to it.
-    """
+    """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``."""
     given = root or os.environ.get("BSCONV_DATA")
     if given:
         return Path(given).expanduser().absolute()
-    here = Path.cwd()
+    here = Path.cwd()  # of a notebook, the folder that is next to data/
     if here.name in ("notebooks", "course") and not (here / "data").is_dir():
         here = here.parent
     return here / "data"

@@ -23,10 +23,9 @@ def augment(
     """A new batch [N, C, H, W] in which every image has its own random crop, flip and cutout.
 
     Each image is padded with ``crop_padding`` zeros on all sides and cropped back to its size at
-    one of the ``(2 * crop_padding + 1) ** 2`` places, mirrored left to right in half of the cases
-    (``flip``), and loses a square of ``cutout`` x ``cutout`` pixels (set to zero) whose centre is
-    anywhere in the image, so that the square may stick out. All draws come from ``generator``;
-    where it lives on another device than the images, only the drawn numbers move.
+    any place, mirrored left to right in half of the cases (``flip``), and loses a square of
+    ``cutout`` x ``cutout`` pixels (set to zero), which may stick out of the image. All draws come
+    from ``generator``, which may live on another device than the images.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise ValueError(

@@ -22,7 +22,6 @@ class ImageDataset:
     """A training and a test set: images uint8 [N, 3, H, W], labels int64 [N].
 
     Images that memory should not hold are an :class:`ImageFiles`, which is indexed as the tensor.
-    ``about`` says in a few words how the images came out of their files.
     """
 
     name: str
@@ -31,17 +30,16 @@ class ImageDataset:
     train_labels: Tensor
     test_images: Tensor | ImageFiles
     test_labels: Tensor
-    about: str = ""
+    about: str = ""  # how the images came out of their files
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
 
     @property
-    def image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, ...]:
         """Height and width."""
-        height, width = self.train_images.shape[-2:]
-        return height, width
+        return tuple(self.train_images.shape[-2:])
 
     @property
     def checksum(self) -> int:

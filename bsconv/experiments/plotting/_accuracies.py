@@ -36,8 +36,7 @@ def accuracy_panels(
 ) -> Figure:
     """Panels side by side, each ``{label: networks}``: top-1 accuracy against parameters.
 
-    The networks of a label are joined by a line in the order given; several runs of one are drawn
-    as their mean and range. A label looks the same in all panels; a panel without any says so.
+    A line joins the networks of a label; several runs of one are drawn as their mean and range.
     """
     figure, axes = panels_of(panels, title, ylabel=_ACCURACY)
     looks = looks_of(chain.from_iterable(panels.values()))
@@ -61,9 +60,8 @@ def accuracy_and_published(
 ) -> Figure:
     """Panels side by side: what was recorded as filled markers, what is published as hollow ones.
 
-    A line joins a network with its variants; dots lead from a recorded mean to what is published of
-    the same. Bars span the lowest to the highest run. ``published`` is what the legend calls the
-    hollow markers.
+    A line joins a network with its variants, dots lead from a recorded mean to what is published,
+    bars span the lowest to the highest run. The legend calls hollow markers ``published``.
     """
     figure, axes = panels_of(panels, title, ylabel=_ACCURACY, fontsize="large")
     for name, axis in axes.items():

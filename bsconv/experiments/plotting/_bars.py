@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from cycler import cycler
 from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ._figures import (
     COLOURS,
-    HATCHES,
     Series,
     grid_below,
     in_percent,
+    looks_of,
     one_panel,
     panels_of,
     plain_ticks,
@@ -22,6 +23,8 @@ from ._figures import (
 
 Timings = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
+_HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "++++")
+_LOOKS = cycler(color=COLOURS, hatch=_HATCHES) * cycler(edgecolor=["white"])
 _NARROWEST = 0.08  # a thinner segment has no room for its number
 _MOST = 24  # more from top to bottom have no room for their numbers, or for all their names
 
@@ -34,17 +37,15 @@ def stacked_shares(
     All panels name the same bars; a part that a bar lacks counts as 0. Bars run from the top.
     """
     bars = list(next(iter(panels.values())))
-    parts = dict.fromkeys(
-        part for panel in panels.values() for bar in panel.values() for part in bar
-    )
+    parts = [part for panel in panels.values() for bar in panel.values() for part in bar]
     white = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
     figure, axes = panels_of(panels, title, fontsize="large", sharey=True)
     for name, axis in axes.items():
         totals = np.array([sum(panels[name][bar].values()) for bar in bars])
         left = np.zeros(len(bars))
-        for index, part in enumerate(parts):
+        for part, look in looks_of(parts, _LOOKS).items():
             share = np.array([panels[name][bar].get(part, 0.0) for bar in bars]) / totals
-            drawn = axis.barh(bars, share, left=left, label=part, **_look(index))
+            drawn = axis.barh(bars, share, left=left, label=part, **look)
             numbers = [f"{s:.0%}" if s >= _NARROWEST else "" for s in share]
             axis.bar_label(drawn, numbers, label_type="center", fontsize=8, bbox=white)
             left += share
@@ -105,8 +106,8 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
     low to high. A series looks the same in all panels, a name stands at the same place.
     """
     labels = dict.fromkeys(label for panel in panels.values() for label in panel)
-    every = [bars for panel in panels.values() for bars in panel.values()]
-    names = list(dict.fromkeys(name for bars in every for name in bars))
+    every = [name for panel in panels.values() for bars in panel.values() for name in bars]
+    names = list(dict.fromkeys(every))
     figure, axes = panels_of(panels, title, ylabel=ylabel)
     for heading, axis in axes.items():
         series = {label: panels[heading].get(label) for label in labels}
@@ -128,13 +129,8 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
 def _side_by_side(
     names: int, series: Mapping[str, Any]
 ) -> Iterator[tuple[NDArray[np.floating], float, Any, dict[str, Any]]]:
-    """For each series the places of its bars, their width, what the series holds, and its look."""
+    """For each series the places of its bars, their width, what it holds, and its look."""
     width = 0.8 / len(series)
-    for index, (label, values) in enumerate(series.items()):
+    for index, (label, look) in enumerate(looks_of(series, _LOOKS).items()):
         places = np.arange(names) + (index - (len(series) - 1) / 2) * width
-        yield places, width, values, {"label": label, **_look(index)}
-
-
-def _look(index: int) -> dict[str, Any]:
-    colour, hatch = COLOURS[index % len(COLOURS)], HATCHES[index % len(HATCHES)]
-    return {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        yield places, width, series[label], {"label": label, **look}

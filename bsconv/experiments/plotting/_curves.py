@@ -50,9 +50,8 @@ def curve_panels(
 ) -> Figure:
     """Panels side by side, each ``{label: values}``: (points,) or (runs, points) at 1, 2, 3, ...
 
-    ``first`` is where the first point stands, such as 0 for what was before the first epoch.
-    Several runs are drawn as their mean and range. A label looks the same in all panels; a panel
-    without any curve says so.
+    ``first`` is where the first point stands. Several runs are drawn as their mean and range; a
+    panel without any curve says so.
     """
     figure, axes = panels_of(panels, title)
     looks = looks_of(chain.from_iterable(panels.values()))
@@ -99,7 +98,7 @@ def trade_offs(
 ) -> Figure:
     """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
 
-    A line at ``level`` is what the whole cost buys. A label looks the same in all panels.
+    A line at ``level`` is what the whole cost buys.
     """
     figure, axes = panels_of(panels, title, ylabel=ylabel, sharey=True)
     looks = looks_of(chain.from_iterable(panels.values()))
@@ -115,10 +114,7 @@ def trade_offs(
 
 
 def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> Figure:
-    """``{series: {row: values of the runs}}``: a dot for each run, a bar across at their mean.
-
-    Rows run from the top; a series may lack some of them.
-    """
+    """``{series: {row: values of the runs}}``: a dot for each run, a bar across at their mean."""
     rows = list(dict.fromkeys(chain.from_iterable(series.values())))
     figure, axis = one_panel(labels, (WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
     step = 0.5 / len(series)
@@ -144,7 +140,7 @@ def roofline(
     """Layers, each ``(FLOPs per byte, GFLOP/s)``, below the roof ``min(peak, bandwidth * x)``.
 
     ``peak`` is in GFLOP/s, ``bandwidth`` in GB/s (Williams et al., Roofline, 2009). A dotted line
-    leads from each point to the roof: the speed that is left to gain.
+    leads up to the roof: the speed that is left to gain.
     """
     intensities, rates = zip(*points.values(), strict=True)
     ridge = peak / bandwidth

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from cycler import cycler
+from cycler import Cycler, cycler
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -22,10 +22,7 @@ Size = tuple[float, float]
 # Okabe & Ito (2008): told apart with any colour vision. Their yellow is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # never colour alone: a curve keeps its dash and marker in print and in greyscale
-_DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "++++")
-_LOOKS = cycler(color=COLOURS, linestyle=_DASHES, marker=MARKERS)
+_LOOKS = cycler(color=COLOURS, linestyle=("-", "--", "-.", ":", "-", "--", "-."), marker="os^DvPX")
 WIDTH, HEIGHT = 7.0, 3.5  # inches, the most a figure may have
 
 _SHOWN_BY_PYPLOT = ContextVar("_SHOWN_BY_PYPLOT", default=True)
@@ -46,9 +43,9 @@ def use_style() -> None:
     mpl.rc("image", cmap="cividis")
 
 
-def looks_of(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+def looks_of(labels: Iterable[str], looks: Cycler = _LOOKS) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker for each label, in the order in which they first come."""
-    return dict(zip(dict.fromkeys(labels), cycle(_LOOKS), strict=False))
+    return dict(zip(dict.fromkeys(labels), cycle(looks), strict=False))
 
 
 def new_figure(size: Size | None = None, title: str | None = None) -> Figure:

@@ -120,9 +120,8 @@ def kernel_grids(
 def slice_grid(kernels: Series, *, title: str = "") -> Figure:
     """All slices of each kernel, shape (M, K, K), in rows one after another (paper, Figure 2).
 
-    Kernels stand side by side, each on a scale of its own, symmetric about 0, which 98 % of its
-    values keep within: colours tell how the slices of a kernel relate to one another, not how large
-    kernels are.
+    Each kernel has a scale of its own, symmetric about 0, which 98 % of its values keep within:
+    colours tell how its slices relate to one another, not how large they are.
     """
     arrays = _arrays(kernels)
     wide, high = (WIDTH - 1) / len(arrays), HEIGHT - 0.7  # room for each, in inches
@@ -145,9 +144,8 @@ def blueprint_fit(
 ) -> Figure:
     """A kernel (M, K, K) above its reconstruction: ``weights``, shape (M,), times ``blueprint``.
 
-    Slices stand in the order of their weights, which are drawn as bars between the two rows; of
-    more than 16, as many are picked evenly from that order. In ``title``, ``{kept}`` becomes the
-    share of the kernel's energy that the reconstruction keeps.
+    Slices stand in the order of their weights, the bars between the two rows; of more than 16, as
+    many are picked evenly. ``{kept}`` in ``title`` is the share of energy that is kept.
     """
     slices, plane, factors = (np.asarray(a, dtype=float) for a in (kernel, blueprint, weights))
     fit = factors[:, None, None] * plane
@@ -195,7 +193,7 @@ def _show_slices(axis: Axes, kernel: Array, columns: int, limit: float) -> AxesI
     rows = -(-len(kernel) // columns)
     high, wide = (size * _FINE + _GAP for size in kernel.shape[1:])
     picture = np.full((rows * high + _GAP, columns * wide + _GAP), np.nan)
-    corners = picture.copy()  # the upper left pixel of each value
+    corners = picture.copy()  # each value in its upper left pixel alone
     for index, plane in enumerate(kernel):
         top, left = index // columns * high + _GAP, index % columns * wide + _GAP
         place = slice(top, top + high - _GAP), slice(left, left + wide - _GAP)
@@ -211,11 +209,7 @@ def _show_slices(axis: Axes, kernel: Array, columns: int, limit: float) -> AxesI
 def _show_signed(
     axis: Axes, picture: Array, limit: float, corners: Array | None = None, side: int = 1
 ) -> AxesImage:
-    """A picture on a scale up to ``limit``, symmetric about 0, with a dot on each negative value.
-
-    Dots tell signs apart where colours are not seen. Where values fill ``side`` x ``side`` pixels,
-    they stand in the upper left ones of ``corners``, whose others are NaN.
-    """
+    """On a scale symmetric about 0, with dots that tell signs apart where colours are not seen."""
     values = picture if corners is None else corners
     rows, columns = np.nonzero(values < -_PALE * limit)
     if len(rows):

@@ -22,9 +22,8 @@ def layer_boxes(
     """For each layer a box of its filters' shares, and a dash where ``random`` kernels are.
 
     ``layers`` holds shares of shape (N,), ``random`` one number for each layer. Whiskers span from
-    the 5th to the 95th percentile. More than 40 layers are drawn as one band from quartile to
-    quartile. ``excess``, in a second panel, is how far the medians of layers lie above ``random``:
-    by name, such as "within kernels", one number for each layer, or NaN.
+    the 5th to the 95th percentile; more than 40 layers are a band from quartile to quartile.
+    ``excess``, in a second panel, is how far medians lie above ``random``: see excess_panels.
     """
     figure = new_figure(title=title)
     if excess is None:
@@ -42,9 +41,9 @@ def layer_boxes(
 def excess_panels(networks: Mapping[str, Series], *, title: str = "") -> Figure:
     """A panel for each network: how far its layers lie above random kernels, side by side.
 
-    ``networks[name]`` holds two or more lists of one number for each layer, such as "within
-    kernels" and "across kernels". A line joins the dots of a layer, a black bar stands at the
-    median, which is written below. All panels have one scale. NaN stands for a layer without one.
+    ``networks[name]`` holds lists of one number for each layer, NaN where it has none, such as
+    "within kernels" and "across kernels". A line joins the dots of a layer, a black bar stands at
+    the median, which is written below.
     """
     ylabel = "median first share - random"
     figure, axes = panels_of(networks, title, ylabel=ylabel, sharey=True)
