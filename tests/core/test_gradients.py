@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, reg_loss
-from bsconv.pytorch.decomposition import blueprint_factors, compose, subspace_factors
+from bsconv.pytorch import BSConvS, BSConvU, reg_loss
+from bsconv.pytorch.decomposition import blueprint_factors, subspace_factors
 from bsconv.pytorch.regularization import OrthonormalConv2d, orthonormality_penalty
 from helpers.precision import fill, numbers
-
-PLANS: dict[Any, tuple[str, ...]] = {
-    BSConvU: ("factored", "merged"),
-    BSConvS: ("factored", "joined", "narrow", "merged"),
-    BSConvCP: ("factored", "narrow", "merged"),
-}
-GEOMETRIES = {
-    "strided": {"padding": 2, "stride": 2, "dilation": 2, "bias": False},
-    "reflected": {"padding": 1, "padding_mode": "reflect"},
-}
-LAYERS = [
-    (layer_class, plan, norm)
-    for layer_class, plans in PLANS.items()
-    for plan in plans
-    for norm in ("none", "training", "eval")
-    if norm == "none" or plan not in ("joined", "merged")  # BatchNorm lies between
-]
-
-
-@pytest.mark.parametrize("geometry", ["strided", pytest.param("reflected", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("layer_class", "plan", "norm"), LAYERS)
-def test_layers(layer_class: Any, plan: str, norm: str, geometry: str) -> None:
-    needed = {"blueprints": 3} if layer_class is BSConvCP else {}
-    options: dict[str, Any] = GEOMETRIES[geometry]
-    layer = layer_class(3, 4, 3, with_bn=norm != "none", **needed, **options).double()
-    fill(layer, "ordinary")
-    layer.train(norm == "training").plan = plan
-    buffers = dict(layer.named_buffers())
-
-    def function(images: Tensor, *parameters: Tensor) -> Tensor:
-        """Running statistics start the same in each call."""
-        state = dict(zip(dict(layer.named_parameters()), parameters, strict=True))
-        fresh = {name: tensor.clone() for name, tensor in buffers.items()}
-        return functional_call(layer, state | fresh, (images,))
-
-    images = numbers("ordinary", 2, 3, 5, 5).double().requires_grad_()
-    assert torch.autograd.gradcheck(function, (images, *layer.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -103,12 +64,6 @@ def test_the_gradient_of_the_penalty_is_bounded_where_only_rounding_is_left(
     assert penalty < 100 * torch.finfo(dtype).eps
     # || 2 E B || / || E || is at most twice the largest singular value, which is one
     assert rows.grad.norm() < 2 * (1 + 1e-3)
-
-
-def test_compose() -> None:
-    weights = torch.ones(3, 4).double().requires_grad_()
-    blueprints = numbers("ordinary", 3, 2, 2).double().requires_grad_()
-    assert torch.autograd.gradcheck(compose, (weights, blueprints))
 
 
 def test_what_approximates_is_detached() -> None:

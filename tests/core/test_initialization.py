@@ -13,7 +13,6 @@ from bsconv.pytorch.initialization import (
     uniform_variance_,
     uninitialized,
 )
-from helpers.exact_errors import raises_exactly
 
 SHAPES = [(16, 16, 3), (64, 32, 3), (32, 128, 5), (3, 64, 3)]
 
@@ -96,12 +95,3 @@ def test_no_random_numbers_are_drawn_for_weights_that_are_overwritten(monkeypatc
     BSConvU_Replacer(init="project").apply(get_model("cifar_resnet20", 10))
     # those of the dense network, whose classifier is drawn from a normal distribution
     assert sum(tensor.device.type == "cpu" for tensor in drawn) == 21
-
-
-def test_wrong_arguments_are_named():
-    with raises_exactly("gain needs to be positive, got gain=0"):
-        uniform_variance_(nn.Conv2d(2, 2, 3), gain=0)
-    with raises_exactly("match_variance_ needs a BSConv layer, got Sequential"):
-        match_variance_(nn.Sequential(nn.Conv2d(2, 2, 1)))
-    with raises_exactly("init needs to be 'default' or 'matched', got init='xavier'"):
-        get_model("cifar_resnet20", 10, init="xavier")

@@ -1,7 +1,6 @@
 """The BSConv layers against the dense convolution that they stand for."""
 
 import copy
-import functools
 import itertools
 from fractions import Fraction
 
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
 
 from bsconv.pytorch import (
     BSConvCP,
@@ -81,9 +79,8 @@ def dimensions_of(layer_class: type) -> int:
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    difference = (actual - expected).detach().abs().max()
-    scale = expected.detach().abs().max()
-    return float(difference / scale if scale > 0 else difference)
+    scale = float(expected.detach().abs().max())
+    return float((actual - expected).detach().abs().max()) / (scale or 1.0)
 
 
 @pytest.mark.parametrize(
@@ -106,25 +103,6 @@ def test_layer_equals_its_dense_convolution(layer_class, dtype, tolerance, data)
     for plan in layer._plans:
         layer.plan = plan
         assert relative_error(layer(images), expected) < tolerance
-
-
-@given(geometry=geometries(1), height=st.sampled_from([1, 3]))
-def test_one_dimension_is_two_of_which_one_has_length_one(geometry, height):
-    """Conv1d as Conv2d of height 1."""
-    flat = {name: (1, *v) if isinstance(v, tuple) else v for name, v in geometry.items()}
-    for name, neutral in (("stride", 1), ("padding", 0)):
-        if isinstance(flat[name], int):
-            flat[name] = (neutral, flat[name])
-        elif isinstance(flat[name], tuple):
-            flat[name] = (neutral, *geometry[name])
-    for one, two in ((BSConvU1d, BSConvU), (BSConvS1d, BSConvS)):
-        layer, plane = one(**geometry), two(**flat)
-        state = layer.state_dict()
-        weights = {k: v.unsqueeze(2) if v.dim() == 3 else v for k, v in state.items()}
-        plane.load_state_dict(weights)
-        signals = torch.randn(2, geometry["in_channels"], *SIZES[1])
-        found = plane(signals.unsqueeze(2).expand(-1, -1, height, -1))
-        assert relative_error(layer(signals), found[:, :, 0]) < 1e-5
 
 
 @pytest.mark.parametrize("layer_class", LAYERS + OTHERS)
@@ -261,23 +239,6 @@ def test_mid_channels_of_a_float_equal_those_of_its_fraction(numerator, denomina
     assert mid_channels(m, float(exact), 1) == max(1, -(-m * exact.numerator // exact.denominator))
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan"), "1/4", None])
-def test_a_share_out_of_range_is_refused(p):
-    with raises_exactly(
-        f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
-    ):
-        BSConvS(8, 8, 3, p=p)
-
-
-@pytest.mark.parametrize("limit", [-1, 2.5])
-def test_a_senseless_lower_limit_is_refused(limit):
-    with raises_exactly(
-        "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
-        f"got min_mid_channels={limit!r}"
-    ):
-        BSConvS(8, 8, 3, min_mid_channels=limit)
-
-
 @pytest.mark.parametrize("layer_class", [BSConvU, BSConvS, *OTHERS])
 @given(data=st.data())
 def test_from_conv_is_exact_on_a_blueprint_convolution(layer_class, data):
@@ -308,15 +269,6 @@ def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)
-def test_from_conv2d_refuses_what_is_not_a_dense_convolution(layer_class):
-    name = layer_class.__name__
-    with raises_exactly(f"{name} takes the place of a Conv2d, got Linear", TypeError):
-        layer_class.from_conv2d(nn.Linear(4, 4))
-    with raises_exactly(f"{name} stands in for a conv with groups=1, got groups=2"):
-        layer_class.from_conv2d(nn.Conv2d(4, 4, 3, groups=2))
-
-
-@pytest.mark.parametrize("layer_class", LAYERS)
 def test_from_conv2d_on_the_meta_device_gives_the_shapes(layer_class):
     layer = layer_class.from_conv2d(nn.Conv2d(16, 8, 3, device="meta"))
     assert all(parameter.is_meta for parameter in layer.parameters())
@@ -329,36 +281,3 @@ def test_factories_make_layers_of_three_by_three():
     assert bsconv_u(4, 8).kernel_size == bsconv_s(4, 8).kernel_size == (3, 3)
     layer = bsconv_s(16, 8, 5, stride=2, p=1 / 2, with_bn=True, bias=False)
     assert (layer.kernel_size, layer.stride, layer.pw1.out_channels) == ((5, 5), (2, 2), 8)
-
-
-@pytest.mark.parametrize("layer_class", LAYERS)
-def test_gradients_equal_those_through_the_dense_kernel(layer_class):
-    layer = layer_class(5, 6, 3, padding=1, stride=2, dtype=torch.float64)
-    images = torch.randn(2, 5, 9, 9, dtype=torch.float64)
-    parameters = list(layer.parameters())
-    actual = torch.autograd.grad(layer(images).square().sum(), parameters)
-    pointwise = [layer.weight.flatten(1) for layer in layer if layer.kernel_size == (1, 1)]
-    blueprints = layer.dw.weight[:, 0]
-    if layer_class is Shared:
-        kernel = torch.einsum("rm,rkl,nr->nmkl", pointwise[0], blueprints, pointwise[1])
-    else:
-        weights = functools.reduce(lambda inner, outer: outer @ inner, pointwise)
-        kernel = torch.einsum("nm,nkl->nmkl", weights, blueprints)
-    output = F.conv2d(images, kernel, layer[-1].bias, stride=2, padding=1)
-    expected = torch.autograd.grad(output.square().sum(), parameters)
-    torch.testing.assert_close(actual, expected)
-
-
-@pytest.mark.parametrize(
-    ("layer_class", "arguments"),
-    [(BSConvU, (0, 8)), (BSConvU, (8, 0)), (BSConvS, (0, 8)), (BSConvS, (8, -1)), (Shared, (0, 8))],
-)
-def test_a_layer_needs_channels(layer_class, arguments):
-    name, value = next((n, a) for n, a in zip(GEOMETRY, arguments, strict=False) if a < 1)
-    with raises_exactly(f"{layer_class.__name__} needs {name} >= 1, got {name}={value}"):
-        layer_class(*arguments, 3)
-
-
-def test_a_layer_needs_blueprints():
-    with raises_exactly("BSConvCP needs blueprints >= 1, got blueprints=0"):
-        BSConvCP(8, 8, 3, blueprints=0)

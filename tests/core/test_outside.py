@@ -249,49 +249,8 @@ def test_the_search_is_quick() -> None:
     assert seconds[0] < 3 * seconds[1]
 
 
-class Elsewhere(nn.Module):
-    """Its layer is kept where no search looks: among the attributes of the standard library."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3)
-        vars(json)["of_a_test"] = self.conv
-
-    def forward(self, images: Tensor) -> Tensor:
-        return importlib.import_module("json").of_a_test(images)
-
-
-def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
-    images = torch.rand(4, 3, 8, 8)
-    for work in (project_pretrained, optimize_for_inference):
-        with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
-            work(Elsewhere(), images)
-    assert ModelProfiler(Elsewhere(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
-
-
 class Context:
     convs: ClassVar[dict[str, Any]] = {}
-
-
-class OfContext(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = Context.convs["conv"] = nn.Conv2d(3, 16, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return Context.convs["conv"](images)
-
-
-class OfSlot(nn.Module):
-    __slots__ = ("other",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3)
-        OfSlot.other.__set__(self, self.conv)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.other(images)
 
 
 class Described:
@@ -304,25 +263,70 @@ class Described:
         Described.known[owner] = value
 
 
-class OfDescriptor(nn.Module):
-    other = Described()
+class Keeping(nn.Module):
+    """Keeps its layer, and finds it again, as a subclass says."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 16, 3)
-        Described.known[self] = self.conv
+        self.keep(self.conv)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.other(images)
+        return self.kept()(images)
 
 
-class OfAnotherFile(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = odd_layers.Registry.items["conv"] = nn.Conv2d(3, 16, 3)
+class OfContext(Keeping):
+    def keep(self, conv: nn.Module) -> None:
+        Context.convs["conv"] = conv
 
-    def forward(self, images: Tensor) -> Tensor:
-        return odd_layers.Registry.items["conv"](images)
+    def kept(self) -> Any:
+        return Context.convs["conv"]
+
+
+class OfAnotherFile(Keeping):
+    def keep(self, conv: nn.Module) -> None:
+        odd_layers.Registry.items["conv"] = conv
+
+    def kept(self) -> Any:
+        return odd_layers.Registry.items["conv"]
+
+
+class OfSlot(Keeping):
+    __slots__ = ("other",)
+
+    def keep(self, conv: nn.Module) -> None:
+        OfSlot.other.__set__(self, conv)
+
+    def kept(self) -> Any:
+        return self.other
+
+
+class OfDescriptor(Keeping):
+    other = Described()
+
+    def keep(self, conv: nn.Module) -> None:
+        Described.known[self] = conv
+
+    def kept(self) -> Any:
+        return self.other
+
+
+class OfALibrary(Keeping):
+    """Where no search looks: among the attributes of the standard library."""
+
+    def keep(self, conv: nn.Module) -> None:
+        vars(json)["of_a_test"] = conv
+
+    def kept(self) -> Any:
+        return importlib.import_module("json").of_a_test
+
+
+def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    for work in (project_pretrained, optimize_for_inference):
+        with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
+            work(OfALibrary(), images)
+    assert ModelProfiler(OfALibrary(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
 
 
 @pytest.mark.parametrize("kind", [OfContext, OfSlot, OfDescriptor, OfAnotherFile])
