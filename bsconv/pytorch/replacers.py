@@ -36,23 +36,25 @@ class Replacer:
 
     def __init__(
         self,
-        kernel_sizes: Sequence[IntOrTuple] | None,
-        options: dict[str, Any],
-        verbosity: int,
-        init: str,
-        exclude: Sequence[str],
-        dimensions: Sequence[int],
+        kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
+        with_bn: bool = False,
+        bn_kwargs: Mapping[str, Any] | None = None,
+        verbosity: int = 0,
+        *,
+        init: str = "default",
+        exclude: Sequence[str] = (),
+        dimensions: Sequence[int] = (2,),
     ) -> None:
         numbers = tuple(dimensions) if isinstance(dimensions, Iterable) else ()
         if not numbers or not all(one in (1, 2, 3) for one in numbers):
-            raise ValueError(f"dimensions needs some of 1, 2 and 3, got dimensions={dimensions!r}")
+            raise ValueError(f"dimensions needs some of 1, 2 and 3, got {dimensions=}")
         if init not in ("default", "matched", "project"):
             raise ValueError(f"init needs to be 'default', 'matched' or 'project', got {init=}")
         names = tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
         if isinstance(exclude, str) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"exclude needs a sequence of layer names, got exclude={exclude!r}")
+            raise ValueError(f"exclude needs a sequence of layer names, got {exclude=}")
         self.kernel_sizes = None if kernel_sizes is None else checked_sizes(kernel_sizes, numbers)
-        self.options = options
+        self.options = dict[str, Any](with_bn=with_bn, bn_kwargs=bn_kwargs)
         self.verbosity = verbosity
         self.init = init
         self.exclude = names
@@ -212,20 +214,6 @@ class BSConvU_Replacer(Replacer):
 
     layer_class = BSConvU
 
-    def __init__(
-        self,
-        kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
-        with_bn: bool = False,
-        bn_kwargs: Mapping[str, Any] | None = None,
-        verbosity: int = 0,
-        *,
-        init: str = "default",
-        exclude: Sequence[str] = (),
-        dimensions: Sequence[int] = (2,),
-    ) -> None:
-        options = {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
-        super().__init__(kernel_sizes, options, verbosity, init, exclude, dimensions)
-
 
 class BSConvS_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvS`, and gives the model the method ``reg_loss``.
@@ -253,6 +241,6 @@ class BSConvS_Replacer(Replacer):
         dimensions: Sequence[int] = (2,),
     ) -> None:
         mid_channels(1, p, min_mid_channels)  # raises ValueError now, not at the first layer
-        options: dict[str, Any] = {"p": p, "min_mid_channels": min_mid_channels}
-        options |= {"with_bn": with_bn, "bn_kwargs": bn_kwargs}
-        super().__init__(kernel_sizes, options, verbosity, init, exclude, dimensions)
+        last: dict[str, Any] = {"init": init, "exclude": exclude, "dimensions": dimensions}
+        super().__init__(kernel_sizes, with_bn, bn_kwargs, verbosity, **last)
+        self.options = {"p": p, "min_mid_channels": min_mid_channels} | self.options
