@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bsconv.basics.timing import SETTLE, in_turns, medians
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
 from bsconv.pytorch import (
     BSConvCP,
@@ -37,7 +38,6 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
-from bsconv.pytorch._tools.timing import SETTLE, in_turns, medians
 
 from .published import ROOT
 from .records import current_commit, machine_class

@@ -85,7 +85,7 @@ def seconds_in_turns(
     """What ``seconds_of`` reads in the report of each turn; a first turn warms up."""
     import torch
 
-    from bsconv.pytorch._tools.timing import in_turns
+    from bsconv.basics.timing import in_turns
 
     turns = {name: contender.turn for name, contender in contenders.items()}
     return in_turns(

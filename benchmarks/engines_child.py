@@ -21,7 +21,7 @@ def main() -> None:
     turns.wait()
     import torch
 
-    from bsconv.pytorch._tools.timing import in_turns
+    from bsconv.basics.timing import in_turns
 
     torch.manual_seed(0)
     images = torch.rand(given["size"])

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> Iterator[Comparison]:
     import torch
     import torchvision
 
-    from bsconv.pytorch._tools.timing import in_turns
+    from bsconv.basics.timing import in_turns
     from bsconv.pytorch.spectra import kernel_spectra
 
     if arguments.threads is not None:

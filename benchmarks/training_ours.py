@@ -55,8 +55,8 @@ def main() -> None:
 
 def penalty_seconds(model: nn.Module) -> float:
     """Median of the penalty's forward and backward pass, gradients added up as in a step."""
+    from bsconv.basics.timing import in_turns
     from bsconv.pytorch import reg_loss
-    from bsconv.pytorch._tools.timing import in_turns
 
     def step() -> None:
         reg_loss(model, 0.1).backward()  # type: ignore[no-untyped-call]

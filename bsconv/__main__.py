@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from . import __version__
+from .basics.errors import one_line
 
 # one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
 # torch and other heavy packages in run only, so that help and errors are quick
@@ -37,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         if wrong is not None:
             near = " or ".join(difflib.get_close_matches(wrong[1], COMMANDS)) or ", ".join(COMMANDS)
             message = f"there is no command {wrong[1]!r}, did you mean {near}?"
-        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message, limit=None)} (see {self.prog} --help)\n")
 
 
 def make_parser() -> Parser:
@@ -55,7 +56,7 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for bad input, 130 for Ctrl-C."""
     format_before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(str(message))}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(message, limit=None)}\n"
     warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which may not be needed
     command = ""
     try:
@@ -86,16 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return one_line(f"{error.filename}: {error.strerror}")
+        return one_line(f"{error.filename}: {error.strerror}", limit=None)
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'bsconv[lab]'"
     if isinstance(error, (MemoryError, RuntimeError)):
         return "the memory does not hold this: try fewer classes, or fewer or smaller images"
-    return one_line(str(error) or type(error).__name__)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())  # as in pytorch._tools.errors, which would import torch here
+    return one_line(error, limit=None)
 
 
 if __name__ == "__main__":

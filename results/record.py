@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 import bsconv
+from bsconv.basics.errors import one_line
 from bsconv.experiments.data import ImageDataset, load_dataset
 from bsconv.experiments.files.checkpoints import read_trained, write_atomically, write_trained
 from bsconv.experiments.results import Record, make_record, write_record
 from bsconv.experiments.training import evaluate, trained_model
-from bsconv.pytorch._tools.errors import one_line
 from bsconv.pytorch.models import parse_name
 
 WEIGHTS = Path(bsconv.__file__).parent / "weights"

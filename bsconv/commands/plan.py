@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _propose(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
     """A table of all forms, with the largest within the target proposed."""
+    from ..basics.tables import text_table
     from ..experiments.model_sources import build_model
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler
-    from ..pytorch._tools.tables import text_table
 
     replacers: dict[str, Any] = {"dense": None, "BSConv-U": BSConvU_Replacer(**settings)}
     for p in SHARES:

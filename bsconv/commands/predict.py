@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from ..basics.files import write_csv
     from ..experiments.classifier import load_classifier
-    from ..pytorch._tools.tables import write_csv
 
     classifier = load_classifier(arguments.model)
     images: list[dict[str, Any]] = []

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..basics.errors import one_line
 from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
-from ..pytorch._tools.errors import one_line
 from ..pytorch.models import ModelName, parse_name
 from .normalization import STATISTICS
 from .own_code import made_by

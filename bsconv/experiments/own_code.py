@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..pytorch._tools.errors import one_line
+from ..basics.errors import one_line
 
 SOURCES = ("torchvision", "pytorchcv", "timm")  # of other models with a colon in their name
 

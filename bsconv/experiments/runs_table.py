@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..basics.files import write_csv
+from ..basics.tables import text_table
 from ..pytorch import ModelProfiler
 from ..pytorch._tools.model_tree import parameter_count
-from ..pytorch._tools.tables import text_table, write_csv
 from .classifier import Run
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..basics.timing import in_turns
 from ._tools.convs import (
     GEOMETRY,
     PLAIN,
@@ -27,7 +28,6 @@ from ._tools.convs import (
 from ._tools.joining import exact_steps, joined, normed_product, product
 from ._tools.numerics import without_autocast
 from ._tools.read_only import ReadOnly
-from ._tools.timing import in_turns
 
 REPEATS = 3
 

@@ -2,7 +2,7 @@
 
 from dataclasses import astuple, dataclass
 
-from ._tools.tables import Table
+from ..basics.tables import Table
 
 
 @dataclass(frozen=True)

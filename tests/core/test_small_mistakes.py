@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bsconv import pytorch as bp
-from bsconv.pytorch._tools.timing import in_turns
+from bsconv.basics.timing import in_turns
 from bsconv.pytorch.decomposition import blueprint_factors, shared_factors, subspace_factors
 from bsconv.pytorch.initialization import match_variance_, uniform_variance_
 from bsconv.pytorch.pretrained import apply_plan, load_projected

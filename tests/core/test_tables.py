@@ -2,7 +2,7 @@
 
 import pytest
 
-from bsconv.pytorch._tools.tables import Table, html_table, text_table
+from bsconv.basics.tables import Table, html_table, text_table
 from bsconv.pytorch.inference._report import EngineResult, InferenceReport, OptimizedLayer
 from bsconv.pytorch.models.modification._plan import BlockPlan, ModificationPlan
 from bsconv.pytorch.plan import LayerPlan, Plan

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bsconv.basics.timing import MOST_ROUNDS, in_turns, medians, synchronize
 from bsconv.pytorch import BSConvS, BSConvU, _layer_plans
-from bsconv.pytorch._tools.timing import MOST_ROUNDS, in_turns, medians, synchronize
 from helpers.clock import Clock
 
 CPU = torch.device("cpu")

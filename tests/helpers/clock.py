@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bsconv.pytorch._tools import timing
+from bsconv.basics import timing
 
 
 class Clock:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bsconv.__main__ import main
+from bsconv.basics import timing
 from bsconv.experiments import inference_benchmark
 from bsconv.experiments.inference_benchmark import (
     InferenceBenchmark,
@@ -25,7 +26,6 @@ from bsconv.experiments.inference_benchmark import (
 )
 from bsconv.experiments.normalization import Normalization
 from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
-from bsconv.pytorch._tools import timing
 from bsconv.pytorch.inference import EngineResult, optimize_for_inference
 
 Captured = pytest.CaptureFixture[str]

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ...pytorch._tools.atomic import written_whole
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
+from ...basics.files import written_whole
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 
 # what operating systems and archives drop into folders, and no one looks for
 DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}

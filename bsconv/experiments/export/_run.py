@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 from ..files.torch_files import check_archive
 
 Function = Callable[[Tensor], Tensor]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 from ...pytorch.inference.engines import onnx_model
 from ..files.checkpoints import check_writable, write_atomically
 

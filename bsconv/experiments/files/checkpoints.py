@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...pytorch._tools.atomic import written_whole
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
+from ...basics.files import written_whole
 from ..config import TrainConfig
 from .habits import part_for, plain_names, some
 from .json_files import holding, read_json

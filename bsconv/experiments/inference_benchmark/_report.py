@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ...pytorch._tools.tables import Table, write_csv
+from ...basics.files import write_csv
+from ...basics.tables import Table
 
 AS_GIVEN, OPTIMISED, COMPILED = "as given", "optimised", "optimised, compiled"
 DENSE = "dense"

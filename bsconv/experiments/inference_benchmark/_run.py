@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...basics.errors import one_line
+from ...basics.timing import SETTLE, in_turns, synchronize
 from ...pytorch import ModelProfiler, reestimate_batch_norm
-from ...pytorch._tools.errors import one_line
-from ...pytorch._tools.timing import SETTLE, in_turns, synchronize
 from ...pytorch.inference import optimize_for_inference
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model

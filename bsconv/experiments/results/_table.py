@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ...pytorch._tools.tables import Row, text_table, write_csv
+from ...basics.files import write_csv
+from ...basics.tables import Row, text_table
 from ._summary import Summary, counted
 from .published import PUBLISHED_EPOCHS, SOURCE, VARIANTS, PublishedResult, published_results
 

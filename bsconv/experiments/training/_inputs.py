@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 from ..config import TrainConfig
 from ..data import DATASETS, ImageDataset, load_dataset, to_float
 from ..normalization import Normalization

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 from ._global_batch_norm import with_global_batch_norm
 from ._inputs import logits_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...pytorch._tools.errors import one_line
+from ...basics.errors import one_line
 from ..config import TrainConfig
 from ..files.checkpoints import (
     CHECKPOINT,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...basics.timing import in_turns
 from ...pytorch import BSConvU
 from ...pytorch._layer_plans import PlannedLayer
-from ...pytorch._tools.timing import in_turns
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import ImageDataset, ImageFiles

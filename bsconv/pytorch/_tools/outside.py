@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...basics.errors import described
 from .convs import computing_hooks, why_computed
-from .errors import described
 from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
 
 Names = dict[str, Any] | None  # the globals that functions may use; None for their own file's

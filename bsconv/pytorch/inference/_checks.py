@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tools.errors import described
+from ...basics.errors import described
 from .._tools.model_tree import check_module, tensors_in, watching
 from .._tools.numerics import full_float32
 from .engines import ENGINES, dtype_name

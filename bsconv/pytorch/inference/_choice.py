@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...basics.errors import described
+from ...basics.timing import in_turns, medians
 from .._tools.convs import BatchNorm
-from .._tools.errors import described
 from .._tools.model_tree import Place, exchange, places, tensors_in, watching
-from .._tools.timing import in_turns, medians
 from ..modules import BLUEPRINT_LAYERS
 from ._folding import fold_norms
 from ._plans import FACTORED, layer_plans, padded_plans

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .._tools.errors import described
+from ...basics.errors import described
 from ._checks import difference, floats_in, outputs_of, tolerance
 from ._report import InferenceReport
 from .engines import Network, Runner, Tensors

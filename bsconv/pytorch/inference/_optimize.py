@@ -10,10 +10,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .._tools.errors import described
+from ...basics.errors import described
+from ...basics.timing import SETTLE, in_turns, medians
 from .._tools.model_tree import unwrapped
 from .._tools.outside import apart_from, independent_copy
-from .._tools.timing import SETTLE, in_turns, medians
 from . import _checks
 from ._choice import Layers, faster_setting
 from ._model import OptimizedModel

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .._tools.tables import Row, Table, html_table, text_table
+from ...basics.tables import Row, Table, html_table, text_table
 
 GIVEN = "given"
 ENGINE_HEADER = ("engine", "ms", "set-up in s", "note")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
+from ...basics.errors import one_line
 from .._tools.convs import CONVS, Conv
-from .._tools.errors import one_line
 from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
 from ..modules import BSConvCP, BSConvS, BSConvU

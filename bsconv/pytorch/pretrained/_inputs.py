@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
-from .._tools.errors import one_line
+from ...basics.errors import one_line
 from .._tools.model_tree import evaluating, tensors_in
 
 LIMIT = 1000  # images that are taken from an iterable

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .._tools.tables import Table
+from ...basics.tables import Table
 
 Cost = Literal["macs", "parameters", "time"]
 Kind = Literal["u", "s", "cp"]

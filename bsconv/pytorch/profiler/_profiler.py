@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._tools.errors import one_line
+from ...basics.errors import one_line
+from ...basics.files import write_csv
+from ...basics.tables import Table
 from .._tools.model_tree import check_module, tensors_in, unwrapped
-from .._tools.tables import Table, write_csv
 from ._costs import LayerProfile, count
 from ._dry_run import Call, dry_run
 

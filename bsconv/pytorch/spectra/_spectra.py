@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tools.tables import Row, Table, write_csv
+from ...basics.files import write_csv
+from ...basics.tables import Row, Table
 from ._kernels import Kernels, across, kernels_of
 from ._variance_shares import shares_of
 

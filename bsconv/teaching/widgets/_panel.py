@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bsconv.pytorch._tools.tables import Row, html_table
+from bsconv.basics.tables import Row, html_table
 
 from ...experiments import plotting
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import astuple, dataclass
 from typing import Literal
 
-from ..._tools.tables import Table
+from ....basics.tables import Table
 
 Action = Literal["replaced", "penalised", "done", "kept"]
 SUMMARY: dict[Action, str] = {  # in this order

@@ -1,12 +1,12 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and errors stay on one line."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from bsconv.pytorch._tools.atomic import written_whole
-from bsconv.pytorch._tools.errors import one_line
+from bsconv.basics.errors import one_line
+from bsconv.basics.files import written_whole
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

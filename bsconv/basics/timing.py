@@ -4,9 +4,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Name = TypeVar("Name")
 Work = Callable[[], object]
@@ -17,7 +18,7 @@ SETTLE = 0.03  # seconds in which threads of another engine may go on spinning a
 
 def in_turns(
     contenders: Mapping[Name, Work],
-    device: torch.device,
+    device: "torch.device",
     *,
     rounds: int | None = None,  # or as many as ``budget`` seconds hold
     budget: float = 0.0,
@@ -63,6 +64,8 @@ def medians(taken: Mapping[Name, list[float]]) -> dict[Name, float]:
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def synchronize(device: torch.device) -> None:
+def synchronize(device: "torch.device") -> None:
     if device.type == "cuda":
+        import torch  # not above: commands show their help without it
+
         torch.cuda.synchronize(device)

@@ -1,22 +1,11 @@
-"""Rows as an aligned text table, as an HTML table and as CSV."""
+"""Rows as an aligned text table and as an HTML table."""
 
-import csv
 import html
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import compress, repeat
 from typing import ClassVar
 
-from .atomic import written_whole
-
 Row = Sequence[str | int]
-
-
-def write_csv(
-    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
-    with written_whole(path) as whole, open(whole, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:

@@ -1,10 +1,11 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import csv
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import one_line
@@ -32,6 +33,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not every system can flush a folder
         _flush(target.parent)
+
+
+def write_csv(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    with written_whole(path) as whole, open(whole, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def _flush(path: Path) -> None:
