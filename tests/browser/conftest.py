@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from helpers.paths import ROOT
+
 from .server import jupyterlab
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from .lab import LabNotebook
 
-ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # no window, nothing from the net, and no sandbox, which a container does not allow
 OPTIONS = [
@@ -77,9 +78,7 @@ def lab(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def notebook(
-    request: pytest.FixtureRequest, browser: "Browser", lab: str
-) -> Iterator["LabNotebook"]:
+def notebook(request, browser: "Browser", lab: str) -> Iterator["LabNotebook"]:
     """The notebook of the name that the test gives, run to its end."""
     from .lab import LabNotebook
 

@@ -42,7 +42,7 @@ IS_OVER = """() => {
   return all || failed || status === "dead" || document.querySelector(".jp-Dialog") !== null;
 }"""
 
-# code cells are counted from 1
+# of each output that is an error or on stderr; code cells are counted from 1
 ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
   .filter(cell => cell.model.type === "code")
   .flatMap((cell, index) => cell.model.outputs.toJSON()
@@ -52,6 +52,7 @@ ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
       message: output.name === "stderr" ? output.text : `${output.ename}: ${output.evalue}`,
     })))"""
 
+# red, green, blue and alpha at the four corners of each picture
 PICTURE_CORNERS = """images => images.map(image => {
   const [width, height] = [image.naturalWidth, image.naturalHeight];
   const context = new OffscreenCanvas(width, height).getContext("2d");
@@ -60,6 +61,7 @@ PICTURE_CORNERS = """images => images.map(image => {
     .map(([x, y]) => [...context.getImageData(x, y, 1, 1).data].join(" "));
 })"""
 
+# elements with less room than they need
 CUT_OFF = """elements => elements
   .filter(element => element.scrollWidth > element.clientWidth)
   .map(element => element.textContent)"""
@@ -72,9 +74,14 @@ CONTENT_HEIGHT = """() => {
 }"""
 
 
-def legibility(elements: Locator) -> list[dict[str, Any]]:
-    """Of each piece of text in them: ``text``, its ``contrast`` (WCAG 2) and ``look``."""
-    return [text for each in elements.element_handles() for text in each.evaluate(LEGIBILITY)]
+LEAST_CONTRAST = 4.5  # WCAG 2, level AA
+
+
+def illegible(elements: Locator, least: int) -> list[dict[str, Any]]:
+    """Pieces of text with too little contrast, and how they look, among at least so many."""
+    texts = [text for each in elements.element_handles() for text in each.evaluate(LEGIBILITY)]
+    assert len(texts) >= least
+    return [text for text in texts if text["contrast"] < LEAST_CONTRAST]
 
 
 class LabNotebook:
@@ -115,10 +122,6 @@ class LabNotebook:
             seen = f"pop-ups {self.pop_ups()}, cells {' '.join(self.prompts())}"
             raise AssertionError(f"{self.path} not ready after {seconds} s: {seen}") from error
 
-    def errors(self) -> list[dict[str, Any]]:
-        """Of each output that is an error or on stderr: the number of its ``cell``, ``message``."""
-        return self.page.evaluate(ERRORS)
-
     def prompts(self) -> list[str]:
         """What stands next to the code cells, such as "[3]:" or "[*]:"."""
         return self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
@@ -131,13 +134,6 @@ class LabNotebook:
         light = "true" if theme == "light" else "false"
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
 
-    def legibility(self, selector: str) -> list[dict[str, Any]]:
-        return legibility(self.page.locator(selector))
-
-    def picture_corners(self) -> list[list[str]]:
-        """Red, green, blue and alpha at the four corners of each picture in an output."""
-        return self.page.locator(".jp-OutputArea-output img:visible").evaluate_all(PICTURE_CORNERS)
-
     def screenshot(self, path: Path) -> None:
         """The whole notebook, however long."""
         shown = 0
@@ -149,9 +145,9 @@ class LabNotebook:
         self.page.screenshot(path=path, clip={**notebook.bounding_box(), "height": height})
         self.page.set_viewport_size(WINDOW)
 
-    def panel(self, index: int = 0) -> "WidgetPanel":
-        """The widget that comes at this place among those of the notebook."""
-        return WidgetPanel(self.page.locator(".jp-OutputArea-output .widget-vbox").nth(index))
+    def panel(self) -> "WidgetPanel":
+        """The first widget of the notebook."""
+        return WidgetPanel(self.page.locator(".jp-OutputArea-output .widget-vbox").first)
 
     def close(self) -> None:
         """With its kernel."""
@@ -189,16 +185,6 @@ class WidgetPanel:
             return b""
         content = "async image => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]"
         return bytes(self.image.evaluate(content))
-
-    def legibility(self) -> list[dict[str, Any]]:
-        return legibility(self.box)
-
-    def cut_off(self) -> list[str]:
-        """Names and values of controls that have less room than they need."""
-        return self.box.locator("label, button, .widget-readout").evaluate_all(CUT_OFF)
-
-    def labels(self) -> list[str]:
-        return [text for text in self.box.locator("label").all_text_contents() if text]
 
     def slide(self, label: str, key: str) -> None:
         """Press a key on a slider: ArrowRight, ArrowLeft, Home, End."""

@@ -1,6 +1,5 @@
 """Every notebook and every widget in JupyterLab, in a real browser, as a reader meets them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,57 +7,53 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from torch import nn
 
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from bsconv.teaching import widgets
-
-from .conftest import ROOT
+from helpers.notebooks import FOLDER, NOTEBOOKS, cells_of
 
 if TYPE_CHECKING:
     from .lab import LabNotebook, WidgetPanel
 
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-LEAST_CONTRAST = 4.5  # WCAG 2, level AA
+each_notebook = pytest.mark.parametrize("notebook", [n.stem for n in NOTEBOOKS], indirect=True)
 # all but tracebacks, whose colours are JupyterLab's own
 OUTPUTS = ".jp-OutputArea-output:not([data-mime-type='application/vnd.jupyter.stderr'])"
 
 
-def in_notebook(*names: str) -> pytest.MarkDecorator:
-    """The test's ``notebook`` is each of these; tests of one notebook share one run of it."""
-    return pytest.mark.parametrize("notebook", names, indirect=True)
+def in_notebook(name: str) -> pytest.MarkDecorator:
+    """The test's ``notebook``; tests of one notebook share one run of it."""
+    return pytest.mark.parametrize("notebook", [name], indirect=True)
 
 
 # notebooks
 
 
-@in_notebook(*NOTEBOOKS)
+@each_notebook
 def test_run_all_reaches_the_end(notebook: "LabNotebook") -> None:
-    stored = json.loads((ROOT / "notebooks" / notebook.path.name).read_text(encoding="utf-8"))
-    tags = [
-        cell["metadata"].get("tags", []) for cell in stored["cells"] if cell["cell_type"] == "code"
-    ]
-    meant = [number for number, of_cell in enumerate(tags, 1) if "raises-exception" in of_cell]
-    errors = notebook.errors()
-    assert [error for error in errors if error["cell"] not in meant] == []
-    assert [error["cell"] for error in errors] == meant
-    assert notebook.prompts() == [f"[{number}]:" for number in range(1, len(tags) + 1)]
+    from .lab import ERRORS
+
+    code = [cell for cell in cells_of(FOLDER / notebook.path.name) if cell["cell_type"] == "code"]
+    meant = [number for number, cell in enumerate(code, 1) if "raises-exception" in cell["tags"]]
+    errors = notebook.page.evaluate(ERRORS)
+    assert [error["cell"] for error in errors] == meant, errors
+    assert notebook.prompts() == [f"[{number}]:" for number in range(1, len(code) + 1)]
     assert notebook.pop_ups() == []
     assert notebook.complaints == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@in_notebook(*NOTEBOOKS)
+@each_notebook
 def test_text_is_legible_and_figures_are_on_white(
     notebook: "LabNotebook", theme: str, screenshots: Path
 ) -> None:
+    from .lab import PICTURE_CORNERS, illegible
+
     notebook.use_theme(theme)
     notebook.screenshot(screenshots / f"{notebook.path.stem}-{theme}.png")
     for selector in (OUTPUTS, ".jp-MarkdownOutput"):
-        texts = notebook.legibility(selector)
-        assert len(texts) > 3
-        assert [text for text in texts if text["contrast"] < LEAST_CONTRAST] == []
-    corners = notebook.picture_corners()
+        assert illegible(notebook.page.locator(selector), least=4) == []
+    pictures = notebook.page.locator(".jp-OutputArea-output img:visible")
+    corners = pictures.evaluate_all(PICTURE_CORNERS)
     assert corners
     assert {corner for picture in corners for corner in picture} == {"255 255 255 255"}
 
@@ -69,11 +64,13 @@ def test_text_is_legible_and_figures_are_on_white(
 
 def look_at(notebook: "LabNotebook", panel: "WidgetPanel", path: Path) -> None:
     """In either theme: a picture for later, and whether all of its text is legible."""
-    assert panel.cut_off() == []
+    from .lab import CUT_OFF, illegible
+
+    assert panel.box.locator("label, button, .widget-readout").evaluate_all(CUT_OFF) == []
     for theme in ("light", "dark"):
         notebook.use_theme(theme)
         panel.box.screenshot(path=path.with_name(f"{path.name}-{theme}.png"))
-        assert [text for text in panel.legibility() if text["contrast"] < LEAST_CONTRAST] == []
+        assert illegible(panel.box, least=1) == []
 
 
 def shares(slices: np.ndarray) -> np.ndarray:
@@ -82,22 +79,12 @@ def shares(slices: np.ndarray) -> np.ndarray:
     return energies / energies.sum()
 
 
-def trained() -> nn.Module:
-    """The network that notebook 04 looks at."""
-    return get_model("cifar_resnet20", 10, pretrained="cifar10")
-
-
-def trained_slices(layer: str, filter: int) -> np.ndarray:
-    """The slices of one of its filters, shape (M, K * K)."""
-    return trained().get_submodule(layer).weight[filter].detach().flatten(1).numpy()
-
-
 @in_notebook("04_kernel_correlations")
 def test_kernel_explorer(notebook: "LabNotebook", screenshots: Path) -> None:
-    explorer = notebook.panel(0)
+    explorer, network = notebook.panel(), get_model("cifar_resnet20", 10, pretrained="cifar10")
     layer = "backbone.stage2.unit1.conv1.conv"
     for key, filter in (("Home", 0), ("ArrowRight", 1), ("End", 31)):
-        slices = trained_slices(layer, filter)
+        slices = network.get_submodule(layer).weight[filter].detach().flatten(1).numpy()
         with explorer.redrawn():
             explorer.slide("filter n", key)
             explorer.shows(
@@ -108,9 +95,10 @@ def test_kernel_explorer(notebook: "LabNotebook", screenshots: Path) -> None:
     with explorer.redrawn():
         explorer.slide("layer", "Home")
         explorer.shows("init_unit.conv.conv, filter 15: ", "of its 3 slices of 3 x 3")
-    same = widgets.kernel_explorer(trained(), filter=15)
+    same = widgets.kernel_explorer(network, filter=15)
     assert explorer.picture() == same.picture.value
-    assert explorer.labels() == ["layer", "filter n (0 to 15)"]
+    labels = [text for text in explorer.box.locator("label").all_text_contents() if text]
+    assert labels == ["layer", "filter n (0 to 15)"]
     look_at(notebook, explorer, screenshots / "kernel-explorer")
 
 

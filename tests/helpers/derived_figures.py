@@ -6,6 +6,7 @@ are printed by the notebook or stand in its code. A share in words, as "a fifth"
 
 import functools
 import math
+import re
 
 import torch
 import torchvision
@@ -29,11 +30,8 @@ def kept(what: str, name: str, side: int = 224) -> float:
 
 
 KNOWN = {
-    "BYTE": 255,  # the largest
     "IMAGENET": 9.5,  # the largest gains that the paper reports, in percentage points
     "FINE_GRAINED": 13.7,
-    "EPOCHS": 200,  # of each published network
-    "MEGABYTES": 170,  # of CIFAR-10
     "top1": functools.partial(published, "top1"),
     "flops": functools.partial(published, "million_flops"),
     "kept": kept,
@@ -44,39 +42,28 @@ DERIVED: dict[str, dict[str, str]] = {
     "00": {
         "8 + 9 = 17": "8 + 3 * 3",
         "an eighth of its parameters": "1_451_338 / 11_181_642",
-        "(170": "MEGABYTES",
         "at 68.6": "top1('cifar100', 'cifar_resnet20')",
         "and 64.4": "top1('cifar100', 'cifar_resnet20_bsconvu')",
     },
     "01": {
         "takes 1.6 times": "2.83 / 1.81",
-        "from about 64": "64",
         "does 98 %": "98.4",
         "keeps 44 %": "100 * (1 / 9 + 1 / 3)",
         "a sixth. pytorchcv": "46_570 / 278_330",
         "goes from 11.7": "11_689_512 / 1e6",
         "to 1.3": "1_327_400 / 1e6",
-        "for 200": "EPOCHS",
         "(42": "flops('cifar100', 'cifar_resnet110_bsconvu')",
         "71.2": "top1('cifar100', 'cifar_resnet110_bsconvu')",
         "against 68.6": "top1('cifar100', 'cifar_resnet20')",
         "and 41": "flops('cifar100', 'cifar_resnet20')",
     },
     "02": {
-        "7/12 of 12": "12",
         "gives 7": "12 * 7 / 12",
-        "stride 1, 13 %": "13",
-        "At stride 2, BSConv-U takes 46 %": "46",
     },
     "03": {
         "A seventh": "40_720 / 272_480",
         "a tenth in S": "27_255 / 272_480",
         "places times 2 make 162": "9 * 9 * 2",
-        "cross-entropy: 19": "19",
-        "directions in 64": "64",
-        "so the 16 channels carry less than 16": "16",
-        "network: 16": "16",
-        "after 200 epochs": "EPOCHS",
         "68.6": "top1('cifar100', 'cifar_resnet20')",
         "to 64.4": "top1('cifar100', 'cifar_resnet20_bsconvu')",
         "and 62.0": "top1('cifar100', 'cifar_resnet20_bsconvs_p1d4')",
@@ -84,45 +71,27 @@ DERIVED: dict[str, dict[str, str]] = {
         "better, by 0.2": "93.56 - 93.40",
         "gain of 0.2": "93.56 - 93.40",
         "to 2.6": "71.16 - 68.59",
-        "The 1.01": "1.01",
-        "runs of 200": "EPOCHS",
         "a fifth of the FLOPs": "7.9 / 41.4",
     },
     "04": {
         "half of the dense filter's": "3 * (16 + 3 * 3) / (16 * 3 * 3)",
         "two thirds of the energy": "66.0 / 100",
-        "within 0.05": "0.05",
-        "up and down, 0.24": "0.24",
-        "against 0.22": "0.22",
-        "size (16": "16",
-        "to 64 channels, images": "64",
-        "images of 32": "32",
         "for a sixth": "(16 + 3 * 3) / (16 * 3 * 3)",
     },
     "05": {
         "131,072": "256 * 512",
-        "from 0 to 1": "1",
-        "floor of 4": "4",
-        "below 0.01": "0.01",
-        "has 16 entries": "16",
         "keeps 44 %": "100 * (1 / 9 + 1 / 3)",
         "stay as they are: 3 %": "100 * (2 * (16 + 32 + 32 + 64) + 64 * 10 + 10) / 33_626",
         "a quarter of the BSConv": "(2 * (16 + 32 + 32 + 64) + 64 * 10 + 10) / 3_754",
     },
     "06": {
         "0.8 is two thirds": "0.8 ** 2",
-        "the two, 200": "EPOCHS",
         "93.57": "top1('cifar10', 'cifar_mobilenetv1_w1')",
         "and 94.48": "top1('cifar10', 'cifar_mobilenetv1_w1_bsconvu')",
-        "with 8 channels": "8",
-        "with 256": "256",
-        "must be 100": "100",
-        "share is 100": "100",
         "in 30 steps": "3 * 320 / 32",
         "parameters (0.1 %": "100 * (215_648 - 215_400) / 215_648",
         "takes 17.7": "flops('cifar10', 'cifar_mobilenetv1_w1d4_bsconvu')",
         "of 13.0": "flops('cifar10', 'cifar_mobilenetv1_w1d4')",
-        "After 200": "EPOCHS",
         "91.17": "top1('cifar10', 'cifar_mobilenetv1_w1d4')",
         "and 92.13": "top1('cifar10', 'cifar_mobilenetv1_w1d4_bsconvu')",
         "89.93": "top1('cifar10', 'cifar_mobilenetv2_w1d4')",
@@ -131,18 +100,15 @@ DERIVED: dict[str, dict[str, str]] = {
     "07": {
         "about 2.2 points": "sqrt(60 * (100 - 60) / 500)",
         "two fifths": "1 - 0.57",
-        "from 0 to 255": "BYTE",
-        "train for 200": "EPOCHS",
         "keeps a sixth of the MACs": "800 / 4_608",
     },
     "08": {
         "BSConv-U (17 %": "kept('parameter', 'resnet18')",
         "21 % of the MACs). Which": "kept('mac', 'resnet18', 112)",
         "takes 21": "kept('mac', 'resnet18', 112)",
-        "about a third": "6.4 / 19.4",
-        "about half before": "9.9 / 20.1",
+        "about a third": "6.0 / 17.7",
+        "about half before": "9.2 / 18.5",
         "should be 4.6": "100 / kept('mac', 'resnet18')",
-        "included, 16": "16",
     },
     "09": {
         "up to 9.5": "IMAGENET",
@@ -150,3 +116,26 @@ DERIVED: dict[str, dict[str, str]] = {
         "is about 5": "sqrt(67 * (100 - 67) / 96)",
     },
 }
+# words whose last figure the notebook prints elsewhere, or has in its code
+ELSEWHERE = {
+    "00": "(170",
+    "01": "from about 64 / for 200",
+    "02": "7/12 of 12 / stride 1, 13 % / At stride 2, BSConv-U takes 46 %",
+    "03": (
+        "cross-entropy: 19 / directions in 64 / so the 16 channels carry less than 16 / "
+        "network: 16 / after 200 epochs / The 1.01 / runs of 200"
+    ),
+    "04": (
+        "within 0.05 / up and down, 0.24 / against 0.22 / size (16 / "
+        "to 64 channels, images / images of 32"
+    ),
+    "05": "from 0 to 1 / floor of 4 / below 0.01 / has 16 entries",
+    "06": "the two, 200 / with 8 channels / with 256 / must be 100 / share is 100 / After 200",
+    "07": "from 0 to 255 / train for 200",
+    "08": "included, 16",
+}
+# epochs of each published network, the largest byte, megabytes of CIFAR-10
+CONSTANTS = {200, 255, 170}
+for notebook, listed in ELSEWHERE.items():
+    for words in listed.split(" / "):
+        DERIVED[notebook][words] = re.findall(r"\d[\d.]*", words)[-1]

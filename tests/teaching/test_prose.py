@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from helpers.derived_figures import DERIVED, KNOWN
+from helpers.derived_figures import CONSTANTS, DERIVED, KNOWN
 from helpers.notebooks import FOLDER, NOTEBOOKS, cells_of
 
 BY_NUMBER = {path.stem[:2]: path for path in NOTEBOOKS}
@@ -104,7 +104,7 @@ def stands_in(said: str, printed: list[str]) -> bool:
 def faults(cells: Cells, derived: dict[str, str]) -> Iterator[str]:
     """Figures in the prose that do not follow from what the notebook prints."""
     prose, every = prose_of(cells)
-    values = {number(text) for text in every}
+    values = {number(text) for text in every} | CONSTANTS
     covered: dict[int, list[range]] = {}
     for words, formula in derived.items():
         places = [
