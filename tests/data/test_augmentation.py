@@ -44,13 +44,8 @@ def test_every_image_has_its_own_admissible_crop_and_flip(
     allowed = admissible(image, padding, flip)
     count = 16 * len(allowed)
     batch = image.expand(count, -1, -1, -1)
-    results = [
-        result.numpy().tobytes()
-        for result in augment(batch, generator(), crop_padding=padding, flip=flip)
-    ]
-    assert set(results) <= set(allowed.values())
-    # a crop that misses the image is empty, whichever it is, so compare what came out
-    assert set(results) == set(allowed.values())
+    results = augment(batch, generator(), crop_padding=padding, flip=flip)
+    assert {result.numpy().tobytes() for result in results} == set(allowed.values())
 
 
 def test_offsets_and_flips_are_uniform_and_independent() -> None:
@@ -65,7 +60,7 @@ def test_offsets_and_flips_are_uniform_and_independent() -> None:
     assert ((frequencies - expected) ** 2 / expected).sum() < 94  # chi-square, 49 degrees, p 1e-4
 
 
-@pytest.mark.parametrize("side", [1, 4, 5])
+@pytest.mark.parametrize("side", [0, 1, 4, 5, 16])
 def test_cutout_is_a_zero_square_clipped_at_the_border(side: int) -> None:
     height, width = 6, 8
     image = numbered(height, width)
@@ -78,18 +73,7 @@ def test_cutout_is_a_zero_square_clipped_at_the_border(side: int) -> None:
     batch = image.expand(4000, -1, -1, -1)
     results = augment(batch, generator(), crop_padding=0, flip=False, cutout=side)
     assert {result.numpy().tobytes() for result in results} == set(allowed.values())
-
-
-def test_cutout_larger_than_the_image_leaves_nothing_of_it() -> None:
-    images = numbered().expand(50, -1, -1, -1)
-    assert augment(images, generator(), cutout=16).count_nonzero() == 0
-
-
-def test_nothing_asked_for_returns_an_equal_copy() -> None:
-    images = numbered().expand(5, -1, -1, -1).clone()
-    result = augment(images, generator(), crop_padding=0, flip=False)
-    assert torch.equal(result, images)
-    assert result.data_ptr() != images.data_ptr()
+    assert results.data_ptr() != batch.data_ptr()
 
 
 def test_the_generator_decides_and_nothing_else() -> None:
@@ -99,11 +83,10 @@ def test_the_generator_decides_and_nothing_else() -> None:
     first = augment(images, generator(1), cutout=8)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(images, before)
+    assert (first.dtype, first.shape) == (torch.uint8, images.shape)
     torch.manual_seed(99)
     assert torch.equal(augment(images, generator(1), cutout=8), first)
     assert not torch.equal(augment(images, generator(2), cutout=8), first)
-    assert first.dtype == torch.uint8
-    assert first.shape == images.shape
 
 
 def test_memory_format_and_strides_change_nothing() -> None:
@@ -145,13 +128,8 @@ def test_wrong_arguments(images: Tensor | None, arguments: dict[str, int], messa
 
 
 def test_to_float_covers_zero_to_one() -> None:
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    floats = to_float(images)
+    floats = to_float(torch.arange(256, dtype=torch.uint8))
     expected = np.arange(256, dtype=np.float32) / np.float32(255)
-    np.testing.assert_array_equal(floats.flatten().numpy(), expected)
-    assert floats.dtype == torch.float32
-
-
-def test_to_float_refuses_floats() -> None:
+    np.testing.assert_array_equal(floats.numpy(), expected, strict=True)
     with pytest.raises(ValueError, match=r"needs uint8 images, got torch.float32"):
-        to_float(torch.zeros(1, 3, 2, 2))
+        to_float(floats)

@@ -24,16 +24,11 @@ from helpers.reliability import Section
 
 LONG = ("a billion lists", "unpacks to 1 GiB", "more than 64 MiB")
 MOST = 1200  # MiB that reading one file may take
-
-
 NET = ("--model", "cifar_resnet20")
 
 
 def command(*arguments: object) -> Callable[[Path], object]:
-    """A command with the path of the file, or of its folder, for FILE and FOLDER.
-
-    ValueError with what it says on stderr where it fails.
-    """
+    """A command with the path of a file, or of its folder; ValueError with what stderr says."""
 
     def read(path: Path) -> None:
         places = {"FILE": path, "FOLDER": path.parent}
@@ -46,12 +41,11 @@ def command(*arguments: object) -> Callable[[Path], object]:
     return read
 
 
+OF_RUNS = command("evaluate", "--checkpoint", "FILE", "--dataset", "synthetic")
+WEIGHTS = command("evaluate", *NET, "--weights", "FILE", "--dataset", "synthetic")
 READERS: dict[str, Callable[[Path], object]] = {
-    CHECKPOINT: command("evaluate", "--checkpoint", "FILE", "--dataset", "synthetic"),
-    MODEL: command("evaluate", "--checkpoint", "FILE", "--dataset", "synthetic"),
-    "weights.pt": command("evaluate", *NET, "--weights", "FILE", "--dataset", "synthetic"),
-    "weights.pth": command("evaluate", *NET, "--weights", "FILE", "--dataset", "synthetic"),
-    "weights.safetensors": command("evaluate", *NET, "--weights", "FILE", "--dataset", "synthetic"),
+    **dict.fromkeys((CHECKPOINT, MODEL), OF_RUNS),
+    **dict.fromkeys(("weights.pt", "weights.pth", "weights.safetensors"), WEIGHTS),
     "cifar10.npz": command("data", "cifar10", "--data", "FOLDER"),
     CONFIG: command("train", *NET, "--out", "FOLDER", "--resume"),
     METRICS: lambda path: make_record(path.parent, machine="a machine"),
