@@ -1,7 +1,7 @@
 """Figures say what the arrays hold, in a size and a look that every notebook shares."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -44,87 +44,72 @@ def accuracies(label: str = "net") -> plotting.AccuracyLine:
     )
 
 
+def call(*arguments: Any, **options: Any) -> tuple[Any, Any]:
+    """Of the function that is the last word of a case."""
+    return arguments, options
+
+
 NAMES = [str(i) for i in range(len(plotting.COLOURS))]
-TOLD_APART: dict[str, Callable[[], Figure]] = {
-    "grouped_bars": lambda: plotting.grouped_bars(["a"], {n: [1] for n in NAMES}, ylabel="y"),
-    "bar_rows": lambda: plotting.bar_rows(["a"], {n: [1] for n in NAMES}, xlabel="x"),
-    "stacked_shares": lambda: plotting.stacked_shares({"a": {"net": dict.fromkeys(NAMES, 1)}}),
-    "timing_bars": lambda: plotting.timing_bars(
-        {"a": {n: {"net": (1, 1, 2)} for n in NAMES}}, ylabel="ms"
-    ),
-    "curves": lambda: plotting.curves([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
-    "curve_panels": lambda: plotting.curve_panels(
-        {"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]
-    ),
-    "accuracy_panels": lambda: plotting.accuracy_panels(
-        {"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}
-    ),
-    "dots": lambda: plotting.dots({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
+TOLD_APART = {
+    "grouped_bars": call(["a"], {n: [1] for n in NAMES}, ylabel="y"),
+    "bar_rows": call(["a"], {n: [1] for n in NAMES}, xlabel="x"),
+    "stacked_shares": call({"a": {"net": dict.fromkeys(NAMES, 1)}}),
+    "timing_bars": call({"a": {n: {"net": (1, 1, 2)} for n in NAMES}}, ylabel="ms"),
+    "curves": call([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
+    "curve_panels": call({"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]),
+    "accuracy_panels": call({"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}),
+    "dots": call({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
 }
 SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale
-SIGNED_PICTURES: dict[str, Callable[[], Figure]] = {
-    "kernel_slices": lambda: plotting.image_rows({"a": SIGNED[None]}),
-    "kernel_grids": lambda: plotting.kernel_grids({"a": SIGNED[None, None]}),
-    "matrices": lambda: plotting.matrices({"a": SIGNED}, colour_label="value", signed=True),
-    "slice_grid": lambda: plotting.slice_grid({"a": SIGNED[None]}),
-    "blueprint_fit": lambda: plotting.blueprint_fit(SIGNED[None], SIGNED, [1.0]),
+SIGNED_PICTURES = {
+    "slices in image_rows": call({"a": SIGNED[None]}),
+    "kernel_grids": call({"a": SIGNED[None, None]}),
+    "matrices": call({"a": SIGNED}, colour_label="value", signed=True),
+    "slice_grid": call({"a": SIGNED[None]}),
+    "blueprint_fit": call(SIGNED[None], SIGNED, [1.0]),
+}
+IMAGES = np.zeros((3, 4, 4, 3))
+TIMES = {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
+CASES = {
+    **TOLD_APART,
+    **SIGNED_PICTURES,
+    "logarithmic grouped_bars": call(
+        ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
+    ),
+    "many timing_bars": call(
+        {n: {"as given": TIMES, "optimised": TIMES} for n in NAMES[:4]}, ylabel="ms", title="four"
+    ),
+    "many dots": call({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
+    "image_rows": call({"a": IMAGES, "b": IMAGES[:1].astype("u1")}, {"b": ["a disc"]}),
+    "many image_rows": call({str(i): IMAGES for i in range(9)}),
+    "many slice_grid": call(
+        {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
+    ),
+    "layer_boxes": call({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2], ylabel="y"),
+    "many layer_boxes": call(many_layers(), [0.3] * 150, {"within": [0.2] * 150}, ylabel="y"),
+    "excess and layer_boxes": call(
+        {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across": [np.nan]}, ylabel="y"
+    ),
+    "excess_panels": call(
+        {"a": {"within": [0.2, 0.1], "across": [np.nan] * 2}, "b": {"within": [0.5]}}
+    ),
+    "schematic": call(
+        {"a": "M, HxW [1x1|pw] N [(BN)] ", "b": "[3x3]"},
+        brackets={"a": {"both": [(0, 1)]}, "b": {"one": [(0, 0)]}},
+    ),
+    "roofline": call({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
+    "low roofline": call({"a": (0.001, 2e6)}, peak=1, bandwidth=1000),
+    "accuracy_and_published": call({"a": [accuracies()]}),
+    "many accuracy_and_published": call(
+        {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
+    ),
 }
 
-MAKERS: dict[str, Callable[[], Figure]] = (
-    TOLD_APART
-    | SIGNED_PICTURES
-    | {
-        "many kernel_slices": lambda: plotting.image_rows(
-            {str(i): np.ones((2, 3, 3)) for i in range(9)}
-        ),
-        "logarithmic grouped_bars": lambda: plotting.grouped_bars(
-            ["a"], {"u": [1], "s": [200]}, ylabel="y", log=True, number="{:.0f} %"
-        ),
-        "many timing_bars": lambda: plotting.timing_bars(
-            {
-                str(n): {
-                    name: {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
-                    for name in ("as given", "optimised")
-                }
-                for n in range(4)
-            },
-            ylabel="ms",
-            title="of four panels",
-        ),
-        "many dots": lambda: plotting.dots({"u": {str(i): [i] for i in range(20)}}, xlabel="x"),
-        "image_rows": lambda: plotting.image_rows(
-            {"a": np.zeros((3, 4, 4, 3)), "b": np.zeros((1, 4, 4, 3), np.uint8)}, {"b": ["a disc"]}
-        ),
-        "many image_rows": lambda: plotting.image_rows(
-            {str(i): np.zeros((2, 4, 4, 3)) for i in range(9)}
-        ),
-        "many slice_grid": lambda: plotting.slice_grid(
-            {"a": np.ones((3, 7, 7)), "b": np.zeros((512, 3, 3)), "c": np.ones((1, 2, 3))}
-        ),
-        "layer_boxes": lambda: layer_boxes({"a": [0.2, 0.3], "b": [1.0]}, [0.1, 0.2]),
-        "layer_boxes and excess": lambda: layer_boxes(
-            {"": [0.2, 0.3]}, [0.1], {"within kernels": [0.2], "across kernels": [np.nan]}
-        ),
-        "many layer_boxes and excess": lambda: layer_boxes(
-            many_layers(), [0.3] * 150, {"within kernels": [0.2] * 150}
-        ),
-        "excess_panels": lambda: plotting.excess_panels(
-            {"a": {"within": [0.2, 0.1], "across": [np.nan] * 2}, "b": {"within": [0.5]}}
-        ),
-        "schematic": lambda: plotting.schematic(
-            {"a": "M, HxW [1x1|pw] N [(BN)] ", "b": "[3x3]"},
-            brackets={"a": {"both": [(0, 1)]}, "b": {"one": [(0, 0)]}},
-        ),
-        "roofline": lambda: plotting.roofline({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
-        "roofline above a low roof": lambda: plotting.roofline(
-            {"a": (0.001, 2e6)}, peak=1, bandwidth=1000
-        ),
-        "accuracy_and_published": lambda: plotting.accuracy_and_published({"a": [accuracies()]}),
-        "many accuracy_and_published": lambda: plotting.accuracy_and_published(
-            {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
-        ),
-    }
-)
+
+def drawn(case: str) -> Figure:
+    arguments, options = CASES[case]
+    figure: Figure = getattr(plotting, case.split()[-1])(*arguments, **options)
+    return figure
 
 
 def texts(items: Iterable[Text]) -> list[str]:
@@ -157,9 +142,9 @@ def ys(lines: Iterable[Line2D]) -> list[list[float]]:
     return [np.ravel(line.get_ydata()).tolist() for line in lines]
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_figures_draw_and_stay_within_7_by_3_5_inches(name: str) -> None:
-    figure = MAKERS[name]()
+@pytest.mark.parametrize("case", CASES)
+def test_figures_draw_and_stay_within_7_by_3_5_inches(case: str) -> None:
+    figure = drawn(case)
     figure.canvas.draw()  # where labels that make no sense would warn
     width, height = figure.get_size_inches()
     assert width <= 7
@@ -168,17 +153,17 @@ def test_figures_draw_and_stay_within_7_by_3_5_inches(name: str) -> None:
     assert mpl.colors.to_hex(figure.get_facecolor()) == "#ffffff"
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if " " not in name])
-def test_pyplot_does_not_show_a_figure_for_a_file(name: str) -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if " " not in case])
+def test_pyplot_does_not_show_a_figure_for_a_file(case: str) -> None:
     """When a cell ends in another thread meanwhile, all that pyplot knows is shown and closed."""
 
     def draw() -> Figure:
-        figure = MAKERS[name]()
+        figure = drawn(case)
         assert plt.get_fignums() == []
         return figure
 
     assert plotting.rendered(draw, "png")[:4] == b"\x89PNG"
-    assert MAKERS[name]().number in plt.get_fignums()
+    assert drawn(case).number in plt.get_fignums()
 
 
 def test_pictures_share_one_scale() -> None:
@@ -288,9 +273,9 @@ def test_logarithmic_axes_write_their_numbers_out() -> None:
     assert {"0.01", "0.1", "1"} <= set(texts(figure.axes[0].get_yticklabels()))
 
 
-@pytest.mark.parametrize("name", TOLD_APART)
-def test_nothing_is_told_apart_by_colour_alone(name: str) -> None:
-    handles, _ = TOLD_APART[name]().axes[0].get_legend_handles_labels()
+@pytest.mark.parametrize("case", TOLD_APART)
+def test_nothing_is_told_apart_by_colour_alone(case: str) -> None:
+    handles, _ = drawn(case).axes[0].get_legend_handles_labels()
     if hasattr(handles[0], "patches"):  # bars
         looks = {handle.patches[0].get_hatch() for handle in handles}
     else:
@@ -378,18 +363,15 @@ def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> 
 
 def dots_of(axis: Axes) -> list[tuple[float, float, str]]:
     """Where the dots of a picture stand, x and y in values from the top left, and their colours."""
-    paths = [path for collection in axis.collections for path in collection.get_paths()]
-    colours = [c for collection in axis.collections for c in collection.get_facecolors()]
-    centres = [path.get_extents().get_points().mean(axis=0) for path in paths]
-    return [
-        (*map(float, centre), mpl.colors.to_hex(colour))
-        for centre, colour in zip(centres, colours, strict=True)
-    ]
+    (dots,) = axis.collections
+    centres = [path.get_extents().get_points().mean(axis=0) for path in dots.get_paths()]
+    colours = map(mpl.colors.to_hex, dots.get_facecolors())
+    return [(float(x), float(y), c) for (x, y), c in zip(centres, colours, strict=True)]
 
 
-@pytest.mark.parametrize("name", SIGNED_PICTURES)
-def test_negative_values_carry_a_dot_where_colours_are_not_seen(name: str) -> None:
-    figure = SIGNED_PICTURES[name]()
+@pytest.mark.parametrize("case", SIGNED_PICTURES)
+def test_negative_values_carry_a_dot_where_colours_are_not_seen(case: str) -> None:
+    figure = drawn(case)
     axis = figure.axes[0]
     size = axis.images[0].get_array().shape[0]
     dots = dots_of(axis)
