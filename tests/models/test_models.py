@@ -10,7 +10,7 @@ from torch import nn
 
 from bsconv.pytorch import get_model, list_models
 from bsconv.pytorch.models import ModelName, parse_name
-from bsconv.pytorch.models._names import LEAST_WIDTHS, parse_fraction
+from bsconv.pytorch.models._names import LEAST_WIDTHS
 
 
 @pytest.mark.parametrize(
@@ -45,26 +45,22 @@ def test_the_narrowest_mobilenets_have_a_channel_everywhere(family, least):
         get_model(f"{family}_w1d{least.denominator + 1}", 2)
 
 
-def test_the_last_convolution_grows_with_the_width_but_never_shrinks():
-    def last(architecture: str) -> int:
-        return get_model(architecture, 2).classifier.conv.in_channels
-
-    assert [last(f"cifar_mobilenetv2_w{w}") for w in ("1d2", "1", "3d2")] == [1280, 1280, 1920]
-    assert last("mobilenetv3_small_w2") == 1152
-    assert last("cifar_mobilenetv1_w1d2") == 512  # V1 has no last convolution
-
-
-def test_widths_are_exact_fractions():
-    model = get_model("cifar_mobilenetv3_large_w7d20", 2)
-    assert model.backbone.init_conv.conv.out_channels == 16 * 7 // 20
-    assert model.backbone.stage5.unit3.conv1.conv.out_channels == 960 * 7 // 20
-    assert get_model("mobilenetv1_w1d3", 2).backbone.stage4.unit1.conv_pw.conv.out_channels == 170
-
-
-def test_case_does_not_matter():
-    assert parse_name("CIFAR_ResNet20_BSConvS_P3D4") == parse_name("cifar_resnet20_bsconvs_p3d4")
-    assert parse_name("cifar_resnet20_bsconvs_p3d4").p == Fraction(3, 4)
-    assert parse_fraction("1") == 1
+@pytest.mark.parametrize(
+    ("architecture", "layer", "channels"),
+    [
+        ("cifar_mobilenetv2_w1d2", "final_conv.conv", 1280),  # the last one never shrinks
+        ("cifar_mobilenetv2_w3d2", "final_conv.conv", 1920),
+        ("mobilenetv3_small_w2", "final_conv1.conv", 1152),
+        ("cifar_mobilenetv1_w1d2", "stage5.unit2.conv_pw.conv", 512),  # V1 has none
+        ("cifar_mobilenetv3_large_w7d20", "init_conv.conv", 16 * 7 // 20),
+        ("cifar_mobilenetv3_large_w7d20", "stage5.unit3.conv1.conv", 960 * 7 // 20),
+        ("mobilenetv1_w1d3", "stage4.unit1.conv_pw.conv", 170),
+    ],
+)
+def test_widths_are_exact_fractions(architecture, layer, channels):
+    with torch.device("meta"):
+        backbone = get_model(architecture, 2).backbone
+    assert backbone.get_submodule(layer).out_channels == channels
 
 
 def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
@@ -80,7 +76,7 @@ def test_the_list_can_be_filtered_and_every_name_in_it_is_read_back():
 
 
 def test_a_parsed_name_tells_its_parts_and_its_dense_network():
-    name = parse_name("cifar_wrn16_4_bsconvs_p2d8")
+    name = parse_name("CIFAR_wrn16_4_BSConvS_P2d8")  # case does not matter
     assert name == ModelName("wrn", True, 16, Fraction(4), "s", Fraction(1, 4))
     assert str(name) == "cifar_wrn16_4_bsconvs_p1d4"
     assert str(name.dense) == "cifar_wrn16_4"
@@ -97,64 +93,49 @@ NEEDS_WIDTH = "needs a width multiplier such as _w1 or _w3d4, and nothing else"
 UNKNOWN = "is not an architecture of this package"
 
 
-@pytest.mark.parametrize(
-    ("architecture", "problem"),
-    [
-        ("cifar_resnet21", "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602"),
-        ("cifar_resnet20_bsconv", UNKNOWN),
-        ("cifar_resnet20_bsconvs_p1d0", f"has the fraction '1d0', {FRACTION}"),
-        ("cifar_resnet20_bsconvs_p5d4", "has p = 5/4, while p is a share of channels, at most 1"),
-        ("cifar_resnet20_4", "takes no width, as in cifar_wrn16_4"),
-        ("cifar_wrn16", "needs a width, as in cifar_wrn16_4"),
-        ("cifar_wrn16_0", "has width 0, while it needs at least 1"),
-        ("wrn16_4", "is not an architecture of this package: wrn comes as cifar_wrn"),
-        ("resnet", "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102"),
-        ("cifar_resnet20_bsconvs_p1d0d2", f"has the fraction '1d0d2', {FRACTION}"),
-        ("mobilenetv1", NEEDS_WIDTH),
-        ("mobilenetv120_w1", NEEDS_WIDTH),
-        (
-            "mobilenetv1_w1_bsconvs_p1d6",
-            "has the variant _bsconvs_p1d6, while mobilenetv1 takes _bsconvu only",
-        ),
-        (
-            "mobilenetv2_w1_bsconvs_p1d4",
-            "has the variant _bsconvs_p1d4, while mobilenetv2 takes _bsconvs_p1d6 only",
-        ),
-        (
-            "mobilenetv3_small_w1d5",
-            "has width 1/5, which leaves a layer without channels: mobilenetv3_small needs at least"
-            " 1/4",
-        ),
-        ("", UNKNOWN),
-    ],
-)
-def test_an_unknown_name_is_explained(architecture, problem):
-    with pytest.raises(
-        ValueError, match=f"^{re.escape(repr(architecture))} {re.escape(problem)}; "
-    ):
-        get_model(architecture, 10)
+NO_NAMES = {
+    "cifar_resnet21": "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602",
+    "cifar_resnet20_bsconv": UNKNOWN,
+    "cifar_resnet20_bsconvs_p1d0": f"has the fraction '1d0', {FRACTION}",
+    "cifar_resnet20_bsconvs_p5d4": "has p = 5/4, while p is a share of channels, at most 1",
+    "cifar_resnet20_4": "takes no width, as in cifar_wrn16_4",
+    "cifar_wrn16": "needs a width, as in cifar_wrn16_4",
+    "cifar_wrn16_0": "has width 0, while it needs at least 1",
+    "wrn16_4": f"{UNKNOWN}: wrn comes as cifar_wrn",
+    "resnet": "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102",
+    "cifar_resnet20_bsconvs_p1d0d2": f"has the fraction '1d0d2', {FRACTION}",
+    "mobilenetv1": NEEDS_WIDTH,
+    "mobilenetv120_w1": NEEDS_WIDTH,
+    "mobilenetv1_w1_bsconvs_p1d6": "has the variant _bsconvs_p1d6, while mobilenetv1 takes "
+    "_bsconvu only",
+    "mobilenetv2_w1_bsconvs_p1d4": "has the variant _bsconvs_p1d4, while mobilenetv2 takes "
+    "_bsconvs_p1d6 only",
+    "mobilenetv3_small_w1d5": "has width 1/5, which leaves a layer without channels: "
+    "mobilenetv3_small needs at least 1/4",
+    "": UNKNOWN,
+}
+NEAREST = {
+    "cifar_resnet20_BSConvS": "cifar_resnet20_bsconvs_p1d8 or cifar_resnet20_bsconvs_p1d6 or "
+    "cifar_resnet20_bsconvs_p1d4",
+    "wrn16_4": "cifar_wrn16_4 or cifar_wrn16_8 or cifar_wrn16_6",
+    "mobilenetv1": "mobilenetv1_w1 or mobilenetv1_w3d4 or mobilenetv1_w1d4",
+    "mobilenetv3_w1": "mobilenetv3_small_w1 or mobilenetv3_large_w1 or mobilenetv3_small_w1d4",
+    "vgg16": "",
+}
 
 
-@pytest.mark.parametrize(
-    ("architecture", "hint"),
-    [
-        (
-            "cifar_resnet20_BSConvS",
-            "did you mean cifar_resnet20_bsconvs_p1d8 or cifar_resnet20_bsconvs_p1d6 or "
-            "cifar_resnet20_bsconvs_p1d4?",
-        ),
-        ("wrn16_4", "did you mean cifar_wrn16_4 or cifar_wrn16_8 or cifar_wrn16_6?"),
-        ("mobilenetv1", "did you mean mobilenetv1_w1 or mobilenetv1_w3d4 or mobilenetv1_w1d4?"),
-        (
-            "mobilenetv3_w1",
-            "did you mean mobilenetv3_small_w1 or mobilenetv3_large_w1 or mobilenetv3_small_w1d4?",
-        ),
-        ("vgg16", "list_models() has them all"),
-    ],
-)
-def test_names_that_are_alike_are_named(architecture, hint):
-    with pytest.raises(ValueError, match=f"^'{architecture}' .*; {re.escape(hint)}$"):
-        get_model(architecture, 10)
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_an_unknown_name_is_explained(name):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{name!r} {NO_NAMES[name]}')}; "):
+        get_model(name, 10)
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_names_that_are_alike_are_named(name):
+    near = NEAREST[name]
+    hint = f"did you mean {near}?" if near else "list_models() has them all"
+    with pytest.raises(ValueError, match=f"^'{name}' .*; {re.escape(hint)}$"):
+        get_model(name, 10)
 
 
 def test_the_least_number_of_classes_and_the_largest_share():
