@@ -67,12 +67,20 @@ def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-def test_only_engines_that_were_asked_for_are_taken(times: Any) -> None:
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        ({"engines": ["compiled"]}, "compiled"),
+        ({"compile": True}, "compiled"),
+        ({"compile": False}, "eager"),
+    ],
+)
+def test_only_engines_that_were_asked_for_are_taken(
+    options: dict[str, Any], engine: str, times: Any
+) -> None:
     times.seconds["eager"] = 1.0
-    model, images = small(), torch.randn(IMAGES)
-    assert optimize_for_inference(model, images, engines=["compiled"]).report.engine == "compiled"
-    assert optimize_for_inference(model, images, compile=True).report.engine == "compiled"
-    assert optimize_for_inference(model, images, compile=False).report.engine == "eager"
+    found = optimize_for_inference(small(), torch.randn(IMAGES), **options)
+    assert found.report.engine == engine
 
 
 def test_the_given_model_needs_to_be_clearly_faster(times: Any) -> None:
@@ -307,11 +315,6 @@ def test_moved_or_loaded_it_goes_on_in_pytorch(pair: tuple[OptimizedModel, nn.Mo
         twin.double()
     assert first_tensor(twin(images.double())).dtype == torch.float64
     assert_equal(first_tensor(twin(images)), first_tensor(in_eval_mode(model, images)))
-    twin = copy.deepcopy(found)
-    state = {name: torch.zeros_like(value) for name, value in found.state_dict().items()}
-    with pytest.warns(UserWarning, match=r"weights were loaded, so the constants of o"):
-        twin.load_state_dict(state)
-    assert not first_tensor(twin(images)).any()
 
 
 def by_size(net: Any, images: Tensor) -> Tensor:
@@ -417,12 +420,13 @@ def test_unknown_engines_are_refused(given: Any) -> None:
 
 def test_weights_are_loaded_by_whichever_module(pair: tuple[OptimizedModel, nn.Module]) -> None:
     images = torch.randn(IMAGES)
-    for around in (nn.Sequential, lambda twin: twin.network):
+    arounds = [lambda twin: twin, nn.Sequential, lambda twin: twin.network]
+    for around, assign in zip(arounds, [False, True, True], strict=True):
         twin = copy.deepcopy(pair[0])
         module = around(twin)
         state = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
-        with pytest.warns(UserWarning, match="weights were loaded"):
-            module.load_state_dict(state, assign=True)
+        with pytest.warns(UserWarning, match="weights were loaded, so the constants of o"):
+            module.load_state_dict(state, assign=assign)
         assert not first_tensor(twin(images)).any()
 
 

@@ -21,6 +21,7 @@ from helpers.inference_cases import (
     in_turn,
     trained,
 )
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 SIZE = (2, 3, 10, 10)
 
@@ -204,12 +205,9 @@ def test_a_root_layer_and_layers_that_are_never_called() -> None:
 
 def test_pairs_are_found_without_a_trace() -> None:
     model = trained(torchvision.models.resnet18(num_classes=5)).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pairs = foldable_pairs(model, torch.randn(1, 3, 32, 32))
-    assert len(pairs) == 20
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name])
-    assert not [module for module in model.modules() if module._forward_pre_hooks]
+    before = snapshot(model)
+    assert len(foldable_pairs(model, torch.randn(1, 3, 32, 32))) == 20
+    assert_unchanged(model, before)
 
 
 @pytest.mark.parametrize(

@@ -120,9 +120,8 @@ def test_convolutions_that_took_in_a_norm_are_in_the_report() -> None:
     assert (row.name, row.kind, row.plan, row.norms_folded) == ("0", "Conv2d", "one convolution", 1)
 
 
-class Failing(nn.Module):
-    def forward(self, images: Tensor) -> Tensor:
-        raise RuntimeError("\nonly this line\nand not this one")
+def fail(net: Any, images: Tensor) -> Tensor:
+    raise RuntimeError("\nonly this line\nand not this one")
 
 
 def test_wrong_arguments() -> None:
@@ -136,21 +135,20 @@ def test_wrong_arguments() -> None:
     uncopied.lock = threading.Lock()  # type: ignore[assignment]
     lazy, batch_norm = nn.LazyConv2d(3, 3), nn.BatchNorm2d(3, affine=False, device="meta")
     silent, on_meta = Graph(lambda net, x: None), nn.Sequential(half_on_meta)
+    locked = "cannot pickle '_thread.lock' object"
     cases = {
         "example_input needs floating-point numbers, got torch.int64": (model, images.long()),
+        "example_input needs at least one image, got (0, 3, 20, 20)": (model, images[:0]),
         "model needs a size for weight: call it once, its layers are lazy": (lazy, images),
         "model needs values for 0.bias, which is on the meta device": (on_meta, images),
         "model needs values for running_mean, which is on the meta device": (batch_norm, images),
         "model needs to be optimised before it becomes TorchScript": (scripted, images),
         "model returns no floating-point tensor": (silent, images),
         "model does not take example_input of (2, 3, 20, 20): RuntimeError: only this line": (
-            Failing(),
+            Graph(fail),
             images,
         ),
-        "model cannot be copied: TypeError: cannot pickle '_thread.lock' object": (
-            uncopied,
-            images,
-        ),
+        f"model cannot be copied: TypeError: {locked}": (uncopied, images),
     }
     for message, arguments in cases.items():
         with raises_exactly(message):

@@ -13,29 +13,17 @@ from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvU, optimize_for_inference
 from helpers.exact_errors import raises_exactly
-from helpers.inference_cases import (
-    IMAGES,
-    assert_equal,
-    eager,
-    in_eval_mode,
-    small,
-    trained,
-)
+from helpers.inference_cases import IMAGES, assert_equal, eager, in_eval_mode, small, trained
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 
 def test_the_original_stays_as_it_is() -> None:
     model = small()
     model[1].eval()
     model[0].pw.weight.requires_grad_(False)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
+    before = snapshot(model)
     eager(model, dtype=torch.bfloat16)
-    assert [module.training for module in model.modules()] == modes
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-    flags = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert flags == {"0.pw.weight"}
-    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    assert_unchanged(model, before)
 
 
 def test_no_gradients_and_no_training() -> None:
@@ -67,28 +55,28 @@ def test_shorter_numbers(dtype: torch.dtype) -> None:
     }
 
 
-def test_inputs_that_are_no_images_have_no_memory_format() -> None:
-    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh())
-    optimized = eager(model, (2, 5))
-    assert (optimized.report.memory_format, optimized.report.input_size) == ("contiguous", (2, 5))
-    for rows in (2, 7):
-        features = torch.randn(rows, 5)
-        assert_equal(optimized(features), in_eval_mode(model, features))
-
-
-def test_double_precision() -> None:
-    model = small().double()
-    images = torch.randn(IMAGES, dtype=torch.float64)
-    optimized = optimize_for_inference(model, images, compile=False)
-    torch.testing.assert_close(optimized(images), in_eval_mode(model, images))
-    assert optimized.report.dtype == "float64"
+@pytest.mark.parametrize(
+    ("make", "size", "dtype"),
+    [
+        (lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh()), (2, 5), torch.float32),
+        (small, IMAGES, torch.float64),
+    ],
+)
+def test_inputs_that_are_no_images_and_double_precision(
+    make: Any, size: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    model = make().to(dtype)
+    optimized = optimize_for_inference(model, torch.randn(size, dtype=dtype), compile=False)
+    report, given = optimized.report, torch.randn(7, *size[1:], dtype=dtype)
+    assert (report.input_size, f"torch.{report.dtype}") == (size, str(dtype))
+    assert report.memory_format == ("contiguous" if len(size) == 2 else "channels_last")
+    torch.testing.assert_close(optimized(given), in_eval_mode(model, given))
 
 
 def saved_and_loaded(model: nn.Module) -> nn.Module:
     file = io.BytesIO()
     torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch.decomposition import compose
 from bsconv.pytorch.spectra import _variance_shares, random_first_share
 from helpers.exact_errors import raises_exactly
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 
 def by_svd(weight: Tensor, center: bool = True) -> Tensor:
@@ -258,20 +259,18 @@ def test_a_state_dict_may_not_tell_what_is_transposed(conv: nn.ConvTranspose2d) 
 
 def test_parametrised_weights_are_computed_and_left_alone() -> None:
     conv = parametrizations.spectral_norm(nn.Conv2d(6, 4, 3))
-    before = {name: value.clone() for name, value in conv.state_dict().items()}
+    before = snapshot(conv)
     original = conv.parametrizations.weight.original
     torch.testing.assert_close(kernel_spectra(conv)[""], by_svd(original), rtol=0, atol=1e-6)
-    assert all(module.training for module in conv.modules())
-    for name, value in conv.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_unchanged(conv, before)
 
 
 def test_observing_leaves_no_trace() -> None:
     model = a_model()
-    before = torch.get_rng_state()
+    before, state = snapshot(model), torch.get_rng_state()
     spectra_table(model)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert_unchanged(model, before)
+    assert torch.equal(torch.get_rng_state(), state)
     assert not any(shares.requires_grad for shares in kernel_spectra(model).values())
     with torch.inference_mode():
         assert list(kernel_spectra(model)) == ["0", "2.0", "4", "5"]
