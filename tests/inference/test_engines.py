@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
-from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting
+from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _optimize
+from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from bsconv.pytorch.inference.engines import _pytorch
 from bsconv.pytorch.inference.engines._onnx import chain_to_onnx
 from helpers.exact_errors import raises_exactly
@@ -67,20 +68,11 @@ def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize(
-    ("options", "engine"),
-    [
-        ({"engines": ["compiled"]}, "compiled"),
-        ({"compile": True}, "compiled"),
-        ({"compile": False}, "eager"),
-    ],
-)
-def test_only_engines_that_were_asked_for_are_taken(
-    options: dict[str, Any], engine: str, times: Any
-) -> None:
+def test_only_engines_that_were_asked_for_are_taken(times: Any) -> None:
     times.seconds["eager"] = 1.0
-    found = optimize_for_inference(small(), torch.randn(IMAGES), **options)
-    assert found.report.engine == engine
+    for asked in ({"engines": ["compiled"]}, {"compile": True}, {"compile": False}):
+        report = optimize_for_inference(small(), torch.randn(IMAGES), **asked).report  # type: ignore[arg-type]
+        assert report.engine == ("eager" if asked == {"compile": False} else "compiled")
 
 
 def test_the_given_model_needs_to_be_clearly_faster(times: Any) -> None:
@@ -211,11 +203,8 @@ def pair(request: pytest.FixtureRequest) -> tuple[OptimizedModel, nn.Module]:
     torch.manual_seed(0)
     model = trained(MODELS[name]())
     with pytest.MonkeyPatch.context() as patch:
-        from bsconv.pytorch.inference import _optimize
-
         patch.setattr(_optimize, "EVEN", 1e6)
-        found = optimize_for_inference(model, torch.randn(IMAGES), engines=engine)
-    return found, model
+        return optimize_for_inference(model, torch.randn(IMAGES), engines=engine), model
 
 
 def assert_same(found: Any, expected: Any) -> None:
@@ -350,8 +339,6 @@ def test_a_model_that_an_engine_cannot_take_falls_back() -> None:
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
 @pytest.mark.parametrize("make", [BSConvU, BSConvS, BSConvCP])
 def test_layer_plans_run_in_the_engine(make: Callable[..., Any], engine: str) -> None:
-    from bsconv.pytorch.inference._plans import layer_plans, padded_plans
-
     pytest.importorskip(engine)
     options = {"blueprints": 5} if make is BSConvCP else {}
     layer = trained(make(8, 6, 3, padding=1, stride=2, **options)).eval()
@@ -370,22 +357,19 @@ def test_layer_plans_run_in_the_engine(make: Callable[..., Any], engine: str) ->
 # --- what is missing ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("compiler")
 def test_engines_that_are_not_installed_are_named(monkeypatch: Patch) -> None:
-    found_by = importlib.util.find_spec
-    gone = {"onnxruntime", "openvino", "onnxscript"}
+    found_by, gone = importlib.util.find_spec, {"onnxruntime", "openvino", "onnxscript"}
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in gone else found_by(name)
     )
-    monkeypatch.setattr(_pytorch, "compiled_for", lambda network, _: network)
     report = optimize_for_inference(small(), torch.randn(IMAGES)).report
-    assert report.lost == (
-        "onnxruntime: needs onnxruntime, onnxscript: pip install 'bsconv[onnx]'; "
-        "openvino: needs openvino, onnxscript: pip install 'bsconv[openvino]'"
-    )
+    openvino = "needs openvino, onnxscript: pip install 'bsconv[openvino]'"
+    onnx = "needs onnxruntime, onnxscript: pip install 'bsconv[onnx]'"
+    assert report.lost == f"onnxruntime: {onnx}; openvino: {openvino}"
     assert [row.engine for row in report.engines] == ["given", *ENGINES]
     with raises_exactly(
-        "engines needs those that are installed, got 'openvino', which needs openvino, onnxscript: "
-        "pip install 'bsconv[openvino]'"
+        f"engines needs those that are installed, got 'openvino', which {openvino}"
     ):
         optimize_for_inference(small(), torch.randn(IMAGES), engines=["eager", "openvino"])
 

@@ -83,11 +83,6 @@ def test_modified_mobilenets(name: str) -> None:
     assert not [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def test_trained_weights_of_our_own() -> None:
-    model = get_model("cifar_wrn16_1_bsconvu", 10, pretrained="cifar10")
-    assert_same_function(eager(model, (2, 3, 32, 32)), model, (2, 3, 32, 32))
-
-
 def test_the_report(times: Any) -> None:
     times.seconds |= {"factored": 0.002, "joined": 0.003, "narrow": 0.001, "merged": 0.004}
     times.seconds |= {"given": 0.03, "eager": 0.01}

@@ -140,16 +140,6 @@ def test_sums_in_float32_keep_all_its_digits_and_the_settings(
         matmul.fp32_precision = before
 
 
-def test_what_follows_from_the_definition() -> None:
-    weight = torch.randn(5, 12, 3, 3)
-    shares = kernel_spectra(weight)[""]
-    assert (shares[:, :-1] >= shares[:, 1:]).all()
-    assert (shares >= 0).all()
-    torch.testing.assert_close(shares.sum(1), torch.ones(5, dtype=torch.float64))
-    for same in (weight * -7, weight + torch.randn(5, 1, 3, 3), weight[:, torch.randperm(12)]):
-        torch.testing.assert_close(kernel_spectra(same)[""], shares, rtol=0, atol=1e-6)
-
-
 @centering
 @pytest.mark.parametrize("samples", [2, 5, 30])
 def test_blueprint_kernels_have_one_component(samples: int, center: bool) -> None:
