@@ -1,7 +1,5 @@
 """The command line: ``bsconv ...`` and ``python -m bsconv ...``."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os
@@ -15,14 +13,14 @@ from typing import NoReturn
 from . import __version__
 from .basics.errors import one_line
 
-# one module per command: HELP, add_arguments(parser) and run(arguments) -> exit code; they import
-# torch and other heavy packages in run only, so that help and errors are quick
+# one module per command: HELP, add_arguments(parser) and run(arguments), which may return an exit
+# code; they import torch and other heavy packages in run only, so that help and errors are quick
 NAMES = (
-    "train evaluate predict models plan profile spectra project export benchmark results data "
-    "completion"
-)
+    "train", "evaluate", "predict", "models", "plan", "profile", "spectra", "project", "export",
+    "benchmark", "results", "data", "completion",
+)  # fmt: skip
 try:  # Ctrl-C is one line from the first moment on
-    COMMANDS = {name: import_module(f"bsconv.commands.{name}") for name in NAMES.split()}
+    COMMANDS = {name: import_module(f"bsconv.commands.{name}") for name in NAMES}
 except KeyboardInterrupt:
     print("bsconv: interrupted", file=sys.stderr)
     sys.exit(130)
@@ -65,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         arguments = make_parser().parse_args(argv)
         command = arguments.command
-        code = COMMANDS[command].run(arguments)
+        code: int | None = COMMANDS[command].run(arguments)
         print(end="", flush=True)  # where stdout is closed, that is nothing
-        return code
+        return code or 0
     except BrokenPipeError:
         # the reader has seen enough, as in `bsconv models | head`; without this, Python would
         # complain once more when it flushes at exit

@@ -99,3 +99,17 @@ def failure(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return captured.err
 
     return run
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs a command that must succeed; gives what it printed, as ``out`` and ``err``."""
+
+    from bsconv.__main__ import main
+
+    def run(*arguments: object) -> Any:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr()
+
+    return run

@@ -1,7 +1,5 @@
 """Arguments that several commands share."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from fractions import Fraction
@@ -50,9 +48,9 @@ def image_size(text: str) -> tuple[int, ...]:
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """An option for each of these settings of a run; by default, for all that have a help text."""
-    settings = {setting.name: setting for setting in dataclasses.fields(TrainConfig)}
-    for name in names or [name for name in settings if settings[name].metadata["help"]]:
-        how, help = settings[name].metadata["rule"].option, settings[name].metadata["help"]
+    settings = {each.name: each.metadata for each in dataclasses.fields(TrainConfig)}
+    for name in names or [name for name, about in settings.items() if about["help"]]:
+        how, help = settings[name]["rule"].option, settings[name]["help"]
         no = "no-" if how.get("action") == "store_false" else ""
         option = f"--{no}{name.replace('_', '-')}"
         parser.add_argument(option, dest=name, help=help, **how)
@@ -62,25 +60,16 @@ NORMALIZATION = ("normalize", "mean", "std")  # settings
 IMAGES = ("image_size", "resize", "split")
 
 
-def given_settings(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The settings of a run that the command line says, of these ``names`` or of all.
-
-    A normalisation is given whole, or not at all.
-    """
-    names = names or tuple(setting.name for setting in dataclasses.fields(TrainConfig))
-    given = vars(arguments).items()
-    found = {name: value for name, value in given if name in names and value is not None}
-    if not getattr(arguments, "resume", False):
-        check_share(found.get("p"), found.get("bsconv"))
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a run that the command line says; a normalisation whole, or not at all."""
+    given, known = vars(arguments).items(), TrainConfig.__dataclass_fields__
+    found = {name: value for name, value in given if name in known and value is not None}
+    p, bsconv = found.get("p"), found.get("bsconv")
+    if p is not None and bsconv != "s" and not getattr(arguments, "resume", False):
+        raise ValueError(f"--p goes with --bsconv s alone, got {p:g} with --bsconv {bsconv}")
     if found.keys() & set(NORMALIZATION):
         return {**dict.fromkeys(NORMALIZATION), **found}
     return found
-
-
-def check_share(p: float | None, bsconv: str | None) -> None:
-    """ValueError for a share that nothing would use."""
-    if p is not None and bsconv != "s":
-        raise ValueError(f"--p goes with --bsconv s alone, got {p:g} with --bsconv {bsconv}")
 
 
 def add_input_size(parser: argparse.ArgumentParser) -> None:

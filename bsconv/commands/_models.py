@@ -28,6 +28,15 @@ def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
     return (3, *getattr(model, "in_size", (side, side)))
 
 
+def untrained(arguments: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]]:
+    """The model that the command line names, and the shape of one image for it, (1, C, H, W)."""
+    from ..experiments.model_sources import build_model
+
+    name = arguments.model
+    model = build_model(name, arguments.num_classes or usual_classes(name))
+    return model, (1, *(arguments.input_size or usual_size(name, model)))
+
+
 def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
     """What --checkpoint names; ValueError for an option that goes with ``model`` alone."""
     from ..experiments.files.checkpoints import read_trained

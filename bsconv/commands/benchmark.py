@@ -7,30 +7,13 @@ median of the rounds and the middle half of them. Peak memory is the most that o
 time beyond weights and input, as PyTorch's allocator counts it: tensors and scratch space.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from ..experiments.config import TrainConfig
-from ._arguments import (
-    MODEL_HELP,
-    NORMALIZATION,
-    add_input_size,
-    add_num_classes,
-    add_settings,
-    add_share,
-    add_with_bn,
-    count,
-    given_settings,
-)
+from ..experiments.normalization import Normalization
+from . import _arguments as shared
 from ._models import usual_classes, usual_size
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
-
-if TYPE_CHECKING:
-    from ..experiments.inference_benchmark import InferenceBenchmark
-    from ..experiments.plotting import Figure
 
 HELP = "measure how fast a model and its BSConv variants are here"
 VARIANTS = ("dense", "u", "s")
@@ -55,21 +38,21 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help=MODEL_HELP)
+    add("model", metavar="MODEL", help=shared.MODEL_HELP)
     text = "some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)"
     add("--variants", type=variants, default=VARIANTS, metavar="LIST", help=text)
-    add_share(parser, 0.25)
-    add_with_bn(parser, False)
+    shared.add_share(parser, 0.25)
+    shared.add_with_bn(parser, False)
     text = "images in a batch, each measured by itself (default 1,16)"
     add("--batch-size", type=batch_sizes, default=(1, 16), metavar="LIST", help=text)
     text = "what the networks compute in, images included (default float32)"
     add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help=text)
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or auto (default)")
-    add_input_size(parser)
-    add_settings(parser, *NORMALIZATION)
-    add_num_classes(parser)
+    shared.add_input_size(parser)
+    shared.add_settings(parser, *shared.NORMALIZATION)
+    shared.add_num_classes(parser)
     text = "turns of each network (default: 3 to 50, as many as half a minute holds)"
-    add("--rounds", type=count, metavar="N", help=text)
+    add("--rounds", type=shared.count, metavar="N", help=text)
     text = "optimise without torch.compile, which takes up to minutes"
     add("--no-compile", action="store_true", help=text)
     add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
@@ -77,18 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser, f"model, {ROWS}")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None and (count := len(arguments.batch_size)) > MOST_DRAWN:
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None and (sizes := len(arguments.batch_size)) > MOST_DRAWN:
         most = f"{MOST_DRAWN} sizes of batches at most"
-        raise ValueError(f"--out draws {most}, got {count} in --batch-size")
+        raise ValueError(f"--out draws {most}, got {sizes} in --batch-size")
     check_files(arguments.out, arguments.csv)
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
-    from ..experiments.training import find_device
 
-    config = TrainConfig(**given_settings(arguments, *NORMALIZATION))
-    find_device(arguments.device)
     name, classes = arguments.model, arguments.num_classes or usual_classes(arguments.model)
+    given = arguments.normalize, arguments.mean, arguments.std
+    normalization = Normalization.from_options(*given) if any(given) else None
     models, notes = build_variants(
         name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
     )
@@ -101,24 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         rounds=arguments.rounds,
         compile=not arguments.no_compile,
-        normalization=config.normalization if config.says_normalization else None,
+        normalization=normalization,
         notes=notes,
         progress=sys.stderr.isatty(),
     )
-    print_table(arguments, found, lambda: _figure(found), model=name)
-    return 0
-
-
-def _figure(found: InferenceBenchmark) -> Figure:
-    from ..experiments import plotting
-    from ..experiments.inference_benchmark import AS_GIVEN
-
-    panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
-    for row in found.rows:
-        panel = panels.setdefault(f"batches of {row.batch_size}", {})
-        series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
-        per_image = 1e3 / row.batch_size
-        low, high = (per_image * seconds for seconds in row.spread)
-        panel.setdefault(series, {})[row.network] = per_image * row.median, low, high
-    title = f"{found.setting.model}: inference on this {found.setting}"
-    return plotting.timing_bars(panels, ylabel="ms per image", title=title)
+    print_table(arguments, found, found.figure, model=name)

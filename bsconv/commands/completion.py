@@ -4,8 +4,6 @@ bash: eval "$(bsconv completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc, 
 fish: bsconv completion fish > ~/.config/fish/completions/bsconv.fish
 """
 
-from __future__ import annotations
-
 import argparse
 from importlib import import_module
 
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=["bash", "zsh", "fish"])
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     commands = import_module("bsconv.__main__").COMMANDS
     if arguments.shell == "zsh":
         print("autoload -U +X bashcompinit && bashcompinit")
@@ -46,4 +44,3 @@ def run(arguments: argparse.Namespace) -> int:
                     print(f"complete -c bsconv -n {where} -l {option[2:]}")
     if arguments.shell != "fish":
         print(BASH.format(commands=" ".join(commands), cases="\n".join(cases)))
-    return 0

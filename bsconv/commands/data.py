@@ -1,7 +1,5 @@
 """Find a data set, or download it."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -18,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, *IMAGES)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     from ..experiments.data import DATASETS, data_folder, load_dataset
 
     name = arguments.name
@@ -28,4 +26,3 @@ def run(arguments: argparse.Namespace) -> int:
     if name in DATASETS:
         place = data_folder(arguments.data) / f"{name}.npz"
     print(f"{dataset}, {'made when it is needed' if name == 'synthetic' else place}")
-    return 0

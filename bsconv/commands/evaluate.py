@@ -1,22 +1,12 @@
 """Measure the top-1 accuracy of a trained model on the test images of a data set."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import (
-    IMAGES,
-    MODEL_HELP,
-    NORMALIZATION,
-    add_replacement,
-    add_settings,
-    add_weights,
-    given_settings,
-)
+from . import _arguments as shared
 from ._models import model_by_name, read_checkpoint, say_images
 from ._output import add_json, print_json
 
@@ -30,18 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`bsconv project`: files that say themselves which model they are of"
     )
     which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
-    which.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
-    add_weights(parser)
-    add_replacement(parser)
+    which.add_argument("--model", metavar="MODEL", help=shared.MODEL_HELP)
+    shared.add_weights(parser)
+    shared.add_replacement(parser)
     add_json(parser, "model, dataset, top1 in percent, images")
     parser.argument_default = argparse.SUPPRESS
     text = "default: what the model was trained on"
     parser.add_argument("--dataset", metavar="NAME|FOLDER", help=text)
-    add_settings(parser, "data", "batch_size", "test_limit", *IMAGES, "device", *NORMALIZATION)
+    shared.add_settings(
+        parser, "data", "batch_size", "test_limit", *shared.IMAGES, "device", *shared.NORMALIZATION
+    )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    given, path = given_settings(arguments), arguments.checkpoint
+def run(arguments: argparse.Namespace) -> None:
+    given, path = shared.given_settings(arguments), arguments.checkpoint
     if (path, arguments.pretrained, arguments.weights) == (None, None, None):
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 
@@ -86,7 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(model=config.model, dataset=config.dataset, top1=top1, images=count)
     else:
         print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")
-    return 0
 
 
 def _of_checkpoint(path: Path, noted: TrainConfig, given: dict[str, Any]) -> TrainConfig:

@@ -14,49 +14,39 @@ from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
 from ..experiments.rules import FOLDER_SIZE
-from ._arguments import (
-    MODEL_HELP,
-    NORMALIZATION,
-    add_input_size,
-    add_num_classes,
-    add_replacement,
-    add_settings,
-    add_weights,
-    count,
-    given_settings,
-)
+from . import _arguments as shared
 from ._models import model_by_name, read_checkpoint, say_random, usual_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..experiments.files.checkpoints import Start, TrainedModel
+    from ..experiments.files.checkpoints import Start
 
 HELP = "write a model as ONNX or as an exported program"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = f"{MODEL_HELP}; not needed with --checkpoint, which names it"
+    text = f"{shared.MODEL_HELP}; not needed with --checkpoint, which names it"
     add("model", nargs="?", metavar="MODEL", help=text)
     text = "the --out of `bsconv train` or `bsconv project`, which say themselves what they are"
-    which = add_weights(parser)
+    which = shared.add_weights(parser)
     which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
-    add_replacement(parser)
-    add_num_classes(parser, of_weights=True)
+    shared.add_replacement(parser)
+    shared.add_num_classes(parser, of_weights=True)
     text = "onnx: a .onnx file; exported-program: a .pt2 file for torch.export.load"
     add("--format", choices=["onnx", "exported-program"], required=True, help=text)
     add("--out", type=Path, required=True, metavar="FILE")
-    add_input_size(parser)
-    add("--batch-size", type=count, default=1, metavar="N", help="default 1")
+    shared.add_input_size(parser)
+    add("--batch-size", type=shared.count, default=1, metavar="N", help="default 1")
     add("--dynamic-batch", action="store_true", help="batches of any size, rather than of N")
     add("--dynamic-size", action="store_true", help="images of any size that the model can take")
     text = "fold BatchNorms and multiply layers into one where that is faster here; prints what was"
     add("--optimize", action="store_true", help=f"{text} done")
-    add_settings(parser, *NORMALIZATION)
+    shared.add_settings(parser, *shared.NORMALIZATION)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..experiments.export import check_export, export_model
@@ -95,26 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, images))
-    return 0
 
 
 def _model(
     arguments: argparse.Namespace,
 ) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
     """The network in eval mode; its name and how images are made for it; their size (C, H, W); the
-    names of its classes where they are known."""
+    names of its classes, where they are known."""
     from ..experiments.training import read_start, trained_model
 
-    name, path = arguments.model, arguments.checkpoint
-    start: Start | TrainedModel | None
+    given, name, path = shared.given_settings(arguments), arguments.model, arguments.checkpoint
+    start: Start | None
     if path is not None:
         start = trained = read_checkpoint(arguments, "MODEL")
         if name is not None and name.lower() != trained.config.model.lower():
             raise ValueError(f"{path} is a checkpoint of {trained.config.model}, not of {name}")
-        config = TrainConfig(trained.config.model, **given_settings(arguments, *NORMALIZATION))
+        config = TrainConfig(**given | {"model": trained.config.model})
         model = trained_model(trained, path)
     elif name is not None:
-        config = TrainConfig(**given_settings(arguments))
+        config = TrainConfig(**given)
         start = read_start(config)
         model = model_by_name(config, arguments.num_classes, start)
     else:
@@ -130,9 +119,8 @@ def _model(
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
     from ..pytorch.inference.engines import OPSET
 
-    kind = (
-        f"ONNX of opset {OPSET}" if arguments.format == "onnx" else "an exported program of torch"
-    )
+    is_onnx = arguments.format == "onnx"
+    kind = f"ONNX of opset {OPSET}" if is_onnx else "an exported program of torch"
     count = "any" if arguments.dynamic_batch else arguments.batch_size
     sides = ("any", "any") if arguments.dynamic_size else size[1:]
     shape = " x ".join(map(str, (count, size[0], *sides)))

@@ -1,7 +1,5 @@
 """List the architectures that train and plan know by name."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 
@@ -16,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "models")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     from ..pytorch import list_models
 
     names = list_models(arguments.pattern)
@@ -28,4 +26,3 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(models=names)
     else:
         print(*names, sep="\n")
-    return 0

@@ -5,8 +5,6 @@ document: {"model", "classes", "images": [{"file", "top": [{"class", "probabilit
 "unreadable": [{"file", "reason"}]}.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

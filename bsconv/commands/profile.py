@@ -1,11 +1,9 @@
 """Count parameters, FLOPs as published, MACs and activations of a model, layer by layer."""
 
-from __future__ import annotations
-
 import argparse
 
 from ._arguments import MODEL_HELP, add_input_size, add_num_classes
-from ._models import usual_classes, usual_size
+from ._models import untrained
 from ._output import ROWS, add_csv, add_json, check_files, print_table
 
 HELP = "count parameters, FLOPs, MACs and activations"
@@ -19,24 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser, f"model, {ROWS}")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     check_files(None, arguments.csv)
 
     import torch
 
-    from ..experiments.model_sources import build_model
     from ..pytorch import ModelProfiler
-
-    def build_and_profile() -> ModelProfiler:
-        classes = arguments.num_classes or usual_classes(arguments.model)
-        model = build_model(arguments.model, classes)
-        size = arguments.input_size or usual_size(arguments.model, model)
-        return ModelProfiler(model, (1, *size))
 
     try:
         with torch.device("meta"):  # spends nothing on weights
-            profile = build_and_profile()
+            profile = ModelProfiler(*untrained(arguments))
     except Exception:  # a model that computes with values while it is made or run, or bad input
-        profile = build_and_profile()
+        profile = ModelProfiler(*untrained(arguments))
     print_table(arguments, profile, model=arguments.model)
-    return 0

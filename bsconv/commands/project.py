@@ -14,28 +14,17 @@ import dataclasses
 import shlex
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ._arguments import (
-    IMAGES,
-    MODEL_HELP,
-    NORMALIZATION,
-    add_settings,
-    add_share,
-    add_weights,
-    budget,
-    count,
-    given_settings,
-)
+from . import _arguments as shared
 from ._models import model_by_name, say_images
 from ._output import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
     from ..experiments.files.checkpoints import Start
-    from ..experiments.plotting import Figure
-    from ..pytorch import BudgetCurve
 
 HELP = "turn a trained dense network into a BSConv network"
 SUFFIX = ".safetensors"
@@ -43,16 +32,16 @@ SUFFIX = ".safetensors"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help=MODEL_HELP)
-    add_weights(parser, required=True)
+    add("model", metavar="MODEL", help=shared.MODEL_HELP)
+    shared.add_weights(parser, required=True)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--bsconv", choices=["u", "s"], help="BSConv-U or BSConv-S in all layers")
     text = "the best form for each layer, at 25%% of the cost (or 0.25)"
-    forms.add_argument("--budget", type=budget, metavar="SHARE", help=text)
+    forms.add_argument("--budget", type=shared.budget, metavar="SHARE", help=text)
     text = "the cost that --budget and --curve count (default macs); time is measured here"
     add("--of", choices=["macs", "parameters", "time"], help=text)
     add_figure(parser, "the predicted damage of many budgets", "--curve")
-    add_share(parser)
+    shared.add_share(parser)
     text = (
         "outputs (default): layer by layer the closest outputs on the images; weights: the "
         "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
@@ -60,14 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
     text = "whose training images it looks at (default cifar10); MODEL has as many classes"
     add("--dataset", default=TrainConfig.dataset, metavar="NAME|FOLDER", help=text)
-    add("--images", type=count, default=500, metavar="N", help="default 500")
-    add_settings(parser, "data", *IMAGES, *NORMALIZATION)
+    add("--images", type=shared.count, default=500, metavar="N", help="default 500")
+    shared.add_settings(parser, "data", *shared.IMAGES, *shared.NORMALIZATION)
     add("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
-    given = {**given_settings(arguments), "bsconv": None}
+    given = {**shared.given_settings(arguments), "bsconv": None}
     dense = TrainConfig(**given, train_limit=arguments.images)
 
     from ..experiments import training
@@ -108,9 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(report)
         print(_next_steps(arguments, weights))
     if curve is not None:
-        write_figure(arguments.curve, lambda: _figure(curve, dense.model))
+        from ..experiments import plotting
+
+        damages = {point.share: point.damage for point in curve.points}
+        label = "MACs" if of == "macs" else of
+        draw = partial(plotting.damage_curve, damages, label, title=dense.model)
+        write_figure(arguments.curve, draw)
         print(curve)
-    return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -130,16 +123,9 @@ def _check(arguments: argparse.Namespace) -> None:
     check_files(arguments.curve, out)
 
 
-def _figure(curve: BudgetCurve, model: str) -> Figure:
-    from ..experiments import plotting
-
-    damages = {point.share: point.damage for point in curve.points}
-    return plotting.damage_curve(damages, "MACs" if curve.of == "macs" else curve.of, title=model)
-
-
 def _next_steps(arguments: argparse.Namespace, weights: Start | None) -> str:
     """Commands that go on from what was written; size and normalisation come with the file."""
-    given = given_settings(arguments)
+    given = shared.given_settings(arguments)
     options: dict[str, Any] = {"model": arguments.model, "bsconv": arguments.bsconv}
     if arguments.bsconv == "s":
         options["p"] = Fraction(given.get("p", TrainConfig.p)).limit_denominator(1000)

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser, f"model, {ROWS}")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> None:
     check_files(arguments.out, arguments.csv)
     name = arguments.model
     source = _source(name, arguments.weights, arguments.num_classes)
@@ -55,7 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None and not table.compared:
         raise ValueError(f"there is nothing to draw in {arguments.out}: {table.summary}")
     print_table(arguments, table, lambda: _figure(name, source, table), model=name)
-    return 0
 
 
 def _source(

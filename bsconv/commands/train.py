@@ -1,7 +1,5 @@
 """Train a model and measure it after every epoch. The defaults are the published CIFAR recipe."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

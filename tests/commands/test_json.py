@@ -4,17 +4,18 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bsconv.__main__ import COMMANDS, main
+from bsconv.__main__ import COMMANDS
 from bsconv.pytorch import BSConvU_Replacer, ModelProfiler, get_model
 
+Said = Callable[..., Any]
 
-def document(capsys: pytest.CaptureFixture[str], line: str) -> dict[str, object]:
-    capsys.readouterr()
-    assert main([*line.split(), "--json"]) == 0
-    found: dict[str, object] = json.loads(capsys.readouterr().out)
+
+def document(said: Said, line: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(said(*line.split(), "--json").out)
     return found
 
 
@@ -28,37 +29,31 @@ def document(capsys: pytest.CaptureFixture[str], line: str) -> dict[str, object]
         ("results", {"rows"}),
     ],
 )
-def test_one_document(line: str, keys: set[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert document(capsys, line).keys() == keys
+def test_one_document(line: str, keys: set[str], said: Said) -> None:
+    assert document(said, line).keys() == keys
 
 
-def test_numbers_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_numbers(said: Said) -> None:
     """And a cifar model has ten classes."""
-    rows = document(capsys, "profile cifar_resnet20")["rows"]
-    assert isinstance(rows, list)
+    rows = document(said, "profile cifar_resnet20")["rows"]
     profile = ModelProfiler(get_model("cifar_resnet20", 10), (1, 3, 32, 32))
     assert sum(row["parameters"] for row in rows) == profile.total_parameter_count
 
 
-def test_bare_bsconv_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert "usage: bsconv" in capsys.readouterr().out
+def test_bare_bsconv_prints_its_help(said: Said) -> None:
+    assert "usage: bsconv" in said().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_knows_commands_and_options(
-    shell: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["completion", shell]) == 0
-    printed = capsys.readouterr().out
+def test_completion_knows_commands_and_options(shell: str, said: Said) -> None:
+    printed = said("completion", shell).out
     assert all(name in printed for name in (*COMMANDS, "new-head"))
 
 
 @pytest.mark.slow
-def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    main(["completion", "bash"])
+def test_bash_completes(said: Said, tmp_path: Path) -> None:
     script = tmp_path / "completion"
-    script.write_text(capsys.readouterr().out)
+    script.write_text(said("completion", "bash").out)
     for words, expected in (("tr", "train"), ("train --new", "--new-head")):
         typed = f"bsconv {words}".split()
         code = f"COMP_WORDS=({' '.join(typed)}); COMP_CWORD={len(typed) - 1}; _bsconv"
@@ -74,16 +69,10 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     [("--target-macs 12%", ["BSConv-S, p = 1/4"]), ("--target-parameters 1%", [])],
 )
 def test_plan_proposes_the_largest_within_a_target(
-    target: str, proposed: list[str], capsys: pytest.CaptureFixture[str]
+    target: str, proposed: list[str], said: Said
 ) -> None:
-    variants = document(capsys, f"plan cifar_resnet20 {target}")["variants"]
-    assert isinstance(variants, list)
+    variants = document(said, f"plan cifar_resnet20 {target}")["variants"]
     assert [row["form"] for row in variants if row["proposed"]] == proposed
     assert variants[0]["share_of_macs"] == 1
     plan = BSConvU_Replacer().plan(get_model("cifar_resnet20", 10))
     assert variants[1]["parameters"] == plan.parameters_after
-
-
-def test_a_target_chooses_the_form(failure: Callable[..., str]) -> None:
-    line = ("plan", "cifar_resnet20", "--bsconv", "u", "--target-macs", "1/4")
-    assert "a target chooses the form itself" in failure(*line)

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from bsconv.__main__ import main
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 
+Said = Callable[..., Any]
 CODE = """
 from torch import nn
 import layers_of_mine
@@ -79,24 +80,22 @@ def test_what_is_wrong_is_one_line(name: str, message: str, failure: Callable[..
     assert message in failure("plan", name)
 
 
-def test_a_network_for_signals(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "nets.py:signals"]) == 0
-    assert "kept: Conv1d is not a Conv2d" in capsys.readouterr().out
-    assert main(["plan", "nets.py:signals", "--dimensions", "1", "2"]) == 0
-    assert "3 Conv1d becomes BSConv-U" in capsys.readouterr().out
-    assert main(["profile", "nets.py:signals", "--input-size", "2x100"]) == 0
-    assert "on 1x2x100: 256 parameters" in capsys.readouterr().out
+def test_a_network_for_signals(said: Said) -> None:
+    plan = ("plan", "nets.py:signals")
+    assert "kept: Conv1d is not a Conv2d" in said(*plan).out
+    assert "3 Conv1d becomes BSConv-U" in said(*plan, "--dimensions", "1", "2").out
+    profile = said("profile", "nets.py:signals", "--input-size", "2x100").out
+    assert "on 1x2x100: 256 parameters" in profile
 
 
 def test_a_run_remembers_its_model(
-    images: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, here: Path, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
-    run, data = str(here / "run"), ["--dataset", str(images), "--image-size", "8"]
-    settings = [*data, "--epochs", "1", "--device", "cpu", "--batch-size", "8"]
-    assert main(["train", "--model", "nets.py:Net", *settings, "--out", run]) == 0
+    settings = ("--image-size", "8", "--epochs", "1", "--device", "cpu", "--batch-size", "8")
+    said("train", "--model", "nets.py:Net", "--dataset", images, *settings, "--out", here / "run")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert main(["evaluate", "--checkpoint", run]) == 0
+    said("evaluate", "--checkpoint", here / "run")
 
 
 def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) -> None:
@@ -110,11 +109,11 @@ def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) ->
 
 
 @pytest.mark.slow
-def test_export_compares_the_first_of_several_outputs(capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, suffix in (("onnx", "onnx"), ("exported-program", "pt2")):
-        line = ["export", "nets.py:Pair", "--num-classes", "3", "--input-size", "16"]
-        assert main([*line, "--format", kind, "--out", f"x.{suffix}"]) == 0
-        assert "the same class for 100.0 % of 1 images" in capsys.readouterr().out
+@pytest.mark.parametrize(("kind", "file"), [("onnx", "x.onnx"), ("exported-program", "x.pt2")])
+def test_export_compares_the_first_of_several_outputs(kind: str, file: str, said: Said) -> None:
+    line = ("export", "nets.py:Pair", "--num-classes", "3", "--input-size", "16")
+    printed = said(*line, "--format", kind, "--out", file).out
+    assert "the same class for 100.0 % of 1 images" in printed
 
 
 def test_outputs_by_name_are_refused_in_one_line(images: Path, failure: Callable[..., str]) -> None:

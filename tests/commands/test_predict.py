@@ -93,24 +93,6 @@ def test_unreadable_files_are_named_and_left_out(
     assert len(said(capsys, "model.safetensors", "fruit/test")["unreadable"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("nowhere fruit", "nowhere: No such file"),
-        ("model.safetensors nothing.png", "nothing.png is not there"),
-        ("model.safetensors empty", "empty holds no image"),
-        ("foreign.pth fruit", "foreign.pth holds no model trained by bsconv train"),
-        ("bad.onnx fruit", "bad.onnx is damaged, or not a network"),
-        ("model.safetensors fruit --top 0", "expected a whole number of at least 1"),
-    ],
-)
-def test_wrong_input_is_one_line(trained: nn.Module, failure: Any, line: str, message: str) -> None:
-    Path("empty").mkdir()
-    torch.save(trained.state_dict(), "foreign.pth")
-    Path("bad.onnx").write_bytes(b"?")
-    assert message in failure("predict", *line.split())
-
-
 def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
     run = bsconv.load_run("model.safetensors")
     opened = Image.open(FILE)

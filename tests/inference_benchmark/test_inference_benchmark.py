@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
-from bsconv.__main__ import main
 from bsconv.basics import timing
 from bsconv.experiments import inference_benchmark
 from bsconv.experiments.inference_benchmark import (
@@ -28,7 +28,6 @@ from bsconv.experiments.normalization import Normalization
 from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
 from bsconv.pytorch.inference import EngineResult, optimize_for_inference
 
-Captured = pytest.CaptureFixture[str]
 MODEL = "cifar_wrn16_1"
 SMALL = ["--num-classes", "10", "--device", "cpu", "--no-compile", "--rounds", "1"]
 GIVEN, FASTER = "as given", "optimised"
@@ -104,6 +103,12 @@ def tiny() -> dict[str, nn.Module]:
     }
 
 
+def measured(models: dict[str, nn.Module] | None = None, **changes: Any) -> InferenceBenchmark:
+    options: dict[str, Any] = {"batch_sizes": [2], "device": "cpu", "rounds": 1, "compile": False}
+    size = changes.pop("input_size", (3, 8, 8))
+    return benchmark_inference(models or tiny(), size, **options | changes)
+
+
 def test_known_times_give_medians_ratios_and_the_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -111,16 +116,7 @@ def test_known_times_give_medians_ratios_and_the_sentence(
     warm = [1.0] * 4
     rounds = [4, 3, 8, 1.0], [1.2, 9, 3.1, 4.2], [4.4, 2.9, 10, 0.8]  # the second runs backwards
     tell(monkeypatch, *warm, *itertools.chain(*rounds))
-    found = benchmark_inference(
-        tiny(),
-        (3, 8, 8),
-        name="tiny",
-        batch_sizes=[2],
-        device="cpu",
-        rounds=3,
-        compile=False,
-        notes=["a note"],
-    )
+    found = measured(name="tiny", rounds=3, notes=["a note"])
     assert [(one.network, one.computed) for one in found.rows] == [
         ("dense", GIVEN), ("dense", FASTER), ("BSConv-U", GIVEN), ("BSConv-U", FASTER)
     ]  # fmt: skip
@@ -145,15 +141,7 @@ def test_costs_are_those_of_the_profiler_and_the_networks_compute_in_the_dtype()
     models = tiny()
     seen: list[torch.dtype] = []
     handle = models["dense"][0].register_forward_hook(lambda *given: seen.append(given[2].dtype))
-    found = benchmark_inference(
-        models,
-        (3, 8, 8),
-        batch_sizes=[2],
-        dtype="bfloat16",
-        device="cpu",
-        rounds=1,
-        compile=False,
-    )
+    found = measured(models, dtype="bfloat16")
     handle.remove()
     assert torch.bfloat16 in seen
     for key, one in [("dense", found.rows[0]), ("BSConv-U", found.rows[3])]:
@@ -173,7 +161,7 @@ def test_what_is_lost_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return optimized
 
     monkeypatch.setattr(_run, "optimize_for_inference", without_compiler)
-    found = benchmark_inference(tiny(), (3, 8, 8), device="cpu", rounds=1)
+    found = measured(batch_sizes=[1, 2], compile=True)
     assert found.notes == ("compiled: no compiler",)
 
 
@@ -187,7 +175,7 @@ def test_compiled_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_run, "optimize_for_inference", compiled)
     tell(monkeypatch, 1.0)
-    found = benchmark_inference(tiny(), (3, 8, 8), device="cpu", rounds=1)
+    found = measured(compile=True)
     assert [one.computed for one in found.rows[:2]] == [GIVEN, "optimised, compiled"]
     assert found.times_dense(found.rows[3]) == 1
 
@@ -208,9 +196,8 @@ def test_peak_memory_on_a_gpu_is_what_lives_at_a_time() -> None:
     ],
 )
 def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None:
-    given = {"models": tiny(), "input_size": (3, 8, 8), "device": "cpu", "compile": False} | change
     with pytest.raises(ValueError, match=message):
-        benchmark_inference(**given)
+        measured(**change)
 
 
 def test_what_a_machine_cannot_compute_is_one_line() -> None:
@@ -223,55 +210,53 @@ def test_what_a_machine_cannot_compute_is_one_line() -> None:
     models = {"dense": nn.Sequential(NotInHalf(3, 4, 3))}
     message = r"dense cannot be computed in float16 on CPU .* batches of 3 x 3x8x8 \(no kernel for "
     with pytest.raises(ValueError, match=message):
-        benchmark_inference(models, (3, 8, 8), batch_sizes=[3], dtype="float16", device="cpu")
+        measured(models, batch_sizes=[3], dtype="float16")
 
 
 # --- the sentence ---------------------------------------------------------------------------------
 
 DENSE = row("dense", GIVEN, 4.0), row("dense", FASTER, 3.0, 3.1, 2.9)
-SENTENCES: dict[str, tuple[list[Measurement], str]] = {
-    "dense wins": (
-        [*DENSE, row("BSConv-U", GIVEN, 6.0, 6.0), row("BSConv-U", FASTER, 6.2, 6.2)],
-        "dense (optimised) is the fastest with batches of 1, 2.00 times as fast as BSConv-U (as "
-        "given)",
-    ),
-    "within the spread": (
-        [*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3), row("BSConv-S", FASTER, 6.0)],
-        "dense (optimised) and BSConv-U (optimised) are, within the spread of one another, the "
-        "fastest with batches of 1, 2.00 times as fast as BSConv-S (optimised)",
-    ),
-    "nothing is slower": (
-        [*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3)],
-        "dense (optimised) and BSConv-U (optimised) are, within the spread of one another, the "
-        "fastest with batches of 1",
-    ),
-    "sizes differ": (
-        [
-            *DENSE,
-            row("BSConv-U", FASTER, 1.5, 1.5),
-            row("dense", FASTER, 2.0, batch_size=16),
-            row("BSConv-U", FASTER, 3.0, batch_size=16),
-        ],
-        "BSConv-U (optimised) is the fastest with batches of 1, 2.00 times as fast as dense "
-        "(optimised); dense (optimised) is the fastest with batches of 16, 1.50 times as fast as "
-        "BSConv-U (optimised)",
-    ),
-    "a single round": (
-        [row("dense", GIVEN, 3.0), row("BSConv-S", GIVEN, 2.0)],
-        "BSConv-S (as given) is the fastest with batches of 1, 1.50 times as fast as dense (as "
-        "given), in a single round, which has no spread",
-    ),
-    "alone": (
-        [row("BSConv-U", GIVEN, 0.004), row("BSConv-U", FASTER, 0.003)],
-        "BSConv-U (optimised) takes 3.00 ms with batches of 1, in a single round, which has no "
-        "spread",
-    ),
-}  # fmt: skip
+FASTEST = "is the fastest with batches of"
+UNCLEAR = (
+    "dense (optimised) and BSConv-U (optimised) are, within the spread of one another, the fastest "
+    "with batches of 1"
+)
+ONCE = ", in a single round, which has no spread"
 
 
-@pytest.mark.parametrize("case", SENTENCES)
-def test_the_sentence(case: str) -> None:
-    rows, expected = SENTENCES[case]
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [*DENSE, row("BSConv-U", GIVEN, 6.0, 6.0), row("BSConv-U", FASTER, 6.2, 6.2)],
+            f"dense (optimised) {FASTEST} 1, 2.00 times as fast as BSConv-U (as given)",
+        ),
+        (
+            [*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3), row("BSConv-S", FASTER, 6.0)],
+            f"{UNCLEAR}, 2.00 times as fast as BSConv-S (optimised)",
+        ),
+        ([*DENSE, row("BSConv-U", FASTER, 2.95, 3.02, 3.3)], UNCLEAR),
+        (
+            [
+                *DENSE,
+                row("BSConv-U", FASTER, 1.5, 1.5),
+                row("dense", FASTER, 2.0, batch_size=16),
+                row("BSConv-U", FASTER, 3.0, batch_size=16),
+            ],
+            f"BSConv-U (optimised) {FASTEST} 1, 2.00 times as fast as dense (optimised); "
+            f"dense (optimised) {FASTEST} 16, 1.50 times as fast as BSConv-U (optimised)",
+        ),
+        (
+            [row("dense", GIVEN, 3.0), row("BSConv-S", GIVEN, 2.0)],
+            f"BSConv-S (as given) {FASTEST} 1, 1.50 times as fast as dense (as given){ONCE}",
+        ),
+        (
+            [row("BSConv-U", GIVEN, 0.004), row("BSConv-U", FASTER, 0.003)],
+            f"BSConv-U (optimised) takes 3.00 ms with batches of 1{ONCE}",
+        ),
+    ],
+)
+def test_the_sentence(rows: list[Measurement], expected: str) -> None:
     assert table(*rows).summary == f"On this CPU (x86_64) with 2 threads in float32, {expected}."
 
 
@@ -287,101 +272,52 @@ def test_without_a_dense_network_there_is_no_ratio() -> None:
 
 
 @pytest.mark.slow
-def test_table_figure_and_csv(tmp_path: Path, capsys: Captured) -> None:
-    out, path = tmp_path / "f.svg", tmp_path / "t.csv"
-    files = ["--out", str(out), "--csv", str(path)]
-    assert main(["benchmark", MODEL, *SMALL, "--batch-size", "1,2", *files]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    lines = captured.out.splitlines()
+def test_table_figure_and_csv(tmp_path: Path, said: Callable[..., Any]) -> None:
+    files = ("--out", tmp_path / "f.svg", "--csv", tmp_path / "t.csv")
+    printed = said("benchmark", MODEL, *SMALL, "--batch-size", "1,2", *files)
+    assert printed.err == ""
+    lines = printed.out.splitlines()
     assert lines[-1].startswith("On this CPU (")
     assert lines[0].split()[:3] == ["batch", "network", "computed"]
-    with path.open(newline="") as file:
+    with (tmp_path / "t.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
     assert len(written) == len(lines) - 4 == 2 * 3 * 2
     assert {one["network"] for one in written} == {"dense", "BSConv-U", "BSConv-S, p = 1/4"}
     for one, line in zip(written, lines[2:], strict=False):
         for cell in (int(one["parameters"]), int(one["flops"]), int(one["macs"])):
             assert f" {cell:,} " in line
-        assert f"{1e3 * float(one['seconds']):.2f}" in line
+        seconds = float(one["seconds"])
+        assert f"{1e3 * seconds:.2f}" in line
         assert (one["dtype"], one["input_size"], one["rounds"]) == ("float32", "3x32x32", "1")
         assert one["peak_bytes"] == ""
-        assert float(one["images_per_second"]) == pytest.approx(
-            int(one["batch_size"]) / float(one["seconds"])
-        )
-    assert b"<svg" in out.read_bytes()
+        assert float(one["images_per_second"]) == pytest.approx(int(one["batch_size"]) / seconds)
+    assert "<svg" in (tmp_path / "f.svg").read_text()
     assert {file.name for file in tmp_path.iterdir()} == {"f.svg", "t.csv"}  # written whole
 
 
-def test_a_bsconv_network_by_its_name(capsys: Captured) -> None:
+def test_a_bsconv_network_by_its_name(said: Callable[..., Any]) -> None:
     name = f"{MODEL}_bsconvu"
-    assert main(["benchmark", name, *SMALL, "--batch-size", "1", "--input-size", "16"]) == 0
-    *_, legend, note, sentence = capsys.readouterr().out.splitlines()
+    printed = said("benchmark", name, *SMALL, "--batch-size", "1", "--input-size", "16").out
+    *_, legend, note, sentence = printed.splitlines()
     assert "images of 3x16x16" in legend
     assert note == f"{name} is a BSConv network already and is measured alone"
     assert "BSConv-U (" in sentence
 
 
-def test_every_option_is_passed_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    seen: list[Any] = []
-
-    def build(*given: Any, **more: Any) -> Any:
-        seen.append((given, more))
-        return {"dense": nn.Identity()}, ["a note"]
-
-    def measure(*given: Any, **more: Any) -> str:
-        seen.append((given, more))
-        return "measured"
-
+def test_every_option_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[..., Any]
+) -> None:
+    result = table(row("dense", GIVEN, 1.0))
+    build = Mock(return_value=({"dense": nn.Identity()}, ["a note"]))
+    measure = Mock(return_value=result)
     monkeypatch.setattr(inference_benchmark, "build_variants", build)
     monkeypatch.setattr(inference_benchmark, "benchmark_inference", measure)
     line = "benchmark net --variants s,u --p 1/2 --with-bn --batch-size 8,2,8 --dtype bfloat16"
-    line += (
-        " --device cpu --input-size 1x5x6 --num-classes 7 --rounds 3 --no-compile --normalize none"
-    )
-    assert main(line.split()) == 0
-    assert capsys.readouterr().out == "measured\n"
-    assert seen[0] == (("net", 7, ("s", "u")), {"p": 0.5, "with_bn": True})
-    given, more = seen[1]
-    assert given[1] == (1, 5, 6)
-    assert more == {
-        "name": "net", "batch_sizes": (8, 2), "dtype": "bfloat16", "device": "cpu", "rounds": 3,
-        "compile": False, "notes": ["a note"], "progress": False,
-        "normalization": Normalization(),
-    }  # fmt: skip
-
-
-WRONG: dict[str, tuple[list[str], str]] = {
-    "no model": ([], "the following arguments are required: MODEL"),
-    "unknown model": (["cifar_resnet21"], "did you mean cifar_resnet20"),
-    "variants": ([MODEL, "--variants", "u,x"], "expected some of dense,u,s, got 'u,x'"),
-    "no variants": ([MODEL, "--variants", ""], "expected some of dense,u,s, got ''"),
-    "share": ([MODEL, "--p", "1/0"], "expected a share as 1/4 or 0.25, got '1/0'"),
-    "large share": ([MODEL, "--variants", "s", "--p", "2"], "0 <= p <= 1"),
-    "batch size": ([MODEL, "--batch-size", "1,x"], "numbers of images as 1,16 or 8, got '1,x'"),
-    "empty batch": ([MODEL, "--batch-size", "0"], "numbers of images as 1,16 or 8, got '0'"),
-    "dtype": ([MODEL, "--dtype", "int8"], "invalid choice: 'int8'"),
-    "device": ([MODEL, "--device", "gpu"], "device needs one that is here, auto"),
-    "rounds": ([MODEL, "--rounds", "0"], "--rounds: expected a whole number of at least 1"),
-    "small images": (
-        ["torchvision:alexnet", "--variants", "dense", "--input-size", "32"],
-        "what AlexNet takes, got input_size=(1, 3, 32, 32)",
-    ),
-    "panels": (
-        [MODEL, "--out", "f.png", "--batch-size", "1,2,3,4,5"],
-        "--out draws 4 sizes of batches at most, got 5 in --batch-size",
-    ),
-    "no place": ([MODEL, "--out", "none/f.png"], "cannot write"),
-    "no place for csv": ([MODEL, "--csv", "none/t.csv"], "cannot write none/t.csv"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_line_before_anything_is_measured(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., str]
-) -> None:
-    given, message = WRONG[case]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_run, "in_turns", lambda *_, **__: pytest.fail("measured"))
-    assert message in failure("benchmark", *given)
-    assert list(tmp_path.iterdir()) == []
+    line += " --input-size 1x5x6 --num-classes 7 --rounds 3 --no-compile --normalize none"
+    assert said(*line.split(), "--device", "cpu").out == f"{result}\n"
+    build.assert_called_once_with("net", 7, ("s", "u"), p=0.5, with_bn=True)
+    measure.assert_called_once_with(
+        build.return_value[0], (1, 5, 6), name="net", batch_sizes=(8, 2), dtype="bfloat16",
+        device="cpu", rounds=3, compile=False, notes=["a note"], progress=False,
+        normalization=Normalization(),
+    )  # fmt: skip

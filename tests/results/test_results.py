@@ -32,19 +32,9 @@ from results.record import main
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real run of two epochs on a few images."""
     out = tmp_path_factory.mktemp("runs") / "a"
-    config = TrainConfig(
-        model="cifar_resnet20_bsconvs_p1d4",
-        dataset="synthetic",
-        out=str(out),
-        epochs=2,
-        recipe="fast",
-        device="cpu",
-        seed=7,
-        train_limit=16,
-        test_limit=8,
-        image_size=8,
-    )
-    train(config, progress=False)
+    settings: Any = {"epochs": 2, "recipe": "fast", "device": "cpu", "seed": 7, "image_size": 8}
+    settings |= {"train_limit": 16, "test_limit": 8, "out": str(out)}
+    train(TrainConfig("cifar_resnet20_bsconvs_p1d4", "synthetic", **settings), progress=False)
     return out
 
 
@@ -52,22 +42,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_record_holds_what_the_run_measured(finished: Path) -> None:
+    os.utime(finished / "model.safetensors", (1_700_000_000, 1_700_000_000))
     made = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
     lines = (finished / "metrics.jsonl").read_text().splitlines()
-    assert [dataclasses.asdict(metrics) for metrics in made.epochs] == [
-        json.loads(line) for line in lines
-    ]
+    assert [dataclasses.asdict(metrics) for metrics in made.epochs] == [*map(json.loads, lines)]
     model = get_model("cifar_resnet20_bsconvs_p1d4", 10)
     assert made.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (made.seed, made.config.image_size, made.config.learning_rate) == (7, 8, 0.3)
     assert (made.machine, made.note, made.commit) == ("1 CPU core", "a trial", "abc1234")
+    assert made.date == "2023-11-14"  # of the end of the run
     assert torch.__version__.startswith(made.versions["torch"])
     assert set(made.versions) == {"python", "torch", "torchvision", "bsconv"}
-
-
-def test_the_date_is_that_of_the_end_of_the_run(finished: Path) -> None:
-    os.utime(finished / "model.safetensors", (1_700_000_000, 1_700_000_000))
-    assert make_record(finished, machine="m").date == "2023-11-14"
 
 
 def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: Path) -> None:
@@ -82,22 +67,20 @@ def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: P
 
 
 def test_an_unfinished_run_makes_no_record(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        make_record(tmp_path, machine="m")
+    def refused(message: str, folder: Path = tmp_path) -> None:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            make_record(folder, machine="m")
+
+    refused("nowhere does not exist", tmp_path / "nowhere")
+    refused(r"config\.json")
     for name in ("config.json", "metrics.jsonl"):
         shutil.copy(finished / name, tmp_path)
-    with pytest.raises(ValueError, match="is not finished: 2 of 2 epochs"):
-        make_record(tmp_path, machine="m")
+    refused("is not finished: 2 of 2 epochs")
     shutil.copy(finished / "model.safetensors", tmp_path)
     first = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
-    (tmp_path / "metrics.jsonl").write_text(first)
-    with pytest.raises(ValueError, match="is not finished: 1 of 2 epochs"):
-        make_record(tmp_path, machine="m")
-    (tmp_path / "metrics.jsonl").write_text(first + "{")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no epochs"):
-        make_record(tmp_path, machine="m")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        make_record(tmp_path / "nowhere", machine="m")
+    for left, message in ((first, "is not finished: 1 of 2"), (f"{first}{{", "holds no epochs")):
+        (tmp_path / "metrics.jsonl").write_text(left)
+        refused(message)
 
 
 @pytest.mark.parametrize(
@@ -125,34 +108,31 @@ def test_writing_and_reading_gives_the_same_records(tmp_path: Path) -> None:
     for one in records:
         write_record(one, tmp_path / "new" / "results")
     assert load_records(tmp_path / "new" / "results") == [records[1], records[0]]
-
-
-def test_an_epoch_is_a_line() -> None:
     lines = record().to_json().splitlines()
-    assert sum('"test_top1"' in line for line in lines) == 3
+    assert sum('"test_top1"' in line for line in lines) == 3  # an epoch is a line
+
+
+USUAL = "cifar10-cifar_resnet20_bsconvu-fast-3epochs"
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed0"),
+        ({}, f"{USUAL}-seed0"),
         # how steps are computed has no part in it, but what tells apart runs of a seed
-        (
-            {"compile": True, "plan": "merged", "precision": "float32"},
-            "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed0",
-        ),
+        ({"compile": True, "plan": "merged", "precision": "float32"}, f"{USUAL}-seed0"),
         (
             {"seed": 2, "device": "cuda", "precision": "bfloat16"},
-            "cifar10-cifar_resnet20_bsconvu-fast-3epochs-seed2-cuda-bfloat16",
+            f"{USUAL}-seed2-cuda-bfloat16",
         ),
-        ({"alpha": 0.0}, "cifar10-cifar_resnet20_bsconvu-fast-3epochs-alpha0.0-seed0"),
+        ({"alpha": 0.0}, f"{USUAL}-alpha0.0-seed0"),
         (
             {"model": "torchvision:vgg11", "bsconv": "s", "p": 0.5},
             "cifar10-torchvision_vgg11-fast-3epochs-bsconvs-p0.5-seed0",
         ),
         (
             {"recipe": "published", "milestones": (1, 2)},
-            "cifar10-cifar_resnet20_bsconvu-published-3epochs-optimizermuon-learning_rate0.3-"
+            f"{USUAL.replace('fast', 'published')}-optimizermuon-learning_rate0.3-"
             "weight_decay0.0005-seed0",
         ),
     ],
@@ -174,21 +154,22 @@ def without(name: str) -> Callable[[dict], dict]:
     return lambda values: {key: value for key, value in values.items() if key != name}
 
 
-BROKEN: dict[str, tuple[Callable[[dict], Any], str]] = {
-    "list": (lambda values: [values], "cannot be interpreted as an integer"),
-    "number": (lambda values: 5, "no attribute 'pop'"),
-    "format": (lambda values: values | {"format": "2"}, "format needs to be 'bsconv record 1'"),
-    "no machine": (without("machine"), "machine"),
-    "no epochs": (without("epochs"), "it lacks 'epochs'"),
-    "unknown": (lambda values: values | {"host": "x"}, "host"),
-    "setting": (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
-    "epochs": (lambda values: values | {"epochs": [5]}, "must be a mapping"),
-}
-
-
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_record_is_named(fault: str, tmp_path: Path) -> None:
-    break_it, reason = BROKEN[fault]
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda values: [values], "cannot be interpreted as an integer"),
+        (lambda values: 5, "no attribute 'pop'"),
+        (lambda values: values | {"format": "2"}, "format needs to be 'bsconv record 1'"),
+        (without("machine"), "machine"),
+        (without("epochs"), "it lacks 'epochs'"),
+        (lambda values: values | {"host": "x"}, "host"),
+        (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
+        (lambda values: values | {"epochs": [5]}, "must be a mapping"),
+    ],
+)
+def test_a_broken_record_is_named(
+    break_it: Callable[[dict], Any], reason: str, tmp_path: Path
+) -> None:
     path = write_record(record(), tmp_path)
     path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
     with pytest.raises(ValueError, match=f"seed0.json holds no record of a run: .*{reason}"):
@@ -198,19 +179,17 @@ def test_a_broken_record_is_named(fault: str, tmp_path: Path) -> None:
         load_records(tmp_path)
 
 
+@pytest.mark.parametrize("here", [".", "notebooks"])
 def test_records_are_found_from_the_project_and_from_its_notebooks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notebooks").mkdir()
-    for folder in (tmp_path, tmp_path / "notebooks"):
-        monkeypatch.chdir(folder)
-        assert results_folder() == tmp_path / "results"
-        assert load_records() == []
+    monkeypatch.chdir(tmp_path / here)
+    assert results_folder() == tmp_path / "results"
+    assert load_records() == []
     write_record(record(), tmp_path / "results")
     (tmp_path / "results" / "README.md").write_text("no record")
-    for folder in (tmp_path, tmp_path / "notebooks"):
-        monkeypatch.chdir(folder)
-        assert load_records() == [record()]
+    assert load_records() == [record()]
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load_records(tmp_path / "nowhere")
 
@@ -251,38 +230,34 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "network", "schedule"),
+    ("settings", "text"),
     [
-        ({}, "cifar_resnet20_bsconvu", "1 epoch"),
+        ({}, "cifar_resnet20_bsconvu, 1 epoch"),
         (
             {"model": "cifar_resnet20", "bsconv": "s", "p": 0.25, "with_bn": True},
-            "cifar_resnet20 as BSConv-S, p = 1/4, with BatchNorm",
-            "1 epoch",
+            "cifar_resnet20 as BSConv-S, p = 1/4, with BatchNorm, 1 epoch",
         ),
         (
             {"model": "cifar_resnet20", "bsconv": "u", "weights": "runs/u_projected.safetensors"},
-            "cifar_resnet20 as BSConv-U",
-            "1 epoch, from u projected",
+            "cifar_resnet20 as BSConv-U, 1 epoch, from u projected",
         ),
         (
             {"train_limit": 25_000, "precision": "bfloat16"},
-            "cifar_resnet20_bsconvu",
-            "1 epoch, 25,000 images, bfloat16",
+            "cifar_resnet20_bsconvu, 1 epoch, 25,000 images, bfloat16",
         ),
     ],
 )
-def test_a_summary_says_what_was_trained_and_how(
-    settings: dict[str, object], network: str, schedule: str
-) -> None:
+def test_a_summary_says_what_was_trained_and_how(settings: dict[str, object], text: str) -> None:
     [summary] = summarize([record(50, **settings)])
-    assert (summary.network, summary.schedule) == (network, schedule)
+    assert f"{summary.network}, {summary.schedule}" == text
 
 
 def test_how_steps_were_computed_splits_no_row() -> None:
+    merged = {"precision": "bfloat16", "compile": True, "plan": "merged", "device": "cuda"}
     [summary] = summarize(
         [
             record(50, precision="float32", compile=False, plan="factored"),
-            record(52, seed=1, precision="bfloat16", compile=True, plan="merged", device="cuda"),
+            record(52, seed=1, **merged),
             record(54, seed=2),  # all of it left open
             dataclasses.replace(record(52), config=TrainConfig(epochs=1, recipe="fast")),
         ]
@@ -291,28 +266,25 @@ def test_how_steps_were_computed_splits_no_row() -> None:
     assert summary.precision == "auto and bfloat16 and float32"
 
 
-def written_before(text: str, **settings: Any) -> Record:
-    """A record as it was written when there was one optimiser and no choice of execution."""
-    values = json.loads(text)
-    del values["format"]
-    for name in ("optimizer", "precision", "plan", "compile"):
-        values["config"].pop(name, None)
-    values["config"] |= settings
-    return Record.from_dict(values)
-
-
 def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
-    new, sgd = record(10, 50), {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
-    old = written_before(new.to_json(), **sgd)
+    def written_before(**settings: Any) -> Record:
+        """When there was one optimiser and no choice of execution."""
+        values = json.loads(record(10, 50).to_json())
+        for name in ("optimizer", "precision", "plan", "compile"):
+            del values["config"][name]
+        del values["format"]
+        sgd = {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
+        values["config"] |= sgd | settings
+        return Record.from_dict(values)
+
+    old = written_before()
     assert (old.config.precision, old.config.plan) == ("float32", "factored")
     assert old.config.compile is False
-    today, former = summarize([new, old])
-    assert (today.recipe, today.own_settings) == ("fast", ())
-    assert (former.recipe, former.own_settings) == ("fast (SGD)", ())
     assert "-fast_SGD-2epochs-seed0" in old.name
-    tuned = written_before(new.to_json(), **sgd | {"learning_rate": 0.1})
-    [summary] = summarize([tuned])
-    assert (summary.recipe, summary.own_settings) == ("fast (SGD)", ("learning rate 0.1",))
+    found = summarize([record(10, 50), old, written_before(learning_rate=0.1)])
+    assert [(one.recipe, one.own_settings) for one in found] == [
+        ("fast", ()), ("fast (SGD)", ()), ("fast (SGD)", ("learning rate 0.1",))
+    ]  # fmt: skip
 
 
 def test_a_recipe_that_changes_again_keeps_its_records_apart(
@@ -353,8 +325,8 @@ def of(variant: str, *top1: float, **settings: Any) -> Record:
             [of("_bsconvs_p1d4", 1), of("_bsconvu", 1), of("", 1)],
             {"dense": 2, "BSConv-U": 1, "BSConv-S": 0},
         ),
-        ([record(1, model=NETWORK, bsconv="u")], {"BSConv-U": 0}),
-        ([record(1, model=NETWORK, bsconv="u", with_bn=True)], {}),  # a network without a name
+        ([of("", 1, bsconv="u")], {"BSConv-U": 0}),
+        ([of("", 1, bsconv="u", with_bn=True)], {}),  # a network without a name
         ([of("", 1, train_limit=9), of("", 1, dataset="cifar100"), of("", 1, alpha=0.0)], {}),
         ([record(1, model="cifar_resnet56")], {}),
     ],
@@ -362,9 +334,7 @@ def of(variant: str, *top1: float, **settings: Any) -> Record:
 def test_variants_that_may_be_compared(records: list[Record], chosen: dict[str, int]) -> None:
     found = variants_of(NETWORK, summarize(records))
     assert list(found) == list(chosen)
-    assert {name: one.runs for name, one in found.items()} == {
-        name: (records[index],) for name, index in chosen.items()
-    }
+    assert [one.runs for one in found.values()] == [(records[at],) for at in chosen.values()]
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -373,18 +343,13 @@ def test_variants_that_may_be_compared(records: list[Record], chosen: dict[str, 
 def test_records_are_made_from_the_command_line(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--machine", "1 CPU core", "--note", "a trial", "--commit", "abc1234"]
-    assert main([str(finished), *given, "--out", str(tmp_path)]) == 0
+    given = [str(finished), "--machine", "1 CPU core", "--note", "a trial", "--commit", "abc1234"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
     assert Path(capsys.readouterr().out.strip()).parent == tmp_path
     expected = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
     assert load_records(tmp_path) == [expected]
-
-
-def test_one_bad_run_and_nothing_is_written(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = [str(finished), str(tmp_path / "nowhere")]
-    assert main([*runs, "--machine", "m", "--out", str(tmp_path / "out")]) == 2
+    # one bad run, and nothing is written
+    assert main([str(tmp_path / "nowhere"), *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "nowhere does not exist" in error

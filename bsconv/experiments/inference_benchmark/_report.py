@@ -7,11 +7,15 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...basics.files import write_csv
 from ...basics.tables import Table
+
+if TYPE_CHECKING:
+    from ..plotting import Figure
 
 AS_GIVEN, OPTIMISED, COMPILED = "as given", "optimised", "optimised, compiled"
 DENSE = "dense"
@@ -129,6 +133,21 @@ class InferenceBenchmark(Table):
         """A line for each row, all numbers in full; OSError with one line if that fails."""
         lines = [self._csv_line(row) for row in self.rows]
         write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
+
+    def figure(self) -> Figure:
+        """Milliseconds per image: a panel for each size of batches, bars for each network."""
+        from .. import plotting
+
+        panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+        for row in self.rows:
+            panel = panels.setdefault(f"batches of {row.batch_size}", {})
+            series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
+            low, middle, high = (
+                1e3 * each / row.batch_size for each in (row.spread[0], row.median, row.spread[1])
+            )
+            panel.setdefault(series, {})[row.network] = middle, low, high
+        title = f"{self.setting.model}: inference on this {self.setting}"
+        return plotting.timing_bars(panels, ylabel="ms per image", title=title)
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [

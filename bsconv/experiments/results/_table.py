@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
 
 from ...basics.files import write_csv
 from ...basics.tables import Row, text_table
-from ._summary import Summary, counted
-from .published import PUBLISHED_EPOCHS, SOURCE, VARIANTS, PublishedResult, published_results
+from ...pytorch import get_model
+from ...pytorch._tools.model_tree import parameter_count
+from ._summary import Summary, counted, variants_of
+from .published import (
+    PUBLISHED_EPOCHS,
+    SOURCE,
+    VARIANTS,
+    PublishedResult,
+    published_results,
+    published_variants,
+)
+
+if TYPE_CHECKING:
+    from ..plotting import AccuracyLine, Figure
 
 Cells = dict[str, str | int]  # of a row, by their columns
 
@@ -57,6 +73,42 @@ class ResultsTable:
         """A line for each summary; OSError with one line if it cannot be written."""
         lines = [_csv_line(one) for one in self.comparable + self.apart]
         write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
+
+    @cached_property
+    def panels(self) -> dict[str, list[AccuracyLine]]:
+        """For each data set its networks, with all variants that may be compared."""
+        from ..plotting import AccuracyLine
+
+        panels: dict[str, list[AccuracyLine]] = {}
+        runs = self.comparable
+        for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in runs):
+            recorded, published = variants_of(family, runs, dataset), {}
+            if not recorded:
+                continue
+            for name, row in published_variants(family, dataset).items():
+                if name not in recorded or recorded[name].architecture == row.architecture:
+                    published[name] = _parameters(row) / 1e6, row.top1
+            epochs = counted(next(iter(recorded.values())).config.epochs, "epoch")
+            label = f"{family.removeprefix('cifar_')}\n{epochs}"
+            means = {name: (one.parameters / 1e6, one.top1) for name, one in recorded.items()}
+            line = AccuracyLine(label, means, published)
+            panels.setdefault(dataset.replace("cifar", "CIFAR-"), []).append(line)
+        return panels
+
+    def figure(self) -> Figure:
+        """Accuracy against parameters, recorded and published."""
+        from .. import plotting
+
+        published = f"published, {PUBLISHED_EPOCHS} epochs"
+        title = "Accuracy against size: recorded runs and published numbers"
+        return plotting.accuracy_and_published(self.panels, published=published, title=title)
+
+
+def _parameters(row: PublishedResult) -> int:
+    """Exactly: two decimals of a million, as published, are coarse for small networks."""
+    with torch.device("meta"):
+        classes = int(row.dataset.removeprefix("cifar"))
+        return parameter_count(get_model(row.architecture, classes))
 
 
 def _count(summaries: Sequence[Summary]) -> str:

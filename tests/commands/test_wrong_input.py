@@ -1,0 +1,248 @@
+"""Whatever is wrong with what is typed is said in one line, before anything is computed."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files.checkpoints import write_trained
+from bsconv.experiments.inference_benchmark import _run
+from bsconv.experiments.model_sources import build_model
+from bsconv.experiments.results import write_record
+from bsconv.experiments.training import _inputs
+from helpers.records import record
+
+# by how the command line starts, how it goes on and what is said
+WRONG = {
+    "": {
+        "trian": "there is no command 'trian', did you mean train",
+        "models nothing*": r"no architecture matches 'nothing\*'",
+        "data cifar11": "did you mean cifar10",
+    },
+    "train": {
+        "": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
+        "--nonsense": "unrecognized arguments: --nonsense",
+        "--model cifar_resnet21": "cifar_resnet21",
+        "--model resnet_18": "did you mean",
+        "--model torchvision:resnet19": "did you mean torchvision:resnet1",
+        "--model cifar_resnet20_bsconvu --bsconv u": "is a BSConv network al",
+        "--resume": "--resume needs --out",
+        "--resume --out none": "none holds no run to resume; --model starts one",
+        "--model torchvision:alexnet --train-limit 10 --dataset synthetic": (
+            "torchvision:alexnet cannot take images of 2 x 3 x 32 x 32 .*--image-size 224"
+        ),
+    },
+    "train --model cifar_resnet20": {
+        "--dataset cifar11": "did you mean cifar10",
+        "--dataset ./no": "no does not exist",
+        "--epochs -1": "epochs needs a whole number",
+        "--epochs x": "invalid int value: 'x'",
+        "--batch-size 0": "batch_size needs a whole",
+        "--device gpu": "auto .*cpu.*, got 'gpu'",
+        "--bsconv x": "invalid choice: 'x'",
+        "--p 1/0": "expected a share as 1/4 or 0.25",
+        "--bsconv s --p 3/2": "p needs a number >= 0 and <= 1",
+        "--recipe slow": "invalid choice: 'slow'",
+        "--learning-rate -1": "learning_rate needs a number > 0",
+        "--p 1/2": "--p goes with --bsconv s alone, got 0.5 with",
+        "--bsconv u --p 1": "--p goes with --bsconv s alone",
+        "--image-size 100000": "a whole number >= 1 and <= 4096",
+        "--mean 0.5 0.5": "argument --mean: expected 3 arguments",
+        "--mean 0.5 0.5 0.5": "mean needs std with it",
+        "--weights no.pt": "no.pt: No such file",
+        "--weights ''": "weights needs a file of w",
+    },
+    "evaluate": {
+        "": "one of the arguments --checkpoint --model is required",
+        "--checkpoint none": "none: No such file or directory",
+        "--checkpoint .": "neither model.safetensors nor checkpoint.pt",
+        "--checkpoint . --model m": "not allowed with argument",
+        "--checkpoint . --pretrained x": "--pretrained goes with --model",
+        "--checkpoint . --bsconv u": "--bsconv goes with --model",
+        "--checkpoint . --weights x": "--weights goes with --model",
+        "--checkpoint run.safetensors --dataset synthetic": "knows 3 classes, synthetic has 10",
+        "--model cifar_resnet20": "--pretrained or --weights is missing",
+        "--model cifar_resnet20 --weights no.pt": "no.pt: No such file",
+        "--model cifar_resnet20 --pretrained x --dataset synthetic": "pretrained='x'",
+    },
+    "plan": {
+        "": "the following arguments are required: MODEL",
+        "nothing": "nothing",
+        "cifar_resnet20 --p 1/2": "--p goes with --bsconv s alone",
+        "cifar_resnet20 --num-classes 99999999999": "num_classes needs at most 10,000,000",
+        "cifar_resnet20 --num-classes 0": "--num-classes: expected a whole number of",
+        "cifar_resnet20 --exclude x": "exclude names no layer of this model",
+        "cifar_resnet20 --bsconv s --p 2": "0 <= p <= 1",
+        "cifar_resnet20 --bsconv u --target-macs 1/4": "a target chooses the form itself",
+    },
+    "profile": {
+        "": "the following arguments are required: MODEL",
+        "cifar_resnet21": "did you mean cifar_resnet20",
+        "cifar_resnet20 --input-size 3x32": r"input_size=\(1, 3, 32\)",
+        "cifar_resnet20 --input-size 1x32x32": r"input_size=\(1, 1, 32, 32\)",
+        "torchvision:alexnet --input-size 32": "what AlexNet takes, got input",
+        "cifar_resnet20 --csv no/x.csv": "cannot write no/x.csv: No such file",
+        "cifar_resnet20 --csv .": r"cannot write \.: Is a directory",
+    },
+    "spectra": {
+        "": "the following arguments are required: MODEL",
+        "none.safetensors": "none.safetensors: No such file or directory",
+        "cifar_resnet20 --weights none.pth": "none.pth: No such file or directory",
+        "cifar_resnet20 --weights .": "neither model.safetensors nor checkpoint.pt",
+        "none.pth --weights other.pth": "--weights goes with a model by its name, none.pt",
+        "cifar_resnet56 --weights DEFAULT": "pretrained='cifar10'.*it has none",
+        "torchvision:resnet19 --weights DEFAULT": "did you mean torchvision:resnet1",
+        "torchvision:vgg19 --weights DEFAULT": "BSCONV_OFFLINE is set, .*--weights FILE",
+        # that there is no such model would be said if it were looked for
+        "none.pth --out figure.jpg": "needs to end in .png, .pdf, .svg, got figure.jpg",
+        "none.pth --out figure": "needs to end in .png, .pdf, .svg, got figure",
+        "none.pth --out none/figure.png": "cannot write none/figure.png: No such file or directory",
+        "none.pth --out folder.png": "cannot write folder.png: Is a directory",
+        "none.pth --csv none/table.csv": "cannot write none/table.csv",
+        "pointwise.safetensors --out f.png": "nothing to draw in f.png: 0 of 1 convolutions",
+        "damaged.safetensors": "damaged.safetensors is damaged or ",
+        "damaged.pt": "damaged.pt is damaged or ",
+        "cifar_resnet20 --weights damaged.pt": "damaged.pt is damaged or ",
+        "content.pt": "holds no state dict; it has 'epoch'",
+    },
+    "results": {
+        "": "results does not exist; --results DIR names another",
+        "--results nowhere": "nowhere does not exist; --results DIR names another",
+        "--results damaged.pt": "folder of records damaged.pt does not exist; --results DIR",
+        "--results empty": "there is no record of a run in empty; --results DIR",
+        "--results broken": "bad.json holds no record of a run",
+        "--results apart --dataset mnist": "--dataset mnist has no recorded run, cifar10 has",
+        "--results apart --out f.png": "nothing to draw in f.png: 1 run with",
+        "--out none/fig.png": "cannot write",
+        "--runs x --dataset y": "--dataset goes with the recorded",
+    },
+    "predict": {
+        "nowhere empty": "empty holds no image",
+        "nowhere content.pt": "nowhere: No such file",
+        "run.safetensors nothing.png": "nothing.png is not there",
+        "content.pt content.pt": "content.pt holds no state dict",
+        "w.safetensors content.pt": "w.safetensors holds no model trained by bsconv train",
+        "bad.onnx content.pt": "bad.onnx is damaged, or not a network",
+        "run.safetensors content.pt --top 0": "expected a whole number of at least 1",
+    },
+    "project cifar_resnet20 --weights w.safetensors": {
+        "": "project needs --bsconv or --budget, or --curve without --out",
+        "--out o.safetensors": "project needs --bsconv or --budget, or --curve without --out",
+        "--bsconv u": "project needs --out, a .safetensors file for the new network",
+    },
+    "project --weights w.safetensors --out o.safetensors --bsconv u": {
+        "nothing": "nothing",
+        "cifar_resnet20_bsconvu": "is a BSConv network already",
+    },
+    "project cifar_resnet20 --weights w.safetensors --out o.safetensors": {
+        "--curve c.png": "project needs --bsconv or --budget, or --curve without --out",
+        "--budget 0": "--budget: expected more than 0% and at most 100%, got '0'",
+        "--budget 101%": "--budget: expected more than 0% and at most 100%, got '101%'",
+        "--budget %": "--budget: expected a share",
+        "--budget nan": "--budget: expected a share",
+        "--budget 1/4 --of flops": "--of: invalid choice: 'flops'",
+        "--budget 1/4 --p 1/2": "--p goes with --bsconv alone",
+        "--budget 1/4 --method weights": "--method goes with --bsconv alone",
+        "--bsconv u --out out.pt": r"--out needs to be a \.safetensors file, got out\.pt",
+        "--bsconv u --out no/o.safetensors": r"cannot write no/o\.safetensors: No such file",
+        "--bsconv u --out dir.safetensors": r"cannot write dir\.safetensors: Is a directory",
+        "--bsconv u --images 0": "--images: expected a whole number of at least 1, got '0'",
+        "--bsconv x": "invalid choice: 'x'",
+        "--bsconv s --p 3": "p needs a number >= 0 and <= 1",
+        "--bsconv u --method best": "invalid choice: 'best'",
+        "--bsconv u --pretrained cifar10": "not allowed with argument --weights",
+        "--bsconv u --weights no.safetensors": "no.safetensors: No such file",
+        "--bsconv u --dataset synthetic --image-size 0": "image_size needs a whole number",
+        "--bsconv u --budget 25%": "argument --budget: not allowed with argument --bsconv",
+        "--bsconv u --of macs": "--of goes with --budget or --curve alone",
+        "--bsconv u --curve fig.txt": r"needs to end in \.png, \.pdf, \.svg, got fig\.txt",
+    },
+    "export --format onnx --out m.onnx": {
+        "": "MODEL or --checkpoint is missing",
+        "nothing": "nothing",
+        "cifar_resnet20 --format tflite": "invalid choice: 'tflite'",
+        "cifar_resnet20 --out m.pt": r"format onnx ends in \.onnx, got m\.pt",
+        "cifar_resnet20 --out no/m.onnx": "cannot write no/m.onnx: No such file",
+        "cifar_resnet20 --batch-size 0": "--batch-size: expected a whole number of at least 1",
+        "cifar_resnet20 --input-size 3x0": "expected a size as 3x224x224 or 224",
+        "cifar_resnet20 --pretrained cifar10 --input-size 1x32x32": (
+            r"cannot take images of 1 x 1 x 32 x 32 \(.*\); try another"
+        ),
+        "cifar_resnet20 --pretrained cifar10 --bsconv u": (
+            "--pretrained has no weights of a model changed by --bsconv"
+        ),
+        "torchvision:vgg11 --input-size 1x32x32 --weights w.safetensors --normalize none": (
+            r"w\.safetensors do not fit torchvision:vgg11: it lacks"
+        ),
+        "--checkpoint c --weights b": "not allowed with argument",
+        "--checkpoint c --bsconv u": "--bsconv goes with MODEL alone, c says so",
+        "--checkpoint c --num-classes 3": "--num-classes goes with MODEL alone",
+        "--checkpoint run.safetensors cifar_resnet56": (
+            r"run\.safetensors is a checkpoint of cifar_resnet20, not of cifar_resnet56"
+        ),
+    },
+    "benchmark": {
+        "": "the following arguments are required: MODEL",
+        "cifar_resnet21": "did you mean cifar_resnet20",
+        "torchvision:alexnet --variants dense --input-size 32": (
+            r"what AlexNet takes, got input_size=\(1, 3, 32, 32\)"
+        ),
+    },
+    "benchmark cifar_wrn16_1": {
+        "--variants u,x": "expected some of dense,u,s, got 'u,x'",
+        "--variants ''": "expected some of dense,u,s, got ''",
+        "--p 1/0": "expected a share as 1/4 or 0.25, got '1/0'",
+        "--variants s --p 2": "0 <= p <= 1",
+        "--batch-size 1,x": "numbers of images as 1,16 or 8, got '1,x'",
+        "--batch-size 0": "numbers of images as 1,16 or 8, got '0'",
+        "--dtype int8": "invalid choice: 'int8'",
+        "--device gpu": "device needs one that is here, auto",
+        "--rounds 0": "--rounds: expected a whole number of at least 1",
+        "--out f.png --batch-size 1,2,3,4,5": "--out draws 4 sizes of batches at most, got 5 in",
+        "--out none/f.png": "cannot write",
+        "--csv none/t.csv": "cannot write none/t.csv",
+    },
+}
+LINES = {f"{start} {rest}": WRONG[start][rest] for start in WRONG for rest in WRONG[start]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that are not what they should be, and of the trained run.safetensors."""
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("empty", "broken", "folder.png", "dir.safetensors"):
+        (folder / name).mkdir()
+    for name in ("damaged.pt", "damaged.safetensors", "bad.onnx"):
+        (folder / name).write_bytes(b"nonsense")
+    (folder / "broken" / "bad.json").write_text("{}")
+    write_record(record(1.0, train_limit=5), folder / "apart")
+    save_file({"x": torch.zeros(1)}, folder / "w.safetensors")
+    save_file({"weight": torch.zeros(4, 3, 1, 1)}, folder / "pointwise.safetensors")
+    torch.save({"epoch": 3}, folder / "content.pt")
+    config = TrainConfig("cifar_resnet20", "synthetic")
+    write_trained(folder / "run.safetensors", build_model("cifar_resnet20", 3), config, 3)
+    return folder
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_bad_input_is_one_line(
+    line: str, place: Path, monkeypatch: pytest.MonkeyPatch, failure: Callable[..., str]
+) -> None:
+    def too_soon(*_: Any, **__: Any) -> None:
+        raise AssertionError("computed before the input was checked")
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("BSCONV_OFFLINE", "1")
+    monkeypatch.setattr(_run, "in_turns", too_soon)
+    if line.startswith("project"):
+        monkeypatch.setattr(_inputs, "load_dataset", too_soon)
+    before = sorted(place.rglob("*"))
+    printed = failure(*shlex.split(line))
+    assert re.search(LINES[line], printed), printed
+    assert sorted(place.rglob("*")) == before  # nothing is written for it
