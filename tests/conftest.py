@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -19,7 +20,6 @@ pytest_plugins = ["helpers.costs", "helpers.reliability", "pytester"]
 
 # one thread unless told otherwise: test processes run side by side
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-
 
 # shells start background jobs with Ctrl-C ignored, and so would be all that the tests start
 if threading.current_thread() is threading.main_thread():
@@ -39,7 +39,6 @@ register_random(TORCH_RANDOM)  # type: ignore[arg-type]
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("nightly", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
 
 SEED = int(os.environ.get("BSCONV_TEST_SEED") or 0)  # other seeds find tests that hold by luck
 
@@ -93,9 +92,7 @@ def failure(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
             code = stop.code
         captured = capsys.readouterr()
         assert (code, captured.out) == (2, ""), captured
-        assert captured.err.startswith("bsconv"), captured.err
-        assert captured.err.endswith("\n"), captured.err
-        assert captured.err.count("\n") == 1, captured.err
+        assert re.fullmatch(r"bsconv.*\n", captured.err), captured.err
         return captured.err
 
     return run

@@ -2,8 +2,7 @@
 
 import pytest
 
-from golden import measures, recorded
-from helpers.comparisons import assert_extracts_close
+from golden import assert_extracts_close, measures, recorded
 
 THEIRS = recorded("networks")
 

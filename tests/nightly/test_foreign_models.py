@@ -125,8 +125,8 @@ def trial(library: str, name: str, export: str = "", by_shapes: bool = False) ->
         assert replacer.report == plan
         check_layers(twin, plan)
         assert_the_penalty_is_right(twin, isinstance(replacer, BSConvS_Replacer))
-        for training, outcome in expected.items():
-            assert run(twin, [layer.name for layer in plan.layers], images, training) == outcome
+        for training, dense_run in expected.items():
+            assert run(twin, [layer.name for layer in plan.layers], images, training) == dense_run
             assert_gradients_are_finite(twin)
     if export and not images.is_meta:
         outcome += f"; {check_export(model, twin, images, export)}"

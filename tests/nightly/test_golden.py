@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from golden import record, recorded
+from golden import assert_extracts_close, record, recorded
 
 pytestmark = pytest.mark.nightly
 
@@ -27,7 +27,7 @@ def compare(found: Any, expected: Any, where: str) -> None:
         for key in found:
             compare(found[key], expected[key], f"{where} {key}")
     elif isinstance(found, list) and found and all(type(value) is float for value in found):
-        assert found == pytest.approx(expected, rel=0, abs=1e-4 * expected[0]), where
+        assert_extracts_close(found, expected, 1e-4)
     elif isinstance(found, list):
         for one, other in zip(found, expected, strict=True):
             compare(one, other, where)

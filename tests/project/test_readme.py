@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bsconv.__main__ import main
+from golden import questions, recorded
 from helpers.paths import ROOT
 
 PAGES = {
@@ -21,7 +22,7 @@ PAGES = {
     )
 }
 README, RESULTS = PAGES[ROOT / "README.md"], PAGES[ROOT / "results" / "README.md"]
-TRAINED = ROOT / "docs" / "trained_networks.md"
+TRAINED, MIGRATING = (ROOT / "docs" / f"{name}.md" for name in ("trained_networks", "migrating"))
 
 
 def blocks(language: str) -> list[str]:
@@ -82,11 +83,8 @@ def test_measured_accuracies_are_what_the_command_prints(capsys):
 
 
 def test_packaged_weights_have_the_accuracies_that_the_page_states():
-    rows = re.findall(
-        r"^\| \[`(\w+)`\]\((\S+)\) \| recipe `(\w+)`, (\d+) epochs.* \| (\S+) \|$",
-        PAGES[TRAINED],
-        re.M,
-    )
+    row = r"^\| \[`(\w+)`\]\((\S+)\) \| recipe `(\w+)`, (\d+) epochs.* \| (\S+) \|$"
+    rows = re.findall(row, PAGES[TRAINED], re.MULTILINE)
     assert len(rows) == len(list((ROOT / "bsconv" / "weights").glob("*/*.json")))
     for name, path, recipe, epochs, top1 in rows:
         note = json.loads((TRAINED.parent / path).read_text())
@@ -103,10 +101,15 @@ def test_figures_are_those_that_the_records_give(tmp_path, monkeypatch):
     shown = re.findall(r"!\[[^\]]+\]\(docs/figures/(\S+)\)", README)
     assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())
     for name in shown:
-        with (
-            Image.open(ROOT / "docs" / "figures" / name) as kept,
-            Image.open(tmp_path / name) as now,
-        ):
+        folder = ROOT / "docs" / "figures"
+        with Image.open(folder / name) as kept, Image.open(tmp_path / name) as now:
             assert kept.size == now.size
             if kept.info["Software"] == now.info["Software"]:
                 assert kept.tobytes() == now.tobytes(), f"{name} is out of date: make figures"
+
+
+def test_the_table_for_migrants_is_true_of_both_packages():
+    rows = re.findall(r"^\| (.+) \| (yes|no) \| (yes|no) \|$", PAGES[MIGRATING], re.MULTILINE)
+    shown = {row: (before == "yes", here == "yes") for row, before, here in rows}
+    theirs = recorded("questions")
+    assert shown == {row: (theirs[row], here) for row, here in questions.questions().items()}

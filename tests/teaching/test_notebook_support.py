@@ -38,6 +38,7 @@ def test_mode_and_device(value, cuda, mode, device, monkeypatch) -> None:
     if value is not None:
         monkeypatch.setenv("BSCONV_MODE", value)
     assert start() == Session(mode, torch.device(device))
+    assert start().pick(fast="fast", full="full") == mode
 
 
 def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +114,6 @@ def test_a_broken_archive_is_no_reason_for_synthetic_data(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match=r"cifar10\.npz is not a whole cifar10 archive") as error:
         find_dataset()
     assert not isinstance(error.value, DatasetNotFoundError)
-
-
-def test_a_session_picks_by_its_mode() -> None:
-    assert Session("fast", torch.device("cpu")).pick(fast=1, full=200) == 1
-    assert Session("full", torch.device("cpu")).pick(fast=1, full=200) == 200
 
 
 def test_figures_have_the_style_of_the_project() -> None:
