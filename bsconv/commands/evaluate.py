@@ -65,14 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    top1 = training.evaluate(
-        model.to(device).to(memory_format=torch.channels_last),
-        dataset.test_images,
-        dataset.test_labels,
-        batch_size=config.settings.batch_size,
-        image_size=config.image_size,
-        normalization=config.normalization,
-    )
+    model = model.to(device).to(memory_format=torch.channels_last)
+    top1 = training.evaluate(model, dataset.test_images, dataset.test_labels, config)
     count = len(dataset.test_labels)
     if arguments.json:
         print_json(model=config.model, dataset=config.dataset, top1=top1, images=count)

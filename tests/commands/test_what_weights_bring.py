@@ -50,8 +50,8 @@ def test_evaluate_takes_a_file_alike_by_both_options(
 ) -> None:
     file, seen = weights(tmp_path / "w.safetensors"), []
 
-    def evaluate(model: nn.Module, images: torch.Tensor, *_: Any, **how: Any) -> float:
-        seen.append((images.shape[-1], how["image_size"], str(how["normalization"])))
+    def evaluate(_: nn.Module, images: torch.Tensor, __: Any, config: TrainConfig) -> float:
+        seen.append((images.shape[-1], config.image_size, str(config.normalization)))
         return 0.0
 
     monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)

@@ -146,5 +146,5 @@ def test_evaluate_normalises() -> None:
     images = Normalization(**HALF).apply(to_float(data.test_images))
     with torch.no_grad():
         right = model(images).argmax(1) == data.test_labels
-    top1 = evaluate(model, data.test_images, data.test_labels, normalization=Normalization(**HALF))
+    top1 = evaluate(model, data.test_images, data.test_labels, config(**HALF))
     assert top1 == 100 * int(right.sum()) / len(right)

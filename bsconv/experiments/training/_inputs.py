@@ -42,10 +42,7 @@ def model_input(
 
 
 def logits_of(output: Any) -> Tensor:
-    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts.
-
-    ValueError for what is neither a tensor nor begins with one.
-    """
+    """Inception and GoogLeNet return auxiliary outputs too while they train; the first counts."""
     logits = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(logits, Tensor):
         kind = type(logits).__name__

@@ -90,14 +90,11 @@ def _start(run: Run) -> tuple[Start | None, TrainConfig]:
 
 
 def _check_needs_no_start(config: TrainConfig) -> None:
-    needing = {
-        f"recipe={config.recipe!r}": config.settings.fixed_batch_norm,
-        "new_head": config.new_head,
-        "freeze": config.freeze,
-    }
-    for setting, needs in needing.items():
-        if needs:
-            raise ValueError(f"{setting} needs weights to start from, got weights=None")
+    needing = [name for name in ("new_head", "freeze") if getattr(config, name)]
+    if config.settings.fixed_batch_norm:
+        needing.insert(0, f"recipe={config.recipe!r}")
+    if needing:
+        raise ValueError(f"{needing[0]} needs weights to start from, got weights=None")
 
 
 def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
@@ -115,24 +112,21 @@ def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
 
 def introduction(run: Run, job: Job) -> str:
     """Two lines: what is trained on what, and how its steps are computed."""
-    config, done = run.config, len(run.history)
+    config, data, done = run.config, job.dataset, len(run.history)
     action = f"resuming after epoch {done}:" if done else "training"
     before = config.epochs if run.state is None else run.state["config"]["epochs"]
     if before < config.epochs:
         cycle = config.settings.milestones is None
-        rate = (
-            "its cycle is stretched over all" if cycle else "its rate drops after the same epochs"
-        )
+        rate = "cycle is stretched over all" if cycle else "rate drops after the same epochs"
         longer = f"for {config.epochs} epochs and not {before}"
-        action = f"resuming after epoch {done}, {longer}; {rate}:"
-    about = f" ({job.dataset.about})" if job.dataset.about else ""
+        action = f"resuming after epoch {done}, {longer}; its {rate}:"
+    about = f" ({data.about})" if data.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
     return (
         f"{action} {config.model} ({parameter_count(job.model):,} parameters) on "
-        f"{len(job.dataset.train_images):,} images of {job.dataset.name}{about}, "
-        f"{config.epochs} epochs on {config.device}\n"
-        f"{steps_text(job.execution, run.processes)}{on_threads}"
+        f"{len(data.train_images):,} images of {data.name}{about}, {config.epochs} epochs on "
+        f"{config.device}\n{steps_text(job.execution, run.processes)}{on_threads}"
     )
 
 

@@ -55,10 +55,7 @@ def trained_model(trained: TrainedModel, path: Path) -> nn.Module:
 
 
 def read_start(config: TrainConfig) -> Start | None:
-    """What a run starts from, in a file or in a run's folder; None for fresh weights.
-
-    OSError for a file that is not there, ValueError with one line for one that holds no weights.
-    """
+    """What a run starts from, in a file or in a run's folder; None for fresh weights."""
     if config.pretrained is None:
         return None if config.weights is None else checkpoints.read_start(Path(config.weights))
     if config.weights is not None:
@@ -74,8 +71,7 @@ def read_start(config: TrainConfig) -> Start | None:
 def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
     """The model of ``config`` with the layers and weights of ``start``.
 
-    ValueError with one line where they do not fit. A warning says what is assumed where nothing
-    says which images the weights are for.
+    A warning says what is assumed where nothing says which images the weights are for.
     """
     name = config.model
     if config.bsconv is not None:
@@ -145,10 +141,8 @@ def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
 def read_teacher(
     config: TrainConfig, dataset: ImageDataset
 ) -> tuple[nn.Module | None, Normalization]:
-    """The teacher that ``config`` names, with its weights, and what its images are normalised by.
-
-    None where it names none. Where nothing says so, its images are those of the student.
-    """
+    """The teacher that ``config`` names, if any, with its weights, and what its images are
+    normalised by: as the student's where nothing says so."""
     name, classes = config.teacher_model, dataset.num_classes
     if config.teacher is None:
         if name is None:

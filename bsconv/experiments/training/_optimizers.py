@@ -92,12 +92,9 @@ class Optimizers:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
-    """The recipe's, which also says whether biases and BatchNorm (all vectors) are decayed.
-
-    Muon takes the kernels that mix channels, SGD the rest: blueprints, which are one channel deep,
-    the classifier, vectors, and bases. The penalty holds the rows of a basis at length 1, so Muon's
-    steps, all of one length, would never let them come to rest.
-    """
+    """The recipe's. Muon takes the kernels that mix channels, SGD the rest: blueprints, which are
+    one channel deep, the classifier, vectors, and bases. The penalty holds the rows of a basis at
+    length 1, so Muon's steps, all of one length, would never let them come to rest."""
     settings, rate = config.settings, config.settings.learning_rate
     # a layer gives its basis as a view of a weight: they lie at one place in memory
     bases = {

@@ -69,7 +69,7 @@ class Execution:
         return cast(nn.Module, torch.compile(model, options=options))
 
     def begin_step(self, device: torch.device) -> None:
-        """Before each forward pass: CUDA graphs may now write over what the last step returned."""
+        """CUDA graphs may now write over what the last step returned."""
         if self.compile and device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 

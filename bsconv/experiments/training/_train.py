@@ -23,7 +23,6 @@ from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
 from ..data import ImageFiles, augment, batches_of
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
-from ..normalization import Normalization
 from ._inputs import logits_of, model_input
 from ._job import introduction, prepare
 from ._models import trained_model
@@ -44,22 +43,19 @@ def train(
     progress: bool = True,
     after_epoch: Callable[[EpochMetrics, nn.Module], object] | None = None,
 ) -> History:
-    """Train a model from its start to the last epoch; returns what was measured.
+    """Train a model from its start to the last epoch; what was measured, with the trained model.
 
     The start is the initialisation that ``config.seed`` draws, or the weights in the file
     ``config.weights``. The loss is cross-entropy plus ``config.alpha`` times the orthonormality
-    penalty of the BSConv-S layers; the whole test set is classified after every epoch. The trained
-    model is ``History.model``. The global random state is left as it was.
+    penalty of the BSConv-S layers; with a teacher, it is the distance from the teacher's answers
+    and ``config.label_weight`` of cross-entropy. The whole test set is classified after every
+    epoch. The global random state is left as it was.
 
-    With a teacher (``config.teacher``), the loss is how far the answers are from the teacher's, and
-    ``config.label_weight`` of cross-entropy; labels are not needed otherwise. ``model`` and
-    ``teacher`` are networks of your own in place of those that ``config`` names; ``model`` is
-    trained in place, and a run with it is resumed with it.
-
-    With ``config.out`` the latest state is kept there after every epoch, and ``resume=True`` goes
-    on from it: on the same machine with as many threads, the result is the same to the last bit as
-    without the break. ``after_epoch`` is called with what was measured and the model, once the
-    epoch is saved: to look at weights while they are learnt, or to stop by raising an exception.
+    ``model``, which is trained in place, and ``teacher`` are networks of your own in place of those
+    that ``config`` names; a run with a ``model`` is resumed with it. ``resume=True`` goes on from
+    the state that is kept in ``config.out`` after every epoch: on the same machine with as many
+    threads, to the same bits as without the break. ``after_epoch`` is called with what was measured
+    and the model, once the epoch is saved, and may stop the run by raising an exception.
 
     Several processes that torchrun has started train together what one would train alone, with
     ``config.batch_size`` images in a step of all of them; the first keeps the folder, prints and
@@ -72,18 +68,11 @@ def train(
         job = prepare(run, model, teacher)
         if progress:
             print(introduction(run, job), flush=True)
+        tests = job.dataset.test_images, job.dataset.test_labels
         for epoch in run.epochs_left:
             start = time.perf_counter()
             loss = train_epoch(run, job, epoch, progress)
-            top1 = evaluate(
-                job.model,
-                job.dataset.test_images,
-                job.dataset.test_labels,
-                batch_size=run.config.settings.batch_size,
-                image_size=run.config.image_size,
-                normalization=run.config.normalization,
-                processes=run.processes,
-            )
+            top1 = evaluate(job.model, *tests, run.config, run.processes)
             seconds = round(time.perf_counter() - start, 3)
             metrics = EpochMetrics(epoch, loss, top1, job.optimizer.learning_rate, seconds)
             with run.processes.agreeing():
@@ -99,12 +88,9 @@ def train(
 
 
 def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
-    """One pass over the training images in a new order; the mean loss, penalty included.
-
-    It ends early once the loss is not finite.
-    """
-    config, processes = run.config, run.processes
-    data, device = job.dataset, job.generator.device
+    """One pass over the training images in a new order, which ends early once the loss is not
+    finite; the mean loss, penalty included."""
+    config, processes, data, device = run.config, run.processes, job.dataset, job.generator.device
     order = torch.randperm(len(data.train_images), generator=job.generator, device=device)
     batches = _batches(order, config.settings.batch_size)
     look_every = max(1, len(batches) // LOOKS)
@@ -115,6 +101,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
             if isinstance(module, BatchNorm):
                 module.eval()
     processes.own_randomness(config.seed, epoch)
+    images_of = zip(batches, batches_of(data.train_images, batches), strict=True)
     with tqdm(
         desc=f"epoch {epoch}/{config.epochs}",
         total=sum(map(len, batches)),
@@ -123,7 +110,6 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
         leave=False,  # a line per epoch is printed anyway
         disable=None if progress else True,  # None: unless on a terminal
     ) as bar:
-        images_of = zip(batches, batches_of(data.train_images, batches), strict=True)
         for number, (batch, images) in enumerate(images_of, 1):
             rate = config.learning_rate_at((epoch - 1) * len(batches) + number - 1, len(batches))
             loss_of_step = train_step(run, job, images.to(device), data.train_labels[batch], rate)
@@ -142,14 +128,9 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
 def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
     """One step on these images; the mean over the processes of what it returns is their loss."""
     config = run.config
+    crop_padding, flip, cutout = config.crop_padding, config.flip, config.cutout
     # every process draws for the whole batch, so that all draw the same
-    augmented = augment(
-        images,
-        job.generator,
-        crop_padding=config.crop_padding,
-        flip=config.flip,
-        cutout=config.cutout,
-    )
+    augmented = augment(images, job.generator, crop_padding=crop_padding, flip=flip, cutout=cutout)
     part, weight = run.processes.part(len(images))
     resized, labels = model_input(augmented[part], config.image_size), labels[part]
     job.execution.begin_step(images.device)
@@ -182,31 +163,28 @@ def evaluate(
     model: nn.Module,
     images: Tensor | ImageFiles,
     labels: Tensor,
-    *,
-    batch_size: int = 256,
-    image_size: int | None = None,
-    normalization: Normalization | None = None,
+    config: TrainConfig | None = None,
     processes: Processes = SINGLE,
 ) -> float:
     """Top-1 accuracy in percent, on the device of the model, which is left as it was.
 
-    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W), which are resized to ``image_size``
-    and normalised; ``labels``: int64, shape (N,). Several ``processes`` share the batches out, and
-    all get the same number.
+    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,).
+    Batches, image size and normalisation are those of ``config``; without it, images are taken as
+    they are. Several ``processes`` share the batches out, and all get the same number.
     """
+    config = config or TrainConfig(batch_size=256)
     if len(images) != len(labels) or not len(labels):
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size needs a whole number >= 1, got {batch_size!r}")
     if isinstance(images, Tensor) and images.is_floating_point() and images.isnan().any():
         raise ValueError("images need numbers, got NaN")
     device = next((tensor.device for tensor in model.parameters()), images.device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with evaluating(model):
-        starts = range(0, len(labels), batch_size)[processes.rank :: processes.count]
-        batches = [slice(start, start + batch_size) for start in starts]
+        size = config.settings.batch_size
+        starts = range(0, len(labels), size)[processes.rank :: processes.count]
+        batches = [slice(start, start + size) for start in starts]
         for batch, chosen in zip(batches, batches_of(images, batches), strict=True):
-            inputs = model_input(chosen.to(device), image_size, normalization)
+            inputs = model_input(chosen.to(device), config.image_size, config.normalization)
             logits = logits_of(model(inputs))
             right = logits.argmax(dim=1) == labels[batch].to(device)
             correct += (right & ~logits.isnan().any(dim=1)).sum()  # argmax takes NaN for the most
@@ -223,18 +201,18 @@ def _batches(order: Tensor, batch_size: int) -> list[Tensor]:
 
 def _check_numbers(run: Run, job: Job, metrics: EpochMetrics) -> None:
     """FloatingPointError where the loss or the weights after the last step are not finite."""
-    what = None
     if not math.isfinite(metrics.train_loss):
         what = f"training loss became {metrics.train_loss}"
     elif not all(bool(parameter.isfinite().all()) for parameter in job.model.parameters()):
         what = "weights became infinite or NaN"
-    if what is not None:
-        kept = run.folder is not None and metrics.epoch > 1
-        raise FloatingPointError(
-            f"the {what} in epoch {metrics.epoch} of {run.config.epochs}; "
-            f"try a learning rate below {run.config.learning_rate}"
-            + (f" ({run.folder} keeps the checkpoint of epoch {metrics.epoch - 1})" if kept else "")
-        )
+    else:
+        return
+    kept = run.folder is not None and metrics.epoch > 1
+    raise FloatingPointError(
+        f"the {what} in epoch {metrics.epoch} of {run.config.epochs}; "
+        f"try a learning rate below {run.config.learning_rate}"
+        + (f" ({run.folder} keeps the checkpoint of epoch {metrics.epoch - 1})" if kept else "")
+    )
 
 
 def _finished(run: Run, model: nn.Module | None, progress: bool) -> History:
