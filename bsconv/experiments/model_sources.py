@@ -53,11 +53,10 @@ def build_model(
 
     ``name`` is an architecture of :func:`bsconv.pytorch.list_models`; ``torchvision:NAME``,
     ``pytorchcv:NAME`` or ``timm:NAME``, with random weights; or ``FILE.py:FACTORY`` or
-    ``package.module:FACTORY``, code that is run: a function or class that makes the network, of
-    ``num_classes`` if it has an argument of that name. ``bsconv`` replaces the
+    ``package.module:FACTORY``: code of a user, which is run, a function or class that makes the
+    network, of ``num_classes`` if it has an argument of that name. ``bsconv`` replaces the
     convolutions by BSConv-U or BSConv-S, with ``p`` (S only) and ``with_bn`` as in the replacers.
-    ``init`` ("published" or "matched") and ``pretrained`` are those of
-    :func:`bsconv.pytorch.get_model`.
+    ``init`` and ``pretrained`` are those of :func:`bsconv.pytorch.get_model`.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
@@ -95,12 +94,9 @@ def build_model(
 
 
 def pretrained_model(name: str, pretrained: str) -> nn.Module:
-    """The model ``name`` with trained weights, of as many classes as these have.
-
-    For an architecture of this package they are those of the data set ``pretrained``, for the model
-    of another library its "DEFAULT", which are fetched if need be. ValueError with one line where
-    there are none.
-    """
+    """The model ``name`` with trained weights, of as many classes as these have: those of the data
+    set ``pretrained`` for an architecture of this package, else "DEFAULT" of its library, which are
+    fetched if need be."""
     source, separator, inner = name.partition(":")
     if not separator:
         data = "cifar10" if pretrained == "DEFAULT" else pretrained
@@ -124,22 +120,17 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
         raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
 
 
-def _fetched(source: str, name: str) -> nn.Module:
-    model: nn.Module
+def _fetched(source: str, name: str) -> Any:
     if source == "torchvision":
-        model = _import("torchvision.models").get_model(name, weights="DEFAULT")
-    elif source == "timm":
-        model = _import("timm").create_model(name, pretrained=True)
-    else:
-        model = getattr(_import("pytorchcv.model_provider"), name)(pretrained=True)
-    return model
+        return _import("torchvision.models").get_model(name, weights="DEFAULT")
+    if source == "timm":
+        return _import("timm").create_model(name, pretrained=True)
+    return getattr(_import("pytorchcv.model_provider"), name)(pretrained=True)
 
 
 def foreign_images(name: str) -> dict[str, tuple[float, ...]]:
-    """``mean`` and ``std`` of the images that a library trains its model ``name`` on.
-
-    Nothing for architectures of this package, which take images as they are.
-    """
+    """``mean`` and ``std`` of the images that a library trains its model ``name`` on; nothing for
+    architectures of this package, which take images as they are."""
     source, separator, inner = name.partition(":")
     if not separator or source not in MAKERS:
         return {}
@@ -169,19 +160,17 @@ def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.M
 def _torchvision_names() -> list[str]:
     """Classifiers only."""
     models = _import("torchvision.models")
-    names: list[str] = models.list_models(module=models)
-    return names
+    return list(models.list_models(module=models))
 
 
-def _torchvision(name: str, num_classes: int) -> nn.Module:
+def _torchvision(name: str, num_classes: int) -> Any:
     _check_name("torchvision", name, _torchvision_names())
-    arguments: dict[str, bool] = {}
+    arguments = {}
     if name in ("googlenet", "inception_v3"):
         # no second output while training; init_weights=None warns that its default will change
         arguments = {"aux_logits": False, "init_weights": True}
     models = _import("torchvision.models")
-    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
-    return model
+    return models.get_model(name, weights=None, num_classes=num_classes, **arguments)
 
 
 @functools.cache
@@ -192,32 +181,29 @@ def _pytorchcv_names() -> tuple[str, ...]:
         module = getattr(make, "__module__", "")
         if isinstance(make, types.FunctionType) and module.startswith("pytorchcv.models."):
             purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]
-            if not module.endswith(NO_CLASSIFIERS) and any(
-                d in purpose for d in CLASSIFICATION_DATA
-            ):
+            classifies = any(data in purpose for data in CLASSIFICATION_DATA)
+            if classifies and not module.endswith(NO_CLASSIFIERS):
                 names.append(name)
     return tuple(names)
 
 
-def _pytorchcv(name: str, num_classes: int) -> nn.Module:
+def _pytorchcv(name: str, num_classes: int) -> Any:
     _check_name("pytorchcv", name, _pytorchcv_names())
     make = getattr(_import("pytorchcv.model_provider"), name)
     try:
-        model = make(num_classes=num_classes, pretrained=False)
+        return make(num_classes=num_classes, pretrained=False)
     except AssertionError:  # some CIFAR models insist on 10 or 100 classes
         model = make(pretrained=False)
         model.output = nn.Linear(model.output.in_features, num_classes)
         model.num_classes = num_classes
-    classifier: nn.Module = model
-    return classifier
+        return model
 
 
-def _timm(name: str, num_classes: int) -> nn.Module:
+def _timm(name: str, num_classes: int) -> Any:
     timm = _import("timm")
     if not timm.is_model(name):
         _check_name("timm", name, timm.list_models())
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
-    return model
+    return timm.create_model(name, pretrained=False, num_classes=num_classes)
 
 
 MAKERS = {"torchvision": _torchvision, "pytorchcv": _pytorchcv, "timm": _timm}
