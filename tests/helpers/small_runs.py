@@ -45,11 +45,14 @@ def with_all_state(classes: int) -> nn.Module:
 
 
 def use(
-    monkeypatch: pytest.MonkeyPatch, model: Callable[[int], nn.Module], data: ImageDataset
+    monkeypatch: pytest.MonkeyPatch,
+    model: Callable[[int], nn.Module],
+    data: ImageDataset | None = None,
 ) -> None:
     """``train`` sees this model (a function of the number of classes) and these images."""
+    dataset = data or noise()
     monkeypatch.setattr(_models, "build_model", lambda name, classes, **_: model(classes))
-    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: dataset)
 
 
 def config(**settings: Any) -> TrainConfig:

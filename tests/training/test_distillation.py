@@ -29,15 +29,9 @@ DENSE = "cifar_wrn16_1"
 
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, padding=1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 10),
-    ).eval()
+    convs = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    return nn.Sequential(convs[0], nn.BatchNorm2d(8), nn.ReLU(), convs[1], *head).eval()
 
 
 def test_the_loss_is_the_divergence_of_softened_answers() -> None:
@@ -53,21 +47,20 @@ def test_the_loss_is_the_divergence_of_softened_answers() -> None:
     assert student_loss(answers, answers, labels, 0.0).abs() < 1e-12
 
 
-def agreement(one: nn.Module, other: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return (one(images) - other(images)).square().mean()
-
-
-def test_a_student_comes_closer_to_its_teacher_without_labels(tmp_path: Path) -> None:
+def test_a_student_comes_closer_to_its_teacher_without_labels() -> None:
     teacher, student = network(0), network(1)
     images = load_dataset("synthetic").test_images[:64] / 255
-    before = agreement(student, teacher, images)
-    statistics = student[1].running_mean.clone()
+
+    def difference() -> Tensor:
+        with torch.no_grad():
+            return (student(images) - teacher(images)).square().mean()
+
+    before, statistics = difference(), student[1].running_mean.clone()
     kept = {name: value.clone() for name, value in teacher.state_dict().items()}
     config = TrainConfig(**SHORT | {"epochs": 6, "learning_rate": 0.05})
     history = train(config, model=student, teacher=teacher, progress=False)
     assert history.model is student
-    assert agreement(student, teacher, images) < 0.9 * before
+    assert difference() < 0.9 * before
     assert torch.equal(student[1].running_mean, statistics)
     torch.testing.assert_close(teacher.state_dict(), kept, rtol=0, atol=0)
 
@@ -121,20 +114,19 @@ def test_a_resumed_student_ends_with_the_same_bits(tmp_path: Path) -> None:
         images = load_dataset("synthetic").train_images[:16] / 255
         return project_pretrained(network(0), images, budget=0.6, align=1, progress=False)[0]
 
-    class Stop(Exception):
-        pass
+    def trained(model: nn.Module, **how: Any) -> nn.Module:
+        config = TrainConfig(**SHORT, out=how.pop("out", None))
+        train(config, model=model, teacher=network(0), progress=False, **how)
+        return model
 
     def stop(*_: object) -> None:
-        raise Stop
+        raise KeyboardInterrupt
 
-    whole, parts = student(), student()
+    whole, parts, out = trained(student()), student(), str(tmp_path / "run")
     assert any(isinstance(layer, BSConvCP) for layer in whole)
-    train(TrainConfig(**SHORT), model=whole, teacher=network(0), progress=False)
-    config = TrainConfig(**SHORT, out=str(tmp_path / "run"))
-    with pytest.raises(Stop):
-        train(config, model=parts, teacher=network(0), progress=False, after_epoch=stop)
-    again = student()
-    train(config, model=again, teacher=network(0), progress=False, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        trained(parts, out=out, after_epoch=stop)
+    again = trained(student(), out=out, resume=True)
     torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert not torch.equal(again[-1].weight, parts[-1].weight)
 

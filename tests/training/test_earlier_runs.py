@@ -15,16 +15,9 @@ SETTINGS = {"epochs": 4, "recipe": "fast"}
 
 
 def net(classes: int) -> nn.Module:
-    return nn.Sequential(
-        BSConvU(3, 4, 3, stride=2),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        BSConvS(4, 6, 3),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(6, classes),
-    )
+    layers = BSConvU(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), BSConvS(4, 6, 3)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(6, classes)
+    return nn.Sequential(*layers, *head)
 
 
 def test_a_run_stopped_after_two_epochs_goes_on(

@@ -30,16 +30,6 @@ from helpers.small_runs import config, linear, noise, run, weights
 Use = Callable[..., None]
 
 
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """``use(model, data)`` makes train see this model (a function of the classes) and this data."""
-
-    def use(model: Callable[[int], nn.Module], data: ImageDataset | None = None) -> None:
-        small_runs.use(monkeypatch, model, noise() if data is None else data)
-
-    return use
-
-
 def with_subspace(classes: int) -> nn.Module:
     return nn.Sequential(
         BSConvS(3, 8, 3, p=1.0), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, classes)
@@ -87,22 +77,6 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
             parameters[index] = parameters[index] - rate * change
     torch.testing.assert_close(result["1.weight"].double(), torch.from_numpy(parameters[0]))
     torch.testing.assert_close(result["1.bias"].double(), torch.from_numpy(parameters[1]))
-
-
-@pytest.mark.parametrize("recipe", ["published", "fast"])
-def test_weight_decay_reaches_what_the_recipe_says(recipe: str) -> None:
-    model = small_runs.with_all_state(4)
-    optimizer = _job.make_optimizer(model, config(recipe=recipe, optimizer="sgd"))
-    (sgd,) = optimizer.optimizers
-    decay = {
-        id(parameter): group["weight_decay"]
-        for group in sgd.param_groups
-        for parameter in group["params"]
-    }
-    for name, parameter in model.named_parameters():
-        vector = name in ("0.bias", "1.weight", "1.bias", "6.bias")
-        expected = 1e-4 if recipe == "published" else (0.0 if vector else 5e-4)
-        assert decay[id(parameter)] == expected, name
 
 
 def seen_by(use: Use, model: Callable[[int], nn.Module], data: ImageDataset | None = None) -> Any:
@@ -252,32 +226,30 @@ def test_seed_decides_everything_and_the_global_state_nothing(use: Use) -> None:
     assert not torch.equal(weights(first)["6.weight"], weights(other)["6.weight"])
 
 
-def test_train_leaves_no_trace(use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_leaves_no_trace(
+    use: Use, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     use(small_runs.with_all_state)
-    before = torch.get_rng_state()
-    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    before, flags = torch.get_rng_state(), (cudnn.deterministic, cudnn.benchmark)
     run()
     assert torch.equal(torch.get_rng_state(), before)
-    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == cudnn
+    assert (cudnn.deterministic, cudnn.benchmark) == flags
     assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_is_a_line_per_epoch_or_nothing(
-    use: Use, capsys: pytest.CaptureFixture[str]
-) -> None:
-    use(linear)
-    run()
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
+    use(linear)
     train(config(learning_rate=0.001), progress=True)
     printed, errors = capsys.readouterr()
-    lines = printed.splitlines()
-    assert lines[0] == (
-        "training cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
-    )
-    assert lines[1].startswith("steps in float32, eager, ")
-    assert [line.split(":")[0] for line in lines[2:]] == ["epoch 1", "epoch 2"]
-    assert "test top-1" in lines[2]
+    first, second, *epochs = printed.splitlines()
+    about = "cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
+    assert first == f"training {about}"
+    assert second.startswith("steps in float32, eager, ")
+    assert [line.split(":")[0] for line in epochs] == ["epoch 1", "epoch 2"]
+    assert "test top-1" in epochs[0]
     assert errors == ""  # no bar without a terminal
 
 
@@ -357,44 +329,41 @@ def test_an_epoch_of_no_numbers_is_not_kept(
     assert not (tmp_path / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["train_labels", "test_labels"])
-@pytest.mark.parametrize("label", [-1, 4])
-def test_labels_out_of_range(use: Use, name: str, label: int) -> None:
-    data = noise()
-    labels = getattr(data, name).clone()
-    labels[0] = label
-    use(linear, dataclasses.replace(data, **{name: labels}))
-    with pytest.raises(ValueError, match=f"{name} needs classes from 0 to 3, got"):
-        run()
+def spoilt(part: str, first: int) -> ImageDataset:
+    labels = getattr(noise(), part).clone()
+    labels[0] = first
+    return dataclasses.replace(noise(), **{part: labels})
 
 
-def test_model_with_other_classes_than_the_data(use: Use) -> None:
-    use(lambda classes: linear(classes + 1))
-    with pytest.raises(ValueError, match=r"needs 4 outputs per image for noise, got.*\(2, 5\)"):
-        run()
+def shortened(part: str, count: int) -> ImageDataset:
+    return dataclasses.replace(noise(), **{part: getattr(noise(), part)[:count]})
 
 
-def test_model_that_cannot_take_the_images(use: Use) -> None:
-    use(lambda classes: nn.Sequential(nn.Conv2d(3, classes, 11), nn.Flatten()))
-    message = r"cifar_resnet20_bsconvu cannot take images of 2 x 3 x 8 x 8 .*--image-size 224"
+PARTS = ["train_images", "train_labels", "test_images", "test_labels"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        *((linear, spoilt(part, label), f"{part} needs classes from 0 to 3, got")
+          for part in ("train_labels", "test_labels") for label in (-1, 4)),
+        *((linear, shortened(part, count), "of noise need to be one or more, with a label each")
+          for part in PARTS for count in (0, 3)),
+        (lambda n: linear(n + 1), None, r"needs 4 outputs per image for noise, got.*\(2, 5\)"),
+        (lambda n: nn.Sequential(nn.Conv2d(3, n, 11), nn.Flatten()), None,
+         r"cifar_resnet20_bsconvu cannot take images of 2 x 3 x 8 x 8 .*--image-size 224"),
+    ],
+)  # fmt: skip
+def test_data_and_models_that_do_not_fit(
+    use: Use, model: Callable[[int], nn.Module], data: ImageDataset | None, message: str
+) -> None:
+    use(model, data)
     with pytest.raises(ValueError, match=message):
         run()
 
 
-@pytest.mark.parametrize("name", ["train_images", "train_labels", "test_images", "test_labels"])
-@pytest.mark.parametrize("count", [0, 3])
-def test_a_data_set_without_images_or_labels(use: Use, name: str, count: int) -> None:
-    data = noise()
-    use(linear, dataclasses.replace(data, **{name: getattr(data, name)[:count]}))
-    with pytest.raises(
-        ValueError, match=r"of noise need to be one or more, with a label each, got"
-    ):
-        run()
-
-
 @pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:99"])
-def test_device_that_is_not_here(use: Use, device: str) -> None:
-    use(linear)
+def test_device_that_is_not_here(device: str) -> None:
     with pytest.raises(ValueError, match=f"device needs one that is here, .*, got '{device}'"):
         run(device=device)
 
@@ -403,29 +372,28 @@ def test_device_that_is_not_here(use: Use, device: str) -> None:
 def test_compiled_steps_train_the_same(use: Use) -> None:
     use(with_subspace)
     plain, compiled = run(), run(compile=True)
-    assert [e.train_loss for e in compiled] == pytest.approx(
-        [e.train_loss for e in plain], rel=1e-4
-    )
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     for name, tensor in weights(compiled).items():
         torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-3, atol=1e-4)
 
 
+def losses(history: History) -> list[float]:
+    return [epoch.train_loss for epoch in history]
+
+
 def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> None:
-    inputs: list[torch.dtype] = []
+    outputs: set[torch.dtype] = set()
 
-    class Linear(nn.Linear):
-        def forward(self, images: Tensor) -> Tensor:
-            outputs = super().forward(images)
-            inputs.append(outputs.dtype)
-            return outputs
+    def made(classes: int) -> nn.Module:
+        model = linear(classes)
+        model.register_forward_hook(lambda _, __, output: outputs.add(output.dtype))
+        return model
 
-    use(lambda classes: nn.Sequential(nn.Flatten(), Linear(192, classes)))
+    use(made)
     precise, coarse = run(learning_rate=0.01), run(learning_rate=0.01, precision="bfloat16")
-    assert set(inputs) == {torch.float32, torch.bfloat16}
-    assert [e.train_loss for e in coarse] == pytest.approx(
-        [e.train_loss for e in precise], rel=0.05
-    )
-    assert [e.train_loss for e in coarse] != [e.train_loss for e in precise]
+    assert outputs == {torch.float32, torch.bfloat16}
+    assert losses(coarse) == pytest.approx(losses(precise), rel=0.05)
+    assert losses(coarse) != losses(precise)
     assert {tensor.dtype for tensor in weights(coarse).values()} == {torch.float32}
 
 
@@ -438,8 +406,7 @@ def test_plans_change_how_layers_are_computed_and_nothing_else(
     use(with_subspace)
     settings = {"learning_rate": 0.01, "precision": "float32"}  # "auto" would measure it as well
     factored, planned = run(**settings), run(**settings, plan=plan)
-    losses = [[epoch.train_loss for epoch in history] for history in (planned, factored)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses(planned) == pytest.approx(losses(factored), rel=1e-4)
     for name, tensor in weights(planned).items():
         torch.testing.assert_close(tensor, weights(factored)[name], rtol=1e-3, atol=1e-5)
     assert planned.model is not None
