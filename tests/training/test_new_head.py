@@ -1,5 +1,6 @@
 """Transfer: a fresh classifier in place of the one that the weights have."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
 from bsconv.experiments.training._new_head import head_names, with_new_head
-from helpers.small_runs import config, noise, run, use, weights
+from helpers.small_runs import config, noise, run, weights
+
+Use = Callable[..., None]
 
 
 class TwoHeads(nn.Module):
@@ -69,11 +72,9 @@ def network(classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "net."])
-def test_weights_of_other_classes_start_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
-) -> None:
+def test_weights_of_other_classes_start_a_run(tmp_path: Path, use: Use, prefix: str) -> None:
     """With ``freeze``, all but the head stays as it was, BatchNorm statistics included."""
-    use(monkeypatch, network, noise())
+    use(network)
     foreign = network(7).state_dict()
     torch.save({prefix + key: foreign[key] for key in foreign}, tmp_path / "foreign.pth")
     start = {"weights": str(tmp_path / "foreign.pth"), "normalize": "none", "new_head": True}
@@ -104,16 +105,14 @@ def test_dense_weights_start_a_network_of_blueprints(
 
 
 @pytest.mark.parametrize("setting", ["new_head", "freeze"])
-def test_there_must_be_weights(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, network, noise())
+def test_there_must_be_weights(setting: str, use: Use) -> None:
+    use(network)
     with pytest.raises(ValueError, match=f"{setting} needs weights to start from"):
         run(**{setting: True})
 
 
-def test_weights_of_other_classes_say_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, network, noise())
+def test_weights_of_other_classes_say_the_way(tmp_path: Path, use: Use) -> None:
+    use(network)
     torch.save(network(7).state_dict(), tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"needs shape \(4, 8\), got \(7, 8\); .* --new-head"):
         run(weights=str(tmp_path / "foreign.pth"), normalize="none")

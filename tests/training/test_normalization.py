@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from bsconv.experiments.data import to_float
 from bsconv.experiments.files.checkpoints import Start, read_trained
 from bsconv.experiments.model_sources import foreign_images
 from bsconv.experiments.normalization import Normalization
-from bsconv.experiments.training import evaluate, settled
-from helpers.small_runs import config, linear, noise, run, use
+from bsconv.experiments.training import settled
+from helpers.small_runs import config, linear, noise, run
 
+Use = Callable[..., None]
 HALF = {"mean": (0.5, 0.25, 1.0), "std": (0.5, 1.0, 0.25)}
 channels = st.tuples(*[st.floats(0.01, 1)] * 3)
 
@@ -63,23 +65,23 @@ def test_other_images_are_refused() -> None:
             Normalization.from_options("imagenet").apply(images)
 
 
-def test_a_run_learns_and_measures_normalised_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_and_measures_normalised_images(use: Use) -> None:
     """As if the first layer did it."""
 
     class Inside(nn.Sequential):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(Normalization(**HALF).apply(images))
 
-    use(monkeypatch, linear, noise())
+    use(linear)
     outside = run(**HALF, learning_rate=0.01)
-    use(monkeypatch, lambda classes: Inside(*linear(classes)), noise())
+    use(lambda classes: Inside(*linear(classes)))
     inside = run(learning_rate=0.01)
     assert outside[-1].test_top1 == inside[-1].test_top1
     assert outside[-1].train_loss == pytest.approx(inside[-1].train_loss, rel=1e-4)
 
 
-def test_the_run_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    use(monkeypatch, linear, noise())
+def test_the_run_keeps_it(use: Use, tmp_path: Path) -> None:
+    use(linear)
     run(out=tmp_path / "first", normalize="imagenet", epochs=1)
     kept = read_trained(tmp_path / "first").config
     assert kept.normalization == Normalization.from_options("imagenet")
@@ -101,10 +103,8 @@ def test_earlier_files_say_nothing_and_get_images_as_they_are(tmp_path: Path) ->
     assert same.difference(TrainConfig()) == "normalize"
 
 
-def test_foreign_weights_come_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    use(monkeypatch, linear, noise())
+def test_foreign_weights_come_with_a_warning(use: Use, tmp_path: Path) -> None:
+    use(linear)
     torch.save(linear(4).state_dict(), tmp_path / "theirs.pt")
     with pytest.warns(UserWarning, match=r"theirs\.pt does not say how its images were normalised"):
         run(weights=tmp_path / "theirs.pt", epochs=1)
@@ -128,8 +128,10 @@ def test_pretrained_weights_bring_their_own(name: str, mean: float, std: float) 
     assert settled(config(normalize="none"), start).normalization == Normalization()
 
 
-def test_a_teacher_sees_its_own_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    use(monkeypatch, linear, noise())
+def test_a_teacher_sees_its_own_images(
+    use: Use, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(linear)
     run(out=tmp_path / "teacher", normalize="cifar10", epochs=1)
     seen = []
     model = linear(4)
@@ -138,13 +140,3 @@ def test_a_teacher_sees_its_own_images(monkeypatch: pytest.MonkeyPatch, tmp_path
     run(teacher=tmp_path / "teacher", epochs=1, crop_padding=0, flip=False, batch_size=20)
     expected = Normalization.from_options("cifar10").apply(to_float(noise().train_images))
     torch.testing.assert_close(seen[-1].sum(0), expected.sum(0))
-
-
-def test_evaluate_normalises() -> None:
-    data = noise()
-    model = linear(4)
-    images = Normalization(**HALF).apply(to_float(data.test_images))
-    with torch.no_grad():
-        right = model(images).argmax(1) == data.test_labels
-    top1 = evaluate(model, data.test_images, data.test_labels, config(**HALF))
-    assert top1 == 100 * int(right.sum()) / len(right)

@@ -4,6 +4,7 @@ import functools
 import io
 import math
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,16 +12,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsconv.experiments.training import _train, train
-from helpers.small_runs import config, linear, noise, run, use
+from helpers.small_runs import config, linear, noise, run
+
+Use = Callable[..., None]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    stream = Terminal()
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", stream)
     return stream
 
@@ -28,10 +27,10 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("batches", "most"), [(5, 3), (100, 8), (97, 7)])
 def test_a_loss_that_is_no_number_ends_the_epoch_soon(
-    monkeypatch: pytest.MonkeyPatch, loss: float, batches: int, most: int
+    use: Use, monkeypatch: pytest.MonkeyPatch, loss: float, batches: int, most: int
 ) -> None:
     """It is looked at now and then: each look waits for the device."""
-    use(monkeypatch, linear, noise(train=batches))
+    use(linear, noise(train=batches))
     steps: list[Tensor] = []
 
     def train_step(*_: object) -> Tensor:
@@ -44,17 +43,16 @@ def test_a_loss_that_is_no_number_ends_the_epoch_soon(
     assert len(steps) <= most
 
 
-def test_the_loss_is_the_mean_over_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, linear, noise(train=20))
+def test_the_loss_is_the_mean_over_the_images(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(linear)
     losses = iter([1.0, 2.0, 5.0] * 2)  # of 8, 8 and 4 images
     monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(next(losses)))
     assert [row.train_loss for row in run()] == pytest.approx([44 / 20] * 2)
 
 
-def test_the_bar_says_speed_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_says_speed_time_left_and_loss(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
-
-    use(monkeypatch, linear, noise(train=160))
+    use(linear, noise(train=160))
     monkeypatch.setattr(_train, "tqdm", functools.partial(tqdm, mininterval=0))
     monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(1.25))
     train(config(batch_size=4))
@@ -65,7 +63,7 @@ def test_the_bar_says_speed_time_left_and_loss(monkeypatch: pytest.MonkeyPatch) 
         assert part in half
 
 
-def test_an_interrupted_bar_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_bar_is_taken_away(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
 
     class Interrupted(nn.Flatten):
@@ -74,15 +72,15 @@ def test_an_interrupted_bar_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> No
                 raise KeyboardInterrupt
             return super().forward(images)
 
-    use(monkeypatch, lambda n: nn.Sequential(Interrupted(), nn.Linear(192, n)), noise())
+    use(lambda n: nn.Sequential(Interrupted(), nn.Linear(192, n)))
     with pytest.raises(KeyboardInterrupt):
         train(config())
     *_, bar, last = terminal.getvalue().split("\r")
     assert bar.strip() == last == ""
 
 
-def test_no_bar_without_a_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bar_without_a_wish(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
-    use(monkeypatch, linear, noise())
+    use(linear)
     run()
     assert terminal.getvalue() == ""

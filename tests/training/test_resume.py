@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, call
@@ -29,16 +29,17 @@ from bsconv.experiments.training import (
     train,
 )
 from bsconv.pytorch import BSConvU_Replacer, _layer_plans
+from helpers import small_runs
 from helpers.same_runs import check_refused, check_same
-from helpers.small_runs import config, contents, noise, run, run_until, use, weights, with_all_state
+from helpers.small_runs import config, contents, noise, run, run_until, weights, with_all_state
 
 FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
 FAST = {"epochs": 4, "recipe": "fast"}
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, with_all_state, noise())
+def small(use: Callable[..., None]) -> None:
+    use(with_all_state)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of the FAST settings that nobody disturbed."""
     out = tmp_path_factory.mktemp("straight") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, with_all_state, noise())
+        small_runs.use(patch, with_all_state)
         run(out=out, **FAST)
     return out
 
@@ -181,31 +182,24 @@ def test_a_signal_in_each_phase(
 
 
 def test_threads_leave_signals_alone() -> None:
-    found = []
-
-    def work() -> None:
+    def work() -> Any:
         with terminable():
-            found.append(signal.getsignal(signal.SIGTERM))
+            return signal.getsignal(signal.SIGTERM)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found == [signal.SIG_DFL]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(work).result() == signal.SIG_DFL
 
 
 def test_a_resumed_run_keeps_the_plans_it_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[..., None]
 ) -> None:
-    def fastest_is(fastest: str) -> None:
-        monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: fastest)
-
-    use(monkeypatch, lambda classes: BSConvU_Replacer().apply(with_all_state(classes)), noise())
+    use(lambda classes: BSConvU_Replacer().apply(with_all_state(classes)))
     monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)
     settings = {"plan": "auto", "precision": "float32"}
-    fastest_is("merged")
+    monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "merged")
     run(out=tmp_path / "whole", **settings)
     run_until(2, out=tmp_path / "broken", **settings)
-    fastest_is("factored")
+    monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "factored")
     run(resume=True, out=tmp_path / "broken", **settings)
     kept = read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["execution"]
     assert kept["plans"] == {"0": "merged"}
@@ -238,21 +232,17 @@ def test_a_folder_that_holds_a_run(tmp_path: Path, present: str) -> None:
     (tmp_path / present).write_bytes(b"precious")
     with pytest.raises(ValueError, match=rf"already holds a run \({present}\); resume it with"):
         run(out=tmp_path)
-    assert (tmp_path / present).read_bytes() == b"precious"
+    with pytest.raises(ValueError, match=f"{tmp_path}"):
+        run(resume=True, out=tmp_path)
+    assert contents(tmp_path) == {present: b"precious"}
 
 
-def test_resume_without_a_folder() -> None:
+def test_resume_without_a_folder_or_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="resume needs out, the folder of the run to go on with"):
         run(resume=True)
-
-
-def test_results_without_their_checkpoint_are_not_overwritten(tmp_path: Path) -> None:
-    run(out=tmp_path)
-    (tmp_path / "checkpoint.pt").unlink()
-    before = contents(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ValueError, match=r"metrics.jsonl but no checkpoint.pt to resume from"):
         run(resume=True, out=tmp_path)
-    assert contents(tmp_path) == before
 
 
 def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,20 +260,10 @@ def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     run_until(epochs_done + 1, out=tmp_path)
     before = contents(tmp_path)
     others: dict[str, Any] = {
-        "model": "cifar_resnet56",
-        "dataset": "synthetic",
-        "bsconv": "u",
-        "epochs": 1,
-        "batch_size": 4,
-        "seed": 1,
-        "recipe": "fast",
-        "learning_rate": 0.2,
-        "alpha": 0.2,
-        "cutout": 8,
-        "flip": False,
-        "train_limit": 20,
-        "image_size": 16,
-    }
+        "model": "cifar_resnet56", "dataset": "synthetic", "bsconv": "u", "epochs": 1,
+        "batch_size": 4, "seed": 1, "recipe": "fast", "learning_rate": 0.2, "alpha": 0.2,
+        "cutout": 8, "flip": False, "train_limit": 20, "image_size": 16,
+    }  # fmt: skip
     for name, value in others.items():
         changed = "optimizer=.*'muon'" if name == "recipe" else f"{name}=.*, not {name}={value!r}"
         with pytest.raises(ValueError, match=f"holds a run with ({changed}|{name}=)"):
@@ -291,28 +271,17 @@ def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"train_images": noise().train_images.flip(0)},
-        {"train_labels": noise().train_labels.flip(0)},
-        {"test_images": noise().test_images.flip(0)},
-        {"test_labels": noise().test_labels.flip(0)},
-        {"classes": ("a", "b", "c", "d")},
-    ],
-    ids=lambda other: next(iter(other)),
-)
-def test_other_data(
-    tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels", ""])
+def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], part: str) -> None:
     run_until(2, out=tmp_path, **FAST)
     before = contents(tmp_path)
+    other = {part: getattr(noise(), part).flip(0)} if part else {"classes": tuple("abcd")}
+    use(with_all_state, dataclasses.replace(noise(), **other))
     message = f"noise has changed since the run in {tmp_path} began; .*--weights {tmp_path}"
-    with monkeypatch.context() as patch:
-        use(patch, with_all_state, dataclasses.replace(noise(), **other))
-        with pytest.raises(ValueError, match=message):
-            run(resume=True, out=tmp_path, **FAST)
+    with pytest.raises(ValueError, match=message):
+        run(resume=True, out=tmp_path, **FAST)
     assert contents(tmp_path) == before
+    use(with_all_state)
     run(resume=True, out=tmp_path, **FAST)
     check_same(straight, tmp_path)
 
@@ -361,18 +330,18 @@ def test_a_checkpoint_that_does_not_fit(
 def test_two_runs_in_one_folder(
     tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    messages, plain = [], _train.evaluate
+    plain = _train.evaluate
 
-    def evaluate(*arguments: Any, **settings: Any) -> float:
-        if not messages:  # in the middle of the first run, a second one starts
-            with pytest.raises(ValueError, match="another process is training in") as caught:
-                run(resume=True, out=tmp_path, **FAST)
-            messages.append(str(caught.value))
-        return plain(*arguments, **settings)
+    def evaluate(*arguments: Any) -> float:
+        """In the middle of the first run, a second one starts."""
+        monkeypatch.setattr(_train, "evaluate", plain)
+        with pytest.raises(ValueError, match="another process is training in"):
+            run(resume=True, out=tmp_path, **FAST)
+        return plain(*arguments)
 
     monkeypatch.setattr(_train, "evaluate", evaluate)
     run(out=tmp_path, **FAST)
-    assert len(messages) == 1
+    assert _train.evaluate is plain
     check_same(straight, tmp_path)
 
 

@@ -1,5 +1,6 @@
 """What a run computes with where it leaves that open."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,9 @@ def net() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def chosen(images: int = 16, **settings: Any) -> Execution:
+def chosen(model: nn.Module | None = None, images: int = 16, **settings: Any) -> Execution:
     config = TrainConfig(epochs=1, batch_size=8, **settings)
-    return choose_execution(net(), torch.rand(images, 3, 8, 8), config)
+    return choose_execution(model or net(), torch.rand(images, 3, 8, 8), config)
 
 
 @pytest.fixture
@@ -64,33 +65,27 @@ def test_plans_are_those_of_the_chosen_precision(
     def fastest(plans: Any, images: Tensor, *_: object) -> str:
         return "merged" if torch.is_autocast_enabled("cpu") else "factored"
 
-    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", fastest)
+    monkeypatch.setattr(_layer_plans, "fastest_plan", fastest)
     for precision, plan in (("bfloat16", "merged"), ("float32", "factored")):
         assert chosen(precision=precision, compile=False).plans == {"0": plan, "2": plan}
 
 
-@pytest.mark.parametrize("faster", ["measured", "merged"])
+@pytest.mark.parametrize("faster", ["factored", "merged"])
 def test_compiled_steps_are_compared_with_all_layers_merged(
     long: None, monkeypatch: pytest.MonkeyPatch, faster: str
 ) -> None:
-    def seconds_of(trial: Execution) -> float:
-        merged = set(trial.plans.values()) == {"merged"}
-        return 1.0 if merged == (faster == "merged") else 2.0
-
-    seconds_are(monkeypatch, seconds_of)
-    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", lambda *_: "factored")
-    found = choose_execution(net(), torch.rand(16, 3, 8, 8), TrainConfig(epochs=1, batch_size=8))
-    expected = {"measured": "factored", "merged": "merged"}[faster]
-    assert found.plans == {"0": expected, "2": expected}
+    seconds_are(monkeypatch, lambda trial: 1.0 + ({*trial.plans.values()} != {faster}))
+    monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "factored")
+    found = chosen()
+    assert found.plans == {"0": faster, "2": faster}
     assert found.compile
 
 
 def test_bsconv_s_is_compared_as_narrow(long: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(BSConvS(8, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(BSConvS(3, 4, 3, with_bn=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     seconds_are(monkeypatch, lambda trial: float("factored" in trial.plans["0"]))
-    monkeypatch.setattr("bsconv.pytorch._layer_plans.fastest_plan", lambda *_: "factored")
-    config = TrainConfig(epochs=1, batch_size=8)
-    assert choose_execution(model, torch.rand(16, 8, 8, 8), config).plans == {"0": "narrow"}
+    monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "factored")
+    assert chosen(model).plans == {"0": "narrow"}
 
 
 def test_what_a_run_sets_is_taken(long: None) -> None:
@@ -99,15 +94,12 @@ def test_what_a_run_sets_is_taken(long: None) -> None:
 
 
 def test_measuring_leaves_the_model_and_the_random_state_alone(long: None) -> None:
-    torch.manual_seed(0)
     model = nn.Sequential(net(), nn.BatchNorm1d(6), nn.Dropout(0.5))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    images = torch.rand(16, 3, 8, 8)
-    state = torch.get_rng_state()
+    before = copy.deepcopy(model.state_dict())
+    images, state = torch.rand(16, 3, 8, 8), torch.get_rng_state()
     choose_execution(model, images, TrainConfig(epochs=1, batch_size=8))
     assert torch.equal(torch.get_rng_state(), state)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -124,12 +116,8 @@ def test_without_a_compiler_steps_are_not_compiled(monkeypatch: pytest.MonkeyPat
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no C++ compiler")
 
-    _steps.can_compile.cache_clear()
     monkeypatch.setattr(torch, "compile", broken)
-    try:
-        assert not _steps.can_compile("cpu")
-    finally:
-        _steps.can_compile.cache_clear()
+    assert not _steps.can_compile.__wrapped__("cpu")
 
 
 def test_plans_of_another_model_are_refused() -> None:
@@ -137,18 +125,10 @@ def test_plans_of_another_model_are_refused() -> None:
         Execution("float32", False, {"1": "merged"}).set_plans(net())
 
 
-@pytest.mark.parametrize(
-    ("made", "text"),
-    [
-        (Execution("float32", False, {}), "float32, eager"),
-        (
-            Execution("bfloat16", True, {"0": "merged", "2": "factored"}),
-            "bfloat16, compiled, 1 of 2 BSConv layers merged",
-        ),
-    ],
-)
-def test_the_choice_is_a_line(made: Execution, text: str) -> None:
-    assert str(made) == text
+def test_the_choice_is_a_line() -> None:
+    assert str(Execution("float32", False, {})) == "float32, eager"
+    made = Execution("bfloat16", True, {"0": "merged", "2": "factored"})
+    assert str(made) == "bfloat16, compiled, 1 of 2 BSConv layers merged"
 
 
 # --- torch.compile --------------------------------------------------------------------------------
