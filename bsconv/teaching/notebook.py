@@ -81,7 +81,7 @@ def find_dataset(name: str = "cifar10") -> ImageDataset:
 
 
 def title_suffix(dataset: ImageDataset) -> str:
-    """What the title of a figure ends in, so that synthetic results never pass for real ones."""
+    """What titles of figures end in, so that synthetic results never pass for real ones."""
     return " (synthetic data)" if dataset.name == "synthetic" else ""
 
 

@@ -10,8 +10,6 @@ from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .checking import exercise, function_hint, value_hint
 
-# 00_index
-
 
 @exercise("0.1")
 def numbers_of_a_filter(answer: Any) -> str:
@@ -38,9 +36,6 @@ def slice_of_a_filter(answer: Any) -> str:
         (lambda w, B, n, m: B[n], "the blueprint is scaled by a number"),
     ]
     return function_hint(answer, reference, [(w, B, 0, 3), (w, B, 4, 1)], hints=hints)
-
-
-# 01_load_models
 
 
 @exercise("1.1")
@@ -92,9 +87,6 @@ def only_the_last_stage(answer: Any) -> str:
         (expected / 100, "in percent, please"),
     ]
     return value_hint(answer, expected, tolerance=0.5, hints=hints)
-
-
-# 02_replace_convolutions
 
 
 @exercise("2.1")

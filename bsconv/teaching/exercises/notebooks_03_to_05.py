@@ -15,8 +15,6 @@ from bsconv.pytorch.spectra import random_first_share
 from ...experiments.results import published_results
 from .checking import exercise, function_hint, shown, value_hint
 
-# 03_train_on_cifar
-
 
 @exercise("3.1")
 def penalty_of_long_rows(answer: Any) -> str:
@@ -79,9 +77,6 @@ def smallest_as_good(answer: Any) -> str:
     return f"{answer} is good enough, but there is a smaller one"
 
 
-# 04_kernel_correlations
-
-
 def _first_share(kernel: Tensor, center: bool = True) -> float:
     """Of one kernel, shape (M, K, K)."""
     return kernel_spectra(kernel[None], center)[""][0, 0].item()
@@ -124,9 +119,6 @@ def what_changes_nothing(answer: Any) -> str:
             return "that is right for energy; but what do signs do to the mean slice?"
         return "one of yours does change the shares" if answer - expected else "there is one more"
     return value_hint(answer, expected)
-
-
-# 05_build_from_scratch
 
 
 @exercise("5.1")

@@ -10,8 +10,6 @@ from bsconv.pytorch.decomposition import blueprint_factors, compose
 
 from .checking import exercise, function_hint, value_hint
 
-# 06_mobilenets
-
 
 @exercise("6.1")
 def factor_of_a_stride(answer: Any) -> str:
@@ -71,9 +69,6 @@ def errors_on_noise(answer: Any) -> str:
     return value_hint(answer, (blueprint, depthwise), tolerance=0.01, hints=hints)
 
 
-# 07_pretrained_to_bsconv
-
-
 @exercise("7.1")
 def share_of_singular_values(answer: Any) -> str:
     kept = 9 / 14
@@ -127,9 +122,6 @@ def channels_in_between(answer: Any) -> str:
     return value_hint(answer, MYSTERY_CHANNELS, hints=hints)
 
 
-# 08_deploy
-
-
 @exercise("8.1")
 def macs_of_merging(answer: Any) -> str:
     merged, factored = 16 * 9, 4 * 16 + 9  # for each filter and position of the output
@@ -175,9 +167,6 @@ def values_at_the_border(answer: Any) -> str:
         (24, "the interior has a value, too"),
     ]
     return value_hint(answer, 5 * 5, hints=hints)
-
-
-# 09_your_own_project
 
 
 @exercise("9.1")

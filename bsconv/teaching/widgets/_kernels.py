@@ -28,8 +28,7 @@ def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -
 def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Panel:
     """Controls "layer", "filter" and "rank": the kernel and the closest one of that rank.
 
-    ``source`` is a model, a state dict or a weight (N, M, Kh, Kw). ValueError for a layer, filter
-    or rank that is not there.
+    ValueError for a layer, filter or rank that is not there.
     """
     return _panel("rank slider", _of_rank, source, layer, filter, rank)
 
@@ -111,10 +110,7 @@ def _blueprint_of(name: str, kernel: Tensor) -> View:
 
 
 def closest_of_rank(kernel: Tensor, rank: int) -> tuple[Tensor, float]:
-    """The closest kernel whose slices are made of ``rank`` patterns (Eckart-Young).
-
-    ``kernel`` has shape (M, Kh, Kw). The second value is the share of its energy that is kept.
-    """
+    """The closest kernel (M, Kh, Kw) of ``rank`` patterns, and what share of energy it keeps."""
     left, values, right = torch.linalg.svd(kernel.double().flatten(1), full_matrices=False)
     fit = (left[:, :rank] * values[:rank]) @ right[:rank]
     energies = values.square()

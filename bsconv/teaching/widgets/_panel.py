@@ -19,15 +19,11 @@ _READ_OUT = 16  # letters next to a slider; longer names are cut there, and begi
 
 
 class View(NamedTuple):
-    """What the values of the controls amount to.
+    """What the values of the controls amount to."""
 
-    ``summary`` is one sentence, ``details`` are HTML below it that sets no colours, ``draw`` makes
-    the picture, if there is one.
-    """
-
-    summary: str
-    details: str = ""
-    draw: Callable[[], plotting.Figure] | None = None
+    summary: str  # one sentence
+    details: str = ""  # HTML below it that sets no colours
+    draw: Callable[[], plotting.Figure] | None = None  # makes the picture, if there is one
 
 
 def paragraph(text: str) -> str:
@@ -35,10 +31,7 @@ def paragraph(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:
-    """A table that scrolls by itself where it is long or wide, by keyboard too.
-
-    It inherits all colours, so that it is legible in dark themes as well.
-    """
+    """A table in the colours of any theme, which scrolls where it is large, by keyboard too."""
     # the class: JupyterLab's own look of tables, in any theme
     look = 'class="jp-RenderedHTMLCommon" style="max-height: 22em; overflow: auto"'
     return f'<div tabindex="0" {look}>{html_table(header, rows, caption="")}</div>'
@@ -98,10 +91,9 @@ def _looks(label: str) -> dict[str, Any]:
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
-    """``controls`` by name; ``picture`` and ``text`` show the ``view`` of their values.
+    """``controls`` by name; ``picture`` (PNG) and ``text`` show the ``view`` of their values.
 
-    Each has a ``value``; that of the picture is a PNG file. ``fit`` adapts the limits of controls
-    to the values of others.
+    ``fit`` adapts the limits of controls to the values of others.
     """
 
     def __init__(
