@@ -351,9 +351,10 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes(name: str, f
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": 0}, "budget needs 0 < budget <= 1, a share of the cost, got 0"),
-        ({"budget": 1.5}, "budget needs 0 < budget <= 1, a share of the cost, got 1.5"),
-        ({"budget": "25%"}, "budget needs 0 < budget <= 1, a share of the cost, got '25%'"),
+        *(
+            ({"budget": given}, f"budget needs 0 < budget <= 1, a share of the cost, got {given!r}")
+            for given in (0, 1.5, True, "25%")
+        ),
         (
             {"budget": 0.5, "of": "flops"},
             "of needs to be one of 'macs', 'parameters', 'time', got of='flops'",
@@ -363,9 +364,37 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes(name: str, f
             {"budget": 0.5, "method": "weights"},
             "budget needs method='outputs', got method='weights'",
         ),
+        ({"kind": "x"}, "kind needs to be one of 'u', 's', 'cp', got kind='x'"),
+        (
+            {"method": "best"},
+            "method needs to be one of 'weights', 'batch_norm', 'outputs', got method='best'",
+        ),
+        (
+            {"kind": "s", "p": 2},
+            "BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p=2",
+        ),
+        *(
+            ({name: given, "budget": budget}, f"{name} needs to be at least 1, got {name}={given}")
+            for name, given in (("align", 0), ("batch_size", 2.5), ("positions", -1), ("limit", 0))
+            for budget in (None, 0.5)
+        ),
+        *(
+            ({"method": method, "images": None}, f"method='{method}' needs images, got images=None")
+            for method in ("batch_norm", "outputs")
+        ),
+        *(
+            (
+                {"images": images},
+                "images needs floats of shape (B, ...), at least one image, got "
+                f"{images.dtype} of shape {tuple(images.shape)}",
+            )
+            for images in (IMAGES[0, 0, 0, 0], (IMAGES * 255).byte(), IMAGES[:0])
+        ),
+        (
+            {"images": IMAGES * float("nan")},
+            "images needs finite numbers, got NaN or infinity among them",
+        ),
         ({"budget": 0.5, "images": None}, "budget=0.5 needs images, got images=None"),
-        ({"budget": 0.5, "align": 0}, "align needs to be at least 1, got align=0"),
-        ({"budget": 0.5, "align": 2.5}, "align needs to be at least 1, got align=2.5"),
         ({"budget": 0.5, "images": []}, "images needs at least one batch of images, got none"),
         (
             {"images": [[IMAGES, 0], [IMAGES[:, :, 1:], 0]]},
@@ -376,20 +405,19 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes(name: str, f
             {"budget": 0.5, "exclude": ["*"]},
             "model needs a convolution that BSConv can replace, got none",
         ),
-        *(
-            (
-                {"images": torch.rand(8, *shape), "budget": budget},
-                f"images needs inputs that the model takes, got {shape} (Given groups=1, weight of "
-                "size [16, 3, 3, 3], expected input",
-            )
-            for shape in ((2, 12, 12), (12, 12))
-            for budget in (None, 0.5)
-        ),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+    with raises_exactly(message):
         project_pretrained(network(), **{"images": IMAGES, **QUICK, **options})
+
+
+@pytest.mark.parametrize("budget", [None, 0.5])
+@pytest.mark.parametrize("shape", [(2, 12, 12), (12, 12)])
+def test_images_that_the_model_does_not_take_are_refused(shape: Any, budget: Any) -> None:
+    message = re.escape(f"images needs inputs that the model takes, got {shape} (Given groups=1, ")
+    with pytest.raises(ValueError, match=f"^{message}"):
+        project(network(), budget, torch.rand(8, *shape))
 
 
 def test_a_budget_out_of_reach_says_what_would_be_in_reach() -> None:

@@ -22,26 +22,22 @@ from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._fit import Fit, dense_kernel
 from bsconv.pytorch.pretrained._forms import Form
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._samples import Patches, Sampler, Samples
+from bsconv.pytorch.pretrained._samples import Patches, Sampler, rectified, relative_error
 from bsconv.pytorch.pretrained._study import Layer, Study
+from helpers.trained import trained
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
 EVERYWHERE = 64  # positions of an image
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
-    layer = nn.BatchNorm2d(channels)
-    for tensor in (layer.running_mean, layer.bias.data):
-        tensor.normal_(0, 0.3)
-    for tensor in (layer.running_var, layer.weight.data):
-        tensor.uniform_(0.5, 1.5)
-    return layer
-
-
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.relu = nn.Conv2d(4, 4, 3, padding=1), norm(4), nn.ReLU()
+        self.conv, self.norm, self.relu = (
+            nn.Conv2d(4, 4, 3, padding=1),
+            trained(nn.BatchNorm2d(4)),
+            nn.ReLU(),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.relu(self.norm(self.conv(images)) + images - 0.5)
@@ -64,8 +60,12 @@ MODELS = {
     "bare": (nn.Sequential(conv(bias=False)), "0", False),
     "bias": (nn.Sequential(conv(padding=1, stride=2)), "0", False),
     "relu": (answering(conv(padding="same", dilation=2), nn.ReLU()), "0", True),
-    "norm": (answering(conv(padding=1, padding_mode="reflect"), norm(4)), "1", False),
-    "norm, relu": (answering(conv(bias=False), norm(4), nn.ReLU()), "1", True),
+    "norm": (
+        answering(conv(padding=1, padding_mode="reflect"), trained(nn.BatchNorm2d(4))),
+        "1",
+        False,
+    ),
+    "norm, relu": (answering(conv(bias=False), trained(nn.BatchNorm2d(4)), nn.ReLU()), "1", True),
     "shortcut": (answering(Residual(), nn.Dropout()), "0.relu", True),
 }
 
@@ -176,29 +176,22 @@ def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
         torch.testing.assert_close(rows, torch.cat(expected))
 
 
-def test_targets_below_zero_are_what_is_there_already() -> None:
-    patches, wanted = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[5.0], [-1.0], [0.0]])
-    samples = Samples(patches, wanted, torch.tensor([[0.5], [0.25], [-9.0]]), F.relu)
-    kernel, shift = torch.tensor([[2.0]]).double(), torch.tensor([1.0]).double()
-    total = samples.total(kernel, shift)
-    assert total.flatten().tolist() == [3.5, 5.25, -2.0]
-    assert samples.target(kernel, shift).flatten().tolist() == [5.0, 0.0, -2.0]
-    for activation in (None, F.relu):
-        found, right = (activation(t) if activation else t for t in (total, wanted))
-        error = float(F.mse_loss(found, right) / right.var(correction=0))
-        same = samples._replace(activation=activation)
-        assert same.error(kernel, shift) == pytest.approx(error)
-    flat = samples._replace(wanted=torch.full((3, 1), 4.0))
-    assert flat.error(kernel, shift) == 0.0
-
-
-def test_a_leaky_activation_lets_a_share_of_the_error_through() -> None:
-    """At the fixed point of targets, outputs behind it are right as they were before it."""
-    wanted = torch.tensor([[-1.0], [-3.0]])
-    samples = Samples(torch.ones(2, 1), wanted, torch.zeros(2, 1), nn.LeakyReLU(0.1))
-    found = samples.target(torch.tensor([[-2.0]]).double(), torch.zeros(1).double())
-    # from -2, a tenth of the way to -1 and to -3
-    assert found.flatten().tolist() == pytest.approx([-1.9, -2.1])
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [
+        (lambda rows: rows, [5.0, -1.0, 0.0, -3.0]),
+        # what is there already below zero stays, what is above comes down to zero
+        (F.relu, [5.0, 0.0, -2.0, -2.0]),
+        # a share of the error counts: from -2, a tenth of the way to -3
+        (nn.LeakyReLU(0.1), [5.0, -0.1, -1.8, -2.1]),
+    ],
+)
+def test_targets_below_zero_count_as_far_as_they_come_through(active, expected) -> None:
+    found, wanted = torch.tensor([[3.5, 5.25, -2.0, -2.0], [5.0, -1.0, 0.0, -3.0]])[:, :, None]
+    assert rectified(found, wanted, active).flatten().tolist() == pytest.approx(expected)
+    assert relative_error(wanted, wanted) == relative_error(found, found * 0) == 0
+    error = float(F.mse_loss(found, wanted) / wanted.var(correction=0))
+    assert relative_error(found, wanted) == pytest.approx(error)
 
 
 @pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
@@ -221,7 +214,9 @@ def test_behind_a_relu_targets_and_fits_take_turns(
 
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
-    model = answering(conv(), norm(4), nn.ReLU(), conv(bias=False), norm(4)).train()
+    model = answering(
+        conv(), trained(nn.BatchNorm2d(4)), nn.ReLU(), conv(bias=False), trained(nn.BatchNorm2d(4))
+    ).train()
     replacer = BSConvU_Replacer if kind == "u" else BSConvS_Replacer
     expected = replacer(init="project").apply(copy.deepcopy(model)).eval()
     for method, images in (("weights", None), ("weights", IMAGES), ("batch_norm", IMAGES)):

@@ -89,7 +89,7 @@ def test_operations_are_followed(
 ) -> None:
     model = Network(forward)
     found, names = consumers(model, "conv")["conv"], operations(model)
-    assert names[found.call] == "conv"
+    assert names[found.own] == (norm or "conv")
     assert (None if found.norm is None else names[found.norm]) == norm
     assert names[found.arrival].strip("_") == arrival.strip("_")
     assert (found.activation is None) == (activation is None)
@@ -121,7 +121,7 @@ def test_of_two_convolutions_in_a_sum_the_last_is_fitted_to_it() -> None:
     found = consumers(model, "conv", "other")
     assert found["conv"].arrival == found["conv"].norm
     assert found["conv"].activation is None
-    assert found["other"].arrival > found["other"].call
+    assert found["other"].arrival > found["other"].own
     assert found["other"].activation is not None
 
 
@@ -139,6 +139,6 @@ def test_sums_behind_shortcuts_are_found(architecture: str, rectified: bool) -> 
     name = "backbone.stage2.unit2.conv2.conv"
     found = consumers(model, name, images=torch.rand(2, 3, 8, 8))[name]
     assert (found.norm is not None) == rectified
-    assert found.arrival > found.call
+    assert found.arrival > found.own
     assert (found.activation is not None) == rectified
     assert found.shapes == ((32, 4, 4), (32, 4, 4))

@@ -1,6 +1,7 @@
 """Projection of trained networks: exactness, what is fitted, what stays as it was, wrong inputs."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -13,36 +14,30 @@ from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
 from bsconv.pytorch.pretrained._study import Study, find_head
 from helpers.exact_errors import raises_exactly
+from helpers.trained import trained
 
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def trained_like(model: nn.Module) -> nn.Module:
-    """BatchNorm with statistics of its own, so that nothing is the identity by chance."""
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.3, generator=generator)
-    return model.eval()
+def looked_at(model: nn.Module, names: list[str], images: Tensor = IMAGES) -> Study:
+    study = Study(model, Inputs((images,)), Sampler(100, 64))
+    study.look(names)
+    return study
 
 
-def inputs(images: Tensor) -> Inputs:
-    return Inputs((images,))
-
-
-def metric_at(model: nn.Sequential, layer: str, images: Tensor = IMAGES) -> Tensor:
-    """For errors of what ``layer`` returns."""
-    layers = {layer: model.get_submodule(layer)}
-    return sensitivities(model, inputs(images), layers, {1}, 10)[1][0]
+def metric_at(model: nn.Sequential, images: Tensor = IMAGES) -> Tensor:
+    """For errors of what the first layer returns."""
+    return sensitivities(model, [Inputs((images,))], {"0": model[0]}, {1})[1][0]
 
 
 def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:
     with torch.no_grad():
         expected, found = model(images), other(images)
     return float((found - expected).square().mean() / expected.var())
+
+
+def project(model: nn.Module, images: Tensor | None = None, *args: Any, **options: Any) -> Any:
+    return project_pretrained(model, images, *args, progress=False, **options)
 
 
 class Branched(nn.Module):
@@ -69,11 +64,10 @@ class Branched(nn.Module):
 
 def test_the_metric_is_the_mean_product_of_derivatives():
     conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)  # one output: not a matrix of logits
-    model = nn.Sequential(
-        conv, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear
-    )
+    pool = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(conv, nn.ReLU(inplace=True), *pool, linear)
     with torch.no_grad():  # of the caller
-        metric = metric_at(model, "0")
+        metric = metric_at(model)
         on = (conv(IMAGES) > 0).double().transpose(0, 1).flatten(1)
     energy = on @ on.T * linear.weight.detach().double().T * linear.weight.detach().double()
     # the random direction is one number for each image, so the mean over images is only close
@@ -87,36 +81,20 @@ def test_the_metric_of_a_network_that_is_sure_is_no_rounding():
     """With chances of 1 - 1e-12, what float32 keeps of 1 - chance is noise."""
     conv, linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
     model = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    with torch.no_grad():
-        linear.bias[2] = 30
-    metric = metric_at(model, "0")
-    expected = metric_at(model.double(), "0", IMAGES.double())
+    linear.bias.data[2] = 30
+    metric, expected = metric_at(model), metric_at(model.double(), IMAGES.double())
     torch.testing.assert_close(metric, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_without_derivatives_there_is_no_metric():
-    class Detached(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, bias=False)
-
+    class Detached(nn.Sequential):
         @torch.no_grad()
         def forward(self, images: Tensor) -> Tensor:
-            return self.conv(images).mean((2, 3))
+            return super().forward(images).mean((2, 3))
 
-    model = Detached()
-    assert sensitivities(model, inputs(IMAGES), {"conv": model.conv}, {0}, 10) == {}
-    _, report = project_pretrained(Detached(), IMAGES, progress=False)
-    assert report.layers[0].output_error is not None
-
-
-def test_the_head_is_the_linear_layer_that_answers():
-    answering = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Linear(8, 5))
-    assert find_head(answering, inputs(IMAGES[:2])) == "2"
-    assert find_head(Branched().eval(), inputs(IMAGES[:2])) is None
-    for activation in (nn.Softmax(1), nn.ReLU(inplace=True)):
-        scaled = nn.Sequential(nn.Flatten(), nn.Linear(768, 5), activation)
-        assert find_head(scaled, inputs(IMAGES[:2])) is None
+    model = Detached(nn.Conv2d(3, 4, 3, bias=False))
+    assert sensitivities(model, [Inputs((IMAGES,))], {"0": model[0]}, {0}) == {}
+    assert project(model, IMAGES)[1].layers[0].output_error is not None
 
 
 class Squeezed(nn.Sequential):
@@ -126,28 +104,6 @@ class Squeezed(nn.Sequential):
         return super().forward(images).flatten(1)
 
 
-@pytest.mark.parametrize(
-    ("head", "pool", "found"),
-    [
-        (nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), True),
-        (nn.Conv2d(3, 5, 1), nn.Identity(), True),  # at every pixel
-        (nn.Conv2d(3, 5, 2), nn.AdaptiveAvgPool2d(2), False),
-        (nn.Conv2d(3, 5, 1, stride=2), nn.Identity(), False),
-        (nn.Conv2d(3, 5, 1, padding=1), nn.Identity(), False),
-        (nn.Conv2d(3, 6, 1, groups=3), nn.AdaptiveAvgPool2d(1), False),
-        (
-            nn.Sequential(nn.Conv2d(3, 5, 1), nn.Threshold(10.0, 0.0, True)),
-            nn.AdaptiveAvgPool2d(1),
-            False,
-        ),
-        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.MaxPool2d(2)), nn.Identity(), False),
-    ],
-)
-def test_the_head_may_be_a_1x1_convolution(head, pool, found):
-    model = Squeezed(pool, head)
-    assert find_head(model, inputs(IMAGES[:2])) == ("1" if found else None)
-
-
 class Halved(Squeezed):
     """Answers in another dtype than its head."""
 
@@ -155,17 +111,36 @@ class Halved(Squeezed):
         return super().forward(images).half()
 
 
-def test_what_the_head_says_may_be_no_number_or_be_cast():
-    head = nn.Conv2d(3, 5, 1)
-    nn.init.constant_(head.bias, torch.nan)
-    assert find_head(Squeezed(head), inputs(IMAGES[:2])) == "0"
-    assert find_head(Halved(head), inputs(IMAGES[:2])) is None
+def nowhere(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.constant_(layer.bias, torch.nan)
+    return layer
 
 
-def refit_head(teacher: nn.Module, student: nn.Module, images: Tensor) -> None:
-    study = Study(teacher, inputs(images), Sampler(100, 64))
-    study.look([])
-    study.fit(student)
+POOL, CUT = nn.AdaptiveAvgPool2d(1), nn.Threshold(10.0, 0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Linear(8, 5)), "2"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.Softmax(1)), None),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 5), nn.ReLU(inplace=True)), None),
+        (Branched().eval(), None),
+        (Squeezed(POOL, nn.Conv2d(3, 5, 1)), "1"),
+        (Squeezed(nn.Conv2d(3, 5, 1)), "0"),  # at every pixel
+        (Squeezed(nowhere(nn.Conv2d(3, 5, 1))), "0"),
+        (Halved(nn.Conv2d(3, 5, 1)), None),
+        (Squeezed(nn.AdaptiveAvgPool2d(2), nn.Conv2d(3, 5, 2)), None),
+        (Squeezed(nn.Conv2d(3, 5, 1, stride=2)), None),
+        (Squeezed(nn.Conv2d(3, 5, 1, padding=1)), None),
+        (Squeezed(POOL, nn.Conv2d(3, 6, 1, groups=3)), None),
+        (Squeezed(POOL, nn.Conv2d(3, 5, 1), CUT), None),
+        (Squeezed(nn.Conv2d(3, 5, 1), nn.MaxPool2d(2)), None),
+    ],
+)
+def test_the_head_is_the_linear_layer_or_1x1_convolution_that_answers(model, found):
+    with torch.no_grad():
+        assert find_head(model, Inputs((IMAGES[:2],))) == found
 
 
 def dense_head(bias):
@@ -192,10 +167,10 @@ def test_a_refitted_head_says_what_the_teacher_says(layers, bias):
     teacher, student = network(torch.eye(6)), network(torch.randn(6, 6) + 2 * torch.eye(6))
     images = torch.randn(2000, 1, 4, 4)
     before = error(teacher, student, images)
-    refit_head(teacher, student, images)
+    looked_at(teacher, [], images).fit(student)
     assert error(teacher, student, images) < 1e-2 * before
     again = copy.deepcopy(student[2].weight)
-    refit_head(student, student, images)
+    looked_at(student, [], images).fit(student)
     torch.testing.assert_close(student[2].weight, again, rtol=1e-4, atol=1e-4)
 
 
@@ -205,37 +180,36 @@ def test_few_images_do_not_wreck_the_head():
     student[1].weight.data += 0.02 * torch.randn(40, 16)
     images = torch.randn(500, 1, 4, 4)
     before = error(teacher, student, images)
-    refit_head(teacher, student, images[:5])
+    looked_at(teacher, [], images[:5]).fit(student)
     assert error(teacher, student, images) < 2 * before
 
 
 def test_random_numbers_are_not_touched():
-    dense = trained_like(Branched())
+    dense = Branched().eval()
     state = torch.get_rng_state()
-    project_pretrained(dense, IMAGES[:4], progress=False)
+    project(dense, IMAGES[:4])
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_kernel_sizes_and_exclude_choose_the_layers(kind):
     model = nn.Sequential(*(nn.Conv2d(8, 8, size) for size in (3, 5, 3, 7)))
-    _, report = project_pretrained(model, kind=kind)
-    assert [layer.name for layer in report.layers] == ["0", "1", "2"]
-    _, report = project_pretrained(model, kind=kind, kernel_sizes=[3, 7], exclude=["2"])
-    assert [layer.name for layer in report.layers] == ["0", "3"]
+    for options, names in (({}, "012"), ({"kernel_sizes": [3, 7], "exclude": ["2"]}, "03")):
+        _, report = project(model, kind=kind, **options)
+        assert [layer.name for layer in report.layers] == list(names)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "p"), [("u", 0.25), ("s", 1.0)])
 @pytest.mark.parametrize("method", ["weights", "outputs"])
 def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
-    blueprint = trained_like(get_model("cifar_resnet20_bsconvu", 4))
-    dense = trained_like(get_model("cifar_resnet20", 4))
+    blueprint = trained(get_model("cifar_resnet20_bsconvu", 4)).eval()
+    dense = trained(get_model("cifar_resnet20", 4)).eval()
     for name, layer in blueprint.named_modules():
         if isinstance(layer, BSConvU):
             dense.get_submodule(name).load_state_dict(layer.to_conv2d().state_dict())
     images = None if method == "weights" else IMAGES
-    model, report = project_pretrained(dense, images, kind, p, method=method, progress=False)
+    model, report = project(dense, images, kind, p, method=method)
     assert error(dense, model) < (1e-9 if method == "weights" else 1e-5)
     assert all(layer.weights_kept > 1 - 1e-5 for layer in report.layers)
 
@@ -243,18 +217,18 @@ def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["cifar_resnet20", "cifar_preresnet20"])
 def test_each_way_is_better_than_the_one_before(architecture):
-    dense = trained_like(get_model(architecture, 4))
+    dense = trained(get_model(architecture, 4)).eval()
     reestimate_batch_norm(dense, IMAGES)
     errors = {}
     for method in ("weights", "batch_norm", "outputs"):
-        model, report = project_pretrained(dense, IMAGES, method=method, progress=False)
+        model, report = project(dense, IMAGES, method=method)
         errors[method] = error(dense, model)
-        assert report.method == method
-        assert report.images == len(IMAGES)
-        assert report.agreement is not None
+        assert (report.method, report.images) == (method, len(IMAGES))
         assert 0 <= report.agreement <= 1
-    assert errors["outputs"] < 0.5 * errors["batch_norm"]
-    assert errors["outputs"] < 0.5 * errors["weights"]
+    assert errors["outputs"] < 0.5 * min(errors["batch_norm"], errors["weights"])
+    assert "weights kept" in str(report)
+    assert f"{len(report.layers)} layers projected by their outputs; agrees" in report.summary
+    assert report.summary.endswith("of 24 images")
 
 
 @pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
@@ -264,43 +238,37 @@ def test_each_way_is_better_than_the_one_before(architecture):
 )
 def test_the_classifier_is_fitted_by_outputs_alone(head, method):
     layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
-    dense = trained_like(nn.Sequential(*layers, *head))
-    model, _ = project_pretrained(dense, IMAGES, method=method, progress=False)
+    dense = trained(nn.Sequential(*layers, *head)).eval()
+    model, _ = project(dense, IMAGES, method=method)
     assert torch.equal(model[-1].weight, dense[-1].weight) == (method != "outputs")
 
 
 def test_batch_norms_without_scale_and_shift_come_through():
-    dense = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False),
-        nn.BatchNorm2d(8, affine=False),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, bias=False),
-        nn.BatchNorm2d(8, affine=False),
-        nn.Flatten(),
-    )
+    convs = (nn.Conv2d(channels, 8, 3, bias=False) for channels in (3, 8))
+    norms = (nn.BatchNorm2d(8, affine=False) for _ in range(2))
+    dense = nn.Sequential(next(convs), next(norms), nn.ReLU(), next(convs), next(norms))
     reestimate_batch_norm(dense.eval(), IMAGES)
-    model, _ = project_pretrained(dense, IMAGES, "s", 1.0, progress=False)
+    model, _ = project(dense, IMAGES, "s", 1.0)
     assert model[1].weight is None
-    assert error(dense, model) < error(dense, project_pretrained(dense, kind="s", p=1.0)[0]) + 1e-3
+    assert error(dense, model) < error(dense, project(dense, kind="s", p=1.0)[0]) + 1e-3
 
 
 def test_any_model_with_convolutions_comes_through():
-    dense = trained_like(Branched())
-    model, report = project_pretrained(dense, IMAGES, progress=False)
+    dense = trained(Branched()).eval()
+    model, report = project(dense, IMAGES)
     assert [layer.name for layer in report.layers] == ["first", "side", "twice", "hidden", "join"]
     fitted = {layer.name for layer in report.layers if layer.output_error is not None}
     assert fitted == {"first", "side", "hidden", "join"}  # what is called twice keeps its weights
-    closest, _ = project_pretrained(dense, progress=False)
+    closest, _ = project(dense)
     assert error(dense, model) < 0.8 * error(dense, closest)
 
 
 def test_the_dense_model_stays_as_it_was_and_the_new_one_trains_on():
-    dense = trained_like(Branched()).train()
+    dense = trained(Branched())
     before = copy.deepcopy(dense.state_dict())
-    model, report = project_pretrained(dense, IMAGES, "s", 0.5, progress=False)
+    model, report = project(dense, IMAGES, "s", 0.5)
     assert dense.training
-    for name, tensor in before.items():
-        torch.testing.assert_close(dense.state_dict()[name], tensor, rtol=0, atol=0)
+    torch.testing.assert_close(dense.state_dict(), before, rtol=0, atol=0)
     assert not any(module.training for module in model.modules())
     assert sum(isinstance(module, BSConvS) for module in model.modules()) == len(report.layers)
     assert float(model.reg_loss(alpha=0.1).detach()) < 1e-4  # bases come out orthonormal
@@ -323,19 +291,17 @@ def test_statistics_are_those_of_the_images():
 
 def small_network() -> nn.Sequential:
     """Without constants, so that outputs are as large or small as images are."""
-    convs = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, padding=1, bias=False))
+    one, two = (nn.Conv2d(channels, 8, 3, padding=1, bias=False) for channels in (3, 8))
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5, bias=False))
-    return nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), *head).eval()
+    return nn.Sequential(one, nn.ReLU(), two, nn.ReLU(), *head).eval()
 
 
 @pytest.mark.parametrize("kind", ["u", "s"])
 @pytest.mark.parametrize("exponent", [-100, -40, 40, 100])
 def test_the_fit_is_the_same_for_images_of_any_size(kind, exponent):
     model = small_network()
-    options = {"p": 0.5, "progress": False}
-    unscaled, plain = project_pretrained(model, IMAGES.double().float(), kind, **options)
-    scale = 2.0**exponent
-    scaled, report = project_pretrained(model, IMAGES * scale, kind, **options)
+    unscaled, plain = project(model, IMAGES, kind, 0.5)
+    scaled, report = project(model, IMAGES * 2.0**exponent, kind, 0.5)
     for layer, other in zip(report.layers, plain.layers, strict=True):
         # softmax changes with the size, and with it what counts how much
         assert layer.output_error == pytest.approx(other.output_error, rel=0.4)
@@ -350,7 +316,7 @@ def test_a_layer_that_sees_constants_keeps_close_weights(kind, images):
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()).eval()
     lost = []
     for given in (None, images):
-        found, _ = project_pretrained(model, given, kind, p=1, progress=False)
+        found, _ = project(model, given, kind, p=1)
         kernel = found[0].to_conv2d().weight
         lost.append(float((kernel - model[0].weight).detach().square().sum()))
     assert lost[1] < 1.1 * lost[0]
@@ -362,100 +328,49 @@ def test_a_layer_that_sees_a_few_constants_is_fitted_to_the_rest(kind):
     """Zeros inside, and what is padded at the border tells more than nothing."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()).eval()
     images = torch.full((8, 3, 16, 16), 0.1)
-    fitted, report = project_pretrained(model, images, kind, p=1, progress=False)
+    fitted, report = project(model, images, kind, p=1)
     assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
     assert 0 < report.layers[0].output_error < 0.5
 
 
 def test_a_model_that_overflows_is_refused():
     model = small_network()
-    with torch.no_grad():
-        model[0].weight.mul_(1e30)
-    for kind in ("u", "s"):
-        with raises_exactly(
-            "images needs numbers for which the model stays finite, got NaN or infinity at '0'"
-        ):
-            project_pretrained(model, IMAGES * 1e20, kind, progress=False)
-    with raises_exactly(
-        "images needs numbers for which the model stays finite, got NaN or infinity at the outputs"
+    model[0].weight.data.mul_(1e30)
+    message = "images needs numbers for which the model stays finite, got NaN or infinity at "
+    for kind, method, place in (
+        ("u", "outputs", "'0'"),
+        ("s", "outputs", "'0'"),
+        ("u", "weights", "the outputs"),
     ):
-        project_pretrained(model, IMAGES * 1e20, method="weights")
+        with raises_exactly(message + place):
+            project(model, IMAGES * 1e20, kind, method=method)
 
 
 def test_a_variance_beyond_the_dtype_is_made_up_for():
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)).eval()
     images = IMAGES * 1e25
-    fitted, report = project_pretrained(model, images, p=1, progress=False)
+    fitted, report = project(model, images, p=1)
     found, expected = fitted(images).double(), model(images).double()
     deviation = (found - expected).square().mean() / expected.square().mean()
     assert deviation < 1.05 * report.layers[0].output_error
 
 
 def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
-    model = trained_like(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).eval()
     before = copy.deepcopy(model.state_dict())
     with raises_exactly(
         "images needs numbers whose variance is a number of its dtype at each BatchNorm, got NaN "
         "or infinity as running statistics"
     ):
         reestimate_batch_norm(model, IMAGES * 1e25)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     with raises_exactly("batch_size needs to be at least 1, got batch_size=0"):
         reestimate_batch_norm(model, IMAGES, batch_size=0)
 
 
-def test_the_report_prints():
-    _, report = project_pretrained(small_network(), IMAGES[:8], progress=False)
-    text = str(report)
-    assert "weights kept" in text
-    assert f"{len(report.layers)} layers projected by their outputs" in text
-    assert "of 8 images" in text
-    assert report._repr_html_().startswith("<table>")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"kind": "x"}, "kind needs to be one of 'u', 's', 'cp', got kind='x'"),
-        (
-            {"method": "best"},
-            "method needs to be one of 'weights', 'batch_norm', 'outputs', got method='best'",
-        ),
-        ({"method": "outputs"}, "method='outputs' needs images, got images=None"),
-        ({"method": "batch_norm"}, "method='batch_norm' needs images, got images=None"),
-        *(
-            (
-                {"images": images},
-                "images needs floats of shape (B, ...), at least one image, got "
-                f"{images.dtype} of shape {tuple(images.shape)}",
-            )
-            for images in (IMAGES[0, 0, 0, 0], (IMAGES * 255).byte(), IMAGES[:0])
-        ),
-        (
-            {"images": IMAGES * float("nan")},
-            "images needs finite numbers, got NaN or infinity among them",
-        ),
-        ({"batch_size": 0}, "batch_size needs to be at least 1, got batch_size=0"),
-        ({"positions": -1}, "positions needs to be at least 1, got positions=-1"),
-        (
-            {"kind": "s", "p": 2},
-            "BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p=2",
-        ),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message):
-    model = trained_like(get_model("cifar_resnet20", 4))
-    with raises_exactly(message):
-        project_pretrained(model, **arguments)
-
-
 def test_few_images_are_looked_at_in_all_their_places():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()).eval()
-    images = torch.rand(2, 3, 24, 24)
-
-    def error(**chosen: int) -> float:
-        _, report = project_pretrained(model, images, progress=False, **chosen)
-        return report.layers[0].output_error
-
-    assert error() == error(positions=24 * 24) != error(positions=64)
+    model, images = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)).eval(), torch.rand(2, 3, 24, 24)
+    positions = None, 24 * 24, 64
+    reports = [project(model, images, positions=number)[1] for number in positions]
+    all_places, same, fewer = (report.layers[0].output_error for report in reports)
+    assert all_places == same != fewer

@@ -16,13 +16,10 @@ def reestimate_batch_norm(
 ) -> nn.Module:
     """Sets the running statistics of every BatchNorm to those of ``images``, and returns ``model``.
 
-    ``images`` are as for :func:`project_pretrained`. Means over all batches; each of them counts
-    the same, so the last, smaller one is left out if there are others. Weights, modes and momenta
-    stay as they are.
-
-    Raises ValueError for images that are not finite or do not have four dimensions, for images
-    whose statistics are too large for their dtype, which leaves the statistics as they were, and
-    for a ``batch_size`` below 1.
+    ``images`` are as for :func:`project_pretrained`. Means over all batches; a last, smaller one is
+    left out if there are others. Weights, modes and momenta stay as they are. Raises ValueError for
+    a ``batch_size`` below 1, for images that the model doesn't take or that are not finite, and for
+    statistics too large for their dtype; those before then stay.
     """
     check_module(model)
     check_positive(batch_size=batch_size)

@@ -110,9 +110,8 @@ def budget_of(original: nn.Module, study: Study, of: Cost, prepare: Prepare | No
 def allocate(costs: Costs, damages: Costs, budget: float) -> dict[str, Form] | None:
     """Forms whose costs add up to ``budget`` at most, with the least damage in all.
 
-    What is left after each layer's cheapest form is shared out in units, layer by layer, with the
-    best for each number of units (dynamic programming); costs are rounded up to units. None if
-    even the cheapest forms cost more.
+    What is left after each layer's cheapest form is shared out in units, layer by layer (dynamic
+    programming); costs are rounded up to units. None if even the cheapest forms cost more.
     """
     chosen = {n: min(own, key=lambda f: (damages[n][f], own[f])) for n, own in costs.items()}
     if sum(costs[name][form] for name, form in chosen.items()) <= budget:
@@ -145,7 +144,7 @@ def allocate(costs: Costs, damages: Costs, budget: float) -> dict[str, Form] | N
 
 @torch.no_grad()
 def _macs(study: Study) -> dict[str, float]:
-    """Multiply-accumulates for one image, of the model ("") and of all modules inside it."""
+    """Of the model ("") and of all modules inside it, for one image."""
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     with FlopCounterMode(display=False) as counter:
@@ -160,11 +159,7 @@ def _macs(study: Study) -> dict[str, float]:
 def _measured_seconds(
     study: Study, layers: Mapping[str, Layer], prepare: Prepare
 ) -> tuple[dict[str, float], dict[str, dict[Form, float]]]:
-    """Those of the dense network, by the name "", and of each layer in each of its forms.
-
-    ``prepare(module, *inputs)`` returns what runs the module once, in the engine of choice. Equal
-    layers are measured once.
-    """
+    """Those of the dense network, by the name "", and of each layer in each of its forms."""
     inputs = study.inputs.first(TIMED_IMAGES)
     device = inputs.tensors()[0].device
     whole = prepare(study.model, *inputs.args, **inputs.kwargs)

@@ -5,9 +5,9 @@ other weights in closed form. The matrices of second derivatives are close to Kr
 small ones, which give coordinates in which a quasi-Newton method (L-BFGS) needs few steps.
 Alternating least squares takes at least ten times as long.
 
-A layer's weights are matrices named by the convolutions that hold them: "pw" and "dw" of BSConv-U,
-"pw1", "pw2" and "dw" of -S and -CP, "" of a dense one. A row of "dw" is a blueprint (K*K), a row of
-a kernel a filter (M*K*K).
+Parts are matrices named by the convolutions that hold them: "pw" and "dw" of BSConv-U, "pw1", "pw2"
+and "dw" of -S and -CP, "" of a dense layer. Rows of "dw" are blueprints (K*K), of kernels filters
+(M*K*K).
 """
 
 import torch
@@ -30,18 +30,14 @@ Parts = dict[str, Tensor]
 
 
 def dense_kernel(kind: str, parts: Parts) -> Tensor:
-    """The kernel (N, M*K*K) of a form's parts."""
     if kind == "dense":
         return parts[""]
     return parts["pw2"] @ _rows(kind, parts) if kind == "cp" else _rows(kind, parts)
 
 
 def balanced(kind: str, parts: Parts) -> Parts:
-    """The same kernel; in each channel of BSConv-U and -CP, all factors have the same norm.
-
-    Training then moves them at the same rate. BSConv-S keeps its orthonormal basis.
-    """
-    if kind not in ("u", "cp"):
+    """The same kernel from factors of one norm, so that they train at the same rate."""
+    if kind not in ("u", "cp"):  # BSConv-S keeps its orthonormal basis
         return parts
     rows = {name: part.T if name == "pw2" else part for name, part in parts.items()}
     norms = torch.stack([part.norm(dim=1) for part in rows.values()])
@@ -75,10 +71,7 @@ class Fit:
         return self.improve(form.kind, self._start(form, kernel), cross, steps)
 
     def improve(self, kind: str, parts: Parts, cross: Tensor, steps: int = LATER_STEPS) -> Parts:
-        """Parts of the same form with a smaller error, close to those at hand.
-
-        By L-BFGS, in coordinates in which the second derivatives are about the identity.
-        """
+        """Parts of the same form with a smaller error, close to those at hand."""
         target, last = (cross / self.unit).to(self.gram), LAST[kind]
         largest = target.abs().amax()
         level = largest.where(largest > 0, 1.0)

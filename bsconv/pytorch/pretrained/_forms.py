@@ -32,7 +32,6 @@ class Form(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Form":
-        """The form that prints as ``text``; ValueError for other texts."""
         if not re.fullmatch(r"dense|u|(s|cp):0*[1-9][0-9]*", str(text)):
             raise ValueError(
                 f"a form needs to be 'dense', 'u', 's:CHANNELS' or 'cp:BLUEPRINTS', got {text!r}"
@@ -42,7 +41,6 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, layer: nn.Module) -> "Form":
-        """What the layer is."""
         kind = next((kind for kind, one in CLASSES.items() if isinstance(layer, one)), "dense")
         return cls(kind, cast(Any, layer).pw1.out_channels if kind in ("s", "cp") else 0)
 
@@ -59,10 +57,7 @@ class Form(NamedTuple):
         return new
 
     def macs(self, conv: Conv, before: int = 1, behind: int = 1) -> int:
-        """Multiply-accumulates in place of ``conv``, for so many places of its input and output.
-
-        For one of each these are as many as there are weights.
-        """
+        """For so many places of input and output, in place of ``conv``; for one: the weights."""
         inputs, outputs, kernel = conv.in_channels, conv.out_channels, prod(conv.kernel_size)
         depthwise = outputs * kernel * behind
         return {
@@ -80,8 +75,8 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
     """Puts a layer of its form in the place of each convolution that ``plan`` names; in place.
 
     ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
-    of layers. The new layers are made without weights: load a state dict then. Raises ValueError,
-    before anything changes, for a layer that the model lacks or that is no convolution.
+    of layers. The new layers wait for a state dict. Raises ValueError, before anything changes, for
+    a layer that the model lacks or that is no convolution.
     """
     check_module(model)
     if not isinstance(plan, Mapping):
@@ -96,7 +91,6 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
 
 def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Puts ``layers`` in the places of those names, in place, and returns the model."""
     where = [place for place in places(model, leaves=()) if place.name in layers]
     model = exchange(model, where, {id(place.module): layers[place.name] for place in where})
     if any(isinstance(layer, BSConvS) for layer in layers.values()):
@@ -109,12 +103,8 @@ def load_projected(
 ) -> nn.Module:
     """The network that a projection of ``model`` wrote, with its weights; ``model`` stays as it is.
 
-    Args:
-        model: the dense network, with any weights.
-        file: a safetensors file that `bsconv project` wrote; or a plan (``report.plan``) and a
-            state dict.
-
-    Raises ValueError for a file without a plan, and for one of another model.
+    ``file`` is a safetensors file that `bsconv project` wrote, or a plan (``report.plan``) and a
+    state dict. Raises ValueError for a file without a plan, and for one of another model.
     """
     is_pair = isinstance(file, tuple) and len(file) == 2
     if not is_pair and not isinstance(file, (str, os.PathLike)):
@@ -132,7 +122,6 @@ def load_projected(
 
 
 def _read(file: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Plan and tensors of a safetensors file."""
     try:
         safetensors: Any = importlib.import_module("safetensors")
     except ImportError as error:

@@ -41,7 +41,6 @@ class Inputs:
         return tuple(tuple(tensor.shape[1:]) for tensor in self.tensors())
 
     def map(self, change: Callable[[Tensor], Any]) -> "Inputs":
-        """With ``change`` of each tensor in its place."""
         return Inputs(*tree_map_only(Tensor, change, (self.args, self.kwargs)))
 
     def first(self, count: int) -> "Inputs":
@@ -55,17 +54,14 @@ class Inputs:
         return self.map(lambda tensor: tensor.clone().detach().requires_grad_())
 
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` returns; it may write into what it takes."""
-        copies = self.map(torch.clone)
+        copies = self.map(torch.clone)  # models may write into what they take
         return model(*copies.args, **copies.kwargs)
 
 
 def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     """All images of a tensor, or the first ``limit`` of an iterable of batches, as one batch.
 
-    Of a batch that is a tuple or a list the first entry counts, the others are labels. An entry
-    that is a tuple itself holds the arguments of a model with several inputs, a mapping its keyword
-    arguments. Raises ValueError unless ``model`` computes something from such images.
+    Raises ValueError unless ``model`` computes something from such images.
     """
     if not isinstance(images, Iterable):
         raise ValueError(f"images needs a tensor or an iterable of batches, got {images!r}")

@@ -29,6 +29,7 @@ ACTIVATIONS = frozenset((
     "leaky_relu", "maximum", "minimum", "mish", "prelu", "relu", "relu6", "silu", "softplus",
     "threshold",
 ))  # fmt: skip
+NORM_STATE = ("running_mean", "running_var", "weight", "bias")
 CALLER = -1  # the number of what takes the answer
 
 
@@ -45,7 +46,7 @@ class Operation(NamedTuple):
         return self.function(*self.args, **self.kwargs)
 
     def norm_state(self) -> dict[str, Any]:
-        """The arguments of F.batch_norm by name; empty for other operations."""
+        """The arguments of F.batch_norm; empty for other operations."""
         if self.function is not F.batch_norm:
             return {}
         bound = inspect.signature(F.batch_norm).bind(*self.args, **self.kwargs)
@@ -55,6 +56,7 @@ class Operation(NamedTuple):
 
 Activation = Callable[[Tensor], Tensor]
 Visit = Callable[[Operation], Any]
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class _Counting(TorchFunctionMode):
@@ -71,7 +73,6 @@ class _Counting(TorchFunctionMode):
         return self.visit(Operation(next(self.numbers), func, args, kwargs or {}))
 
     def call(self, name: str, forward: Callable[[Tensor], Tensor], input: Tensor) -> Any:
-        """What the watched layer of that name computes; its argument may come by keyword."""
         self.inside = True
         try:
             return self.visit(Operation(next(self.numbers), forward, (input,), {}, name))
@@ -99,23 +100,15 @@ def visiting(layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
 class Consumer(NamedTuple):
     """What happens to the output of a convolution that is called once, by numbers of operations."""
 
-    call: int  # the convolution
+    own: int  # the convolution, or its BatchNorm
     norm: int | None  # the BatchNorm that takes it and nothing else, whose state may be set
     arrival: int  # the last operation whose output is that of the convolution plus something
     activation: Activation | None  # what alone sees it then, for maps of any size
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]  # of the input and output of one image
-
-
-class _Call(NamedTuple):
-    """A call of a watched convolution."""
-
-    number: int
-    value: Hashable  # of its output; None outside autograd's graph
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    shapes: Shapes  # of the input and output of one image
 
 
 class _Link(NamedTuple):
-    """What takes the output of a convolution, or a sum with it: a BatchNorm, a sum, a function."""
+    """What takes the output of a convolution, or a sum with it."""
 
     number: int
     norm: dict[str, Any]
@@ -126,11 +119,9 @@ class _Link(NamedTuple):
 def find_consumers(
     model: nn.Module, inputs: Inputs, layers: Mapping[str, nn.Module]
 ) -> dict[str, Consumer]:
-    """For each of these convolutions that the model calls exactly once, in the order of calls.
+    """For each of ``layers`` that is called once, with a batch; in the order of calls.
 
-    ``inputs`` are a few images; ``model`` is in eval mode. A layer that takes a single image
-    without a batch counts as not called. Of convolutions that arrive in the same sum, the last is
-    left to make up for the others.
+    Of convolutions that arrive in the same sum, the last is left to make up for the others.
     """
     trace = _Trace({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
     with torch.enable_grad():
@@ -138,13 +129,12 @@ def find_consumers(
         with visiting(layers, trace.visit):
             output = inputs.run(model)
     trace.use(CALLER, map(_value, tensors_in(output)))
-    once = {name: calls[0] for name, calls in trace.calls.items() if len(calls) == 1}
-    found = {name: trace.consumer(call) for name, call in once.items()}
+    calls = {name: calls[0] for name, calls in trace.calls.items() if len(calls) == 1}
+    found = {name: trace.consumer(*call) for name, call in calls.items()}
     last = {consumer.arrival: name for name, consumer in found.items()}
     for name, one in found.items():
         if last[one.arrival] != name:
-            own = one.call if one.norm is None else one.norm
-            found[name] = one._replace(arrival=own, activation=None)
+            found[name] = one._replace(arrival=one.own, activation=None)
     return found
 
 
@@ -158,7 +148,7 @@ class _Trace:
 
     def __init__(self, owned: set[int]) -> None:
         self.owned = owned
-        self.calls: dict[str, list[_Call]] = defaultdict(list)
+        self.calls: dict[str, list[tuple[int, Hashable, Shapes]]] = defaultdict(list)
         self.users: dict[Hashable, set[int]] = defaultdict(set)
         self.links: dict[Hashable, _Link] = {}  # by the value that is taken
         self.followed: set[Hashable] = set()
@@ -193,34 +183,32 @@ class _Trace:
             image, layer = operation.args[0], getattr(operation.function, "__self__", None)
             if layer is None or image.dim() == layer.weight.dim():  # else there is no batch
                 shapes = tuple(image.shape[1:]), tuple(output.shape[1:])
-                call = _Call(operation.number, output.grad_fn, shapes)
-                self.calls[operation.layer].append(call)
-                self.followed.add(call.value)
+                self.calls[operation.layer].append((operation.number, output.grad_fn, shapes))
+                self.followed.add(output.grad_fn)
         return output
 
-    def consumer(self, call: _Call) -> Consumer:
-        """What is known once the whole pass is over."""
-        norm, activation, arrival, value = None, None, call.number, call.value
-        while (link := self.links.get(value)) and len(self.users[value]) == 1:
-            if link.activation is not None:
-                activation = link.activation
+    def consumer(self, call: int, value: Hashable, shapes: Shapes) -> Consumer:
+        own, norm, arrival, activation = call, None, call, None
+        while activation is None and (link := self.links.get(value)):
+            if len(self.users[value]) > 1:
                 break
             if link.norm:
-                if arrival != call.number or not self._can_be_set(link.norm):
+                if arrival != call or not self._can_be_set(link.norm):
                     break
-                norm = link.number
-            arrival, value = link.number, link.value
-        return Consumer(call.number, norm, arrival, activation, call.shapes)
+                own = norm = link.number
+            activation = link.activation
+            arrival, value = link.number if activation is None else arrival, link.value
+        return Consumer(own, norm, arrival, activation, shapes)
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""
-        state = [id(norm[name]) for name in ("running_mean", "running_var", "weight", "bias")]
+        state = [id(norm[name]) for name in NORM_STATE]
         used_once = all(one in self.owned and len(self.users[one]) == 1 for one in state)
         return used_once and not norm["training"]
 
 
 def _of_one(operation: Operation, value: Hashable) -> Activation:
-    """The operation as a function of one of its arguments; it writes only into copies."""
+    """The operation as a function of one argument; it writes only into copies."""
     run, hole = operation.function, object()
 
     def copied(leaf: Any) -> Any:

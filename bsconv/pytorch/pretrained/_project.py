@@ -27,6 +27,8 @@ from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, Projectio
 from ._samples import Sampler
 from ._study import Study
 
+Names = list[tuple[str, ...]]  # of each layer
+Found = Mapping[str, Mapping[str, float]]  # fields of LayerProjection by the first of its names
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -56,45 +58,39 @@ def project_pretrained(
     mode.
 
     Args:
-        images: unlabelled, as the model takes them, a few hundred of what it will see: floats
-            (B, C, H, W), (B, C, T) or any (B, ...), or a DataLoader or other iterable of batches,
-            of which the first ``limit`` images are taken. Of a batch that is a tuple or list, the
-            first entry counts; if that is a tuple or a dict, these are the arguments of a model
-            with several inputs. Without images only the weights are projected. With a ``budget``,
-            the :func:`budget_curve` of this model may stand for its images: that has looked at them
-            already, with its own options.
+        images: unlabelled, a few hundred of what the model will see: floats (B, C, H, W), (B, C, T)
+            or any (B, ...), or a DataLoader or other iterable of batches, of which the first
+            ``limit`` images are taken. Of a batch that is a tuple or list, the first entry counts;
+            if that is a tuple or a dict, these are the arguments of a model with several inputs.
+            Without images only the weights are projected. With a ``budget``, the
+            :func:`budget_curve` of this model may stand for the images and options that it had.
         kind: "u" (the default) for BSConv-U; "s" for BSConv-S, and ``p``, the share of input
             channels that it keeps; "cp" for BSConv-CP, with as many blueprints in each layer as
-            the parameters of BSConv-U pay for.
+            the parameters of BSConv-U pay for; it takes the place of Conv2d alone.
         budget: in place of ``kind``: each layer becomes U, S or CP of its own rank, or stays dense,
             so that the network costs at most that share of what it cost, with the least predicted
             damage to its answer.
-        of: what the budget counts. "macs": multiply-accumulates of convolutions and matrix
-            products, as torch's FlopCounterMode counts them. "parameters". "time": seconds, layers
-            and ranks measured in turns on this machine; ``prepare(module, *inputs)`` then returns
-            what runs a module once in the engine that will run it (by default: as it is).
+        of: what the budget counts: "macs" of convolutions and matrix products, as torch's
+            FlopCounterMode counts them; "parameters"; or "time", seconds of layers and ranks,
+            measured in turns. ``prepare(module, *inputs)`` then returns what runs a module once in
+            the engine that will run it (by default: as it is).
         align: ranks are multiples of it, because engines compute channels in blocks.
         method: "weights": the closest kernels (:meth:`BSConvU.from_conv2d`). "batch_norm": then all
             BatchNorm statistics are estimated again (:func:`reestimate_batch_norm`). "outputs", the
-            default where there are images: layer by layer from the input on, the kernels with the
-            closest outputs on what the new network feeds them. Where an output is added to a
-            shortcut, the *sum* is fitted; where a ReLU follows, what it removes is no error. Errors
-            count as far as they move the dense network's answer, by its derivatives. In the end,
-            a Linear or 1x1 convolution that gives the answer is fitted to the dense network's.
-        kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`. BSConv-CP
-            takes the place of Conv2d alone.
+            default where there are images: layer by layer, the kernels with the closest outputs on
+            what the new network feeds them. Where an output is added to a shortcut, the *sum* is
+            fitted; where a ReLU follows, what it removes is no error. Errors count as far as they
+            move the dense network's answer. In the end, the classifier is fitted, too.
+        kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
         positions: how many places of each image are looked at in each layer; by default as many as
             make 40,000 in all images, and 64 at least.
         progress: whether a bar shows how far it is, if tqdm is installed.
 
-    Returns the new model and a :class:`ProjectionReport`.
-
-    Raises ValueError for arguments out of range or that do not go together, for a budget below what
-    the model can come down to, for images that are not finite or do not have four dimensions, or
-    that make ``model`` overflow, for a model in which a budget can change nothing, and for one
-    whose copy goes on using its layers.
+    Raises ValueError for arguments out of range or that do not go together, for a budget out of
+    reach, for images that ``model`` does not take or that make it overflow, for a model in which a
+    budget can change nothing, and for one whose copy goes on using its layers.
     """
     if budget is not None:
         if kind is not None:
@@ -117,12 +113,9 @@ def project_pretrained(
         raise ValueError("a budget_curve for images needs a budget, got budget=None")
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
     kind, method = kind or "u", method or ("weights" if images is None else "outputs")
-    for argument, word, known in (
-        ("of", of, Cost),
-        ("kind", kind, Kind),
-        ("method", method, Method),
-    ):
-        _check_word(argument, word, known)
+    _check_word("of", of, Cost)
+    _check_word("kind", kind, Kind)
+    _check_word("method", method, Method)
     if images is None and method != "weights":
         raise ValueError(f"method={method!r} needs images, got images=None")
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
@@ -211,7 +204,7 @@ def _within(
 
 
 def _read(model: nn.Module, images: Images | None, limit: int) -> tuple[nn.Module, Inputs]:
-    """A copy of the network, and the images, none of them if there are none."""
+    """A copy of the network, and the images."""
     check_module(model)
     teacher = independent_copy(unwrapped(model)).eval()
     with apart_from(model):
@@ -225,14 +218,8 @@ def _shared(conv: Any, align: int) -> nn.Module:
 
 
 def _report(
-    study: Study,
-    student: nn.Module,
-    names: Iterable[tuple[str, ...]],
-    method: Method,
-    found: Mapping[str, Mapping[str, float]],
-    **costs: Any,
+    study: Study, student: nn.Module, names: Names, method: Method, found: Found, **costs: Any
 ) -> ProjectionReport:
-    """``names`` are those of each layer; ``found``: fields of LayerProjection by the first name."""
     layers, plan = [], dict[str, str]()
     for own in names:
         old, new = (model.get_submodule(own[0]) for model in (study.model, student))

@@ -1,7 +1,7 @@
 """What a projection did, layer by layer, as a table and as data."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from ...basics.tables import Table
 
@@ -15,12 +15,11 @@ class LayerProjection:
     """One convolution, the form that it got, what that costs and what it kept of the dense one.
 
     ``form`` is "dense", "u", "s" or "cp"; ``rank`` the channels in the middle of the latter two.
-    MACs are those of one image, None where no images were looked at. ``weights_kept`` is the share
-    of the sum of squares of the dense kernel that the closest kernel of that form has, in [0, 1].
-    ``damage``, where a budget was kept to, is what the answer was predicted to lose by this layer
-    alone: nats of the divergence from the dense network's probabilities, or half of the relative
-    squared error of other answers. ``output_error``, where outputs were fitted, is the squared
-    error of what the layer should have computed, relative to its variance.
+    MACs are those of one image. ``weights_kept`` is the share of the sum of squares of the dense
+    kernel that the closest kernel of that form has. ``damage``, with a budget, is what the answer
+    was predicted to lose by this layer alone: nats of the divergence from the dense network's
+    probabilities, or half of the relative squared error of other answers. ``output_error``, where
+    outputs were fitted, is the squared error relative to the variance of what was wanted.
     """
 
     name: str
@@ -40,11 +39,10 @@ class ProjectionReport(Table):
     """What :func:`bsconv.pytorch.project_pretrained` did; prints as a table, in Jupyter too.
 
     ``agreement`` is the share of the images for which the new network's largest output is that of
-    the dense network; None without images, and for models that don't return a matrix of logits.
-    ``plan`` has the form of each replaced layer, as :func:`apply_plan` takes it. For a ``budget``,
-    ``share`` is what the new network costs, relative to the dense one: multiply-accumulates of its
-    convolutions and matrix products, parameters, or predicted time, as ``of`` says. ``kept`` names
-    convolutions that then stay dense because the model calls them twice, or never.
+    the dense network; None where there are no images or logits. ``plan`` has the form of each
+    replaced layer, as :func:`apply_plan` takes it. For a ``budget``, ``share`` is what the new
+    network costs, relative to the dense one; ``kept`` names convolutions that stay dense because
+    the model calls them twice, or never.
     """
 
     header = (
@@ -85,19 +83,15 @@ class ProjectionReport(Table):
         return said
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [
-            (
-                one.name or "(root)",
-                one.form,
-                *map(_shown, (one.rank, one.macs_before, one.macs_after)),
-                one.parameters_before,
-                one.parameters_after,
-                _shown(one.weights_kept, ".1%"),
-                _shown(one.damage, ".2g"),
-                _shown(one.output_error, ".1%"),
-            )
-            for one in self.layers
-        ]
+        rows = []
+        for layer in self.layers:
+            macs, parameters = layer.macs_before, layer.parameters_before
+            counts = layer.rank, macs, layer.macs_after, parameters, layer.parameters_after
+            shares = (layer.weights_kept, ".1%"), (layer.damage, ".2g"), (layer.output_error, ".1%")
+            numbers = ["" if count is None else count for count in counts]
+            numbers += ["" if share is None else format(share, form) for share, form in shares]
+            rows.append((layer.name or "(root)", layer.form, *numbers))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -135,9 +129,3 @@ class BudgetCurve(Table):
 
 def _title(of: Cost | None) -> str:
     return "MACs" if of == "macs" else str(of)
-
-
-def _shown(value: Any, form: str = "") -> str | int:
-    if value is None:
-        return ""
-    return format(value, form) if form else value

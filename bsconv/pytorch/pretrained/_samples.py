@@ -29,7 +29,7 @@ class Sampler(NamedTuple):
     positions: int | None = None  # in each image; None: as many as make PLACES in all
 
     def rows(self, layer: Conv | nn.Linear, maps: Tensor) -> Tensor:
-        """The chosen places of maps (B, N, ...), of a Linear (B, ..., N), as rows (R, N)."""
+        """Places of maps (B, N, ...), of a Linear (B, ..., N), as rows (R, N)."""
         maps = maps.movedim(-1, 1) if isinstance(layer, nn.Linear) else maps
         return self._chosen(maps, 1, lambda group: group.reshape(*group.shape[:2], -1))
 
@@ -50,7 +50,7 @@ class Sampler(NamedTuple):
         return self._chosen(images, len(spans), windows)
 
     def _chosen(self, maps: Tensor, dimensions: int, windows: Callable[[Tensor], Tensor]) -> Tensor:
-        """Rows of the chosen places of windows (B, N, *places, ...), which are views."""
+        """Rows of windows (B, N, *places, ...), which are views."""
         positions = self.positions or max(FEWEST_POSITIONS, math.ceil(PLACES / len(maps)))
         generator = torch.Generator().manual_seed(0)
         found = []
@@ -65,45 +65,26 @@ class Sampler(NamedTuple):
         return torch.cat(found)
 
 
-class Samples(NamedTuple):
-    """Places of a layer in all images: what it sees, what is wanted, what is added behind it."""
+def rectified(found: Tensor, wanted: Tensor, active: Activation) -> Tensor:
+    """What is wanted; but below zero only as far as an activation lets the error through."""
+    return wanted.where(wanted > 0, found - (active(found) - active(wanted)))
 
-    patches: Tensor  # (R, M*K*K)
-    wanted: Tensor  # (R, N)
-    added: Tensor  # (R, N)
-    activation: Activation | None  # what alone sees the sum
 
-    def total(self, kernel: Tensor, shift: Tensor) -> Tensor:
-        """What arrives behind the layer, with what is added."""
-        kernel, shift = kernel.to(self.patches), shift.to(self.patches)
-        return self.patches @ kernel.T + shift + self.added
-
-    def target(self, kernel: Tensor, shift: Tensor) -> Tensor:
-        """What is wanted; but below zero only as far as the activation lets the error through.
-
-        Behind a ReLU, what is there already below zero stays; what is above comes down to zero.
-        """
-        total = self.total(kernel, shift)
-        through = total - (self._active(total) - self._active(self.wanted))
-        return self.wanted.where(self.wanted > 0, through)
-
-    def error(self, kernel: Tensor, shift: Tensor) -> float:
-        """The squared error relative to the variance of what is wanted, behind the activation."""
-        # squares of what float32 holds may be beyond it
-        total = self._active(self.total(kernel, shift)).double()
-        wanted = self._active(self.wanted).double()
-        variance = float(wanted.var(dim=0, correction=0).sum())
-        return float((total - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
-
-    def _active(self, rows: Tensor) -> Tensor:
-        return self.activation(rows[:, :, None, None])[:, :, 0, 0] if self.activation else rows
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """The squared error of rows relative to the variance of what is wanted."""
+    found, wanted = (
+        found.double(),
+        wanted.double(),
+    )  # squares of what float32 holds may be beyond it
+    variance = float(wanted.var(dim=0, correction=0).sum())
+    return float((found - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
 
 
 class Patches:
     """R patches (R, M*K*K), and their moments with any target (R, N), in float64.
 
-    The moments are about zero instead of the means unless ``centered``, where no constant may be
-    fitted. Products are summed in the precision of the patches, columns scaled to about one.
+    They are about zero instead of the means unless ``centered``. Products are summed in the
+    precision of the patches, columns scaled to about one.
     """
 
     def __init__(self, rows: Tensor, *, centered: bool = True, ridge: float = RIDGE) -> None:
@@ -122,15 +103,11 @@ class Patches:
         return torch.linalg.cholesky(self.steady)
 
     def cross(self, targets: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """The moments of targets with patches (N, M*K*K), and their means (N).
-
-        What the patches leave open is decided by the kernel ``prior``.
-        """
+        """Moments (N, M*K*K) of targets, and means; the ``prior`` decides what they leave open."""
         rows, mean, scale = self._prepared(targets)
         return self._products(rows, scale).T + self.ridge * prior.double(), mean
 
     def solve(self, cross: Tensor) -> Tensor:
-        """The kernel with the least squared error."""
         return torch.cholesky_solve(cross.T, self._cholesky).T.contiguous()
 
     def _prepared(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,7 +132,6 @@ def without_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_finite(where: str, *tensors: Tensor) -> None:
-    """Raises ValueError where images made a model overflow."""
     if not all(tensor.isfinite().all() for tensor in tensors):
         raise ValueError(
             f"images needs numbers for which the model stays finite, got NaN or infinity at {where}"

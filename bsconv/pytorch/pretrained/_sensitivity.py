@@ -4,7 +4,7 @@ The error of a layer matters as far as it reaches the answer: two channels whose
 may well be wrong. The trained network's own derivatives tell; nothing is stepped along them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -24,11 +24,7 @@ Sensitivity = tuple[Tensor, float | None]  # a metric and a scale
 
 
 def sensitivities(
-    model: nn.Module,
-    inputs: Inputs,
-    layers: Mapping[str, nn.Module],
-    numbers: Collection[int],
-    batch_size: int,
+    model: nn.Module, batches: Iterable[Inputs], layers: Mapping[str, nn.Module], numbers: set[int]
 ) -> dict[int, Sensitivity]:
     """For operations of these numbers, a metric (N, N) of mean diagonal 1, and a scale.
 
@@ -39,6 +35,7 @@ def sensitivities(
     finite derivatives are left out.
     """
     energies: dict[int, Tensor] = {}
+    count = 0
     generator = torch.Generator().manual_seed(0)
 
     def add(number: int, slope: Tensor) -> None:
@@ -51,7 +48,8 @@ def sensitivities(
             return output.clone()  # what comes next may write into it
         return output
 
-    for batch in inputs.split(batch_size):
+    for batch in batches:
+        count += len(batch) * PROBES
         with torch.enable_grad():
             batch = batch.with_derivatives()
             with visiting(layers, visit):
@@ -65,7 +63,6 @@ def sensitivities(
                 torch.autograd.grad(answers, batch.tensors(), probe, keep, allow_unused=True)
         except RuntimeError:  # something in the network has no derivative
             return {}
-    count = len(inputs) * PROBES
     return {n: _sensitivity(e / count) for n, e in energies.items() if e.isfinite().all()}
 
 

@@ -1,11 +1,10 @@
 """What a dense network computes and finds important, and the fit of other networks to that.
 
 A layer's target is what the dense network has where its output arrives, even behind a shortcut, and
-errors count as far as they reach the answer. The new network runs once, over all images: at each
-layer the pass waits until that layer is fitted, and goes on with what it computes then.
+errors count as far as they reach the answer. The new network runs once, over all images: the pass
+waits at each layer until it is fitted, and goes on with what it computes then.
 """
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -25,13 +24,17 @@ from .._tools.numerics import without_autocast
 from ._fit import TABLE_STEPS, Fit, balanced, dense_kernel
 from ._forms import DENSE, Form
 from ._inputs import Inputs
-from ._operations import Consumer, Operation, find_consumers, visiting
+from ._operations import NORM_STATE, Consumer, Operation, find_consumers, visiting
 from ._report import Cost
-from ._samples import RIDGE, Patches, Sampler, Samples, check_finite
+from ._samples import RIDGE, Patches, Sampler, check_finite, rectified, relative_error
 from ._sensitivity import Sensitivity, sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
 RECTIFIED_ROUNDS = 6
+Norm = dict[str, Any]  # arguments of F.batch_norm
+Rows = tuple[Tensor, Tensor, Tensor]  # patches, what is wanted, what is added behind the layer
+Arrive = Callable[[str, Tensor, Norm, Tensor], object]
+Forms = Callable[["Layer"], list[Form]]
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Layer:
 
     @property
     def work(self) -> float:
-        """About how long its fit takes, in an arbitrary unit."""
+        """About how long its fit takes."""
         return self.kernel.shape[1] ** 2.0
 
     def cost(self, form: Form, of: Cost) -> int:
@@ -91,26 +94,22 @@ class Study:
     layers: dict[str, Layer] = field(default_factory=dict)
 
     @torch.no_grad()
-    def look(
-        self, names: Iterable[str], forms: Callable[[Layer], list[Form]] | None = None
-    ) -> None:
-        """Runs the network once over all images, after a few for its structure and derivatives.
-
-        With ``forms``, what each of them would do to a layer is predicted.
-        """
+    def look(self, names: Iterable[str], forms: Forms | None = None) -> None:
+        """Runs the network over all images; with ``forms``, predicts what they do to each layer."""
         few = self.inputs.first(TRACED)
         self.names, head = tuple(names), find_head(self.model, few)
         self.head = None if head in self.names else head
         watched: dict[str, Any] = self.watched(self.model)
         consumers = find_consumers(self.model, few, watched)
         numbers = {consumer.arrival for consumer in consumers.values()}
-        found = sensitivities(self.model, self.inputs, watched, numbers, self.sampler.group_size)
+        batches = self.inputs.split(self.sampler.group_size)
+        found = sensitivities(self.model, batches, watched, numbers)
         for name, one in consumers.items():
             kernel = watched[name].weight.detach().double().flatten(1)
             equal: Sensitivity = torch.eye(len(kernel)).to(kernel), None
             self.layers[name] = Layer(watched[name], one, kernel, *found.get(one.arrival, equal))
 
-        def arrive(name: str, images: Tensor, norm: dict[str, Any], output: Tensor) -> None:
+        def arrive(name: str, images: Tensor, norm: Norm, output: Tensor) -> None:
             layer = self.layers[name]
             if norm:
                 scale = (norm["running_var"].double() + norm["eps"]).rsqrt()
@@ -122,53 +121,45 @@ class Study:
                 has_constant = layer.conv.bias is not None or bool(norm)
                 layer.predict(Patches(rows, centered=has_constant), forms(layer))
 
-        self.run_through(self.model, arrive, show=forms is not None)
+        self.run_through(self.model, arrive, blank=False, show=forms is not None)
 
     @torch.no_grad()
     def fit(self, student: nn.Module) -> dict[str, float]:
         """Fits all layers and the classifier; the errors of the layers behind what follows them."""
         errors: dict[str, float] = {}
 
-        def arrive(name: str, images: Tensor, norm: dict[str, Any], output: Tensor) -> None:
+        def arrive(name: str, images: Tensor, norm: Norm, output: Tensor) -> None:
             layer = self.layers[name]
             patches = self.sampler.patches(layer.conv, images)
-            added = self.sampler.rows(layer.conv, output).to(patches)
-            samples = Samples(patches, layer.wanted.to(patches), added, layer.consumer.activation)
-            check_finite(f"'{name}'", *samples[:3])
+            wanted, added = layer.wanted.to(patches), self.sampler.rows(layer.conv, output)
+            check_finite(f"'{name}'", patches, wanted, added)
             # the fewer images, the less the classifier changes
             ridge = layer.kernel.shape[1] / len(self.inputs) if name == self.head else RIDGE
-            errors[name] = fit_layer(layer, student.get_submodule(name), samples, norm, ridge)
+            new, rows = student.get_submodule(name), (patches, wanted, added.to(patches))
+            errors[name] = fit_layer(layer, new, rows, norm, ridge)
 
-        self.run_through(student, arrive, blank=True)
+        self.run_through(student, arrive, blank=True, show=True)
         return errors
 
     def watched(self, model: nn.Module) -> dict[str, nn.Module]:
         names = self.names if self.head is None else (*self.names, self.head)
         return {name: model.get_submodule(name) for name in names}
 
-    def run_through(
-        self,
-        model: nn.Module,
-        arrive: Callable[[str, Tensor, dict[str, Any], Tensor], object],
-        *,
-        blank: bool = False,
-        show: bool = True,
-    ) -> None:
-        """Runs ``model`` over all images, and calls ``arrive`` for each layer.
+    def run_through(self, model: nn.Module, arrive: Arrive, blank: bool, show: bool) -> None:
+        """Calls ``arrive`` with each layer's name, its images, its BatchNorm, and what arrives.
 
-        That is where its output arrives: with its name, what it sees, the state of its BatchNorm,
-        and what arrives. If ``blank``, layers answer zero at first, so what arrives is what else is
-        added; what the layer has become by then is added afterwards.
+        If ``blank``, layers answer zero at first, so what arrives is what else is added; what the
+        layer has become by then is added afterwards.
         """
         consumers: dict[Any, Consumer] = {n: layer.consumer for n, layer in self.layers.items()}
         norm_numbers = {consumer.norm for consumer in consumers.values()}
-        norms: dict[int | None, dict[str, Any]] = {}
+        norms: dict[int | None, Norm] = {}
         waiting: dict[int, tuple[Operation, Tensor]] = {}  # by the operation at which they arrive
 
         def visit(operation: Operation) -> Any:
             number, consumer = operation.number, consumers.get(operation.layer)
             if consumer:  # others may write into what it sees until its output arrives in a sum
-                image, is_sum = operation.args[0], consumer.arrival not in consumer[:2]
+                image, is_sum = operation.args[0], consumer.arrival != consumer.own
                 waiting[consumer.arrival] = operation, image.clone() if is_sum else image
             if number in norm_numbers:
                 norms[number] = operation.norm_state()
@@ -206,23 +197,27 @@ class Study:
         return same / len(self.inputs) if self.inputs else None
 
 
-def fit_layer(
-    layer: Layer, new: nn.Module, samples: Samples, norm: dict[str, Any], ridge: float
-) -> float:
+def fit_layer(layer: Layer, new: nn.Module, rows: Rows, norm: Norm, ridge: float) -> float:
     """Puts the best weights into ``new`` and its BatchNorm; returns its relative squared error."""
-    form, bias = Form.of(new), any(name.endswith("bias") for name, _ in new.named_parameters())
-    patches = Patches(samples.patches, centered=bool(norm) or bias, ridge=ridge)
-    fit, target = layer.fit(patches), samples.wanted
-    parts: dict[str, Tensor] = {}
-    for turn in range(1 + RECTIFIED_ROUNDS if samples.activation else 1):
-        cross, mean = patches.cross(target - samples.added, layer.kernel)
+    seen, wanted, added = rows
+    activation, form = layer.consumer.activation, Form.of(new)
+
+    def active(found: Tensor) -> Tensor:
+        return activation(found[:, :, None, None])[:, :, 0, 0] if activation else found
+
+    has_bias = any(name.endswith("bias") for name, _ in new.named_parameters())
+    patches = Patches(seen, centered=bool(norm) or has_bias, ridge=ridge)
+    fit, target, parts = layer.fit(patches), wanted, dict[str, Tensor]()
+    for turn in range(1 + RECTIFIED_ROUNDS if activation else 1):
+        cross, mean = patches.cross(target - added, layer.kernel)
         if turn == 0 or form == DENSE:
             parts = fit.find(form, patches.solve(cross), cross)
         else:
             parts = fit.improve(form.kind, parts, cross)
         kernel = dense_kernel(form.kind, parts)
         shift = mean - kernel @ patches.mean
-        target = samples.target(kernel, shift)
+        found = seen @ kernel.to(seen).T + shift.to(seen) + added
+        target = rectified(found, wanted, active)
     for name, part in balanced(form.kind, parts).items():
         conv = cast(Conv, new.get_submodule(name))
         conv.weight.copy_(part.reshape(conv.weight.shape))
@@ -232,23 +227,14 @@ def fit_layer(
         mean, variance = kernel @ patches.mean, ((kernel @ patches.covariance) * kernel).sum(1)
         # the weight makes up for any variance that its dtype can hold
         variance = variance.clamp_max(torch.finfo(norm["weight"].dtype).max)
-        scale = (variance + norm["eps"]).sqrt()
-        state = {
-            "running_mean": mean,
-            "running_var": variance,
-            "weight": scale,
-            "bias": shift + mean,
-        }
-        for name, value in state.items():
+        state = mean, variance, (variance + norm["eps"]).sqrt(), shift + mean
+        for name, value in zip(NORM_STATE, state, strict=True):
             norm[name].copy_(value)
-    return samples.error(kernel, shift)
+    return relative_error(active(found), active(wanted))
 
 
 def find_head(model: nn.Module, inputs: Inputs) -> str | None:
-    """The name of the classifier whose output, maybe reshaped, is what the model returns, or None.
-
-    A classifier is a Linear, or a 1x1 convolution, which is a Linear at each position.
-    """
+    """The Linear or 1x1 convolution whose output, maybe reshaped, the model returns, or None."""
     said: list[tuple[str, Tensor, Tensor]] = []
 
     def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
