@@ -15,6 +15,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SAME = 1e-3  # of the largest output: more than that is not rounding
 SAME_WHEN_SHORT = 0.1
 SHORT = {torch.bfloat16, torch.float16}
+Run = Callable[[Tensor], Any]
 
 
 def check_arguments(model: Any, example: Any, dtype: Any) -> None:
@@ -52,9 +53,9 @@ def selected_engines(engines: Any, compile: Any) -> list[str]:
     if not isinstance(names, Sequence) or not names or not set(names) <= set(ENGINES):
         raise ValueError(f"engines needs to be 'auto' or some of {known}, got {engines!r}")
     for name in names:
-        if missing := ENGINES[name].missing():
+        if why_not := ENGINES[name].missing():
             raise ValueError(
-                f"engines needs those that are installed, got {name!r}, which {missing}"
+                f"engines needs those that are installed, got {name!r}, which {why_not}"
             )
     return [name for name in ENGINES if name in names]
 
@@ -64,9 +65,8 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     try:
         first = outputs_of(model, example)
     except Exception as error:
-        raise ValueError(
-            f"model does not take example_input of {tuple(example.shape)}: {described(error)}"
-        ) from error
+        size, said = tuple(example.shape), described(error)
+        raise ValueError(f"model does not take example_input of {size}: {said}") from error
     if not first:
         raise ValueError("model returns no floating-point tensor")
     if not difference(outputs_of(model, example), first) <= SAME:
@@ -81,7 +81,7 @@ def floats_in(output: Any) -> list[Tensor]:
     return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
-def outputs_of(network: Callable[[Tensor], Any], example: Tensor) -> list[Tensor]:
+def outputs_of(network: Run, example: Tensor) -> list[Tensor]:
     """All floating-point tensors that ``network`` returns; it may write into what it takes."""
     return floats_in(network(example.clone()))
 
@@ -107,7 +107,7 @@ def computes_short(network: nn.Module, example: Tensor) -> bool:
     return bool(seen & SHORT)
 
 
-def tolerance(network: Callable[[Tensor], Any], dtype: torch.dtype, example: Tensor) -> float:
+def tolerance(network: Run, dtype: torch.dtype, example: Tensor) -> float:
     """How far outputs of ``network``, which computes in ``dtype``, may be apart by rounding."""
     if {dtype, example.dtype} & SHORT:
         return SAME_WHEN_SHORT
@@ -130,12 +130,7 @@ def checked_difference(model: nn.Module, example: Tensor, expected: list[Tensor]
     return apart
 
 
-def why_wrong(
-    runner: Callable[[Tensor], Any],
-    network: Callable[[Tensor], Any],
-    example: Tensor,
-    dtype: torch.dtype,
-) -> str:
+def why_wrong(runner: Run, network: Run, example: Tensor, dtype: torch.dtype) -> str:
     """Why ``runner`` does not compute the same as ``network``; empty if it does."""
     apart = difference(outputs_of(runner, example), outputs_of(network, example))
     right = apart <= tolerance(network, dtype, example)

@@ -55,10 +55,8 @@ class OptimizedModel(nn.Module):
     def train(self, mode: bool = True) -> "OptimizedModel":
         """Raises ValueError for training mode."""
         if mode:
-            raise ValueError(
-                "an optimised model cannot be trained: BatchNorms are part of its weights; "
-                "train the model it was made from"
-            )
+            reason = "BatchNorms are part of its weights; train the model it was made from"
+            raise ValueError(f"an optimised model cannot be trained: {reason}")
         return super().train(mode)
 
     def _before_loading(self, *_: Any) -> None:
@@ -90,20 +88,15 @@ class OptimizedModel(nn.Module):
         proven = apart <= tolerance(self.network, self.network.dtype, input)
         self._proven[self._situation(input)] = proven
         if not proven:
-            size = "x".join(map(str, input.shape))
-            warnings.warn(
-                f"{self.report.engine} does not compute inputs of {size} here, PyTorch does: "
-                f"{reason}",
-                stacklevel=4,
-            )
+            wrong = f"does not compute inputs of {'x'.join(map(str, input.shape))} here"
+            warnings.warn(f"{self.report.engine} {wrong}, PyTorch does: {reason}", stacklevel=4)
         return expected
 
     def _leave_engine(self, why: str) -> None:
         if self.runner is not None:
+            out_of_date = f"so the constants of {self.report.engine} are out of date"
             warnings.warn(
-                f"{why}, so the constants of {self.report.engine} are out of date: PyTorch "
-                "computes the model from now on",
-                stacklevel=3,
+                f"{why}, {out_of_date}: PyTorch computes the model from now on", stacklevel=3
             )
         self.runner = None
 
