@@ -79,6 +79,7 @@ class ImageClassifier(BSConvS_ModelRegLossMixin, nn.Module):
     def __init__(self, backbone: nn.Sequential, channels: int, num_classes: int) -> None:
         super().__init__()
         self.backbone = backbone
+        backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
         self.classifier = Classifier(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

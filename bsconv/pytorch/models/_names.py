@@ -45,6 +45,7 @@ LISTED_WRN_WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12)
 LISTED_VARIANTS = ["", "_bsconvu"] + [f"_bsconvs_p1d{share}" for share in (2, 4, 6, 8)]
 LISTED_MOBILENET_WIDTHS = ["1", "3d4", "1d2", "7d20", "1d4"]
 
+UNKNOWN = "is not an architecture of this package"
 PATTERN = re.compile(
     rf"(?P<family>(cifar_)?(?:(?:pre)?resnet|wrn|{'|'.join(LEAST_WIDTHS)}))"
     r"(?P<depth>\d+)?(?:_(?P<width>\d+)|_w(?P<multiplier>\w+?))?"
@@ -119,7 +120,7 @@ def _nearest(architecture: str) -> list[str]:
 def _parse(architecture: str) -> ModelName:
     match = PATTERN.fullmatch(architecture)
     if match is None:
-        raise ValueError("is not an architecture of this package")
+        raise ValueError(UNKNOWN)
     family, is_cifar = match["family"].removeprefix("cifar_"), architecture.startswith("cifar_")
     variant, p = (match["variant"] or "")[6:7], Fraction(1, 4)
     if family in LEAST_WIDTHS:
@@ -135,9 +136,7 @@ def _parse(architecture: str) -> ModelName:
 
 def _resnet_depth_and_width(match: re.Match[str], family: str) -> tuple[int, Fraction]:
     if match["family"] not in BLOCKS:
-        raise ValueError(
-            f"is not an architecture of this package: {family} comes as cifar_{family}"
-        )
+        raise ValueError(f"{UNKNOWN}: {family} comes as cifar_{family}")
     known, depth = BLOCKS[match["family"]], int(match["depth"] or 0)
     if depth not in known:
         given, all_of_them = match["depth"], ", ".join(map(str, known))

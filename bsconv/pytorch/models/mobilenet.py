@@ -196,5 +196,4 @@ def mobilenet(name: ModelName, num_classes: int, conv: ConvLayer) -> ImageClassi
         channels = last
     if table is V3_SMALL:
         backbone.add_module("final_se", SqueezeExcite(channels))
-    backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
     return ImageClassifier(backbone, channels, num_classes)

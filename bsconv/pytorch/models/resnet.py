@@ -71,5 +71,4 @@ def resnet(name: ModelName, num_classes: int, conv: ConvLayer) -> ImageClassifie
     if name.is_preactivated:
         after = OrderedDict(bn=nn.BatchNorm2d(channels), relu=relu())
         backbone.add_module("final_activation", nn.Sequential(after))
-    backbone.add_module("global_pool", nn.AdaptiveAvgPool2d(1))
     return ImageClassifier(backbone, channels, num_classes)

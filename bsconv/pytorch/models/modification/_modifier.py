@@ -52,9 +52,7 @@ class MobileNetModifier:
 
     def __init__(self, *, init: str = "project", verbosity: int = 0) -> None:
         if init not in ("default", "matched", "project"):
-            raise ValueError(
-                f"init needs to be 'default', 'matched' or 'project', got init={init!r}"
-            )
+            raise ValueError(f"init needs to be 'default', 'matched' or 'project', got {init=}")
         self.init, self.verbosity = init, verbosity
 
     def __repr__(self) -> str:
