@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,35 +91,29 @@ class Classifier:
         """Each image with its prediction; with ``skip``, with what is wrong if it is none."""
         if top < 1:
             raise ValueError(f"top needs a whole number >= 1, got {top!r}")
-        waiting: list[tuple[Any, Tensor | str]] = []
-        for image in images:
-            try:
-                waiting.append((image, self._ready(image)))
-            except ValueError as error:
-                if not skip:
-                    raise
-                waiting.append((image, str(error)))
-            if len(waiting) == BATCH:
-                yield from self._answers(waiting, top)
-                waiting = []
-        yield from self._answers(waiting, top)
+        stream = iter(images)
+        while batch := list(itertools.islice(stream, BATCH)):
+            ready = [self._ready_or_fault(image) if skip else self._ready(image) for image in batch]
+            inputs = [each for each in ready if isinstance(each, Tensor)]
+            logits = self.answer(torch.cat(inputs)) if inputs else torch.empty(0, 1)
+            shares = iter(logits.float().softmax(1).cpu())
+            for image, each in zip(batch, ready, strict=True):
+                if isinstance(each, str):
+                    yield image, each
+                else:
+                    yield image, self._prediction(image, next(shares), top)
 
-    def _answers(
-        self, batch: list[tuple[Any, Tensor | str]], top: int
-    ) -> Iterator[tuple[Any, Prediction | str]]:
-        inputs = [each for _, each in batch if isinstance(each, Tensor)]
-        shares = iter(self.answer(torch.cat(inputs)).float().softmax(1).cpu() if inputs else ())
-        for image, each in batch:
-            if isinstance(each, str):
-                yield image, each
-                continue
-            share, number = next(shares).topk(min(top, len(self.classes)))
-            named = tuple(
-                (self.classes[index], probability)
-                for index, probability in zip(number.tolist(), share.tolist(), strict=True)
-            )
-            file = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
-            yield image, Prediction(file, named)
+    def _ready_or_fault(self, image: Any) -> Tensor | str:
+        try:
+            return self._ready(image)
+        except ValueError as error:
+            return str(error)
+
+    def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
+        found = shares.topk(min(top, len(self.classes)))
+        names = [self.classes[index] for index in found.indices.tolist()]
+        file = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+        return Prediction(file, tuple(zip(names, found.values.tolist(), strict=True)))
 
     def __str__(self) -> str:
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")

@@ -1,7 +1,4 @@
-"""BatchNorm by the statistics of all processes' images, on the CPU as well.
-
-torch.nn.SyncBatchNorm does the same on GPUs only.
-"""
+"""BatchNorm by the statistics of all processes' images, which torch has for GPUs alone."""
 
 from __future__ import annotations
 
@@ -11,17 +8,12 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
 
 def with_global_batch_norm(model: nn.Module) -> nn.Module:
-    """``model`` with BatchNorm layers that share their statistics, and the same tensors.
-
-    ValueError for a kind of BatchNorm that does more than normalise.
-    """
+    """``model`` with BatchNorm layers that share their statistics, and the same tensors."""
     norms = {name: each for name, each in model.named_modules() if isinstance(each, _BatchNorm)}
     for name, norm in norms.items():
-        if type(norm) not in PLAIN:
+        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             raise ValueError(
                 "several processes need plain BatchNorm layers, whose statistics they can share, "
                 f"got {type(norm).__name__} at {name or 'the root'}"
@@ -60,13 +52,12 @@ class GlobalBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        running: Any = (self.running_mean, self.running_var)
+        counted: Any = self.num_batches_tracked
+        counted.add_(1)
+        share = 1 / int(counted) if self.momentum is None else self.momentum
+        for kept, value in zip(running, (mean, variance), strict=True):
+            kept.lerp_(value.to(kept.dtype), share)
 
 
 class _Sum(torch.autograd.Function):

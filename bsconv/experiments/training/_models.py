@@ -89,10 +89,9 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
     try:
         load_weights(model, state, path, name)
     except ValueError as error:
-        shapes = {(state[key].shape, own[key].shape) for key in state.keys() & own.keys()}
-        differing = [(found, wanted) for found, wanted in shapes if found != wanted]
-        rows = {(found[:1], wanted[:1]) for found, wanted in differing}
-        if len(rows) != 1 or any(found[1:] != wanted[1:] for found, wanted in differing):
+        shapes = [(state[key].shape, own[key].shape) for key in state.keys() & own.keys()]
+        rows = {(found[:1], wanted[:1]) for found, wanted in shapes if found != wanted}
+        if len(rows) != 1 or any(found[1:] != wanted[1:] for found, wanted in shapes):
             raise
         hint = "bsconv train --new-head takes weights of other classes"
         raise ValueError(f"{error}; {hint}") from error

@@ -178,12 +178,13 @@ def process_device(name: str) -> torch.device:
 
     ValueError where it cannot have one, which only the first process of a machine says.
     """
+    if _number("WORLD_SIZE", 1) == 1:
+        return find_device(name)
     local_rank, here = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)
-    several = _number("WORLD_SIZE", 1) > 1
     try:
-        if several and name not in ("auto", "cpu", "cuda"):
+        if name not in ("auto", "cpu", "cuda"):
             raise ValueError(f"several processes train on device 'cpu' or 'cuda', got {name!r}")
-        if several and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
             gpus = torch.cuda.device_count()
             if gpus < here:
                 raise ValueError(
