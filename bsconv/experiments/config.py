@@ -165,23 +165,19 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("data", "out", "dataset"):
-            if isinstance(getattr(self, name), Path):
-                object.__setattr__(self, name, str(getattr(self, name)))
-        for name in ("weights", "teacher"):
-            value = getattr(self, name)
-            if isinstance(value, (str, Path)) and str(value):
-                object.__setattr__(self, name, str(Path(value)))  # ./x and x are one file
-        for name in ("milestones", "mean", "std"):
-            if isinstance(getattr(self, name), list):  # out of JSON
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("model", "teacher_model"):
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, absolute_name(getattr(self, name)))
         for field in dataclasses.fields(self):
-            rule, value = field.metadata["rule"], getattr(self, field.name)
+            name, rule, value = field.name, field.metadata["rule"], getattr(self, field.name)
+            if isinstance(value, Path):
+                value = str(value)
+            elif isinstance(value, list):  # out of JSON
+                value = tuple(value)
+            if isinstance(value, str) and name in ("model", "teacher_model"):
+                value = absolute_name(value)
+            elif value and isinstance(value, str) and name in ("weights", "teacher"):
+                value = str(Path(value))  # ./x and x are one file
             if not rule.holds(value):
-                raise ValueError(f"{field.name} needs {rule.text}, got {value!r}")
+                raise ValueError(f"{name} needs {rule.text}, got {value!r}")
+            object.__setattr__(self, name, value)
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
             raise ValueError(
                 f"milestones needs a recipe that has some, got {self.milestones!r} "

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from unittest.mock import Mock, call
 
 import pytest
 import torch
+from torch import nn
 
 from bsconv.__main__ import main
 from bsconv.experiments.files.checkpoints import read_checkpoint, read_trained, write_checkpoint
@@ -28,7 +30,7 @@ from bsconv.experiments.training import (
     terminable,
     train,
 )
-from bsconv.pytorch import BSConvU_Replacer, _layer_plans
+from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _layer_plans
 from helpers import small_runs
 from helpers.same_runs import check_refused, check_same
 from helpers.small_runs import config, contents, noise, run, run_until, weights, with_all_state
@@ -222,6 +224,25 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert contents(tmp_path) == before
     assert again == first
     torch.testing.assert_close(weights(again), weights(first), rtol=0, atol=0)
+
+
+def earlier_net(classes: int) -> nn.Module:
+    layers = BSConvU(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), BSConvS(4, 6, 3)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(6, classes)
+    return nn.Sequential(*layers, *head)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, use: Callable[..., None]) -> None:
+    """To the weights that the code of that time reached, up to rounding on other machines."""
+    use(earlier_net)
+    with tarfile.open(Path(__file__).with_name("earlier_run.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    trained = read_trained(tmp_path / "model.safetensors")
+    assert (trained.num_classes, trained.config.epochs) == (4, 4)
+    history = run(resume=True, out=tmp_path / "half", **FAST)
+    assert [row.epoch for row in history] == [1, 2, 3, 4]
+    torch.testing.assert_close(weights(history), trained.state, rtol=1e-3, atol=1e-4)
+    earlier_net(4).load_state_dict(trained.state)
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -1,16 +1,21 @@
 """The recipe against its parts computed another way, and what it refuses."""
 
 import dataclasses
+import functools
+import io
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.files.checkpoints import read_checkpoint
@@ -137,6 +142,32 @@ def test_images_are_resized_as_asked(use: Use) -> None:
     torch.testing.assert_close(others[-1], expected)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("batches", "most"), [(5, 3), (100, 8), (97, 7)])
+def test_a_loss_that_is_no_number_ends_the_epoch_soon(
+    use: Use, monkeypatch: pytest.MonkeyPatch, loss: float, batches: int, most: int
+) -> None:
+    """It is looked at now and then: each look waits for the device."""
+    use(linear, noise(train=batches))
+    steps: list[Tensor] = []
+
+    def train_step(*_: object) -> Tensor:
+        steps.append(torch.tensor(loss if len(steps) == 2 else 1.0))
+        return steps[-1]
+
+    monkeypatch.setattr(_train, "train_step", train_step)
+    with pytest.raises(FloatingPointError, match="the training loss became "):
+        run(batch_size=1)
+    assert len(steps) <= most
+
+
+def test_the_loss_is_the_mean_over_the_images(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(linear)
+    losses = iter([1.0, 2.0, 5.0] * 2)  # of 8, 8 and 4 images
+    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(next(losses)))
+    assert [row.train_loss for row in run()] == pytest.approx([44 / 20] * 2)
+
+
 # --- the penalty ----------------------------------------------------------------------------------
 
 
@@ -191,7 +222,7 @@ def test_evaluate_leaves_the_model_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
-def test_evaluate_refuses(images: int, labels: int) -> None:
+def test_evaluate_needs_labels(images: int, labels: int) -> None:
     data = noise()
     with pytest.raises(ValueError, match=f"a label per image, got {images} and {labels}"):
         evaluate(linear(4), data.test_images[:images], data.test_labels[:labels])
@@ -251,6 +282,43 @@ def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[st
     assert [line.split(":")[0] for line in epochs] == ["epoch 1", "epoch 2"]
     assert "test top-1" in epochs[0]
     assert errors == ""  # no bar without a terminal
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def test_the_bar_says_speed_time_left_and_loss(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    use(linear, noise(train=160))
+    monkeypatch.setattr(_train, "tqdm", functools.partial(tqdm, mininterval=0))
+    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(1.25))
+    train(config(batch_size=4))
+    shown = terminal.getvalue().split("\r")
+    half = next(line for line in shown if " 80/160 " in line or " 80.0/160 " in line)
+    assert half.startswith("epoch 1/2:  50%")
+    for part in ("images/s", "<00:", "loss 1.250"):
+        assert part in half
+
+
+def test_an_interrupted_bar_is_taken_away(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setattr(_train, "train_step", Mock(side_effect=KeyboardInterrupt))
+    use(linear)
+    with pytest.raises(KeyboardInterrupt):
+        train(config())
+    *_, bar, last = terminal.getvalue().split("\r")
+    assert bar.strip() == last == ""
+
+
+def test_no_bar_without_a_wish(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+    use(linear)
+    run()
+    assert terminal.getvalue() == ""
 
 
 # --- history --------------------------------------------------------------------------------------
