@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 from helpers.paths import ROOT
 
+Said = Callable[..., Any]
+Predicted = Callable[..., dict[str, Any]]
 CLASSES = {"cherry": (200, 30, 30), "lime": (40, 200, 40), "plum": (90, 30, 160)}
 CONFIG = {"model": "cifar_resnet20", "dataset": "fruit", "image_size": 16, "normalize": "imagenet"}
 
@@ -50,11 +53,17 @@ def trained(fruit: Path) -> nn.Module:
     return model
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    capsys.readouterr()
-    main(["predict", *arguments, "--json"])
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+@pytest.fixture
+def predicted(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """What the command says in JSON."""
+
+    def run(*arguments: object) -> dict[str, Any]:
+        capsys.readouterr()
+        main(["predict", *map(str, arguments), "--json"])
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return run
 
 
 FILE = "fruit/test/lime/0.png"
@@ -70,17 +79,17 @@ def by_hand(model: nn.Module) -> torch.Tensor:
 
 
 def test_the_probabilities_are_those_of_the_network(
-    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+    trained: nn.Module, predicted: Predicted
 ) -> None:
     expected = dict(zip(CLASSES, by_hand(trained).tolist(), strict=True))
-    (image,) = said(capsys, "model.safetensors", FILE)["images"]
+    (image,) = predicted("model.safetensors", FILE)["images"]
     found = {each["class"]: each["probability"] for each in image["top"]}
     assert found == pytest.approx(expected, abs=1e-5)
     assert [*found.values()] == sorted(found.values(), reverse=True)
 
 
 def test_unreadable_files_are_named_and_left_out(
-    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+    trained: nn.Module, predicted: Predicted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("fruit/test/lime/broken.png").write_bytes(b"no image")
     assert main(["predict", "model.safetensors", "fruit/test", "--csv", "a.csv", "--top", "1"]) == 1
@@ -90,7 +99,7 @@ def test_unreadable_files_are_named_and_left_out(
     lines = Path("a.csv").read_text().splitlines()
     assert lines[0] == "file,class_1,probability_1"
     assert len(lines) == 13
-    assert len(said(capsys, "model.safetensors", "fruit/test")["unreadable"]) == 1
+    assert len(predicted("model.safetensors", "fruit/test")["unreadable"]) == 1
 
 
 def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
@@ -98,11 +107,9 @@ def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
     opened = Image.open(FILE)
     pixels = torch.from_numpy(np.array(opened.resize((16, 16), Image.Resampling.BILINEAR)))
     pixels = pixels.permute(2, 0, 1)
-    kinds = [FILE, Path(FILE), opened, pixels, pixels / 255]
-    prepared = run.preprocess(kinds)
-    assert prepared.shape == (5, 3, 16, 16)
-    for one in prepared:
-        torch.testing.assert_close(one, run.preprocess(FILE)[0], atol=1e-6, rtol=0)
+    prepared = run.preprocess([FILE, Path(FILE), opened, pixels, pixels / 255])
+    expected = run.preprocess(FILE).expand(5, 3, 16, 16)
+    torch.testing.assert_close(prepared, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(F.softmax(run.model(prepared[:1])[0], 0), by_hand(trained))
     assert run.predict([opened])[0].label == run.predict(FILE)[0].label
     assert "3 classes (cherry, lime, plum), images of 16 x 16" in str(run)
@@ -149,13 +156,13 @@ def test_what_is_no_image(cropping: Run, image: Any, message: str) -> None:
 
 
 def test_folders_are_read_as_in_training_and_each_file_once(
-    trained: nn.Module, capsys: pytest.CaptureFixture[str]
+    trained: nn.Module, predicted: Predicted
 ) -> None:
     lime = Path("fruit/test/lime")
     for folder in (lime / ".hidden", lime / "__MACOSX", lime / "deep"):
         folder.mkdir()
         (folder / "0.png").write_bytes((lime / "0.png").read_bytes())
-    found = said(capsys, "model.safetensors", str(lime), str(lime / "0.png"), f"{lime}/../lime")
+    found = predicted("model.safetensors", lime, lime / "0.png", f"{lime}/../lime")
     names = [image["file"] for image in found["images"]]
     assert names == [str(lime / f"{number}.png") for number in (*range(4), "deep/0")]
 
@@ -165,33 +172,31 @@ def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
     assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")
 
 
-def test_a_run_is_compared_even_before_its_first_epoch(
-    trained: nn.Module, capsys: pytest.CaptureFixture[str], failure: Any
-) -> None:
-    assert main(["results", "--runs", "model.safetensors", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
+def test_a_run_is_compared_even_before_its_first_epoch(trained: nn.Module, said: Said) -> None:
+    (row,) = json.loads(said("results", "--runs", "model.safetensors", "--json").out)["rows"]
     assert (row["parameters"], row["epochs"], row["last top-1"]) == (272_025, 0, None)
-    assert "--dataset goes with the recorded" in failure("results", "--runs", "x", "--dataset", "y")
+
+
+EXPORT = ("export", "--checkpoint", "model.safetensors", "--format", "onnx", "--out", "x.onnx")
 
 
 @pytest.mark.parametrize("free", [[], ["--dynamic-batch", "--dynamic-size"]])
 @pytest.mark.slow
 def test_onnx_says_the_same(
-    trained: nn.Module, free: list[str], capsys: pytest.CaptureFixture[str]
+    trained: nn.Module, free: list[str], predicted: Predicted, said: Said
 ) -> None:
-    export = ["export", "--checkpoint", "model.safetensors", "--format", "onnx", *free]
-    assert main([*export, "--out", "x.onnx"]) == 0
-    here, there = (said(capsys, file, "fruit/test") for file in ("model.safetensors", "x.onnx"))
+    said(*EXPORT, *free)
+    here, there = (predicted(file, "fruit/test") for file in ("model.safetensors", "x.onnx"))
     assert here["classes"] == there["classes"] == [*CLASSES]
     for image, other in zip(here["images"], there["images"], strict=True):
         assert image["file"] == other["file"]
         for mine, theirs in zip(image["top"], other["top"], strict=True):
-            assert mine["class"] == theirs["class"]
-            assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+            close = pytest.approx(mine["probability"], abs=1e-5)
+            assert theirs == {"class": mine["class"], "probability": close}
 
 
 @pytest.mark.slow
-def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_runs_as_it_stands(fruit: Path, said: Said) -> None:
     torch.save(build_model("torchvision:resnet18", 7).state_dict(), "flowers.pth")
     guide = (ROOT / "docs" / "your_images.md").read_text(encoding="utf-8")
     answers = {}
@@ -201,9 +206,7 @@ def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[
         elif language == "python":
             exec(code, {})
         for line in code.splitlines() if language == "bash" else ():
-            capsys.readouterr()
-            assert main(shlex.split(line)[1:]) == 0, line
-            answers[line] = capsys.readouterr().out
+            answers[line] = said(*shlex.split(line)[1:]).out
     of_run, of_onnx = (
         answers[f"bsconv predict {name} fruit/test/plum --top 2"]
         for name in ("runs/fruit", "fruit.onnx")
@@ -216,9 +219,10 @@ def test_the_guide_runs_as_it_stands(fruit: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_onnx_of_images_that_are_not_square_is_refused(trained: nn.Module, failure: Any) -> None:
-    export = ["export", "--checkpoint", "model.safetensors", "--format", "onnx", "--out", "x.onnx"]
-    assert main([*export, "--input-size", "3x16x24"]) == 0
+def test_onnx_of_images_that_are_not_square_is_refused(
+    trained: nn.Module, said: Said, failure: Said
+) -> None:
+    said(*EXPORT, "--input-size", "3x16x24")
     message = "needs square images of 3 channels, x.onnx takes 3 x 16 x 24"
     assert message in failure("predict", "x.onnx", FILE)
     with pytest.raises(ValueError, match=r"^x\.onnx cannot take images of 3 x 16 x 16 \([^\n]*$"):

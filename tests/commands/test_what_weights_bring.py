@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import nn
 
-from bsconv.__main__ import main
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files.checkpoints import Start, read_trained, write_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import settled, train
 
+Said = Callable[..., Any]
 NAMES = ["blue", "lime", "red"]
 MODEL = "cifar_resnet20"
 IMAGES = {"image_size": 16, "resize": "20", "normalize": "imagenet"}
 
 
-def weights(path: Path, classes: list[str] = NAMES) -> Path:
-    torch.manual_seed(0)
-    config = TrainConfig(model=MODEL, dataset="shots", **IMAGES)
+def weights(path: Path, classes: list[str] = NAMES, **settings: Any) -> Path:
+    config = TrainConfig(model=MODEL, dataset="shots", **IMAGES, **settings)
     write_trained(path, build_model(MODEL, 3).eval(), config, 3, classes=classes)
     return path
 
@@ -46,51 +46,47 @@ def test_what_a_run_says_itself_wins(given: Any, expected: tuple[Any, ...]) -> N
 
 
 def test_evaluate_takes_a_file_alike_by_both_options(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
-    file, seen = weights(tmp_path / "w.safetensors"), []
-
-    def evaluate(_: nn.Module, images: torch.Tensor, __: Any, config: TrainConfig) -> float:
-        seen.append((images.shape[-1], config.image_size, str(config.normalization)))
-        return 0.0
-
+    file = weights(tmp_path / "w.safetensors")
+    evaluate = Mock(return_value=0.0)
     monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)
-    common = ["--dataset", str(images), "--device", "cpu"]
     for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
-        assert main(["evaluate", *which, str(file), *common]) == 0
-    assert seen == [(16, 16, "imagenet")] * 2
+        said("evaluate", *which, file, "--dataset", images, "--device", "cpu")
+        _, tested, _, config = evaluate.call_args[0]
+        assert (tested.shape[-1], config.image_size) == (16, 16)
+        assert str(config.normalization) == "imagenet"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "size", "resize"), [([], 16, "20"), (["32"], 32, "40")])
+@pytest.mark.parametrize(
+    ("more", "size", "resize"), [([], 16, "20"), (["--input-size", "32"], 32, "40")]
+)
 def test_export_notes_the_same_by_both_options(
-    tmp_path: Path, more: list[str], size: int, resize: str
+    tmp_path: Path, more: list[str], size: int, resize: str, said: Said
 ) -> None:
     import onnx
 
     file, out = weights(tmp_path / "w.safetensors"), tmp_path / "x.onnx"
     for which in (["--checkpoint"], [MODEL, "--weights"]):
-        options = ["--input-size", *more] if more else []
-        line = ["export", *which, str(file), "--format", "onnx", "--out", str(out), *options]
-        assert main(line) == 0
+        said("export", *which, file, "--format", "onnx", "--out", out, *more)
         notes = {each.key: json.loads(each.value) for each in onnx.load(str(out)).metadata_props}
         assert (notes["classes"], notes["input_size"]) == (NAMES, [3, size, size])
         assert (notes["resize"], notes["mean"][0]) == (resize, 0.485)
 
 
-def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path) -> None:
+def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path, said: Said) -> None:
     theirs = ["rosso", "verde", "blu"]
     file, out = weights(tmp_path / "w.safetensors", theirs), tmp_path / "p.safetensors"
-    line = ["project", MODEL, "--weights", file, "--out", out, "--bsconv", "u"]
-    line += ["--method", "weights", "--dataset", images, "--images", "8"]
-    assert main([*map(str, line)]) == 0
-    assert read_trained(out).classes == tuple(theirs)
-    assert (read_trained(out).config.image_size, read_trained(out).config.resize) == (16, "20")
+    options = ("--bsconv", "u", "--method", "weights", "--dataset", images, "--images", "8")
+    said("project", MODEL, "--weights", file, "--out", out, *options)
+    kept = read_trained(out)
+    assert (kept.classes, kept.config.image_size, kept.config.resize) == (tuple(theirs), 16, "20")
 
 
 @pytest.mark.parametrize("other", [["red", "lime", "blue"], ["sky", "lime", "red"]])
 def test_other_names_or_another_order_are_refused(
-    images: Path, tmp_path: Path, failure: Any, other: list[str]
+    images: Path, tmp_path: Path, failure: Said, said: Said, other: list[str]
 ) -> None:
     file = weights(tmp_path / "w.safetensors", other)
     message = f"needs its classes {', '.join(other)}, got {images.name} with blue, lime, red"
@@ -101,23 +97,21 @@ def test_other_names_or_another_order_are_refused(
         with pytest.raises(ValueError, match=message):
             train(TrainConfig(MODEL, teacher=str(file), teacher_model=teacher_model, **config))
     nameless = weights(tmp_path / "old.safetensors", [])
-    line = ["evaluate", "--checkpoint", nameless, "--dataset", images, "--device", "cpu"]
-    assert main([*map(str, line)]) == 0
+    said("evaluate", "--checkpoint", nameless, "--dataset", images, "--device", "cpu")
 
 
-def test_another_data_set_is_not_divided_as_the_first_was(images: Path, tmp_path: Path) -> None:
-    config = TrainConfig(MODEL, dataset="one", split=0.5, image_size=16)
-    model = build_model(MODEL, 3).eval()
-    write_trained(tmp_path / "w.safetensors", model, config, 3, classes=NAMES)
-    line = ["evaluate", "--checkpoint", tmp_path / "w.safetensors", "--device", "cpu"]
-    assert main([*map(str, line), "--dataset", str(images)]) == 0
+def test_another_data_set_is_not_divided_as_the_first_was(
+    images: Path, tmp_path: Path, said: Said
+) -> None:
+    file = weights(tmp_path / "w.safetensors", split=0.5)
+    said("evaluate", "--checkpoint", file, "--device", "cpu", "--dataset", images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("how", [("--budget", "50%"), ("--bsconv", "s", "--p", "1/2")])
 def test_the_commands_that_project_prints_run(
-    ours: bool, how: tuple[str, ...], images: Path, tmp_path: Path, capsys: Any
+    ours: bool, how: tuple[str, ...], images: Path, tmp_path: Path, said: Said
 ) -> None:
     file = weights(tmp_path / "of mine.safetensors")
     given: list[str] = []
@@ -125,12 +119,11 @@ def test_the_commands_that_project_prints_run(
         file, state = tmp_path / "of others.pt", read_trained(file).state
         torch.save(state, file)
         given = ["--image-size", "16", "--resize", "20", "--normalize", "imagenet"]
-    line = ["project", MODEL, "--weights", file, "--out", tmp_path / "p.safetensors", *how]
-    assert main([*map(str, line), "--dataset", str(images), "--images", "8", *given]) == 0
-    measure, train_on = capsys.readouterr().out.splitlines()[-2:]
-    assert main(shlex.split(measure.partition("bsconv ")[2])) == 0
-    short = ["--epochs", "1", "--out", str(tmp_path / "run")]
-    assert main([*shlex.split(train_on.partition("bsconv ")[2]), *short]) == 0
+    line = ("project", MODEL, "--weights", file, "--out", tmp_path / "p.safetensors", *how)
+    printed = said(*line, "--dataset", images, "--images", "8", *given).out
+    measure, train_on = (each.partition("bsconv ")[2] for each in printed.splitlines()[-2:])
+    said(*shlex.split(measure))
+    said(*shlex.split(train_on), "--epochs", "1", "--out", tmp_path / "run")
     kept = read_trained(tmp_path / "run")
     assert (kept.config.image_size, kept.config.resize, kept.classes) == (16, "20", tuple(NAMES))
     assert (kept.config.teacher is not None) == ("--budget" in how)
