@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,31 +29,25 @@ if TYPE_CHECKING:
 Cells = dict[str, str | int]  # of a row, by their columns
 
 
-@dataclass(frozen=True)
 class ResultsTable:
     """Mean and range of recorded runs, and what is published; ``str`` gives it as text.
 
     Runs with settings of their own, such as fewer images or trained weights to start from, stand
-    in a table of their own, without published numbers.
+    ``apart``, in a table of their own, without published numbers.
     """
 
-    summaries: Sequence[Summary]
-
-    @property
-    def comparable(self) -> list[Summary]:
-        return _sorted(one for one in self.summaries if not one.own_settings)
-
-    @property
-    def apart(self) -> list[Summary]:
-        return _sorted(one for one in self.summaries if one.own_settings)
+    def __init__(self, summaries: Iterable[Summary]) -> None:
+        self.summaries = sorted(summaries, key=_order)
+        self.comparable = [one for one in self.summaries if not one.own_settings]
+        self.apart = [one for one in self.summaries if one.own_settings]
 
     @property
     def apart_title(self) -> str:
-        return f"{_count(self.apart)} with settings of their own, which have no published number:"
+        return f"{_runs(self.apart)} with settings of their own, which have no published number:"
 
     def __str__(self) -> str:
         after = "top-1 in % on the whole test set after the last epoch"
-        source = f"{_count(self.summaries)}; {after}; published: {SOURCE}"
+        source = f"{_runs(self.summaries)}; {after}; published: {SOURCE}"
         return "\n\n".join([*self._tables(text_table), source])
 
     def markdown(self) -> str:
@@ -111,18 +104,14 @@ def _parameters(row: PublishedResult) -> int:
         return parameter_count(get_model(row.architecture, classes))
 
 
-def _count(summaries: Sequence[Summary]) -> str:
+def _runs(summaries: Iterable[Summary]) -> str:
     return counted(sum(len(one.runs) for one in summaries), "run")
 
 
-def _sorted(summaries: Iterable[Summary]) -> list[Summary]:
+def _order(one: Summary) -> tuple[object, ...]:
     """By data set and family; within one, what may be compared together, the longest first."""
-
-    def key(one: Summary) -> tuple[object, ...]:
-        comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
-        return *comparable, VARIANTS.index(one.variant), one.network, one.own_settings
-
-    return sorted(summaries, key=key)
+    comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
+    return *comparable, VARIANTS.index(one.variant), one.network, one.own_settings
 
 
 def _published(summary: Summary) -> PublishedResult | None:
