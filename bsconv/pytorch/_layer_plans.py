@@ -6,7 +6,8 @@ Which of these layer plans is the fastest depends on shapes, dtype and device: i
 import contextlib
 import copy
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -15,28 +16,40 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..basics.timing import in_turns
-from ._tools.convs import (
-    GEOMETRY,
-    PLAIN,
-    BatchNorm,
-    Conv,
-    memory_format_of,
-    pads_with_zeros,
-    present_weight,
-    with_ones,
-)
+from ._tools import convs
+from ._tools.convs import BatchNorm, Conv
 from ._tools.joining import exact_steps, joined, normed_product, product
 from ._tools.numerics import without_autocast
-from ._tools.read_only import ReadOnly
 
 REPEATS = 3
+WRITING = re.compile(r"[a-z]\w*[^_]_|__(set|setitem|i(add|sub|mul|truediv|floordiv|mod|pow))__")
+VIEWING = ("__get__", "__getitem__", "detach", "flatten", "reshape", "view")  # the first is .data
 
 LIKE_A_CONVOLUTION = (
-    *GEOMETRY, "in_channels", "out_channels", "groups", "transposed", "output_padding", "weight",
-    "bias",
+    *convs.GEOMETRY, "in_channels", "out_channels", "groups", "transposed", "output_padding",
+    "weight", "bias",
 )  # fmt: skip
-
 _fastest: dict[tuple[Any, ...], str] = {}
+
+
+class ReadOnly(Tensor):
+    """A computed tensor: no function writes into it nor into a view of it, which would be lost."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        first = next(iter((*args, *kwargs.values())), None)
+        written = first if WRITING.fullmatch(name) else kwargs.get("out")
+        if isinstance(written, cls):
+            raise RuntimeError(
+                "weight of a BSConv layer is computed and needs to be written into the weights of "
+                f"its parts, got {name}"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            if name in VIEWING and isinstance(result, Tensor) and isinstance(first, cls):
+                return result.as_subclass(cls)
+        return result
 
 
 class PlannedLayer(nn.Sequential):
@@ -75,7 +88,7 @@ class PlannedLayer(nn.Sequential):
         """
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
-        return _product([present_weight(conv) for conv in self], self.dw).as_subclass(ReadOnly)
+        return _product(map(convs.present_weight, self), self.dw).as_subclass(ReadOnly)
 
     @property
     def plan(self) -> str:
@@ -170,14 +183,14 @@ class PlannedLayer(nn.Sequential):
                 f"{name} normalises by its batch, which no single convolution does: "
                 "call eval() first, and keep running statistics"
             )
-        if isinstance(self[1], BatchNorm) and pads_with_zeros(self.dw):
+        if isinstance(self[1], BatchNorm) and convs.pads_with_zeros(self.dw):
             raise ValueError(
                 f"{name} with BatchNorm before a zero-padded depthwise convolution equals no "
                 "single convolution: its padding follows BatchNorm's shift, got "
                 f"padding={self.padding!r}"
             )
         conv: Conv = functools.reduce(joined, exact_steps(self))
-        conv.to(self.dw.weight).to(memory_format=memory_format_of(self.dw.weight))
+        conv.to(self.dw.weight).to(memory_format=convs.memory_format_of(self.dw.weight))
         return conv.requires_grad_().train(self.training)
 
     def to_conv2d(self) -> nn.Conv2d:
@@ -187,19 +200,19 @@ class PlannedLayer(nn.Sequential):
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
-    before, after = layer._forward_pre_hooks or layer._backward_pre_hooks, layer._forward_hooks
-    hooked = before or after or layer._backward_hooks
-    return type(layer) in PLAIN and "forward" not in layer.__dict__ and not hooked
+    changed = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    changed = changed or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) in convs.PLAIN and not changed
 
 
 def takes_time(images: Tensor) -> bool:
     """Whether a call takes time to measure: none while tracing or on the meta device."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    traced = torch.compiler.is_compiling() or tracing
-    return not traced and not images.is_meta and type(images) in (Tensor, nn.Parameter)
+    virtual = tracing or torch.compiler.is_compiling() or images.is_meta
+    return not virtual and type(images) in (Tensor, nn.Parameter)
 
 
-def _product(kernels: Sequence[Tensor], dw: Conv) -> Tensor:
+def _product(kernels: Iterable[Tensor], dw: Conv) -> Tensor:
     return functools.reduce(functools.partial(product, depthwise=dw.weight), kernels)
 
 
@@ -218,10 +231,10 @@ def _convolve_normed(images: Tensor, pw1: Any, bn1: Any, pw2: Any, bn2: Any, dw:
     neutral = {name: torch.full_like(p, name == "weight") for name, p in bn1.named_parameters()}
     images = functional_call(bn1, neutral, (pw1(images),))
     matrix, constant = normed_product(bn1, pw2.weight, bn2, images)
-    output = _as_layer(dw, images, with_ones(matrix, dw.weight.dim()) * dw.weight, dw.bias)
+    output = _as_layer(dw, images, convs.with_ones(matrix, dw.weight.dim()) * dw.weight, dw.bias)
     # what bn2 adds to the channels, dw spreads over positions, the same for all images
     with without_autocast(images.device.type):
-        flat = with_ones(constant, images.dim() - 1).expand(1, -1, *images.shape[2:])
+        flat = convs.with_ones(constant, images.dim() - 1).expand(1, -1, *images.shape[2:])
         added = _as_layer(dw, flat, dw.weight, None, dw.groups)
     return output + added.to(output.dtype)
 

@@ -62,16 +62,14 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
 def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     """The BSConv-S kernel of ``mid_channels`` close to ``kernel`` in the sum of squares.
 
-    Starts from :func:`blueprint_factors` and alternates between the best basis for the blueprints
-    at hand and the best blueprints for that basis. Exact where a BSConv-S of that width has this
-    kernel. Raises ValueError unless 1 <= mid_channels <= in_channels.
+    Alternates between the best basis for the blueprints at hand and the best blueprints for that
+    basis. Exact where a BSConv-S of that width has this kernel. Raises ValueError unless
+    1 <= mid_channels <= in_channels.
     """
     filters, largest = _on_one_scale(*_filters(kernel))
     if not 1 <= mid_channels <= filters.shape[1]:
-        raise ValueError(
-            f"mid_channels needs 1 <= mid_channels <= {filters.shape[1]}, the number of input "
-            f"channels, got {mid_channels}"
-        )
+        rule = f"1 <= mid_channels <= {filters.shape[1]}, the number of input channels"
+        raise ValueError(f"mid_channels needs {rule}, got {mid_channels}")
     blueprints, kept = _leading_blueprints(filters), filters.new_zeros(())
     for _ in range(MAX_ALTERNATIONS):
         basis = _leading_rows(torch.einsum("nmk,nk->nm", filters, blueprints), mid_channels)
@@ -171,8 +169,7 @@ def _on_one_scale(filters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 def _leading_blueprints(filters: Tensor) -> Tensor:
     """The unit vector (N, Kh*Kw) that explains most of each matrix (N, M, Kh*Kw)."""
-    _, vectors = torch.linalg.eigh(filters.mT @ filters)
-    leading = vectors[..., -1]
+    leading = torch.linalg.eigh(filters.mT @ filters).eigenvectors[..., -1]
     largest = leading.gather(1, leading.abs().argmax(dim=1, keepdim=True))
     return torch.where(largest < 0, -leading, leading)
 
@@ -181,8 +178,7 @@ def _leading_rows(matrix: Tensor, count: int) -> Tensor:
     """``count`` orthonormal rows that span as much of the rows of ``matrix`` as that many can."""
     filters, channels = matrix.shape
     if filters >= channels:
-        _, vectors = torch.linalg.eigh(matrix.mT @ matrix)
-        return vectors[:, -count:].mT
+        return torch.linalg.eigh(matrix.mT @ matrix).eigenvectors[:, -count:].mT
     return torch.linalg.svd(matrix, full_matrices=count > filters).Vh[:count]
 
 

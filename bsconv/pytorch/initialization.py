@@ -1,9 +1,9 @@
 """Where training starts: random weights for dense convolutions and for BSConv layers.
 
-With fan-in f (weights per output) and weights of mean zero and variance g / f, outputs have g times
-the mean square of the inputs. Kaiming's g = 2 makes up for the half that a ReLU removes. A BSConv
-layer has no ReLU inside: with g = 2 in the last of its convolutions and 1 in the others, it starts
-like the dense convolution. PyTorch's own start, g = 1/3, leaves 1/9 (U) or 1/27 (S) instead of 2.
+With fan-in f (weights per output) and weights of variance g / f, outputs have g times the mean
+square of the inputs. Kaiming's g = 2 makes up for the half that a ReLU removes. A BSConv layer has
+no ReLU inside: g = 2 in the last of its convolutions and 1 in the others make it start like the
+dense convolution. PyTorch's own start, g = 1/3, leaves 1/9 (U) or 1/27 (S) instead of 2.
 """
 
 from collections.abc import Callable
@@ -53,10 +53,7 @@ def uninitialized(
     device: torch.device | str | int | None = None,
     **kwargs: Any,
 ) -> Layer:
-    """The layer ``make(*args, **kwargs)`` with arbitrary weights in its convolutions.
-
-    No time goes into random numbers that are overwritten. BatchNorm starts as it always does.
-    """
+    """The layer ``make(*args, **kwargs)`` with arbitrary weights, but in BatchNorms."""
     layer = make(*args, device="meta", **kwargs)
     layer.to_empty(device=torch.get_default_device() if device is None else device)
     for module in layer.modules():

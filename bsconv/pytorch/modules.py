@@ -9,19 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ._layer_plans import PlannedLayer
-from ._tools.convs import (
-    CONVS,
-    GEOMETRY,
-    BatchNorm,
-    Conv,
-    IntOrTuple,
-    PaddingMode,
-    check_sizes,
-    conv_arguments,
-    memory_format_of,
-    mid_channels,
-    present_weight,
-)
+from ._tools import convs
+from ._tools.convs import BatchNorm, Conv, IntOrTuple, PaddingMode
 from .decomposition import blueprint_factors, shared_factors, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
@@ -57,9 +46,10 @@ class BlueprintLayer(PlannedLayer):
         if conv.groups != 1:
             raise ValueError(f"{name} stands in for a conv with groups=1, got groups={conv.groups}")
         make: Any = partial(uninitialized, kind) if empty else kind
-        layer: Layer = make(conv.in_channels, conv.out_channels, **conv_arguments(conv) | options)
-        layer.to(memory_format=memory_format_of(conv.weight))
-        layer.requires_grad_(present_weight(conv).requires_grad)
+        options = convs.conv_arguments(conv) | options
+        layer: Layer = make(conv.in_channels, conv.out_channels, **options)
+        layer.to(memory_format=convs.memory_format_of(conv.weight))
+        layer.requires_grad_(convs.present_weight(conv).requires_grad)
         if conv.bias is not None:
             layer.bias.requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
@@ -76,8 +66,9 @@ class BlueprintLayer(PlannedLayer):
         if conv.weight.is_meta:
             return layer
         weights = [child.weight for child in layer if isinstance(child, Conv)]
+        factors = layer._factors(convs.present_weight(conv))
         with torch.no_grad():
-            for weight, factor in zip(weights, layer._factors(present_weight(conv)), strict=True):
+            for weight, factor in zip(weights, factors, strict=True):
                 weight.copy_(factor.view_as(weight))
             if conv.bias is not None:
                 layer.bias.copy_(conv.bias)
@@ -90,9 +81,9 @@ class BlueprintLayer(PlannedLayer):
 
     def _check_sizes(self, *sizes: Any) -> None:
         """The channels, and what ``dw`` is made of, in the order of the constructor."""
-        names = ("in_channels", "out_channels", *GEOMETRY[:4])
-        dimensions = CONVS.index(self._conv) + 1
-        check_sizes(type(self).__name__, dimensions, **dict(zip(names, sizes, strict=True)))
+        names = ("in_channels", "out_channels", *convs.GEOMETRY[:4])
+        dimensions = convs.CONVS.index(self._conv) + 1
+        convs.check_sizes(type(self).__name__, dimensions, **dict(zip(names, sizes, strict=True)))
 
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
@@ -192,7 +183,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         dtype: torch.dtype | None = None,
     ) -> None:
         self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
-        mid = mid_channels(in_channels, p, min_mid_channels)
+        mid = convs.mid_channels(in_channels, p, min_mid_channels)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
@@ -247,7 +238,7 @@ class BSConvCP(BlueprintLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
-        check_sizes(type(self).__name__, blueprints=blueprints)
+        convs.check_sizes(type(self).__name__, blueprints=blueprints)
         super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)

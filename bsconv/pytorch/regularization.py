@@ -31,10 +31,8 @@ class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.kernel_size != (1, 1) or self.groups != 1:
-            raise ValueError(
-                "OrthonormalConv2d needs kernel_size=1 and groups=1, "
-                f"got kernel_size={self.kernel_size}, groups={self.groups}"
-            )
+            got = f"kernel_size={self.kernel_size}, groups={self.groups}"
+            raise ValueError(f"OrthonormalConv2d needs kernel_size=1 and groups=1, got {got}")
 
     def basis(self) -> Tensor:
         """The weights as a matrix, shape (out_channels, in_channels)."""
@@ -72,13 +70,12 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
             basis = basis.full_tensor()
         alike[basis.shape, basis.dtype, basis.device].append(basis)
     if not alike:
-        tensors = chain(model.parameters(), model.buffers())
-        device = next((tensor.device for tensor in tensors), torch.get_default_device())
-        return torch.zeros((), device=device)
+        tensors = chain(model.parameters(), model.buffers(), [torch.empty(0)])
+        return torch.zeros((), device=next(tensors).device)
     sums = [_penalties(bases).sum() for bases in alike.values()]
-    on_meta = {some.is_meta for some in sums}  # all of a model that was made there
     hooked = any("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
-    if len(on_meta) > 1 or (hooked and True in on_meta):
+    made_there = not hooked and all(some.is_meta for some in sums)  # a model on the meta device
+    if any(some.is_meta for some in sums) and not made_there:
         raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
@@ -99,8 +96,8 @@ class BSConvS_ModelRegLossMixin:
 
 def check_reg_loss(model: nn.Module) -> None:
     """Raises ValueError for a model that has a ``reg_loss`` of another kind."""
-    method = getattr(model, "reg_loss", None)
-    ours = isinstance(model, BSConvS_ModelRegLossMixin) or getattr(method, "func", None) is reg_loss
+    attached = getattr(getattr(model, "reg_loss", None), "func", None) is reg_loss
+    ours = attached or isinstance(model, BSConvS_ModelRegLossMixin)
     if hasattr(model, "reg_loss") and not ours:
         raise ValueError(
             f"{type(model).__name__} has a reg_loss of its own, which the penalty of BSConv-S "

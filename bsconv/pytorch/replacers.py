@@ -10,14 +10,7 @@ import torch
 from torch import nn
 
 from ._tools.convs import CONVOLUTIONS, Conv, IntOrTuple, checked_sizes, mid_channels
-from ._tools.model_tree import (
-    Place,
-    check_module,
-    check_unwrapped,
-    exchange,
-    parameter_count,
-    places,
-)
+from ._tools.model_tree import Place, check_changeable, exchange, parameter_count, places
 from ._tools.obstacles import excluded_modules, unmovable_hooks, why_not_plain, why_tied
 from .initialization import match_variance_
 from .modules import BLUEPRINT_LAYERS, BSConvS, BSConvU
@@ -102,8 +95,7 @@ class Replacer:
 
     def _survey(self, model: nn.Module) -> tuple[Plan, list[Place]]:
         """The plan, and the places of the convolutions to be replaced."""
-        check_module(model)
-        check_unwrapped(model)
+        check_changeable(model)
         if self.layer_class is BSConvS:
             check_reg_loss(model)
         everywhere = list(places(model, leaves=BLUEPRINT_LAYERS))

@@ -63,13 +63,14 @@ def parameter_count(*modules: nn.Module) -> int:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """``model`` without DataParallel, DistributedDataParallel and torch.compile around it."""
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return unwrapped(model.module)
     compiled: nn.Module | None = getattr(model, "_orig_mod", None)
     return model if compiled is None else unwrapped(compiled)
 
 
-def check_unwrapped(model: nn.Module) -> None:
+def check_changeable(model: nn.Module) -> None:
+    check_module(model)
     if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
         raise ValueError(
             "change the layers before DistributedDataParallel wraps the model, "

@@ -21,6 +21,7 @@ from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
 
 Names = dict[str, Any] | None  # the globals that functions may use; None for their own file's
 Kinds = dict[type, Names]  # classes, and the names for their methods
+OF_OTHERS = {*sys.stdlib_module_names, "torch", "bsconv"}
 # graphs go by the names of layers; optimisers, to be made after a surgery, compute nothing
 OPAQUE = (types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.Optimizer)
 
@@ -33,12 +34,11 @@ def held_outside(
     The name is that of the attribute, hook or class that leads there, and the owner the module that
     has it, None for a class. Objects of the ids ``known`` and others' classes are not entered.
     """
-    modules = dict(model.named_modules())
-    tables = [(one, one._modules, one._parameters) for one in modules.values()]
+    modules, shared = dict(model.named_modules()), set[int]()
+    tables = ((one, one._modules, one._parameters) for one in modules.values())
     closed = {id(one) for own in tables for one in own}.union(known)
-    shared: set[int] = set()
-    bases = dict.fromkeys(base for one in modules.values() for base in type(one).__mro__)
-    kinds: Kinds = {base: None for base in bases if _is_own(base)}
+    bases = (base for one in modules.values() for base in type(one).__mro__)
+    kinds: Kinds = dict.fromkeys(filter(_is_own, dict.fromkeys(bases)))
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
         slots = chain(*(vars(base).get("__slots__", ()) for base in type(module).__mro__))
@@ -56,19 +56,14 @@ def held_outside(
 
 
 def _is_own(kind: Any) -> bool:
-    """Whether a class, or a module, is neither PyTorch's nor the standard library's nor ours."""
+    """Whether a class, or a file, is neither PyTorch's nor the standard library's nor ours."""
     name = kind.__name__ if isinstance(kind, types.ModuleType) else kind.__module__
-    package = str(name).partition(".")[0]
-    return package not in sys.stdlib_module_names and package not in ("torch", "bsconv")
+    return str(name).partition(".")[0] not in OF_OTHERS
 
 
 def _reached(
-    starts: Iterable[object],
-    closed: Collection[int],
-    seen: set[int],
-    kinds: Kinds,
-    names: Names = None,
-) -> Iterator[object]:
+    starts: Iterable[Any], closed: set[int], seen: set[int], kinds: Kinds, names: Names = None
+) -> Iterator[Any]:
     """All that ``starts`` lead to; classes are left in ``kinds``, to be searched."""
     waiting: list[tuple[Any, Names]] = [(start, names) for start in starts]
     while waiting:
@@ -132,17 +127,17 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
     for old, new in zip(model.modules(), twin.modules(), strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
-    originals = {id(module) for module in model.modules()}
+    originals = set(map(id, model.modules()))
     held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, originals))
     for name, owner, value in held:
         kind, copied = type(value), memo.get(id(value), value) is not value
         # a hook may fill something empty; the empty defaults of a class are nobody's
         empty = owner is not None and issubclass(kind, (dict, list, set)) and not value
-        if id(value) in originals or (copied and (empty or issubclass(kind, Tensor))):
-            what = "calls layers" if id(value) in originals else f"uses a {kind.__name__}"
-            raise ValueError(
-                f"model cannot be copied: its copy {what} of the original, which {name} leads to"
-            )
+        called = id(value) in originals
+        if called or (copied and (empty or issubclass(kind, Tensor))):
+            what = "calls layers" if called else f"uses a {kind.__name__}"
+            said = f"its copy {what} of the original, which {name} leads to"
+            raise ValueError(f"model cannot be copied: {said}")
     return twin
 
 

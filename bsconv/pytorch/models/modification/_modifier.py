@@ -4,14 +4,7 @@ from collections import Counter
 
 from torch import nn
 
-from ..._tools.model_tree import (
-    Place,
-    check_module,
-    check_unwrapped,
-    exchange,
-    parameter_count,
-    places,
-)
+from ..._tools.model_tree import Place, check_changeable, exchange, parameter_count, places
 from ...modules import BSConvS, BSConvU
 from ...regularization import attach_reg_loss, check_reg_loss
 from ._changes import Change, Replace, change_of
@@ -95,8 +88,7 @@ class MobileNetModifier:
 
     def _changes(self, model: nn.Module) -> list[Change]:
         """What happens to each known block; an error if the model must not be touched."""
-        check_module(model)
-        check_unwrapped(model)
+        check_changeable(model)
         check_reg_loss(model)
         changes = [change_of(model, found, self.init) for found in _blocks(model)]
         if all(change.plan.action == "kept" for change in changes):
