@@ -1,5 +1,6 @@
 """Optimised models against the originals in eval mode; wrong inputs; the report."""
 
+import itertools
 import threading
 import warnings
 from typing import Any
@@ -49,10 +50,16 @@ def of_torchvision(name: str) -> nn.Module:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("replace", list(REPLACERS))
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg16_bn", "densenet121"])
+@pytest.mark.parametrize(
+    ("name", "replace"),
+    [
+        *itertools.product(["resnet18", "resnet34", "vgg16_bn", "densenet121"], REPLACERS),
+        *((name, "modified") for name in ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")),
+    ],
+)
 def test_models_of_torchvision(name: str, replace: str) -> None:
-    model = trained(REPLACERS[replace](of_torchvision(name)))
+    change = modify_mobilenet if replace == "modified" else REPLACERS[replace]
+    model = trained(change(of_torchvision(name)))
     optimized = eager(model, LARGER)
     assert_same_function(optimized, model, LARGER)
     left = [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -72,15 +79,6 @@ def test_models_of_torchvision(name: str, replace: str) -> None:
 def test_models_by_name(name: str) -> None:
     model = trained(get_model(name, 10))
     assert_same_function(eager(model, (2, 3, 32, 32)), model, (2, 3, 32, 32))
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
-def test_modified_mobilenets(name: str) -> None:
-    model = trained(modify_mobilenet(getattr(torchvision.models, name)(num_classes=10)))
-    optimized = eager(model, LARGER)
-    assert_same_function(optimized, model, LARGER)
-    assert not [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def test_the_report(times: Any) -> None:

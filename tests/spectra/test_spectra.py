@@ -436,23 +436,16 @@ A_TABLE = SpectraTable(
 
 
 def test_the_table_prints() -> None:
-    header, _, first, second, summary = (
-        " ".join(line.split()) for line in str(A_TABLE).split("\n")
-    )
-    assert header == (
+    lines = [" ".join(line.split()) for line in str(A_TABLE).split("\n")]
+    assert [lines[0], *lines[2:]] == [
         "layer N M K quartile median quartile random excess across kernels random excess "
-        "why left out"
-    )
-    assert first == "a<b 1,024 3 3x5 0.40 0.45 0.62 0.30 0.15 0.25 0.12 0.12"
-    assert second == "c 2 1 3x3 one slice"
-    assert summary == (
+        "why left out",
+        "a<b 1,024 3 3x5 0.40 0.45 0.62 0.30 0.15 0.25 0.12 0.12",
+        "c 2 1 3x3 one slice",
         "1 of 2 convolutions compared; the first component of a kernel's slices explains 0.500 of "
         "their variance in the mean of layers; the median layer exceeds random kernels by 0.15, "
-        "across kernels by 0.12"
-    )
-    html = A_TABLE._repr_html_()
-    assert "a&lt;b" in html
-    assert "0.500 of their variance" in html
+        "across kernels by 0.12",
+    ]
 
 
 def test_the_table_as_csv(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ class Layer:
             self.input_size = next(tensors_in(inputs)).shape
 
     def row(self, name: str) -> OptimizedLayer:
-        kept = "as it is: a subclass, hooks or other layers in it"
-        plan = self.plan if self.plans else kept if self.is_blueprint else "one convolution"
-        kind = type(self.module).__name__
+        unchanged = "as it is: a subclass, hooks or other layers in it"
+        without_plans = unchanged if self.is_blueprint else "one convolution"
+        plan, kind = self.plan if self.plans else without_plans, type(self.module).__name__
         return OptimizedLayer(name, kind, plan, self.norms_folded, self.seconds)
 
 
