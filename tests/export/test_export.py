@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bsconv.commands import export as export_command
+from bsconv.experiments import export
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.export import FORMATS, check_export, export_model, load_exported
-from bsconv.experiments.export import _write as export
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model, modify_mobilenet
