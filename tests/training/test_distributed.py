@@ -30,13 +30,13 @@ from bsconv.experiments.training._steps import Execution
 # environment what torchrun writes there.
 LAUNCHER = """
 import json, os, signal, socket, sys, traceback
-import torch
+import pytest, torch
 from torch import nn
 from bsconv.__main__ import main
-from bsconv.experiments.training import _inputs, _models, _train as training
-from bsconv.experiments.data import ImageDataset
+from bsconv.experiments.training import _models, _train as training
 from bsconv.experiments.training._processes import join_processes
 from bsconv.pytorch import BSConvS
+from helpers import small_runs
 
 torch.set_num_threads(1)
 torch.optim.SGD([torch.zeros(1)], 0.1)  # imports 900 modules, once is enough
@@ -50,14 +50,7 @@ def use(train, dropout=0.0, test=12):
             nn.Linear(8, classes),
         )
 
-    def draw(count):
-        images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
-        return images, torch.randint(0, 4, (count,), generator=generator)
-
-    generator = torch.Generator().manual_seed(5)
-    dataset = ImageDataset("noise", tuple("abcd"), *draw(train), *draw(test))
-    _inputs.load_dataset = lambda *_, **__: dataset
-    _models.build_model = lambda name, classes, **_: net(classes)
+    small_runs.use(pytest.MonkeyPatch(), net, small_runs.noise(train, test))
 
 
 def second_output():
@@ -138,7 +131,7 @@ def launch(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """Each job has a ``name``, a ``count`` of processes and their ``code``, in which ``rank`` and
     the job's values are defined; what they print goes to ``<name>.<rank>.log``."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(
         [sys.executable, "-c", LAUNCHER],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
