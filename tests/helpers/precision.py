@@ -9,21 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+BEYOND = ("huge", "largest")
+SCALES = {"tiny": 1e-30, "huge": 1e30, "subnormal": 1e-40}
 # docs/reliability.md says what they are
 OF_ANY_WIDTH = (
     "ordinary",
-    "tiny",
-    "huge",
+    *SCALES,
     "largest",
-    "subnormal",
     "zero",
     "constant",
     "rank-deficient",
     "mixed scales",
 )
 KINDS = (*OF_ANY_WIDTH, "one channel", "many channels")
-BEYOND = ("huge", "largest")
-SCALES = {"tiny": 1e-30, "huge": 1e30, "subnormal": 1e-40}
 SMALLEST = torch.finfo(torch.float32).tiny  # below it, float32 loses digits and then all
 # one BatchNorm makes channels constant, and the next magnifies their rounding by 1 / sqrt(eps)
 NEARLY_CONSTANT = dict.fromkeys(("tiny", "subnormal", "zero", "constant"), 1e-4)

@@ -44,7 +44,7 @@ pytest_add_cli_args_test_selection = {json.dumps(["tests/core", *QUICK, *LEFT_OU
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, set up for mutmut."""
     folder = tmp_path_factory.mktemp("copies") / "project"
-    left_out = shutil.ignore_patterns(".*", "__pycache__", "data", "site", "course", "mutants")
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*.npz", "site", "course")
     shutil.copytree(ROOT, folder, ignore=left_out)
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write(CONFIGURATION)
