@@ -12,15 +12,8 @@ from torch import Tensor, nn
 BEYOND = ("huge", "largest")
 SCALES = {"tiny": 1e-30, "huge": 1e30, "subnormal": 1e-40}
 # docs/reliability.md says what they are
-OF_ANY_WIDTH = (
-    "ordinary",
-    *SCALES,
-    "largest",
-    "zero",
-    "constant",
-    "rank-deficient",
-    "mixed scales",
-)
+SPECIAL = ("largest", "zero", "constant", "rank-deficient", "mixed scales")
+OF_ANY_WIDTH = ("ordinary", *SCALES, *SPECIAL)
 KINDS = (*OF_ANY_WIDTH, "one channel", "many channels")
 SMALLEST = torch.finfo(torch.float32).tiny  # below it, float32 loses digits and then all
 # one BatchNorm makes channels constant, and the next magnifies their rounding by 1 / sqrt(eps)

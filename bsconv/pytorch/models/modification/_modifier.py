@@ -46,7 +46,8 @@ class MobileNetModifier:
     def __init__(self, *, init: str = "project", verbosity: int = 0) -> None:
         if init not in ("default", "matched", "project"):
             raise ValueError(f"init needs to be 'default', 'matched' or 'project', got {init=}")
-        self.init, self.verbosity = init, verbosity
+        self.init = init
+        self.verbosity = verbosity
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(init={self.init!r}, verbosity={self.verbosity!r})"
