@@ -26,7 +26,7 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     given = root or os.environ.get("BSCONV_DATA")
     if given:
         return Path(given).expanduser().absolute()
-    here = Path.cwd()  # of a notebook, the folder that is next to data/
+    here = Path.cwd()  # notebooks run in a folder next to data/
     if here.name in ("notebooks", "course") and not (here / "data").is_dir():
         here = here.parent
     return here / "data"

@@ -37,10 +37,9 @@ def load_dataset(
     name = os.fspath(name)
     if name in DATASETS:
         for option, value in (("image_size", image_size), ("resize", resize), ("split", split)):
-            if value is not None and value != FOLDER_SIZE:
-                raise ValueError(
-                    f"{option} is for folders of images: {name} is 32 x 32, got {option}={value!r}"
-                )
+            if value not in (None, FOLDER_SIZE):
+                rule = f"{option} is for folders of images: {name} is 32 x 32"
+                raise ValueError(f"{rule}, got {option}={value!r}")
         if name == "synthetic":
             return synthetic_dataset()
         return read_archive(name, find_archive(name, root, download=download))
@@ -53,7 +52,5 @@ def load_dataset(
     if os.sep in name or "/" in name or name.startswith((".", "~")):
         raise DatasetNotFoundError(f"the folder {folder} does not exist")
     nearest = difflib.get_close_matches(name, DATASETS) or DATASETS
-    raise ValueError(
-        f"unknown data set {name!r}: did you mean {', '.join(nearest)}? "
-        "(or the path of a folder of images by class)"
-    )
+    meant = f"did you mean {', '.join(nearest)}? (or the path of a folder of images by class)"
+    raise ValueError(f"unknown data set {name!r}: {meant}")

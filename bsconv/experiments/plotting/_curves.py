@@ -27,7 +27,6 @@ Panels = Mapping[str, Series]
 Points = Mapping[str, Sequence[tuple[float, float]]]
 
 _MOST_MARKERS = 25  # across a figure: more of them hide the dashes of their curve
-_LIMITS = "#555555"
 
 
 def curves(x: Sequence[float], series: Series, *, log: str = "", **labels: str) -> Figure:
@@ -150,9 +149,8 @@ def roofline(
     roof_line = [low * bandwidth, peak, peak]
     axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
     aside: dict[str, Any] = {"textcoords": "offset points"}
-    for (label, look), (intensity, rate) in zip(
-        looks_of(points).items(), points.values(), strict=True
-    ):
+    for label, look in looks_of(points).items():
+        intensity, rate = points[label]
         roof = min(peak, bandwidth * intensity)
         axis.plot([intensity] * 2, [rate, roof], ":", marker="", color=look["color"])
         axis.plot([intensity], [rate], look["marker"], color=look["color"], markersize=9)
@@ -163,13 +161,13 @@ def roofline(
     plain_ticks(axis.xaxis)
     plain_ticks(axis.yaxis)
     axis.grid()
-    above = aside | {"color": _LIMITS, "va": "bottom"}
+    above = aside | {"color": "#555555", "va": "bottom"}
     figure.draw_without_rendering()  # the slope on paper is known once the layout is
     start, end = axis.transData.transform([(low, low * bandwidth), (ridge, peak)])
     slope = float(np.degrees(np.arctan2(end[1] - start[1], end[0] - start[0])))
     middle = np.sqrt(low * ridge)
     along = above | {"rotation": slope, "rotation_mode": "anchor", "ha": "center"}
-    text = f"memory: {bandwidth:,.3g} GB/s"
-    axis.annotate(text, (middle, bandwidth * middle), (-3, 3), **along)
+    at = middle, bandwidth * middle
+    axis.annotate(f"memory: {bandwidth:,.3g} GB/s", at, (-3, 3), **along)
     axis.annotate(f"arithmetic: {peak:,.3g} GFLOP/s", (ridge, peak), xytext=(6, 3), **above)
     return figure

@@ -210,7 +210,7 @@ def _show_signed(
     axis: Axes, picture: Array, limit: float, corners: Array | None = None, side: int = 1
 ) -> AxesImage:
     """On a scale symmetric about 0, with dots that tell signs apart where colours are not seen."""
-    values = picture if corners is None else corners
+    values = picture if corners is None else corners  # each fills side x side pixels
     rows, columns = np.nonzero(values < -_PALE * limit)
     if len(rows):
         size, inset = side / 3, (side - 1) / 2 - side / 6
