@@ -59,9 +59,9 @@ def optimize_for_inference(
     layers take the plan that is the fastest there on their input in the example: "factored", their
     convolutions in turn; "merged", one dense convolution; for BSConv-S and BSConv-CP also "joined",
     the first two multiplied, and "narrow", the last two; "padded" has channels of zeros up to the
-    engine's grid. All take turns on the example, and the model as it was given with
-    them: the fastest is returned, and its ``report`` says what was done. It computes inputs of
-    other sizes as well. The original stays as it is.
+    engine's grid. The fastest of all and of the model as given, in turns on the example, is
+    returned; its ``report`` says what was done. It takes inputs of other sizes as well. The
+    original stays as it is.
 
     Args:
         model: any module of one input tensor, on the device of ``example_input``.
@@ -73,9 +73,9 @@ def optimize_for_inference(
         compile: False is short for ``engines="eager"``, True for ``engines="compiled"``.
 
     Raises TypeError for other types than these. Raises ValueError for engines that are unknown or
-    not installed, lazy layers, weights on the meta device, TorchScript, a model that cannot be
-    copied, whose copy uses its layers, that does not take ``example_input`` or is random in eval
-    mode, and if the result should differ from the original by more than rounding.
+    not installed, lazy layers, weights on the meta device, TorchScript, a model that has no
+    independent copy, does not take ``example_input`` or is random in eval mode, and if the result
+    should differ from the original by more than rounding.
     """
     _checks.check_arguments(model, example_input, dtype)
     names = _checks.selected_engines(engines, compile)

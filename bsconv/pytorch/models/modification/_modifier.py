@@ -68,11 +68,10 @@ class MobileNetModifier:
         other blocks keep their parameters, as the same objects. The model gets the method
         ``reg_loss``, and ``report`` holds what was done. A second call changes nothing.
 
-        Raises ValueError, before anything changes, for a model without a known block; for a
-        convolution to be changed that is parametrised, or of a subclass of Conv2d; for a block of
-        MobileNetV1 that shares weights with others, or has hooks inside; for a model in
-        DistributedDataParallel, or with a ``reg_loss`` of another kind. Raises TypeError for
-        anything but a torch.nn.Module.
+        Raises ValueError, before anything changes, for a model without a known block, with a
+        convolution to be changed that is parametrised or of a subclass, with a block of MobileNetV1
+        that shares weights or has hooks inside, in DistributedDataParallel, or with another
+        ``reg_loss``. Raises TypeError for anything but a torch.nn.Module.
         """
         changes = self._changes(model)
         report = _report(model, changes)
