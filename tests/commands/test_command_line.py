@@ -8,16 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from bsconv import __version__
-from bsconv.__main__ import COMMANDS, main
+from bsconv.__main__ import COMMANDS, Parser, main
 from bsconv.experiments import training
 from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.export import FORMATS
 from bsconv.experiments.training import _inputs, _job, _train
 from bsconv.pytorch import (
     BSConvS_Replacer,
@@ -26,6 +27,7 @@ from bsconv.pytorch import (
     get_model,
     list_models,
 )
+from bsconv.pytorch.pretrained._report import Method
 
 Captured = pytest.CaptureFixture[str]
 Failure = Callable[..., str]
@@ -172,6 +174,19 @@ def test_help_names_everything(command: str, capsys: Captured) -> None:
     assert command or all(name in printed for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "choices", "default"),
+    [("project", "method", get_args(Method), "outputs"), ("export", "format", (*FORMATS,), None)],
+)
+def test_choices_are_those_of_the_library(
+    name: str, option: str, choices: tuple[str, ...], default: str | None
+) -> None:
+    parser = Parser()
+    COMMANDS[name].add_arguments(parser)
+    (action,) = (action for action in parser._actions if action.dest == option)
+    assert (tuple(action.choices or ()), action.default) == (choices, default)
+
+
 def test_version(capsys: Captured) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -179,21 +194,6 @@ def test_version(capsys: Captured) -> None:
 
 
 # --- bad input ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (ModuleNotFoundError(name="numpy"), "needs the package numpy: pip install 'bsconv[lab]"),
-        (MemoryError(), "the memory does not hold this"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "does not hold"),
-    ],
-)
-def test_what_an_installation_or_a_machine_lacks(
-    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, failure: Failure
-) -> None:
-    monkeypatch.setattr(COMMANDS["models"], "run", Mock(side_effect=error))
-    assert message in failure("models")
 
 
 def test_a_missing_or_broken_archive_is_one_line(
@@ -236,6 +236,9 @@ def test_finished_run_is_not_overwritten(images: Path, trained: Path, failure: F
         (PermissionError(13, "Permission denied", "x/.lock"), "x/.lock: Permission denied"),
         (FloatingPointError("the training loss became nan in epoch 2"), "became nan in epoch 2"),
         (ValueError("two\nlines"), "two lines"),
+        (ModuleNotFoundError(name="numpy"), "needs the package numpy: pip install 'bsconv[lab]"),
+        (MemoryError(), "the memory does not hold this"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "does not hold"),
         (torch.OutOfMemoryError("CUDA out of memory"), "auto is out of memory, try a smaller"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bsconv.__main__ import main
-from bsconv.commands import project
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
 from bsconv.experiments.files.checkpoints import read_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs, _job
 from bsconv.pytorch import get_model, load_projected, project_pretrained
-from bsconv.pytorch.pretrained._report import Method
 
 Said = Callable[..., Any]
 Failure = Callable[..., str]
@@ -155,12 +153,3 @@ def train_from(student: nn.Module, arguments: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_job, "make_optimizer", make_optimizer)
         main(arguments)
-
-
-def test_the_methods_are_those_of_the_library() -> None:
-    from bsconv.__main__ import Parser
-
-    parser = Parser()
-    project.add_arguments(parser)
-    action = next(action for action in parser._actions if action.dest == "method")
-    assert (tuple(action.choices or ()), action.default) == (get_args(Method), "outputs")

@@ -96,16 +96,10 @@ def test_a_figure_shows_the_shares_of_each_layer(
     monkeypatch: pytest.MonkeyPatch,
     said: Said,
 ) -> None:
-    shown: dict[str, Any] = {}
-    draw = plotting.layer_boxes
-
-    def noted(*arguments: Any, **labels: str) -> Any:
-        shown.update(labels, arguments=arguments)
-        return draw({"a": [0.5]}, [0.2], **labels)
-
-    monkeypatch.setattr(plotting, "layer_boxes", noted)
+    draw = Mock(wraps=plotting.layer_boxes)
+    monkeypatch.setattr(plotting, "layer_boxes", draw)
     said("spectra", weights, "--no-center", "--out", tmp_path / "figure.png")
-    layers, random, excess = shown["arguments"]
+    (layers, random, excess), shown = draw.call_args
     rows = spectra_table(network, center=False).compared
     assert list(layers) == [row.name for row in rows]
     for row, shares in zip(rows, layers.values(), strict=True):
