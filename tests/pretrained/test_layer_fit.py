@@ -273,3 +273,17 @@ def test_progress_is_shown_in_parts_of_the_work(
     monkeypatch.setitem(sys.modules, "tqdm", None)
     _, report = project_pretrained(model, IMAGES)
     assert len(report.layers) == 2
+
+
+def test_others_may_write_into_what_a_layer_sees() -> None:
+    class Written(Residual):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.relu(images.add_(self.norm(self.conv(images))).sub_(0.5))
+
+    plain = trained(Residual()).eval()
+    written = Written().eval()
+    written.load_state_dict(plain.state_dict())
+    reports = [project_pretrained(one, IMAGES, progress=False)[1] for one in (plain, written)]
+    errors = [report.layers[0].output_error for report in reports]
+    # what autograd has saved is written over, so there are no sensitivities
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)

@@ -62,6 +62,7 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: F.relu(functional(net, net.conv(x))), "batch_norm", "batch_norm", F.relu),
         (lambda net, x: torch.add(x, net.conv(x)).relu_(), None, "add", F.relu),
         (lambda net, x: F.relu(net.conv(x).add_(x), inplace=True), None, "add_", F.relu),
+        (lambda net, x: F.relu(x.add_(net.conv(x))), None, "add_", F.relu),
         (lambda net, x: F.gelu(net.conv(x) + 1 + x), None, "add", F.gelu),
         (lambda net, x: F.silu(x - 2 + net.conv(x)), None, "add", F.silu),
         (lambda net, x: F.hardswish(net.conv(x) - x), None, "sub", F.hardswish),
@@ -69,6 +70,9 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: F.leaky_relu(net.conv(x), 0.2), None, "conv", nn.LeakyReLU(0.2)),
         (lambda net, x: F.relu6(F.dropout(net.conv(x), 0.5, False) + x), None, "add", F.relu6),
         (lambda net, x: net.conv(x).clamp(0, 1), None, "conv", lambda x: x.clamp(0, 1)),
+        (lambda net, x: net.conv(x).clip(min=0), None, "conv", F.relu),
+        (lambda net, x: F.threshold(net.conv(x), 0.0, 0.0), None, "conv", F.relu),
+        (lambda net, x: (y := net.conv(x)).maximum(y.new_zeros(())), None, "conv", F.relu),
         # a factor, or the same output twice, is not an addition
         (lambda net, x: F.relu(0.5 * net.conv(x) + x), None, "conv", None),
         (lambda net, x: (y := net.conv(x)) + y, None, "conv", None),
@@ -77,8 +81,6 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: (y := net.conv(x), F.relu(y + x)), None, "conv", None),
         (lambda net, x: F.relu(torch.cat((net.conv(x), x), 1)), None, "conv", None),
         (lambda net, x: F.max_pool2d(net.conv(x) + x, 2).relu(), None, "add", None),
-        # what the convolution sees is written over before the sum is known
-        (lambda net, x: F.relu(x.add_(net.conv(x))), None, "add_", F.relu),
     ],
 )  # fmt: skip
 def test_operations_are_followed(

@@ -1,5 +1,6 @@
 """BatchNorm's statistics estimated again, on unlabelled images."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,8 +32,7 @@ def reestimate_batch_norm(
 def set_statistics(model: nn.Module, inputs: Inputs, batch_size: int) -> None:
     """See :func:`reestimate_batch_norm`."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    former = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    momenta = [norm.momentum for norm in norms]
+    former = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
     batches = list(inputs.split(batch_size))
     try:
         with evaluating(model):
@@ -43,11 +43,11 @@ def set_statistics(model: nn.Module, inputs: Inputs, batch_size: int) -> None:
             for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
                 batch.run(model)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, (momentum, _) in zip(norms, former, strict=True):
             norm.momentum = momentum
     if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
-        for norm, values in zip(norms, former, strict=True):
-            norm.load_state_dict(values, strict=False)
+        for norm, (_, state) in zip(norms, former, strict=True):
+            norm.load_state_dict(state)
         raise ValueError(
             "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
             "NaN or infinity as running statistics"

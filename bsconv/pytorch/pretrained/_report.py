@@ -67,19 +67,16 @@ class ProjectionReport(Table):
 
     @property
     def summary(self) -> str:
-        if self.damage is None or self.share is None:
-            said = f"{len(self.layers)} layers projected by their {self.method.replace('_', ' ')}"
-        else:
+        said = f"{len(self.layers)} layers projected by their {self.method.replace('_', ' ')}"
+        if self.damage is not None and self.share is not None:
             changed = sum(layer.form != "dense" for layer in self.layers)
-            said = (
-                f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
-                f"{_title(self.of)}, predicted damage {self.damage:.3g}"
-            )
+            said = f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
+            said += f"{_title(self.of)}, predicted damage {self.damage:.3g}"
         if self.kept:
             said += f"; {', '.join(map(repr, self.kept))} not called once, so left dense"
         if self.agreement is not None:
-            said += f"; agrees with the dense network on {self.agreement:.1%}"
-            said += f" of {self.images} images"
+            share = f"{self.agreement:.1%} of {self.images} images"
+            said += f"; agrees with the dense network on {share}"
         return said
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
@@ -119,12 +116,11 @@ class BudgetCurve(Table):
         return f"{len(self.points)} budgets of {_title(self.of)}"
 
     def _table_rows(self) -> list[tuple[str | int, ...]]:
-        rows: list[tuple[str | int, ...]] = []
-        for point in self.points:
-            dense = list(point.forms.values()).count("dense")
-            shares = f"{point.budget:.1%}", f"{point.share:.1%}", f"{point.damage:.3g}"
-            rows.append((*shares, dense))
-        return rows
+        dense = [list(point.forms.values()).count("dense") for point in self.points]
+        return [
+            (f"{point.budget:.1%}", f"{point.share:.1%}", f"{point.damage:.3g}", count)
+            for point, count in zip(self.points, dense, strict=True)
+        ]
 
 
 def _title(of: Cost | None) -> str:
