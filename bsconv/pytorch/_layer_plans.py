@@ -41,10 +41,8 @@ class ReadOnly(Tensor):
         first = next(iter((*args, *kwargs.values())), None)
         written = first if WRITING.fullmatch(name) else kwargs.get("out")
         if isinstance(written, cls):
-            raise RuntimeError(
-                "weight of a BSConv layer is computed and needs to be written into the weights of "
-                f"its parts, got {name}"
-            )
+            rule = "is computed and needs to be written into the weights of its parts"
+            raise RuntimeError(f"weight of a BSConv layer {rule}, got {name}")
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             if name in VIEWING and isinstance(result, Tensor) and isinstance(first, cls):
@@ -82,10 +80,7 @@ class PlannedLayer(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """The dense kernel that the convolutions stand for, differentiable in theirs; read-only.
-
-        Raises AttributeError where a BatchNorm is in between.
-        """
+        """The dense kernel, read-only, differentiable; AttributeError with BatchNorm in between."""
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
         return _product(map(convs.present_weight, self), self.dw).as_subclass(ReadOnly)
@@ -121,18 +116,16 @@ class PlannedLayer(nn.Sequential):
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight":
-            raise AttributeError(
-                f"weight of a {type(self).__name__} needs convolutions alone, got a BatchNorm, "
-                "which shifts the channels: to_conv() gives the convolution that equals both"
-            )
+            rule = "needs convolutions alone, got a BatchNorm, which shifts the channels"
+            instead = "to_conv() gives the convolution that equals both"
+            raise AttributeError(f"weight of a {type(self).__name__} {rule}: {instead}")
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in LIKE_A_CONVOLUTION:
-            raise AttributeError(
-                f"{name} needs to be set in the parts of a {type(self).__name__} "
-                f"({', '.join(self._modules)}), got a {type(value).__name__}"
-            )
+            parts = f"a {type(self).__name__} ({', '.join(self._modules)})"
+            got = type(value).__name__
+            raise AttributeError(f"{name} needs to be set in the parts of {parts}, got a {got}")
         super().__setattr__(name, value)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -172,9 +165,8 @@ class PlannedLayer(nn.Sequential):
     def to_conv(self) -> Conv:
         """The dense convolution that computes the same as this layer, with weights of its own.
 
-        It has this layer's device, dtype, memory format and ``training``. The products are formed
-        in float64. Raises ValueError where there is none: with a BatchNorm that normalises by its
-        batch, and with one before a zero-padded depthwise convolution.
+        The products are formed in float64. Raises ValueError where there is none: with a BatchNorm
+        that normalises by its batch, and with one before a zero-padded depthwise convolution.
         """
         name = type(self).__name__
         norms = [layer for layer in self if isinstance(layer, BatchNorm)]
@@ -200,9 +192,9 @@ class PlannedLayer(nn.Sequential):
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling ``layer`` is its convolution or BatchNorm and nothing else."""
-    changed = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
-    changed = changed or layer._backward_hooks or layer._backward_pre_hooks
-    return type(layer) in convs.PLAIN and not changed
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    plain = type(layer) in convs.PLAIN and "forward" not in layer.__dict__
+    return plain and not hooked and not layer._backward_pre_hooks
 
 
 def takes_time(images: Tensor) -> bool:

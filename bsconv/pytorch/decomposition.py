@@ -62,9 +62,8 @@ def blueprint_factors(kernel: Tensor) -> BlueprintFactors:
 def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     """The BSConv-S kernel of ``mid_channels`` close to ``kernel`` in the sum of squares.
 
-    Alternates between the best basis for the blueprints at hand and the best blueprints for that
-    basis. Exact where a BSConv-S of that width has this kernel. Raises ValueError unless
-    1 <= mid_channels <= in_channels.
+    Alternates between the best basis for the blueprints and the best blueprints for the basis.
+    Exact where there is such a kernel. Raises ValueError unless 1 <= mid_channels <= in_channels.
     """
     filters, largest = _on_one_scale(*_filters(kernel))
     if not 1 <= mid_channels <= filters.shape[1]:
@@ -87,9 +86,8 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     """A CP decomposition of ``kernel`` into ``blueprints`` components, close in the sum of squares.
 
     The best of alternating least squares from three starts: the leading singular vectors of the
-    filters, of the filters rotated onto their principal axes, and of the channels so rotated. From
-    N blueprints on, it is never worse than :func:`blueprint_factors`. Raises ValueError unless
-    ``blueprints`` is at least 1.
+    filters, of the filters rotated onto their principal axes, and of the channels so rotated.
+    Raises ValueError unless ``blueprints`` is at least 1.
     """
     if blueprints < 1:
         raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")

@@ -6,11 +6,7 @@ from .modules import BSConvS, BSConvU
 
 
 class BSConvU1d(BSConvU):
-    """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d.
-
-    >>> BSConvU1d(16, 32, 3, padding=1)(torch.rand(2, 16, 8)).shape
-    torch.Size([2, 32, 8])
-    """
+    """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d."""
 
     _conv, _norm = nn.Conv1d, nn.BatchNorm1d
 

@@ -1,9 +1,8 @@
 """Where training starts: random weights for dense convolutions and for BSConv layers.
 
-With fan-in f (weights per output) and weights of variance g / f, outputs have g times the mean
-square of the inputs. Kaiming's g = 2 makes up for the half that a ReLU removes. A BSConv layer has
-no ReLU inside: g = 2 in the last of its convolutions and 1 in the others make it start like the
-dense convolution. PyTorch's own start, g = 1/3, leaves 1/9 (U) or 1/27 (S) instead of 2.
+With fan-in f and weights of variance g / f, outputs have g times the mean square of the inputs.
+Kaiming's g = 2 makes up for the half that a ReLU removes; a BSConv layer has no ReLU inside, so the
+last of its convolutions takes 2, the others 1. PyTorch's g = 1/3 leaves 1/9 (U) or 1/27 (S).
 """
 
 from collections.abc import Callable
@@ -20,10 +19,9 @@ BlueprintLayer = TypeVar("BlueprintLayer", bound=nn.Sequential)
 
 
 def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
-    """Fills the weights so that outputs have ``gain`` times the mean square of the inputs.
+    """Fills the weights uniformly within +-sqrt(3 * gain / fan_in), the bias with zeros.
 
-    Uniform within +-sqrt(3 * gain / fan_in); the bias, if there is one, becomes zero. ``gain=2`` is
-    Kaiming's rule for ReLU (He et al., 2015). Raises ValueError for a gain that is not positive.
+    ``gain=2`` is Kaiming's rule for ReLU (He et al., 2015). ValueError for a gain up to zero.
     """
     if not gain > 0:
         raise ValueError(f"gain needs to be positive, got gain={gain!r}")
@@ -35,10 +33,7 @@ def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
 
 
 def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
-    """Fills a BSConv layer so that its outputs start with a Kaiming dense conv's variance.
-
-    Leaves BatchNorm in between as it is. Raises ValueError for a layer of another kind.
-    """
+    """Gives outputs of a BSConv layer a Kaiming dense conv's variance; ValueError for others."""
     convs = [child for child in layer.children() if isinstance(child, Conv)]
     if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:
         raise ValueError(f"match_variance_ needs a BSConv layer, got {type(layer).__name__}")

@@ -31,12 +31,11 @@ class BlueprintLayer(PlannedLayer):
 
     @classmethod
     def like(cls: type[Layer], conv: Conv, *, empty: bool = False, **options: Any) -> Layer:
-        """A freshly initialised layer in place of ``conv``, a BSConvU1d for a Conv1d, and so on.
+        """A freshly initialised layer with geometry, bias, device, dtype, memory format,
+        ``training`` and requires_grad of ``conv``; a BSConvU1d for a Conv1d, and so on.
 
-        It has the geometry, bias, device, dtype, memory format, ``training`` and requires_grad of
-        ``conv``. ``options`` are the constructor's further arguments; ``empty`` leaves the weights
-        of convolutions arbitrary. Raises TypeError for what is no convolution of the layer's
-        dimensions, ValueError for several groups.
+        ``options`` are the constructor's further arguments; ``empty`` leaves weights arbitrary.
+        Raises TypeError for what is no such convolution, ValueError for several groups.
         """
         name, kinds = cls.__name__, (cls, *cls.__subclasses__())
         kind = next((kind for kind in kinds if isinstance(conv, kind._conv)), None)
@@ -58,9 +57,9 @@ class BlueprintLayer(PlannedLayer):
     def from_conv(cls, conv: Conv, **options: Any) -> "Self":
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
-        Exact, up to rounding, where such a layer has this kernel. The basis of a BSConvS comes out
-        orthonormal. A BatchNorm in between starts as the identity and takes no part. Arguments and
-        errors are those of :meth:`like`; weights that are not finite are a ValueError, too.
+        Exact, up to rounding, where such a layer has this kernel; the basis of a BSConvS comes out
+        orthonormal. A BatchNorm in between takes no part. Arguments and errors are those of
+        :meth:`like`; weights that are not finite are a ValueError, too.
         """
         layer = cls.like(conv, empty=True, **options)
         if conv.weight.is_meta:
@@ -80,7 +79,6 @@ class BlueprintLayer(PlannedLayer):
         return cls.from_conv(conv, **options)
 
     def _check_sizes(self, *sizes: Any) -> None:
-        """The channels, and what ``dw`` is made of, in the order of the constructor."""
         names = ("in_channels", "out_channels", *convs.GEOMETRY[:4])
         dimensions = convs.CONVS.index(self._conv) + 1
         convs.check_sizes(type(self).__name__, dimensions, **dict(zip(names, sizes, strict=True)))
@@ -88,7 +86,6 @@ class BlueprintLayer(PlannedLayer):
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What makes the convolutions and the BatchNorms of this layer."""
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         return partial(self._conv, **place), partial(self._norm, **place | dict(bn_kwargs or {}))
 

@@ -7,10 +7,7 @@ from ..basics.tables import Table
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One convolution: whether it is replaced, why, and its number of parameters.
-
-    ``names`` are those of all places where the model uses it; the root is called "".
-    """
+    """One convolution, with all the names that it has in the model; the root is called ""."""
 
     names: tuple[str, ...]
     replaced: bool
@@ -26,10 +23,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan(Table):
-    """The convolutions of a model in the order of their names; prints as a table, in Jupyter too.
-
-    ``parameters_before`` and ``parameters_after`` count the whole model, shared parameters once.
-    """
+    """The convolutions of a model as a table; shared parameters of the model count once."""
 
     header = ("layer", "what happens, and why", "before", "after")
 

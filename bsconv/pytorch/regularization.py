@@ -23,9 +23,8 @@ class OrthonormalBasis(nn.Module):
 class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
     """A pointwise convolution whose weights training keeps close to orthonormal.
 
-    Apart from that it is a torch.nn.Conv2d. The linear bottlenecks of MobileNetV2, MobileNetV3 and
-    EfficientNet become BSConv-S by having it as their projection (paper, section 4.2). Raises
-    ValueError for a kernel size other than 1x1, and for groups other than 1.
+    As their projection, it makes the linear bottlenecks of MobileNetV2, MobileNetV3 and
+    EfficientNet BSConv-S (paper, section 4.2). Raises ValueError unless it is 1x1 in one group.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -74,8 +73,8 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
         return torch.zeros((), device=next(tensors).device)
     sums = [_penalties(bases).sum() for bases in alike.values()]
     hooked = any("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
-    made_there = not hooked and all(some.is_meta for some in sums)  # a model on the meta device
-    if any(some.is_meta for some in sums) and not made_there:
+    on_meta = {some.is_meta for some in sums}  # all of a model that was made there
+    if len(on_meta) > 1 or (hooked and True in on_meta):
         raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
     device = sums[0].device  # a model may be spread over several
     return alpha * torch.stack([some.to(device) for some in sums]).sum()
@@ -87,10 +86,9 @@ class BSConvS_ModelRegLossMixin:
     def reg_loss(self, alpha: float = 0.1) -> Tensor:
         """The same as the function :func:`reg_loss` of this model."""
         if not isinstance(self, nn.Module):
-            raise TypeError(
-                "BSConvS_ModelRegLossMixin belongs next to torch.nn.Module among a class's bases, "
-                f"got {type(self).__name__}, which is no module"
-            )
+            rule = "belongs next to torch.nn.Module among a class's bases"
+            got = f"{type(self).__name__}, which is no module"
+            raise TypeError(f"BSConvS_ModelRegLossMixin {rule}, got {got}")
         return reg_loss(self, alpha)
 
 
@@ -99,11 +97,9 @@ def check_reg_loss(model: nn.Module) -> None:
     attached = getattr(getattr(model, "reg_loss", None), "func", None) is reg_loss
     ours = attached or isinstance(model, BSConvS_ModelRegLossMixin)
     if hasattr(model, "reg_loss") and not ours:
-        raise ValueError(
-            f"{type(model).__name__} has a reg_loss of its own, which the penalty of BSConv-S "
-            "would hide: rename it, or change the model's children and call "
-            "bsconv.pytorch.reg_loss(model, alpha)"
-        )
+        rule = "has a reg_loss of its own, which the penalty of BSConv-S would hide"
+        ways = "rename it, or change the model's children and call bsconv.pytorch.reg_loss"
+        raise ValueError(f"{type(model).__name__} {rule}: {ways}(model, alpha)")
 
 
 def attach_reg_loss(model: nn.Module) -> None:

@@ -60,32 +60,27 @@ class Replacer:
         return f"{type(self).__name__}({listed})"
 
     def plan(self, model: nn.Module) -> Plan:
-        """What :meth:`apply` would do to ``model``, layer by layer; changes nothing.
-
-        Raises TypeError and ValueError where ``apply`` would refuse.
-        """
+        """What :meth:`apply` would do to ``model``, layer by layer, with the same errors."""
         return self._survey(model)[0]
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
 
         A model that is itself a convolution is returned converted. New layers take over device,
-        dtype, memory format, ``training``, requires_grad, forward and backward hooks; a layer or a
-        weight used in several places stays shared. The parameters are new: make the optimiser
-        afterwards. ``report`` then holds what was done. Warns if nothing is replaced.
-
-        Raises TypeError unless ``model`` is a torch.nn.Module, and ValueError, before anything
-        changes, for hooks on the state dict or a parameter of a layer to be replaced, for a name in
-        ``exclude`` that the model lacks, and for DistributedDataParallel.
+        dtype, memory format, ``training``, requires_grad and hooks; what is shared stays shared.
+        The parameters are new: make the optimiser afterwards. ``report`` then holds what was done.
+        Warns if nothing is replaced. Raises TypeError unless ``model`` is a torch.nn.Module, and
+        ValueError, before anything changes, for hooks on the state dict or a parameter of a layer
+        to be replaced, for unknown names in ``exclude``, and for DistributedDataParallel.
         """
         report, where = self._survey(model)
         with torch.inference_mode(False):  # in which parameters could not be trained
             layers = _build([place.module for place in where], self._replacement)
         if not where:  # before the exchange: where warnings are errors, it refuses
             reasons = Counter(layer.description.removeprefix("kept: ") for layer in report.kept)
-            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-            said = f"no convolution was replaced: {listed or 'the model has none'}"
-            warnings.warn(said, stacklevel=2)
+            why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+            line = f"no convolution was replaced: {why or 'the model has none'}"
+            warnings.warn(line, stacklevel=2)
         finish = attach_reg_loss if self.layer_class is BSConvS else None
         model = exchange(model, where, layers, finish)
         self.report = report
@@ -114,9 +109,9 @@ class Replacer:
         for layer in chosen:
             if hooks := unmovable_hooks(layer):
                 name = found[layer][0].name
+                ways = f"remove them, or keep the layer with exclude=['{name}']"
                 raise ValueError(
-                    f"layer '{name}' has {hooks}, which can't move to another layer: "
-                    f"remove them, or keep the layer with exclude=['{name}']"
+                    f"layer '{name}' has {hooks}, which can't move to another layer: {ways}"
                 )
         planned = _build(chosen, stand_ins.__getitem__)
         plans = []
@@ -147,7 +142,6 @@ class Replacer:
         return ""
 
     def _replacement(self, conv: Any) -> Layer:
-        """The layer that replaces ``conv``, with its first weights."""
         if self.init == "project":
             return self.layer_class.from_conv(conv, **self.options)
         if self.init == "matched":
@@ -191,9 +185,9 @@ class BSConvU_Replacer(Replacer):
             stands for that size in all ``dimensions``.
         with_bn, bn_kwargs: whether a BatchNorm follows ``pw``, and its arguments.
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each layer.
-        init: "default" for fresh weights as PyTorch draws them, "matched" for fresh weights with
-            the output variance of a Kaiming-initialised dense convolution, "project" for those
-            closest to the dense weights (:meth:`BSConvU.from_conv2d`).
+        init: "default" for fresh weights as PyTorch draws them, "matched" for the output variance
+            of a Kaiming-initialised dense convolution, "project" for those closest to the dense
+            weights (:meth:`BSConvU.from_conv2d`).
         exclude: names of layers to keep, with everything inside them; ``*``, ``?`` and ``[12]`` are
             wildcards, and names of wrappers (DataParallel, torch.compile) may be left out.
         dimensions: 1 for Conv1d, 2 for Conv2d, 3 for Conv3d, or several.
@@ -211,10 +205,9 @@ class BSConvS_Replacer(Replacer):
     """Replaces convolutions by :class:`BSConvS`, and gives the model the method ``reg_loss``.
 
     ``loss += model.reg_loss(alpha=0.1)`` then adds the penalty that keeps each basis close to
-    orthonormal. Copies and files keep the method, unless the model is a torch.fx.GraphModule: call
-    :func:`bsconv.pytorch.reg_loss` there. ``p`` and ``min_mid_channels`` are those of
-    :class:`BSConvS`, the other arguments those of :class:`BSConvU_Replacer`. ``apply`` also raises
-    ValueError for a model that has a ``reg_loss`` of another kind.
+    orthonormal; copies of a torch.fx.GraphModule lose the method. ``p`` and ``min_mid_channels``
+    are those of :class:`BSConvS`, the other arguments those of :class:`BSConvU_Replacer`. ``apply``
+    also raises ValueError for a model that has a ``reg_loss`` of another kind.
     """
 
     layer_class = BSConvS

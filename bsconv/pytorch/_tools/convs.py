@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +44,11 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
     """M' = min(M, max(min_mid_channels, ceil(p * M))), 7 for M = 12 and p = 7/12 as a float."""
     check_sizes("BSConv-S", in_channels=in_channels)
     if not isinstance(p, Real) or not 0 <= p <= 1:
-        raise ValueError(
-            f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got p={p!r}"
-        )
+        rule = "0 <= p <= 1, the share of input channels kept"
+        raise ValueError(f"BSConv-S needs {rule}, got {p=}")
     if not isinstance(min_mid_channels, int) or min_mid_channels < 0:
-        raise ValueError(
-            "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle, "
-            f"got min_mid_channels={min_mid_channels!r}"
-        )
+        rule = "min_mid_channels >= 0, the least number of channels in the middle"
+        raise ValueError(f"BSConv-S needs {rule}, got {min_mid_channels=}")
     share = p if isinstance(p, Fraction) else Fraction(float(p)).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
 
@@ -65,10 +62,8 @@ def checked_sizes(
         many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
         size = tuple(int(side) for side in many if isinstance(side, Integral) and int(side) >= 1)
         if len(size) not in (2, *dimensions) or len(size) < len(many):
-            raise ValueError(
-                "kernel_sizes needs a sequence of ints or tuples of ints, each at least 1, "
-                f"got kernel_sizes={kernel_sizes!r}"
-            )
+            rule = "a sequence of ints or tuples of ints, each at least 1"
+            raise ValueError(f"kernel_sizes needs {rule}, got {kernel_sizes=}")
         sizes.append(size)
     return tuple(sizes)
 
@@ -126,5 +121,4 @@ def present_weight(layer: nn.Module) -> Tensor:
         layer = copy.copy(layer).train(False)
         for hook in hooks:
             hook(layer, ())
-    weight: Any = layer.weight
-    return weight
+    return cast(Tensor, layer.weight)

@@ -76,8 +76,7 @@ def is_depthwise(conv: Conv) -> bool:
 def normed_product(
     first: BatchNorm, weight: Tensor, second: BatchNorm, images: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``first``, a pointwise convolution, ``second`` as a matrix and a constant, for ``images``
-    that ``first`` has normalised, before its weight and bias."""
+    """``first`` without its statistics, a pointwise convolution, ``second``: matrix, constant."""
     with without_autocast(images.device.type):
         # float64, since the variance of a channel may be a small rest of what the covariance holds
         exact = exact_dtype(images)

@@ -72,10 +72,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_changeable(model: nn.Module) -> None:
     check_module(model)
     if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
-        raise ValueError(
-            "change the layers before DistributedDataParallel wraps the model, "
-            "since it goes on reducing the old parameters"
-        )
+        why = "since it goes on reducing the old parameters"
+        raise ValueError(f"change the layers before DistributedDataParallel wraps the model, {why}")
 
 
 @contextlib.contextmanager

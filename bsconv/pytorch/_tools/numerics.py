@@ -29,9 +29,8 @@ def power_of_two_scale(rows: Tensor) -> Tensor:
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Convolutions and products in float32 itself: no TF32 on GPUs, no bfloat16 on CPUs."""
-    backends: Any = torch.backends
-    settings = [backend.conv for backend in (backends.cudnn, backends.mkldnn)]
-    settings += [backend.matmul for backend in (backends.cuda, backends.mkldnn)]
+    has: Any = torch.backends
+    settings = [has.cudnn.conv, has.mkldnn.conv, has.cuda.matmul, has.mkldnn.matmul]
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:

@@ -29,8 +29,7 @@ def why_not_plain(module: nn.Module, groups: int = 1, dimensions: Sequence[int] 
         return f"{name} is a subclass of {kind.__name__} and may compute something else"
     if "forward" in vars(module):
         return "its forward was exchanged on the instance"
-    own = {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}
-    if own:
+    if own := {*module._parameters, *module._buffers, *module._modules} - {"weight", "bias"}:
         return f"has state apart from weight and bias: {', '.join(sorted(own))}"
     weight = module.weight
     computable = weight.is_floating_point() and torch.finfo(weight.dtype).bits >= 16

@@ -29,11 +29,8 @@ OPAQUE = (types.ModuleType, types.CodeType, Tensor, torch.fx.Graph, torch.optim.
 def held_outside(
     model: nn.Module, known: Collection[int] = ()
 ) -> Iterator[tuple[str, nn.Module | None, Any]]:
-    """All objects that modules of ``model`` lead to other than by the tree: name, owner, object.
-
-    The name is that of the attribute, hook or class that leads there, and the owner the module that
-    has it, None for a class. Objects of the ids ``known`` and others' classes are not entered.
-    """
+    """All objects that modules of ``model`` lead to other than by the tree: the name of the
+    attribute, hook or class that leads there, the module that has it, the object."""
     modules, shared = dict(model.named_modules()), set[int]()
     tables = ((one, one._modules, one._parameters) for one in modules.values())
     closed = {id(one) for own in tables for one in own}.union(known)
@@ -112,11 +109,8 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 
 
 def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A copy, in the same mode, that uses nothing of ``model``; ``memo`` as for copy.deepcopy.
-
-    Raises ValueError, without a forward pass, where there is none: functions are not copied, so
-    that a lambda or hook in a copy goes on with the layers that it holds.
-    """
+    """A copy, in the same mode, that uses nothing of ``model``; ``memo`` as for copy.deepcopy."""
+    # functions are not copied: a lambda or hook in a copy goes on with the layers that it holds
     memo = {} if memo is None else memo
     try:
         twin = copy.deepcopy(model, memo)
