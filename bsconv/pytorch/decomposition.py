@@ -1,8 +1,7 @@
 """Dense kernels as blueprints and weights, and back: tensors only (paper, section 3).
 
-A kernel has shape (N, M, Kh, Kw), in one dimension (N, M, K), in three (N, M, Kd, Kh, Kw): N
-filters of M slices. Factors are computed and returned in float64. A kernel of another shape, or one
-that is not finite, is a ValueError.
+A kernel has shape (N, M, Kh, Kw) for N filters of M slices, or one or three sizes in place of two.
+Factors are in float64. A kernel that has another shape or is not finite is a ValueError.
 """
 
 from typing import NamedTuple
