@@ -121,10 +121,7 @@ USUAL = "cifar10-cifar_resnet20_bsconvu-fast-3epochs"
         ({}, f"{USUAL}-seed0"),
         # how steps are computed has no part in it, but what tells apart runs of a seed
         ({"compile": True, "plan": "merged", "precision": "float32"}, f"{USUAL}-seed0"),
-        (
-            {"seed": 2, "device": "cuda", "precision": "bfloat16"},
-            f"{USUAL}-seed2-cuda-bfloat16",
-        ),
+        ({"seed": 2, "device": "cuda", "precision": "bfloat16"}, f"{USUAL}-seed2-cuda-bfloat16"),
         ({"alpha": 0.0}, f"{USUAL}-alpha0.0-seed0"),
         (
             {"model": "torchvision:vgg11", "bsconv": "s", "p": 0.5},
