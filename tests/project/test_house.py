@@ -36,7 +36,7 @@ FLOORS = [
     [f"{CORE}.replacers"],
     ROOMS,
     [CORE],
-    ["bsconv.experiments.rules", "bsconv.experiments.recipes"],
+    ["bsconv.experiments.rules"],
     ["bsconv.experiments.normalization", "bsconv.experiments.own_code"],
     [f"bsconv.experiments.{name}" for name in ("config", "model_sources", "data", "plotting")],
     ["bsconv.experiments.files"],
