@@ -6,6 +6,7 @@ what writes it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -145,12 +146,12 @@ def overlapping(path: Path) -> None:
 
 def endless_arrays(path: Path) -> None:
     """Arrays whose headers claim a shape that is not there."""
-    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 32, 32, 3), }" % 10**12
-    header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
-    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    header = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 32, 32, 3)}
+    np.lib.format.write_array_header_1_0(header, about)
     with zipfile.ZipFile(path, "w") as archive:
         for name in ARRAYS:
-            archive.writestr(f"{name}.npy", content)
+            archive.writestr(f"{name}.npy", header.getvalue())
 
 
 def content(data: bytes) -> Make:

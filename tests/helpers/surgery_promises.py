@@ -228,18 +228,6 @@ def assert_gradients_are_finite(model: nn.Module) -> None:
     assert all(gradient.is_meta or gradient.isfinite().all() for gradient in gradients)
 
 
-def dense_outcomes(example: Example) -> dict[bool, dict[str, Any]]:
-    """What a copy of the model gives in train and in eval mode, where it takes such images."""
-    twin = copied(copy.deepcopy, example.model)
-    outcomes = {}
-    if twin is not None:
-        names = [name for name, _ in walk(twin)]
-        for training in (True, False):
-            with contextlib.suppress(Exception):
-                outcomes[training] = run(twin, names, example.images, training)
-    return outcomes
-
-
 def copied(make: Callable[[nn.Module], nn.Module], model: nn.Module) -> nn.Module | None:
     """A copy; None where PyTorch can make none, or none that is a module still."""
     with warnings.catch_warnings():
@@ -300,18 +288,15 @@ def assert_the_penalty_is_right(model: nn.Module, attached: bool) -> None:
     assert hasattr(model, "reg_loss") or not attached
     found = bases(model)
     if not loss.is_meta:
-        expected = 0.5 * sum(map(penalty, found))
+        matrices = [basis.detach().flatten(1).double() for basis in found]
+        products = [m @ m.T - torch.eye(len(m)).double() for m in matrices]
+        expected = 0.5 * sum(float(torch.linalg.matrix_norm(product)) for product in products)
         assert abs(loss.item() - expected) <= 1e-5 * max(1, expected)
         if attached:
             assert model.reg_loss(alpha=0.5).item() == loss.item()
     parameters = list(tensors(model).values())
     trained = {id(basis) for basis in found if basis.requires_grad}
     assert touched_by(loss, parameters) == trained
-
-
-def penalty(basis: Tensor) -> float:
-    matrix = basis.detach().flatten(1).double()
-    return float(torch.linalg.matrix_norm(matrix @ matrix.T - torch.eye(len(matrix)).double()))
 
 
 def touched_by(loss: Tensor, parameters: list[Tensor]) -> set[int]:
@@ -329,7 +314,12 @@ def keeps_all(example: Example) -> Iterator[str]:
     """Asserts everything; yields what this example gave occasion to."""
     names = [name for name, _ in walk(example.model)]
     copyable = {name for name, make in COPIES.items() if copied(make, example.model) is not None}
-    dense = dense_outcomes(example)
+    dense: dict[bool, dict[str, Any]] = {}  # where a copy takes such images
+    if "deepcopy" in copyable:
+        twin = copied(copy.deepcopy, example.model)
+        for training in (True, False):
+            with contextlib.suppress(Exception):
+                dense[training] = run(twin, names, example.images, training)
     model = replaced(example)
     if model is None:
         yield "refused"
