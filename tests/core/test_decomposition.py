@@ -150,3 +150,12 @@ def test_shared_factors_of_extreme_numbers() -> None:
         )
     zeros = shared_factors(torch.zeros(3, 4, 3, 3), 2)
     assert all(factor.isfinite().all() for factor in zeros)
+
+
+def test_what_approximates_is_detached() -> None:
+    conv = torch.nn.Conv2d(8, 8, 3)
+    for factors in (blueprint_factors(conv.weight), subspace_factors(conv.weight, 2)):
+        assert not any(factor.requires_grad for factor in factors)
+    for layer in (BSConvU.from_conv2d(conv), BSConvS.from_conv2d(conv)):
+        assert all(parameter.is_leaf for parameter in layer.parameters())
+        assert all(parameter.is_leaf for parameter in layer.to_conv2d().parameters())

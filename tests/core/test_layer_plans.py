@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bsconv.pytorch import (
     BSConvCP,
@@ -348,3 +349,19 @@ def test_another_plan_is_refused(layer: Any, plan: Any) -> None:
     with raises_exactly(rule):
         layer.plan = plan
     assert layer.plan == "factored"
+
+
+@pytest.mark.parametrize("with_bn", [False, True])
+@pytest.mark.parametrize("make", [BSConvU, BSConvS, CP])
+def test_gradients_agree_with_finite_differences(make: Callable[..., Any], with_bn: bool) -> None:
+    untracked = {"track_running_stats": False}
+    layer = make(3, 4, 3, 2, 1, with_bn=with_bn, bn_kwargs=untracked, dtype=torch.float64)
+    images = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
+
+    def function(images: Tensor, *weights: Tensor) -> Tensor:
+        state = dict(zip(dict(layer.named_parameters()), weights, strict=True))
+        return functional_call(layer, state, (images,))
+
+    for plan in layer._plans:
+        layer.plan = plan
+        assert torch.autograd.gradcheck(function, (images, *layer.parameters()))
