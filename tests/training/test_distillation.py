@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bsconv.__main__ import main
 from bsconv.experiments.data import load_dataset
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.experiments.training._train import student_loss
-from bsconv.pytorch import BSConvCP, get_model, project_pretrained
+from bsconv.pytorch import BSConvCP, project_pretrained
 
 SHORT: dict[str, Any] = {
     "dataset": "synthetic",
@@ -24,7 +22,6 @@ SHORT: dict[str, Any] = {
     "test_limit": 32,
     "batch_size": 32,
 }
-DENSE = "cifar_wrn16_1"
 
 
 def network(seed: int) -> nn.Module:
@@ -73,39 +70,6 @@ def test_labels_change_what_is_learnt_only_where_they_weigh() -> None:
         train(config, model=student, teacher=network(0), progress=False)
         ends.append(student[-1].weight)
     assert not torch.equal(*ends)
-
-
-@pytest.mark.slow
-def test_a_projection_is_taught_on_the_command_line_and_keeps_its_plan(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, planned, out = (
-        str(tmp_path / name) for name in ("w.safetensors", "p.safetensors", "run")
-    )
-    save_file(get_model(DENSE, num_classes=10).state_dict(), weights)
-    data = ["--dataset", "synthetic", "--normalize", "none"]
-    line = ["project", DENSE, "--weights", weights, "--budget", "40%", "--images", "16", *data]
-    assert main([*line, "--out", planned]) == 0
-    line = ["train", "--model", DENSE, "--weights", planned, "--recipe", "finetune", *data]
-    line += ["--teacher", weights, "--teacher-model", DENSE, "--out", out]
-    line += ["--train-limit", "64", "--test-limit", "32"]
-    assert main([*line, "--epochs", "2"]) == 0
-    checkpoint = torch.load(Path(out) / "checkpoint.pt")
-    assert checkpoint["plan"]
-    capsys.readouterr()
-    assert main(["evaluate", "--checkpoint", out, "--test-limit", "32"]) == 0
-    assert f"{checkpoint['history'][-1]['test_top1']:.2f} %" in capsys.readouterr().out
-    assert main(["train", "--out", out, "--resume"]) == 0
-    assert "is finished already" in capsys.readouterr().out
-    for refused, said in (
-        ([*line[:-6], "--out", str(tmp_path / "x"), "--label-weight", "2"], "label_weight needs"),
-        (["train", "--model", DENSE, *data, "--recipe", "finetune"], "needs weights to start from"),
-        (["train", "--model", DENSE, *data, "--label-weight", "0.5"], "needs a teacher"),
-        (["train", "--model", DENSE, *data, "--teacher", weights], "teacher_model says which"),
-        (["train", "--model", "cifar_resnet20", *data, "--weights", planned], "do not fit"),
-    ):
-        assert main([*refused, "--epochs", "1", "--train-limit", "8", "--test-limit", "8"]) == 2
-        assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow

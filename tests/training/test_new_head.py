@@ -86,9 +86,7 @@ def test_weights_of_other_classes_start_a_run(tmp_path: Path, use: Use, prefix: 
     assert not torch.equal(tuned["0.weight"], foreign["0.weight"])
 
 
-def test_dense_weights_start_a_network_of_blueprints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dense_weights_start_a_network_of_blueprints(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: noise(size=32))
     dense = build_model("cifar_resnet20", 7)
     nn.init.constant_(dense.get_parameter("backbone.data_bn.weight"), 0.5)
@@ -102,13 +100,6 @@ def test_dense_weights_start_a_network_of_blueprints(
     assert blueprints.shape == (len(kernel), 1, 3, 3)
     alike = nn.functional.cosine_similarity(blueprints[:, 0, None].flatten(2), kernel.flatten(2), 2)
     assert alike.abs().amax(1).min() > 0.3  # random ones are not
-
-
-@pytest.mark.parametrize("setting", ["new_head", "freeze"])
-def test_there_must_be_weights(setting: str, use: Use) -> None:
-    use(network)
-    with pytest.raises(ValueError, match=f"{setting} needs weights to start from"):
-        run(**{setting: True})
 
 
 def test_weights_of_other_classes_say_the_way(tmp_path: Path, use: Use) -> None:

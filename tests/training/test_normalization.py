@@ -128,9 +128,7 @@ def test_pretrained_weights_bring_their_own(name: str, mean: float, std: float) 
     assert settled(config(normalize="none"), start).normalization == Normalization()
 
 
-def test_a_teacher_sees_its_own_images(
-    use: Use, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_teacher_sees_its_own_images(use: Use, monkeypatch, tmp_path) -> None:
     use(linear)
     run(out=tmp_path / "teacher", normalize="cifar10", epochs=1)
     seen = []

@@ -43,40 +43,29 @@ def test_no_gradient_is_no_step() -> None:
     assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
 
 
-@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (8, 2, 1, 1), (4, 8)])
-@pytest.mark.parametrize("last", [False, True])
-def test_two_steps_by_hand(shape: tuple[int, ...], last: bool) -> None:
-    channels_last = last and len(shape) == 4
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    weight = kernel(*shape)
-    weight.data = weight.data.contiguous(memory_format=layout)
-    by_hand = weight.detach().double().flatten(1).numpy()
-    muon = Muon([weight], SETTINGS)
-    momentum = np.zeros_like(by_hand)
-    size = 0.1 * max(1, by_hand.shape[0] / by_hand.shape[1]) ** 0.5
-    for seed in (1, 2):
-        weight.grad = kernel(*shape, seed=seed).detach().contiguous(memory_format=layout)
-        gradient = weight.grad.double().flatten(1).numpy()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_two_steps_by_hand(layout: torch.memory_format) -> None:
+    """Kernels of the same shape are stepped together, as if alone."""
+    frozen, weights = kernel(6, 4, 3, 3, seed=9), [kernel(4, 8), kernel(8, 2, 1, 1)]
+    weights += [kernel(6, 4, 3, 3, seed=seed) for seed in range(2)]
+    for weight in weights[1:]:
+        weight.data = weight.data.contiguous(memory_format=layout)
+    by_hand = [weight.detach().double().flatten(1).numpy() for weight in weights]
+    momenta = [np.zeros_like(values) for values in by_hand]
+    muon = Muon([frozen, *weights], SETTINGS)
+    for step in range(2):
+        for number, weight in enumerate(weights):
+            drawn = kernel(*weight.shape, seed=10 * step + number).detach()
+            weight.grad = torch.empty_like(weight.data).copy_(drawn)
+            gradient = drawn.double().flatten(1).numpy()
+            momenta[number] = momentum = 0.9 * momenta[number] + 0.1 * gradient
+            size = 0.1 * max(1, gradient.shape[0] / gradient.shape[1]) ** 0.5
+            direction = newton_schulz(0.1 * gradient + 0.9 * momentum)
+            by_hand[number] = by_hand[number] * (1 - 0.1 * 0.5) - size * direction
         muon.step()
-        momentum = 0.9 * momentum + 0.1 * gradient
-        step = newton_schulz(0.1 * gradient + 0.9 * momentum)
-        by_hand = by_hand * (1 - 0.1 * 0.5) - size * step
-    np.testing.assert_allclose(weight.detach().flatten(1).numpy(), by_hand, atol=1e-3)
-
-
-def test_kernels_of_the_same_shape_are_stepped_as_if_alone() -> None:
-    together = [kernel(4, 3, 3, 3, seed=seed) for seed in range(3)] + [kernel(5, 3, 1, 1)]
-    alone = [nn.Parameter(weight.detach().clone()) for weight in together]
-    for number, (first, second) in enumerate(zip(together, alone, strict=True)):
-        first.grad = kernel(*first.shape, seed=10 + number).detach()
-        second.grad = first.grad.clone()
-    together[1].grad = alone[1].grad = None  # frozen, or not reached by the loss
-    Muon(together, SETTINGS).step()
-    for weight in alone:
-        Muon([weight], SETTINGS).step()
-    for first, second in zip(together, alone, strict=True):
-        torch.testing.assert_close(first, second)
-    assert torch.equal(together[1], kernel(4, 3, 3, 3, seed=1))
+    for weight, expected in zip(weights, by_hand, strict=True):
+        np.testing.assert_allclose(weight.detach().flatten(1).numpy(), expected, atol=1e-3)
+    assert torch.equal(frozen, kernel(6, 4, 3, 3, seed=9))
 
 
 def names_in(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[str]:
@@ -93,9 +82,7 @@ def names_in(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[str]:
         ("cifar_mobilenetv2_w1d4_bsconvs_p1d6", "conv3.conv.weight"),
     ],
 )
-def test_muon_takes_what_mixes_channels_but_no_bases_and_sgd_the_rest(
-    name: str, basis: str | None
-) -> None:
+def test_muon_takes_what_mixes_channels_but_no_bases_and_sgd_the_rest(name, basis) -> None:
     model = get_model(name, 10)
     muon, sgd = make_optimizer(model, TrainConfig(recipe="fast")).optimizers
     assert isinstance(muon, Muon)

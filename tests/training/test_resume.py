@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
-import os
-import shutil
 import signal
 import sys
 import tarfile
@@ -22,14 +19,7 @@ from torch import nn
 
 from bsconv.__main__ import main
 from bsconv.experiments.files.checkpoints import read_checkpoint, read_trained, write_checkpoint
-from bsconv.experiments.training import (
-    _job,
-    _run_folder,
-    _steps,
-    _train,
-    terminable,
-    train,
-)
+from bsconv.experiments.training import _job, _run_folder, _steps, _train, terminable, train
 from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _layer_plans
 from helpers import small_runs
 from helpers.same_runs import check_refused, check_same
@@ -69,9 +59,7 @@ def test_out_holds_the_run(tmp_path: Path) -> None:
     assert (saved["learning_rate"], saved["epochs"], saved["device"]) == (0.3, 4, "cpu")
 
 
-def test_curves_for_tensorboard_go_on_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_curves_for_tensorboard_go_on_after_a_resume(tmp_path, monkeypatch) -> None:
     writer = Mock()
     module = types.SimpleNamespace(SummaryWriter=Mock(return_value=writer))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
@@ -103,37 +91,6 @@ def test_resumed_after_each_epoch(tmp_path: Path, recipe: str) -> None:
     assert history.model is not None
 
 
-def test_a_kill_at_each_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would lie in the folder then, half a file too, is copied; each copy goes on."""
-    out, number, moments = tmp_path / "run", itertools.count(), []
-
-    def before(name: str) -> Callable[..., Any]:
-        plain = getattr(os, name)
-
-        def call(*arguments: Any) -> Any:
-            copy = tmp_path / f"killed{next(number)}"
-            shutil.copytree(out, copy)
-            if name == "fsync":
-                for half in copy.glob(".*.tmp"):
-                    os.truncate(half, half.stat().st_size // 2)
-            moments.append(copy)
-            return plain(*arguments)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ("fsync", "replace"):
-            patch.setattr(os, name, before(name))
-        run(out=out)
-    # settings, weights, a checkpoint and metrics for each epoch: each flushed, renamed, and its
-    # folder flushed
-    assert len(moments) == 3 * (2 + 2 * 2)
-    for killed in moments:
-        run(resume=True, out=killed)
-        check_same(out, killed)
-        assert not list(killed.glob(".*.tmp"))
-
-
 # where each phase of a run begins
 PHASES: dict[str, tuple[Any, str]] = {
     "opening the folder": (_run_folder.Run, "read"),
@@ -163,7 +120,7 @@ def test_a_signal_in_each_phase(
     code: int,
 ) -> None:
     place, name = PHASES[phase]
-    plain, out = getattr(place, name), tmp_path / "run"
+    plain, out = getattr(place, name), tmp_path / "a run"
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         monkeypatch.setattr(place, name, plain)
@@ -176,8 +133,8 @@ def test_a_signal_in_each_phase(
     assert main([*command, "--out", str(out)]) == code
     said = capsys.readouterr().err
     check_refused(code, said)
-    begun = (out / "config.json").exists()
-    then = f"go on with: bsconv train --out {out} --resume" if begun else "nothing was written yet"
+    resume = f"go on with: bsconv train --out '{out}' --resume"
+    then = resume if out.exists() else "nothing was written yet"
     assert said == f"bsconv train: interrupted; {then}\n"
     run(resume=True, out=out, **FAST)
     check_same(straight, out)
@@ -192,9 +149,7 @@ def test_threads_leave_signals_alone() -> None:
         assert pool.submit(work).result() == signal.SIG_DFL
 
 
-def test_a_resumed_run_keeps_the_plans_it_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[..., None]
-) -> None:
+def test_a_resumed_run_keeps_the_plans_it_measured(tmp_path, monkeypatch, use) -> None:
     use(lambda classes: BSConvU_Replacer().apply(with_all_state(classes)))
     monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)
     settings = {"plan": "auto", "precision": "float32"}
@@ -333,9 +288,7 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
         (execution(plans={"nowhere": "merged"}), "plans do not fit the model"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit(
-    tmp_path: Path, damage: Callable[..., Any], message: str
-) -> None:
+def test_a_checkpoint_that_does_not_fit(tmp_path, damage: Callable[..., Any], message: str) -> None:
     run_until(2, out=tmp_path)
     path = tmp_path / "checkpoint.pt"
     state = read_checkpoint(path)
@@ -348,9 +301,7 @@ def test_a_checkpoint_that_does_not_fit(
     assert contents(tmp_path) == before
 
 
-def test_two_runs_in_one_folder(
-    tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_in_one_folder(tmp_path, straight: Path, monkeypatch) -> None:
     plain = _train.evaluate
 
     def evaluate(*arguments: Any) -> float:
@@ -366,9 +317,7 @@ def test_two_runs_in_one_folder(
     check_same(straight, tmp_path)
 
 
-def test_a_folder_that_another_run_made_at_the_same_time_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_another_run_made_at_the_same_time_stays(tmp_path, monkeypatch) -> None:
     plain, folder = _run_folder.locked, tmp_path / "run"
 
     def locked_by_another(path: Path) -> contextlib.AbstractContextManager[None]:

@@ -10,9 +10,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bsconv.experiments.files.checkpoints import read_trained
-from bsconv.experiments.files.weights import packed
-from bsconv.experiments.results import Summary, make_record
 from bsconv.experiments.training import TrainConfig, _job
 from helpers.small_runs import noise, run, run_until, weights
 
@@ -38,15 +35,6 @@ def start() -> State:
     return state
 
 
-def as_run(start: State, folder: Path) -> Path:
-    """A finished run whose weights are ``start``."""
-    run(out=folder)
-    trained = read_trained(folder)
-    about = {"num_classes": trained.num_classes, "config": dataclasses.asdict(trained.config)}
-    (folder / "model.safetensors").write_bytes(packed(start, about))
-    return folder
-
-
 def as_half(start: State, folder: Path) -> Path:
     half = {key: start[key].half() for key in start if start[key].is_floating_point()}
     save_file(start | half, folder / "half.safetensors")
@@ -58,13 +46,8 @@ def as_torch(start: State, folder: Path) -> Path:
     return folder / "start.pt"
 
 
-@pytest.mark.parametrize("store", [as_run, as_half, as_torch])
-def test_a_run_starts_from_the_file(
-    store: Callable[[State, Path], Path],
-    start: State,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("store", [as_half, as_torch])
+def test_a_run_starts_from_the_file(store, start, tmp_path, monkeypatch) -> None:
     """The weights before the first step are those of the file, whatever the seed."""
     path, seen = store(start, tmp_path), []
     plain = _job.make_optimizer
@@ -108,30 +91,6 @@ def test_a_resumed_run_needs_the_file_no_more(start: State, tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
 
 
-def lacks(state: State) -> None:
-    del state["0.weight"], state["0.bias"]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lacks, r"the weights in .*start\.pt do not fit {}: it lacks 0\.weight and 1 more"),
-        (lambda state: state.update({"9.weight": torch.zeros(1)}), r"do not fit {}: it has no 9"),
-        (lambda state: state.update({"5.weight": torch.zeros(3, 16)}),
-         r"do not fit {}: 5\.weight .* got \(3, 16\); .*new-head"),
-    ],
-)  # fmt: skip
-def test_weights_that_do_not_fit(
-    spoil: Callable[[State], None], message: str, start: State, tmp_path: Path
-) -> None:
-    spoil(start)
-    path = as_torch(start, tmp_path)
-    with pytest.raises(ValueError, match=message.format("m as BSConv-U")) as caught:
-        run(out=tmp_path / "run", weights=path, model="m", bsconv="u")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
-
-
 def test_settings_compare_the_path_as_it_is_written() -> None:
     config = TrainConfig(weights="a/start.pt")
     assert config.difference(TrainConfig(weights=Path("./a/start.pt"))) is None
@@ -139,13 +98,3 @@ def test_settings_compare_the_path_as_it_is_written() -> None:
     assert config.difference(TrainConfig()) == "weights"
     assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
     assert config.without_folders() == TrainConfig(weights="start.pt")
-
-
-def test_no_folder_gets_into_what_is_passed_on(start: State, tmp_path: Path) -> None:
-    run(out=tmp_path / "run", weights=as_torch(start, tmp_path), normalize="none")
-    assert read_trained(tmp_path / "run" / "model.safetensors").config.weights == "start.pt"
-    record = make_record(tmp_path / "run", machine="m")
-    assert record.config.weights == "start.pt"
-    assert "weightsstart.pt" in record.name
-    schedule = Summary(record.config, 1, (record,)).schedule
-    assert schedule == "2 epochs, from start, batch size 8, normalize none"

@@ -1,18 +1,17 @@
 """What a run computes with where it leaves that open."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.training import _steps
 from bsconv.experiments.training._steps import Execution, choose_execution
 from bsconv.pytorch import BSConvS, BSConvU, _layer_plans
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 
 def net() -> nn.Module:
@@ -59,9 +58,7 @@ def test_a_long_run_takes_what_is_faster(long: None, monkeypatch: pytest.MonkeyP
     assert not chosen(images=15).compile
 
 
-def test_plans_are_those_of_the_chosen_precision(
-    long: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plans_are_those_of_the_chosen_precision(long: None, monkeypatch) -> None:
     def fastest(plans: Any, images: Tensor, *_: object) -> str:
         return "merged" if torch.is_autocast_enabled("cpu") else "factored"
 
@@ -71,9 +68,7 @@ def test_plans_are_those_of_the_chosen_precision(
 
 
 @pytest.mark.parametrize("faster", ["factored", "merged"])
-def test_compiled_steps_are_compared_with_all_layers_merged(
-    long: None, monkeypatch: pytest.MonkeyPatch, faster: str
-) -> None:
+def test_compiled_steps_are_compared_with_all_layers_merged(long, monkeypatch, faster: str) -> None:
     seconds_are(monkeypatch, lambda trial: 1.0 + ({*trial.plans.values()} != {faster}))
     monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "factored")
     found = chosen()
@@ -93,21 +88,13 @@ def test_what_a_run_sets_is_taken(long: None) -> None:
     assert found == Execution("float32", False, {"0": "merged", "2": "merged"})
 
 
-def test_measuring_leaves_the_model_and_the_random_state_alone(long: None) -> None:
-    model = nn.Sequential(net(), nn.BatchNorm1d(6), nn.Dropout(0.5))
-    before = copy.deepcopy(model.state_dict())
-    images, state = torch.rand(16, 3, 8, 8), torch.get_rng_state()
-    choose_execution(model, images, TrainConfig(epochs=1, batch_size=8))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_steps_measured_for_real_end_in_a_choice(
-    long: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_measured_for_real_end_in_a_choice_and_leave_no_trace(long, monkeypatch) -> None:
     monkeypatch.setattr(_layer_plans, "_fastest", {})
-    found = chosen()
+    model = nn.Sequential(net(), nn.BatchNorm1d(6), nn.Dropout(0.5))
+    before, images, state = snapshot(model), torch.rand(16, 3, 8, 8), torch.get_rng_state()
+    found = choose_execution(model, images, TrainConfig(epochs=1, batch_size=8))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_unchanged(model, before)
     assert found.precision in ("float32", "bfloat16")
     assert set(found.plans.values()) <= {"factored", "merged"}
 
@@ -129,32 +116,3 @@ def test_the_choice_is_a_line() -> None:
     assert str(Execution("float32", False, {})) == "float32, eager"
     made = Execution("bfloat16", True, {"0": "merged", "2": "factored"})
     assert str(made) == "bfloat16, compiled, 1 of 2 BSConv layers merged"
-
-
-# --- torch.compile --------------------------------------------------------------------------------
-
-
-def copies_in_backward(compiled: nn.Module, images: torch.Tensor) -> int:
-    """How many convolutions of the backward pass had to copy what they were given."""
-    compiled(images).sum().backward()  # compiles
-    loss = compiled(images).sum()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        loss.backward()
-    return sum(
-        event.name == "aten::contiguous"
-        and event.cpu_parent is not None
-        and event.cpu_parent.name == "aten::convolution_backward"
-        for event in profiler.events()
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not _steps.can_compile("cpu"), reason="torch.compile needs a C++ compiler")
-def test_gradients_of_blueprints_take_images_as_they_lie() -> None:
-    torch.manual_seed(0)
-    layers = BSConvU(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
-    model = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    images = torch.rand(2, 8, 12, 12).to(memory_format=torch.channels_last).requires_grad_()
-    made = Execution("float32", True, {"0": "factored"})
-    device = torch.device("cpu")
-    assert copies_in_backward(made.compiled(model, device), images) == 0
