@@ -8,61 +8,34 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from bsconv import __version__
-from bsconv.__main__ import COMMANDS, Parser, main
+from bsconv.__main__ import COMMANDS, main
 from bsconv.experiments import training
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.export import FORMATS
-from bsconv.experiments.training import _inputs, _job, _train
-from bsconv.pytorch import (
-    BSConvS_Replacer,
-    BSConvU_Replacer,
-    ModelProfiler,
-    get_model,
-    list_models,
-)
-from bsconv.pytorch.pretrained._report import Method
+from bsconv.experiments.training import _inputs
+from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler, get_model, list_models
 
 Captured = pytest.CaptureFixture[str]
-Failure = Callable[..., str]
 Said = Callable[..., Any]
-
-
-def small(images: Path, *more: object) -> list[str]:
-    """Arguments of a training of seconds."""
-    arguments = ("train", "--model", "cifar_resnet20_bsconvu", "--dataset", images, "--image-size")
-    arguments += (8, "--epochs", 2, "--batch-size", 8, "--learning-rate", 0.01, "--device", "cpu")
-    return [str(argument) for argument in (*arguments, *more)]
 
 
 @pytest.fixture(scope="session")
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of seconds."""
     out = tmp_path_factory.mktemp("runs") / "trained"
-    assert main(small(images, "--out", out)) == 0
+    settings = "--image-size 8 --epochs 2 --batch-size 8 --device cpu"
+    line = ["train", "--model", "cifar_resnet20_bsconvu", "--dataset", str(images)]
+    assert main([*line, *settings.split(), "--out", str(out)]) == 0
     return out
 
 
 # --- good input -----------------------------------------------------------------------------------
-
-
-def test_train_prints_a_line_per_epoch_and_writes_the_run(
-    images: Path, tmp_path: Path, said: Said
-) -> None:
-    out = tmp_path / "run"
-    line = small(images, "--bsconv", "s", "--model", "cifar_resnet20", "--out", out)
-    printed = said(*line).out.splitlines()
-    assert printed[0].startswith("training cifar_resnet20 (")
-    assert printed[1].startswith("steps in float32, eager, 0 of 19 BSConv layers merged, ")
-    assert [line.split(":")[0] for line in printed[2:]] == ["epoch 1", "epoch 2"]
-    config = json.loads((out / "config.json").read_text())
-    assert (config["bsconv"], config["p"], config["with_bn"]) == ("s", 0.25, False)
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.fixture
@@ -109,9 +82,7 @@ def test_evaluate_repeats_what_train_has_measured(trained: Path, said: Said) -> 
     assert "of 4 images" in said("evaluate", "--checkpoint", trained, "--test-limit", "4").out
 
 
-def test_evaluate_finds_the_archives_of_the_run(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_evaluate_finds_the_archives_of_the_run(trained: Path, monkeypatch, tmp_path) -> None:
     """--data is kept in the config.json of a folder, not in the weights that may be passed on."""
     load_dataset = Mock(side_effect=_inputs.load_dataset)
     monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
@@ -174,19 +145,6 @@ def test_help_names_everything(command: str, capsys: Captured) -> None:
     assert command or all(name in printed for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "choices", "default"),
-    [("project", "method", get_args(Method), "outputs"), ("export", "format", (*FORMATS,), None)],
-)
-def test_choices_are_those_of_the_library(
-    name: str, option: str, choices: tuple[str, ...], default: str | None
-) -> None:
-    parser = Parser()
-    COMMANDS[name].add_arguments(parser)
-    (action,) = (action for action in parser._actions if action.dest == option)
-    assert (tuple(action.choices or ()), action.default) == (choices, default)
-
-
 def test_version(capsys: Captured) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -194,39 +152,6 @@ def test_version(capsys: Captured) -> None:
 
 
 # --- bad input ------------------------------------------------------------------------------------
-
-
-def test_a_missing_or_broken_archive_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
-) -> None:
-    monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    line = ("train", "--model", "cifar_resnet20", "--data", tmp_path)
-    assert str(tmp_path) in failure(*line)
-    # the model is checked first: no data is fetched for one that does not exist
-    unknown = failure("train", "--model", "cifar_resnet20x", "--data", tmp_path)
-    assert "cifar_resnet20x" in unknown
-    archive = tmp_path / "cifar10.npz"
-    archive.write_bytes(b"nonsense")
-    assert str(archive) in failure(*line)
-    assert archive.read_bytes() == b"nonsense"
-
-
-def test_broken_checkpoint_is_one_line(images: Path, tmp_path: Path, failure: Failure) -> None:
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(b"nonsense")
-    line = small(images, "--out", tmp_path)
-    assert "already holds a run (checkpoint.pt)" in failure(*line)
-    assert f"{path} is damaged" in failure(*line, "--resume")
-    assert f"{path} is damaged" in failure("evaluate", "--checkpoint", path)
-    assert path.read_bytes() == b"nonsense"
-
-
-def test_finished_run_is_not_overwritten(images: Path, trained: Path, failure: Failure) -> None:
-    before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    assert "already holds a run" in failure(*small(images, "--out", trained))
-    message = failure("train", "--resume", "--out", trained, "--seed", "1")
-    assert "holds a run with seed=0, not seed=1" in message
-    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -242,9 +167,7 @@ def test_finished_run_is_not_overwritten(images: Path, trained: Path, failure: F
         (torch.OutOfMemoryError("CUDA out of memory"), "auto is out of memory, try a smaller"),
     ],
 )
-def test_errors_of_a_run_are_one_line(
-    train: Mock, failure: Failure, error: Exception, message: str
-) -> None:
+def test_errors_of_a_run_are_one_line(train, failure, error: Exception, message: str) -> None:
     train.side_effect = error
     assert message in failure("train", "--model", "cifar_resnet20")
 
@@ -256,25 +179,6 @@ def test_what_nobody_expected_keeps_its_traceback(train: Mock) -> None:
 
 
 # --- endings --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_ctrl_c_says_how_to_go_on(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, begun: bool
-) -> None:
-    place, name = (_train, "evaluate") if begun else (_job, "find_dataset")
-    monkeypatch.setattr(place, name, Mock(side_effect=KeyboardInterrupt))
-    out = tmp_path / "a run"
-    assert main(small(images, "--out", out)) == 130
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    if begun:
-        assert line.endswith(f"interrupted; go on with: bsconv train --out '{out}' --resume\n")
-        monkeypatch.undo()
-        assert main(["train", "--out", str(out), "--resume"]) == 0
-    else:
-        assert "nothing was written yet" in line
-        assert not out.exists()
 
 
 @pytest.mark.slow

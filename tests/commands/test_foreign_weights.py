@@ -1,8 +1,6 @@
 """Weights of somebody else's script evaluate here to what that script says, to the image."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +50,7 @@ def trained_elsewhere(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
 
 
 @pytest.mark.slow
-def test_a_resnet_of_another_script_evaluates_to_the_image(
-    tmp_path: Path, said: Callable[..., Any]
-) -> None:
+def test_a_resnet_of_another_script_evaluates_to_the_image(tmp_path, said) -> None:
     folder = photographs(tmp_path / "photographs")
     state, expected = trained_elsewhere(folder)
     assert 40 < expected < 98  # neither chance nor all, so that a wrong image shows

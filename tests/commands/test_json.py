@@ -68,9 +68,7 @@ def test_bash_completes(said: Said, tmp_path: Path) -> None:
     ("target", "proposed"),
     [("--target-macs 12%", ["BSConv-S, p = 1/4"]), ("--target-parameters 1%", [])],
 )
-def test_plan_proposes_the_largest_within_a_target(
-    target: str, proposed: list[str], said: Said
-) -> None:
+def test_plan_proposes_the_largest_within_a_target(target: str, proposed: list[str], said) -> None:
     variants = document(said, f"plan cifar_resnet20 {target}")["variants"]
     assert [row["form"] for row in variants if row["proposed"]] == proposed
     assert variants[0]["share_of_macs"] == 1

@@ -88,9 +88,7 @@ def test_a_network_for_signals(said: Said) -> None:
     assert "on 1x2x100: 256 parameters" in profile
 
 
-def test_a_run_remembers_its_model(
-    images: Path, here: Path, monkeypatch: pytest.MonkeyPatch, said: Said
-) -> None:
+def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: Said) -> None:
     settings = ("--image-size", "8", "--epochs", "1", "--device", "cpu", "--batch-size", "8")
     said("train", "--model", "nets.py:Net", "--dataset", images, *settings, "--out", here / "run")
     (here / "elsewhere").mkdir()

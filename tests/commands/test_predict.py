@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 import bsconv
 from bsconv.__main__ import main
@@ -24,7 +23,6 @@ from bsconv.experiments.model_sources import build_model
 from helpers.paths import ROOT
 
 Said = Callable[..., Any]
-Predicted = Callable[..., dict[str, Any]]
 CLASSES = {"cherry": (200, 30, 30), "lime": (40, 200, 40), "plum": (90, 30, 160)}
 CONFIG = {"model": "cifar_resnet20", "dataset": "fruit", "image_size": 16, "normalize": "imagenet"}
 
@@ -78,9 +76,7 @@ def by_hand(model: nn.Module) -> torch.Tensor:
         return model(((pixels - mean[:, None, None]) / std[:, None, None])[None])[0].softmax(0)
 
 
-def test_the_probabilities_are_those_of_the_network(
-    trained: nn.Module, predicted: Predicted
-) -> None:
+def test_the_probabilities_are_those_of_the_network(trained, predicted) -> None:
     expected = dict(zip(CLASSES, by_hand(trained).tolist(), strict=True))
     (image,) = predicted("model.safetensors", FILE)["images"]
     found = {each["class"]: each["probability"] for each in image["top"]}
@@ -88,9 +84,7 @@ def test_the_probabilities_are_those_of_the_network(
     assert [*found.values()] == sorted(found.values(), reverse=True)
 
 
-def test_unreadable_files_are_named_and_left_out(
-    trained: nn.Module, predicted: Predicted, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_files_are_named_and_left_out(trained, predicted, capsys) -> None:
     Path("fruit/test/lime/broken.png").write_bytes(b"no image")
     assert main(["predict", "model.safetensors", "fruit/test", "--csv", "a.csv", "--top", "1"]) == 1
     captured = capsys.readouterr()
@@ -100,19 +94,6 @@ def test_unreadable_files_are_named_and_left_out(
     assert lines[0] == "file,class_1,probability_1"
     assert len(lines) == 13
     assert len(predicted("model.safetensors", "fruit/test")["unreadable"]) == 1
-
-
-def test_images_of_all_kinds_are_prepared_alike(trained: nn.Module) -> None:
-    run = bsconv.load_run("model.safetensors")
-    opened = Image.open(FILE)
-    pixels = torch.from_numpy(np.array(opened.resize((16, 16), Image.Resampling.BILINEAR)))
-    pixels = pixels.permute(2, 0, 1)
-    prepared = run.preprocess([FILE, Path(FILE), opened, pixels, pixels / 255])
-    expected = run.preprocess(FILE).expand(5, 3, 16, 16)
-    torch.testing.assert_close(prepared, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(F.softmax(run.model(prepared[:1])[0], 0), by_hand(trained))
-    assert run.predict([opened])[0].label == run.predict(FILE)[0].label
-    assert "3 classes (cherry, lime, plum), images of 16 x 16" in str(run)
 
 
 @pytest.fixture
@@ -125,15 +106,19 @@ def cropping(trained: nn.Module) -> Run:
     return bsconv.load_run("crop.safetensors")
 
 
-def test_tensors_and_arrays_are_cropped_as_files_are(cropping: Run) -> None:
-    array = np.asarray(Image.open("wide.png"))
+def test_images_of_all_kinds_are_prepared_alike(cropping: Run) -> None:
+    opened = Image.open("wide.png")
+    array = np.asarray(opened)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     expected = cropping.preprocess("wide.png")
-    for same in (array, array[None], [array], tensor, tensor[None], Image.open("wide.png")):
+    for same in (array, array[None], [array], tensor, tensor[None], opened, Path("wide.png")):
         torch.testing.assert_close(cropping.preprocess(same), expected, rtol=0, atol=0)
         assert cropping.predict(same)[0].top == cropping.predict("wide.png")[0].top
     for floats in (tensor / 255, (tensor / 255).half(), array / 255):  # a grey level is 0.0175
         torch.testing.assert_close(cropping.preprocess(floats), expected, rtol=0, atol=0.02)
+    mixed = cropping.preprocess(["wide.png", opened, tensor])
+    torch.testing.assert_close(mixed, expected.expand(3, 3, 16, 16), rtol=0, atol=0)
+    assert "3 classes (cherry, lime, plum), images of 16 x 16" in str(cropping)
     assert len(cropping.predict("fruit/test")) == len(cropping.preprocess("fruit/test")) == 12
 
 
@@ -155,9 +140,7 @@ def test_what_is_no_image(cropping: Run, image: Any, message: str) -> None:
             method(image)
 
 
-def test_folders_are_read_as_in_training_and_each_file_once(
-    trained: nn.Module, predicted: Predicted
-) -> None:
+def test_folders_are_read_as_in_training_and_each_file_once(trained, predicted) -> None:
     lime = Path("fruit/test/lime")
     for folder in (lime / ".hidden", lime / "__MACOSX", lime / "deep"):
         folder.mkdir()
@@ -182,9 +165,7 @@ EXPORT = ("export", "--checkpoint", "model.safetensors", "--format", "onnx", "--
 
 @pytest.mark.parametrize("free", [[], ["--dynamic-batch", "--dynamic-size"]])
 @pytest.mark.slow
-def test_onnx_says_the_same(
-    trained: nn.Module, free: list[str], predicted: Predicted, said: Said
-) -> None:
+def test_onnx_says_the_same(trained, free: list[str], predicted, said) -> None:
     said(*EXPORT, *free)
     here, there = (predicted(file, "fruit/test") for file in ("model.safetensors", "x.onnx"))
     assert here["classes"] == there["classes"] == [*CLASSES]
@@ -219,9 +200,7 @@ def test_the_guide_runs_as_it_stands(fruit: Path, said: Said) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_of_images_that_are_not_square_is_refused(
-    trained: nn.Module, said: Said, failure: Said
-) -> None:
+def test_onnx_of_images_that_are_not_square_is_refused(trained, said, failure) -> None:
     said(*EXPORT, "--input-size", "3x16x24")
     message = "needs square images of 3 channels, x.onnx takes 3 x 16 x 24"
     assert message in failure("predict", "x.onnx", FILE)

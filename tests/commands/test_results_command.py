@@ -152,9 +152,7 @@ def test_anything_else_is_not(name: str, value: Any) -> None:
         ({"bsconv": "u", "model": "cifar_mobilenetv1_w1"}, "cifar_mobilenetv1_w1 as BSConv-U"),
     ],
 )
-def test_replaced_networks_have_a_name_where_that_builds_the_same(
-    settings: dict[str, Any], architecture: str
-) -> None:
+def test_replaced_networks_have_a_name_where_that_builds_the_same(settings, architecture) -> None:
     [summary] = summarize([of(1.0, **settings)])
     assert summary.architecture == architecture
     assert summary.variant == f"BSConv-{settings['bsconv'].upper()}"

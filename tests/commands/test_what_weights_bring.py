@@ -45,9 +45,7 @@ def test_what_a_run_says_itself_wins(given: Any, expected: tuple[Any, ...]) -> N
     assert (found.image_size, found.resize, found.normalize) == expected
 
 
-def test_evaluate_takes_a_file_alike_by_both_options(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
-) -> None:
+def test_evaluate_takes_a_file_alike_by_both_options(images, tmp_path, monkeypatch, said) -> None:
     file = weights(tmp_path / "w.safetensors")
     evaluate = Mock(return_value=0.0)
     monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)
@@ -62,9 +60,7 @@ def test_evaluate_takes_a_file_alike_by_both_options(
 @pytest.mark.parametrize(
     ("more", "size", "resize"), [([], 16, "20"), (["--input-size", "32"], 32, "40")]
 )
-def test_export_notes_the_same_by_both_options(
-    tmp_path: Path, more: list[str], size: int, resize: str, said: Said
-) -> None:
+def test_export_notes_the_same_by_both_options(tmp_path, more, size, resize, said) -> None:
     import onnx
 
     file, out = weights(tmp_path / "w.safetensors"), tmp_path / "x.onnx"
@@ -85,9 +81,7 @@ def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path, sa
 
 
 @pytest.mark.parametrize("other", [["red", "lime", "blue"], ["sky", "lime", "red"]])
-def test_other_names_or_another_order_are_refused(
-    images: Path, tmp_path: Path, failure: Said, said: Said, other: list[str]
-) -> None:
+def test_other_names_or_another_order_are_refused(images, tmp_path, failure, said, other) -> None:
     file = weights(tmp_path / "w.safetensors", other)
     message = f"needs its classes {', '.join(other)}, got {images.name} with blue, lime, red"
     for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
@@ -100,9 +94,7 @@ def test_other_names_or_another_order_are_refused(
     said("evaluate", "--checkpoint", nameless, "--dataset", images, "--device", "cpu")
 
 
-def test_another_data_set_is_not_divided_as_the_first_was(
-    images: Path, tmp_path: Path, said: Said
-) -> None:
+def test_another_data_set_is_not_divided_as_the_first_was(images, tmp_path, said) -> None:
     file = weights(tmp_path / "w.safetensors", split=0.5)
     said("evaluate", "--checkpoint", file, "--device", "cpu", "--dataset", images)
 
@@ -110,9 +102,7 @@ def test_another_data_set_is_not_divided_as_the_first_was(
 @pytest.mark.slow
 @pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("how", [("--budget", "50%"), ("--bsconv", "s", "--p", "1/2")])
-def test_the_commands_that_project_prints_run(
-    ours: bool, how: tuple[str, ...], images: Path, tmp_path: Path, said: Said
-) -> None:
+def test_the_commands_that_project_prints_run(ours, how, images, tmp_path, said) -> None:
     file = weights(tmp_path / "of mine.safetensors")
     given: list[str] = []
     if not ours:
@@ -126,4 +116,4 @@ def test_the_commands_that_project_prints_run(
     said(*shlex.split(train_on), "--epochs", "1", "--out", tmp_path / "run")
     kept = read_trained(tmp_path / "run")
     assert (kept.config.image_size, kept.config.resize, kept.classes) == (16, "20", tuple(NAMES))
-    assert (kept.config.teacher is not None) == ("--budget" in how)
+    assert (kept.config.teacher is not None) == bool(kept.plan) == ("--budget" in how)
