@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -65,9 +64,7 @@ def test_models_start_from_them_in_float32(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_they_reach_what_is_written_of_them(
-    path: Path, cifar10_folder: Path, said: Callable[..., Any]
-) -> None:
+def test_they_reach_what_is_written_of_them(path, cifar10_folder, said) -> None:
     line = ("evaluate", "--model", path.stem, "--pretrained", "cifar10", "--data", cifar10_folder)
     reached = f"test top-1 {note(path)['test_top1']:.2f} % of 10,000 images"
     assert reached in said(*line).out
@@ -95,9 +92,7 @@ def test_a_damaged_file_is_refused(copied: Path, damaged: Callable[[bytes], byte
         ("CIFAR_resnet20", 100, "cifar10", " need num_classes=10, got num_classes=100"),
     ],
 )
-def test_weights_that_do_not_exist(
-    copied: Path, architecture: str, num_classes: int, pretrained: str, reason: str
-) -> None:
+def test_weights_that_do_not_exist(copied, architecture, num_classes, pretrained, reason) -> None:
     (copied.parent / "other").mkdir()
     shutil.copy(copied / "cifar_resnet20.json", copied.parent / "other")
     message = f" weights pretrained={pretrained!r} (for|of) {architecture!r}{reason}$"
@@ -105,9 +100,7 @@ def test_weights_that_do_not_exist(
         get_model(architecture, num_classes, pretrained=pretrained)
 
 
-def test_without_safetensors_the_package_to_install_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_safetensors_the_package_to_install_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     message = "^pretrained weights need the package safetensors: pip install safetensors$"
     with pytest.raises(ImportError, match=message):
@@ -123,44 +116,29 @@ def finished(run: Path, model: str, **changes: object) -> list[str]:
 
 
 @pytest.mark.slow
-def test_runs_are_packed_with_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
+def test_runs_are_packed_under_their_names_with_what_was_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    whole = {"train_limit": 256, "test_limit": None, "image_size": None}
-    given = finished(run, "cifar_resnet20", **whole)
-    assert record.main([*given, "--out", str(tmp_path / "weights")]) == 0
-    path = tmp_path / "weights" / "synthetic" / "cifar_resnet20.safetensors"
+    run, out = tmp_path / "run", tmp_path / "weights"
+    given = finished(run, name, test_limit=8, image_size=None)
+    data = load_dataset("synthetic").limited(train=8, test=8)
+    monkeypatch.setattr(record, "load_dataset", lambda *_: data)
+    assert record.main([*given, "--out", str(out)]) == 0
+    path = out / "synthetic" / f"{name.lower()}.safetensors"
     assert capsys.readouterr().out == f"{path}\n"
-    monkeypatch.setattr(_registry, "FOLDER", tmp_path / "weights")
-    model = get_model("CIFAR_ResNet20", 10, pretrained="synthetic")
-    data = load_dataset("synthetic")
+    monkeypatch.setattr(_registry, "FOLDER", out)
+    model = get_model(name, 10, pretrained="synthetic")
     assert note(path)["test_top1"] == evaluate(model, data.test_images, data.test_labels)
     assert note(path)["test_top1_in_float32"] == make_record(run, machine="a test").last_top1
     assert note(path)["commit"] == "abc"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
-def test_weights_of_bsconv_networks_are_packed_under_their_names(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given, out = finished(tmp_path / "run", name), tmp_path / "weights"
-    tiny = load_dataset("synthetic").limited(train=8, test=8)
-    monkeypatch.setattr(record, "load_dataset", lambda *_: tiny)
-    assert record.main([*given, "--out", str(out)]) == 0
-    monkeypatch.setattr(_registry, "FOLDER", out)
-    assert (out / "synthetic" / f"{name.lower()}.safetensors").is_file()
-    loaded = get_model(name, 10, pretrained="synthetic").state_dict()
-    trained = read_trained(tmp_path / "run").state
+    loaded, trained = model.state_dict(), read_trained(run).state
     assert loaded.keys() == trained.keys()
     for key, value in trained.items():
         torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_a_network_without_a_name_is_not_packed_under_that_of_another(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_without_a_name_is_not_packed_under_that_of_another(tmp_path, capsys) -> None:
     given = finished(tmp_path / "run", "cifar_wrn16_1", bsconv="u")
     assert record.main([*given, "--out", str(tmp_path / "weights")]) == 2
     error = capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Recorded spectra: of a network while it learnt, and of networks that others trained."""
 
-import json
 from pathlib import Path
 from statistics import median
 
@@ -46,7 +45,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 OTHER = '{"format": "bsconv record 1"}'
-UNEVEN = {"epochs": [1], "top1": [None], "layers": {"a": []}, "random": {"a": 0.5}}
+UNEVEN = (
+    '{"format": "bsconv spectra 1", "epochs": [1], "top1": [null], "layers": {"a": []}, '
+    '"random": {"a": 0.5}}'
+)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +58,7 @@ UNEVEN = {"epochs": [1], "top1": [None], "layers": {"a": []}, "random": {"a": 0.
         (TrainingSpectra, "[]", "holds no spectra of a training"),
         (TrainingSpectra, OTHER, "format needs to be 'bsconv spectra 1', got 'bsconv record 1'"),
         (TrainingSpectra, '{"format": "bsconv spectra 1", "epochs": []}', "holds no spectra"),
-        (
-            TrainingSpectra,
-            json.dumps({"format": "bsconv spectra 1", **UNEVEN}),
-            "needs a share of each layer for each epoch",
-        ),
+        (TrainingSpectra, UNEVEN, "needs a share of each layer for each epoch"),
         (NetworkSpectra, "", "a.json holds no spectra of a network: "),
         (NetworkSpectra, "{}", "a.json holds no spectra of a network: "),
         (NetworkSpectra, '{"format": "bsconv network spectra 1"}', "holds no spectra of a network"),
@@ -76,9 +74,7 @@ def test_other_files_are_refused(tmp_path: Path, kind: type, content: str, messa
     ("name", "layers", "mean", "within", "across"),
     [("vgg16_hed", 13, 0.625, 0.42, 0.36), ("animevideov3", 18, 0.464, 0.17, 0.14)],
 )
-def test_the_recorded_networks(
-    name: str, layers: int, mean: float, within: float, across: float
-) -> None:
+def test_the_recorded_networks(name, layers, mean, within, across) -> None:
     recorded = NetworkSpectra.read(results_folder() / "spectra" / f"{name}.json")
     rows = recorded.table.compared
     assert len(rows) == layers
