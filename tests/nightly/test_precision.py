@@ -40,6 +40,8 @@ from helpers.reliability import Section
 pytestmark = pytest.mark.nightly
 
 MANY = 4096  # channels
+# fits go on in turns from what the rounding left, to others that are as close
+LOOSER = {"batch_norm": NEARLY_CONSTANT, "outputs": dict.fromkeys(KINDS, 1e-2)}
 OF_MORE_CHANNELS = tuple(kind for kind in KINDS if kind != "one channel")
 
 
@@ -133,7 +135,7 @@ CASES = [
             f"project_pretrained, {method}, BSConv-{letter.upper()}: {subject}",
             partial(projected, method, letter, subject),
             OF_ANY_WIDTH,
-            looser=NEARLY_CONSTANT if method == "batch_norm" else {},
+            looser=LOOSER.get(method, {}),
             beyond=BEYOND,
         )
         for method in ("weights", "batch_norm", "outputs")

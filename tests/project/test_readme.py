@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bsconv.__main__ import main
+from bsconv.experiments.results import load_records, summarize
 from golden import questions, recorded
 from helpers.paths import ROOT
 
@@ -80,6 +81,52 @@ def test_measured_accuracies_are_what_the_command_prints(capsys):
     begin, end = "<!-- bsconv results --markdown -->", "<!-- end of bsconv results -->"
     shown = re.search(f"^{begin}\n\n(.*?)\n{end}$", RESULTS, re.MULTILINE | re.DOTALL)
     assert shown[1] == capsys.readouterr().out
+
+
+NUMBER = r"(\d+\.\d+) ?%"
+CLAIMS = {  # sentences that stand in several places, and where their numbers come from
+    rf"WRN-16-1 on CIFAR-10: {NUMBER} dense, {NUMBER} as BSConv-U": (
+        "cifar_wrn16_1, 40 epochs",
+        "cifar_wrn16_1_bsconvu, 40 epochs",
+    ),
+    rf"ResNet-20(?: on CIFAR-10)?: {NUMBER} dense": ("dense, 100 %",),
+    rf"{NUMBER} (?:with 25 %|at a quarter)": ("bsconv, 25 %",),
+    rf"(?:BSConv-U to|projected to BSConv-U,) {NUMBER}(?:;| after)": (
+        "cifar_resnet20, 3 epochs, resnet20_u_projected.safetensors",
+    ),
+    rf"(?:training,|and) {NUMBER} after three epochs": (
+        "cifar_resnet20, 3 epochs, small.safetensors",
+    ),
+    r"(\d\.\d) points more after 5 epochs(?: \(3 seeds\))?, 1\.0": ("what V1 gains",),
+    r"V2: (\d\.\d) points (?:more )?after 5": ("what V2 gains",),
+}
+
+
+def measured() -> dict[str, float]:
+    """Accuracies by what was measured: means of recorded runs, and of the record of budgets."""
+    runs = {}
+    for summary in summarize(load_records(ROOT / "results")):
+        config = summary.config
+        start = f", {config.weights}" if config.weights else ""
+        runs[f"{config.model}, {config.epochs} epochs{start}"] = summary.mean
+    budgets = json.loads((ROOT / "results" / "compression" / "cifar_resnet20.json").read_text())
+    shares = {f"{r['method']}, {r['budget']:.0%}": r["accuracy"] for r in budgets["rows"]}
+    for name, variant in (("v1", "bsconvu"), ("v2", "bsconvs_p1d6")):
+        plain, changed = (
+            f"cifar_mobilenet{name}_w1d4{end}, 5 epochs" for end in ("", f"_{variant}")
+        )
+        runs[f"what {name.upper()} gains"] = runs[changed] - runs[plain]
+    return runs | {key.replace("%", " %"): value for key, value in shares.items()}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_numbers_that_stand_in_several_places_are_those_measured(claim):
+    known = measured()
+    found = [match for text in PAGES.values() for match in re.finditer(claim, text)]
+    assert len(found) > 1
+    for match in found:
+        for shown, source in zip(match.groups(), CLAIMS[claim], strict=True):
+            assert abs(float(shown) - known[source]) < 0.0501, match[0]
 
 
 def test_packaged_weights_have_the_accuracies_that_the_page_states():
