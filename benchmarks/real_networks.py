@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,9 @@ BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # of VGG-16
 class Edges(nn.Module):
     """Edges in [0, 1] of photographs in [0, 1]: VGG-16 with an output of each block, fused."""
 
-    def __init__(self, path: Path) -> None:
-        import h5py
+    mean: Tensor
 
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.blocks, channels = nn.ModuleList(), 3
         for number, (width, count) in enumerate(BLOCKS):
@@ -52,9 +53,9 @@ class Edges(nn.Module):
         self.sides = nn.ModuleList(nn.Conv2d(width, 1, 1) for width, _ in BLOCKS)
         self.fuse = nn.Conv2d(len(BLOCKS), 1, 1)
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68])[:, None, None])
-        with h5py.File(path) as file:
+        with import_module("h5py").File(path) as file:
             for number, block in enumerate(self.blocks, 1):
-                convs = [layer for layer in block if isinstance(layer, nn.Conv2d)]
+                convs = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
                 for index, conv in enumerate(convs):
                     name = f"conv2d_{index}" if index else "conv2d"
                     self._read(conv, file[f"block{number}/layers/{name}/vars"])
@@ -88,7 +89,8 @@ class Enlarge(nn.Module):
 
 def ncnn_layers(prefix: Path) -> list[nn.Module]:
     """The convolutions and PReLUs of a chain that ncnn wrote, with their weights."""
-    content, at, layers = prefix.with_suffix(".bin").read_bytes(), 0, []
+    content, at = prefix.with_suffix(".bin").read_bytes(), 0
+    layers: list[nn.Module] = []
 
     def take(count: int, dtype: str) -> Tensor:
         nonlocal at
@@ -99,19 +101,18 @@ def ncnn_layers(prefix: Path) -> list[nn.Module]:
     for line in prefix.with_suffix(".param").read_text().splitlines()[2:]:
         kind, _, inputs, outputs, *rest = line.split()
         settings = dict(pair.split("=") for pair in rest[int(inputs) + int(outputs) :])
-        layer: nn.Module
         if kind == "Convolution":
             out, size, count = (int(settings[key]) for key in "016")
             half = content[at : at + 4] == HALF
             at += 4
             weight = take(count, "<f2" if half else "<f4").view(out, -1, size, size)
-            layer = nn.Conv2d(weight.shape[1], out, size, padding=size // 2)
-            layer.load_state_dict({"weight": weight, "bias": take(out, "<f4")})
-            layers.append(layer)
+            conv = nn.Conv2d(weight.shape[1], out, size, padding=size // 2)
+            conv.load_state_dict({"weight": weight, "bias": take(out, "<f4")})
+            layers.append(conv)
         elif kind == "PReLU":
-            layer = nn.PReLU(int(settings["0"]))
-            layer.load_state_dict({"weight": take(int(settings["0"]), "<f4")})
-            layers.append(layer)
+            slopes = take(int(settings["0"]), "<f4")
+            layers.append(nn.PReLU(len(slopes)))
+            layers[-1].load_state_dict({"weight": slopes})
     return layers
 
 
