@@ -1,7 +1,5 @@
 """Trained networks in use: what their images and their answers mean, and what they say of files."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Rules for settings: what each needs in words, as a question, and as an option of argparse."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import operator

@@ -1,7 +1,5 @@
 """A folder of images by class as a data set."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

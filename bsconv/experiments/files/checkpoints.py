@@ -1,7 +1,5 @@
 """Files of a run: written whole or not at all, read without running code from them."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno

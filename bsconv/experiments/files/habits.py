@@ -1,7 +1,5 @@
 """Where programs put the weights in a file, and what they put before their names: one table."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Mapping

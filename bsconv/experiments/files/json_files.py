@@ -1,7 +1,5 @@
 """JSON from files, whatever they hold: ValueError says what is wrong with them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator

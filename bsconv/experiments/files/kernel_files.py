@@ -1,7 +1,5 @@
 """Convolution kernels in files of other frameworks: HDF5 as Keras writes it, and ONNX."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files of ``torch.save``, read so that no code in them runs and no damage gets through."""
 
-from __future__ import annotations
-
 import os
 import re
 import zipfile

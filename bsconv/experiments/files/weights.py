@@ -4,8 +4,6 @@ Ours are safetensors files that say what they hold, with a checksum over all of 
 itself has none, so nobody would notice a weight that a changed bit made another.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

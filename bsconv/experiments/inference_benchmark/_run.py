@@ -1,7 +1,5 @@
 """A network and its BSConv variants measured in turns, as PyTorch gives them and optimised."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

@@ -1,7 +1,5 @@
 """Runs that differ in their seed, summed up; and which of them may be compared."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The published accuracies of 211 networks on CIFAR-10 and CIFAR-100, from ``published.csv``."""
 
-from __future__ import annotations
-
 import csv
 import functools
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """BatchNorm by the statistics of all processes' images, which torch has for GPUs alone."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Images as a network takes them, its answers, and whether data and network fit together."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What the steps of a run need, made or read from its folder, and what is said of it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

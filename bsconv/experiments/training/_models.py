@@ -1,7 +1,5 @@
 """The networks of a run, student and teacher, with the weights that they start from."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import warnings

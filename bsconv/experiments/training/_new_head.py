@@ -1,7 +1,5 @@
 """The layer of a classifier that gives its answer, found by running it; one of another size."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The optimiser of a recipe: SGD or Adam for all weights, or Muon for those that mix channels."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 

@@ -4,8 +4,6 @@ Each has the model and takes its part of every batch. Together they compute what
 compute with all of the batch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import datetime

@@ -1,7 +1,5 @@
 """A run and its folder: who may write there, what a resumed run starts from, what is kept."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -238,11 +236,7 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
     """
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
-    with (
-        join_processes(device) as processes,
-        reproducible(device),
-        contextlib.ExitStack() as stack,
-    ):
+    with join_processes(device) as processes, reproducible(device), contextlib.ExitStack() as stack:
         run = processes.from_first(lambda: stack.enter_context(_opened_folder(config, resume)))
         run.processes = processes
         with processes.agreeing():

@@ -4,8 +4,6 @@ What a run does not set is chosen at its start and kept in its checkpoint. A lon
 a short one, which would not earn back the time, takes float32 and the layers as they are.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

@@ -5,8 +5,6 @@ momentum 0.9, weight decay 1e-4 on everything, batch 128, 200 epochs, random cro
 unless the settings say otherwise no normalisation (the models start with a BatchNorm).
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -107,10 +107,7 @@ def change_of(model: nn.Module, places: list[Place], init: str) -> Change:
 
 
 def _check_replaceable(
-    model: nn.Module,
-    places: list[Place],
-    layers: SeparableLayers,
-    names: Mapping[nn.Module, str],
+    model: nn.Module, places: list[Place], layers: SeparableLayers, names: Mapping[nn.Module, str]
 ) -> None:
     depthwise, _, pointwise, tail = layers
     for conv, groups in ((depthwise, depthwise.in_channels), (pointwise, 1)):
