@@ -22,9 +22,7 @@ LAYERS: list[tuple[Any, Any, int]] = [
 
 
 @pytest.mark.parametrize(("make", "convolve", "dimensions"), LAYERS)
-def test_its_weight_is_the_dense_kernel(
-    make: Callable[[], Any], convolve: Callable[..., Tensor], dimensions: int
-) -> None:
+def test_its_weight_is_the_dense_kernel(make, convolve, dimensions):
     layer = make()
     images = torch.rand(2, layer.in_channels, *(5,) * dimensions)
     assert (layer.groups, layer.transposed) == (1, False)

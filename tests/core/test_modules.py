@@ -10,18 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bsconv.pytorch import (
-    BSConvCP,
-    BSConvS,
-    BSConvS1d,
-    BSConvS3d,
-    BSConvU,
-    BSConvU1d,
-    BSConvU3d,
-)
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvS1d, BSConvS3d, BSConvU, BSConvU1d, BSConvU3d
 from bsconv.pytorch._tools.convs import mid_channels
 from bsconv.pytorch.modules import bsconv_s, bsconv_u
 from helpers.exact_errors import raises_exactly
+from helpers.trained import trained
 
 # torch says so of any convolution with such a padding, the dense one too
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -63,17 +56,6 @@ def geometries(draw: st.DrawFn, dimensions: int = 2) -> dict:
     }
 
 
-def random_batch_norm(layer: nn.Module) -> None:
-    """Statistics and parameters as after some training, with large shifts."""
-    for module in layer.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            if module.affine:
-                nn.init.normal_(module.weight)
-                nn.init.normal_(module.bias)
-
-
 def dimensions_of(layer_class: type) -> int:
     return {"1d": 1, "3d": 3}.get(layer_class.__name__[-2:], 2)
 
@@ -110,10 +92,8 @@ def test_layer_equals_its_dense_convolution(layer_class, dtype, tolerance, data)
 def test_with_batch_norm_the_dense_convolution_is_exact_or_refused(layer_class, data, affine):
     n = dimensions_of(layer_class)
     geometry = data.draw(geometries(n))
-    layer = layer_class(
-        **geometry, with_bn=True, bn_kwargs={"affine": affine}, dtype=torch.float64
-    ).eval()
-    random_batch_norm(layer)
+    options = {"with_bn": True, "bn_kwargs": {"affine": affine}, "dtype": torch.float64}
+    layer = trained(layer_class(**geometry, **options)).eval()
     images = torch.randn(2, geometry["in_channels"], *SIZES[n], dtype=torch.float64)
     padded = geometry["padding"] not in (0, (0,) * n, "valid")
     if geometry["padding"] == "same":

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bsconv.pytorch._tools.numerics import full_float32, power_of_two_scale
-from bsconv.pytorch.pretrained._samples import CONSTANT, check_finite, without_mean
+from bsconv.pytorch.pretrained._samples import CONSTANT, without_mean
 
 
 @pytest.mark.parametrize(
@@ -61,25 +61,13 @@ def test_columns_of_rounding_are_constant(dtype):
     assert (rest != 0).any(0).tolist() == [True, False, True, False, True]
 
 
-def test_what_is_not_finite_is_named():
-    finite, other = torch.ones(3), torch.tensor([1.0, float("inf")])
-    check_finite("'layer'", finite, finite)
-    with pytest.raises(ValueError, match="stays finite, got NaN or infinity at 'layer'"):
-        check_finite("'layer'", finite, other)
-    with pytest.raises(ValueError, match="at the outputs"):
-        check_finite("the outputs", other * float("nan"))
-
-
 NUMBER = 1 + 2**-11  # bfloat16 and TF32 make it 1
 
 
 def settings() -> list[str]:
-    backends: Any = torch.backends
-    each = (
-        *(backends.cudnn.conv, backends.cuda.matmul),
-        *(backends.mkldnn.conv, backends.mkldnn.matmul),
-    )
-    return [one.fp32_precision for one in each]
+    b: Any = torch.backends
+    backends = b.cudnn.conv, b.cuda.matmul, b.mkldnn.conv, b.mkldnn.matmul
+    return [backend.fp32_precision for backend in backends]
 
 
 @pytest.fixture

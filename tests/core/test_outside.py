@@ -27,6 +27,7 @@ from bsconv.pytorch import (
     kernel_spectra,
     optimize_for_inference,
     project_pretrained,
+    reg_loss,
 )
 from bsconv.pytorch._tools.outside import independent_copy
 from helpers import odd_layers
@@ -133,6 +134,8 @@ def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
         lambda model: setattr(model, "forward", lambda x, conv=model[0]: conv(x)),
         lambda model: setattr(model, "parent", weakref.ref(model[0])),
         lambda model: setattr(model, "tied", [model[0].weight]),
+        lambda model: setattr(model, "call", model[0].forward),
+        lambda model: setattr(model, "hidden", (nn.ModuleDict({"conv": model[0]}),)),
         lambda model: setattr(model[1], "before", (model[0],)),
     ],
 )
@@ -166,6 +169,8 @@ def test_a_global_name_keeps_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         lambda model: model.register_forward_hook(lambda *_: model.training),
         lambda model: setattr(model, "parent", weakref.ref(model)),
+        lambda model: setattr(model, "parents", (nn.ModuleDict({"parent": model}),)),
+        lambda model: setattr(model[0], "reg_loss", functools.partial(reg_loss, model[0])),
         lambda model: setattr(model, "call", lambda x: model[0](x)),
         lambda model: setattr(model, "optimiser", torch.optim.SGD(model.parameters())),
         lambda model: model[0].register_forward_hook(lambda *_, own=model[0]: print(own, end="")),
@@ -212,9 +217,7 @@ def remembering() -> nn.Module:
         lambda model: project_pretrained(model, IMAGES, progress=False),
     ],
 )
-def test_whoever_copies_refuses(
-    make: Callable[[], nn.Module], use: Callable[[nn.Module], object]
-) -> None:
+def test_whoever_copies_refuses(make, use):
     with pytest.raises(ValueError, match=r"cannot be copied: its copy (calls|uses) .* original"):
         use(make())
 
@@ -275,50 +278,34 @@ class Keeping(nn.Module):
         return self.kept()(images)
 
 
-class OfContext(Keeping):
-    def keep(self, conv: nn.Module) -> None:
-        Context.convs["conv"] = conv
-
-    def kept(self) -> Any:
-        return Context.convs["conv"]
+def keeping(keep: Callable[..., Any], kept: Callable[..., Any], **own: Any) -> type[nn.Module]:
+    return type("Kept", (Keeping,), {"keep": keep, "kept": kept, **own})
 
 
-class OfAnotherFile(Keeping):
-    def keep(self, conv: nn.Module) -> None:
-        odd_layers.Registry.items["conv"] = conv
-
-    def kept(self) -> Any:
-        return odd_layers.Registry.items["conv"]
-
-
-class OfSlot(Keeping):
-    __slots__ = ("other",)
-
-    def keep(self, conv: nn.Module) -> None:
-        OfSlot.other.__set__(self, conv)
-
-    def kept(self) -> Any:
-        return self.other
-
-
-class OfDescriptor(Keeping):
-    other = Described()
-
-    def keep(self, conv: nn.Module) -> None:
-        Described.known[self] = conv
-
-    def kept(self) -> Any:
-        return self.other
-
-
-class OfALibrary(Keeping):
-    """Where no search looks: among the attributes of the standard library."""
-
-    def keep(self, conv: nn.Module) -> None:
-        vars(json)["of_a_test"] = conv
-
-    def kept(self) -> Any:
-        return importlib.import_module("json").of_a_test
+KEEPING = {
+    "class": keeping(
+        lambda _, conv: Context.convs.update(conv=conv), lambda _: Context.convs["conv"]
+    ),
+    "class of another file": keeping(
+        lambda _, conv: odd_layers.Registry.items.update(conv=conv),
+        lambda _: odd_layers.Registry.items["conv"],
+    ),
+    "slot": keeping(
+        lambda self, conv: type(self).other.__set__(self, conv),
+        lambda self: self.other,
+        __slots__=("other",),
+    ),
+    "descriptor": keeping(
+        lambda self, conv: Described.known.update({self: conv}),
+        lambda self: self.other,
+        other=Described(),
+    ),
+}
+# where no search looks: among the attributes of the standard library
+OfALibrary = keeping(
+    lambda _, conv: vars(json).update(of_a_test=conv),
+    lambda _: importlib.import_module("json").of_a_test,
+)
 
 
 def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
@@ -329,13 +316,13 @@ def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
     assert ModelProfiler(OfALibrary(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
 
 
-@pytest.mark.parametrize("kind", [OfContext, OfSlot, OfDescriptor, OfAnotherFile])
-def test_classes_and_slots_may_hold_a_layer(kind: type[nn.Module]) -> None:
-    (layer,) = BSConvU_Replacer().plan(kind()).layers
+@pytest.mark.parametrize("kind", KEEPING)
+def test_classes_and_slots_may_hold_a_layer(kind: str) -> None:
+    (layer,) = BSConvU_Replacer().plan(KEEPING[kind]()).layers
     assert "outside the module tree" in layer.description
-    if kind is not OfSlot:  # which is copied
+    if kind != "slot":  # which is copied
         with pytest.raises(ValueError, match="model cannot be copied"):
-            project_pretrained(kind())
+            project_pretrained(KEEPING[kind]())
 
 
 @pytest.mark.parametrize(

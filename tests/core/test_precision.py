@@ -45,11 +45,7 @@ from helpers.precision import (
 
 MANY = 64  # channels
 Layer = BSConvU | BSConvS | BSConvCP
-PLANS: dict[type[Layer], tuple[str, ...]] = {
-    BSConvU: ("factored", "merged"),
-    BSConvS: ("factored", "joined", "narrow", "merged"),
-    BSConvCP: ("factored", "narrow", "merged"),
-}
+KINDS_OF_LAYERS: tuple[type[Layer], ...] = (BSConvU, BSConvS, BSConvCP)
 NORMS, SUBJECTS = ("", "training", "eval"), ("weights", "images")
 BETWEEN = ("joined", "merged")  # plans for layers without BatchNorm in between
 # long sums, and numbers that have lost digits already
@@ -74,15 +70,7 @@ def forward_and_backward(layer: nn.Module, images: Tensor) -> Results:
     return {"outputs": outputs.transpose(0, 1), **dict(zip(named, gradients, strict=True))}
 
 
-def layer_results(
-    layer_class: type[Layer],
-    plan: str,
-    norm: str,
-    subject: str,
-    kind: str,
-    dtype: torch.dtype,
-    many: int,
-) -> Results:
+def layer_results(layer_class, plan, norm, subject, kind, dtype, many) -> Results:
     """Of a layer whose weights, or of images that are of that kind."""
     count = channels(kind, many)
     options: dict[str, Any] = {"padding": 1, "with_bn": norm != ""}
@@ -118,9 +106,9 @@ def with_scale(name: str, found: Results, fixed: Results) -> Tensor:
 
 def layer_cases() -> list[Case]:
     cases = []
-    for layer_class, plans in PLANS.items():
-        for plan, norm, subject in itertools.product(plans, NORMS, SUBJECTS):
-            if norm and plan in BETWEEN:
+    for layer_class in KINDS_OF_LAYERS:
+        for plan, norm, subject in itertools.product(layer_class._plans, NORMS, SUBJECTS):
+            if plan == "auto" or (norm and plan in BETWEEN):
                 continue
             compute = partial(layer_results, layer_class, plan, norm, subject)
             # torch's own BatchNorm returns its bias where the variance is beyond float32
@@ -176,10 +164,7 @@ def approximated(kind: str, dtype: torch.dtype, many: int) -> Results:
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     fill(conv, kind)
     share = 0.5 if kind != "many channels" else 1 / 64
-    layers = [
-        BSConvU.from_conv2d(conv.to(dtype)),
-        BSConvS.from_conv2d(conv.to(dtype), p=share),
-    ]
+    layers = [BSConvU.from_conv2d(conv.to(dtype)), BSConvS.from_conv2d(conv.to(dtype), p=share)]
     return {type(layer).__name__: layer.to_conv2d().weight for layer in layers}
 
 
@@ -263,10 +248,7 @@ CASES = [
     Case("shared_factors", shared, beyond=("largest",)),
     Case("compose", composed, beyond=BEYOND, by_rows=("kernel",)),
     Case(
-        "from_conv2d, to_conv2d",
-        approximated,
-        beyond=("largest",),
-        by_rows=("BSConvU", "BSConvS"),
+        "from_conv2d, to_conv2d", approximated, beyond=("largest",), by_rows=("BSConvU", "BSConvS")
     ),
     Case("to_conv2d", as_dense, beyond=BEYOND),
     Case("replacers from dense weights", replaced, OF_ANY_WIDTH, beyond=BEYOND),

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.func import functional_call
 
 from bsconv.pytorch import BSConvS, BSConvS_ModelRegLossMixin, BSConvS_Replacer, BSConvU, reg_loss
 from bsconv.pytorch.regularization import (
@@ -18,7 +17,7 @@ from bsconv.pytorch.regularization import (
     orthonormality_penalty,
 )
 from helpers.exact_errors import raises_exactly
-from helpers.precision import fill, numbers
+from helpers.precision import numbers
 
 
 class Net(BSConvS_ModelRegLossMixin, nn.Module):
@@ -47,6 +46,7 @@ def test_reg_loss_is_alpha_times_the_sum_over_layers():
 def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
     shapes = [(16, 8), (16, 16), (16, 16), (8, 8), (16, 16)]
     layers = [BSConvS(*channels, 3, p=0.5) for channels in shapes]
+    nn.init.dirac_(layers[1].pw1.weight)  # at its optimum
     layers[2].double()
     layers[3].bfloat16()
     weights = [layer.pw1.weight for layer in layers]
@@ -55,35 +55,6 @@ def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
     torch.testing.assert_close(together, alone)
     expected = torch.autograd.grad(alone, weights)
     torch.testing.assert_close(torch.autograd.grad(together, weights), expected)
-
-
-def test_gradient_is_finite_and_zero_at_the_optimum():
-    basis = torch.linalg.qr(torch.randn(9, 4)).Q.T.contiguous()
-    for optimum in (basis, torch.eye(4, 9)):
-        optimum.requires_grad_()
-        orthonormality_penalty(optimum).backward()
-        assert optimum.grad.isfinite().all()
-    assert optimum.grad.abs().max() == 0
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1.0, 1e5, 1e10, 1e18])
-def test_penalty_and_gradient_are_numbers_wherever_float32_has_them(scale):
-    basis = torch.randn(4, 9) * scale
-    found, expected = basis.clone().requires_grad_(), basis.double().requires_grad_()
-    penalties = [orthonormality_penalty(basis) for basis in (found, expected)]
-    torch.testing.assert_close(penalties[0].double(), penalties[1], rtol=1e-5, atol=0)
-    for penalty in penalties:
-        penalty.backward()
-    torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize("scale", [1e20, 1e30])
-def test_what_is_beyond_float32_is_no_number_and_has_no_gradient_that_looks_like_one(scale):
-    basis = (torch.randn(4, 9) * scale).requires_grad_()
-    penalty = orthonormality_penalty(basis)
-    penalty.backward()
-    assert not penalty.isfinite()
-    assert not basis.grad.isfinite().any()
 
 
 def test_gradient_reaches_the_bases_only():
@@ -166,19 +137,17 @@ def test_sharded_weights_count_as_whole_ones(tmp_path):
     torch.testing.assert_close([loss, *found], [expected, *gradients])
 
 
-@pytest.mark.parametrize(
-    "offload", [lambda model: model[0].to("meta"), lambda model: hooked(model)]
-)
+def hooked(model):
+    """As accelerate leaves it between calls."""
+    model.to("meta")[0]._hf_hook = None
+
+
+@pytest.mark.parametrize("offload", [lambda model: model[0].to("meta"), hooked])
 def test_offloaded_weights_are_refused(offload):
     model = nn.Sequential(BSConvS(8, 8, 3), BSConvS(8, 8, 3))
     offload(model)
     with pytest.raises(ValueError, match=r"^reg_loss needs weights at hand, got a basis offloaded"):
         reg_loss(model)
-
-
-def hooked(model):
-    """As accelerate leaves it between calls."""
-    model.to("meta")[0]._hf_hook = None
 
 
 def test_layers_that_share_a_basis_count_once() -> None:
@@ -213,34 +182,8 @@ def test_the_penalty(basis: Tensor) -> None:
     assert torch.autograd.gradcheck(orthonormality_penalty, basis.double().requires_grad_())
 
 
-def test_the_penalty_of_a_model() -> None:
-    """With two bases of one shape, one of them at its optimum."""
-    layers = (BSConvS(8, 4, 1), BSConvS(8, 4, 1), OrthonormalConv2d(5, 3, 1), BSConvU(3, 3, 3))
-    model = nn.Sequential(*layers).double()
-    fill(model, "ordinary")
-    nn.init.dirac_(layers[1].pw1.weight)
-    names = ["0.pw1.weight", "1.pw1.weight", "2.weight"]
-
-    class Penalty(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self) -> Tensor:
-            return reg_loss(self.model, alpha=0.3)
-
-    def function(*weights: Tensor) -> Tensor:
-        state = {f"model.{name}": weight for name, weight in zip(names, weights, strict=True)}
-        return functional_call(Penalty(), state, ())
-
-    weights = tuple(model.get_parameter(name) for name in names)
-    assert torch.autograd.gradcheck(function, weights)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_gradient_of_the_penalty_is_bounded_where_only_rounding_is_left(
-    dtype: torch.dtype,
-) -> None:
+def test_the_gradient_of_the_penalty_is_bounded_where_only_rounding_is_left(dtype):
     """At orthonormal rows the penalty has a kink: its slope is that of rounding, but no larger."""
     rows = torch.linalg.qr(torch.randn(64, 16, dtype=dtype)).Q.T.contiguous().requires_grad_()
     penalty = orthonormality_penalty(rows)

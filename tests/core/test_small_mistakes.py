@@ -34,9 +34,7 @@ U, S, CP = bp.BSConvU, bp.BSConvS, partial(bp.BSConvCP, blueprints=5)
         ("dilation", ">= 1", (-1,)),
     ],
 )
-def test_sizes_of_layers(
-    name: str, make: Callable[..., Any], argument: str, rule: str, wrong: tuple[Any, ...]
-) -> None:
+def test_sizes_of_layers(name, make, argument, rule, wrong):
     for value in wrong:
         sizes = {"in_channels": 8, "out_channels": 8, "kernel_size": 3, argument: value}
         with raises_exactly(f"{name} needs {argument} {rule}, got {argument}={value!r}"):
@@ -70,9 +68,7 @@ SUBSPACES = (bp.BSConvS_Replacer, partial(S, 8, 8, 3))
         (REPLACERS, "init", "init needs to be 'default', 'matched' or 'project'", ("random",)),
     ],
 )
-def test_arguments_out_of_range(
-    makers: tuple[Callable[..., Any], ...], argument: str, rule: str, wrong: tuple[Any, ...]
-) -> None:
+def test_arguments_out_of_range(makers, argument, rule, wrong):
     for make, value in itertools.product(makers, wrong):
         with raises_exactly(f"{rule}, got {argument}={value!r}"):
             make(**{argument: value})
@@ -80,9 +76,16 @@ def test_arguments_out_of_range(
 
 CONV, KERNEL = partial(nn.Conv2d, 4, 4, 3), torch.zeros(2, 4, 3, 3)
 PLAN = "plan needs the forms of layers by their names, got None"
+PROJECTION = "the state dict needs to be a projection of this model"
 POINTWISE = "OrthonormalConv2d needs kernel_size=1 and groups=1, got kernel_size="
 MID = "mid_channels needs 1 <= mid_channels <= 4, the number of input channels, got "
+SHAPE = "kernel needs shape (N, M, *kernel size), got shape (3, 4)"
+FOUR = "shape (2, 4, 3, 3)"
+REAL = "kernel needs real numbers, got"
 FINITE = "kernel needs finite numbers, got NaN or infinity among them"
+CLASSES = "num_classes needs to be at least 1, got num_classes="
+INIT = "init needs to be 'default'"
+resnet20 = partial(bp.get_model, "cifar_resnet20")
 FACTORS = (blueprint_factors, partial(subspace_factors, mid_channels=1))
 VALUES: list[tuple[Callable[[], Any], str]] = [
     (lambda: bp.BSConvU1d(3, 8, 3, padding=-1), "BSConvU1d needs padding >= 0, got padding=-1"),
@@ -91,58 +94,27 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
         (partial(make, CONV(groups=2)), f"{name} stands in for a conv with groups=1, got groups=2")
         for name, make in {"BSConvU": U.from_conv2d, "BSConvS": S.from_conv}.items()
     ),
-    (
-        lambda: U.from_conv2d(CONV(dtype=torch.complex64)),
-        "kernel needs real numbers, got torch.complex64",
-    ),
-    *(
-        (
-            partial(factors, torch.zeros(3, 4)),
-            "kernel needs shape (N, M, *kernel size), got shape (3, 4)",
-        )
-        for factors in FACTORS
-    ),
+    (partial(U.from_conv2d, CONV(dtype=torch.complex64)), f"{REAL} torch.complex64"),
+    *((partial(factors, torch.zeros(3, 4)), SHAPE) for factors in FACTORS),
     *((partial(factors, KERNEL / 0), FINITE) for factors in FACTORS),
     *((partial(subspace_factors, KERNEL, mid), f"{MID}{mid}") for mid in (0, 5, -1)),
     (lambda: shared_factors(KERNEL, 0), "blueprints needs to be at least 1, got 0"),
     (lambda: OrthonormalConv2d(4, 4, 3), f"{POINTWISE}(3, 3), groups=1"),
     (lambda: OrthonormalConv2d(4, 4, 1, groups=2), f"{POINTWISE}(1, 1), groups=2"),
     (lambda: apply_plan(nn.ReLU(), None), PLAN),
+    (lambda: load_projected(nn.ReLU(), (None, None)), f"{PROJECTION}: {PLAN}"),
+    *((partial(resnet20, n), f"{CLASSES}{n!r}") for n in ("x", 0)),
+    (partial(resnet20, 10, init="xavier"), f"{INIT} or 'matched', got init='xavier'"),
     (
-        lambda: load_projected(nn.ReLU(), (None, None)),
-        f"the state dict needs to be a projection of this model: {PLAN}",
-    ),
-    (
-        lambda: bp.optimize_for_inference(nn.ReLU(), torch.rand(0, 3)),
-        "example_input needs at least one image, got (0, 3)",
-    ),
-    (
-        lambda: bp.get_model("cifar_resnet20", "x"),
-        "num_classes needs to be at least 1, got num_classes='x'",
-    ),
-    (
-        lambda: bp.get_model("cifar_resnet20", 10, init="xavier"),
-        "init needs to be 'default' or 'matched', got init='xavier'",
-    ),
-    (
-        lambda: bp.project_pretrained(nn.Conv2d(3, 8, 3), 3),
-        "images needs a tensor or an iterable of batches, got 3",
+        partial(bp.modify_mobilenet, nn.ReLU(), init="projected"),
+        f"{INIT}, 'matched' or 'project', got init='projected'",
     ),
     (lambda: uniform_variance_(nn.Conv2d(2, 2, 3), 0), "gain needs to be positive, got gain=0"),
-    (
-        lambda: match_variance_(nn.Sequential(nn.Conv2d(2, 2, 1))),
-        "match_variance_ needs a BSConv layer, got Sequential",
-    ),
-    (
-        lambda: orthonormality_penalty(torch.zeros(4, 9, 1, 1)),
-        "basis needs shape (mid, in), got shape (4, 9, 1, 1)",
-    ),
-    (
-        lambda: in_turns({"a": int}, torch.device("cpu"), rounds=0),
-        "rounds needs to be at least 1, got 0",
-    ),
+    (partial(match_variance_, nn.ReLU()), "match_variance_ needs a BSConv layer, got ReLU"),
+    (partial(orthonormality_penalty, KERNEL), f"basis needs shape (mid, in), got {FOUR}"),
+    (partial(in_turns, {"a": int}, "cpu", rounds=0), "rounds needs to be at least 1, got 0"),
 ]
-MODEL = "model needs to be a torch.nn.Module, got "
+IMAGES, MODEL = torch.rand(2, 3, 8, 8), "model needs to be a torch.nn.Module, got "
 TYPES: list[tuple[Callable[[], Any], str]] = [
     *(
         (partial(method, model), f"{MODEL}{model!r:.40}")
@@ -150,10 +122,15 @@ TYPES: list[tuple[Callable[[], Any], str]] = [
         for replacer in REPLACERS
         for method in (replacer().apply, replacer().plan)
     ),
-    (lambda: bp.reg_loss("x"), f"{MODEL}'x'"),
-    (lambda: bp.reestimate_batch_norm("x", torch.rand(2, 3, 8, 8)), f"{MODEL}'x'"),
-    (lambda: apply_plan("x", {}), f"{MODEL}'x'"),
-    (lambda: load_projected("x", ({}, {})), f"{MODEL}'x'"),
+    *(
+        (partial(function, "x", *more), f"{MODEL}'x'")
+        for function, *more in (
+            *((bp.reg_loss,), (bp.collapse,), (bp.modify_mobilenet,), (bp.ModelProfiler,)),
+            *((bp.project_pretrained, IMAGES), (bp.budget_curve, IMAGES), (apply_plan, {})),
+            *((bp.reestimate_batch_norm, IMAGES), (bp.optimize_for_inference, IMAGES)),
+            (load_projected, ({}, {})),
+        )
+    ),
     (lambda: load_projected(nn.ReLU(), 3), "file needs a path, or a plan and a state dict, got 3"),
     (lambda: U.from_conv2d(nn.Linear(4, 4)), "BSConvU takes the place of a Conv2d, got Linear"),
     (lambda: S.from_conv(nn.Linear(4, 4)), "BSConvS takes the place of a Conv2d, got Linear"),

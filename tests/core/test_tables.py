@@ -68,10 +68,7 @@ INFERENCE = (ENGINES, "eager", (1, 3, 8, 8), "float32", "contiguous", 1e-7)
         ),
         (
             ProjectionReport(
-                (LayerProjection("conv", "cp", 8, 900, 0, weights_kept=0.875),),
-                "weights",
-                0,
-                None,
+                (LayerProjection("conv", "cp", 8, 900, 0, weights_kept=0.875),), "weights", 0, None
             ),
             "conv   cp       8                900      0  87.5%",
         ),
@@ -104,10 +101,3 @@ def test_milliseconds_have_three_digits() -> None:
     )
     layer = OptimizedLayer("a", "BSConvU", "merged", 0, {"merged": 1.23456})
     assert "merged 1.23e+03" in str(InferenceReport((layer,), *INFERENCE))
-
-
-def test_a_table_needs_rows_and_a_summary() -> None:
-    with pytest.raises(NotImplementedError):
-        Table()._table_rows()
-    with pytest.raises(NotImplementedError):
-        _ = Table().summary

@@ -30,9 +30,7 @@ def test_contenders_take_turns_and_the_first_round_only_warms_up(clock: Clock) -
 @pytest.mark.parametrize(
     ("budget", "rounds"), [(0.0, 3), (3.9, 3), (4.0, 4), (6.5, 6), (1e9, MOST_ROUNDS)]
 )
-def test_there_are_as_many_rounds_as_the_budget_holds(
-    clock: Clock, budget: float, rounds: int
-) -> None:
+def test_there_are_as_many_rounds_as_the_budget_holds(clock, budget, rounds):
     in_turns({"a": clock.takes("a", 1)}, CPU, budget=budget)
     assert clock.events.count("a") == 1 + rounds
 
@@ -126,27 +124,6 @@ def test_the_shortest_of_all_turns_decides(monkeypatch: pytest.MonkeyPatch, cloc
     given.clear()
     _layer_plans.fastest_plan(("factored",), layer, torch.rand(2, 4, 5, 5))
     assert set(given) == {(False, True)}
-
-
-def test_what_is_traced_or_has_no_numbers_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Subclass(Tensor):
-        pass
-
-    class Watching(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            found.append(_layer_plans.takes_time(images))
-            return images + 1
-
-    images, found = torch.ones(2), []  # type: tuple[Tensor, list[bool]]
-    assert _layer_plans.takes_time(images)
-    assert _layer_plans.takes_time(nn.Parameter(images))
-    assert not _layer_plans.takes_time(images.to("meta"))
-    assert not _layer_plans.takes_time(images.as_subclass(Subclass))
-    with pytest.warns((FutureWarning, DeprecationWarning)):
-        torch.jit.trace(Watching(), images, check_trace=False)
-    assert found == [False]
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not _layer_plans.takes_time(images)
 
 
 def test_a_single_plan_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
