@@ -1,13 +1,14 @@
 """What the tests of inference share: models with trained BatchNorms, and the comparison."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvS, BSConvU, optimize_for_inference
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import OptimizedModel
 from helpers.trained import trained
 
@@ -73,3 +74,21 @@ def small() -> nn.Module:
             nn.Flatten(),
         )
     )
+
+
+class Point(NamedTuple):
+    means: Tensor
+    index: Tensor
+
+
+class Several(nn.Module):
+    """Returns tensors and a text in containers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BSConvCP(3, 4, 3, padding=1, with_bn=True, blueprints=5)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Any:
+        out = self.norm(self.conv(images))
+        return OrderedDict(out=out, pair=[Point(out.mean((2, 3)), out.argmax(1)), (out, "text")])

@@ -1,10 +1,8 @@
 """A stopwatch that tests set: what is chosen does not depend on how fast the machine is."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import torch
 
 from bsconv.pytorch.inference import Setting, _choice, _optimize
 
@@ -24,9 +22,7 @@ class Times:
         self.seconds |= {"given": 9.0, "eager": 8.0, "compiled": 7.0, "compiled factored": 7.5}
         self.seconds |= {"onnxruntime": 6.0, "openvino": 6.5}
 
-    def in_turns(
-        self, contenders: Mapping[Any, Callable[[], object]], device: torch.device, **options: Any
-    ) -> dict[Any, list[float]]:
+    def in_turns(self, contenders, device, **options) -> dict[Any, list[float]]:
         for work in contenders.values():
             work()
         names = {key: self._name(key, list(contenders)) for key in contenders}

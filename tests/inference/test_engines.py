@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +23,7 @@ from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
     IMAGES,
     Graph,
+    Several,
     assert_equal,
     assert_same_function,
     in_eval_mode,
@@ -88,9 +88,7 @@ def test_the_given_model_needs_to_be_clearly_faster(times: Any) -> None:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(("factored", "tried"), [(2.0, False), (3.0, True)])
-def test_factored_layers_are_compiled_too_where_others_were_faster(
-    factored: float, tried: bool, times: Any
-) -> None:
+def test_factored_layers_are_compiled_too_where_others_were_faster(factored, tried, times):
     times.seconds |= {"factored": factored, "merged": 2.0}
     times.seconds["compiled factored"] = 1.0
     report = optimize_for_inference(small(), torch.randn(IMAGES), compile=True).report
@@ -141,9 +139,7 @@ def wrong(network: nn.Module, example: Tensor) -> Any:
         (wrong, "compiled: its outputs differed by 1.0e-02 of the largest"),
     ],
 )
-def test_where_compiling_fails_it_says_what_is_lost(
-    compiled_for: Any, lost: str, monkeypatch: Patch
-) -> None:
+def test_where_compiling_fails_it_says_what_is_lost(compiled_for, lost, monkeypatch):
     monkeypatch.setattr(_pytorch, "compiled_for", compiled_for)
     model = small()
     found = optimize_for_inference(model, torch.randn(IMAGES), engines=BOTH)
@@ -175,17 +171,6 @@ def test_a_copy_does_without_a_compiler(monkeypatch: Patch) -> None:
 
 
 # --- ONNX Runtime and OpenVINO --------------------------------------------------------------------
-
-
-class Several(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = BSConvCP(3, 4, 3, padding=1, with_bn=True, blueprints=5)
-        self.norm = nn.BatchNorm2d(4)
-
-    def forward(self, images: Tensor) -> Any:
-        out = self.norm(self.conv(images))
-        return OrderedDict(out=out, pair=[out.mean((2, 3)), (out.argmax(1), "text")])
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -264,9 +249,7 @@ def test_engines_run_in_threads(pair: tuple[OptimizedModel, nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_set_the_engine_up_again(
-    copied: Callable[[Any], Any], pair: tuple[OptimizedModel, nn.Module]
-) -> None:
+def test_copies_set_the_engine_up_again(copied, pair):
     found, model = pair
     if "reflecting" in str(model):
         pytest.skip("as the others")

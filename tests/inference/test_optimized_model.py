@@ -5,15 +5,23 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bsconv.pytorch import BSConvU, optimize_for_inference
+from bsconv.pytorch import optimize_for_inference
 from helpers.exact_errors import raises_exactly
-from helpers.inference_cases import IMAGES, assert_equal, eager, in_eval_mode, small, trained
+from helpers.inference_cases import (
+    IMAGES,
+    Several,
+    assert_equal,
+    eager,
+    in_eval_mode,
+    small,
+    trained,
+)
 from helpers.model_snapshots import assert_unchanged, snapshot
 
 
@@ -62,9 +70,7 @@ def test_shorter_numbers(dtype: torch.dtype) -> None:
         (small, IMAGES, torch.float64),
     ],
 )
-def test_inputs_that_are_no_images_and_double_precision(
-    make: Any, size: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_inputs_that_are_no_images_and_double_precision(make, size, dtype):
     model = make().to(dtype)
     optimized = optimize_for_inference(model, torch.randn(size, dtype=dtype), compile=False)
     report, given = optimized.report, torch.randn(7, *size[1:], dtype=dtype)
@@ -96,21 +102,7 @@ def test_copies_and_pickles(copied: Callable[[Any], Any]) -> None:
 
 
 def test_outputs_of_several_tensors() -> None:
-    class Point(NamedTuple):
-        x: Tensor
-        index: Tensor
-
-    class Several(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = BSConvU(3, 4, 3)
-
-        def forward(self, images: Tensor) -> Any:
-            out = self.conv(images)
-            return OrderedDict(out=out, pair=[Point(out.sum(), out.argmax()), (out, "text")])
-
-    model = Several()
-    images = torch.randn(IMAGES)
+    model, images = Several(), torch.randn(IMAGES)
     found, expected = eager(model, dtype=torch.bfloat16)(images), in_eval_mode(model, images)
     assert type(found) is OrderedDict
     assert found["out"].dtype == torch.float32

@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from bsconv.pytorch import (
-    BSConvCP,
-    BSConvS,
-    BSConvS1d,
-    BSConvS3d,
-    BSConvU,
-    BSConvU1d,
-    BSConvU3d,
-)
-from bsconv.pytorch.inference._plans import ShiftedConv, layer_plans, padded_plans
+from bsconv.pytorch import BSConvCP, BSConvS, BSConvS1d, BSConvS3d, BSConvU, BSConvU1d, BSConvU3d
+from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from helpers.inference_cases import trained
 
 GEOMETRIES: list[dict[str, Any]] = [
@@ -43,9 +35,7 @@ LAYERS: list[Callable[..., Any]] = [
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize("make", LAYERS)
-def test_each_plan_is_the_layer_also_at_the_border(
-    make: Callable[..., Any], with_bn: bool, geometry: dict[str, Any]
-) -> None:
+def test_each_plan_is_the_layer_also_at_the_border(make, with_bn, geometry):
     sides = SIDES[make(1, 1, 1).dw.__class__.__name__]
     fitting = {k: v[: len(sides)] if isinstance(v, tuple) else v for k, v in geometry.items()}
     layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **fitting)).eval()
@@ -60,18 +50,6 @@ def test_each_plan_is_the_layer_also_at_the_border(
         for rows in (slice(0, 1), slice(-1, None)):
             torch.testing.assert_close(plan(images)[:, :, rows], expected[:, :, rows])
             torch.testing.assert_close(plan(images)[..., rows], expected[..., rows])
-
-
-def test_a_bias_alone_would_be_wrong_at_the_border() -> None:
-    """What ShiftedConv is for: without the border it adds one number per channel."""
-    layer: Any = trained(BSConvU(4, 5, 3, padding=1, with_bn=True)).eval()
-    merged = layer_plans(layer)["merged"]
-    assert isinstance(merged, ShiftedConv)
-    images = torch.randn(1, 4, 6, 6)
-    added = (merged(images) - merged.conv(images))[0]
-    inside = added[:, 1:-1, 1:-1].flatten(1)
-    torch.testing.assert_close(inside, inside[:, :1].expand_as(inside))
-    assert ((added[:, 0] - added[:, 1]).abs() > 1e-3).any()
 
 
 def test_plans_need_plain_parts() -> None:

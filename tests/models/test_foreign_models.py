@@ -1,7 +1,5 @@
 """Replacers on a handful of other people's models; `make nightly` tries some hundreds."""
 
-from pathlib import Path
-
 import pytest
 
 from nightly import test_foreign_models as foreign
@@ -25,9 +23,7 @@ MODELS = [
 
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize(("library", "model", "replaced", "kept"), MODELS)
-def test_a_model_works_as_bsconv(
-    library: str, model: str, replaced: int, kept: dict[str, int]
-) -> None:
+def test_a_model_works_as_bsconv(library, model, replaced, kept):
     found = foreign.trial(library, model)
     assert found["outcome"] == ("works" if replaced else "nothing to replace")
     assert (found["replaced"], found["kept"]) == (replaced, kept)
@@ -41,8 +37,6 @@ def test_a_large_model_is_tried_by_its_shapes() -> None:
 
 
 @pytest.mark.parametrize("format", foreign.FORMATS)
-def test_a_model_is_exported_too(
-    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_exported_too(format, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert foreign.trial("timm", "test_resnet", format)["outcome"] == f"works; as {format} too"

@@ -139,14 +139,7 @@ def squeezed(state: State, name: str, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("variant", ["", "_bsconvs_p1d6"])
 @pytest.mark.parametrize("style", ["", "cifar_"])
 @pytest.mark.parametrize(("family", "strides", "cifar_strides", "swish_from"), BOTTLENECKS)
-def test_mobilenets_of_bottlenecks(
-    family: str,
-    strides: list[int],
-    cifar_strides: list[int],
-    swish_from: int,
-    style: str,
-    variant: str,
-) -> None:
+def test_mobilenets_of_bottlenecks(family, strides, cifar_strides, swish_from, style, variant):
     model = like_trained(f"{style}{family}_w7d20{variant}")
     state, images = model.state_dict(), torch.rand(2, 3, 48, 48).double() * 3
     relu = F.relu6 if family == "mobilenetv2" else F.relu

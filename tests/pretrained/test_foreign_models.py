@@ -91,20 +91,6 @@ def test_they_are_optimised(way: str) -> None:
     torch.testing.assert_close(logits(found), logits(expected), rtol=0.02, atol=0.02)
 
 
-def test_folding_in_autocast_differs_by_its_rounding() -> None:
-    class Network(nn.Sequential):
-        def forward(self, images: Tensor) -> Tensor:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                out: Tensor = super().forward(images).float()
-            return out
-
-    layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3))
-    for buffer in (layers[1].running_mean, layers[1].running_var):
-        buffer.uniform_(0.5, 2)
-    optimised = optimize_for_inference(Network(layers).eval(), IMAGES, engines="eager")
-    assert 0 <= optimised.report.difference < 0.05
-
-
 @pytest.mark.parametrize(
     "layers",
     [

@@ -70,14 +70,11 @@ MODELS = {
 }
 
 
-def seen(model: nn.Module, name: str, *, before: bool = False) -> Tensor:
-    """What ``name`` returns, or takes."""
+def seen(model: nn.Module, name: str) -> Tensor:
+    """What ``name`` returns."""
     found: list[Tensor] = []
-
-    def note(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        found.append((inputs[0] if before else output).clone())
-
-    handle = model.get_submodule(name).register_forward_hook(note)
+    part = model.get_submodule(name)
+    handle = part.register_forward_hook(lambda _, __, output: found.append(output.clone()))
     with torch.no_grad():
         model(IMAGES)
     handle.remove()
@@ -109,16 +106,10 @@ def looked_at(model: nn.Module, name: str, sampler: Sampler) -> Layer:
     return study.layers[name]
 
 
-def unfolded(layer: nn.Conv2d) -> Tensor:
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(IMAGES, layer._reversed_padding_repeated_twice, mode=mode)
-    return F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-
-
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     model, *_ = MODELS["bare"]
     fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
-    patches = Patches(unfolded(model[0]).mT.flatten(0, 1), centered=False)
+    patches = Patches(F.unfold(IMAGES, 3).mT.flatten(0, 1), centered=False)
     outputs = seen(model, "0").flatten(2).mT.flatten(0, 1)
     cross, mean = patches.cross(outputs, model[0].weight.detach().flatten(1))
     metric = looked_at(model, "0", Sampler(50, EVERYWHERE)).metric
@@ -165,17 +156,6 @@ def test_a_linear_has_its_channels_last(sides: tuple[int, ...]) -> None:
 # --- samples --------------------------------------------------------------------------------------
 
 
-def test_samples_are_taken_at_the_same_random_places_of_each_batch() -> None:
-    model, sampler = MODELS["shortcut"][0], Sampler(5, 7)
-    found = looked_at(model, "0.conv", sampler).wanted, sampler.patches(model[0].conv, IMAGES)
-    generator = torch.Generator().manual_seed(0)
-    places = [torch.randperm(64, generator=generator)[:7] for _ in range(0, 12, 5)]
-    everywhere = seen(model, "0.relu", before=True).flatten(2), unfolded(model[0].conv)
-    for rows, maps in zip(found, everywhere, strict=True):
-        expected = [maps[image].T[places[image // 5]] for image in range(12)]
-        torch.testing.assert_close(rows, torch.cat(expected))
-
-
 @pytest.mark.parametrize(
     ("active", "expected"),
     [
@@ -195,9 +175,7 @@ def test_targets_below_zero_count_as_far_as_they_come_through(active, expected) 
 
 
 @pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
-def test_behind_a_relu_targets_and_fits_take_turns(
-    kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_behind_a_relu_targets_and_fits_take_turns(kind, monkeypatch):
     model = MODELS["relu"][0]
     study = Study(model, Inputs((IMAGES,)), Sampler(50, EVERYWHERE))
     study.look(["0"])
@@ -249,9 +227,7 @@ def test_layers_report_parameters_and_what_the_weights_kept() -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_shown_in_parts_of_the_work(
-    progress: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_shown_in_parts_of_the_work(progress, monkeypatch):
     done: list[float] = []
 
     class Bar:

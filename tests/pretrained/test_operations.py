@@ -83,12 +83,7 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: F.max_pool2d(net.conv(x) + x, 2).relu(), None, "add", None),
     ],
 )  # fmt: skip
-def test_operations_are_followed(
-    forward: Callable[[Network, Tensor], Tensor],
-    norm: str | None,
-    arrival: str,
-    activation: Callable[[Tensor], Tensor] | None,
-) -> None:
+def test_operations_are_followed(forward, norm, arrival, activation):
     model = Network(forward)
     found, names = consumers(model, "conv")["conv"], operations(model)
     assert names[found.own] == (norm or "conv")
