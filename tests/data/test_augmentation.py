@@ -37,9 +37,7 @@ def admissible(image: Tensor, padding: int, flip: bool) -> dict[tuple[int, int, 
     ("padding", "flip", "height", "width"),
     [(4, True, 8, 8), (2, True, 8, 6), (2, False, 5, 9), (0, True, 8, 8), (9, True, 4, 4)],
 )
-def test_every_image_has_its_own_admissible_crop_and_flip(
-    padding: int, flip: bool, height: int, width: int
-) -> None:
+def test_every_image_has_its_own_admissible_crop_and_flip(padding, flip, height, width):
     image = numbered(height, width)
     allowed = admissible(image, padding, flip)
     count = 16 * len(allowed)

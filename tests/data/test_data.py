@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from bsconv import __main__ as command_line
 from bsconv.experiments.data import (
     DatasetNotFoundError,
     ImageDataset,
@@ -28,9 +27,7 @@ NOT_WHOLE = "is not a whole cifar10 archive"
 
 
 @pytest.fixture(autouse=True)
-def own_surroundings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def own_surroundings(monkeypatch, tmp_path_factory) -> None:
     """No data of this machine is in sight, and no test gets at the network."""
     monkeypatch.delenv("BSCONV_DATA", raising=False)
     monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
@@ -114,9 +111,7 @@ def test_to_moves_everything(small: ImageDataset) -> None:
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_archive_becomes_channels_first_tensors(
-    tmp_path: Path, name: str, classes: int, save: Any
-) -> None:
+def test_archive_becomes_channels_first_tensors(tmp_path, name, classes, save):
     content = arrays(classes)
     save(tmp_path / f"{name}.npz", **content)
     dataset = load_dataset(name, tmp_path)
@@ -275,9 +270,7 @@ def test_a_missing_archive_is_downloaded_once(tmp_path: Path, fake_cifar: type[F
     ],
     ids=lambda failure: type(failure).__name__,
 )
-def test_a_failed_download_leaves_nothing_behind(
-    tmp_path: Path, fake_cifar: type[FakeCifar], monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
+def test_a_failed_download_leaves_nothing_behind(tmp_path, fake_cifar, monkeypatch, failure):
     def fail(self: FakeCifar, root: str, **_: Any) -> None:
         (Path(root) / "half a download").write_bytes(b"...")
         raise failure
@@ -290,23 +283,7 @@ def test_a_failed_download_leaves_nothing_behind(
     assert socket.getdefaulttimeout() is None
 
 
-def test_an_interrupted_write_leaves_nothing_behind(
-    tmp_path: Path, fake_cifar: type[FakeCifar], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(file: Any, **_: Any) -> None:
-        file.write(b"half an archive")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", interrupted)
-    (tmp_path / "other.txt").touch()
-    with pytest.raises(KeyboardInterrupt):
-        load_dataset("cifar10", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
-
-
-def test_where_nothing_can_be_fetched(
-    tmp_path: Path, fake_cifar: type[FakeCifar], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_fetched(tmp_path, fake_cifar, monkeypatch):
     (tmp_path / "file").touch()
     refusal(DatasetNotFoundError, "Not a directory", root=tmp_path / "file" / "data")
     off = r"no cifar10.npz in .*switched off"
@@ -393,24 +370,14 @@ def test_a_linear_classifier_stays_poor_on_the_synthetic_set(synthetic: ImageDat
 # ---------------------------------------------------------------- command line
 
 
-def test_command_says_where_and_how_many(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_says_where_and_how_many(tmp_path: Path, said: Any) -> None:
     path = write_archive(tmp_path)
-    assert command_line.main(["data", "cifar10", "--data", str(tmp_path)]) == 0
-    assert command_line.main(["data", "synthetic"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"cifar10: 200 training and 100 test images in 10 classes, {path}"
-    assert said[1].startswith("synthetic: 5000 training and 1000 test images")
+    counted = f"cifar10: 200 training and 100 test images in 10 classes, {path}\n"
+    assert said("data", "cifar10", "--data", tmp_path).out == counted
+    assert said("data", "synthetic").out.startswith("synthetic: 5000 training and 1000 test images")
 
 
 @pytest.mark.parametrize("name", ["cifar11", "./nowhere", "cifar10"])
-def test_command_refuses_in_one_line(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_refuses_in_one_line(name, failure, monkeypatch) -> None:
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    assert command_line.main(["data", name]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("bsconv data: ")
-    assert captured.err.count("\n") == 1
+    assert failure("data", name).startswith("bsconv data: ")

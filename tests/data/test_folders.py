@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from bsconv import __main__ as command_line
 from bsconv.experiments.data import (
     ImageDataset,
     ImageFiles,
@@ -91,9 +89,7 @@ def test_a_fixed_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("split", "held_out"), [(0.2, 2), (0.5, 5), (0.01, 1), (0.99, 9)])
 @pytest.mark.parametrize("inside", ["", "train"])
-def test_a_share_is_held_out_always_the_same(
-    split: float, held_out: int, inside: str, tmp_path: Path
-) -> None:
+def test_a_share_is_held_out_always_the_same(split, held_out, inside, tmp_path):
     for name in ("a", "b"):
         folder_of(tmp_path / name / inside, 10)
     found = [load_dataset(tmp_path / name, split=split) for name in ("a", "b")]
@@ -120,9 +116,7 @@ def test_nested_folders_count_and_droppings_do_not(tmp_path: Path) -> None:
     assert "left out" not in str(dataset)
 
 
-def test_what_is_left_out_and_held_out_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
     for part in ("train", "val", "test", "docs"):
         folder_of(tmp_path / part)
     (tmp_path / "train" / "cats" / "boxes.txt").write_text("1 2 3 4")
@@ -131,8 +125,7 @@ def test_what_is_left_out_and_held_out_is_said(
         f"{tmp_path.name}: 10 training and 10 test images in 2 classes, 32 x 32 squashed; "
         "left out: 1 .heic files, 1 .txt files, 1 folder docs, 1 folder val"
     )
-    assert command_line.main(["data", str(tmp_path / "docs")]) == 0
-    assert capsys.readouterr().out == (
+    assert said("data", tmp_path / "docs").out == (
         "docs: 8 training and 2 test images in 2 classes, 32 x 32 squashed; "
         f"20% of each class held out to test, {tmp_path / 'docs'}\n"
     )
@@ -180,9 +173,7 @@ def of_16_bits(value: int) -> Image.Image:
         (of_16_bits(300), "png", (1, 1, 1), 0),
     ],
 )
-def test_every_mode_becomes_rgb(
-    tmp_path: Path, image: Image.Image, suffix: str, colour: tuple[int, ...], tolerance: int
-) -> None:
+def test_every_mode_becomes_rgb(tmp_path, image, suffix, colour, tolerance):
     path = tmp_path / f"0.{suffix}"
     image.save(path, **image.info)
     pixels = read_image(path, 32).flatten(1).T.int()
@@ -210,9 +201,7 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [(61, 40), (40, 61), (17, 17), (300, 24)])
-def test_sizes_are_those_of_torchvision_to_the_bit(
-    resize: str, transform: Any, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_sizes_are_those_of_torchvision_to_the_bit(resize, transform, size, tmp_path):
     path = noisy(tmp_path / "0.png", size)
     expected = transforms.functional.pil_to_tensor(transform(Image.open(path)))
     assert torch.equal(read_image(path, 24, resize), expected)
@@ -262,9 +251,7 @@ def truncated(path: Path) -> None:
         (lambda folder: folder_of(folder / "test"), "no folder 'train' next to .*test"),
     ],
 )
-def test_what_is_wrong_with_a_folder(
-    tmp_path: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_what_is_wrong_with_a_folder(tmp_path, damage, message):
     damage(folder_of(tmp_path / "pets"))
     refusal(tmp_path / "pets", message)
 
@@ -280,9 +267,7 @@ def test_what_is_wrong_with_a_folder(
         (lambda path: Image.new("RGB", (8, 8)).save(path, "EPS"), "is not a readable image"),
     ],
 )
-def test_what_is_wrong_with_an_image(
-    tmp_path: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_what_is_wrong_with_an_image(tmp_path, damage, message):
     damage(folder_of(tmp_path) / "cats" / "a.png")
     refusal(tmp_path, f"a.png {message}")
 
@@ -299,9 +284,7 @@ def test_wrong_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_images_on_the_disk_are_those_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_on_the_disk_are_those_in_memory(tmp_path, monkeypatch):
     memory = load_dataset(folder_of(tmp_path, 20), image_size=8)
     monkeypatch.setattr(_folders, "IN_MEMORY", 0)
     disk = load_dataset(tmp_path, image_size=8)
@@ -319,9 +302,7 @@ def test_images_on_the_disk_are_those_in_memory(
 
 
 @pytest.mark.slow
-def test_a_run_on_the_disk_is_the_run_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_on_the_disk_is_the_run_in_memory(tmp_path, monkeypatch):
     folder_of(tmp_path, 20)
     settings: Any = {"dataset": str(tmp_path), "image_size": 16, "epochs": 2, "device": "cpu"}
     config = TrainConfig("cifar_resnet20", batch_size=8, learning_rate=0.01, **settings)
@@ -335,9 +316,7 @@ def test_a_run_on_the_disk_is_the_run_in_memory(
     torch.testing.assert_close(weights(disk), weights(memory), rtol=0, atol=0)
 
 
-def test_a_broken_image_is_named_when_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_image_is_named_when_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(_folders, "IN_MEMORY", 0)
     for path in folder_of(tmp_path, 20).glob("cats/*.png"):
         path.write_bytes(path.read_bytes()[:40])

@@ -42,9 +42,7 @@ def model(classes: int = 3) -> nn.Module:
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
 )
-def test_failed_write_keeps_the_file_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: OSError, message: str
-) -> None:
+def test_failed_write_keeps_the_file_before(tmp_path, monkeypatch, step, error, message):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -220,9 +218,7 @@ def test_a_model_may_hold_infinite_numbers_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-def test_a_lock_that_was_taken_away_with_its_folder_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_was_taken_away_with_its_folder_is_none(tmp_path, monkeypatch):
     import fcntl
 
     folder, plain = tmp_path / "run", fcntl.flock

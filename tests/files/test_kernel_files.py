@@ -2,13 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bsconv.__main__ import main
 from bsconv.experiments.files.kernel_files import read_kernels
 from bsconv.pytorch import spectra_table
 
@@ -30,9 +28,7 @@ def write_hdf5(path: Path, kernels: dict[str, Tensor]) -> None:
             file[f"layers/{name}/vars/1"] = torch.zeros(len(kernel)).numpy()
 
 
-def write_onnx(
-    path: Path, kernels: dict[str, Tensor], types: Any = ("Conv", "ConvTranspose")
-) -> None:
+def write_onnx(path, kernels, types=("Conv", "ConvTranspose")) -> None:
     onnx = pytest.importorskip("onnx")
     nodes, stored = [], []
     for name, kernel in kernels.items():
@@ -52,15 +48,12 @@ def write_onnx(
         (".onnx", write_onnx, "{}"),
     ],
 )
-def test_kernels_are_those_that_were_stored(
-    suffix: str, write: Any, prefix: str, kernels: dict[str, Tensor], tmp_path: Path, capsys: Any
-) -> None:
+def test_kernels_are_those_that_were_stored(suffix, write, prefix, kernels, tmp_path, said):
     path = tmp_path / f"network{suffix}"
     write(path, kernels)
     expected = {f"{prefix.format(name)}.weight": kernel for name, kernel in kernels.items()}
     torch.testing.assert_close(read_kernels(path), expected)
-    assert main(["spectra", str(path)]) == 0
-    printed = capsys.readouterr().out
+    printed = said("spectra", path).out
     assert "2 of 3 convolutions compared" in printed
     assert "transposed" not in printed.splitlines()[-1]  # the file says which ones are
 
@@ -71,22 +64,17 @@ def test_an_exported_network_has_the_spectra_of_its_model(tmp_path: Path) -> Non
     assert spectra_table(read_kernels(tmp_path / "a.onnx")).rows == spectra_table(model).rows
 
 
-def said_of(path: Path, capsys: Any) -> str:
-    assert main(["spectra", str(path)]) == 2
-    return capsys.readouterr().err.removeprefix(f"bsconv spectra: {path}").removesuffix("\n")
-
-
 @pytest.mark.parametrize("suffix", [pytest.param(".h5", marks=pytest.mark.slow), ".onnx"])
-def test_other_files_are_refused_in_one_line(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_other_files_are_refused_in_one_line(suffix, tmp_path, monkeypatch, failure):
     package, path = "onnx" if suffix == ".onnx" else "h5py", tmp_path / f"network{suffix}"
     pytest.importorskip(package)
-    assert said_of(path, capsys) == ": No such file or directory"
+    of = f"bsconv spectra: {path}"
+    assert failure("spectra", path) == f"{of}: No such file or directory\n"
     path.write_bytes(b"not a network" * 99)
-    assert said_of(path, capsys) == f" is damaged or not a {suffix} file"
+    assert failure("spectra", path) == f"{of} is damaged or not a {suffix} file\n"
     monkeypatch.setitem(sys.modules, package, None)
-    assert said_of(path, capsys) == f" needs the package {package}: pip install {package}"
+    needed = f"needs the package {package}: pip install {package}"
+    assert failure("spectra", path) == f"{of} {needed}\n"
 
 
 def test_a_graph_without_kernels_is_refused(tmp_path: Path) -> None:

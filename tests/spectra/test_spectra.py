@@ -75,9 +75,7 @@ def test_any_precision_gives_float64(dtype: torch.dtype, center: bool) -> None:
     ("scale", "offset"),
     [(1, 1e4), (1e-2, 1e4), (1e-3, -1e5), (1e30, 0), (1e-30, 0), (1e-30, 1e-26)],
 )
-def test_no_digits_are_lost_to_a_large_mean_or_scale(
-    samples: int, scale: float, offset: float
-) -> None:
+def test_no_digits_are_lost_to_a_large_mean_or_scale(samples, scale, offset):
     weight = torch.randn(4, samples, 3, 3, dtype=torch.float64) * scale + offset
     assert_same(kernel_spectra(weight), {"": by_svd(weight)}, atol=1e-12)
 
@@ -118,9 +116,7 @@ def test_long_kernels_keep_six_digits(dtype: torch.dtype, center: bool) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_sums_in_float32_keep_all_its_digits_and_the_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_sums_in_float32_keep_all_its_digits_and_the_settings(monkeypatch):
     """Whatever faster formats are allowed: bfloat16 on CPUs has three digits."""
     settings: list[str] = []
     quick_gram = _variance_shares._quick_gram
@@ -317,41 +313,31 @@ nn.init.constant_(WITH_NAN[1].weight, 1)
 WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
 
 
-WRONG_SOURCES = {
-    "source needs to be a model, a state dict or a weight tensor, got a str": ["vgg19"],
-    "source needs to be a model, a state dict or a weight tensor, got a ndarray": [np.zeros(4)],
-    "weight needs shape (N, M, *kernel size), got shape (4, 3)": [torch.zeros(4, 3)],
-    "weight needs slices to compare, got shape (4, 1, 3, 3): one slice per filter, as in depthwise "
-    "convolutions": [torch.zeros(4, 1, 3, 3)],
-    "weight needs slices to compare, got shape (4, 8, 1, 1): 1x1: a slice is a single number": [
-        torch.zeros(4, 8, 1, 1)
-    ],
-    "weight needs slices to compare, got shape (0, 8, 3, 3): it is empty": [
-        torch.zeros(0, 8, 3, 3)
-    ],
-    "weight needs real floating-point numbers, got torch.int32": [torch.zeros(4, 8, 3, 3).int()],
-    "weight needs real floating-point numbers, got torch.complex64": [
-        torch.zeros(4, 8, 3).cfloat()
-    ],
-    "the weight needs values, got a tensor on the meta device": [
-        torch.zeros(4, 8, 3, 3, device="meta")
-    ],
-    "the weight needs a size: call the model once, its layers are lazy": [
-        LAZY,
-        nn.LazyConvTranspose2d(3, 3),
-    ],
-    "the weight of '0' needs a size: call the model once, its layers are lazy": [
-        nn.Sequential(LAZY)
-    ],
-    "the weight of '0' needs values, got a tensor on the meta device": [
-        nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"))
-    ],
+zeros, SLICES = torch.zeros, "weight needs slices to compare, got shape"
+DEPTHWISE = "one slice per filter, as in depthwise convolutions"
+NO_MODEL = "source needs to be a model, a state dict or a weight tensor, got a"
+NUMBERS = "weight needs real floating-point numbers, got"
+META = "needs values, got a tensor on the meta device"
+SIZELESS = "needs a size: call the model once, its layers are lazy"
+WRONG_SOURCES: dict[str, list[Any]] = {
+    f"{NO_MODEL} str": ["vgg19"],
+    f"{NO_MODEL} ndarray": [np.zeros(4)],
+    "weight needs shape (N, M, *kernel size), got shape (4, 3)": [zeros(4, 3)],
+    f"{SLICES} (4, 1, 3, 3): {DEPTHWISE}": [zeros(4, 1, 3, 3)],
+    f"{SLICES} (4, 8, 1, 1): 1x1: a slice is a single number": [zeros(4, 8, 1, 1)],
+    f"{SLICES} (0, 8, 3, 3): it is empty": [zeros(0, 8, 3, 3)],
+    f"{NUMBERS} torch.int32": [zeros(4, 8, 3, 3).int()],
+    f"{NUMBERS} torch.complex64": [zeros(4, 8, 3).cfloat()],
+    f"the weight {META}": [zeros(4, 8, 3, 3, device="meta")],
+    f"the weight {SIZELESS}": [LAZY, nn.LazyConvTranspose2d(3, 3)],
+    f"the weight of '0' {SIZELESS}": [nn.Sequential(LAZY)],
+    f"the weight of '0' {META}": [nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"))],
     "source needs convolution layers, got a Linear without any": [nn.Linear(3, 4)],
     "source needs weights (N, M, *kernel size) named '*.weight', got a dict without any": [
         {},
-        {"model": {"weight": torch.zeros(4, 8, 3, 3)}},
-        {"linear.weight": torch.zeros(4, 8)},
-        {"0.bias": torch.zeros(4, 8, 3, 3)},
+        {"model": {"weight": zeros(4, 8, 3, 3)}},
+        {"linear.weight": zeros(4, 8)},
+        {"0.bias": zeros(4, 8, 3, 3)},
         {"0.weight": "of four dimensions"},
     ],
     "the weight of '1' needs finite numbers, got NaN or infinity": [WITH_NAN],
