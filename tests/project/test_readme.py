@@ -11,6 +11,7 @@ from PIL import Image
 
 from bsconv.__main__ import main
 from bsconv.experiments.results import load_records, summarize
+from bsconv.pytorch import ModelProfiler, get_model
 from golden import questions, recorded
 from helpers.paths import ROOT
 
@@ -127,6 +128,20 @@ def test_numbers_that_stand_in_several_places_are_those_measured(claim):
     for match in found:
         for shown, source in zip(match.groups(), CLAIMS[claim], strict=True):
             assert abs(float(shown) - known[source]) < 0.0501, match[0]
+
+
+def test_the_table_of_equal_budgets_is_that_of_the_records():
+    rows = re.findall(r"^\| .* \| `(\w+)` \| (\S+) \| (\S+) M \| (.+) \| (\d) \|$", README, re.M)
+    assert len(rows) == 3
+    summaries = summarize(load_records(ROOT / "results"))
+    runs = {summary.config.model: summary for summary in summaries if summary.config.epochs == 40}
+    for name, parameters, macs, accuracy, count in rows:
+        profile = ModelProfiler(get_model(name, 10), (1, 3, 32, 32))
+        run = runs[name]
+        spread = f" ({run.lowest:.2f} to {run.highest:.2f})" if len(run.runs) > 1 else ""
+        assert int(parameters.replace(",", "")) == profile.total_parameter_count
+        assert macs == f"{profile.total_mac_count / 1e6:.1f}"
+        assert (accuracy, int(count)) == (f"{run.mean:.2f} %{spread}", len(run.runs))
 
 
 def test_packaged_weights_have_the_accuracies_that_the_page_states():
