@@ -43,10 +43,8 @@ def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
 
     for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
         if getattr(arguments, option, None) is not None:
-            raise ValueError(
-                f"--{option.replace('_', '-')} goes with {model} alone, "
-                f"{arguments.checkpoint} says so itself"
-            )
+            rule = f"--{option.replace('_', '-')} goes with {model} alone"
+            raise ValueError(f"{rule}, {arguments.checkpoint} says so itself")
     return read_trained(arguments.checkpoint)
 
 

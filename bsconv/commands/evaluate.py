@@ -57,10 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif trained.num_classes == dataset.num_classes:
         model = training.trained_model(trained, path)
     else:
-        raise ValueError(
-            f"{path} knows {trained.num_classes} classes, "
-            f"{config.dataset} has {dataset.num_classes}"
-        )
+        has = f"{config.dataset} has {dataset.num_classes}"
+        raise ValueError(f"{path} knows {trained.num_classes} classes, {has}")
     training.check_fit(model, dataset, config, training=False)
 
     import torch

@@ -87,9 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
             images = images if curve is None else curve
         student, report = project_pretrained(model, images, progress=progress, **options)
         if not report.layers:
-            raise ValueError(
-                f"{dense.model} has no convolution that BSConv replaces, see bsconv plan"
-            )
+            lacks = "no convolution that BSConv replaces, see bsconv plan"
+            raise ValueError(f"{dense.model} has {lacks}")
         plan = None if report.budget is None else report.plan
         classes = (weights.classes if weights is not None else ()) or dataset.classes
         config = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)

@@ -200,10 +200,8 @@ class TrainConfig:
                 raise ValueError(f"{name} needs {rule.text}, got {value!r}")
             object.__setattr__(self, name, value)
         if self.milestones is not None and RECIPES[self.recipe].milestones is None:
-            raise ValueError(
-                f"milestones needs a recipe that has some, got {self.milestones!r} "
-                f"with recipe={self.recipe!r}"
-            )
+            got = f"got {self.milestones!r} with recipe={self.recipe!r}"
+            raise ValueError(f"milestones needs a recipe that has some, {got}")
         Normalization.from_options(self.normalize, self.mean, self.std)  # refuses half of one
 
     @property

@@ -3,8 +3,6 @@
 Files are ONNX, or exported programs of torch; they run on the CPU.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib

@@ -73,19 +73,15 @@ def build_model(
         raise ValueError(f"bsconv needs to be 'u', 's' or None, got {bsconv=}")
     own = architecture(name)
     if replacer is not None and own is not None and own.variant:
-        raise ValueError(
-            f"{name} is a BSConv network already: take it without bsconv={bsconv!r}, "
-            f"or replace in {own.dense}"
-        )
+        ways = f"take it without bsconv={bsconv!r}, or replace in {own.dense}"
+        raise ValueError(f"{name} is a BSConv network already: {ways}")
 
     source, separator, inner = name.partition(":")
     if not separator:
         model = _own(name, num_classes, pretrained, init)
     elif pretrained is not None:
-        raise ValueError(
-            f"pretrained weights are those of this package's architectures, "
-            f"not of {name}, got {pretrained=}"
-        )
+        rule = "pretrained weights are those of this package's architectures"
+        raise ValueError(f"{rule}, not of {name}, got {pretrained=}")
     elif source in MAKERS:
         model = MAKERS[source](inner, num_classes)
     else:
@@ -102,10 +98,8 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
         data = "cifar10" if pretrained == "DEFAULT" else pretrained
         return get_model(name, {"cifar10": 10, "cifar100": 100}.get(data, 1000), pretrained=data)
     if source not in MAKERS or pretrained != "DEFAULT":
-        raise ValueError(
-            f"pretrained needs DEFAULT for the model of another library, got {pretrained!r} "
-            f"with {name}"
-        )
+        rule = "pretrained needs DEFAULT for the model of another library"
+        raise ValueError(f"{rule}, got {pretrained!r} with {name}")
     with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
         build_model(name, 10)  # refuses an unknown name before anything is fetched
     way_out = f"--weights FILE takes a file of weights of {name} instead"
@@ -215,9 +209,8 @@ def _import(module: str) -> Any:
     except ImportError as error:
         source = module.partition(".")[0]
         extra = "timm" if source == "timm" else "lab"
-        raise ValueError(
-            f"models of {source} need the package {source}: pip install 'bsconv[{extra}]'"
-        ) from error
+        how = f"pip install 'bsconv[{extra}]'"
+        raise ValueError(f"models of {source} need the package {source}: {how}") from error
 
 
 def _check_name(source: str, name: str, known: Sequence[str]) -> None:

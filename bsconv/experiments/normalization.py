@@ -58,9 +58,8 @@ class Normalization:
             given, lacking = ("mean", "std") if std is None else ("std", "mean")
             raise ValueError(f"{given} needs {lacking} with it, got {lacking}=None")
         if normalize is not None:
-            raise ValueError(
-                f"normalize needs to stand without mean and std, got {normalize!r} with {mean=}"
-            )
+            rule = "normalize needs to stand without mean and std"
+            raise ValueError(f"{rule}, got {normalize!r} with {mean=}")
         return cls(tuple(mean), tuple(std))
 
     def apply(self, images: Tensor) -> Tensor:
@@ -68,10 +67,8 @@ class Normalization:
         if self == Normalization():
             return images
         if images.dim() < 3 or images.shape[-3] != 3 or not images.is_floating_point():
-            raise ValueError(
-                "normalisation needs float images of 3 channels, "
-                f"got {images.dtype} of shape {tuple(images.shape)}"
-            )
+            got = f"got {images.dtype} of shape {tuple(images.shape)}"
+            raise ValueError(f"normalisation needs float images of 3 channels, {got}")
         mean, std = (images.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
         return (images - mean) / std
 

@@ -28,10 +28,8 @@ def check_remembered(name: str) -> None:
     A file from elsewhere cannot have any other code run.
     """
     if is_code(name) and name not in _named():
-        raise ValueError(
-            f"{name} is code that makes a model, which a file names and you have not; if you trust "
-            f"it, say so with: bsconv plan {name}"
-        )
+        what = "code that makes a model, which a file names and you have not"
+        raise ValueError(f"{name} is {what}; if you trust it, say so with: bsconv plan {name}")
 
 
 def _named() -> list[str]:
@@ -80,10 +78,9 @@ def _module(name: str, place: str) -> types.ModuleType:
             if missing is None or not f"{place}.".startswith(f"{missing}."):
                 raise  # of something that the module needs
             known = ", ".join(f"{source}:NAME" for source in SOURCES)
-            raise ValueError(
-                f"unknown source {place!r} in {name!r}: models come from {known}, FILE.py:FACTORY "
-                "or package.module:FACTORY"
-            ) from error
+            known += ", FILE.py:FACTORY or package.module:FACTORY"
+            unknown = f"unknown source {place!r} in {name!r}"
+            raise ValueError(f"{unknown}: models come from {known}") from error
     path = Path(place).expanduser().absolute()
     if not path.is_file():
         raise ValueError(f"{name} needs a Python file, {path} is not there")

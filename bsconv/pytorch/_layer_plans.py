@@ -171,10 +171,8 @@ class PlannedLayer(nn.Sequential):
         name = type(self).__name__
         norms = [layer for layer in self if isinstance(layer, BatchNorm)]
         if any(norm.training or norm.running_mean is None for norm in norms):
-            raise ValueError(
-                f"{name} normalises by its batch, which no single convolution does: "
-                "call eval() first, and keep running statistics"
-            )
+            why = "normalises by its batch, which no single convolution does"
+            raise ValueError(f"{name} {why}: call eval() first, and keep running statistics")
         if isinstance(self[1], BatchNorm) and convs.pads_with_zeros(self.dw):
             raise ValueError(
                 f"{name} with BatchNorm before a zero-padded depthwise convolution equals no "

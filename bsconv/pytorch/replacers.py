@@ -110,9 +110,8 @@ class Replacer:
             if hooks := unmovable_hooks(layer):
                 name = found[layer][0].name
                 ways = f"remove them, or keep the layer with exclude=['{name}']"
-                raise ValueError(
-                    f"layer '{name}' has {hooks}, which can't move to another layer: {ways}"
-                )
+                why = f"which can't move to another layer: {ways}"
+                raise ValueError(f"layer '{name}' has {hooks}, {why}")
         planned = _build(chosen, stand_ins.__getitem__)
         plans = []
         for old, where in found.items():

@@ -39,7 +39,7 @@ FLOORS = [
     ["bsconv.experiments.rules"],
     ["bsconv.experiments.normalization", "bsconv.experiments.own_code"],
     [f"bsconv.experiments.{name}" for name in ("config", "model_sources", "data", "plotting")],
-    ["bsconv.experiments.files"],
+    ["bsconv.experiments.files", "bsconv.experiments.optimizers"],
     ["bsconv.experiments.training", "bsconv.experiments.export"],
     ["bsconv.experiments.results"],
     ["bsconv.experiments.inference_benchmark"],

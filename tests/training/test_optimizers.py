@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.training._optimizers import Muon, make_optimizer, orthogonal
+from bsconv.experiments.optimizers import Muon, make_optimizer, orthogonal
 from bsconv.pytorch import get_model
 from bsconv.pytorch.regularization import OrthonormalBasis
 

@@ -48,9 +48,8 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
     # a bad checksum is a RuntimeError, a connection that breaks off an HTTPException or EOFError
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
         reason = one_line(error, None)
-        raise DatasetNotFoundError(
-            f"{lacking} fetching it failed ({reason}): try again with a network, or {put_it_there}"
-        ) from error
+        ways = f"try again with a network, or {put_it_there}"
+        raise DatasetNotFoundError(f"{lacking} fetching it failed ({reason}): {ways}") from error
     return archive
 
 
@@ -90,9 +89,8 @@ def read_archive(name: str, path: Path) -> ImageDataset:
         except Exception as error:  # a damaged file may raise anything at all
             too_large = "an array in it claims more than the memory holds"
             reason = too_large if isinstance(error, MemoryError) else one_line(error, None)
-            raise ValueError(
-                f"{path} is not a whole {name} archive: {reason}; remove it and try again"
-            ) from error
+            damage = f"{path} is not a whole {name} archive: {reason}"
+            raise ValueError(f"{damage}; remove it and try again") from error
     tensors: dict[str, Any] = {}
     for split in ("train", "test"):
         images = arrays[f"{split}_images"].transpose(0, 3, 1, 2)
@@ -130,6 +128,5 @@ def _check(arrays: dict[str, np.ndarray], class_count: int) -> None:
         whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
         check(f"{split}_labels", whole, f"{len(images)} integers")
         if labels.min() < 0 or labels.max() >= class_count:
-            raise ValueError(
-                f"{split}_labels needs 0 to {class_count - 1}, got {labels.min()} to {labels.max()}"
-            )
+            got = f"got {labels.min()} to {labels.max()}"
+            raise ValueError(f"{split}_labels needs 0 to {class_count - 1}, {got}")

@@ -28,10 +28,8 @@ def augment(
     from ``generator``, which may live on another device than the images.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(
-            "augment needs uint8 images of shape [N, C, H, W], "
-            f"got {images.dtype} of shape {list(images.shape)}"
-        )
+        got = f"got {images.dtype} of shape {list(images.shape)}"
+        raise ValueError(f"augment needs uint8 images of shape [N, C, H, W], {got}")
     for argument, value in (("crop_padding", crop_padding), ("cutout", cutout)):
         if value < 0:
             raise ValueError(f"augment needs {argument} >= 0 pixels, got {argument}={value!r}")

@@ -61,23 +61,19 @@ class _Tree:
         if test and not train:
             raise ValueError(f"there is no folder 'train' next to {test}")
         if train and not test and others:
-            raise ValueError(
-                f"{self.folder} needs a folder of tests next to {train.name}, or classes alone, "
-                f"got {', '.join(path.name for path in others)}"
-            )
+            needed = f"a folder of tests next to {train.name}, or classes alone"
+            found = ", ".join(path.name for path in others)
+            raise ValueError(f"{self.folder} needs {needed}, got {found}")
         if not train or not test:
             return self.divided(train or self.folder, SPLIT if split is None else split)
         if split is not None:
-            raise ValueError(
-                f"split goes with a folder that is not divided, {self.folder} holds {test.name}"
-            )
+            rule = "split goes with a folder that is not divided"
+            raise ValueError(f"{rule}, {self.folder} holds {test.name}")
         self.left_out.update(f"folder {path.name}" for path in others)
         learnt, tested = self.classes(train), self.classes(test)
         if only_once := sorted(learnt.keys() ^ tested.keys()):
-            raise ValueError(
-                f"{train.name} and {test.name} in {self.folder} should hold the same classes; "
-                f"only one of them has {', '.join(only_once)}"
-            )
+            rule = f"{train.name} and {test.name} in {self.folder} should hold the same classes"
+            raise ValueError(f"{rule}; only one of them has {', '.join(only_once)}")
         return learnt, tested
 
     def divided(self, folder: Path, split: float) -> tuple[Classes, Classes]:

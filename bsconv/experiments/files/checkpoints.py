@@ -62,9 +62,8 @@ def locked(folder: Path) -> Iterator[None]:
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError):
-            raise ValueError(
-                f"another process is training in {folder}, wait for it or choose another out folder"
-            ) from None
+            ways = "wait for it or choose another out folder"
+            raise ValueError(f"another process is training in {folder}, {ways}") from None
         yield
 
 

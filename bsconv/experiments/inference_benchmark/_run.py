@@ -173,8 +173,6 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        where = f"{setting.dtype} on {setting.device}"
-        batches = f"batches of {count} x {setting.size_text}"
-        raise ValueError(
-            f"{network} cannot be computed in {where} with {batches} ({one_line(error)})"
-        ) from error
+        where = f"{setting.dtype} on {setting.device} with batches of {count} x {setting.size_text}"
+        why = f"{network} cannot be computed in {where} ({one_line(error)})"
+        raise ValueError(why) from error

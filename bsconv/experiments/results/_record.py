@@ -146,10 +146,8 @@ def make_record(
         raise FileNotFoundError(f"the run folder {folder} does not exist")
     config, epochs = read_config(folder / CONFIG), tuple(read_history(folder))
     if len(epochs) < config.epochs or not (folder / MODEL).exists():
-        raise ValueError(
-            f"the run in {folder} is not finished: {len(epochs)} of {config.epochs} epochs; "
-            "go on with bsconv train --resume"
-        )
+        done = f"{len(epochs)} of {config.epochs} epochs; go on with bsconv train --resume"
+        raise ValueError(f"the run in {folder} is not finished: {done}")
     trained = read_trained(folder / MODEL)
     settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
     for name in ("model", "dataset"):  # of the user's code and images, without the folder

@@ -12,10 +12,8 @@ def with_global_batch_norm(model: nn.Module) -> nn.Module:
     norms = {name: each for name, each in model.named_modules() if isinstance(each, _BatchNorm)}
     for name, norm in norms.items():
         if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            raise ValueError(
-                "several processes need plain BatchNorm layers, whose statistics they can share, "
-                f"got {type(norm).__name__} at {name or 'the root'}"
-            )
+            rule = "several processes need plain BatchNorm layers, whose statistics they can share"
+            raise ValueError(f"{rule}, got {type(norm).__name__} at {name or 'the root'}")
     if any(tensor.is_cuda for tensor in model.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for norm in norms.values():

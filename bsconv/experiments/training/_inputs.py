@@ -56,9 +56,8 @@ def answers(model: nn.Module, images: Tensor, name: str, advice: str) -> Tensor:
             outputs = model(images)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         shape, reason = " x ".join(map(str, images.shape)), one_line(error)
-        raise ValueError(
-            f"{name} cannot take images of {shape} ({reason}); try {advice}"
-        ) from error
+        refused = f"{name} cannot take images of {shape} ({reason})"
+        raise ValueError(f"{refused}; try {advice}") from error
     return logits_of(outputs)
 
 
@@ -68,10 +67,9 @@ def check_answers(
     """ValueError where the model ``name`` does not answer with a number for each class."""
     shape = tuple(answers(model, images, name, advice).shape)
     if shape != (len(images), dataset.num_classes):
-        raise ValueError(
-            f"{name} needs {dataset.num_classes} outputs per image for {dataset.name}, "
-            f"got shape {shape} for images {tuple(images.shape)}; try {advice}"
-        )
+        needed = f"{dataset.num_classes} outputs per image for {dataset.name}"
+        got = f"shape {shape} for images {tuple(images.shape)}; try {advice}"
+        raise ValueError(f"{name} needs {needed}, got {got}")
 
 
 def check_fit(
@@ -81,15 +79,12 @@ def check_fit(
     for part in ("train", "test"):
         images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
         if not 0 < len(images) == len(labels):
-            raise ValueError(
-                f"{part}_images of {dataset.name} need to be one or more, with a label each, "
-                f"got {len(images)} and {len(labels)}"
-            )
+            rule = f"{part}_images of {dataset.name} need to be one or more, with a label each"
+            raise ValueError(f"{rule}, got {len(images)} and {len(labels)}")
         low, high, classes = int(labels.min()), int(labels.max()), dataset.num_classes
         if low < 0 or high >= classes:
-            raise ValueError(
-                f"{part}_labels needs classes from 0 to {classes - 1}, got {low} to {high}"
-            )
+            rule = f"{part}_labels needs classes from 0 to {classes - 1}"
+            raise ValueError(f"{rule}, got {low} to {high}")
     count = min(2, config.settings.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
     alone = count == 1 and training  # which BatchNorm cannot take

@@ -10,6 +10,7 @@ from ...pytorch._tools.model_tree import parameter_count
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
+from ..optimizers import make_optimizer
 from ._inputs import check_answers, check_fit, find_dataset, model_input
 from ._models import (
     check_model,
@@ -21,7 +22,6 @@ from ._models import (
     settled,
 )
 from ._new_head import head_names
-from ._optimizers import make_optimizer
 from ._processes import Processes
 from ._run_folder import Run
 from ._steps import Execution, Job, choose_execution
@@ -102,10 +102,8 @@ def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
         raise ValueError(f"{dataset.name} differs between the processes of the run")
     if run.state is not None and run.state.get("data") not in (None, run.data):
         out = run.config.out
-        raise ValueError(
-            f"{dataset.name} has changed since the run in {out} began; restore it, "
-            f"or begin another run with --weights {out}"
-        )
+        ways = f"restore it, or begin another run with --weights {out}"
+        raise ValueError(f"{dataset.name} has changed since the run in {out} began; {ways}")
 
 
 def introduction(run: Run, job: Job) -> str:

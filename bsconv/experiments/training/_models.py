@@ -57,10 +57,8 @@ def read_start(config: TrainConfig) -> Start | None:
     if config.pretrained is None:
         return None if config.weights is None else checkpoints.read_start(Path(config.weights))
     if config.weights is not None:
-        raise ValueError(
-            f"pretrained needs to stand without weights, got {config.pretrained!r} with "
-            f"weights={config.weights!r}"
-        )
+        got = f"got {config.pretrained!r} with weights={config.weights!r}"
+        raise ValueError(f"pretrained needs to stand without weights, {got}")
     model = pretrained_model(config.model, config.pretrained)
     theirs: dict[str, Any] = foreign_images(config.model)
     return Start(model.state_dict(), {}, TrainConfig(**theirs))
@@ -109,10 +107,8 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     if config.bsconv is None or not any(key.endswith(kernel) for key in start.state):
         return start
     if config.with_bn:
-        raise ValueError(
-            f"the weights in {config.weights} are of the dense network, whose projection needs "
-            "with_bn=False, got with_bn=True"
-        )
+        what = f"the weights in {config.weights} are of the dense network"
+        raise ValueError(f"{what}, whose projection needs with_bn=False, got with_bn=True")
     chosen = dataset.train_images[:PROJECTION_IMAGES]
     images = model_input(chosen, config.image_size, config.normalization)
     dense = dataclasses.replace(config, bsconv=None)

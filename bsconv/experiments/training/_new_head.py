@@ -38,10 +38,8 @@ def heads(model: nn.Module, config: TrainConfig) -> list[Head]:
             continue
         finally:
             _exchanged(changed, {new: old for old, new in wider.items()})
-    raise ValueError(
-        f"new_head needs a Linear or 1x1 convolution that decides how many numbers the answer has, "
-        f"now {width}; {config.model} has none"
-    )
+    rule = "new_head needs a Linear or 1x1 convolution that decides how many numbers the answer has"
+    raise ValueError(f"{rule}, now {width}; {config.model} has none")
 
 
 def with_new_head(model: nn.Module, num_classes: int, config: TrainConfig) -> nn.Module:

@@ -185,10 +185,9 @@ def process_device(name: str) -> torch.device:
         if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
             gpus = torch.cuda.device_count()
             if gpus < here:
-                raise ValueError(
-                    f"each process needs a GPU of its own: {here} processes, {gpus} "
-                    f"GPU{'s' * (gpus != 1)} here; start fewer or train on the cpu"
-                )
+                found = f"{here} processes, {gpus} GPU{'s' * (gpus != 1)} here"
+                ways = "start fewer or train on the cpu"
+                raise ValueError(f"each process needs a GPU of its own: {found}; {ways}")
             torch.cuda.set_device(local_rank)
         return find_device(name)
     except ValueError:
@@ -218,10 +217,8 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         if not any(word in str(error) for word in LOST):
             raise
         reason = re.sub(r"\[[^]]*\]:?\d*:?", " ", str(error))  # places in C++ files, addresses
-        raise ConnectionError(
-            f"process {rank} of {count} has lost another one, which was killed or says itself why "
-            f"it failed ({one_line(reason).split('. ')[0]})"
-        ) from error
+        why = f"which was killed or says itself why it failed ({one_line(reason).split('. ')[0]})"
+        raise ConnectionError(f"process {rank} of {count} has lost another one, {why}") from error
     finally:
         # closed connections tell the others of a failure; NCCL would wait for them here, there the
         # end of this process has to tell

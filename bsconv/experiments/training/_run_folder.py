@@ -103,18 +103,14 @@ class Run:
         if not present:
             return
         if not resume:
-            raise ValueError(
-                f"{folder} already holds a run ({present[0]}); resume it with --resume "
-                "or choose another out folder"
-            )
+            ways = "resume it with --resume or choose another out folder"
+            raise ValueError(f"{folder} already holds a run ({present[0]}); {ways}")
         if present == [CONFIG]:  # killed before its first epoch was over
             self._go_on_as(read_config(folder / CONFIG))
             return
         if CHECKPOINT not in present:
-            raise ValueError(
-                f"{folder} holds {present[0]} but no {CHECKPOINT} to resume from; "
-                "choose another out folder"
-            )
+            lacking = f"no {CHECKPOINT} to resume from; choose another out folder"
+            raise ValueError(f"{folder} holds {present[0]} but {lacking}")
         self.state = state = read_checkpoint(folder / CHECKPOINT)
         self._go_on_as(trained_by(state, folder / CHECKPOINT).config)
         self.plan = state.get("plan", {})
@@ -136,10 +132,9 @@ class Run:
         was, now = getattr(saved.resolved(), name), getattr(config.resolved(), name)
         if name == "normalize":
             was, now = str(saved.normalization), str(config.normalization)
-        raise ValueError(
-            f"{self.folder} holds a run with {name}={was!r}, not {name}={now!r}; "
-            "resume it with its own settings or choose another out folder"
-        )
+        ways = "resume it with its own settings or choose another out folder"
+        other = f"a run with {name}={was!r}, not {name}={now!r}"
+        raise ValueError(f"{self.folder} holds {other}; {ways}")
 
     @contextlib.contextmanager
     def _fitting(self) -> Iterator[None]:
@@ -148,10 +143,10 @@ class Run:
             yield
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
-            raise ValueError(
-                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings ({reason}); "
-                "restore it or train into another folder"
-            ) from error
+            misfit = (
+                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings ({reason})"
+            )
+            raise ValueError(f"{misfit}; restore it or train into another folder") from error
 
     def begin(self, job: Job) -> None:
         """Go on from the checkpoint if there is one; the first to write into the folder."""
@@ -241,10 +236,8 @@ def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
         run.processes = processes
         with processes.agreeing():
             if config.settings.batch_size < processes.count:
-                raise ValueError(
-                    "batch_size needs an image for each process in a step, "
-                    f"got {config.settings.batch_size} for {processes.count} processes"
-                )
+                got = f"got {config.settings.batch_size} for {processes.count} processes"
+                raise ValueError(f"batch_size needs an image for each process in a step, {got}")
         if not processes.first:
             run.folder = None
         yield run

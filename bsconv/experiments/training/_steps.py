@@ -21,8 +21,8 @@ from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
 from ..data import ImageDataset, ImageFiles
 from ..normalization import Normalization
+from ..optimizers import Optimizers
 from ._inputs import logits_of, model_input
-from ._optimizers import Optimizers
 
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
 WORTH_COMPILING = 200_000
@@ -54,9 +54,8 @@ class Execution:
         layers = _bsconv_layers(model)
         for name, plan in self.plans.items():
             if name not in layers:
-                raise ValueError(
-                    f"the plans do not fit the model: {name!r} is not a BSConv layer in it"
-                )
+                misfit = f"{name!r} is not a BSConv layer in it"
+                raise ValueError(f"the plans do not fit the model: {misfit}")
             layers[name].plan = plan
 
     def compiled(self, model: nn.Module, device: torch.device) -> nn.Module:

@@ -205,12 +205,11 @@ def _check_numbers(run: Run, job: Job, metrics: EpochMetrics) -> None:
         what = "weights became infinite or NaN"
     else:
         return
-    kept = run.folder is not None and metrics.epoch > 1
-    raise FloatingPointError(
-        f"the {what} in epoch {metrics.epoch} of {run.config.epochs}; "
-        f"try a learning rate below {run.config.learning_rate}"
-        + (f" ({run.folder} keeps the checkpoint of epoch {metrics.epoch - 1})" if kept else "")
-    )
+    ways = f"try a learning rate below {run.config.learning_rate}"
+    if run.folder is not None and metrics.epoch > 1:
+        ways += f" ({run.folder} keeps the checkpoint of epoch {metrics.epoch - 1})"
+    epoch = f"epoch {metrics.epoch} of {run.config.epochs}"
+    raise FloatingPointError(f"the {what} in {epoch}; {ways}")
 
 
 def _finished(run: Run, model: nn.Module | None, progress: bool) -> History:

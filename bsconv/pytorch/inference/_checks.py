@@ -54,9 +54,8 @@ def selected_engines(engines: Any, compile: Any) -> list[str]:
         raise ValueError(f"engines needs to be 'auto' or some of {known}, got {engines!r}")
     for name in names:
         if why_not := ENGINES[name].missing():
-            raise ValueError(
-                f"engines needs those that are installed, got {name!r}, which {why_not}"
-            )
+            rule = "engines needs those that are installed"
+            raise ValueError(f"{rule}, got {name!r}, which {why_not}")
     return [name for name in ENGINES if name in names]
 
 
@@ -123,10 +122,8 @@ def checked_difference(model: nn.Module, example: Tensor, expected: list[Tensor]
     apart = difference(outputs_of(model, example), expected)
     is_short = apart > SAME and computes_short(model, example)
     if not apart <= (SAME_WHEN_SHORT if is_short else SAME):
-        raise ValueError(
-            f"model cannot be optimised: the result differs from it by {apart:.1e} of its "
-            "largest output, which is more than rounding"
-        )
+        apart_by = f"by {apart:.1e} of its largest output, which is more than rounding"
+        raise ValueError(f"model cannot be optimised: the result differs from it {apart_by}")
     return apart
 
 

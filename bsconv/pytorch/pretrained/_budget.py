@@ -75,10 +75,8 @@ class Budget:
     def refusal(self, budget: float) -> ValueError:
         """The error for a budget that can't be reached."""
         least = {name: min(costs.values()) for name, costs in self.costs.items()}
-        share, costs = (
-            (self.fixed + sum(least.values())) / self.total,
-            {**self.fixed_by_layer, **least},
-        )
+        share = (self.fixed + sum(least.values())) / self.total
+        costs = {**self.fixed_by_layer, **least}
         largest = sorted(costs, key=lambda name: -costs[name])[:HELD_UP_BY]
         return ValueError(
             f"budget needs at least {share:.4f}, the least share of the {self.of} that this model "

@@ -33,9 +33,8 @@ class Form(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Form":
         if not re.fullmatch(r"dense|u|(s|cp):0*[1-9][0-9]*", str(text)):
-            raise ValueError(
-                f"a form needs to be 'dense', 'u', 's:CHANNELS' or 'cp:BLUEPRINTS', got {text!r}"
-            )
+            known = "'dense', 'u', 's:CHANNELS' or 'cp:BLUEPRINTS'"
+            raise ValueError(f"a form needs to be {known}, got {text!r}")
         kind, _, rank = text.partition(":")
         return cls(kind, int(rank or 0))
 

@@ -68,10 +68,8 @@ def read_inputs(model: nn.Module, images: Images, limit: int) -> Inputs:
     found = Inputs((images,)) if isinstance(images, Tensor) else _joined(images, limit)
     for tensor in found.tensors():
         if not tensor.dim() or not tensor.numel() or not tensor.is_floating_point():
-            raise ValueError(
-                "images needs floats of shape (B, ...), at least one image, got "
-                f"{tensor.dtype} of shape {tuple(tensor.shape)}"
-            )
+            got = f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+            raise ValueError(f"images needs floats of shape (B, ...), at least one image, {got}")
         if not tensor.isfinite().all():
             raise ValueError("images needs finite numbers, got NaN or infinity among them")
     try:

@@ -146,10 +146,8 @@ def _checked_sizes(input_size: Any) -> list[tuple[int, ...]]:
 
     sizes = [input_size] if is_size(input_size) else input_size
     if not isinstance(sizes, Sequence) or not sizes or not all(map(is_size, sizes)):
-        raise ValueError(
-            "input_size needs to be a size in positive whole numbers, such as (1, 3, 224, 224), or "
-            f"a list of sizes, got input_size={input_size!r}"
-        )
+        needed = "a size in positive whole numbers, such as (1, 3, 224, 224), or a list of sizes"
+        raise ValueError(f"input_size needs to be {needed}, got input_size={input_size!r}")
     return [tuple(size) for size in sizes]
 
 
@@ -163,10 +161,8 @@ def _checked_device(device: torch.device | str | None) -> torch.device | None:
     try:
         return None if device is None else torch.device(device)
     except RuntimeError as error:
-        known = "a device such as 'cpu' or 'cuda'"
-        raise ValueError(
-            f"input_device needs to be {known}, got input_device={device!r}"
-        ) from error
+        rule = "input_device needs to be a device such as 'cpu' or 'cuda'"
+        raise ValueError(f"{rule}, got input_device={device!r}") from error
 
 
 def _checked_model(model: nn.Module) -> nn.Module:

@@ -117,20 +117,16 @@ def _check_replaceable(
     staying = {module for kept in tail for module in kept.modules()}
     for module, name in names.items():
         if module not in staying and has_hooks(module, movable=module is not block):
-            raise ValueError(
-                f"'{name}' has hooks, which can't move into the BSConv-U that its block becomes: "
-                "remove them first"
-            )
+            why = "which can't move into the BSConv-U that its block becomes: remove them first"
+            raise ValueError(f"'{name}' has hooks, {why}")
     inside = tuple(f"{place.name}." if place.name else "" for place in places)
     tensors = {id(tensor) for tensor in (*block.parameters(), *block.buffers())}
     for name, module in model.named_modules(remove_duplicate=False):
         all_of_it = module in names  # a layer of the block that hangs elsewhere, too
         used = (*module.parameters(all_of_it), *module.buffers(all_of_it))
         if not f"{name}.".startswith(inside) and not tensors.isdisjoint(map(id, used)):
-            raise ValueError(
-                f"block '{names[block]}' shares tensors with '{name}', which can't go on when it "
-                "becomes BSConv-U: untie them first"
-            )
+            why = "which can't go on when it becomes BSConv-U: untie them first"
+            raise ValueError(f"block '{names[block]}' shares tensors with '{name}', {why}")
 
 
 def why_fresh(layers: SeparableLayers) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...pytorch.regularization import OrthonormalBasis
-from ..config import TrainConfig
+from ..pytorch.regularization import OrthonormalBasis
+from .config import TrainConfig
 
 ADAM_SECOND_MOMENT = 0.999
 MUON_SHARE = 1 / 6  # of the learning rate of SGD
