@@ -71,9 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     model = model_by_name(dense, dataset.num_classes, weights)
     training.check_fit(model, dataset, dense, training=False)
     model.eval()
-    images: Any = training.model_input(
-        dataset.train_images[:], dense.image_size, dense.normalization
-    )
+    images: Any = dataset.train_images[:]
+    images = training.model_input(images, dense.image_size, dense.normalization)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None

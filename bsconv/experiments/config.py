@@ -246,11 +246,8 @@ class TrainConfig:
 
     def without_folders(self) -> TrainConfig:
         """The same run for others to read: no folder of this machine is named in it."""
-        names: dict[str, Any] = {
-            name: None if (path := getattr(self, name)) is None else Path(path).name
-            for name in ("weights", "teacher")
-        }
-        return dataclasses.replace(self, data=None, out=None, **names)
+        weights, teacher = (path and Path(path).name for path in (self.weights, self.teacher))
+        return dataclasses.replace(self, data=None, out=None, weights=weights, teacher=teacher)
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0 over the whole run.

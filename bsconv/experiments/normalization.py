@@ -74,6 +74,5 @@ class Normalization:
 
     def __str__(self) -> str:
         own = (self.mean, self.std)
-        return next(
-            (name for name, known in STATISTICS.items() if own == known), f"mean, std {own}"
-        )
+        names = (name for name, known in STATISTICS.items() if own == known)
+        return next(names, f"mean, std {own}")

@@ -95,9 +95,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
     length 1, so Muon's steps, all of one length, would never let them come to rest."""
     settings, rate = config.settings, config.settings.learning_rate
     # a layer gives its basis as a view of a weight: they lie at one place in memory
-    bases = {
-        layer.basis().data_ptr() for layer in model.modules() if isinstance(layer, OrthonormalBasis)
-    }
+    layers = (layer for layer in model.modules() if isinstance(layer, OrthonormalBasis))
+    bases = {layer.basis().data_ptr() for layer in layers}
     mixing: list[Tensor] = []
     decayed: list[Tensor] = []
     vectors: list[Tensor] = []

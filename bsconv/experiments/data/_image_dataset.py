@@ -47,11 +47,10 @@ class ImageDataset:
         total = zlib.crc32("\n".join(self.classes).encode(errors="surrogatepass"))
         for tensor in (getattr(self, name) for name in _TENSORS):
             total = zlib.crc32(str(tuple(tensor.shape)).encode(), total)
-            on_disk = isinstance(tensor, ImageFiles)
-            content = (
-                str(tensor.checksum).encode() if on_disk else tensor.cpu().contiguous().numpy()
-            )
-            total = zlib.crc32(content, total)
+            if isinstance(tensor, ImageFiles):
+                total = zlib.crc32(str(tensor.checksum).encode(), total)
+            else:
+                total = zlib.crc32(tensor.cpu().contiguous().numpy(), total)
         return total
 
     def to(self, device: torch.device | str) -> "ImageDataset":

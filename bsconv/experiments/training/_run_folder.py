@@ -143,10 +143,9 @@ class Run:
             yield
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
-            misfit = (
-                f"the {CHECKPOINT} in {self.config.out} does not fit its own settings ({reason})"
-            )
-            raise ValueError(f"{misfit}; restore it or train into another folder") from error
+            misfit = f"does not fit its own settings ({reason})"
+            said = f"the {CHECKPOINT} in {self.config.out} {misfit}"
+            raise ValueError(f"{said}; restore it or train into another folder") from error
 
     def begin(self, job: Job) -> None:
         """Go on from the checkpoint if there is one; the first to write into the folder."""

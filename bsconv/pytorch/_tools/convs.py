@@ -71,9 +71,8 @@ def checked_sizes(
 def conv_arguments(conv: Conv) -> dict[str, Any]:
     """The geometry of ``conv``, and where its weights live, as keyword arguments."""
     place = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    return (
-        {name: getattr(conv, name) for name in GEOMETRY} | place | {"bias": conv.bias is not None}
-    )
+    geometry = {name: getattr(conv, name) for name in GEOMETRY}
+    return {**geometry, **place, "bias": conv.bias is not None}
 
 
 def memory_format_of(weight: Tensor) -> torch.memory_format:

@@ -94,10 +94,8 @@ class OptimizedModel(nn.Module):
 
     def _leave_engine(self, why: str) -> None:
         if self.runner is not None:
-            out_of_date = f"so the constants of {self.report.engine} are out of date"
-            warnings.warn(
-                f"{why}, {out_of_date}: PyTorch computes the model from now on", stacklevel=3
-            )
+            why += f", so the constants of {self.report.engine} are out of date"
+            warnings.warn(f"{why}: PyTorch computes the model from now on", stacklevel=3)
         self.runner = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -131,9 +131,8 @@ def _race(candidates: list[Candidate], example: Tensor) -> None:
         for number, one in enumerate(candidates)
         if one.runner is not None and not one.why_not
     }
-    calls = {
-        key: partial(cast(Runner, one.runner), example.clone()) for key, one in running.items()
-    }
+    runners = {key: cast(Runner, one.runner) for key, one in running.items()}
+    calls = {key: partial(runner, example.clone()) for key, runner in runners.items()}
     seconds = medians(in_turns(calls, example.device, rounds=3, settle=SETTLE))
     close = {k: call for k, call in calls.items() if seconds[k] <= CLOSE * min(seconds.values())}
     if len(close) > 1:

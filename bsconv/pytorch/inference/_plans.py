@@ -29,18 +29,16 @@ def collapse(model: nn.Module) -> nn.Module:
     """
     check_module(model)
     twin = independent_copy(model)
-    found = [
-        one for one in places(twin, BLUEPRINT_LAYERS) if isinstance(one.module, BLUEPRINT_LAYERS)
-    ]
+    everywhere = places(twin, BLUEPRINT_LAYERS)
+    found = [one for one in everywhere if isinstance(one.module, BLUEPRINT_LAYERS)]
     dense: dict[int, nn.Module] = {}
     refused: list[str] = []
     for place in found:
         layer: Any = place.module
         try:
             if not is_unmodified(layer):
-                raise ValueError(
-                    "it is a subclass, or holds hooks or other modules than plain convolutions"
-                )
+                others = "hooks or other modules than plain convolutions"
+                raise ValueError(f"it is a subclass, or holds {others}")
             dense[id(layer)] = layer.to_conv()
         except ValueError as error:
             refused.append(f"{place.name or '(root)'}: {error}")

@@ -111,10 +111,8 @@ class InferenceReport(Table):
 
     def _engine_rows(self) -> Sequence[Row]:
         notes = {one.engine: one.why_not for one in self.engines} | {self.engine: "taken"}
-        return [
-            (one.engine, _milliseconds(one.seconds), f"{one.setup_seconds:.1f}", notes[one.engine])
-            for one in self.engines
-        ]
+        rows = ((one.engine, _milliseconds(one.seconds), one.setup_seconds) for one in self.engines)
+        return [(engine, ms, f"{setup:.1f}", notes[engine]) for engine, ms, setup in rows]
 
     def _table_rows(self) -> Sequence[Row]:
         def row(layer: OptimizedLayer) -> Row:

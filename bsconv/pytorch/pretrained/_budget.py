@@ -91,9 +91,7 @@ def budget_of(original: nn.Module, study: Study, of: Cost, prepare: Prepare | No
     if of == "time":
         counts, costs = _measured_seconds(study, layers, prepare or partial)
     else:
-        by_name: dict[str, float] = {
-            name: parameter_count(module) for name, module in modules.items()
-        }
+        by_name = {name: float(parameter_count(module)) for name, module in modules.items()}
         counts = _macs(study) if of == "macs" else by_name
         costs = {n: {form: x.cost(form, of) for form in x.damages} for n, x in layers.items()}
     total = counts[""]

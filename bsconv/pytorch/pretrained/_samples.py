@@ -72,10 +72,7 @@ def rectified(found: Tensor, wanted: Tensor, active: Activation) -> Tensor:
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """The squared error of rows relative to the variance of what is wanted."""
-    found, wanted = (
-        found.double(),
-        wanted.double(),
-    )  # squares of what float32 holds may be beyond it
+    found, wanted = found.double(), wanted.double()  # float32 may not hold the squares
     variance = float(wanted.var(dim=0, correction=0).sum())
     return float((found - wanted).square().mean(0).sum()) / variance if variance > 0 else 0.0
 

@@ -26,10 +26,8 @@ def shares_of(weights: Iterable[Tensor], center: bool) -> list[Tensor]:
         grams = [_grams(weight, center) for weight in weights]
     # LAPACK takes one small matrix after another: several threads take them piece by piece
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = [
-            (pool.map if gram.is_cpu else map)(_eigenvalues, torch.split(gram, PIECE))
-            for gram in grams
-        ]
+        pieces = ((gram.is_cpu, torch.split(gram, PIECE)) for gram in grams)
+        found = [(pool.map if on_cpu else map)(_eigenvalues, each) for on_cpu, each in pieces]
         return [_normalised(torch.cat(list(values))) for values in found]
 
 

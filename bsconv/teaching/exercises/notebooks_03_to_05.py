@@ -48,10 +48,8 @@ def training_loss(answer: Any) -> str:
     cases = [(model, images, labels) for model in (blueprint, dense)]
     if hint := function_hint(answer, reference, cases, hints=hints):
         return hint
-    found, expected = (
-        torch.autograd.grad(function(*cases[0]), layer.pw1.weight)[0]
-        for function in (answer, reference)
-    )
+    losses = (function(*cases[0]) for function in (answer, reference))
+    found, expected = (torch.autograd.grad(one, layer.pw1.weight)[0] for one in losses)
     if not torch.allclose(found, expected, atol=1e-6):
         return "the value is right, but its gradient lacks the penalty: is that still a tensor?"
     return ""
@@ -98,13 +96,13 @@ def excess(answer: Any) -> str:
     def reference(kernel: Tensor) -> float:
         return _first_share(kernel) - random_first_share(kernel.shape[0], 9)
 
+    def of_energy(kernel: Tensor) -> float:
+        return _first_share(kernel, False) - random_first_share(len(kernel), 9, False)
+
     hints = [
         (_first_share, "that is the share; what would chance give?"),
         (lambda kernel: _first_share(kernel) - 1 / 9, "chance gives more than 1/9 to few slices"),
-        (
-            lambda kernel: _first_share(kernel, False) - random_first_share(len(kernel), 9, False),
-            "that is the excess of energy (center=False)",
-        ),
+        (of_energy, "that is the excess of energy (center=False)"),
     ]
     planted = torch.randn(32, 1, 1) * torch.randn(3, 3)
     cases = [(planted + torch.randn(32, 3, 3),), (torch.randn(64, 3, 3),), (torch.randn(3, 3, 3),)]

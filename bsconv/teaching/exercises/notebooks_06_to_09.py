@@ -50,10 +50,8 @@ def fits_depthwise_first(answer: Any) -> str:
 
 @exercise("6.3")
 def errors_on_noise(answer: Any) -> str:
-    kernels = [
-        torch.randn(16, 128, 3, 3, generator=torch.Generator().manual_seed(seed))
-        for seed in range(4)
-    ]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    kernels = [torch.randn(16, 128, 3, 3, generator=each) for each in generators]
 
     def error(kernel: Tensor) -> float:
         left = kernel - compose(*blueprint_factors(kernel))

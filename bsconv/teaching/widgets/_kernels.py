@@ -87,9 +87,8 @@ def _weights(source: Source) -> dict[str, Tensor]:
 
 def _blueprint_of(name: str, kernel: Tensor) -> View:
     slices, height, width = kernel.shape
-    variance, energy = (
-        kernel_spectra(kernel[None], center)[""][0, 0].item() for center in (True, False)
-    )
+    both = (kernel_spectra(kernel[None], center)[""] for center in (True, False))
+    variance, energy = (shares[0, 0].item() for shares in both)
     random = random_first_share(slices, height * width)
     (weights,), (blueprint,) = blueprint_factors(kernel[None])
     summary = (

@@ -54,10 +54,9 @@ def _view(order: str, M: int, N: int) -> View:
         patterns, slices, lines = N, "w_nm B_n", "rows"
         alike = "in each row: filter n sees all its channels through its own blueprint B_n"
         formula = f"M N + N K² = {M}·{N} + {N}·3²"
-    by_filter, by_channel = (
-        ", ".join(str(int(torch.linalg.matrix_rank(matrix))) for matrix in matrices.flatten(2))
-        for matrices in (kernel, kernel.transpose(0, 1))
-    )
+    both = kernel, kernel.transpose(0, 1)
+    ranks = (torch.linalg.matrix_rank(matrices.flatten(2)).tolist() for matrices in both)
+    by_filter, by_channel = (", ".join(map(str, each)) for each in ranks)
     details = paragraph(
         f"Rank of the slices of each filter n: {by_filter}; of those that see each channel m: "
         f"{by_channel}. Weights: {formula} = {M * N + patterns * 9}."

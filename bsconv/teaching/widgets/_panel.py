@@ -139,9 +139,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
                 self._fitting = False
             view = self._view(**{name: widget.value for name, widget in self.controls.items()})
             self.summary = f"{self._title}: {view.summary}"  # the view in one line
-            self.text.value = (
-                f'<div aria-live="polite"><p>{html.escape(view.summary)}</p>{view.details}</div>'
-            )
+            said = f"{paragraph(view.summary)}{view.details}"
+            self.text.value = f'<div aria-live="polite">{said}</div>'
             self.picture.value = b"" if view.draw is None else plotting.rendered(view.draw, "png")
             # a browser would show an image without content as a broken one
             self.picture.layout.display = None if view.draw else "none"
