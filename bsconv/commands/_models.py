@@ -72,13 +72,9 @@ def model_by_name(config: TrainConfig, num_classes: int | None, weights: Start |
 
 def _classes_in(weights: dict[str, Tensor], model: nn.Module) -> int | None:
     """How many classes ``weights`` have, where only that keeps them from fitting ``model``."""
-    found = {
-        len(weights[name])
-        for name, own in model.state_dict().items()
-        if name in weights
-        and own.shape[:1] == (IMAGENET_CLASSES,)
-        and weights[name].shape[1:] == own.shape[1:]
-    }
+    pairs = [(weights[name], own) for name, own in model.state_dict().items() if name in weights]
+    heads = [(each, own) for each, own in pairs if own.shape[:1] == (IMAGENET_CLASSES,)]
+    found = {len(each) for each, own in heads if each.shape[1:] == own.shape[1:]}
     return found.pop() if len(found) == 1 else None
 
 

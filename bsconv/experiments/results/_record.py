@@ -152,18 +152,14 @@ def make_record(
     settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
     for name in ("model", "dataset"):  # of the user's code and images, without the folder
         settings[name] = Path(getattr(config, name)).name
+    libraries = {name: metadata.version(name) for name in ("torch", "torchvision")}
     ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
     return Record(
         config=dataclasses.replace(config.resolved().without_folders(), **settings),
         parameters=parameter_count(trained_model(trained, folder / MODEL)),
         epochs=epochs,
         machine=machine,
-        versions={
-            "python": platform.python_version(),
-            "torch": metadata.version("torch"),
-            "torchvision": metadata.version("torchvision"),
-            "bsconv": bsconv.__version__,
-        },
+        versions={"python": platform.python_version(), **libraries, "bsconv": bsconv.__version__},
         date=ended.date().isoformat(),
         commit=commit,
         note=note,

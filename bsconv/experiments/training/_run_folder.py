@@ -13,19 +13,8 @@ from torch import nn
 
 from ...basics.errors import one_line
 from ..config import TrainConfig
-from ..files.checkpoints import (
-    CHECKPOINT,
-    CONFIG,
-    METRICS,
-    MODEL,
-    locked,
-    read_checkpoint,
-    read_config,
-    trained_by,
-    write_atomically,
-    write_checkpoint,
-    write_trained,
-)
+from ..files import checkpoints
+from ..files.checkpoints import CHECKPOINT, CONFIG, METRICS, MODEL, write_atomically
 from ..files.json_files import holding, parse_json, read_text
 from ._processes import SINGLE, Processes, join_processes, process_device, reproducible
 from ._steps import Execution, Job
@@ -106,13 +95,13 @@ class Run:
             ways = "resume it with --resume or choose another out folder"
             raise ValueError(f"{folder} already holds a run ({present[0]}); {ways}")
         if present == [CONFIG]:  # killed before its first epoch was over
-            self._go_on_as(read_config(folder / CONFIG))
+            self._go_on_as(checkpoints.read_config(folder / CONFIG))
             return
         if CHECKPOINT not in present:
             lacking = f"no {CHECKPOINT} to resume from; choose another out folder"
             raise ValueError(f"{folder} holds {present[0]} but {lacking}")
-        self.state = state = read_checkpoint(folder / CHECKPOINT)
-        self._go_on_as(trained_by(state, folder / CHECKPOINT).config)
+        self.state = state = checkpoints.read_checkpoint(folder / CHECKPOINT)
+        self._go_on_as(checkpoints.trained_by(state, folder / CHECKPOINT).config)
         self.plan = state.get("plan", {})
         with self._fitting():
             self.history = History(EpochMetrics(**row) for row in state["history"])
@@ -190,7 +179,7 @@ class Run:
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        write_checkpoint(self.folder / CHECKPOINT, state)
+        checkpoints.write_checkpoint(self.folder / CHECKPOINT, state)
         # after the checkpoint: a resumed run writes the metrics again from what is in there
         self._write_metrics(self.folder)
         if self.curves is not None:
@@ -205,7 +194,8 @@ class Run:
             precision, compile = job.execution.precision, job.execution.compile
             config = dataclasses.replace(self.config, precision=precision, compile=compile)
             classes = job.dataset.classes
-            write_trained(self.folder / MODEL, job.model, config, len(classes), self.plan, classes)
+            about = config, len(classes), self.plan, classes
+            checkpoints.write_trained(self.folder / MODEL, job.model, *about)
 
     def _write_metrics(self, folder: Path) -> None:
         lines = [json.dumps(metrics) + "\n" for metrics in self.history.to_dicts()]
@@ -256,7 +246,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
-    with locked(folder):
+    with checkpoints.locked(folder):
         try:
             run.read(folder, resume)
             yield run
