@@ -49,12 +49,8 @@ def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
 
 
 def model_by_name(config: TrainConfig, num_classes: int | None, weights: Start | None) -> nn.Module:
-    """The model of ``config`` with the ``weights`` that ``read_start(config)`` has read.
-
-    Without them, weights are random, the same ones each time. By default there are as many classes
-    as the weights have, else 1000.
-    ValueError where name, classes and weights do not fit together.
-    """
+    """The model of ``config`` with ``weights``, or random ones, the same each time; by default with
+    as many classes as the weights have, else 1000."""
     import torch
 
     from ..experiments.training import load_start, make_model

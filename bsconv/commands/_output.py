@@ -63,11 +63,8 @@ def print_table(
     text: str | None = None,
     **entries: str,
 ) -> None:
-    """The table, or ``text`` instead, or JSON with its rows; then its CSV file and its figure.
-
-    Printed first, the work of minutes is not lost to a full disk.
-    """
-    if arguments.json:
+    """The table, or ``text`` instead, or JSON with its rows; then its CSV file and its figure."""
+    if arguments.json:  # printed first, the work of minutes is not lost to a full disk
         print_json(**entries, rows=rows_of(table))
     else:
         print(text or table, flush=True)

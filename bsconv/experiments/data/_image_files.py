@@ -198,11 +198,8 @@ def _numbers(index: slice | Tensor, count: int) -> list[int]:
 
 
 def _decoded(size: int, resize: str, files: Sequence[Path]) -> Tensor | str:
-    """A batch in shared memory: worker processes would not give large tensors of their own back.
-
-    In place of an error its message: as it is, it would come with the traceback of a process.
-    """
+    """A batch in shared memory: worker processes would not give large tensors of their own back."""
     try:
         return default_collate([read_image(file, size, resize) for file in files])
-    except ValueError as error:
+    except ValueError as error:  # as it is, it would come with the traceback of a process
         return str(error)

@@ -9,17 +9,8 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ._figures import (
-    COLOURS,
-    Series,
-    grid_below,
-    in_percent,
-    looks_of,
-    one_panel,
-    panels_of,
-    plain_ticks,
-    with_legend,
-)
+from . import _figures as figures
+from ._figures import COLOURS, Series
 
 Timings = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
@@ -39,20 +30,20 @@ def stacked_shares(
     bars = list(next(iter(panels.values())))
     parts = [part for panel in panels.values() for bar in panel.values() for part in bar]
     white = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-    figure, axes = panels_of(panels, title, fontsize="large", sharey=True)
+    figure, axes = figures.panels_of(panels, title, fontsize="large", sharey=True)
     for name, axis in axes.items():
         totals = np.array([sum(panels[name][bar].values()) for bar in bars])
         left = np.zeros(len(bars))
-        for part, look in looks_of(parts, _LOOKS).items():
+        for part, look in figures.looks_of(parts, _LOOKS).items():
             share = np.array([panels[name][bar].get(part, 0.0) for bar in bars]) / totals
             drawn = axis.barh(bars, share, left=left, label=part, **look)
             numbers = [f"{s:.0%}" if s >= _NARROWEST else "" for s in share]
             axis.bar_label(drawn, numbers, label_type="center", fontsize=8, bbox=white)
             left += share
         axis.set(xlabel="share", xlim=(0, 1), xticks=(0, 0.5, 1))
-        in_percent(axis.xaxis)
+        figures.in_percent(axis.xaxis)
     axis.invert_yaxis()  # of all panels
-    return with_legend(figure)
+    return figures.with_legend(figure)
 
 
 def grouped_bars(
@@ -62,20 +53,20 @@ def grouped_bars(
 
     ``number`` is the format in which a bar carries its value, such as "{:.0f} %"; empty for none.
     """
-    figure, axis = one_panel(labels)
+    figure, axis = figures.one_panel(labels)
     for places, width, values, look in _side_by_side(len(names), series):
         drawn = axis.bar(places, values, width, **look)
         if number:
             axis.bar_label(drawn, fmt=number, fontsize=8, padding=1)
     if log:
         axis.set_yscale("log")
-        plain_ticks(axis.yaxis)
+        figures.plain_ticks(axis.yaxis)
         lowest = min(map(np.min, series.values()))
         axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
     slanted = sum(map(len, names)) > 90
     turn: dict[str, Any] = {"rotation": 45, "ha": "right"} if slanted else {}
     axis.set_xticks(range(len(names)), names, **turn)
-    grid_below(axis, "y")
+    figures.grid_below(axis, "y")
     if len(series) > 1:
         axis.legend()
     return figure
@@ -83,7 +74,7 @@ def grouped_bars(
 
 def bar_rows(names: Sequence[str], series: Series, **labels: str) -> Figure:
     """For each name, from the top, one bar of each series, with its value where there is room."""
-    figure, axis = one_panel(labels)
+    figure, axis = figures.one_panel(labels)
     for places, height, values, look in _side_by_side(len(names), series):
         drawn = axis.barh(places, values, height, **look)
         if len(names) * len(series) <= _MOST:
@@ -95,8 +86,8 @@ def bar_rows(names: Sequence[str], series: Series, **labels: str) -> Figure:
     axis.margins(x=0.12)
     axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    grid_below(axis, "x")
-    return with_legend(figure)
+    figures.grid_below(axis, "x")
+    return figures.with_legend(figure)
 
 
 def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") -> Figure:
@@ -108,7 +99,7 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
     labels = dict.fromkeys(label for panel in panels.values() for label in panel)
     every = [name for panel in panels.values() for bars in panel.values() for name in bars]
     names = list(dict.fromkeys(every))
-    figure, axes = panels_of(panels, title, ylabel=ylabel)
+    figure, axes = figures.panels_of(panels, title, ylabel=ylabel)
     for heading, axis in axes.items():
         series = {label: panels[heading].get(label) for label in labels}
         for places, width, bars, look in _side_by_side(len(names), series):
@@ -122,8 +113,8 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
         shown = [name.replace(", ", "\n") for name in names]
         axis.set_xticks(range(len(names)), shown, fontsize=8 if len(panels) < 3 else 6)
         axis.margins(y=0.12)
-        grid_below(axis, "y")
-    return with_legend(figure)
+        figures.grid_below(axis, "y")
+    return figures.with_legend(figure)
 
 
 def _side_by_side(
@@ -131,6 +122,6 @@ def _side_by_side(
 ) -> Iterator[tuple[NDArray[np.floating], float, Any, dict[str, Any]]]:
     """For each series the places of its bars, their width, what it holds, and its look."""
     width = 0.8 / len(series)
-    for index, (label, look) in enumerate(looks_of(series, _LOOKS).items()):
+    for index, (label, look) in enumerate(figures.looks_of(series, _LOOKS).items()):
         places = np.arange(names) + (index - (len(series) - 1) / 2) * width
         yield places, width, series[label], {"label": label, **look}

@@ -9,19 +9,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._figures import (
-    COLOURS,
-    HEIGHT,
-    WIDTH,
-    Series,
-    finish_panel,
-    in_percent,
-    looks_of,
-    one_panel,
-    panels_of,
-    plain_ticks,
-    with_legend,
-)
+from . import _figures as figures
+from ._figures import COLOURS, HEIGHT, WIDTH, Series
 
 Panels = Mapping[str, Series]
 Points = Mapping[str, Sequence[tuple[float, float]]]
@@ -34,11 +23,11 @@ def curves(x: Sequence[float], series: Series, *, log: str = "", **labels: str) 
 
     ``log`` names the logarithmic axes: "x", "y" or "xy"; ``labels`` are xlabel, ylabel and title.
     """
-    figure, axis = one_panel(labels)
-    _draw(axis, x, series, looks_of(series), _MOST_MARKERS)
+    figure, axis = figures.one_panel(labels)
+    _draw(axis, x, series, figures.looks_of(series), _MOST_MARKERS)
     axis.set(**{f"{name}scale": "log" for name in log})
     for name in log:
-        plain_ticks(getattr(axis, f"{name}axis"))
+        figures.plain_ticks(getattr(axis, f"{name}axis"))
     axis.grid()
     axis.legend()
     return figure
@@ -52,14 +41,14 @@ def curve_panels(
     ``first`` is where the first point stands. Several runs are drawn as their mean and range; a
     panel without any curve says so.
     """
-    figure, axes = panels_of(panels, title)
-    looks = looks_of(chain.from_iterable(panels.values()))
+    figure, axes = figures.panels_of(panels, title)
+    looks = figures.looks_of(chain.from_iterable(panels.values()))
     for (name, axis), ylabel in zip(axes.items(), ylabels, strict=True):
         _draw(axis, first, panels[name], looks, _MOST_MARKERS // len(panels))
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        finish_panel(axis)
-    return with_legend(figure)
+        figures.finish_panel(axis)
+    return figures.with_legend(figure)
 
 
 def _draw(
@@ -85,9 +74,9 @@ def _draw(
 def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> Figure:
     """Predicted damage, on a logarithmic axis, by the share of the ``cost`` that is left."""
     labels = {"xlabel": f"share of the {cost}", "ylabel": "predicted damage", "title": title}
-    figure, axis = one_panel(labels)
+    figure, axis = figures.one_panel(labels)
     axis.semilogy(list(damages), list(damages.values()))
-    in_percent(axis.xaxis)
+    figures.in_percent(axis.xaxis)
     axis.grid()
     return figure
 
@@ -99,25 +88,25 @@ def trade_offs(
 
     A line at ``level`` is what the whole cost buys.
     """
-    figure, axes = panels_of(panels, title, ylabel=ylabel, sharey=True)
-    looks = looks_of(chain.from_iterable(panels.values()))
+    figure, axes = figures.panels_of(panels, title, ylabel=ylabel, sharey=True)
+    looks = figures.looks_of(chain.from_iterable(panels.values()))
     for name, axis in axes.items():
         axis.axhline(level, color=COLOURS[-1], linewidth=1, linestyle=":", marker="", label="dense")
         for label, points in panels[name].items():
             axis.plot(*zip(*points, strict=True), **looks[label], label=label)
         axis.set(title="", xlabel=name)
-        in_percent(axis.xaxis)
+        figures.in_percent(axis.xaxis)
         axis.set_xlim(left=0)
         axis.grid()
-    return with_legend(figure, columns=4)
+    return figures.with_legend(figure, columns=4)
 
 
 def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> Figure:
     """``{series: {row: values of the runs}}``: a dot for each run, a bar across at their mean."""
     rows = list(dict.fromkeys(chain.from_iterable(series.values())))
-    figure, axis = one_panel(labels, (WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
+    figure, axis = figures.one_panel(labels, (WIDTH, min(HEIGHT, 0.9 + 0.5 * len(rows))))
     step = 0.5 / len(series)
-    for index, (label, look) in enumerate(looks_of(series).items()):
+    for index, (label, look) in enumerate(figures.looks_of(series).items()):
         colour, named = look["color"], label
         for row, runs in series[label].items():
             at = rows.index(row) + (index - (len(series) - 1) / 2) * step
@@ -145,11 +134,11 @@ def roofline(
     ridge = peak / bandwidth
     low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 4
     xlabel = "arithmetic intensity (FLOPs per byte moved)"
-    figure, axis = one_panel({"xlabel": xlabel, "ylabel": "GFLOP/s", "title": title})
+    figure, axis = figures.one_panel({"xlabel": xlabel, "ylabel": "GFLOP/s", "title": title})
     roof_line = [low * bandwidth, peak, peak]
     axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
     aside: dict[str, Any] = {"textcoords": "offset points"}
-    for label, look in looks_of(points).items():
+    for label, look in figures.looks_of(points).items():
         intensity, rate = points[label]
         roof = min(peak, bandwidth * intensity)
         axis.plot([intensity] * 2, [rate, roof], ":", marker="", color=look["color"])
@@ -158,8 +147,8 @@ def roofline(
         axis.annotate(text, (intensity, rate), (8, -6), va="top", **aside)
     lowest, highest = min(low * bandwidth, *rates) / 2, 2 * max(peak, *rates)
     axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest, highest))
-    plain_ticks(axis.xaxis)
-    plain_ticks(axis.yaxis)
+    figures.plain_ticks(axis.xaxis)
+    figures.plain_ticks(axis.yaxis)
     axis.grid()
     above = aside | {"color": "#555555", "va": "bottom"}
     figure.draw_without_rendering()  # the slope on paper is known once the layout is

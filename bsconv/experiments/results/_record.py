@@ -113,10 +113,8 @@ def deciding(config: TrainConfig) -> TrainConfig:
 
 
 def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
-    """The recipe closest to the run, today's or a former one, and the settings that differ from it.
-
-    Model, data, length and seed do not belong to the recipe.
-    """
+    """The recipe closest to the run, today's or a former one, and the settings that differ from it:
+    model, data, length and seed do not belong to the recipe."""
     free = ("model", "dataset", "bsconv", "p", "with_bn", "epochs")
     kept = {name: getattr(config, name) for name in (*free, "recipe")}
     today = dataclasses.asdict(deciding(TrainConfig(**kept)))

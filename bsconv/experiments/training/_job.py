@@ -20,10 +20,8 @@ from ._steps import Execution, Job, choose_execution
 
 
 def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job:
-    """All parts of ``run`` as they are before its next step, and its folder begun.
-
-    ``model`` and ``teacher`` stand in for those that its settings name.
-    """
+    """All parts of ``run`` as they are before its next step, and its folder begun; ``model`` and
+    ``teacher`` stand in for those that its settings name."""
     processes = run.processes
     with processes.agreeing():
         _models.check_model(run.config)

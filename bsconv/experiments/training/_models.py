@@ -65,10 +65,8 @@ def read_start(config: TrainConfig) -> Start | None:
 
 
 def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
-    """The model of ``config`` with the layers and weights of ``start``.
-
-    A warning says what is assumed where nothing says which images the weights are for.
-    """
+    """The model of ``config`` with the layers and weights of ``start``; a warning where nothing
+    says which images they are for."""
     name = config.model
     if config.bsconv is not None:
         name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"

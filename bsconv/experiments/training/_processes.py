@@ -52,11 +52,8 @@ class Processes:
 
     def part(self, images: int) -> tuple[slice, float]:
         """This process's images of a batch, and the weight that their mean loss has in the average
-        over the processes, which is then the mean over the batch.
-
-        Of fewer images than processes all take all: one without images would hold up the others.
-        """
-        if images < self.count:
+        over the processes, which is then the mean over the batch."""
+        if images < self.count:  # one without images would hold up the others
             return slice(0, images), 1.0
         start, end = (images * rank // self.count for rank in (self.rank, self.rank + 1))
         return slice(start, end), (end - start) * self.count / images
@@ -172,10 +169,8 @@ def reproducible(device: torch.device) -> Iterator[None]:
 
 
 def process_device(name: str) -> torch.device:
-    """The device of this process; of several with "cuda", each makes another GPU its current one.
-
-    ValueError where it cannot have one, which only the first process of a machine says.
-    """
+    """The device of this process; of several with "cuda", each makes another GPU its current one,
+    or fails: the first of a machine with a ValueError, the others with PeerFailed."""
     if _number("WORLD_SIZE", 1) == 1:
         return find_device(name)
     local_rank, here = _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", 1)

@@ -213,11 +213,8 @@ def read_history(folder: Path) -> History:
 
 @contextlib.contextmanager
 def open_run(config: TrainConfig, resume: bool) -> Iterator[Run]:
-    """Join the other processes, lock ``config.out`` and read what is there.
-
-    Nothing is written before ``Run.begin``, and a folder that was made for nothing is removed
-    again. Only the first of several processes has the folder; its settings are those of all.
-    """
+    """Join the other processes, lock ``config.out`` and read what is there; ``Run.begin`` writes.
+    Only the first of several processes has the folder; its settings are those of all."""
     device = process_device(config.device)
     config = dataclasses.replace(config.resolved(), device=str(device))
     with join_processes(device) as processes, reproducible(device), contextlib.ExitStack() as stack:
