@@ -27,10 +27,9 @@ def html_table(header: Sequence[str], rows: Sequence[Row], caption: str) -> str:
         return "".join(f'<{tag} style="text-align: {side}">{text}</{tag}>' for side, text in texts)
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return (
-        f"<table><caption>{html.escape(caption)}</caption>"
-        f"<thead><tr>{line('th', header)}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    head = f"<thead><tr>{line('th', header)}</tr></thead>"
+    title = f"<caption>{html.escape(caption)}</caption>"
+    return f"<table>{title}{head}<tbody>{body}</tbody></table>"
 
 
 class Table:

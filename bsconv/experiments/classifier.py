@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,19 @@ class Prediction:
         return f"{self.file}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in self.top)
 
 
+@dataclass(eq=False, repr=False)
 class Classifier:
     """A network with the names of its classes, and all that its images need.
 
     ``answer`` gives logits (N, classes) for images (N, 3, H, W) as :meth:`preprocess` makes them.
     """
 
-    def __init__(
-        self,
-        path: Paths,
-        answer: Callable[[Tensor], Tensor],
-        classes: Sequence[str],
-        image_size: int,
-        resize: str,
-        normalization: Normalization,
-    ) -> None:
-        self.path, self.answer, self.classes = Path(path), answer, tuple(classes)
-        self.image_size, self.resize, self.normalization = image_size, resize, normalization
+    path: Path
+    answer: Callable[[Tensor], Tensor]
+    classes: tuple[str, ...]
+    image_size: int
+    resize: str
+    normalization: Normalization
 
     def preprocess(self, images: Any) -> Tensor:
         """Images as the network takes them: float32 [N, 3, ``image_size``, ``image_size``].
@@ -142,7 +138,8 @@ class Run(Classifier):
         self.config: TrainConfig = trained.config
         self.model: nn.Module = trained_model(trained, path).eval()
         self.history = read_history(path)
-        classes = trained.classes or [f"class {number}" for number in range(trained.num_classes)]
+        numbered = tuple(f"class {number}" for number in range(trained.num_classes))
+        classes = trained.classes or numbered
         size, resize = self.config.image_size or FOLDER_SIZE, self.config.resize or "squash"
         super().__init__(path, self._answer, classes, size, resize, self.config.normalization)
 
@@ -154,15 +151,12 @@ class Run(Classifier):
     def __str__(self) -> str:
         config, history = self.config, self.history
         form = "" if config.bsconv is None else f" as BSConv-{config.bsconv.upper()}"
-        lines = [
-            f"{self.path}: {config.model}{form}, {parameter_count(self.model):,} parameters",
-            super().__str__(),
-        ]
+        about = f"{self.path}: {config.model}{form}, {parameter_count(self.model):,} parameters"
+        lines = [about, super().__str__()]
         if history:
-            lines.append(
-                f"{len(history)} of {config.epochs} epochs on {config.dataset}: test top-1 "
-                f"{history.last.test_top1:.2f} %, at best {history.best.test_top1:.2f} %"
-            )
+            last, best = (f"{epoch.test_top1:.2f} %" for epoch in (history.last, history.best))
+            trained = f"{len(history)} of {config.epochs} epochs on {config.dataset}"
+            lines.append(f"{trained}: test top-1 {last}, at best {best}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -195,4 +189,4 @@ def load_classifier(path: Paths) -> Classifier:
     if channels != 3 or height != size:
         size_of_one = " x ".join(map(str, shape))
         raise ValueError(f"predict needs square images of 3 channels, {path} takes {size_of_one}")
-    return Classifier(path, answer, classes, size, resize, normalization)
+    return Classifier(Path(path), answer, tuple(classes), size, resize, normalization)

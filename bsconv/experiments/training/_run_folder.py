@@ -33,10 +33,9 @@ class EpochMetrics:
     seconds: float
 
     def __str__(self) -> str:
-        return (
-            f"epoch {self.epoch}: train loss {self.train_loss:.4f}, test top-1 "
-            f"{self.test_top1:.2f} %, learning rate {self.learning_rate:.4g}, {self.seconds:.1f} s"
-        )
+        top1, rate = f"{self.test_top1:.2f} %", f"{self.learning_rate:.4g}"
+        reached = f"train loss {self.train_loss:.4f}, test top-1 {top1}"
+        return f"epoch {self.epoch}: {reached}, learning rate {rate}, {self.seconds:.1f} s"
 
 
 class History(list[EpochMetrics]):

@@ -33,8 +33,8 @@ def cost_calculator(
         "p": choice("p, share of channels in BSConv-S", SHARES, p),
         "H": choice("H, input height (pixels)", SIDES, H),
         "W": choice("W, input width (pixels)", SIDES, W),
+        "stride": buttons("stride (pixels)", _shown(1, 2), 1),
     }
-    controls["stride"] = buttons("stride (pixels)", _shown(1, 2), 1)
     return Panel("cost calculator", controls, _view)
 
 

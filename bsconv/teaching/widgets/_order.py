@@ -62,8 +62,6 @@ def _view(order: str, M: int, N: int) -> View:
         f"{by_channel}. Weights: {formula} = {M * N + patterns * 9}."
     )
     heading = f"{order}: each frame holds one pattern"
-    return View(
-        f"{order}, slices {slices}: they are alike {alike}; {patterns} patterns.",
-        details,
-        lambda: plotting.kernel_grids({heading: kernel}, {heading: lines}),
-    )
+    summary = f"{order}, slices {slices}: they are alike {alike}; {patterns} patterns."
+    grids, framed = {heading: kernel}, {heading: lines}
+    return View(summary, details, lambda: plotting.kernel_grids(grids, framed))

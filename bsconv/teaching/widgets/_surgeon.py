@@ -16,9 +16,7 @@ from ._panel import Panel, View, buttons, choice, paragraph, table, words
 
 SIZES: dict[str, tuple[int, ...] | None] = {
     "3 x 3 and 5 x 5": (3, 5),
-    "3 x 3": (3,),
-    "5 x 5": (5,),
-    "7 x 7": (7,),
+    **{f"{side} x {side}": (side,) for side in (3, 5, 7)},
     "all": None,
 }
 
@@ -45,10 +43,8 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
         names = tuple(name.strip() for name in exclude.split(",") if name.strip())
         sizes = SIZES[kernel_sizes]
         try:
-            if rule == "U":
-                plan = BSConvU_Replacer(sizes, exclude=names).plan(model_of(architecture))
-            else:
-                plan = BSConvS_Replacer(sizes, p, exclude=names).plan(model_of(architecture))
+            u, s = BSConvU_Replacer(sizes, exclude=names), BSConvS_Replacer(sizes, p, exclude=names)
+            plan = (u if rule == "U" else s).plan(model_of(architecture))
         except ValueError as error:
             return View(f"{architecture}: no plan.", paragraph(str(error)))
         stages = stage_parameters(plan)
