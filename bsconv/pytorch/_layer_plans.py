@@ -174,11 +174,9 @@ class PlannedLayer(nn.Sequential):
             why = "normalises by its batch, which no single convolution does"
             raise ValueError(f"{name} {why}: call eval() first, and keep running statistics")
         if isinstance(self[1], BatchNorm) and convs.pads_with_zeros(self.dw):
-            raise ValueError(
-                f"{name} with BatchNorm before a zero-padded depthwise convolution equals no "
-                "single convolution: its padding follows BatchNorm's shift, got "
-                f"padding={self.padding!r}"
-            )
+            form = f"{name} with BatchNorm before a zero-padded depthwise convolution"
+            why = f"its padding follows BatchNorm's shift, got padding={self.padding!r}"
+            raise ValueError(f"{form} equals no single convolution: {why}")
         conv: Conv = functools.reduce(joined, exact_steps(self))
         conv.to(self.dw.weight).to(memory_format=convs.memory_format_of(self.dw.weight))
         return conv.requires_grad_().train(self.training)

@@ -90,11 +90,9 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
         hint = "bsconv train --new-head takes weights of other classes"
         raise ValueError(f"{error}; {hint}") from error
     if start.config is None and not config.says_normalization:
-        warnings.warn(
-            f"{config.weights} does not say how its images were normalised, so it gets them as "
-            "they are, in 0 ... 1; --normalize or --mean and --std say otherwise",
-            stacklevel=2,
-        )
+        unsaid = f"{config.weights} does not say how its images were normalised"
+        taken = "as they are, in 0 ... 1; --normalize or --mean and --std say otherwise"
+        warnings.warn(f"{unsaid}, so it gets them {taken}", stacklevel=2)
     return model
 
 

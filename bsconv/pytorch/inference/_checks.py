@@ -69,10 +69,8 @@ def repeatable_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
     if not first:
         raise ValueError("model returns no floating-point tensor")
     if not difference(outputs_of(model, example), first) <= SAME:
-        raise ValueError(
-            "model is random in eval mode, or its outputs are not finite: two calls with "
-            "example_input differ, so nothing can be said to equal it"
-        )
+        why = "two calls with example_input differ, so nothing can be said to equal it"
+        raise ValueError(f"model is random in eval mode, or its outputs are not finite: {why}")
     return first
 
 

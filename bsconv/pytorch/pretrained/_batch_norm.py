@@ -48,7 +48,5 @@ def set_statistics(model: nn.Module, inputs: Inputs, batch_size: int) -> None:
     if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
         for norm, (_, state) in zip(norms, former, strict=True):
             norm.load_state_dict(state)
-        raise ValueError(
-            "images needs numbers whose variance is a number of its dtype at each BatchNorm, got "
-            "NaN or infinity as running statistics"
-        )
+        rule = "images needs numbers whose variance is a number of its dtype at each BatchNorm"
+        raise ValueError(f"{rule}, got NaN or infinity as running statistics")

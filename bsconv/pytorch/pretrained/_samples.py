@@ -130,6 +130,5 @@ def without_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_finite(where: str, *tensors: Tensor) -> None:
     if not all(tensor.isfinite().all() for tensor in tensors):
-        raise ValueError(
-            f"images needs numbers for which the model stays finite, got NaN or infinity at {where}"
-        )
+        rule = "images needs numbers for which the model stays finite"
+        raise ValueError(f"{rule}, got NaN or infinity at {where}")

@@ -94,10 +94,9 @@ class MobileNetModifier:
         if all(change.plan.action == "kept" for change in changes):
             reasons = Counter(f"{one.plan.kind}, {one.plan.description}" for one in changes)
             listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-            raise ValueError(
-                f"{type(model).__name__} has no block that modify_mobilenet can change"
-                f"{f' ({listed})' if listed else ''}; it knows the blocks of {known()}"
-            )
+            kept = f" ({listed})" if listed else ""
+            lacks = f"has no block that modify_mobilenet can change{kept}"
+            raise ValueError(f"{type(model).__name__} {lacks}; it knows the blocks of {known()}")
         return changes
 
 
