@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from bsconv.__main__ import main
+from bsconv.experiments.files import checkpoints
 from bsconv.experiments.files.checkpoints import read_checkpoint, read_trained, write_checkpoint
 from bsconv.experiments.training import _job, _run_folder, _steps, _train, terminable, train
 from bsconv.pytorch import BSConvS, BSConvU, BSConvU_Replacer, _layer_plans
@@ -103,8 +104,8 @@ PHASES: dict[str, tuple[Any, str]] = {
     "writing the settings": (_run_folder, "write_atomically"),
     "training": (_train, "augment"),
     "testing": (_train, "evaluate"),
-    "writing the checkpoint": (_run_folder, "write_checkpoint"),
-    "writing the weights": (_run_folder, "write_trained"),
+    "writing the checkpoint": (checkpoints, "write_checkpoint"),
+    "writing the weights": (checkpoints, "write_trained"),
 }
 
 
@@ -318,7 +319,7 @@ def test_two_runs_in_one_folder(tmp_path, straight: Path, monkeypatch) -> None:
 
 
 def test_a_folder_that_another_run_made_at_the_same_time_stays(tmp_path, monkeypatch) -> None:
-    plain, folder = _run_folder.locked, tmp_path / "run"
+    plain, folder = checkpoints.locked, tmp_path / "run"
 
     def locked_by_another(path: Path) -> contextlib.AbstractContextManager[None]:
         """Both have seen that the folder is not there; the other is the first to lock it."""
@@ -326,7 +327,7 @@ def test_a_folder_that_another_run_made_at_the_same_time_stays(tmp_path, monkeyp
         return plain(path)
 
     with contextlib.ExitStack() as stack:
-        monkeypatch.setattr(_run_folder, "locked", locked_by_another)
+        monkeypatch.setattr(checkpoints, "locked", locked_by_another)
         with pytest.raises(ValueError, match="another process is training in"):
             run(out=folder)
         assert [path.name for path in folder.iterdir()] == [".lock"]

@@ -11,8 +11,16 @@ from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
 from ..optimizers import make_optimizer
-from . import _models
 from ._inputs import check_answers, check_fit, find_dataset, model_input
+from ._models import (
+    check_model,
+    load_start,
+    make_model,
+    projected,
+    read_start,
+    read_teacher,
+    settled,
+)
 from ._new_head import head_names
 from ._processes import Processes
 from ._run_folder import Run
@@ -24,7 +32,7 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     ``teacher`` stand in for those that its settings name."""
     processes = run.processes
     with processes.agreeing():
-        _models.check_model(run.config)
+        check_model(run.config)
     start, config = processes.from_first(lambda: _start(run))
     run.config = config
     device = torch.device(config.device)
@@ -38,10 +46,10 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         _check_data(run, dataset, checksum)
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
-        model = _models.make_model(config, dataset.num_classes) if model is None else model
+        model = make_model(config, dataset.num_classes) if model is None else model
         if start is not None:
-            start = _models.projected(start, model, config, dataset)
-            model, run.plan = _models.load_start(model, start, config), start.plan
+            start = projected(start, model, config, dataset)
+            model, run.plan = load_start(model, start, config), start.plan
         else:
             model = apply_plan(model, run.plan)
         model = model.to(device).to(memory_format=torch.channels_last)
@@ -52,7 +60,7 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
                 parameter.requires_grad_(name.startswith(head))
         normalization = config.normalization
         if teacher is None:
-            teacher, normalization = _models.read_teacher(config, dataset)
+            teacher, normalization = read_teacher(config, dataset)
         if teacher is not None:
             teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
             images = model_input(dataset.train_images[:1], config.image_size)
@@ -73,8 +81,8 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
 
 def _start(run: Run) -> tuple[Start | None, TrainConfig]:
     """What a fresh run starts from, and its settings with the normalisation of that."""
-    start = None if run.state else _models.read_start(run.config)
-    return start, _models.settled(run.config, start)
+    start = None if run.state else read_start(run.config)
+    return start, settled(run.config, start)
 
 
 def _check_needs_no_start(config: TrainConfig) -> None:
