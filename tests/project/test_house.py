@@ -18,11 +18,10 @@ from helpers.imports import PACKAGE, imports
 IMPORTS = imports()
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 CORE = "bsconv.pytorch"
-# These are larger than they should be: lower the numbers with every change, never raise them.
-# The aims: 1,500 lines for each room, 2,000 for the core, 15,500 for the package.
-LARGE_ROOMS = {"pretrained": 2270}
-CORE_LINES = 2566
-PACKAGE_LINES = 19_320
+# What is larger than it should be: lower the number with every change, never raise it.
+LARGE_ROOMS = {"pretrained": 1820}
+CORE_LINES = 2000
+PACKAGE_LINES = 16_800
 ROOMS = [f"{CORE}.{path.parent.name}" for path in (PACKAGE / "pytorch").glob("[!_]*/__init__.py")]
 
 # Each part may import what is on floors below it, nothing of its own floor or above.
@@ -131,8 +130,11 @@ def test_files_rooms_and_the_core_are_small() -> None:
     library = PACKAGE / "pytorch"
     assert [str(path) for path in SOURCES if lines(path) > 300] == []
     assert len([path for path in library.iterdir() if path.name != "__pycache__"]) <= 15
-    names = [room.rpartition(".")[2] for room in ROOMS]
-    assert [n for n in names if lines(library / n) > LARGE_ROOMS.get(n, 1500)] == []
+    rooms = [
+        path.parent for path in SOURCES if path.name == "__init__.py" and path.parent != PACKAGE
+    ]
+    large = [room.name for room in rooms if lines(room) > LARGE_ROOMS.get(room.name, 1500)]
+    assert sorted(large) == ["experiments", "pytorch"]  # which hold rooms
     assert lines(*library.glob("*.py"), library / "_tools") < CORE_LINES
     assert lines(PACKAGE) <= PACKAGE_LINES
 
