@@ -119,8 +119,9 @@ class OpenVinoRunner(OnnxRunner):
         model, requests = self._model(size)
         request = requests.pop() if requests else model.create_infer_request()
         request.infer([images.numpy()], share_inputs=True)
-        # the results are the engine's own memory, which the next call writes over
-        found = [torch.from_numpy(output.data).clone() for output in request.output_tensors]
+        # the next call writes over its results; NumPy copies them, for PyTorch's threads would go
+        # on spinning beside the engine's
+        found = [torch.from_numpy(output.data.copy()) for output in request.output_tensors]
         requests.append(request)  # a thread that calls meanwhile takes another
         return found
 
