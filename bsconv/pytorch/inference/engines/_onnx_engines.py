@@ -119,8 +119,8 @@ class OpenVinoRunner(OnnxRunner):
         model, requests = self._model(size)
         request = requests.pop() if requests else model.create_infer_request()
         request.infer([images.numpy()], share_inputs=True)
-        # the next call writes over its results; NumPy copies them, for PyTorch's threads would go
-        # on spinning beside the engine's
+        # the next call writes over its results; PyTorch's threads, had they copied them, would go
+        # on spinning during that call
         found = [torch.from_numpy(output.data.copy()) for output in request.output_tensors]
         requests.append(request)  # a thread that calls meanwhile takes another
         return found
