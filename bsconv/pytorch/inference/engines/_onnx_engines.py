@@ -118,12 +118,10 @@ class OpenVinoRunner(OnnxRunner):
         size = self.size if tuple(images.shape) == self.size else None
         model, requests = self._model(size)
         request = requests.pop() if requests else model.create_infer_request()
-        request.infer([images.numpy()], share_inputs=True)
-        # the next call writes over its results; PyTorch's threads, had they copied them, would go
-        # on spinning during that call
-        found = [torch.from_numpy(output.data.copy()) for output in request.output_tensors]
+        # it copies its results itself: PyTorch's threads, had they done so, would go on spinning
+        found = request.infer([images.numpy()], share_inputs=True, share_outputs=False).to_tuple()
         requests.append(request)  # a thread that calls meanwhile takes another
-        return found
+        return list(map(torch.from_numpy, found))
 
     def _model(self, size: tuple[int, ...] | None) -> Any:
         """A compiled model, and the requests to it that wait for their next call."""
