@@ -89,11 +89,9 @@ def figure_outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
     return [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
 
 
-def write_lectures(root: Path) -> None:
+def write_lectures(root: Path, notebooks: dict[str, Cells]) -> None:
     for number, names in enumerate(LECTURES, 1):
-        paths = [next((ROOT / "notebooks").glob(f"{name}_*.ipynb")) for name in names]
-        notebooks = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        lecture = new_notebook(cells=[s for book in notebooks for s in slides(book["cells"])])
+        lecture = new_notebook(cells=[one for name in names for one in slides(notebooks[name])])
         page, _ = SlidesExporter().from_notebook_node(lecture)
         (root / f"course-lecture-{number}.html").write_text(page, encoding="utf-8")
 
@@ -102,15 +100,16 @@ def write(root: Path) -> None:
     """All of it into ``root``; what stood there before is replaced."""
     folder = root / "course"
     folder.mkdir(parents=True, exist_ok=True)
-    pages = ["# Solutions of the exercises"]
+    pages, notebooks = ["# Solutions of the exercises"], dict[str, Cells]()
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         pages += solutions(notebook["cells"])
+        notebooks[path.name[:2]] = notebook["cells"]
         notebook["cells"] = list(student_copy(notebook["cells"]))
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         (folder / path.name).write_text(text, encoding="utf-8")
     (root / "course-solutions.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
-    write_lectures(root)
+    write_lectures(root, notebooks)
 
 
 if __name__ == "__main__":
