@@ -4,13 +4,14 @@ import json
 import re
 import shlex
 import sys
+from functools import cache
 
 import figures
 import pytest
 from PIL import Image
 
 from bsconv.__main__ import main
-from bsconv.experiments.results import load_records, summarize
+from bsconv.experiments.results import Summary, load_records, summarize
 from bsconv.pytorch import ModelProfiler, get_model
 from golden import questions, recorded
 from helpers.paths import ROOT
@@ -103,10 +104,16 @@ CLAIMS = {  # sentences that stand in several places, and where their numbers co
 }
 
 
+@cache
+def recorded_runs() -> list[Summary]:
+    return summarize(load_records(ROOT / "results"))
+
+
+@cache
 def measured() -> dict[str, float]:
     """Accuracies by what was measured: means of recorded runs, and of the record of budgets."""
     runs = {}
-    for summary in summarize(load_records(ROOT / "results")):
+    for summary in recorded_runs():
         config = summary.config
         start = f", {config.weights}" if config.weights else ""
         runs[f"{config.model}, {config.epochs} epochs{start}"] = summary.mean
@@ -133,8 +140,7 @@ def test_numbers_that_stand_in_several_places_are_those_measured(claim):
 def test_the_table_of_equal_budgets_is_that_of_the_records():
     rows = re.findall(r"^\| .* \| `(\w+)` \| (\S+) \| (\S+) M \| (.+) \| (\d) \|$", README, re.M)
     assert len(rows) == 3
-    summaries = summarize(load_records(ROOT / "results"))
-    runs = {summary.config.model: summary for summary in summaries if summary.config.epochs == 40}
+    runs = {one.config.model: one for one in recorded_runs() if one.config.epochs == 40}
     for name, parameters, macs, accuracy, count in rows:
         profile = ModelProfiler(get_model(name, 10), (1, 3, 32, 32))
         run = runs[name]
