@@ -1,6 +1,5 @@
 """Blueprint Separable Convolutions: layers, replacers, the penalty and the paper's models."""
 
-from .dimensions import BSConvS1d, BSConvS3d, BSConvU1d, BSConvU3d
 from .inference import (
     InferenceReport,
     OptimizedLayer,
@@ -9,7 +8,15 @@ from .inference import (
     optimize_for_inference,
 )
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
-from .modules import BSConvCP, BSConvS, BSConvU
+from .modules import (
+    BSConvCP,
+    BSConvS,
+    BSConvS1d,
+    BSConvS3d,
+    BSConvU,
+    BSConvU1d,
+    BSConvU3d,
+)
 from .plan import LayerPlan, Plan
 from .pretrained import (
     BudgetCurve,

@@ -252,7 +252,31 @@ class BSConvCP(BlueprintLayer):
         return found.weights, found.blueprints, found.mixing
 
 
-BLUEPRINT_LAYERS = (BSConvU, BSConvS, BSConvCP)
+class BSConvU1d(BSConvU):
+    """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d."""
+
+    _conv, _norm = nn.Conv1d, nn.BatchNorm1d
+
+
+class BSConvS1d(BSConvS):
+    """:class:`BSConvS` for signals (B, C, T): takes the place of a torch.nn.Conv1d."""
+
+    _conv, _norm = nn.Conv1d, nn.BatchNorm1d
+
+
+class BSConvU3d(BSConvU):
+    """:class:`BSConvU` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d."""
+
+    _conv, _norm = nn.Conv3d, nn.BatchNorm3d
+
+
+class BSConvS3d(BSConvS):
+    """:class:`BSConvS` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d."""
+
+    _conv, _norm = nn.Conv3d, nn.BatchNorm3d
+
+
+BLUEPRINT_LAYERS = (BSConvU, BSConvU1d, BSConvU3d, BSConvS, BSConvS1d, BSConvS3d, BSConvCP)
 
 
 def bsconv_u(

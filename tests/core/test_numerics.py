@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bsconv.pytorch._forms.patches import CONSTANT, without_mean
 from bsconv.pytorch._tools.numerics import full_float32, power_of_two_scale
-from bsconv.pytorch.pretrained._samples import CONSTANT, without_mean
 
 
 @pytest.mark.parametrize(

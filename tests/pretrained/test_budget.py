@@ -28,9 +28,9 @@ from bsconv.pytorch import (
     load_projected,
     project_pretrained,
 )
+from bsconv.pytorch._forms.form import DENSE, Form
 from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._budget import allocate, candidates
-from bsconv.pytorch.pretrained._forms import DENSE, Form
 from bsconv.pytorch.pretrained._inputs import Inputs
 from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._study import Layer, Study

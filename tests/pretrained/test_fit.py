@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from bsconv.pytorch._forms.fit import Fit, Parts, balanced, dense_kernel
+from bsconv.pytorch._forms.form import Form
+from bsconv.pytorch._forms.patches import RIDGE, Patches
 from bsconv.pytorch.decomposition import compose, shared_factors, subspace_factors
-from bsconv.pytorch.pretrained._fit import Fit, Parts, balanced, dense_kernel
-from bsconv.pytorch.pretrained._forms import Form
-from bsconv.pytorch.pretrained._samples import RIDGE, Patches
 
 M, N, K = 4, 5, 9  # slices, filters and positions; M * K columns, slice by slice
 FORMS = [Form("u"), Form("s", 2), Form("cp", 3), Form("cp", 8)]

@@ -18,11 +18,12 @@ from bsconv.pytorch import (
     project_pretrained,
     reestimate_batch_norm,
 )
+from bsconv.pytorch._forms.fit import Fit, dense_kernel
+from bsconv.pytorch._forms.form import Form
+from bsconv.pytorch._forms.patches import Patches, rectified, relative_error
 from bsconv.pytorch.pretrained import _study
-from bsconv.pytorch.pretrained._fit import Fit, dense_kernel
-from bsconv.pytorch.pretrained._forms import Form
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._samples import Patches, Sampler, rectified, relative_error
+from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._study import Layer, Study
 from helpers.trained import trained
 

@@ -11,7 +11,6 @@ from .._tools.convs import BATCH_NORMS, BatchNorm
 from .._tools.joining import normed
 from .._tools.model_tree import exchange, places, watching
 from .._tools.obstacles import has_hooks, why_not_plain
-from ..dimensions import OTHER_DIMENSIONS
 from ..modules import BLUEPRINT_LAYERS
 from ..regularization import OrthonormalConv2d
 
@@ -54,7 +53,7 @@ def is_unmodified(layer: nn.Module) -> bool:
 
 
 def _has_own_forward(layer: nn.Module) -> bool:
-    return type(layer) in (*BLUEPRINT_LAYERS, *OTHER_DIMENSIONS) and "forward" not in vars(layer)
+    return type(layer) in BLUEPRINT_LAYERS and "forward" not in vars(layer)
 
 
 def is_fixed(norm: nn.Module) -> bool:

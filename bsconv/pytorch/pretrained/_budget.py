@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.timing import in_turns, medians
+from .._forms.form import DENSE, Form
 from .._tools.model_tree import parameter_count
-from ._forms import DENSE, Form
 from ._report import BudgetPoint, Cost
 from ._study import Layer, Study
 

@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
+from .._forms.form import DENSE, Form
 from .._tools.convs import IntOrTuple
 from .._tools.model_tree import check_module, parameter_count, unwrapped
 from .._tools.outside import apart_from, independent_copy
@@ -21,8 +22,8 @@ from ..modules import BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import set_statistics
 from ._budget import Budget, Prepare, budget_of, candidates
-from ._forms import DENSE, Form, install
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
+from ._plans import install
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
 from ._samples import Sampler
 from ._study import Study

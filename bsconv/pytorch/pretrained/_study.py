@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._forms.fit import TABLE_STEPS, Fit, balanced, dense_kernel
+from .._forms.form import DENSE, Form
+from .._forms.patches import RIDGE, Patches, rectified, relative_error
 from .._tools.convs import CONVS, Conv
 from .._tools.model_tree import watching
 from .._tools.numerics import without_autocast
-from ._fit import TABLE_STEPS, Fit, balanced, dense_kernel
-from ._forms import DENSE, Form
 from ._inputs import Inputs
 from ._operations import NORM_STATE, Consumer, Operation, find_consumers, visiting
 from ._report import Cost
-from ._samples import RIDGE, Patches, Sampler, check_finite, rectified, relative_error
+from ._samples import Sampler, check_finite
 from ._sensitivity import Sensitivity, sensitivities
 
 TRACED = 2  # images that tell where outputs arrive

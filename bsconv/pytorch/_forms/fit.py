@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..decomposition import blueprint_factors, subspace_factors
-from ._forms import Form
+from .form import Form
 
 STEPS = 60
 FEW_STEPS = 30  # that BSConv-U and -S need at most
