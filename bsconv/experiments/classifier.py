@@ -59,8 +59,8 @@ class Classifier:
 
         ``images`` is a path (of a folder: all images in it), a PIL image, a tensor (3, H, W) or an
         array (H, W, 3) of uint8 or of floats in [0, 1], or a sequence of these; or one tensor
-        (N, 3, H, W) or array (N, H, W, 3). All are resized alike. ValueError with one line names a
-        file that is no image, or says what an image needs.
+        (N, 3, H, W) or array (N, H, W, 3). All are resized in the same way. ValueError with one
+        line names a file that is not an image, or says what an image needs.
         """
         ready = [self._ready(image) for image in _each(images)]
         if not ready:

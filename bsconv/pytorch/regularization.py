@@ -62,16 +62,16 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
             weights = getattr(module, "pw1", module).parameters()
             owners[tuple(id(one) for one in weights if one.dim() > 1) or (id(module),)] = module
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
-    alike: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
+    by_shape: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
     for module in owners.values():
         basis = module.basis()
         if hasattr(basis, "full_tensor"):  # sharded by FSDP
             basis = basis.full_tensor()
-        alike[basis.shape, basis.dtype, basis.device].append(basis)
-    if not alike:
+        by_shape[basis.shape, basis.dtype, basis.device].append(basis)
+    if not by_shape:
         tensors = chain(model.parameters(), model.buffers(), [torch.empty(0)])
         return torch.zeros((), device=next(tensors).device)
-    sums = [_penalties(bases).sum() for bases in alike.values()]
+    sums = [_penalties(bases).sum() for bases in by_shape.values()]
     hooked = any("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
     on_meta = {some.is_meta for some in sums}  # all of a model that was made there
     if len(on_meta) > 1 or (hooked and True in on_meta):
@@ -87,7 +87,7 @@ class BSConvS_ModelRegLossMixin:
         """The same as the function :func:`reg_loss` of this model."""
         if not isinstance(self, nn.Module):
             rule = "belongs next to torch.nn.Module among a class's bases"
-            got = f"{type(self).__name__}, which is no module"
+            got = f"{type(self).__name__}, which is not a module"
             raise TypeError(f"BSConvS_ModelRegLossMixin {rule}, got {got}")
         return reg_loss(self, alpha)
 

@@ -139,7 +139,7 @@ TYPES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: bp.BSConvS_ModelRegLossMixin().reg_loss(),
         "BSConvS_ModelRegLossMixin belongs next to torch.nn.Module among a class's bases, got "
-        "BSConvS_ModelRegLossMixin, which is no module",
+        "BSConvS_ModelRegLossMixin, which is not a module",
     ),
 ]
 

@@ -170,7 +170,7 @@ def test_layers_that_are_never_called_have_parameters_only() -> None:
     assert profile(model).total_parameter_count == 112 + 64
 
 
-def test_parameters_beside_layers_count() -> None:
+def test_parameters_outside_layers_count() -> None:
     scale = nn.Parameter(torch.ones(5))
     profiler = profile(Net(lambda net, x: net.relu(x) * net.scale[0], scale=scale, relu=nn.ReLU()))
     assert [(row.name, row.parameters) for row in profiler.rows] == [("", 5), ("relu", 0)]

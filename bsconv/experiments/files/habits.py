@@ -41,8 +41,8 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     if not networks:
         raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
     known = _ranked(networks)
-    alike = len({frozenset(part) for part in networks.values()}) == 1
-    if alike and len(known) == len(networks) and "" not in networks[known[0]]:
+    equal = len({frozenset(part) for part in networks.values()}) == 1
+    if equal and len(known) == len(networks) and "" not in networks[known[0]]:
         return state_dict_in(networks[_first_of(known)])
     wrapped = any(given.partition(".")[0] in WRAPPERS for given in tensors)
     return {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}

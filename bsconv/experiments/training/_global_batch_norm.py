@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...pytorch._tools.convs import BATCH_NORMS
+
 
 def with_global_batch_norm(model: nn.Module) -> nn.Module:
     """``model`` with BatchNorm layers that share their statistics, and the same tensors."""
     norms = {name: each for name, each in model.named_modules() if isinstance(each, _BatchNorm)}
     for name, norm in norms.items():
-        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        if type(norm) not in BATCH_NORMS:
             rule = "several processes need plain BatchNorm layers, whose statistics they can share"
             raise ValueError(f"{rule}, got {type(norm).__name__} at {name or 'the root'}")
     if any(tensor.is_cuda for tensor in model.parameters()):

@@ -42,7 +42,7 @@ def joined(first: Conv, second: Conv) -> Conv:
     if first.bias is None or not first.bias.any():
         return convolution(geometry, weight, second.bias)
     if pads_with_zeros(second):
-        raise ValueError("a shift of the channels before zero padding is no single convolution's")
+        raise ValueError("no single convolution shifts its channels before zero padding")
     sums = second.weight.flatten(2).sum(2)
     bias = sums[:, 0] * first.bias if is_depthwise(second) else sums @ first.bias
     return convolution(geometry, weight, bias if second.bias is None else bias + second.bias)

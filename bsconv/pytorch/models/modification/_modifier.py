@@ -5,7 +5,7 @@ from collections import Counter
 from torch import nn
 
 from ..._tools.model_tree import Place, check_changeable, exchange, parameter_count, places
-from ...modules import BSConvS, BSConvU
+from ...modules import BLUEPRINT_LAYERS
 from ...regularization import attach_reg_loss, check_reg_loss
 from ._changes import Change, Replace, change_of
 from ._plan import ModificationPlan
@@ -104,7 +104,7 @@ def _blocks(model: nn.Module) -> list[list[Place]]:
     """The places of each known block; blocks inside known blocks do not count."""
     found: dict[int, list[Place]] = {}
     inside: tuple[str, ...] = ()
-    for place in places(model, leaves=(BSConvU, BSConvS)):
+    for place in places(model, leaves=BLUEPRINT_LAYERS):
         if id(place.module) in found:
             found[id(place.module)].append(place)
         elif is_known(place.module) and not place.name.startswith(inside):
