@@ -1,9 +1,12 @@
 """Rows as an aligned text table and as an HTML table."""
 
 import html
+import os
 from collections.abc import Sequence
 from itertools import compress, repeat
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from .files import write_csv
 
 Row = Sequence[str | int]
 
@@ -57,6 +60,18 @@ class Table:
 
     def _repr_html_(self) -> str:
         return html_table(*self._filled(), caption=self.summary)
+
+
+class CsvTable:
+    """Rows in full, for a CSV file and for JSON: the first column is a name, numbers follow."""
+
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        """The names of the columns, and the rows."""
+        raise NotImplementedError
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
+        write_csv(path, *self._csv_rows())
 
 
 def _text(value: str | int) -> str:

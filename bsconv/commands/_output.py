@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from ..basics.tables import CsvTable
 
 if TYPE_CHECKING:
     from ..experiments.plotting import Figure
 
 FIGURE_FILES = (".png", ".pdf", ".svg")
 ROWS = "rows with the columns of --csv"
-
-
-class Table(Protocol):
-    def to_csv(self, path: Path) -> None: ...
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +53,7 @@ def print_json(**entries: Any) -> None:
 
 def print_table(
     arguments: argparse.Namespace,
-    table: Table,
+    table: CsvTable,
     draw: Callable[[], Figure] | None = None,
     *,
     text: str | None = None,
@@ -82,19 +78,14 @@ def write_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> No
     write_atomically(path, plotting.rendered(draw, Path(path).suffix.lower()[1:]))
 
 
-def rows_of(table: Table) -> list[dict[str, str | float | None]]:
-    """The lines that ``to_csv`` writes, by their columns: the first is a name, numbers follow."""
-    with tempfile.TemporaryDirectory() as folder:
-        table.to_csv(path := Path(folder) / "table.csv")
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
-    return [dict(zip(header, [line[0], *map(_value, line[1:])], strict=True)) for line in lines]
+def rows_of(table: CsvTable) -> list[dict[str, Any]]:
+    """What ``to_csv`` writes, by columns; numbers that are rounded there are numbers here."""
+    header, rows = table._csv_rows()
+    return [dict(zip(header, [name, *map(_value, rest)], strict=True)) for name, *rest in rows]
 
 
-def _value(text: str) -> str | float | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
+def _value(cell: Any) -> Any:
+    try:
+        return json.loads(cell)
+    except (TypeError, ValueError):
+        return None if cell == "" else cell

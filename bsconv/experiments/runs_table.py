@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..basics.files import write_csv
-from ..basics.tables import text_table
+from ..basics.tables import CsvTable, Row, text_table
 from ..pytorch import ModelProfiler
 from ..pytorch._tools.model_tree import parameter_count
 from .classifier import Run
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from .plotting import Figure
 
 
-class RunsTable:
+class RunsTable(CsvTable):
     """The runs in ``folders``; ``str`` gives a table.
 
     OSError for a folder that is not there, ValueError with one line for one that holds no run.
@@ -32,9 +31,8 @@ class RunsTable:
     def __str__(self) -> str:
         return text_table(self.header, self.cells)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """A line for each run; OSError with one line if it cannot be written."""
-        write_csv(path, self.header, self.cells)
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Row]]:
+        return self.header, self.cells
 
     def figure(self) -> Figure:
         """Test top-1 after each epoch."""

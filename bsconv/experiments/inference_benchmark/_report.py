@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...basics.files import write_csv
-from ...basics.tables import Table
+from ...basics.tables import CsvTable, Table
 
 if TYPE_CHECKING:
     from ..plotting import Figure
@@ -86,7 +84,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class InferenceBenchmark(Table):
+class InferenceBenchmark(Table, CsvTable):
     """Prints as a table that ends in a sentence: which network is the fastest, if that is clear.
 
     Two networks cannot be told apart where the middle halves of their rounds overlap.
@@ -129,11 +127,6 @@ class InferenceBenchmark(Table):
         )
         return "\n".join([f"{table}{legend}", *self.notes, self.summary])
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """A line for each row, all numbers in full; OSError with one line if that fails."""
-        lines = [self._csv_line(row) for row in self.rows]
-        write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
-
     def figure(self) -> Figure:
         """Milliseconds per image: a panel for each size of batches, bars for each network."""
         from .. import plotting
@@ -167,19 +160,22 @@ class InferenceBenchmark(Table):
             for row in self.rows
         ]
 
-    def _csv_line(self, row: Measurement) -> dict[str, object]:
-        low, high = row.spread
-        return {
-            **asdict(self.setting),
-            "input_size": self.setting.size_text,
-            **asdict(row),
-            "rounds": len(row.seconds),
-            "seconds": row.median,
-            "seconds_low": low,
-            "seconds_high": high,
-            "times_dense": self.times_dense(row),
-            "images_per_second": row.images_per_second,
-        }
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        lines = [
+            {
+                **asdict(self.setting),
+                "input_size": self.setting.size_text,
+                **asdict(row),
+                "rounds": len(row.seconds),
+                "seconds": row.median,
+                "seconds_low": row.spread[0],
+                "seconds_high": row.spread[1],
+                "times_dense": self.times_dense(row),
+                "images_per_second": row.images_per_second,
+            }
+            for row in self.rows
+        ]
+        return list(lines[0]), [list(line.values()) for line in lines]
 
 
 def _outcome(best: Sequence[Measurement]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
-from ...basics.files import write_csv
-from ...basics.tables import Row, text_table
+from ...basics.tables import CsvTable, Row, text_table
 from ...pytorch import get_model
 from ...pytorch._tools.model_tree import parameter_count
 from ._summary import Summary, counted, variants_of
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 Cells = dict[str, str | int]  # of a row, by their columns
 
 
-class ResultsTable:
+class ResultsTable(CsvTable):
     """Mean and range of recorded runs, and what is published; ``str`` gives it as text.
 
     Runs with settings of their own, such as fewer images or trained weights to start from, stand
@@ -62,10 +60,9 @@ class ResultsTable:
                 parts.append(heading + table(list(rows[0]), [tuple(row.values()) for row in rows]))
         return parts
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """A line for each summary; OSError with one line if it cannot be written."""
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Row]]:
         lines = [_csv_line(one) for one in self.comparable + self.apart]
-        write_csv(path, list(lines[0]), [list(line.values()) for line in lines])
+        return list(lines[0]), [list(line.values()) for line in lines]
 
     @cached_property
     def panels(self) -> dict[str, list[AccuracyLine]]:

@@ -1,7 +1,6 @@
 """What a model costs: parameters, FLOPs, MACs and activations, layer by layer."""
 
 import importlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from itertools import chain
@@ -11,8 +10,7 @@ import torch
 from torch import nn
 
 from ...basics.errors import one_line
-from ...basics.files import write_csv
-from ...basics.tables import Table
+from ...basics.tables import CsvTable, Row, Table
 from .._tools.model_tree import check_module, tensors_in, unwrapped
 from ._costs import LayerProfile, count
 from ._dry_run import Call, dry_run
@@ -20,7 +18,7 @@ from ._dry_run import Call, dry_run
 COLUMNS = [field.name for field in fields(LayerProfile)]
 
 
-class ModelProfiler(Table):
+class ModelProfiler(Table, CsvTable):
     """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.
 
     FLOPs are counted as the published tables of BSConv count them: a multiply-accumulate of a
@@ -120,10 +118,6 @@ class ModelProfiler(Table):
         """Prints the table and the summary."""
         print(self)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
-        write_csv(path, COLUMNS, self._cells())
-
     def to_dataframe(self) -> Any:
         """The rows as a ``pandas.DataFrame``, a column per field; ImportError without pandas."""
         try:
@@ -132,11 +126,12 @@ class ModelProfiler(Table):
             raise ImportError("to_dataframe needs pandas: pip install pandas") from error
         return pandas.DataFrame([astuple(row) for row in self.rows], columns=COLUMNS)
 
-    def _cells(self) -> list[tuple[Any, ...]]:
-        return [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        rows = [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
+        return COLUMNS, rows
 
-    def _table_rows(self) -> list[tuple[str | int, ...]]:
-        return [(name or "(root)", *rest) for name, *rest in self._cells()]
+    def _table_rows(self) -> list[Row]:
+        return [(name or "(root)", *rest) for name, *rest in self._csv_rows()[1]]
 
 
 def _checked_sizes(input_size: Any) -> list[tuple[int, ...]]:

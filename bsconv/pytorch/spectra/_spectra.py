@@ -2,17 +2,15 @@
 
 import functools
 import math
-import os
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...basics.files import write_csv
-from ...basics.tables import Row, Table
+from ...basics.tables import CsvTable, Row, Table
 from ._kernels import Kernels, across, kernels_of
 from ._variance_shares import shares_of
 
@@ -134,7 +132,7 @@ class LayerSpectrum:
 
 
 @dataclass(frozen=True)
-class SpectraTable(Table):
+class SpectraTable(Table, CsvTable):
     """The first shares of all layers, in the order of their names; prints as a table."""
 
     header = tuple(TITLES.values())
@@ -177,11 +175,10 @@ class SpectraTable(Table):
             )
         return line
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the rows as a CSV file, all or nothing; OSError if it cannot be written."""
+    def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
         header = [field.name for field in fields(LayerSpectrum)]
         header[-1:] = ["excess", "cross_excess", header[-1]]
-        write_csv(path, header, self._cells(header))
+        return header, self._cells(header)
 
     def _cells(self, names: Iterable[str]) -> list[list[Any]]:
         return [[_plain(getattr(row, name)) for name in names] for row in self.rows]
