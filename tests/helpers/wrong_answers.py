@@ -39,7 +39,7 @@ TABLE = """
 1.2 | 1 / M | the 1 x 1 part
 1.2 | 1 / K**2 + 1 / N | one blueprint for each filter
 1.3 | 12.98 | all four stages
-1.3 | 79.0 | not it
+1.3 | 79.0 | not correct
 1.3 | 100 * plan.parameters_after / plan.parameters_before | exclude names what stays
 2.1 | 40 * 96 + 96 * 9 | that is BSConv-U
 2.1 | 7 * 40 + 96 * 7 | forgot the depthwise part
@@ -82,7 +82,7 @@ TABLE = """
 6.1 | (128 * 256 + 256 * 9) / (128 * 9 + 128 * 256) | sees all pixels
 6.2 | bool((rank(kernel.flatten(2)) <= 1).all()) | matrices of the filters
 6.2 | bool((rank(by_channel) > 1).any()) | exchanged
-6.2 | rank(by_channel) <= 1 | not it
+6.2 | rank(by_channel) <= 1 | not correct
 6.3 | error(noise, fit_depthwise), error(noise, fit_blueprint) | the other order
 6.3 | 1 - error(noise, fit_blueprint)**2, 1 - error(noise, fit_depthwise)**2 | kept
 6.3 | error(noise, fit_blueprint)**2, error(noise, fit_depthwise)**2 | squares
@@ -92,15 +92,15 @@ TABLE = """
 7.2 | (energy[:, :r].sum(1) / energy.sum(1)).mean() | small filters like large ones
 7.2 | sigma[:, :r].sum() / sigma.sum() | squares
 7.2 | energy[:, r:].sum() / energy.sum() | lost
-7.3 | 32 | there are fewer
-7.3 | 8 | keeps less
-7.3 | 8 / 32 | is not it
+7.3 | 32 | fewer are enough
+7.3 | 8 | part of the kernel
+7.3 | 8 / 32 | is not correct
 8.1 | 16 * 9 / (16 + 9) | stride 1
 8.1 | 9 / 4 | many channels
 8.1 | (4 * 16 + 9) / (16 * 9) | the other way round
 8.2 | weight, norm.bias + conv.bias - s * norm.running_mean | scale it
 8.2 | weight, norm.bias - s * norm.running_mean | a bias of its own
-8.2 | conv.weight, norm.bias + s * (conv.bias - norm.running_mean) | the weight wants scaling
+8.2 | conv.weight, norm.bias + s * (conv.bias - norm.running_mean) | the weight needs scaling
 8.3 | 9 | that is K = 3
 8.3 | 5 | there are two
 8.3 | 24 | the interior

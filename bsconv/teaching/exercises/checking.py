@@ -1,4 +1,4 @@
-"""``check("2.1", answer)`` ends every exercise; what is wrong, it says in a sentence that helps.
+"""``check("2.1", answer)`` ends every exercise, and says in one sentence what is wrong.
 
 A hint does not give the answer away; it is empty where the answer is right.
 """
@@ -55,7 +55,7 @@ def value_hint(
 ) -> str:
     """The hint to an ``answer`` that should be ``expected`` within ``tolerance``.
 
-    ``hints`` are pairs of a typical wrong answer and what to tell who gives it.
+    ``hints`` are pairs of a typical wrong answer and the hint to whoever gives it.
     """
     _require_attempt(answer)
     if _same(answer, expected, tolerance):
@@ -65,7 +65,7 @@ def value_hint(
             return hint
     if _is_number(expected) and not _is_number(_plain(answer)):
         return f"the answer should be a number, got {shown(answer)}"
-    return f"{shown(answer)} is not it"
+    return f"{shown(answer)} is not correct"
 
 
 def function_hint(
@@ -78,8 +78,8 @@ def function_hint(
 ) -> str:
     """The hint to a ``function`` that should return what ``reference`` does, in all ``cases``.
 
-    A case is the positional arguments. ``hints`` are pairs of a typical wrong function and what to
-    tell who has written it; else the hint says which case failed, and what came out.
+    A case is the positional arguments. ``hints`` are pairs of a typical wrong function and the hint
+    to whoever wrote it; else the hint says which case failed, and what came out.
     """
     _require_attempt(function)
     if not callable(function):
@@ -97,7 +97,7 @@ def function_hint(
         for wrong, hint in hints:
             if _same(found, wrong(*case), tolerance):
                 return f"for {given}, it returned {shown(found)}; {hint}"
-        return f"for {given}, it returned {shown(found)}, which is not it"
+        return f"for {given}, it returned {shown(found)}, which is not correct"
     return ""
 
 

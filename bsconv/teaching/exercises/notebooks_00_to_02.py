@@ -43,7 +43,7 @@ def macs_of_a_strided_layer(answer: Any) -> str:
     weights = 32 * 64 * 5**2
     macs = weights * 16**2
     hints = [
-        (4 * macs, "MACs go with the positions of the output, which the stride makes fewer"),
+        (4 * macs, "count the positions of the output; the stride leaves fewer of them"),
         (2 * macs, "the stride acts on height and on width"),
         (macs // 32, "each number of the output is a sum over all input channels"),
         (macs // 25, "each number of the output is a sum over all places of the kernel"),
@@ -131,7 +131,7 @@ def blueprint_in_noise(answer: Any) -> str:
         ((alone, both), "that is the other order: the planted kernel first"),
         ((1 - both, 1 - alone), "these are the shares lost"),
         ((both**0.5, alone**0.5), "energy is the sum of squares, and no root is taken of it"),
-        ((both, 1 / 9), "in noise, too, one direction is longer than the other eight"),
+        ((both, 1 / 9), "in noise, too, one direction holds more energy than the others"),
         ((1.0, alone), "add the noise to the blueprint kernel before you look for it"),
     ]
     return value_hint(answer, (both, alone), tolerance=0.01, hints=hints)

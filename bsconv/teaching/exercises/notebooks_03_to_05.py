@@ -172,7 +172,7 @@ def blueprint_layer(answer: Any) -> str:
     reference = layer()
     hints = [
         (layer("stride"), "with a stride, pw drops pixels that the blueprint should see"),
-        (layer("padding"), "padding on pw makes its bias b a frame, where dw wants zeros"),
+        (layer("padding"), "padding on pw makes its bias b a frame, where dw needs zeros"),
         (lambda U, w, b, *rest: reference(U, w, 0 * b, *rest), "b, the bias of pw, is missing"),
     ]
     tensors = torch.randn(2, 5, 12, 12), torch.randn(7, 5), torch.randn(7), torch.randn(7, 3, 3)

@@ -1,4 +1,4 @@
-"""Exercises of notebooks 06 to 08: MobileNets, projection, deployment."""
+"""Exercises of notebooks 06 to 09: MobileNets, projection, deployment, one's own project."""
 
 from typing import Any
 
@@ -114,8 +114,8 @@ def mystery_convolution() -> nn.Conv2d:
 
 @exercise("7.3")
 def channels_in_between(answer: Any) -> str:
-    too_few = "with so few the kernel keeps less than all of itself"
-    too_many = "with so many nothing is lost either, but there are fewer that do"
+    too_few = "with so few channels a part of the kernel is lost"
+    too_many = "with so many channels nothing is lost, but fewer are enough"
     hints = [(mid, too_few if mid < MYSTERY_CHANNELS else too_many) for mid in range(1, 33)]
     return value_hint(answer, MYSTERY_CHANNELS, hints=hints)
 
@@ -145,7 +145,7 @@ def fold_with_bias(answer: Any) -> str:
 
     unscaled = "the convolution's bias goes through BatchNorm, too: scale it"
     no_bias = "the convolution has a bias of its own"
-    weight = "the weight wants scaling, channel by channel"
+    weight = "the weight needs scaling, channel by channel"
     hints = [
         (lambda conv, norm: folded(conv, norm, conv.bias), unscaled),
         (lambda conv, norm: folded(conv, norm, torch.zeros(())), no_bias),
@@ -173,7 +173,7 @@ def width_of_equal_weights(answer: Any) -> str:
     most = max(n for n in range(1, 200) if n * (n + 3**2) <= dense)
     hints = [
         (dense**0.5, "the blueprints have weights, too"),
-        (most + 1, "that is above the budget by a little"),
+        (most + 1, "that is slightly above the budget"),
         (most / 32, "that is how many times as wide; the answer is N"),
     ]
     return value_hint(answer, most, hints=hints)
@@ -184,7 +184,7 @@ def decibels(answer: Any) -> str:
     def psnr(found: Tensor, wanted: Tensor) -> Tensor:
         return -10 * (found - wanted).square().mean().log10()
 
-    sign = "a better picture has more decibels: the sign"
+    sign = "a better picture has more decibels: check the sign"
     hints = [
         (lambda found, wanted: -psnr(found, wanted), sign),
         (lambda found, wanted: psnr(found, wanted) / 10, "ten times the logarithm"),
