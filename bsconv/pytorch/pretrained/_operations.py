@@ -18,17 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from .._tools.model_tree import tensors_in
 from ._inputs import Inputs
 
-# functions of single numbers that leave large ones as they are, or cut them
-ACTIVATIONS = frozenset((
-    "celu", "clamp", "clamp_max", "clamp_min", "clip", "elu", "gelu", "hardswish", "hardtanh",
-    "leaky_relu", "maximum", "minimum", "mish", "prelu", "relu", "relu6", "silu", "softplus",
-    "threshold",
-))  # fmt: skip
+PLACES = 50  # of each map, on which operations are tried
+LONGEST = 12  # steps of an activation
 NORM_STATE = ("running_mean", "running_var", "weight", "bias")
 CALLER = -1  # the number of what takes the answer
 
@@ -43,7 +39,9 @@ class Operation(NamedTuple):
     layer: str | None = None  # its name; None for functions
 
     def run(self) -> Any:
-        return self.function(*self.args, **self.kwargs)
+        """What it returns, or else what it writes into, as ``x[x < 0] = 0`` does."""
+        output = self.function(*self.args, **self.kwargs)
+        return self.args[0] if output is None and self.args else output
 
     def norm_state(self) -> dict[str, Any]:
         """The arguments of F.batch_norm; empty for other operations."""
@@ -107,13 +105,39 @@ class Consumer(NamedTuple):
     shapes: Shapes  # of the input and output of one image
 
 
-class _Link(NamedTuple):
-    """What takes the output of a convolution, or a sum with it."""
+class _Chain:
+    """What is computed of one value alone, place by place, however it is written."""
 
-    number: int
-    norm: dict[str, Any]
-    activation: Activation | None
-    value: Hashable  # of its output
+    def __init__(self, number: int, maps: Tensor) -> None:
+        self.start, self.shape, self.rows = _value(maps), maps.shape, _rows(maps)
+        self.steps: dict[Hashable, tuple[int, Activation]] = {self.start: (number, lambda x: x)}
+
+    def add(self, number: int, function: Activation, output: Tensor) -> bool:
+        """Whether an operation computes of a few places what it computes of maps."""
+        try:
+            alike = torch.allclose(function(self.rows), _rows(output), 1e-3, 1e-5)
+        except Exception:  # of any kind: it is not made for places
+            return False
+        if alike := alike and output.shape == self.shape and len(self.steps) < LONGEST:
+            self.steps[_value(output)] = number, function
+        return alike
+
+    def activation(self, users: Mapping[Hashable, set[int]]) -> Activation | None:
+        """The first step that rectifies, if nothing else uses what leads to it."""
+        used, numbers = set[int](), set[int]()
+        for value, (number, function) in self.steps.items():
+            numbers.add(number)
+            if used <= numbers and self._rectifies(function):
+                return function
+            used |= users[value]
+        return None
+
+    def _rectifies(self, function: Activation) -> bool:
+        """Whether it leaves errors above zero about as they are, and makes those below smaller."""
+        low, zero, high = (function(torch.full_like(self.rows, at)).float() for at in (-8, 0, 1))
+        above, below = high - zero, (zero - low) / 8
+        bounded = above.min() > 0.6 and max(above.max(), below.abs().max()) < 1.1
+        return bool(bounded and below.mean() < 0.9 * above.mean())
 
 
 def find_consumers(
@@ -123,7 +147,7 @@ def find_consumers(
 
     Of convolutions that arrive in the same sum, the last is left to make up for the others.
     """
-    trace = _Trace({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
+    trace = _Trace({*model.parameters(), *model.buffers()})
     with torch.enable_grad():
         inputs = inputs.with_derivatives()
         with visiting(layers, trace.visit):
@@ -140,97 +164,95 @@ def find_consumers(
 
 def _value(tensor: Tensor) -> Hashable:
     """What tells values apart: the node of autograd's graph, new whenever a tensor is written."""
-    return tensor.grad_fn or id(tensor)
+    return tensor.grad_fn or tensor
 
 
 class _Trace:
     """Who takes which value, and what becomes of the outputs of convolutions."""
 
-    def __init__(self, owned: set[int]) -> None:
+    def __init__(self, owned: set[Tensor]) -> None:
         self.owned = owned
         self.calls: dict[str, list[tuple[int, Hashable, Shapes]]] = defaultdict(list)
         self.users: dict[Hashable, set[int]] = defaultdict(set)
-        self.links: dict[Hashable, _Link] = {}  # by the value that is taken
-        self.followed: set[Hashable] = set()
+        # by the value that is taken: the operation, what it computes, its state if it is a norm
+        self.links: dict[Hashable, tuple[int, Hashable, dict[str, Any]]] = {}
+        self.chains: dict[Hashable, dict[Hashable, _Chain]] = defaultdict(dict)  # by value, start
 
     def use(self, number: int, values: Iterable[Hashable]) -> None:
         for value in values:
             self.users[value].add(number)
 
+    def follow(self, number: int, output: Tensor) -> None:
+        self.chains[_value(output)][_value(output)] = _Chain(number, output)
+
     def visit(self, operation: Operation) -> Any:
         values = {_value(t): t for t in tensors_in((operation.args, operation.kwargs))}
-        # before the operation runs, which may write into what it takes
-        trials = {
-            value: (_of_one(operation, value), values[value].detach().clone())
-            for value in values.keys() & self.followed
-            if operation.layer is None
-        }
+        number, norm, trials = operation.number, operation.norm_state(), []
+        chains = {chain for value in values for chain in self.chains.get(value, {}).values()}
+        for chain in chains if operation.layer is None else ():
+            own = {value: chain.steps[value][1] for value in values.keys() & chain.steps.keys()}
+            # before the operation runs, which may write into what it takes
+            given = values[chain.start].detach().clone() if own.keys() == {chain.start} else None
+            trials.append((chain, _again(operation, own), given))
         output = operation.run()
         found = list(tensors_in(output))
         # not a user: what returns what it was given, as Dropout in eval mode, or makes others
         makes = getattr(operation.function, "__name__", "").startswith("new_")
         if not found or makes or (len(found) == 1 and _value(found[0]) in values):
             return output
-        self.use(operation.number, values)
-        for value, (again, given) in trials.items():
-            norm = operation.norm_state()
-            if norm or _adds(again, given, output):
-                self.links[value] = _Link(operation.number, norm, None, _value(output))
-                self.followed.add(_value(output))
-            elif _is_activation(operation):
-                self.links[value] = _Link(operation.number, {}, again, None)
+        self.use(number, values)
+        for chain, again, given in trials:
+            if given is not None and (norm or _adds(again, given, output)):
+                self.links[chain.start] = number, _value(output), norm
+                self.follow(number, output)
+            if not norm and chain.add(number, again, output):
+                self.chains[_value(output)][chain.start] = chain
         if operation.layer is not None:
             image, layer = operation.args[0], getattr(operation.function, "__self__", None)
             if layer is None or image.dim() == layer.weight.dim():  # else there is no batch
                 shapes = tuple(image.shape[1:]), tuple(output.shape[1:])
-                self.calls[operation.layer].append((operation.number, output.grad_fn, shapes))
-                self.followed.add(output.grad_fn)
+                self.calls[operation.layer].append((number, output.grad_fn, shapes))
+                self.follow(number, output)
         return output
 
     def consumer(self, call: int, value: Hashable, shapes: Shapes) -> Consumer:
-        own, norm, arrival, activation = call, None, call, None
-        while activation is None and (link := self.links.get(value)):
-            if len(self.users[value]) > 1:
-                break
-            if link.norm:
-                if arrival != call or not self._can_be_set(link.norm):
+        own, norm, arrival = call, None, call
+        while len(self.users[value]) == 1 and value in self.links:
+            number, following, state = self.links[value]
+            if state:
+                if arrival != call or not self._can_be_set(state):
                     break
-                own = norm = link.number
-            activation = link.activation
-            arrival, value = link.number if activation is None else arrival, link.value
+                own = norm = number
+            arrival, value = number, following
+        chain = self.chains[value].get(value)  # none where there are no derivatives
+        activation = chain.activation(self.users) if chain else None
         return Consumer(own, norm, arrival, activation, shapes)
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""
-        state = [id(norm[name]) for name in NORM_STATE]
+        state = [norm[name] for name in NORM_STATE]
         used_once = all(one in self.owned and len(self.users[one]) == 1 for one in state)
         return used_once and not norm["training"]
 
 
-def _of_one(operation: Operation, value: Hashable) -> Activation:
-    """The operation as a function of one argument; it writes only into copies."""
-    run, hole = operation.function, object()
+def _again(operation: Operation, functions: Mapping[Hashable, Activation]) -> Activation:
+    """The operation as a function of what ``functions`` take; it writes only into copies."""
 
-    def copied(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return hole if _value(leaf) == value else leaf.detach().clone()
+    def source(leaf: Any) -> Callable[[Tensor], Any]:
+        if isinstance(leaf, Tensor):
+            copy = leaf.detach().clone()
+            return functions.get(_value(leaf), lambda _: copy)
+        return lambda _: leaf
 
-    arguments = tree_map(copied, (operation.args, operation.kwargs))
+    sources = tree_map(source, (operation.args, operation.kwargs))
 
     @torch.no_grad()
     def function(tensor: Tensor) -> Any:
-        args, kwargs = tree_map(lambda leaf: tensor.clone() if leaf is hole else leaf, arguments)
-        return run(*args, **kwargs)
+        found = tree_map(lambda one: one(tensor), sources)
+        args, kwargs = tree_map_only(Tensor, torch.clone, found)
+        return Operation(0, operation.function, args, kwargs).run()
 
     return function
-
-
-def _is_activation(operation: Operation) -> bool:
-    """Of all, prelu alone may take other tensors than single numbers, one number a channel."""
-    name = getattr(operation.function, "__name__", "").strip("_")
-    maps = [one for one in tensors_in((operation.args, operation.kwargs)) if one.dim()]
-    return name in ACTIVATIONS and (name == "prelu" or len(maps) == 1)
 
 
 def _adds(again: Activation, given: Tensor, output: Any) -> bool:
@@ -238,7 +260,14 @@ def _adds(again: Activation, given: Tensor, output: Any) -> bool:
     if not isinstance(output, Tensor) or (output.shape, output.dtype) != (given.shape, given.dtype):
         return False
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1e-3)
+    noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1)
     change = again(given + noise) - output.detach()
     largest = float(noise.abs().max())
     return math.isfinite(largest) and torch.allclose(change, noise, rtol=1e-3, atol=1e-4 * largest)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Channels of a few places of maps (B, N, ...), as (R, N, 1, 1)."""
+    flat = maps.detach().reshape(*maps.shape[:2], -1)
+    places = torch.linspace(0, flat.shape[2] - 1, PLACES, device=maps.device).long()
+    return flat[:, :, places].movedim(2, 0).flatten(0, 1)[:, :, None, None]
