@@ -7,10 +7,9 @@ right, even if the shortcut is wrong.
 
 import inspect
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -110,22 +109,32 @@ class _Chain:
 
     def __init__(self, number: int, maps: Tensor) -> None:
         self.start, self.shape, self.rows = _value(maps), maps.shape, _rows(maps)
-        self.steps: dict[Hashable, tuple[int, Activation]] = {self.start: (number, lambda x: x)}
+        self.functions: dict[Hashable, Activation] = {self.start: lambda x: x}  # by their values
+        self.numbers = [number]  # of their operations
 
     def add(self, number: int, function: Activation, output: Tensor) -> bool:
         """Whether an operation computes of a few places what it computes of maps."""
-        try:
-            alike = torch.allclose(function(self.rows), _rows(output), 1e-3, 1e-5)
-        except Exception:  # of any kind: it is not made for places
-            return False
-        if alike := alike and output.shape == self.shape and len(self.steps) < LONGEST:
-            self.steps[_value(output)] = number, function
+        alike = torch.allclose(function(self.rows), _rows(output), 1e-3, 1e-5)
+        if alike := alike and output.shape == self.shape and len(self.numbers) < LONGEST:
+            self.functions[_value(output)] = function
+            self.numbers.append(number)
         return alike
+
+    def is_sum(self, function: Activation, output: Any) -> bool:
+        """Whether it adds what does not depend on the start."""
+        alike = isinstance(output, Tensor) and output.dtype == self.rows.dtype
+        if not alike or output.shape != self.shape:
+            return False
+        size = 10 * max(1.0, float(self.rows.std()))
+        generator = torch.Generator().manual_seed(0)
+        one, other = torch.randn(2, *self.shape, generator=generator).to(output) * size
+        change = function(one) - function(other)
+        return torch.allclose(change, one - other, rtol=1e-3, atol=1e-4 * size)
 
     def activation(self, users: Mapping[Hashable, set[int]]) -> Activation | None:
         """The first step that rectifies, if nothing else uses what leads to it."""
         used, numbers = set[int](), set[int]()
-        for value, (number, function) in self.steps.items():
+        for number, (value, function) in zip(self.numbers, self.functions.items(), strict=True):
             numbers.add(number)
             if used <= numbers and self._rectifies(function):
                 return function
@@ -186,14 +195,11 @@ class _Trace:
         self.chains[_value(output)][_value(output)] = _Chain(number, output)
 
     def visit(self, operation: Operation) -> Any:
-        values = {_value(t): t for t in tensors_in((operation.args, operation.kwargs))}
-        number, norm, trials = operation.number, operation.norm_state(), []
+        values = dict.fromkeys(map(_value, tensors_in((operation.args, operation.kwargs))))
+        number, norm = operation.number, operation.norm_state()
         chains = {chain for value in values for chain in self.chains.get(value, {}).values()}
-        for chain in chains if operation.layer is None else ():
-            own = {value: chain.steps[value][1] for value in values.keys() & chain.steps.keys()}
-            # before the operation runs, which may write into what it takes
-            given = values[chain.start].detach().clone() if own.keys() == {chain.start} else None
-            trials.append((chain, _again(operation, own), given))
+        # before the operation runs, which may write into what it takes
+        again = {c: _again(operation, c.functions) for c in chains if operation.layer is None}
         output = operation.run()
         found = list(tensors_in(output))
         # not a user: what returns what it was given, as Dropout in eval mode, or makes others
@@ -201,12 +207,13 @@ class _Trace:
         if not found or makes or (len(found) == 1 and _value(found[0]) in values):
             return output
         self.use(number, values)
-        for chain, again, given in trials:
-            if given is not None and (norm or _adds(again, given, output)):
-                self.links[chain.start] = number, _value(output), norm
-                self.follow(number, output)
-            if not norm and chain.add(number, again, output):
-                self.chains[_value(output)][chain.start] = chain
+        for chain, function in again.items():
+            with suppress(Exception):  # of any kind: it is made for these tensors alone
+                if chain.start in values and (norm or chain.is_sum(function, output)):
+                    self.links[chain.start] = number, _value(output), norm
+                    self.follow(number, output)
+                if not norm and chain.add(number, function, output):
+                    self.chains[_value(output)][chain.start] = chain
         if operation.layer is not None:
             image, layer = operation.args[0], getattr(operation.function, "__self__", None)
             if layer is None or image.dim() == layer.weight.dim():  # else there is no batch
@@ -253,17 +260,6 @@ def _again(operation: Operation, functions: Mapping[Hashable, Activation]) -> Ac
         return Operation(0, operation.function, args, kwargs).run()
 
     return function
-
-
-def _adds(again: Activation, given: Tensor, output: Any) -> bool:
-    """Whether the output is what was given plus what does not depend on it."""
-    if not isinstance(output, Tensor) or (output.shape, output.dtype) != (given.shape, given.dtype):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(given.shape, generator=generator).to(given) * given.std().clamp_min(1)
-    change = again(given + noise) - output.detach()
-    largest = float(noise.abs().max())
-    return math.isfinite(largest) and torch.allclose(change, noise, rtol=1e-3, atol=1e-4 * largest)
 
 
 def _rows(maps: Tensor) -> Tensor:
