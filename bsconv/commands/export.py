@@ -74,15 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         "mean": normalization.mean,
         "std": normalization.std,
     }
-    export_model(
-        model,
-        images[:batch],
-        arguments.out,
-        format=arguments.format,
-        dynamic_batch=dynamic,
-        dynamic_size=arguments.dynamic_size,
-        notes=notes,
-    )
+    options = {"format": arguments.format, "dynamic_size": arguments.dynamic_size, "notes": notes}
+    export_model(model, images[:batch], arguments.out, dynamic_batch=dynamic, **options)
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, images))
 
@@ -90,8 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _model(
     arguments: argparse.Namespace,
 ) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
-    """The network in eval mode; its name and how images are made for it; their size (C, H, W); the
-    names of its classes, where they are known."""
+    """The network in eval mode; its images' making and size; the names of its classes."""
     from ..experiments.training import read_start, trained_model
 
     given, name, path = shared.given_settings(arguments), arguments.model, arguments.checkpoint

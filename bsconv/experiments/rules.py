@@ -32,12 +32,10 @@ def number(limits: str, metavar: str = "X") -> Rule:
     bounds = [limit.split() for limit in limits.split(" and ")]
 
     def holds(value: Any) -> bool:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return (
-            is_number
-            and math.isfinite(value)
-            and all(COMPARISONS[sign](value, float(bound)) for sign, bound in bounds)
-        )
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        within = all(COMPARISONS[sign](value, float(bound)) for sign, bound in bounds)
+        return within and math.isfinite(value)
 
     return Rule(f"a number {limits}", holds, {"type": float, "metavar": metavar})
 

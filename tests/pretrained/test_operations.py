@@ -70,8 +70,12 @@ def functional(net: Network, x: Tensor) -> Tensor:
         (lambda net, x: F.leaky_relu(net.conv(x), 0.2), None, "conv", nn.LeakyReLU(0.2)),
         (lambda net, x: F.relu6(F.dropout(net.conv(x), 0.5, False) + x), None, "add", F.relu6),
         (lambda net, x: net.conv(x).clamp(0, 1), None, "conv", lambda x: x.clamp(0, 1)),
-        (lambda net, x: net.conv(x).clip(min=0), None, "conv", F.relu),
-        (lambda net, x: F.threshold(net.conv(x), 0.0, 0.0), None, "conv", F.relu),
+        # known by what they compute
+        (lambda net, x: torch.where((y := net.conv(x)) > 0, y, 0), None, "conv", F.relu),
+        (lambda net, x: (y := net.conv(x) + x) * (y.detach() > 0).float(), None, "add", F.relu),
+        (lambda net, x: (y := net.conv(x)) * torch.sigmoid(y), None, "conv", F.silu),
+        (lambda net, x: (y := net.conv(x), y.__setitem__(y < 0, 0))[0], None, "conv", F.relu),
+        (lambda net, x: 0.5 * ((y := net.conv(x)) + y.abs()), None, "conv", F.relu),
         (lambda net, x: (y := net.conv(x)).maximum(y.new_zeros(())), None, "conv", F.relu),
         # a factor, or the same output twice, is not an addition
         (lambda net, x: F.relu(0.5 * net.conv(x) + x), None, "conv", None),
@@ -79,6 +83,7 @@ def functional(net: Network, x: Tensor) -> Tensor:
         # others see it as well
         (lambda net, x: F.relu(y := net.conv(x)) + y, None, "conv", None),
         (lambda net, x: (y := net.conv(x), F.relu(y + x)), None, "conv", None),
+        (lambda net, x: (m := (y := net.conv(x)) > 0, y * m), None, "conv", None),
         (lambda net, x: F.relu(torch.cat((net.conv(x), x), 1)), None, "conv", None),
         (lambda net, x: F.max_pool2d(net.conv(x) + x, 2).relu(), None, "add", None),
     ],

@@ -315,7 +315,7 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
 
 zeros, SLICES = torch.zeros, "weight needs slices to compare, got shape"
 DEPTHWISE = "one slice per filter, as in depthwise convolutions"
-NO_MODEL = "source needs to be a model, a state dict or a weight tensor, got a"
+NO_MODEL = "source needs a model, a state dict or a weight tensor, got a"
 NUMBERS = "weight needs real floating-point numbers, got"
 META = "needs values, got a tensor on the meta device"
 SIZELESS = "needs a size: call the model once, its layers are lazy"
@@ -351,7 +351,7 @@ WRONG_SOURCES: dict[str, list[Any]] = {
 @pytest.mark.parametrize("function", [kernel_spectra, cross_kernel_spectra, spectra_table])
 @pytest.mark.parametrize("message", WRONG_SOURCES)
 def test_wrong_sources(function: Any, message: str) -> None:
-    error = TypeError if message.startswith("source needs to be") else ValueError
+    error = TypeError if message.startswith("source needs a model") else ValueError
     for source in WRONG_SOURCES[message]:
         with raises_exactly(message, error):
             function(source)

@@ -135,9 +135,7 @@ class InferenceBenchmark(Table, CsvTable):
         for row in self.rows:
             panel = panels.setdefault(f"batches of {row.batch_size}", {})
             series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
-            low, middle, high = (
-                1e3 * each / row.batch_size for each in (row.spread[0], row.median, row.spread[1])
-            )
+            middle, low, high = (1e3 * x / row.batch_size for x in (row.median, *row.spread))
             panel.setdefault(series, {})[row.network] = middle, low, high
         title = f"{self.setting.model}: inference on this {self.setting}"
         return plotting.timing_bars(panels, ylabel="ms per image", title=title)

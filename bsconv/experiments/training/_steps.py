@@ -136,8 +136,7 @@ def can_compile(device: str) -> bool:
 
 
 def _fastest(model: nn.Module, batch: Tensor, executions: list[Execution]) -> Execution:
-    """The one with the shortest of some training steps in turns, with the plans of its layers: a
-    first step of each, which is not counted, compiles it and measures plans that are "auto"."""
+    """The one with the shortest of some training steps in turns, with the plans of its layers."""
     steps, twins = {}, []
     for number, execution in enumerate(executions):
         twin = copy.deepcopy(model).train()

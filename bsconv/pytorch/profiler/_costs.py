@@ -26,17 +26,9 @@ POOLINGS = (
 # these compute nothing in eval mode: at most they move or copy
 IDLE = (
     *_of_all_dimensions("ZeroPad", "ConstantPad", "ReflectionPad", "ReplicationPad", "Dropout"),
-    nn.Identity,
-    nn.Sequential,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Dropout,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.ChannelShuffle,
-)
+    nn.Identity, nn.Sequential, nn.Flatten, nn.Unflatten, nn.Dropout, nn.AlphaDropout,
+    nn.FeatureAlphaDropout, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+)  # fmt: skip
 
 
 class Cost(NamedTuple):

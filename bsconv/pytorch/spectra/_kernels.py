@@ -50,9 +50,7 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
         wanted = "weights (N, M, *kernel size) named '*.weight'"
         found = list(_of_state_dict(source))
     else:
-        raise TypeError(
-            f"source needs to be a model, a state dict or a weight tensor, got a {kind}"
-        )
+        raise TypeError(f"source needs a model, a state dict or a weight tensor, got a {kind}")
     if not found:
         raise ValueError(f"source needs {wanted}, got a {kind} without any")
     return found

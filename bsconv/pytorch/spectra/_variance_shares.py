@@ -63,12 +63,9 @@ def _gram(filters: Tensor, center: bool) -> Tensor:
 
 
 def _quick_gram(rows: Tensor, center: bool) -> tuple[Tensor, Tensor]:
-    """From sums in float32, the mean taken off afterwards; and for which filters five digits hold.
-
-    They do where no square was lost and the mean was not overwhelming. Two samples make one row:
-    that halves the rounding, and takes no longer although half of the products are not wanted.
-    """
+    """From sums in float32, the mean taken off later; and for which filters five digits hold."""
     count, samples, features = rows.shape
+    # two samples make one row: that halves the rounding and takes no longer
     pairs = rows.reshape(count, samples // 2, 2 * features)
     products, sums = pairs.mT @ pairs, pairs.sum(1)
     gram = products[:, :features, :features] + products[:, features:, features:]
