@@ -71,6 +71,14 @@ def rectified(found: Tensor, wanted: Tensor, active: Callable[[Tensor], Tensor])
     return wanted.where(wanted > 0, found - (active(found) - active(wanted)))
 
 
+def rectifies(active: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether it leaves errors above zero about as they are, and makes those below smaller."""
+    low, zero, high = (active(torch.full_like(like, at)).float() for at in (-8, 0, 1))
+    above, below = high - zero, (zero - low) / 8
+    bounded = above.min() > 0.6 and max(above.max(), below.abs().max()) < 1.1
+    return bool(bounded and below.mean() < 0.9 * above.mean())
+
+
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """The squared error of rows relative to the variance of what is wanted."""
     found, wanted = found.double(), wanted.double()  # float32 may not hold the squares

@@ -8,7 +8,7 @@ right, even if the shortcut is wrong.
 import inspect
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map, tree_map_only
 
+from .._forms.patches import rectifies
 from .._tools.model_tree import tensors_in
 from ._inputs import Inputs
 
@@ -38,9 +39,8 @@ class Operation(NamedTuple):
     layer: str | None = None  # its name; None for functions
 
     def run(self) -> Any:
-        """What it returns, or else what it writes into, as ``x[x < 0] = 0`` does."""
         output = self.function(*self.args, **self.kwargs)
-        return self.args[0] if output is None and self.args else output
+        return self.args[0] if output is None and self.args else output  # as of x[x < 0] = 0
 
     def norm_state(self) -> dict[str, Any]:
         """The arguments of F.batch_norm; empty for other operations."""
@@ -120,33 +120,23 @@ class _Chain:
             self.numbers.append(number)
         return alike
 
-    def is_sum(self, function: Activation, output: Any) -> bool:
+    def is_sum(self, function: Activation) -> bool:
         """Whether it adds what does not depend on the start."""
-        alike = isinstance(output, Tensor) and output.dtype == self.rows.dtype
-        if not alike or output.shape != self.shape:
-            return False
         size = 10 * max(1.0, float(self.rows.std()))
         generator = torch.Generator().manual_seed(0)
-        one, other = torch.randn(2, *self.shape, generator=generator).to(output) * size
-        change = function(one) - function(other)
-        return torch.allclose(change, one - other, rtol=1e-3, atol=1e-4 * size)
+        one, other = torch.randn(2, *self.shape, generator=generator).to(self.rows) * size
+        change = function(one).float() - function(other).float()
+        return torch.allclose(change, (one - other).float(), rtol=1e-3, atol=1e-4 * size)
 
     def activation(self, users: Mapping[Hashable, set[int]]) -> Activation | None:
         """The first step that rectifies, if nothing else uses what leads to it."""
         used, numbers = set[int](), set[int]()
         for number, (value, function) in zip(self.numbers, self.functions.items(), strict=True):
             numbers.add(number)
-            if used <= numbers and self._rectifies(function):
+            if used <= numbers and rectifies(function, self.rows):
                 return function
             used |= users[value]
         return None
-
-    def _rectifies(self, function: Activation) -> bool:
-        """Whether it leaves errors above zero about as they are, and makes those below smaller."""
-        low, zero, high = (function(torch.full_like(self.rows, at)).float() for at in (-8, 0, 1))
-        above, below = high - zero, (zero - low) / 8
-        bounded = above.min() > 0.6 and max(above.max(), below.abs().max()) < 1.1
-        return bool(bounded and below.mean() < 0.9 * above.mean())
 
 
 def find_consumers(
@@ -161,9 +151,10 @@ def find_consumers(
         inputs = inputs.with_derivatives()
         with visiting(layers, trace.visit):
             output = inputs.run(model)
-    trace.use(CALLER, map(_value, tensors_in(output)))
-    calls = {name: calls[0] for name, calls in trace.calls.items() if len(calls) == 1}
-    found = {name: trace.consumer(*call) for name, call in calls.items()}
+    for tensor in tensors_in(output):
+        trace.users[_value(tensor)].add(CALLER)
+    calls = trace.calls.items()
+    found = {name: trace.consumer(*each[0]) for name, each in calls if len(each) == 1}
     last = {consumer.arrival: name for name, consumer in found.items()}
     for name, one in found.items():
         if last[one.arrival] != name:
@@ -187,10 +178,6 @@ class _Trace:
         self.links: dict[Hashable, tuple[int, Hashable, dict[str, Any]]] = {}
         self.chains: dict[Hashable, dict[Hashable, _Chain]] = defaultdict(dict)  # by value, start
 
-    def use(self, number: int, values: Iterable[Hashable]) -> None:
-        for value in values:
-            self.users[value].add(number)
-
     def follow(self, number: int, output: Tensor) -> None:
         self.chains[_value(output)][_value(output)] = _Chain(number, output)
 
@@ -206,10 +193,11 @@ class _Trace:
         makes = getattr(operation.function, "__name__", "").startswith("new_")
         if not found or makes or (len(found) == 1 and _value(found[0]) in values):
             return output
-        self.use(number, values)
+        for value in values:
+            self.users[value].add(number)
         for chain, function in again.items():
             with suppress(Exception):  # of any kind: it is made for these tensors alone
-                if chain.start in values and (norm or chain.is_sum(function, output)):
+                if chain.start in values and (norm or chain.is_sum(function)):
                     self.links[chain.start] = number, _value(output), norm
                     self.follow(number, output)
                 if not norm and chain.add(number, function, output):
@@ -237,19 +225,18 @@ class _Trace:
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""
-        state = [norm[name] for name in NORM_STATE]
-        used_once = all(one in self.owned and len(self.users[one]) == 1 for one in state)
-        return used_once and not norm["training"]
+        state = {norm[name] for name in NORM_STATE}
+        used_once = all(len(self.users[one]) == 1 for one in state)
+        return used_once and state <= self.owned and not norm["training"]
 
 
 def _again(operation: Operation, functions: Mapping[Hashable, Activation]) -> Activation:
     """The operation as a function of what ``functions`` take; it writes only into copies."""
 
     def source(leaf: Any) -> Callable[[Tensor], Any]:
-        if isinstance(leaf, Tensor):
-            copy = leaf.detach().clone()
-            return functions.get(_value(leaf), lambda _: copy)
-        return lambda _: leaf
+        known = functions.get(_value(leaf)) if isinstance(leaf, Tensor) else None
+        copy = leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+        return known or (lambda _: copy)
 
     sources = tree_map(source, (operation.args, operation.kwargs))
 

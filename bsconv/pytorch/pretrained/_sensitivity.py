@@ -19,7 +19,6 @@ from ._operations import Operation, visiting
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
 
-
 Sensitivity = tuple[Tensor, float | None]  # a metric and a scale
 
 
@@ -39,7 +38,10 @@ def sensitivities(
     generator = torch.Generator().manual_seed(0)
 
     def add(number: int, slope: Tensor) -> None:
-        energies[number] = energies.get(number, 0) + _energy(slope.transpose(0, 1).flatten(1).T)
+        rows = slope.transpose(0, 1).flatten(1).T
+        scale = power_of_two_scale(rows)
+        products = ((rows / scale).T @ (rows / scale)).double()
+        energies[number] = energies.get(number, 0) + scale.double()[:, None] * products * scale
 
     def visit(operation: Operation) -> Any:
         output = operation.run()
@@ -64,13 +66,6 @@ def sensitivities(
         except RuntimeError:  # something in the network has no derivative
             return {}
     return {n: _sensitivity(e / count) for n, e in energies.items() if e.isfinite().all()}
-
-
-def _energy(rows: Tensor) -> Tensor:
-    """Sums of products of columns (R, N), in float64."""
-    scale = power_of_two_scale(rows)
-    rows = rows / scale
-    return scale.double()[:, None] * (rows.T @ rows).double() * scale.double()
 
 
 def _direction(outputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
