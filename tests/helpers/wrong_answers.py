@@ -9,6 +9,7 @@ AROUND = {
     "3.2": "def training_loss(model, images, labels):\n"
     "    entropy = F.cross_entropy(model(images), labels)\n    return ...",
     "4.2": "def excess(kernel):\n"
+    "    sigma = torch.linalg.svdvals(kernel.flatten(1) - kernel.flatten(1).mean(0))\n"
     "    first = lambda center: kernel_spectra(kernel[None], center)[''][0, 0].item()\n"
     "    return ...",
     "5.3": "def blueprint_layer(U, w, b, B, stride, padding):\n"
@@ -47,6 +48,7 @@ TABLE = """
 2.2 | M * N // (M + N) | M=64, N=64, it returned 32; with M' = M N
 2.2 | M * N / (M + N) | whole
 2.2 | N / (M + N) | the limit of M' / M
+2.3 | share_kept(noise) | should be 2 values
 2.3 | share_kept(noise), share_kept(compose(w, B) + noise) | the other order
 2.3 | 1 - share_kept(compose(w, B) + noise), 1 - share_kept(noise) | lost
 2.3 | share_kept(compose(w, B)), share_kept(noise) | add the noise
@@ -65,6 +67,7 @@ TABLE = """
 4.2 | first(True) | what would chance give?
 4.2 | first(True) - 1 / 9 | more than 1/9
 4.2 | first(False) - random_first_share(len(kernel), 9, False) | the excess of energy
+4.2 | (sigma[0] / sigma.sum()).item() - random_first_share(len(kernel), 9) | squares of the
 4.3 | {'positions', 'order', 'signs'} | right for energy
 4.3 | {'order'} | there is one more
 4.3 | {'order', 'between'} | does change the shares
@@ -99,15 +102,15 @@ TABLE = """
 8.1 | 9 / 4 | many channels
 8.1 | (4 * 16 + 9) / (16 * 9) | the other way round
 8.2 | weight, norm.bias + conv.bias - s * norm.running_mean | scale it
-8.2 | weight, norm.bias - s * norm.running_mean | a bias of its own
-8.2 | conv.weight, norm.bias + s * (conv.bias - norm.running_mean) | the weight needs scaling
+8.2 | weight, norm.bias - s * norm.running_mean | has a bias, too
+8.2 | conv.weight, norm.bias + s * (conv.bias - norm.running_mean) | scale the weight
 8.3 | 9 | that is K = 3
 8.3 | 5 | there are two
 8.3 | 24 | the interior
 9.1 | 96 | the blueprints
 9.1 | 92 | above the budget
 9.1 | 91 / 32 | how many times
-9.2 | 10 * (found - wanted).square().mean().log10() | the sign
+9.2 | 10 * (found - wanted).square().mean().log10() | more decibels
 9.2 | -(found - wanted).square().mean().log10() | ten times
 9.2 | -10 * (found - wanted).square().mean().sqrt().log10() | no root
 """

@@ -17,7 +17,7 @@ CHECKS: dict[str, Hint] = {}  # by the number of the exercise
 
 
 class NotAttemptedError(Exception):
-    """The stub is still there: the answer is ``...`` or None, or a function that returns one."""
+    """The stub is still there: the answer is ``...`` or None, or a function returns ``...``."""
 
 
 def exercise(number: str) -> Callable[[Hint], Hint]:
@@ -63,8 +63,8 @@ def value_hint(
     for wrong, hint in hints:
         if _same(answer, wrong, tolerance):
             return hint
-    if _is_number(expected) and not _is_number(_plain(answer)):
-        return f"the answer should be a number, got {shown(answer)}"
+    if (kind := _kind(expected)) and kind != _kind(answer):
+        return f"the answer should be {kind}, got {shown(answer)}"
     return f"{shown(answer)} is not correct"
 
 
@@ -91,7 +91,8 @@ def function_hint(
             found = function(*copy.deepcopy(case))
         except Exception as error:
             return f"for {given}, it raised {type(error).__name__}: {error}"
-        _require_attempt(found)
+        if found is ...:
+            raise NotAttemptedError
         if _same(found, reference(*case), tolerance):
             continue
         for wrong, hint in hints:
@@ -111,7 +112,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(shown, value))})"
+        left, right = "[]" if isinstance(value, list) else "()"
+        return f"{left}{', '.join(map(shown, value))}{right}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -123,14 +125,23 @@ def _same(found: Any, expected: Any, tolerance: float) -> bool:
             return False
         found, expected = (tensor.detach().cpu().double() for tensor in (found, expected))
         return torch.allclose(found, expected, rtol=0, atol=tolerance)
+    if _kind(found) != _kind(expected):
+        return False
     if isinstance(expected, (tuple, list)):
-        if not isinstance(found, (tuple, list)) or len(found) != len(expected):
-            return False
         return all(_same(f, e, tolerance) for f, e in zip(found, expected, strict=True))
     found = _plain(found)
     if _is_number(expected):
-        return _is_number(found) and abs(found - expected) <= tolerance
+        return abs(found - expected) <= tolerance
     return type(found) is type(expected) and found == expected
+
+
+def _kind(value: Any) -> str:
+    """As hints call it; empty for what is neither number, name, set nor several values."""
+    if isinstance(value, (tuple, list)):
+        return f"{len(value)} values"
+    if isinstance(value, (str, set)):
+        return "a name" if isinstance(value, str) else "a set of names"
+    return "a number" if _is_number(_plain(value)) else ""
 
 
 def _plain(value: Any) -> Any:

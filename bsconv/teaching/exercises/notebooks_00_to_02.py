@@ -29,9 +29,8 @@ def slice_of_a_filter(answer: Any) -> str:
     def reference(w: Tensor, B: Tensor, n: int, m: int) -> Tensor:
         return w[n, m] * B[n]
 
-    by_slice = "that pattern goes with the slice; a blueprint goes with the filter"
     hints = [
-        (lambda w, B, n, m: w[n, m] * B[m], by_slice),
+        (lambda w, B, n, m: w[n, m] * B[m], "a blueprint goes with the filter, not the slice"),
         (lambda w, B, n, m: w[m, n] * B[n], "w[n, m] belongs to filter n and slice m"),
         (lambda w, B, n, m: B[n], "the blueprint is scaled by a number"),
     ]
@@ -57,11 +56,10 @@ def share_left(answer: Any) -> str:
     def reference(M: int, N: int, K: int) -> float:
         return 1 / K**2 + 1 / M
 
-    by_channel = "there is one blueprint for each filter, not for each input channel"
     hints = [
         (lambda M, N, K: 1 / K**2, "the blueprints, N of them, have weights as well"),
         (lambda M, N, K: 1 / M, "the 1 x 1 part has weights as well"),
-        (lambda M, N, K: 1 / K**2 + 1 / N, by_channel),
+        (lambda M, N, K: 1 / K**2 + 1 / N, "there is one blueprint for each filter"),
         (lambda M, N, K: 1 / reference(M, N, K), "the share is BSConv-U / dense, at most about 1"),
     ]
     cases = [(16, 32, 3), (3, 64, 7), (256, 128, 5)]
@@ -107,9 +105,8 @@ def largest_that_saves(answer: Any) -> str:
     def reference(M: int, N: int) -> int:
         return (M * N - 1) // (M + N)
 
-    equal = "with M' = M N / (M + N) the two are equal, and the exercise asks for fewer"
     hints = [
-        (lambda M, N: M * N // (M + N), equal),
+        (lambda M, N: M * N // (M + N), "with M' = M N / (M + N) the two are equal: not fewer"),
         (lambda M, N: M * N / (M + N), "M' is a number of channels, a whole number"),
         (lambda M, N: N / (M + N), "that is the limit of M' / M"),
     ]

@@ -15,10 +15,9 @@ from .checking import exercise, function_hint, value_hint
 def factor_of_a_stride(answer: Any) -> str:
     M, N = 128, 256
     depthwise_first, pointwise_first = M * 9 + M * N, 4 * M * N + N * 9
-    turned = "the other way round: pointwise first / depthwise first"
     hints = [
         (4, "close, but that is the 1 x 1 part alone: count both convolutions"),
-        (depthwise_first / pointwise_first, turned),
+        (depthwise_first / pointwise_first, "the other way round: pointwise first goes on top"),
         ((M * N + N * 9) / depthwise_first, "pointwise first, the 1 x 1 part sees all pixels"),
         (2, "a stride of 2 acts on height and on width"),
     ]
@@ -143,13 +142,10 @@ def fold_with_bias(answer: Any) -> str:
     def reference(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
         return folded(conv, norm, scale(norm) * conv.bias)
 
-    unscaled = "the convolution's bias goes through BatchNorm, too: scale it"
-    no_bias = "the convolution has a bias of its own"
-    weight = "the weight needs scaling, channel by channel"
     hints = [
-        (lambda conv, norm: folded(conv, norm, conv.bias), unscaled),
-        (lambda conv, norm: folded(conv, norm, torch.zeros(())), no_bias),
-        (lambda conv, norm: (conv.weight, reference(conv, norm)[1]), weight),
+        (lambda conv, norm: folded(conv, norm, conv.bias), "BatchNorm acts on the bias: scale it"),
+        (lambda conv, norm: folded(conv, norm, torch.zeros(())), "the convolution has a bias, too"),
+        (lambda conv, norm: (conv.weight, reference(conv, norm)[1]), "scale the weight as well"),
     ]
     conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
     for tensor in (norm.weight, norm.bias, *list(norm.buffers())[:2]):  # mean and variance
@@ -184,9 +180,8 @@ def decibels(answer: Any) -> str:
     def psnr(found: Tensor, wanted: Tensor) -> Tensor:
         return -10 * (found - wanted).square().mean().log10()
 
-    sign = "a better picture has more decibels: check the sign"
     hints = [
-        (lambda found, wanted: -psnr(found, wanted), sign),
+        (lambda found, wanted: -psnr(found, wanted), "a better picture has more decibels"),
         (lambda found, wanted: psnr(found, wanted) / 10, "ten times the logarithm"),
         (lambda found, wanted: psnr(found, wanted) / 2, "no root is taken of the mean square"),
     ]
