@@ -129,7 +129,7 @@ ELSEWHERE = {
     ),
     "05": "from 0 to 1 / floor of 4 / below 0.01 / has 16 entries",
     "06": "the two, 200 / with 8 channels / with 256 / must be 100 / share is 100 / After 200",
-    "07": "from 0 to 255 / train for 200",
+    "07": "from 0 to 255",
     "08": "included, 16",
 }
 # epochs of each published network, the largest byte, megabytes of CIFAR-10
