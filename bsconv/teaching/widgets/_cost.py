@@ -1,7 +1,5 @@
 """What one layer costs in four forms, with the formulas and their numbers."""
 
-import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from bsconv.pytorch._tools.convs import mid_channels
@@ -9,13 +7,15 @@ from bsconv.pytorch._tools.convs import mid_channels
 from ...experiments import plotting
 from ._panel import Panel, View, buttons, choice, paragraph, table
 
+Product = tuple[str, int]  # as it is shown, and what it comes to
 
-def _shown(*numbers: int) -> dict[str, int]:
+
+def _options(*numbers: int) -> dict[str, int]:
     return {str(number): number for number in numbers}
 
 
-CHANNELS = _shown(1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-SIDES = _shown(1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 112, 224)
+CHANNELS = _options(1, 3, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+SIDES = _options(1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64, 112, 224)
 SHARES = {f"1/{n}": 1 / n for n in (8, 6, 4, 3, 2, 1)}
 
 
@@ -29,11 +29,11 @@ def cost_calculator(
     controls = {
         "M": choice("M, input channels", CHANNELS, M),
         "N": choice("N, output channels", CHANNELS, N),
-        "K": choice("K, kernel side (pixels)", _shown(1, 3, 5, 7), K),
+        "K": choice("K, kernel side (pixels)", _options(1, 3, 5, 7), K),
         "p": choice("p, share of channels in BSConv-S", SHARES, p),
         "H": choice("H, input height (pixels)", SIDES, H),
         "W": choice("W, input width (pixels)", SIDES, W),
-        "stride": buttons("stride (pixels)", _shown(1, 2), 1),
+        "stride": buttons("stride (pixels)", _options(1, 2), 1),
     }
     return Panel("cost calculator", controls, _view)
 
@@ -54,31 +54,30 @@ def layer_costs(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -
     The pointwise parts of BSConv see all positions of the input, all others those of the output.
     """
     mid = mid_channels(M, p)
-    before, after = f"{H}·{W}", f"{-(-H // stride)}·{-(-W // stride)}"
+    rows, columns = -(-H // stride), -(-W // stride)
+    before, after = (f"{H}·{W}", H * W), (f"{rows}·{columns}", rows * columns)
+    pw, dw = (f"{M}·{N}", M * N), (f"{N}·{K}²", N * K**2)
+    subspace = [(f"{mid}·{M}", mid * M), (f"{N}·{mid}", N * mid)]
     # the formula of the weights, the parts before the stride, and those with or after it
-    forms: dict[str, tuple[str, list[str], list[str]]] = {
-        "dense": ("M N K²", [], [f"{M}·{N}·{K}²"]),
-        "depthwise-separable": ("M K² + M N", [], [f"{M}·{K}²", f"{M}·{N}"]),
-        "BSConv-U": ("M N + N K²", [f"{M}·{N}"], [f"{N}·{K}²"]),
-        "BSConv-S": ("M' M + N M' + N K²", [f"{mid}·{M}", f"{N}·{mid}"], [f"{N}·{K}²"]),
+    forms: dict[str, tuple[str, list[Product], list[Product]]] = {
+        "dense": ("M N K²", [], [(f"{M}·{N}·{K}²", M * N * K**2)]),
+        "depthwise-separable": ("M K² + M N", [], [(f"{M}·{K}²", M * K**2), pw]),
+        "BSConv-U": ("M N + N K²", [pw], [dw]),
+        "BSConv-S": ("M' M + N M' + N K²", subspace, [dw]),
     }
     costs = []
     for name, (letters, first, then) in forms.items():
-        parameters = _sum(first + then)
         groups = [(before, first), (after, then)] if before != after else [(after, first + then)]
-        macs = sum(_sum(parts) * _sum([size]) for size, parts in groups)
-        terms = " + ".join(f"({' + '.join(parts)})·{size}" for size, parts in groups if parts)
-        formula = f"{letters} = {' + '.join(first + then)} = {parameters:,}"
+        parameters = sum(weights for _, weights in first + then)
+        macs = sum(weights * size for (_, size), parts in groups for _, weights in parts)
+        terms = " + ".join(f"({_shown(parts)})·{size}" for (size, _), parts in groups if parts)
+        formula = f"{letters} = {_shown(first + then)} = {parameters:,}"
         costs.append(LayerCost(name, parameters, formula, macs, f"{terms} = {macs:,}"))
     return costs
 
 
-def _sum(products: Iterable[str]) -> int:
-    """What products such as ``"64·3²"`` come to together."""
-    return sum(
-        math.prod(int(f.removesuffix("²")) ** (1 + f.endswith("²")) for f in product.split("·"))
-        for product in products
-    )
+def _shown(products: list[Product]) -> str:
+    return " + ".join(text for text, _ in products)
 
 
 def _view(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -> View:
