@@ -9,8 +9,10 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,8 +21,12 @@ from bsconv.commands._output import write_figure
 from bsconv.pytorch import get_model
 from bsconv.pytorch.decomposition import blueprint_factors, compose
 
+if TYPE_CHECKING:
+    from bsconv.experiments.plotting import Figure
+
 FOLDER = Path(__file__).resolve().parent / "figures"
 RESULTS = FOLDER.parents[1] / "results"
+Points = Mapping[str, Sequence[tuple[float, float]]]
 LAYER = "backbone.stage1.unit1.conv1.conv"
 # what draws the others: accuracy against parameters, recorded and published; how similar the slices
 # of each kernel are, compared with chance
@@ -48,10 +54,30 @@ def blueprint(path: Path) -> None:
     write_figure(path, lambda: plotting.blueprint_fit(*parts, title=title))
 
 
+def trade_offs(
+    panels: Mapping[str, Points], *, ylabel: str, level: float, title: str = ""
+) -> Figure:
+    """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
+
+    A line at ``level`` is what the whole cost buys.
+    """
+    from bsconv.experiments.plotting import _figures as figures
+
+    figure, axes = figures.panels_of(panels, title, ylabel=ylabel, sharey=True)
+    looks = figures.looks_of(chain.from_iterable(panels.values()))
+    for name, axis in axes.items():
+        axis.axhline(level, color="black", linewidth=1, linestyle=":", marker="", label="dense")
+        for label, points in panels[name].items():
+            axis.plot(*zip(*points, strict=True), **looks[label], label=label)
+        axis.set(title="", xlabel=name)
+        figures.in_percent(axis.xaxis)
+        axis.set_xlim(left=0)
+        axis.grid()
+    return figures.with_legend(figure, columns=4)
+
+
 def compression(path: Path) -> None:
     """What is left of the accuracy at a share of the cost, ours and what others offer."""
-    from bsconv.experiments import plotting
-
     record = json.loads((RESULTS / "compression" / "cifar_resnet20.json").read_text())
     dense, *rows = record["rows"]
     by_macs: dict[str, list[tuple[float, float]]] = {}
@@ -64,7 +90,7 @@ def compression(path: Path) -> None:
     panels = {"share of the multiply-accumulates": by_macs, "share of the measured time": by_time}
     write_figure(
         path,
-        lambda: plotting.trade_offs(
+        lambda: trade_offs(
             panels,
             ylabel="top-1 on CIFAR-10 (%)",
             level=dense["accuracy"],

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+import figures
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -512,7 +513,7 @@ def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:
 def test_trade_offs_name_each_method_once_and_share_their_level() -> None:
     work = {"ours": [(0.2, 80.0), (0.5, 90.0)], "theirs": [(0.5, 70.0)]}
     panels = {"share of the work": work, "share of the time": {"ours": [(0.3, 80.0), (0.6, 90.0)]}}
-    figure = plotting.trade_offs(panels, ylabel="top-1 (%)", level=91.0)
+    figure = figures.trade_offs(panels, ylabel="top-1 (%)", level=91.0)
     assert legend_of(figure) == ["dense", "ours", "theirs"]
     for axis, (name, series) in zip(figure.axes, panels.items(), strict=True):
         assert axis.get_xlabel() == name

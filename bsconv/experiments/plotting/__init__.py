@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ._accuracies import AccuracyLine, accuracy_and_published, accuracy_panels
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
-from ._curves import curve_panels, curves, damage_curve, dots, roofline, trade_offs
+from ._curves import curve_panels, curves, damage_curve, dots, roofline
 from ._figures import COLOURS, rendered, use_style
 from ._images import blueprint_fit, image_rows, kernel_grids, matrices, slice_grid
 from ._layers import excess_panels, layer_boxes
@@ -38,6 +38,5 @@ __all__ = [
     "slice_grid",
     "stacked_shares",
     "timing_bars",
-    "trade_offs",
     "use_style",
 ]

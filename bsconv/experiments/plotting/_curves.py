@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import _figures as figures
-from ._figures import COLOURS, HEIGHT, WIDTH, Series
+from ._figures import HEIGHT, WIDTH, Series
 
 Panels = Mapping[str, Series]
-Points = Mapping[str, Sequence[tuple[float, float]]]
 
 _MOST_MARKERS = 25  # across a figure: more of them hide the dashes of their curve
 
@@ -79,26 +78,6 @@ def damage_curve(damages: Mapping[float, float], cost: str, title: str = "") -> 
     figures.in_percent(axis.xaxis)
     axis.grid()
     return figure
-
-
-def trade_offs(
-    panels: Mapping[str, Points], *, ylabel: str, level: float, title: str = ""
-) -> Figure:
-    """Panels side by side, each ``{label: (share of a cost, value)}``, named after its cost.
-
-    A line at ``level`` is what the whole cost buys.
-    """
-    figure, axes = figures.panels_of(panels, title, ylabel=ylabel, sharey=True)
-    looks = figures.looks_of(chain.from_iterable(panels.values()))
-    for name, axis in axes.items():
-        axis.axhline(level, color=COLOURS[-1], linewidth=1, linestyle=":", marker="", label="dense")
-        for label, points in panels[name].items():
-            axis.plot(*zip(*points, strict=True), **looks[label], label=label)
-        axis.set(title="", xlabel=name)
-        figures.in_percent(axis.xaxis)
-        axis.set_xlim(left=0)
-        axis.grid()
-    return figures.with_legend(figure, columns=4)
 
 
 def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> Figure:
