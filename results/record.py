@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
+import datetime
 import hashlib
 import json
+import platform
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +26,17 @@ from torch import nn
 import bsconv
 from bsconv.basics.errors import one_line
 from bsconv.experiments.data import ImageDataset, load_dataset
-from bsconv.experiments.files.checkpoints import read_trained, write_atomically, write_trained
-from bsconv.experiments.results import Record, make_record, write_record
-from bsconv.experiments.training import evaluate, trained_model
+from bsconv.experiments.files.checkpoints import (
+    CONFIG,
+    MODEL,
+    read_config,
+    read_trained,
+    write_atomically,
+    write_trained,
+)
+from bsconv.experiments.results import EXECUTION, Record
+from bsconv.experiments.training import evaluate, read_history, trained_model
+from bsconv.pytorch._tools.model_tree import parameter_count
 from bsconv.pytorch.models import parse_name
 
 WEIGHTS = Path(bsconv.__file__).parent / "weights"
@@ -54,6 +67,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {one_line(error, None)}", file=sys.stderr)
         return 2
     return 0
+
+
+def make_record(
+    run_folder: str | Path, *, machine: str, note: str = "", commit: str | None = None
+) -> Record:
+    """The record of a finished run, made with the versions that trained it.
+
+    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)", and ``note`` anything
+    else worth knowing; ``commit`` is the short hash of the code that ran. ValueError where the run
+    is not finished.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the run folder {folder} does not exist")
+    config, epochs = read_config(folder / CONFIG), tuple(read_history(folder))
+    if len(epochs) < config.epochs or not (folder / MODEL).exists():
+        done = f"{len(epochs)} of {config.epochs} epochs; go on with bsconv train --resume"
+        raise ValueError(f"the run in {folder} is not finished: {done}")
+    trained = read_trained(folder / MODEL)
+    settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
+    for name in ("model", "dataset"):  # of the user's code and images, without the folder
+        settings[name] = Path(getattr(config, name)).name
+    libraries = {name: metadata.version(name) for name in ("torch", "torchvision")}
+    ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
+    return Record(
+        config=dataclasses.replace(config.resolved().without_folders(), **settings),
+        parameters=parameter_count(trained_model(trained, folder / MODEL)),
+        epochs=epochs,
+        machine=machine,
+        versions={"python": platform.python_version(), **libraries, "bsconv": bsconv.__version__},
+        date=ended.date().isoformat(),
+        commit=commit,
+        note=note,
+    )
+
+
+def write_record(record: Record, folder: str | Path) -> Path:
+    """Write ``FOLDER/NAME.json``; FileExistsError where another run's record has that name."""
+    path = Path(folder) / f"{record.name}.json"
+    content = record.to_json().encode()
+    if path.exists() and path.read_bytes() != content:
+        raise FileExistsError(f"{path} already holds another record; remove or rename it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return path
 
 
 def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder: Path) -> Path:

@@ -15,10 +15,10 @@ from bsconv.experiments.results import (
     published_results,
     published_variants,
     summarize,
-    write_record,
 )
 from bsconv.pytorch import list_models
 from helpers.records import record
+from results.record import write_record
 
 Said = Callable[..., Any]
 WRN = "cifar_wrn16_1"

@@ -13,9 +13,9 @@ from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.inference_benchmark import _run
 from bsconv.experiments.model_sources import build_model
-from bsconv.experiments.results import write_record
 from bsconv.experiments.training import _inputs
 from helpers.records import record
+from results.record import write_record
 
 # by how the command line starts, how it goes on and what is said
 WRONG = {

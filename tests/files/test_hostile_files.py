@@ -17,10 +17,10 @@ from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.export import load_exported
 from bsconv.experiments.files.checkpoints import CHECKPOINT, CONFIG, METRICS, MODEL
 from bsconv.experiments.files.weights import read_weights
-from bsconv.experiments.results import make_record
 from bsconv.experiments.results.spectra import TrainingSpectra
 from helpers.hostile_files import CALLING, CASES, CLAIMING, LEADING, SPRUNG, TRAPS, trap
 from helpers.reliability import Section
+from results.record import make_record
 
 LONG = ("a billion lists", "unpacks to 1 GiB", "more than 64 MiB")
 MOST = 1200  # MiB that reading one file may take

@@ -14,17 +14,15 @@ import torch
 from bsconv.experiments.results import (
     Record,
     load_records,
-    make_record,
     results_folder,
     summarize,
     variants_of,
-    write_record,
 )
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 from helpers.paths import ROOT
 from helpers.records import epochs, record
-from results.record import main
+from results.record import main, make_record, write_record
 
 
 @pytest.fixture(scope="module")

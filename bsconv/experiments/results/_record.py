@@ -5,30 +5,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import bsconv
-
-from ...pytorch._tools.model_tree import parameter_count
+from ...basics.files import project_folder
 from ..config import TrainConfig
-from ..files.checkpoints import CONFIG, MODEL, read_config, read_trained, write_atomically
 from ..files.json_files import holding, read_json
-from ..training import EpochMetrics, read_history, trained_model
+from ..training import EpochMetrics
 
 FORMAT = "bsconv record 1"
 # how steps are computed: they change the speed, and the result by rounding only
 EXECUTION = ("device", "compile", "plan", "precision")
 # what runs did before these settings existed, which their records lack
 BEFORE = {"compile": False, "plan": "factored", "precision": "float32", "optimizer": "sgd"}
-# recipes as they were when older records were made: the recipe, the former one's name, its settings
-_SGD = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
-FORMER = {"fast": {"fast (SGD)": _SGD}}
+# the recipe "fast" as it was when older records were made
+FAST_SGD = {"optimizer": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 @dataclass(frozen=True)
@@ -119,8 +113,8 @@ def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     kept = {name: getattr(config, name) for name in (*free, "recipe")}
     today = dataclasses.asdict(deciding(TrainConfig(**kept)))
     recipes = {config.recipe: today}
-    for label, settings in FORMER.get(config.recipe, {}).items():
-        recipes[label] = today | settings
+    if config.recipe == "fast":
+        recipes["fast (SGD)"] = today | FAST_SGD
     mine = dataclasses.asdict(deciding(config))
     others = {
         label: {name: value for name, value in mine.items() if value != usual[name]}
@@ -130,57 +124,9 @@ def recipe_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     return label, others[label]
 
 
-def make_record(
-    run_folder: str | Path, *, machine: str, note: str = "", commit: str | None = None
-) -> Record:
-    """The record of a finished run, made with the versions that trained it.
-
-    ``machine`` says in words what it ran on, such as "2 CPU cores (x86-64)", and ``note`` anything
-    else worth knowing; ``commit`` is the short hash of the code that ran. ValueError where the run
-    is not finished.
-    """
-    folder = Path(run_folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the run folder {folder} does not exist")
-    config, epochs = read_config(folder / CONFIG), tuple(read_history(folder))
-    if len(epochs) < config.epochs or not (folder / MODEL).exists():
-        done = f"{len(epochs)} of {config.epochs} epochs; go on with bsconv train --resume"
-        raise ValueError(f"the run in {folder} is not finished: {done}")
-    trained = read_trained(folder / MODEL)
-    settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
-    for name in ("model", "dataset"):  # of the user's code and images, without the folder
-        settings[name] = Path(getattr(config, name)).name
-    libraries = {name: metadata.version(name) for name in ("torch", "torchvision")}
-    ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
-    return Record(
-        config=dataclasses.replace(config.resolved().without_folders(), **settings),
-        parameters=parameter_count(trained_model(trained, folder / MODEL)),
-        epochs=epochs,
-        machine=machine,
-        versions={"python": platform.python_version(), **libraries, "bsconv": bsconv.__version__},
-        date=ended.date().isoformat(),
-        commit=commit,
-        note=note,
-    )
-
-
-def write_record(record: Record, folder: str | Path) -> Path:
-    """Write ``FOLDER/NAME.json``; FileExistsError where another run's record has that name."""
-    path = Path(folder) / f"{record.name}.json"
-    content = record.to_json().encode()
-    if path.exists() and path.read_bytes() != content:
-        raise FileExistsError(f"{path} already holds another record; remove or rename it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    return path
-
-
 def results_folder() -> Path:
     """``results/`` of the working directory; notebooks find the one next to ``notebooks/``."""
-    here = Path.cwd()
-    if here.name in ("notebooks", "course") and not (here / "results").is_dir():
-        here = here.parent
-    return here / "results"
+    return project_folder("results")
 
 
 def load_records(folder: str | Path | None = None) -> list[Record]:
