@@ -42,6 +42,14 @@ def write_csv(
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
+def project_folder(name: str) -> Path:
+    """``NAME/`` of the working directory; for notebooks the one next to their own folder."""
+    here = Path.cwd()
+    if here.name in ("notebooks", "course") and not (here / name).is_dir():
+        here = here.parent
+    return here / name
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...basics.errors import one_line
-from ...basics.files import written_whole
+from ...basics.files import project_folder, written_whole
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
 CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
@@ -24,12 +24,7 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``."""
     given = root or os.environ.get("BSCONV_DATA")
-    if given:
-        return Path(given).expanduser().absolute()
-    here = Path.cwd()  # notebooks run in a folder next to data/
-    if here.name in ("notebooks", "course") and not (here / "data").is_dir():
-        here = here.parent
-    return here / "data"
+    return Path(given).expanduser().absolute() if given else project_folder("data")
 
 
 def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bool) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...basics.tables import CsvTable, Table
+from ...basics.tables import CsvTable, Table, text_table
 
 if TYPE_CHECKING:
     from ..plotting import Figure
@@ -117,7 +117,7 @@ class InferenceBenchmark(Table, CsvTable):
         return f"On this {self.setting}, {text}{note}."
 
     def __str__(self) -> str:
-        table = super().__str__().removesuffix(self.summary)
+        table = text_table(*self._filled())
         model = f"{self.setting.model}: " if self.setting.model else ""
         rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
         legend = (
@@ -125,7 +125,7 @@ class InferenceBenchmark(Table, CsvTable):
             f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: "
             "the middle half of them; peak MB: what a call takes beyond weights and input, on GPUs"
         )
-        return "\n".join([f"{table}{legend}", *self.notes, self.summary])
+        return "\n".join([table, legend, *self.notes, self.summary])
 
     def figure(self) -> Figure:
         """Milliseconds per image: a panel for each size of batches, bars for each network."""
