@@ -24,6 +24,7 @@ from bsconv.experiments.training import (
     _job,
     _steps,
     _train,
+    check_fit,
     evaluate,
     train,
 )
@@ -379,6 +380,10 @@ def test_data_and_models_that_do_not_fit(use, model, data, message) -> None:
     use(model, data)
     with pytest.raises(ValueError, match=message):
         run()
+
+
+def test_images_that_stay_on_the_cpu_fit_a_model_elsewhere() -> None:
+    check_fit(linear(4).to("meta"), noise(), config())
 
 
 @pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:99"])

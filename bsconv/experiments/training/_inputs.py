@@ -48,12 +48,16 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
+def on_device_of(model: nn.Module, images: Tensor) -> Tensor:
+    return images.to(next((tensor.device for tensor in model.parameters()), images.device))
+
+
 def answers(model: nn.Module, images: Tensor, name: str, advice: str) -> Tensor:
     """The logits of ``images``, without gradients; ValueError with one line and ``advice`` where
     the model ``name`` cannot take them."""
     try:
         with torch.no_grad():
-            outputs = model(images)
+            outputs = model(on_device_of(model, images))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         shape, reason = " x ".join(map(str, images.shape)), one_line(error)
         refused = f"{name} cannot take images of {shape} ({reason})"

@@ -11,14 +11,14 @@ from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
 from ..optimizers import make_optimizer
-from ._inputs import check_answers, check_fit, find_dataset, model_input
+from ._inputs import check_fit, find_dataset
 from ._models import (
     check_model,
     load_start,
     make_model,
     projected,
     read_start,
-    read_teacher,
+    ready_teacher,
     settled,
 )
 from ._new_head import head_names
@@ -35,11 +35,11 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         check_model(run.config)
     start, config = processes.from_first(lambda: _start(run))
     run.config = config
-    device = torch.device(config.device)
     if run.state is None and start is None and model is None:
         _check_needs_no_start(config)
     if config.label_weight and not (teacher or config.teacher or config.teacher_model):
         raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")
+    device = torch.device(config.device)
     dataset = processes.in_turns(lambda: find_dataset(config))
     checksum = processes.from_first(lambda: dataset.checksum)
     with processes.agreeing():
@@ -47,24 +47,8 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes) if model is None else model
-        if start is not None:
-            start = projected(start, model, config, dataset)
-            model, run.plan = load_start(model, start, config), start.plan
-        else:
-            model = apply_plan(model, run.plan)
-        model = model.to(device).to(memory_format=torch.channels_last)
-        check_fit(model, dataset, config)
-        if config.freeze:
-            head = head_names(model, config)
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(name.startswith(head))
-        normalization = config.normalization
-        if teacher is None:
-            teacher, normalization = read_teacher(config, dataset)
-        if teacher is not None:
-            teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
-            images = model_input(dataset.train_images[:1], config.image_size)
-            check_answers(teacher, images, dataset, "the teacher")
+        model = _started(run, model, start, dataset)
+        teacher, normalization = ready_teacher(teacher, config, dataset)
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
     )
@@ -77,6 +61,23 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         job = Job(model, trained, teacher, normalization, optimizer, dataset, generator, execution)
         run.begin(job)
     return job
+
+
+def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageDataset) -> nn.Module:
+    """``model`` on its device, with the layers and weights of ``start``, or the run's layers."""
+    config = run.config
+    if start is not None:
+        start = projected(start, model, config, dataset)
+        model, run.plan = load_start(model, start, config), start.plan
+    else:
+        model = apply_plan(model, run.plan)
+    model = model.to(config.device).to(memory_format=torch.channels_last)
+    check_fit(model, dataset, config)
+    if config.freeze:
+        head = head_names(model, config)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(head))
+    return model
 
 
 def _start(run: Run) -> tuple[Start | None, TrainConfig]:

@@ -19,7 +19,7 @@ from ..files.checkpoints import Start, TrainedModel, fitting, load_weights, read
 from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
-from ._inputs import check_classes, model_input
+from ._inputs import check_answers, check_classes, model_input
 from ._new_head import head_names, with_new_head
 
 PROJECTION_IMAGES = 500
@@ -127,7 +127,22 @@ def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
     return dataclasses.replace(config, resize=resize) if config.dataset in DATASETS else config
 
 
-def read_teacher(
+def ready_teacher(
+    teacher: nn.Module | None, config: TrainConfig, dataset: ImageDataset
+) -> tuple[nn.Module | None, Normalization]:
+    """``teacher``, or the one that ``config`` names, if any, where the data set lies; and what its
+    images are normalised by."""
+    normalization = config.normalization
+    if teacher is None:
+        teacher, normalization = _read_teacher(config, dataset)
+    if teacher is not None:
+        images = model_input(dataset.train_images[:1], config.image_size)
+        teacher = teacher.to(config.device).to(memory_format=torch.channels_last).eval()
+        check_answers(teacher, images, dataset, "the teacher")
+    return teacher, normalization
+
+
+def _read_teacher(
     config: TrainConfig, dataset: ImageDataset
 ) -> tuple[nn.Module | None, Normalization]:
     """The teacher that ``config`` names, if any, with its weights, and what its images are

@@ -56,10 +56,8 @@ def head_names(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
 def _width(model: nn.Module, config: TrainConfig) -> int:
     """How many numbers the model answers with for an image of the size of ``config``."""
     side = config.image_size or FOLDER_SIZE
-    images = torch.zeros(2, 3, side, side)
-    images = images.to(next((tensor.device for tensor in model.parameters()), images.device))
     with evaluating(model):
-        return answers(model, images, config.model, LARGER).shape[-1]
+        return answers(model, torch.zeros(2, 3, side, side), config.model, LARGER).shape[-1]
 
 
 def _exchanged(model: nn.Module, layers: Mapping[Any, nn.Module]) -> nn.Module:

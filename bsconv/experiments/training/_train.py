@@ -21,7 +21,7 @@ from ...pytorch._tools.model_tree import evaluating
 from ..config import TrainConfig
 from ..data import ImageFiles, augment, batches_of
 from ..files.checkpoints import CHECKPOINT, load_weights, trained_by
-from ._inputs import logits_of, model_input
+from ._inputs import logits_of, model_input, on_device_of
 from ._job import introduction, prepare
 from ._models import trained_model
 from ._processes import SINGLE, Processes
@@ -175,16 +175,15 @@ def evaluate(
         raise ValueError(f"evaluate needs a label per image, got {len(images)} and {len(labels)}")
     if isinstance(images, Tensor) and images.is_floating_point() and images.isnan().any():
         raise ValueError("images need numbers, got NaN")
-    device = next((tensor.device for tensor in model.parameters()), images.device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct = on_device_of(model, torch.zeros((), dtype=torch.int64))
     with evaluating(model):
         size = config.settings.batch_size
         starts = range(0, len(labels), size)[processes.rank :: processes.count]
         batches = [slice(start, start + size) for start in starts]
         for batch, chosen in zip(batches, batches_of(images, batches), strict=True):
-            inputs = model_input(chosen.to(device), config.image_size, config.normalization)
+            inputs = model_input(chosen.to(correct.device), config.image_size, config.normalization)
             logits = logits_of(model(inputs))
-            right = logits.argmax(dim=1) == labels[batch].to(device)
+            right = logits.argmax(dim=1) == labels[batch].to(correct.device)
             correct += (right & ~logits.isnan().any(dim=1)).sum()  # argmax takes NaN for the most
     return 100 * int(processes.sum(correct)) / len(labels)
 
