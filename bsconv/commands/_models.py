@@ -1,4 +1,4 @@
-"""Models with their weights, for all commands: by name, of a checkpoint, of a file of weights."""
+"""What commands say of models, and what they take where nothing is said."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ..experiments.config import TrainConfig
+from ..experiments.rules import IMAGENET_CLASSES
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..experiments.data import ImageDataset
-    from ..experiments.files.checkpoints import Start, TrainedModel
-
-IMAGENET_CLASSES = 1000
+    from ..experiments.files.checkpoints import TrainedModel
 
 
 def usual_classes(name: str) -> int:
@@ -46,32 +44,6 @@ def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
             rule = f"--{option.replace('_', '-')} goes with {model} alone"
             raise ValueError(f"{rule}, {arguments.checkpoint} says so itself")
     return read_trained(arguments.checkpoint)
-
-
-def model_by_name(config: TrainConfig, num_classes: int | None, weights: Start | None) -> nn.Module:
-    """The model of ``config`` with ``weights``, or random ones, the same each time; by default with
-    as many classes as the weights have, else 1000."""
-    import torch
-
-    from ..experiments.training import load_start, make_model
-
-    if config.pretrained is not None and config.bsconv is not None:
-        raise ValueError("--pretrained has no weights of a model changed by --bsconv")
-    torch.manual_seed(0)
-    model = make_model(config, num_classes or IMAGENET_CLASSES)
-    if weights is None:
-        return model
-    if num_classes is None and (found := _classes_in(weights.state, model)):
-        model = make_model(config, found)
-    return load_start(model, weights, config)
-
-
-def _classes_in(weights: dict[str, Tensor], model: nn.Module) -> int | None:
-    """How many classes ``weights`` have, where only that keeps them from fitting ``model``."""
-    pairs = [(weights[name], own) for name, own in model.state_dict().items() if name in weights]
-    heads = [(each, own) for each, own in pairs if own.shape[:1] == (IMAGENET_CLASSES,)]
-    found = {len(each) for each, own in heads if each.shape[1:] == own.shape[1:]}
-    return found.pop() if len(found) == 1 else None
 
 
 def say_images(dataset: ImageDataset) -> None:

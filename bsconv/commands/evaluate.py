@@ -7,7 +7,7 @@ from typing import Any
 
 from ..experiments.config import TrainConfig
 from . import _arguments as shared
-from ._models import model_by_name, read_checkpoint, say_images
+from ._models import read_checkpoint, say_images
 from ._output import add_json, print_json
 
 HELP = "measure the accuracy of a trained model"
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         training.check_classes(noted.classes, dataset, path or config.weights)
     say_images(dataset)
     if trained is None:
-        model = model_by_name(config, dataset.num_classes, weights)
+        model = training.model_by_name(config, dataset.num_classes, weights)
     elif trained.num_classes == dataset.num_classes:
         model = training.trained_model(trained, path)
     else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..experiments.config import TrainConfig
 from ..experiments.rules import FOLDER_SIZE
 from . import _arguments as shared
-from ._models import model_by_name, read_checkpoint, say_random, usual_size
+from ._models import read_checkpoint, say_random, usual_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ def _model(
     arguments: argparse.Namespace,
 ) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
     """The network in eval mode; its images' making and size; the names of its classes."""
-    from ..experiments.training import read_start, trained_model
+    from ..experiments.training import model_by_name, read_start, trained_model
 
     given, name, path = shared.given_settings(arguments), arguments.model, arguments.checkpoint
     start: Start | None

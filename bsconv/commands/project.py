@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from . import _arguments as shared
-from ._models import model_by_name, say_images
+from ._models import say_images
 from ._output import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     dense = training.settled(dense, weights)
     dataset = training.find_dataset(dense)
     say_images(dataset)
-    model = model_by_name(dense, dataset.num_classes, weights)
+    model = training.model_by_name(dense, dataset.num_classes, weights)
     training.check_fit(model, dataset, dense, training=False)
     model.eval()
     images: Any = dataset.train_images[:]

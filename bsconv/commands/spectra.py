@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
 from ._arguments import add_num_classes
-from ._models import model_by_name, say_random
+from ._models import say_random
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _source(
     from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
     from ..experiments.files.weights import WEIGHT_FILES, read_weights
     from ..experiments.model_sources import pretrained_model
-    from ..experiments.training import read_start
+    from ..experiments.training import model_by_name, read_start
 
     of_others = name.lower().endswith(KERNEL_FILES)
     if of_others or name.endswith(WEIGHT_FILES) or Path(name).is_file():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+IMAGENET_CLASSES = 1000
 FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
 COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 

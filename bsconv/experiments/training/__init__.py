@@ -2,7 +2,7 @@
 
 from ..config import TrainConfig
 from ._inputs import answers, check_classes, check_fit, find_dataset, logits_of, model_input
-from ._models import check_model, load_start, make_model, read_start, settled, trained_model
+from ._models import check_model, model_by_name, read_start, settled, trained_model
 from ._processes import PeerFailed, Terminated, find_device, terminable
 from ._run_folder import EpochMetrics, History, read_history
 from ._train import evaluate, train
@@ -20,9 +20,8 @@ __all__ = [
     "evaluate",
     "find_dataset",
     "find_device",
-    "load_start",
     "logits_of",
-    "make_model",
+    "model_by_name",
     "model_input",
     "read_history",
     "read_start",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...pytorch import apply_plan, project_pretrained
 from ...pytorch.modules import BLUEPRINT_LAYERS
@@ -19,6 +19,7 @@ from ..files.checkpoints import Start, TrainedModel, fitting, load_weights, read
 from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
+from ..rules import IMAGENET_CLASSES
 from ._inputs import check_answers, check_classes, model_input
 from ._new_head import head_names, with_new_head
 
@@ -83,9 +84,7 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
     try:
         load_weights(model, state, path, name)
     except ValueError as error:
-        shapes = [(state[key].shape, own[key].shape) for key in state.keys() & own.keys()]
-        rows = {(found[:1], wanted[:1]) for found, wanted in shapes if found != wanted}
-        if len(rows) != 1 or any(found[1:] != wanted[1:] for found, wanted in shapes):
+        if other_classes(state, own) is None:
             raise
         hint = "bsconv train --new-head takes weights of other classes"
         raise ValueError(f"{error}; {hint}") from error
@@ -94,6 +93,28 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
         taken = "as they are, in 0 ... 1; --normalize or --mean and --std say otherwise"
         warnings.warn(f"{unsaid}, so it gets them {taken}", stacklevel=2)
     return model
+
+
+def other_classes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int | None:
+    """How many classes the weights ``state`` have, where nothing else keeps them from ``own``."""
+    shapes = [(state[key].shape, own[key].shape) for key in state.keys() & own.keys()]
+    rows = {(found[:1], wanted[:1]) for found, wanted in shapes if found != wanted}
+    fit = all(found[1:] == wanted[1:] for found, wanted in shapes)
+    return rows.pop()[0].numel() if fit and len(rows) == 1 else None
+
+
+def model_by_name(config: TrainConfig, num_classes: int | None, start: Start | None) -> nn.Module:
+    """The model of ``config`` with ``start``, or with random weights, the same each time; by
+    default with as many classes as the weights have, else 1000."""
+    if config.pretrained is not None and config.bsconv is not None:
+        raise ValueError("--pretrained has no weights of a model changed by --bsconv")
+    torch.manual_seed(0)
+    model = make_model(config, num_classes or IMAGENET_CLASSES)
+    if start is None:
+        return model
+    if num_classes is None and (found := other_classes(start.state, model.state_dict())):
+        model = make_model(config, found)
+    return load_start(model, start, config)
 
 
 def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: ImageDataset) -> Start:
