@@ -133,6 +133,7 @@ def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
         lambda model: model.register_forward_hook(lambda _, args, __, conv=model[0]: conv(*args)),
         lambda model: setattr(model, "forward", lambda x, conv=model[0]: conv(x)),
         lambda model: setattr(model, "parent", weakref.ref(model[0])),
+        lambda model: vars(model).update(parent=weakref.proxy(model[0])),
         lambda model: setattr(model, "tied", [model[0].weight]),
         lambda model: setattr(model, "call", model[0].forward),
         lambda model: setattr(model, "hidden", (nn.ModuleDict({"conv": model[0]}),)),

@@ -121,6 +121,9 @@ def test_weights_fit_where_only_prefixes_differ(tmp_path: Path) -> None:
     several = {**prefixed("model.", bare.state_dict()), "loss.weight": torch.ones(2)}
     with pytest.warns(UserWarning, match="1 of 7 weights in .* belong to no layer of the model"):
         load_weights(bare, several, tmp_path)
+    two = {"D": {"0.weight": torch.ones(1)}, "G": {"a": prefixed("b.", bare.state_dict())}}
+    with pytest.warns(UserWarning, match="1 of 7 weights in .* belong to no layer of the model"):
+        load_weights(bare, state_dict_in(two), tmp_path)
     with pytest.raises(ValueError, match=r"it lacks 0\.weight and 4 more, but has 0\.bias$"):
         load_weights(bare, {"0.bias": torch.ones(2)}, tmp_path)
 

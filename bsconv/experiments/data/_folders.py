@@ -58,6 +58,9 @@ class _Tree:
             for names in (TRAIN, TEST)
         )
         others = [path for path in parts.values() if path not in (train, test)]
+        if not (train and test) and all(parts.keys() & names for names in (TRAIN, TEST)):
+            flat = [n for n in (*TRAIN, *TEST) if n in parts and not self.subfolders(parts[n])]
+            raise ValueError(f"{self.folder} needs folders of classes in {' and '.join(flat)}")
         if test and not train:
             raise ValueError(f"there is no folder 'train' next to {test}")
         if train and not test and others:

@@ -27,7 +27,8 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
-    counts = {key: count for key, value in content.items() if (count := _count(value))}
+    inner = {key: _flat(value) for key, value in content.items() if isinstance(value, Mapping)}
+    counts = {key: len(flat) for key, flat in inner.items() if flat}
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("holds tensors without names, not a state dict")
@@ -36,14 +37,16 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
     known = [key for key in known if 2 * counts[key] >= most]  # not "avg_loss" of a few numbers
     if known or (len(counts) == 1 and not any("." in key for key in tensors)):
         return state_dict_in(content[_first_of(known or list(counts))])
+    tensors = tensors or _flat(content)  # of several networks: part_for finds the one
     plain = {name: tensors[given] for name, given in plain_names(tensors).items()}
-    networks = _parts({name: plain[name] for name in plain if name not in COUNTERS})
-    if not networks:
+    heads = dict.fromkeys(name.partition(".")[0] for name in plain if name not in COUNTERS)
+    if not heads:
         raise ValueError(f"holds no state dict; it has {some(map(repr, content)) or 'nothing'}")
-    known = _ranked(networks)
-    equal = len({frozenset(part) for part in networks.values()}) == 1
-    if equal and len(known) == len(networks) and "" not in networks[known[0]]:
-        return state_dict_in(networks[_first_of(known)])
+    known = _ranked(heads)
+    if len(known) == len(heads) and not plain.keys() & heads.keys():
+        networks = {head: _below(f"{head}.", plain) for head in known}
+        if len({frozenset(part) for part in networks.values()}) == 1:
+            return state_dict_in(networks[_first_of(known)])
     wrapped = any(given.partition(".")[0] in WRAPPERS for given in tensors)
     return {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}
 
@@ -67,10 +70,13 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor] | None:
     """Of ``state`` what a network with these plain names needs; None where it lacks some.
 
-    It may be one part of what was trained, as in a LightningModule; ValueError where several fit.
+    It may be a part of what was trained, as in a LightningModule; ValueError where several fit.
     """
     wanted = {name for name in names if not name.endswith("num_batches_tracked")}
-    found = {head: part for head, part in _parts(state).items() if wanted <= part.keys()}
+    last = f".{min(wanted, default='')}"
+    heads = [name.removesuffix(last) for name in state if name.endswith(last)]
+    parts = {head: _below(f"{head}.", state) for head in heads}
+    found = {head: part for head, part in parts.items() if wanted <= part.keys()}
     if known := _ranked(found):
         return found[_first_of(known + [head for head in found if head not in known])]
     first = next(iter(found.values()), None)
@@ -80,13 +86,9 @@ def part_for(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Ten
     return first
 
 
-def _parts(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By the first part of their names, tensors by the rest of them."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        head, _, rest = name.partition(".")
-        parts.setdefault(head, {})[rest] = tensor
-    return parts
+def _below(head: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin with ``head``, by the rest of them."""
+    return {name[len(head) :]: state[name] for name in state if name.startswith(head)}
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
@@ -96,12 +98,15 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def _count(value: Any) -> int:
-    """How many tensors have names in a mapping, at any depth."""
-    if not isinstance(value, Mapping):
-        return 0
-    named = [each for key, each in value.items() if isinstance(key, str)]
-    return sum(1 if isinstance(each, Tensor) else _count(each) for each in named)
+def _flat(value: Any, name: str = "") -> dict[str, Tensor]:
+    """The tensors that have names in a mapping, at any depth, by these names with dots."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    found: dict[str, Tensor] = {}
+    for key, each in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(key, str):
+            found |= _flat(each, f"{name}.{key}".lstrip("."))
+    return found
 
 
 def _ranked(names: Iterable[Any]) -> list[str]:

@@ -78,6 +78,9 @@ def _reached(
                 kinds.setdefault(base, names if inside else {})
         elif issubclass(kind, weakref.ref):
             waiting.append((value(), names))
+        elif issubclass(kind, weakref.ProxyTypes):
+            with contextlib.suppress(ReferenceError):  # what it stood for is gone
+                waiting.append((value.__repr__.__self__, names))
         elif kind is not types.FunctionType:
             waiting += ((one, names) for one in gc.get_referents(value))
         else:
