@@ -249,10 +249,7 @@ def truncated(path: Path) -> None:
             "the same classes; only one of them has a",
         ),
         (lambda folder: folder_of(folder / "test"), "no folder 'train' next to .*test"),
-        (
-            lambda folder: [noisy(folder / f"{x}/0.png") for x in ("train", "val")],
-            "in train and val",
-        ),
+        (lambda path: [noisy(path / x / "0.png") for x in ("train", "val")], "in train and val"),
     ],
 )
 def test_what_is_wrong_with_a_folder(tmp_path, damage, message):
