@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _optimize
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
-from bsconv.pytorch.inference.engines import _pytorch
+from bsconv.pytorch.inference.engines import _onnx_engines, _pytorch
 from bsconv.pytorch.inference.engines._onnx import chain_to_onnx
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
@@ -258,6 +258,37 @@ def test_copies_set_the_engine_up_again(copied, pair):
         assert_same(twin(images), in_eval_mode(model, images))
     assert (twin.runner is not None, str(twin.report)) == (True, str(found.report))
     assert twin.runner.content == found.runner.content
+
+
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
+    pytest.importorskip(engine)
+    model = trained(small())
+    runner: Any = ENGINES[engine].build(model, torch.randn(IMAGES), Setting(torch.float32))
+    for runner.piece in (0, 1, 2, 4):
+        for count in (1, 3, 7):
+            images = torch.randn(count, *IMAGES[1:])
+            assert_same(copy.deepcopy(runner)(images), in_eval_mode(model, images))
+
+
+def less_their_mean(net: Any, images: Tensor) -> Tensor:
+    return net.norm1(net.conv1(images - images.mean(0)))
+
+
+def with_a_constant(net: Any, images: Tensor) -> Any:
+    return net.norm1(net.conv1(images)), net.norm1.bias
+
+
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+@pytest.mark.parametrize("forward", [less_their_mean, with_a_constant])
+def test_a_batch_stays_whole_where_images_depend_on_each_other(forward: Any, engine: str) -> None:
+    pytest.importorskip(engine)
+    alike = torch.ones(8, *IMAGES[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_onnx_engines, "medians", lambda taken: dict.fromkeys(taken, 0.0) | {0: 1.0})
+        for model, is_divided in ((Graph(forward), False), (small(), True)):
+            runner: Any = ENGINES[engine].build(trained(model), alike, Setting(torch.float32))
+            assert bool(runner.piece) == is_divided
 
 
 @pytest.mark.slow

@@ -2,14 +2,18 @@
 
 import importlib
 import io
+import math
 import os
-from functools import partial
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ....basics.timing import SETTLE, in_turns, medians
 from ._engine import Engine, Runner, Setting, Tensors, in_dtype
 from ._onnx import INPUT, chain_to_onnx, network_to_onnx
 
@@ -17,12 +21,18 @@ PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
+DIVIDING = 0.5  # seconds of measuring whether threads should take pieces of a batch
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _openvino_started_in: list[int] = []  # the process whose threads OpenVINO has
+
+Size = tuple[int, ...]
+Compute = Callable[[Tensor], list[Tensor]]
 
 
 class OnnxRunner(Runner):
     """An ONNX model, and the structure of what it returns."""
+
+    piece = 0  # images that one thread computes at a time; 0: all threads share the whole batch
 
     def __init__(self, content: bytes, outputs: Tensors, example: Tensor, setting: Setting) -> None:
         self.content = content
@@ -37,13 +47,54 @@ class OnnxRunner(Runner):
         return input.device == self.device and input.is_floating_point()
 
     def __call__(self, input: Tensor) -> Tensors:
-        found = iter(self.compute(input.detach().to(torch.float32).contiguous()))
+        found = iter(self.compute(input.detach().to(torch.float32).contiguous(), self.piece))
         leaves = [next(found) if constant is None else constant[0] for constant in self.leaves]
         return in_dtype(pytree.tree_unflatten(leaves, self.structure), input.dtype)
 
-    def compute(self, images: Tensor) -> list[Tensor]:
+    def compute(self, images: Tensor, piece: int = 0) -> list[Tensor]:
         """The tensors that the model returns, in memory that no later call writes to."""
+        if not 0 < piece < len(images):
+            return self.ready(images, self.size)(images)
+        pieces = torch.split(images, piece)
+        runs = [self.ready(each, (piece, *self.size[1:]), alone=True) for each in pieces]
+        found = _threads(os.getpid(), torch.get_num_threads()).map(_call, runs, pieces)
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
+        """What computes such images, most of ``size``: by all threads, or by one of many alone."""
         raise NotImplementedError
+
+    def divide(self, example: Tensor) -> None:
+        """Chooses ``piece``: what is the fastest of those that leave the outputs as they are."""
+        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+        images = example.float() + noise  # of which no two are alike
+        expected, count = self.compute(images), len(images) / torch.get_num_threads()
+        calls = {0: partial(self.compute, images)}
+        for piece in {math.ceil(count), math.ceil(count / 4)} - {len(images)}:
+            try:
+                found = self.compute(images, piece)
+                if all(map(_is_same, found, expected)):
+                    calls[piece] = partial(self.compute, images, piece)
+            except Exception:  # of the many that engines raise where images are not independent
+                continue
+        if len(calls) > 1:
+            seconds = medians(in_turns(calls, images.device, budget=DIVIDING, settle=SETTLE))
+            self.piece = min(seconds, key=seconds.__getitem__)
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    apart = 1e-4 * float(expected.abs().max())
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=apart)
+
+
+@cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """The process is named because threads do not live on in its forks."""
+    return ThreadPoolExecutor(count)
+
+
+def _call(run: Compute, images: Tensor) -> list[Tensor]:
+    return run(images)
 
 
 class OnnxEngine(Engine):
@@ -53,6 +104,8 @@ class OnnxEngine(Engine):
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> OnnxRunner:
         runner = self.runner(*network_to_onnx(model, example), example, setting)
         runner(example)
+        if example.device.type == "cpu":
+            runner.divide(example)
         return runner
 
     def build_layer(self, layer: nn.Module, images: Tensor, setting: Setting) -> Any:
@@ -63,30 +116,31 @@ class OnnxEngine(Engine):
 class OnnxRuntimeRunner(OnnxRunner):
     """Sessions have threads of their own: another process or number of threads, another session."""
 
-    def compute(self, images: Tensor) -> list[Tensor]:
-        session = self._session()
-        binding, place = session.io_binding(), (images.device.type, images.device.index or 0)
-        float32 = importlib.import_module("numpy").float32
-        binding.bind_input(INPUT, *place, float32, list(images.shape), images.data_ptr())
-        for output in session.get_outputs():
-            binding.bind_output(output.name, *place)
-        if images.is_cuda:
-            torch.cuda.current_stream(images.device).synchronize()
-        session.run_with_iobinding(binding)
-        return list(map(torch.utils.dlpack.from_dlpack, binding.get_outputs()))  # without a copy
-
-    def _session(self) -> Any:
-        here = os.getpid(), torch.get_num_threads()
-        if self._live is None or self._live[0] != here:
+    def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
+        threads = 1 if alone else torch.get_num_threads()
+        self._live = self._live or {}
+        if (key := (os.getpid(), threads)) not in self._live:
             runtime: Any = importlib.import_module("onnxruntime")
             options = runtime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
+            options.intra_op_num_threads = threads
             options.log_severity_level = 3
             # between calls, its threads would take time from PyTorch's
             options.add_session_config_entry("session.force_spinning_stop", "1")
             known = _providers(self.device)
-            self._live = here, runtime.InferenceSession(self.content, options, providers=known)
-        return self._live[1]
+            self._live[key] = runtime.InferenceSession(self.content, options, providers=known)
+        return partial(_in_session, self._live[key])
+
+
+def _in_session(session: Any, images: Tensor) -> list[Tensor]:
+    binding, place = session.io_binding(), (images.device.type, images.device.index or 0)
+    float32 = importlib.import_module("numpy").float32
+    binding.bind_input(INPUT, *place, float32, list(images.shape), images.data_ptr())
+    for output in session.get_outputs():
+        binding.bind_output(output.name, *place)
+    if images.is_cuda:
+        torch.cuda.current_stream(images.device).synchronize()
+    session.run_with_iobinding(binding)
+    return list(map(torch.utils.dlpack.from_dlpack, binding.get_outputs()))  # without a copy
 
 
 def _providers(device: torch.device) -> list[str]:
@@ -106,7 +160,7 @@ class OnnxRuntime(OnnxEngine):
 
 
 class OpenVinoRunner(OnnxRunner):
-    """One compiled model for the example's size, and one for all other sizes, made when needed.
+    """Compiled models for the sizes of the example and its pieces, and others, made when needed.
 
     Its threads do not live on in forked processes, which it leaves to PyTorch.
     """
@@ -114,33 +168,36 @@ class OpenVinoRunner(OnnxRunner):
     def serves(self, input: Tensor) -> bool:
         return super().serves(input) and _openvino_started_in in ([], [os.getpid()])
 
-    def compute(self, images: Tensor) -> list[Tensor]:
-        size = self.size if tuple(images.shape) == self.size else None
-        model, requests = self._model(size)
-        request = requests.pop() if requests else model.create_infer_request()
-        # it copies its results itself: PyTorch's threads, had they done so, would go on spinning
-        found = request.infer([images.numpy()], share_inputs=True, share_outputs=False).to_tuple()
-        requests.append(request)  # a thread that calls meanwhile takes another
-        return list(map(torch.from_numpy, found))
-
-    def _model(self, size: tuple[int, ...] | None) -> Any:
-        """A compiled model, and the requests to it that wait for their next call."""
+    def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
+        threads, is_fixed = torch.get_num_threads(), tuple(images.shape) == size
+        key = threads, alone, is_fixed and size
         self._live = self._live or {}
-        key = torch.get_num_threads(), size
         if key not in self._live:
             openvino: Any = importlib.import_module("openvino")
             _openvino_started_in[:] = _openvino_started_in or [os.getpid()]
             core = openvino.Core()
             model = core.read_model(io.BytesIO(self.content))
-            if size is not None:
+            if is_fixed:
                 model.reshape(size)
-            hints = {
-                "PERFORMANCE_HINT": "LATENCY",
+            hints: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": HINTS[self.dtype],
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "INFERENCE_NUM_THREADS": threads,
             }
+            hints |= {"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}
             self._live[key] = core.compile_model(model, "CPU", hints), []
-        return self._live[key]
+        return partial(_in_request, *self._live[key])
+
+
+def _in_request(model: Any, waiting: list[Any], images: Tensor) -> list[Tensor]:
+    """Takes a request that waits for its next call; threads that call meanwhile take others."""
+    try:
+        request = waiting.pop()
+    except IndexError:
+        request = model.create_infer_request()
+    # it copies its results itself: PyTorch's threads, had they done so, would go on spinning
+    found = request.infer([images.numpy()], share_inputs=True, share_outputs=False).to_tuple()
+    waiting.append(request)
+    return list(map(torch.from_numpy, found))
 
 
 class OpenVINO(OnnxEngine):
