@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsconv.pytorch import project_pretrained
+from bsconv.pytorch import budget_curve, project_pretrained
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "compression"
 FITTED = ("coffee.png", "motorcycle_left.png", "rocket.jpg", "retina.jpg", "ihc.png")
@@ -142,8 +142,9 @@ def measure(model: nn.Module, images: Tensor, tests: dict[str, Tensor]) -> list[
     """For each budget, the decibels from the dense network's answer to each photograph."""
     rows: list[dict[str, object]] = []
     answers = {name: model(test) for name, test in tests.items()}
+    curve = budget_curve(model, images, BUDGETS)  # looks at the network once for all budgets
     for budget in BUDGETS:
-        student, report = project_pretrained(model, images, budget=budget)
+        student, report = project_pretrained(model, curve, budget=budget)
         decibels = {
             name: round(-10 * float((student(test) - answers[name]).square().mean().log10()), 2)
             for name, test in tests.items()
