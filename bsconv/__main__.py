@@ -1,17 +1,19 @@
 """The command line: ``bsconv ...`` and ``python -m bsconv ...``."""
 
 import argparse
-import difflib
+import math
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import __version__
-from .basics.errors import one_line
+from .basics import tables
+from .basics.errors import meant, one_line
 
 # one module per command: HELP, add_arguments(parser) and run(arguments), which may return an exit
 # code; they import torch and other heavy packages in run only, so that help and errors are quick
@@ -34,9 +36,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         wrong = re.match("argument COMMAND: invalid choice: '(.*?)'", message)
         if wrong is not None:
-            near = " or ".join(difflib.get_close_matches(wrong[1], COMMANDS)) or ", ".join(COMMANDS)
-            message = f"there is no command {wrong[1]!r}, did you mean {near}?"
+            near = meant(wrong[1], COMMANDS, f", there are {', '.join(COMMANDS)}")
+            message = f"there is no command {wrong[1]!r}{near}"
         self.exit(2, f"{self.prog}: {one_line(message, limit=None)} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = meant(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return found, unknown
 
 
 def make_parser() -> Parser:
@@ -56,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     format_before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(message, limit=None)}\n"
     warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which may not be needed
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    tables.terminal_width = shutil.get_terminal_size().columns if on_terminal else math.inf
     command = ""
     try:
         if not (sys.argv[1:] if argv is None else argv):

@@ -1,9 +1,18 @@
-"""Other people's errors, as part of our one-line messages."""
+"""Parts of our one-line messages: other people's errors, and what a name may have meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def one_line(error: object, limit: int | None = 160) -> str:
     """What ``error`` says, in ``limit`` characters on one line; its type if it says nothing."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """``, did you mean A or B?``; ``otherwise`` where nothing known is near."""
+    near = " or ".join(difflib.get_close_matches(name, list(known), cutoff=0.7))
+    return f", did you mean {near}?" if near else otherwise
 
 
 def described(error: Exception) -> str:

@@ -1,20 +1,29 @@
 """Rows as an aligned text table and as an HTML table."""
 
 import html
+import math
 import os
 from collections.abc import Sequence
-from itertools import compress, repeat
+from itertools import accumulate, compress, repeat
 from typing import Any, ClassVar
 
 from .files import write_csv
 
 Row = Sequence[str | int]
+terminal_width = math.inf  # columns of text; the command line knows it
 
 
 def text_table(header: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns aligned by width, numbers to the right and grouped by thousands."""
+    """Columns aligned by width, numbers to the right and grouped by thousands; what is too wide for
+    the terminal follows below, again with the first column."""
     lines = [[_text(value) for value in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    ends = accumulate(width + 2 for width in widths)
+    fit = max(2, sum(end - 2 <= terminal_width for end in ends))
+    if fit < len(header):
+        above = text_table(header[:fit], [row[:fit] for row in rows])
+        below = text_table([header[0], *header[fit:]], [[row[0], *row[fit:]] for row in rows])
+        return f"{above}\n\n{below}"
     lines.insert(1, ["-" * width for width in widths])
     signs = [">" if is_number else "<" for is_number in _numeric(header, rows)]
     formats = [f"{sign}{width}" for sign, width in zip(signs, widths, strict=True)]

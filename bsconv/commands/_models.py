@@ -21,9 +21,11 @@ def usual_classes(name: str) -> int:
 
 
 def usual_size(name: str, model: nn.Module) -> tuple[int, ...]:
-    """Of one image that the model ``name`` is made for; models of pytorchcv say it themselves."""
+    """Of one image that the model ``name`` is made for; those of pytorchcv and timm say it."""
     side = 32 if name.lower().startswith("cifar_") else 224
-    return (3, *getattr(model, "in_size", (side, side)))
+    size = (3, *getattr(model, "in_size", (side, side)))
+    about = getattr(model, "pretrained_cfg", {}) if name.startswith("timm:") else {}
+    return tuple(about.get("input_size", size))
 
 
 def untrained(arguments: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]]:

@@ -3,8 +3,7 @@
 Weights and images are random, on which time hardly depends. Each network is measured as PyTorch
 gives it (eval mode, inference mode) and optimised (BatchNorms folded, each BSConv layer in its
 fastest form, compiled where that is faster). All take turns in every round. The table shows the
-median of the rounds and the middle half of them. Peak memory is the most that one call holds at a
-time beyond weights and input, as PyTorch's allocator counts it: tensors and scratch space.
+median of the rounds and the middle half of them.
 """
 
 import argparse

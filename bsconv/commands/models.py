@@ -1,8 +1,8 @@
 """List the architectures that train and plan know by name."""
 
 import argparse
-import difflib
 
+from ..basics.errors import meant
 from ._output import add_json, print_json
 
 HELP = "list the architectures"
@@ -19,9 +19,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     names = list_models(arguments.pattern)
     if not names:
-        near = " or ".join(difflib.get_close_matches(arguments.pattern, list_models()))
-        hint = f"did you mean {near}?" if near else "see `bsconv models`"
-        raise ValueError(f"no architecture matches {arguments.pattern!r}, {hint}")
+        near = meant(arguments.pattern, list_models(), ", see `bsconv models`")
+        raise ValueError(f"no architecture matches {arguments.pattern!r}{near}")
     if arguments.json:
         print_json(models=names)
     else:

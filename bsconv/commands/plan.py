@@ -63,29 +63,26 @@ def _propose(arguments: argparse.Namespace, forms: dict[str, Any]) -> None:
     from ..basics.tables import text_table
     from ..pytorch import ModelProfiler
 
-    costs: dict[str, dict[str, int]] = {}
+    rows: list[dict[str, Any]] = []
     for form, replacer in forms.items():
         model, size = untrained(arguments)
         profile = ModelProfiler(replacer.apply(model) if replacer else model, size)
-        costs[form] = {"parameters": profile.total_parameter_count, "macs": profile.total_mac_count}
-    dense = costs["dense"]
+        row = {"parameters": profile.total_parameter_count, "macs": profile.total_mac_count}
+        dense = rows[0] if rows else row
+        shares = {f"share_of_{name}": row[name] / dense[name] for name in row}
+        rows.append({"form": form, **row, **shares})
     what = "parameters" if arguments.target_macs is None else "macs"
-    target = getattr(arguments, f"target_{what}")
-    within = [form for form, cost in costs.items() if cost[what] <= target * dense[what]]
-    proposed = max(within, key=lambda form: costs[form][what], default=None)
-    rows = []
-    for form, cost in costs.items():
-        shares = {f"share_of_{name}": cost[name] / dense[name] for name in cost}
-        rows.append({"form": form, **cost, **shares, "proposed": form == proposed})
+    share, target = f"share_of_{what}", getattr(arguments, f"target_{what}")
+    within = [row for row in rows if row[share] <= target]
+    proposed = max(within, key=lambda row: row[share], default=None)
     if arguments.json:
-        print_json(model=arguments.model, variants=rows)
+        variants = [{**row, "proposed": row is proposed} for row in rows]
+        print_json(model=arguments.model, variants=variants)
         return
     header = [name.replace("_", " ") for name in rows[0]]
-    lines = []
-    for *cells, chosen in (row.values() for row in rows):
-        shown: list[Any] = [f"{each:.1%}" if type(each) is float else each for each in cells]
-        lines.append([*shown, "yes" if chosen else ""])
+    lines = [[f"{v:.1%}" if type(v) is float else v for v in row.values()] for row in rows]
     print(text_table(header, lines))
-    if proposed is None:
-        print(f"none costs {target:.0%} or less")
+    limit = f"{target:.1%}".replace(".0%", "%")
+    chosen = f"the largest within {limit}" if proposed else f"none costs {limit} or less"
+    print(f"{proposed['form']} is {chosen}" if proposed else chosen)
     print("of trained weights: bsconv project --budget gives each layer a form and rank of its own")

@@ -1,8 +1,6 @@
 """Say which class images show, by a trained network: a run, a file of weights, or ONNX.
 
-Files that cannot be read are named and left out, and the exit code is 1 then. With --json, one
-document: {"model", "classes", "images": [{"file", "top": [{"class", "probability"}]}],
-"unreadable": [{"file", "reason"}]}.
+Files that cannot be read are named and left out, and the exit code is 1 then.
 """
 
 import argparse
@@ -38,7 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     classifier = load_classifier(arguments.model)
     images: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
-    rows: list[list[str | float]] = []
     bar = tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1)
     with bar:
         for file, said in classifier.predictions(files, arguments.top, skip=True):
@@ -49,7 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             top = [{"class": name, "probability": share} for name, share in said.top]
             images.append({"file": said.file, "top": top})
-            rows.append([said.file, *(cell for pair in said.top for cell in pair)])
             if not arguments.json:
                 bar.write(str(said), file=sys.stdout)
     if arguments.json:
@@ -58,6 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.csv is not None:
         ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
         names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]
+        rows = [
+            [each["file"], *(v for top in each["top"] for v in top.values())] for each in images
+        ]
         write_csv(arguments.csv, ["file", *names], rows)
     return 1 if unreadable else 0
 

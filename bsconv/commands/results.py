@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         summaries = results.summarize(results.load_records(folder))
     except FileNotFoundError as error:
-        raise ValueError(f"{error}; --results DIR names another") from error
+        raise ValueError(f"{error}; --results DIR names another, --runs your own") from error
     if not summaries:
         raise ValueError(f"there is no record of a run in {folder}; --results DIR names another")
     if dataset is not None:

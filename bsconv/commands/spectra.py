@@ -61,16 +61,17 @@ def _source(
     name: str, weights: str | None, num_classes: int | None
 ) -> nn.Module | dict[str, Tensor]:
     """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
+    from ..experiments.files import checkpoints
     from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
-    from ..experiments.files.weights import WEIGHT_FILES, read_weights
+    from ..experiments.files.weights import WEIGHT_FILES
     from ..experiments.model_sources import pretrained_model
     from ..experiments.training import model_by_name, read_start
 
     of_others = name.lower().endswith(KERNEL_FILES)
-    if of_others or name.endswith(WEIGHT_FILES) or Path(name).is_file():
+    if of_others or name.endswith(WEIGHT_FILES) or Path(name).exists():
         if weights is not None:
             raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
-        return read_kernels(name) if of_others else read_weights(name)
+        return read_kernels(name) if of_others else checkpoints.read_start(Path(name)).state
     if weights == "DEFAULT":
         return pretrained_model(name, weights)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images

@@ -150,8 +150,7 @@ class Run(Classifier):
 
     def __str__(self) -> str:
         config, history = self.config, self.history
-        form = "" if config.bsconv is None else f" as BSConv-{config.bsconv.upper()}"
-        about = f"{self.path}: {config.model}{form}, {parameter_count(self.model):,} parameters"
+        about = f"{self.path}: {config.network}, {parameter_count(self.model):,} parameters"
         lines = [about, super().__str__()]
         if history:
             last, best = (f"{epoch.test_top1:.2f} %" for epoch in (history.last, history.best))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from . import rules
 from .normalization import STATISTICS, Normalization
-from .rules import FOLDER_SIZE, absolute_name, setting
+from .rules import FOLDER_SIZE, absolute_name, replaced_by, setting
 
 # what the recipe decides where the run does not
 OF_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "milestones", "batch_size")
@@ -50,11 +51,9 @@ RECIPES = {
 class TrainConfig:
     """All that decides the result of a run; the defaults are the published CIFAR recipe.
 
-    ``optimizer``, ``learning_rate``, ``momentum``, ``weight_decay``, ``milestones`` and
-    ``batch_size`` are the recipe's where they are None; ``resolved()`` fills them in. Where files
-    lie (``data``, ``out``) changes no result; ``weights`` is compared as it is written, and read
-    once, when the run begins. ``compile``, ``precision`` and ``plan`` are chosen at the start of a
-    run where they are left open. ValueError for a value that breaks its rule.
+    Those of ``OF_RECIPE`` are the recipe's where they are None. ``weights`` are read once, when the
+    run begins; ``compile``, ``precision`` and ``plan`` are chosen then where they are left open.
+    ValueError for a value that breaks its rule.
     """
 
     model: str = setting("cifar_resnet20_bsconvu", rules.MODEL)
@@ -151,7 +150,7 @@ class TrainConfig:
         None,
         rules.RESIZE,
         "of a folder: squash (default), shorter: the middle of the image, or how many PIXELS the "
-        "shorter side has before",
+        "shorter side has before; with a filter other than bilinear as 256,bicubic",
     )
     split: float | None = setting(
         None,
@@ -205,6 +204,13 @@ class TrainConfig:
         Normalization.from_options(self.normalize, self.mean, self.std)  # refuses half of one
 
     @property
+    def network(self) -> str:
+        """The model, and what its convolutions are replaced by, if they are."""
+        name = Path(self.model).name
+        form = self.bsconv and replaced_by(self.bsconv, self.p, self.with_bn)
+        return f"{name} as {form}" if form else name
+
+    @property
     def normalization(self) -> Normalization:
         return Normalization.from_options(self.normalize, self.mean, self.std)
 
@@ -225,9 +231,10 @@ class TrainConfig:
 
     def resize_to(self, side: int | None) -> str | None:
         """``resize`` for images of another ``side``: a number of pixels changes in proportion."""
-        if side is None or self.resize is None or not self.resize.isdecimal():
+        if side is None or self.resize is None:
             return self.resize
-        return str(round(int(self.resize) * side / (self.image_size or FOLDER_SIZE)))
+        times = side / (self.image_size or FOLDER_SIZE)
+        return re.sub("^[0-9]+", lambda found: str(round(int(found[0]) * times)), self.resize)
 
     @property
     def settings(self) -> Recipe:

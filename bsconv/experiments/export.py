@@ -55,14 +55,12 @@ def export_model(
 ) -> None:
     """Write what ``model`` computes in eval mode to ``path``, whole or not at all.
 
-    ``format`` is "onnx", one file with the weights inside, of opset 18, whose input is called
-    "images" and whose output "logits"; or "exported-program", for ``torch.export.load``.
-    ``example_input`` has the shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N
-    may be any number from 1, with ``dynamic_size`` H and W any that the model can take. An ONNX
-    file keeps ``notes`` as its metadata, each in JSON. The model is left as it was; nothing in the
-    file says where or when it was made.
-
-    ValueError and OSError as from :func:`check_export`, and for a model that cannot be exported.
+    ``format`` is "onnx", one file with the weights inside, whose input is called "images" and whose
+    output "logits"; or "exported-program", for ``torch.export.load``. ``example_input`` has the
+    shape that the file is for, (N, C, H, W); with ``dynamic_batch``, N may be any number from 1,
+    with ``dynamic_size`` H and W any that the model can take. An ONNX file keeps ``notes`` as its
+    metadata, each in JSON; nothing in the file says where or when it was made. ValueError and
+    OSError as from :func:`check_export`, and for a model that cannot be exported.
     """
     check_export(path, format)
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
@@ -111,10 +109,8 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor]:
     """What the file ``path`` of :func:`export_model` computes, as a function of its images.
 
     Torch runs .pt2 files, ONNX Runtime all others. Only open .pt2 files that you trust:
-    ``torch.export.load`` runs code that such a file may hold.
-
-    Raises ValueError with one line where ONNX Runtime is not installed, and for a file that is
-    damaged or takes weights from other files.
+    ``torch.export.load`` runs code that such a file may hold. ValueError where ONNX Runtime is not
+    installed, and for a file that is damaged or takes weights from other files.
     """
     path, engine = Path(path), engine_of(path)
     if not is_installed(engine):

@@ -7,6 +7,7 @@ import http.client
 import importlib
 import importlib.util
 import io
+import math
 import os
 import sys
 import types
@@ -19,7 +20,7 @@ from torch import nn
 from ..basics.errors import one_line
 from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch.models import ModelName, parse_name
-from .normalization import STATISTICS
+from .normalization import STATISTICS, Normalization
 from .own_code import made_by
 from .rules import IMAGENET_CLASSES, absolute_name
 
@@ -53,10 +54,8 @@ def build_model(
 
     ``name`` is an architecture of :func:`bsconv.pytorch.list_models`; ``torchvision:NAME``,
     ``pytorchcv:NAME`` or ``timm:NAME``, with random weights; or ``FILE.py:FACTORY`` or
-    ``package.module:FACTORY``: code of a user, which is run, a function or class that makes the
-    network, of ``num_classes`` if it has an argument of that name. ``bsconv`` replaces the
-    convolutions by BSConv-U or BSConv-S, with ``p`` (S only) and ``with_bn`` as in the replacers.
-    ``init`` and ``pretrained`` are those of :func:`bsconv.pytorch.get_model`.
+    ``package.module:FACTORY``: code of a user, which is run. ``bsconv``, ``p`` and ``with_bn`` are
+    those of the replacers, ``init`` and ``pretrained`` of :func:`bsconv.pytorch.get_model`.
     """
     if num_classes < 1:
         raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
@@ -123,21 +122,29 @@ def _fetched(source: str, name: str) -> Any:
     return getattr(_import("pytorchcv.model_provider"), name)(pretrained=True)
 
 
-def foreign_images(name: str) -> dict[str, tuple[float, ...]]:
-    """``mean`` and ``std`` of the images that a library trains its model ``name`` on; nothing for
-    architectures of this package, which take images as they are."""
-    source, separator, inner = name.partition(":")
-    if not separator or source not in MAKERS:
-        return {}
-    mean, std = STATISTICS["imagenet"]
+def foreign_images(name: str, model: Any) -> dict[str, Any]:
+    """How a library makes the images for its weights of ``model``, called ``name``, as settings;
+    nothing for architectures of this package, which take images as they are."""
+    source, _, inner = name.partition(":")
     if source == "torchvision":
         found = _import("torchvision.models").get_model_weights(inner).DEFAULT.transforms()
-        mean, std = found.mean, found.std
-    elif source == "timm" and (known := _import("timm").models.get_pretrained_cfg(inner)):
-        mean, std = known.mean, known.std
-    elif inner.endswith(("_cifar10", "_cifar100", "_svhn")):  # of pytorchcv
-        mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return {"mean": tuple(mean), "std": tuple(std)}
+        (side,), (how,) = found.crop_size, found.resize_size
+        filter = found.interpolation.value
+    elif source == "timm":
+        found = types.SimpleNamespace(**_import("timm.data").resolve_model_data_config(model))
+        side = found.input_size[-1]
+        how = "squash" if found.crop_mode == "squash" else int(side / found.crop_pct)
+        filter = found.interpolation
+    elif source == "pytorchcv":
+        found, side, filter = Normalization(*STATISTICS["imagenet"]), model.in_size[-1], "bilinear"
+        how = math.ceil(side / 0.875)
+        if side == 32:  # of CIFAR and SVHN
+            found, how = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)), side
+    else:
+        return {}
+    normalization = {"mean": tuple(found.mean), "std": tuple(found.std)}
+    resize = f"{how},{filter}".removesuffix(",bilinear")
+    return {**normalization, "image_size": side, "resize": resize}
 
 
 def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.Module:

@@ -23,8 +23,7 @@ class Muon(torch.optim.Optimizer):
     A kernel (out, in, ...) is the matrix (out, in * ...). Each step has all singular values near 1,
     times the square root of out / in where that is above 1, so rare directions are learnt as fast
     as frequent ones. ``weight_decay`` is decoupled: a step shrinks a weight by ``lr`` times it.
-    torch.optim.Muon takes matrices only, one at a time; here kernels of the same shape are stepped
-    together, which is several times faster for narrow networks.
+    Unlike by torch.optim.Muon, kernels of one shape are stepped together, which is much faster.
     """
 
     @torch.no_grad()

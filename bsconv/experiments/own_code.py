@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..basics.errors import one_line
+from ..basics.errors import meant, one_line
 
 SOURCES = ("torchvision", "pytorchcv", "timm")  # of other models with a colon in their name
 
@@ -47,14 +47,16 @@ def _names_file() -> Path:
 def made_by(name: str, num_classes: int) -> nn.Module:
     place, _, attribute = name.rpartition(":")
     try:
-        make = getattr(_module(name, place), attribute, None)
+        module = _module(name, place)
+        make = getattr(module, attribute, None)
         if not callable(make):
-            raise ValueError(f"{name}: {place} has no function or class {attribute!r}")
+            near = meant(attribute, vars(module))
+            raise ValueError(f"{place} has no function or class {attribute!r}{near}")
         takes = inspect.signature(make).parameters
         model = make(num_classes=num_classes) if "num_classes" in takes else make()
     except ValueError:
         raise
-    except Exception as error:  # the code of a user may raise anything at all
+    except (Exception, SystemExit) as error:  # the code of a user may raise anything at all
         raise ValueError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} needs to make a torch.nn.Module, got a {type(model).__name__}")

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +69,21 @@ def _are_epochs(value: Any) -> bool:
     return isinstance(value, tuple) and all(type(epoch) is int and epoch >= 1 for epoch in value)
 
 
+def resize_parts(resize: str) -> tuple[str, str]:
+    """The way and the filter of ``WAY,FILTER`` or ``WAY``."""
+    way, _, filter = resize.partition(",")
+    return way, filter or "bilinear"
+
+
 EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
 NAME, MODEL = text("a name", "NAME"), text("a name", "MODEL")
 PIXELS = whole(0, metavar="PIXELS")
 TRAINED = text("a file of weights or a run's folder", "FILE")
 FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
+RESIZE_FORM = r"(squash|shorter|[0-9]+)(,(bilinear|bicubic|lanczos|nearest|box|hamming))?"
 RESIZE = Rule(
-    "'squash', 'shorter' or a number of pixels",
-    lambda value: value in ("squash", "shorter") or (isinstance(value, str) and value.isdecimal()),
+    "'squash', 'shorter', a number of pixels, each alone or with a filter as '256,bicubic',",
+    lambda value: isinstance(value, str) and re.fullmatch(RESIZE_FORM, value) is not None,
     {"metavar": "HOW"},
 )
 # of images in 0 ... 1; larger numbers are meant for images in 0 ... 255
@@ -86,6 +95,12 @@ def absolute_name(model: str) -> str:
     """``FILE.py:FACTORY`` as it is found from any folder; other names as they are."""
     file, is_file, factory = model.rpartition(".py:")
     return f"{Path(file).expanduser().absolute()}.py:{factory}" if is_file else model
+
+
+def replaced_by(kind: str, p: float, with_bn: bool) -> str:
+    """What the replacer for ``kind``, "u" or "s", puts in, such as ``BSConv-S, p = 1/4``."""
+    share = f", p = {Fraction(p).limit_denominator(1000)}" if kind == "s" else ""
+    return f"BSConv-{kind.upper()}{share}{', with BatchNorm' if with_bn else ''}"
 
 
 def setting(default: Any, rule: Rule, help: str | None = None) -> Any:

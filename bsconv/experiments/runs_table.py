@@ -49,13 +49,12 @@ class RunsTable(CsvTable):
 
 def _row(run: Run) -> dict[str, str | int]:
     config, history = run.config, run.history
-    form = "" if config.bsconv is None else f" as BSConv-{config.bsconv.upper()}"
     images = (1, 3, run.image_size, run.image_size)
     ends = (history.last, history.best) if history else ()
     last, best = [f"{epoch.test_top1:.2f}" for epoch in ends] or ["", ""]
     return {
         "run": str(run.path),
-        "model": Path(config.model).name + form,
+        "model": config.network,
         "data": Path(config.dataset).name,
         "parameters": parameter_count(run.model),
         "MACs": ModelProfiler(run.model, images).total_mac_count,

@@ -14,9 +14,8 @@ from bsconv.pytorch import BSConvU_Replacer, ModelProfiler, get_model
 Said = Callable[..., Any]
 
 
-def document(said: Said, line: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(said(*line.split(), "--json").out)
-    return found
+def document(said: Said, line: str) -> Any:
+    return json.loads(said(*line.split(), "--json").out)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +70,8 @@ def test_bash_completes(said: Said, tmp_path: Path) -> None:
 def test_plan_proposes_the_largest_within_a_target(target: str, proposed: list[str], said) -> None:
     variants = document(said, f"plan cifar_resnet20 {target}")["variants"]
     assert [row["form"] for row in variants if row["proposed"]] == proposed
+    text = "is the largest within" if proposed else "none costs 1% or less"
+    assert text in said(*f"plan cifar_resnet20 {target}".split()).out
     assert variants[0]["share_of_macs"] == 1
     plan = BSConvU_Replacer().plan(get_model("cifar_resnet20", 10))
     assert variants[1]["parameters"] == plan.parameters_after

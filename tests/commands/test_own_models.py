@@ -21,17 +21,11 @@ class Net(nn.Sequential):
         super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 
-def fixed():
-    return Net(5)
-
-def signals():
-    return nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3))
-
-def broken(num_classes):
-    return 1 / 0
-
-def number():
-    return 7
+def fixed(): return Net(5)
+def signals(): return nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 3))
+def broken(num_classes): return 1 / 0
+def leave(): exit(1)
+def number(): return 7
 
 class Pair(Net):
     def forward(self, images):
@@ -67,9 +61,10 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nets.py:Nett", "nets.py has no function or class 'Nett'"),
+        ("nets.py:Nett", "nets.py has no function or class 'Nett', did you mean Net?"),
         ("nets.py:layers", "nets.py has no function or class 'layers'"),
         ("nets.py:broken", "nets.py:broken fails: ZeroDivisionError: division by zero"),
+        ("nets.py:leave", "nets.py:leave fails: SystemExit: 1"),
         ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got a int"),
         ("none.py:Net", "none.py is not there"),
         ("nets.py", "nets.py needs the function that makes it: nets.py:FACTORY"),

@@ -55,11 +55,10 @@ def trained(fruit: Path) -> nn.Module:
 def predicted(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """What the command says in JSON."""
 
-    def run(*arguments: object) -> dict[str, Any]:
+    def run(*arguments: object) -> Any:
         capsys.readouterr()
         main(["predict", *map(str, arguments), "--json"])
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found
+        return json.loads(capsys.readouterr().out)
 
     return run
 

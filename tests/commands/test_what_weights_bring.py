@@ -34,7 +34,7 @@ def weights(path: Path, classes: list[str] = NAMES, **settings: Any) -> Path:
     [
         ({}, (16, "20", "imagenet")),
         ({"image_size": 32}, (32, "40", "imagenet")),
-        ({"image_size": 32, "resize": "32"}, (32, "32", "imagenet")),
+        ({"image_size": 32, "resize": "32,box"}, (32, "32,box", "imagenet")),
         ({"resize": "squash", "normalize": "none"}, (16, "squash", "none")),
         ({"dataset": "cifar10"}, (16, None, "imagenet")),
     ],

@@ -26,7 +26,8 @@ WRONG = {
     },
     "train": {
         "": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
-        "--nonsense": "unrecognized arguments: --nonsense",
+        "--nonsense": r"^bsconv train: unrecognized arguments: --nonsense \(see bsconv train",
+        "--datset=x": "unrecognized arguments: --datset=x, did you mean --dataset or --data",
         "--model cifar_resnet21": "cifar_resnet21",
         "--model resnet_18": "did you mean",
         "--model torchvision:resnet19": "did you mean torchvision:resnet1",

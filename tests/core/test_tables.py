@@ -30,6 +30,14 @@ def test_a_table_without_rows_has_its_header() -> None:
     assert text_table(["a", "bc"], []) == "a  bc\n-  --"
 
 
+@pytest.mark.parametrize(("width", "blocks"), [(32, 1), (31, 2), (18, 2), (5, 2)])
+def test_what_is_wider_than_the_terminal_follows_below(monkeypatch, width, blocks) -> None:
+    parts = [text_table(HEADER[p], [row[p] for row in ROWS]) for p in (slice(2), slice(0, 3, 2))]
+    expected = text_table(HEADER, ROWS) if blocks == 1 else "\n\n".join(parts)
+    monkeypatch.setattr("bsconv.basics.tables.terminal_width", width)
+    assert text_table(HEADER, ROWS) == expected
+
+
 def test_html_is_the_same_table_escaped() -> None:
     left, right = 'style="text-align: left"', 'style="text-align: right"'
     assert html_table(HEADER, ROWS, "x < y") == (

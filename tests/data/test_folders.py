@@ -198,6 +198,7 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
         ("squash", transforms.Resize((24, 24))),
         ("shorter", transforms.Compose([transforms.Resize(24), transforms.CenterCrop(24)])),
         ("32", transforms.Compose([transforms.Resize(32), transforms.CenterCrop(24)])),
+        ("squash,bicubic", transforms.Resize((24, 24), transforms.InterpolationMode.BICUBIC)),
     ],
 )
 @pytest.mark.parametrize("size", [(61, 40), (40, 61), (17, 17), (300, 24)])

@@ -61,7 +61,7 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "checkpoint.pt": (checkpoint, read_checkpoint),
     "model.safetensors": (trained, read_trained_parts),
     "weights.pt": (lambda path: torch.save(network().state_dict(), path), read_weights),
-    "weights.safetensors": (trained, read_weights),
+    "weights.safetensors": (trained, lambda path: read_weights(path)[0]),
     "cifar10.npz": (archive, lambda path: load_dataset("cifar10", path.parent).checksum),
 }
 

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as transforms
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.data import to_float
 from bsconv.experiments.files.checkpoints import Start, read_trained
-from bsconv.experiments.model_sources import foreign_images
+from bsconv.experiments.model_sources import build_model, foreign_images
 from bsconv.experiments.normalization import Normalization
 from bsconv.experiments.training import settled
 from helpers.small_runs import config, linear, noise, run
@@ -111,20 +111,23 @@ def test_foreign_weights_come_with_a_warning(use: Use, tmp_path: Path) -> None:
     run(weights=tmp_path / "theirs.pt", epochs=1, normalize="cifar10")
 
 
-@pytest.mark.parametrize(
-    ("name", "mean", "std"),
-    [
-        ("torchvision:resnet18", 0.485, 0.229), ("torchvision:efficientnet_v2_l", 0.5, 0.5),
-        ("timm:resnet18", 0.485, 0.229), ("timm:vit_tiny_patch16_224", 0.5, 0.5),
-        ("pytorchcv:resnet20_cifar10", 0.4914, 0.2023), ("pytorchcv:resnet18", 0.485, 0.229),
-        ("cifar_resnet20", 0, 1), ("mine.py:Net", 0, 1),
-    ],
-)  # fmt: skip
-def test_pretrained_weights_bring_their_own(name: str, mean: float, std: float) -> None:
-    theirs: Any = foreign_images(name)
-    start = Start({}, {}, TrainConfig(**theirs))
-    found = settled(config(model=name), start).normalization
-    assert (found.mean[0], found.std[0]) == (mean, std)
+THEIRS = {
+    "torchvision:resnet18": (0.485, 0.229, 224, "256"),
+    "torchvision:efficientnet_b3": (0.485, 0.229, 300, "320,bicubic"),
+    "timm:vit_tiny_patch16_384": (0.5, 0.5, 384, "384,bicubic"),
+    "timm:vit_base_patch16_clip_384": (0.48145466, 0.26862954, 384, "squash,bicubic"),
+    "pytorchcv:resnet20_cifar10": (0.4914, 0.2023, 32, "32"),
+    "cifar_resnet20": (0, 1, None, None),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_pretrained_weights_bring_their_own(name: str) -> None:
+    with torch.device("meta"):
+        start = Start({}, {}, TrainConfig(**foreign_images(name, build_model(name, 10))))
+    found = settled(config(model=name, dataset="folder"), start)
+    (mean, *_), (std, *_) = found.normalization.mean, found.normalization.std
+    assert (mean, std, found.image_size, found.resize) == THEIRS[name]
     assert settled(config(normalize="none"), start).normalization == Normalization()
 
 

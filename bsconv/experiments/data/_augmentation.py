@@ -22,10 +22,9 @@ def augment(
 ) -> Tensor:
     """A new batch [N, C, H, W] in which every image has its own random crop, flip and cutout.
 
-    Each image is padded with ``crop_padding`` zeros on all sides and cropped back to its size at
-    any place, mirrored left to right in half of the cases (``flip``), and loses a square of
-    ``cutout`` x ``cutout`` pixels (set to zero), which may stick out of the image. All draws come
-    from ``generator``, which may live on another device than the images.
+    Each image is padded with ``crop_padding`` zeros and cropped back to its size at any place,
+    mirrored left to right in half of the cases (``flip``), and loses a square of ``cutout`` x
+    ``cutout`` pixels, which may stick out. ``generator`` may live on another device.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         got = f"got {images.dtype} of shape {list(images.shape)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..rules import resize_parts
 from ._image_dataset import ImageDataset
 from ._image_files import ImageFiles, suffixes, visible
 
@@ -26,14 +27,16 @@ def read_folder(
     """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split."""
     if image_size < 1:
         raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
-    if resize.isdecimal() and int(resize) < image_size:
+    way, filter = resize_parts(resize)
+    if way.isdecimal() and int(way) < image_size:
         raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
     tree = _Tree(folder)
     parts = tree.train_and_test(split)
     count = sum(len(files) for part in parts for files in part.values())
     in_memory = count * 3 * image_size**2 <= IN_MEMORY
     train, test = (_read(part, image_size, resize, in_memory) for part in parts)
-    how = {"squash": "squashed", "shorter": "cropped"}.get(resize, f"cropped from {resize}")
+    how = {"squash": "squashed", "shorter": "cropped"}.get(way, f"cropped from {way}")
+    how += f" ({filter})" * (filter != "bilinear")
     about = f"{image_size} x {image_size} {how}{tree.notes}"
     return ImageDataset(folder.name or str(folder), tuple(parts[0]), *train, *test, about)
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from ...basics.errors import one_line
+from ..rules import resize_parts
 
 # what operating systems and archives drop into folders, and no one looks for
 DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
@@ -63,7 +64,8 @@ def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
     """uint8 [3, ``size``, ``size``] of any image; ValueError where there is none to be had.
 
     ``resize`` is "squash", whatever the proportions; "shorter", the middle of the image whose
-    shorter side has become ``size``; or a number of pixels in place of ``size`` there.
+    shorter side has become ``size``; or a number of pixels in place of ``size`` there; each may
+    name a filter of Pillow other than bilinear, as in "256,bicubic".
     """
     if not file.is_file():
         raise ValueError(f"{file} is not a readable image: it is not a regular file")
@@ -89,7 +91,8 @@ def fitted(image: Any, size: int, resize: str = "squash") -> Tensor:
     if pixels.dtype == torch.uint8:
         return fitted(Image.fromarray(pixels.permute(1, 2, 0).numpy()), size, resize)
     bands = [Image.fromarray(band.numpy()) for band in pixels.float()]
-    return torch.stack([torch.from_numpy(np.array(_resized(b, size, resize))) for b in bands])
+    resized = [torch.from_numpy(np.array(_resized(band, size, resize))) for band in bands]
+    return torch.stack(resized).clamp_(0, 1)  # which a bicubic filter may leave
 
 
 def _pixels(image: Any) -> Tensor:
@@ -126,12 +129,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
     """Pillow widens the filter when it shrinks, so this is antialiased."""
-    if resize == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-    shorter, short = size if resize == "shorter" else max(size, int(resize)), min(image.size)
+    how, name = resize_parts(resize)
+    filter = Image.Resampling[name.upper()]
+    if how == "squash":
+        return image.resize((size, size), filter)
+    shorter, short = size if how == "shorter" else max(size, int(how)), min(image.size)
     width, height = (int(shorter * side / short) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = image.resize((width, height), filter)
     return image.crop((left, top, left + size, top + size))
 
 

@@ -22,17 +22,14 @@ def load_dataset(
     split: float | None = None,
     download: bool = True,
 ) -> ImageDataset:
-    """The whole data set ``name`` on the CPU.
+    """The whole data set ``name`` on the CPU; of a folder, more than 1 GiB stays on the disk.
 
-    ``"cifar10"`` and ``"cifar100"`` are archives in ``root``, else in $BSCONV_DATA, else in
-    ``data/``. A missing one is downloaded and stays there, unless ``download`` is false or
-    BSCONV_OFFLINE=1. ``"synthetic"`` is made on the spot, always the same.
-
-    Any other ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or
-    ``val``, ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes
-    the test set, always the same. What Pillow reads, in a class or its subfolders, becomes RGB of
-    ``image_size`` squared (default 32); ``resize`` says how, see ``read_image``. More than 1 GiB of
-    images stays on the disk.
+    ``"cifar10"`` and ``"cifar100"`` are archives in :func:`data_folder`, downloaded if need be and
+    ``download`` and BSCONV_OFFLINE allow it; ``"synthetic"`` is made on the spot. Any other
+    ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or ``val``,
+    ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes the test
+    set, always the same. Images become RGB of ``image_size`` squared (default 32); ``resize`` says
+    how, see ``read_image``.
     """
     name = os.fspath(name)
     if name in DATASETS:

@@ -21,7 +21,7 @@ from ..config import TrainConfig
 from .habits import part_for, plain_names, some
 from .json_files import holding, read_json
 from .torch_files import read_torch_file
-from .weights import CLASSES, FORMAT, PLAN, packed, read_noted_weights
+from .weights import CLASSES, FORMAT, PLAN, packed, read_weights
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 CHECKPOINT = "checkpoint.pt"  # the latest whole state of a run
@@ -184,7 +184,7 @@ def read_trained(path: Path) -> TrainedModel:
         if not found:
             raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
         path = found[0]
-    state, about = read_noted_weights(path)
+    state, about = read_weights(path)
     return trained_by({**(about or {}), "model": state}, path)
 
 
@@ -192,7 +192,7 @@ def read_start(path: Path) -> Start:
     """The weights in a file of any kind, or in a run's folder; ValueError where it has none."""
     if path.is_dir():
         return read_trained(path)
-    state, about = read_noted_weights(path)
+    state, about = read_weights(path)
     return trained_by({**about, "model": state}, path) if about else Start(state, {})
 
 

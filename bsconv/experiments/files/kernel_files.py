@@ -19,9 +19,7 @@ def read_kernels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Each has shape (N, M / groups, Kh, Kw), also that of a transposed convolution without groups.
     Of HDF5 files, all arrays of four dimensions are taken for kernels in the order of Keras
-    (Kh, Kw, M, N), but for those of an optimizer. OSError for a file that is missing, ValueError
-    with one line for one that is damaged or without kernels, or where ``h5py`` or ``onnx`` is
-    missing. No code of the file runs.
+    (Kh, Kw, M, N), but for those of an optimizer. No code of the file runs.
     """
     path = Path(path)
     path.open("rb").close()

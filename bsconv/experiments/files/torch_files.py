@@ -24,9 +24,8 @@ class DamagedError(ValueError):
 def read_torch_file(path: Path, otherwise: str) -> Any:
     """Tensors and plain values as ``torch.save`` wrote them to ``path``, on the CPU.
 
-    ValueError with one line where a bit has changed since, which ``torch.load`` does not check
-    (files from before PyTorch 1.6 have no checksums), or where the content claims to be far larger
-    than the file; of any other file ``otherwise`` says what it may be instead of damaged.
+    ValueError where a bit has changed since, which ``torch.load`` does not check, or the content
+    claims to be far larger than the file; of others, ``otherwise`` says what they may be instead.
     """
     with open(path, "rb") as file:
         try:

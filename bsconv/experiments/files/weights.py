@@ -6,7 +6,6 @@ itself has none, so nobody would notice a weight that a changed bit made another
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,15 @@ PLAN = "plan"  # another entry, of networks in which each layer has a form of it
 CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of the file ``path`` by their names, on the CPU; no code of it runs.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The tensors of the file ``path`` by their names, on the CPU, and what :mod:`bsconv` noted in
+    it about them; None where it did not. No code of it runs.
 
     Reads safetensors and what ``torch.save`` made of a state dict, whatever the suffix, alone or
     within a checkpoint, by the names of :func:`state_dict_in`. OSError for a file that is missing,
     ValueError with one line for one that is damaged, as far as it has checksums, or holds more than
     weights, none, or one twice.
     """
-    return read_noted_weights(Path(path))[0]
-
-
-def read_noted_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The same, and what :mod:`bsconv` noted in the file about them; None where it did not."""
     with open(path, "rb") as file:  # a JSON object follows the eight bytes of its length
         safe = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     content, about = _unpacked(path) if safe else (read_torch_file(path, OTHERWISE), None)

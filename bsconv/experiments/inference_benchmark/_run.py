@@ -18,7 +18,8 @@ from ...pytorch.inference import optimize_for_inference
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model
 from ..normalization import Normalization
-from ..results.published import family_and_variant, replaced_by
+from ..results.published import family_and_variant
+from ..rules import replaced_by
 from ..training import find_device
 from ._report import AS_GIVEN, COMPILED, DENSE, OPTIMISED, InferenceBenchmark, Measurement, Setting
 
@@ -40,10 +41,8 @@ def build_variants(
 ) -> tuple[dict[str, nn.Module], list[str]]:
     """The networks to compare by what they are called, and a line on each that is left out.
 
-    ``name`` is one for :func:`bsconv.experiments.model_sources.build_model`; ``p`` and ``with_bn``
-    are those of the replacers. A BSConv network is measured alone. A variant that replaces nothing
-    is left out; if no other remains, the dense network takes its place. Weights are random, and
-    the same each time. ValueError for what ``build_model`` refuses.
+    A BSConv network is measured alone. A variant that replaces nothing is left out; if no other
+    remains, the dense network takes its place. Weights are random, and the same each time.
     """
     models: dict[str, nn.Module] = {}
     lines: list[str] = []
@@ -87,13 +86,9 @@ def benchmark_inference(
     ``models`` holds float32 networks by name; the others are compared with the one named "dense".
     They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
     images are random, ``input_size`` (C, H, W) each; with a ``normalization``, in [0, 1] before.
-    ``dtype`` is a name such as "bfloat16". Optimised is
-    :func:`bsconv.pytorch.inference.optimize_for_inference` for that batch, with ``compile`` through
-    torch.compile where that is faster. For each batch size all take turns, in ``rounds`` rounds, by
-    default as many as half a minute holds. ``notes`` are lines below the table.
-
-    ValueError for an unknown ``device``, a size that a network does not take, and a network that
-    cannot be computed in this precision or memory.
+    ``dtype`` is a name such as "bfloat16". Optimised is ``optimize_for_inference`` for that batch,
+    with ``compile`` through torch.compile where that is faster. All take turns, in ``rounds``
+    rounds, by default as many as half a minute holds. ``notes`` are lines below the table.
     """
     place = find_device(device)
     setting = Setting.here(name, place, dtype, tuple(input_size))

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import RECIPES, TrainConfig
 from ..model_sources import architecture
 from ._record import Record, deciding, recipe_of
-from .published import VARIANTS, family_and_variant, replaced_by
+from .published import VARIANTS, family_and_variant
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,7 @@ class Summary:
 
     @property
     def network(self) -> str:
-        """The model, and what its convolutions were replaced by, if they were."""
-        config = self.config
-        if config.bsconv is None:
-            return config.model
-        return f"{config.model} as {replaced_by(config.bsconv, config.p, config.with_bn)}"
+        return self.config.network
 
     @property
     def architecture(self) -> str:
@@ -133,8 +129,7 @@ def variants_of(
     """The recorded variants of a network that may be compared: all of one recipe and one length.
 
     Runs with settings of their own, and networks that ``get_model`` has no name for, are left out.
-    Of several recipes and lengths, the one with the most variants counts; then the longest; then
-    one of today's recipes.
+    Of several, the recipe and length with the most variants counts; then the longest; then today's.
     """
     together: dict[tuple[int, str], dict[str, Summary]] = {}
     for summary in summaries:

@@ -3,7 +3,6 @@
 import csv
 import functools
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from ..model_sources import architecture as parsed
@@ -34,12 +33,6 @@ def family_and_variant(architecture: str) -> tuple[str, str]:
     if name is None:
         return architecture.lower(), "dense"
     return str(name.dense), f"BSConv-{name.variant.upper()}" if name.variant else "dense"
-
-
-def replaced_by(kind: str, p: float, with_bn: bool) -> str:
-    """What the replacer for ``kind``, "u" or "s", puts in, such as ``BSConv-S, p = 1/4``."""
-    share = f", p = {Fraction(p).limit_denominator(1000)}" if kind == "s" else ""
-    return f"BSConv-{kind.upper()}{share}{', with BatchNorm' if with_bn else ''}"
 
 
 def published_variants(family: str, dataset: str) -> dict[str, PublishedResult]:

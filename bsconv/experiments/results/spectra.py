@@ -26,10 +26,9 @@ FORMAT, NETWORK_FORMAT = "bsconv spectra 1", "bsconv network spectra 1"
 class TrainingSpectra:
     """The median first share of each layer, epoch by epoch; 0 stands for before training.
 
-    Filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers`` maps
-    the name of a layer to one share for each of ``epochs``, ``random`` to the median of random
-    kernels of its size; ``top1`` holds the test accuracies in percent, ``about`` whatever else
-    should be known, such as settings, machine, versions and commit.
+    Filled by ``train(config, after_epoch=spectra)``, or by calls of :meth:`look`. ``layers`` has a
+    share of each layer for each of ``epochs``, ``random`` the median of random kernels of its size,
+    ``top1`` the test accuracies in percent, ``about`` whatever else should be known.
     """
 
     epochs: list[int] = field(default_factory=list)

@@ -61,20 +61,17 @@ def read_start(config: TrainConfig) -> Start | None:
         got = f"got {config.pretrained!r} with weights={config.weights!r}"
         raise ValueError(f"pretrained needs to stand without weights, {got}")
     model = pretrained_model(config.model, config.pretrained)
-    theirs: dict[str, Any] = foreign_images(config.model)
-    return Start(model.state_dict(), {}, TrainConfig(**theirs))
+    theirs = TrainConfig(**foreign_images(config.model, model))
+    return Start(model.state_dict(), {}, theirs)
 
 
 def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:
     """The model of ``config`` with the layers and weights of ``start``; a warning where nothing
     says which images they are for."""
-    name = config.model
-    if config.bsconv is not None:
-        name += " as BSConv-U" if config.bsconv == "u" else f" as BSConv-S with p={config.p:g}"
     try:
         model = apply_plan(model, start.plan)
     except ValueError as error:
-        raise ValueError(f"{config.weights} does not fit {name}: {error}") from error
+        raise ValueError(f"{config.weights} does not fit {config.network}: {error}") from error
     path, own = Path(str(config.weights or config.pretrained)), model.state_dict()
     state = fitting(start.state, own, path)
     if config.new_head:
@@ -82,7 +79,7 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
         kept = {key: own[key] for key in own if key.startswith(fresh)}
         state = {key: state[key] for key in state if not key.startswith(fresh)} | kept
     try:
-        load_weights(model, state, path, name)
+        load_weights(model, state, path, config.network)
     except ValueError as error:
         if other_classes(state, own) is None:
             raise

@@ -1,9 +1,4 @@
-"""Training for image classification: the recipe from top to bottom.
-
-``train(TrainConfig(...))`` is the published CIFAR recipe: SGD, rate 0.1 with tenfold drops,
-momentum 0.9, weight decay 1e-4 on everything, batch 128, 200 epochs, random crops and flips, and
-unless the settings say otherwise no normalisation (the models start with a BatchNorm).
-"""
+"""Training for image classification: the recipe from top to bottom."""
 
 import math
 import time
@@ -43,21 +38,17 @@ def train(
 ) -> History:
     """Train a model from its start to the last epoch; what was measured, with the trained model.
 
-    The start is the initialisation that ``config.seed`` draws, or the weights in the file
-    ``config.weights``. The loss is cross-entropy plus ``config.alpha`` times the orthonormality
-    penalty of the BSConv-S layers; with a teacher, it is the distance from the teacher's answers
-    and ``config.label_weight`` of cross-entropy. The whole test set is classified after every
-    epoch. The global random state is left as it was.
+    The start is the initialisation that ``config.seed`` draws, or the weights that ``config``
+    names. The loss is cross-entropy, or a teacher's with ``config.label_weight`` of it, and
+    ``config.alpha`` times the penalty of BSConv-S. The global random state is left as it was.
 
     ``model``, which is trained in place, and ``teacher`` are networks of your own in place of those
-    that ``config`` names; a run with a ``model`` is resumed with it. ``resume=True`` goes on from
-    the state that is kept in ``config.out`` after every epoch: on the same machine with as many
-    threads, to the same bits as without the break. ``after_epoch`` is called with what was measured
-    and the model, once the epoch is saved, and may stop the run by raising an exception.
+    that ``config`` names. ``resume=True`` goes on from what ``config.out`` keeps of every epoch: on
+    the same machine with as many threads, to the same bits as without the break. ``after_epoch`` is
+    called once an epoch is saved, and may stop the run by raising an exception.
 
     Several processes that torchrun has started train together what one would train alone, with
-    ``config.batch_size`` images in a step of all of them; the first keeps the folder, prints and
-    calls ``after_epoch``.
+    ``config.batch_size`` images in a step of all; the first prints and keeps the folder.
     """
     with open_run(config, resume) as run:
         progress = progress and run.processes.first
@@ -166,9 +157,8 @@ def evaluate(
 ) -> float:
     """Top-1 accuracy in percent, on the device of the model, which is left as it was.
 
-    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,).
-    Batches, image size and normalisation are those of ``config``; without it, images are taken as
-    they are. Several ``processes`` share the batches out, and all get the same number.
+    ``images``: uint8 or float in [0, 1], shape (N, 3, H, W); ``labels``: int64, shape (N,), taken
+    as ``config`` says. Several ``processes`` share the batches, and all get the same number.
     """
     config = config or TrainConfig(batch_size=256)
     if len(images) != len(labels) or not len(labels):
