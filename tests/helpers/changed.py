@@ -40,8 +40,9 @@ def paths_for(files: Iterable[str]) -> list[str]:
             rooms.add(room(file))
         elif file.parts[0] == "tests" and file.name.startswith("test_"):
             chosen |= {str(file)} if (ROOT / file).exists() else set()
-        elif file.parts[0] in ("notebooks", "docs", "benchmarks") or len(file.parts) == 1:
+        elif file.parts[0] != "tests":
             chosen.add("tests/project")
+            rooms |= {"results"} & {file.parts[0]}
     chosen |= {f"tests/{name}" for name in rooms | importers(rooms - {"core", "commands"})}
     return sorted(path for path in chosen if str(Path(path).parent) not in chosen)
 

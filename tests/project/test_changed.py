@@ -17,6 +17,7 @@ from helpers.changed import ALWAYS, paths_for
         ("tests/helpers/paths.py", set()),
         ("pyproject.toml", {"tests/project"}),
         ("docs/setup.md", {"tests/project"}),
+        ("results/record.py", {"tests/project", "tests/results", "tests/inference_benchmark"}),
     ],
 )
 def test_tests_of_a_change(file: str, tests: set[str]) -> None:
