@@ -274,6 +274,12 @@ def test_what_is_wrong_with_an_image(tmp_path, damage, message):
     refusal(tmp_path, f"a.png {message}")
 
 
+def test_several_damaged_images_are_named_together(tmp_path: Path) -> None:
+    for number in range(7):
+        (folder_of(tmp_path) / "cats" / f"bad{number}.png").write_text("no image")
+    refusal(tmp_path, r"^(\S*bad\d\.png is not [^;\n]*; ){4}[^;\n]*; and 2 more$")
+
+
 def test_wrong_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path)
     refusal(tmp_path, "got image_size=0", image_size=0)

@@ -27,6 +27,7 @@ DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 # what a tensor or an array of an image may hold
 PIXELS = ("uint8", "float16", "bfloat16", "float32", "float64")
+MOST_NAMED = 5  # images that cannot be read, in one message
 WORKERS = 4  # processes that decode, at most
 
 
@@ -76,7 +77,8 @@ def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
             with Image.open(file, formats=formats()) as opened:
                 return fitted(opened, size, resize)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"{file} is not a readable image: {one_line(error, None)}") from error
+        reason = one_line(error, None).removesuffix(f" {str(file)!r}")
+        raise ValueError(f"{file} is not a readable image: {reason}") from error
 
 
 def fitted(image: Any, size: int, resize: str = "squash") -> Tensor:
@@ -178,8 +180,15 @@ class ImageFiles:
         numbers = _numbers(index, len(self))
         images = torch.empty((len(numbers), *self.shape[1:]), dtype=torch.uint8)
         bar = tqdm(numbers, "reading images", unit="image", disable=None, leave=False, delay=1)
+        faults = []
         for image, number in zip(images, bar, strict=True):
-            image.copy_(read_image(self.files[number], self.size, self.resize))
+            try:
+                image.copy_(read_image(self.files[number], self.size, self.resize))
+            except ValueError as error:
+                faults.append(str(error))
+        if faults:
+            more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+            raise ValueError("; ".join(faults[:MOST_NAMED]) + more)
         return images
 
 

@@ -1,6 +1,7 @@
 """Images as a network takes them, its answers, and whether data and network fit together."""
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ def find_dataset(config: TrainConfig) -> ImageDataset:
     dataset = load_dataset(
         config.dataset, config.data, image_size=size, resize=config.resize, split=config.split
     )
+    if size is None and config.image_size not in (None, *dataset.image_size):
+        about = f"resized to {config.image_size} x {config.image_size}"
+        dataset = dataclasses.replace(dataset, about=about)
     return dataset.limited(train=config.train_limit, test=config.test_limit)
 
 
@@ -72,7 +76,7 @@ def check_answers(
     shape = tuple(answers(model, images, name, advice).shape)
     if shape != (len(images), dataset.num_classes):
         needed = f"{dataset.num_classes} outputs per image for {dataset.name}"
-        got = f"shape {shape} for images {tuple(images.shape)}; try {advice}"
+        got = f"shape {shape}; code of yours is told the number as num_classes"
         raise ValueError(f"{name} needs {needed}, got {got}")
 
 
