@@ -7,18 +7,7 @@ from ._image_files import ImageFiles, batches_of, fitted, image_files, read_imag
 from ._load import DATASETS, load_dataset
 
 __all__ = [
-    "CLASS_COUNTS",
-    "DATASETS",
-    "DatasetNotFoundError",
-    "ImageDataset",
-    "ImageFiles",
-    "augment",
-    "batches_of",
-    "data_folder",
-    "find_archive",
-    "fitted",
-    "image_files",
-    "load_dataset",
-    "read_image",
-    "to_float",
-]
+    "CLASS_COUNTS", "DATASETS", "DatasetNotFoundError", "ImageDataset", "ImageFiles", "augment",
+    "batches_of", "data_folder", "find_archive", "fitted", "image_files", "load_dataset",
+    "read_image", "to_float",
+]  # fmt: skip

@@ -8,25 +8,8 @@ from ._run_folder import EpochMetrics, History, read_history
 from ._train import evaluate, train
 
 __all__ = [
-    "EpochMetrics",
-    "History",
-    "PeerFailed",
-    "Terminated",
-    "TrainConfig",
-    "answers",
-    "check_classes",
-    "check_fit",
-    "check_model",
-    "evaluate",
-    "find_dataset",
-    "find_device",
-    "logits_of",
-    "model_by_name",
-    "model_input",
-    "read_history",
-    "read_start",
-    "settled",
-    "terminable",
-    "train",
-    "trained_model",
-]
+    "EpochMetrics", "History", "PeerFailed", "Terminated", "TrainConfig", "answers",
+    "check_classes", "check_fit", "check_model", "evaluate", "find_dataset", "find_device",
+    "logits_of", "model_by_name", "model_input", "read_history", "read_start", "settled",
+    "terminable", "train", "trained_model",
+]  # fmt: skip
