@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import figures
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -508,16 +507,3 @@ def test_layers_stand_below_the_roof_and_a_line_leads_up_to_it() -> None:
     assert len({marker.get_marker() for marker in markers}) == len(points)
     names = ["dw\n10 GFLOP/s", "dense\n70 GFLOP/s"]
     assert texts(axis.texts) == [*names, "memory: 20 GB/s", "arithmetic: 80 GFLOP/s"]
-
-
-def test_trade_offs_name_each_method_once_and_share_their_level() -> None:
-    work = {"ours": [(0.2, 80.0), (0.5, 90.0)], "theirs": [(0.5, 70.0)]}
-    panels = {"share of the work": work, "share of the time": {"ours": [(0.3, 80.0), (0.6, 90.0)]}}
-    figure = figures.trade_offs(panels, ylabel="top-1 (%)", level=91.0)
-    assert legend_of(figure) == ["dense", "ours", "theirs"]
-    for axis, (name, series) in zip(figure.axes, panels.items(), strict=True):
-        assert axis.get_xlabel() == name
-        level, *lines = axis.lines
-        assert set(level.get_ydata()) == {91.0}
-        drawn = {line.get_label(): list(map(tuple, line.get_xydata())) for line in lines}
-        assert drawn == series
