@@ -150,7 +150,7 @@ def test_without_ipywidgets_the_error_says_how_to_install_them(
     ("make", "message"),
     [
         (lambda: widgets.kernel_explorer(small_net(), "1"), "layer needs to be one .*, got '1'"),
-        (lambda: widgets.rank_slider({"first.weight": small_net()[0].weight}, "fist"), "'first'?"),
+        (lambda: widgets.rank_slider({"first.weight": small_net()[0].weight}, "fist"), "n first?"),
         (lambda: widgets.kernel_explorer(small_net(), "2", 5), "filter needs to be 0 to 4, got 5"),
         (lambda: widgets.rank_slider(small_net(), rank=4), "rank needs to be 1 to 3, got 4"),
         (lambda: widgets.rank_slider(small_net(), rank=0), "rank needs to be 1 to 3, got 0"),

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
+from ...basics.errors import meant
 from .convs import CONVS, Conv, why_computed
 from .model_tree import MOVABLE_HOOKS, STATE_HOOKS, Place
 from .outside import held_outside
@@ -101,8 +101,7 @@ def excluded_modules(
             wanted = _named_by(pattern, plain.values())
             named = {name for name in names if plain[name] in wanted}
         if not named and not _named_by(pattern, known):
-            near = get_close_matches(pattern, names)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = meant(pattern, names)
             raise ValueError(f"exclude names no layer of this model: '{pattern}'{hint}")
         covered |= dict.fromkeys(named, pattern)
     # parents come first, so that a pattern for a layer itself counts

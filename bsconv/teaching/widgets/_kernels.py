@@ -1,12 +1,12 @@
 """One kernel of a network: the blueprint closest to it, or as many patterns as wanted."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bsconv.basics.errors import meant
 from bsconv.pytorch.decomposition import blueprint_factors
 from bsconv.pytorch.spectra import kernel_spectra, random_first_share
 
@@ -49,8 +49,7 @@ def _panel(
     if layer is None:
         layer = next(iter(weights))
     if layer not in weights:
-        near = get_close_matches(layer, weights)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = meant(layer, weights)
         raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
     layers = choice("layer", names, layer)
     filters = slider("filter n", 0, len(weights[layer]) - 1, filter)
