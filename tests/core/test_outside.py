@@ -228,7 +228,8 @@ def test_a_copy_has_the_modes_of_the_original() -> None:
         def __deepcopy__(self, memo: Any) -> nn.Module:
             return Forgetful()
 
-    model = nn.Sequential(Forgetful(), nn.LSTM(2, 2), nn.Dropout()).eval()
+    Forgetful.usual = Forgetful()  # of a class, without state
+    model = nn.Sequential(Forgetful.usual, nn.LSTM(2, 2), nn.Dropout()).eval()
     model[2].train()
     assert [part.training for part in independent_copy(model)] == [False, False, True]
 

@@ -125,12 +125,15 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
     originals = set(map(id, model.modules()))
-    held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, originals))
+    # one without state, such as the SiLU of a class, computes the same for both
+    firsts = ((one, chain(one.parameters(), one.buffers())) for one in model.modules())
+    stateful = {id(one) for one, tensors in firsts if next(tensors, None) is not None}
+    held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, stateful))
     for name, owner, value in held:
         kind, copied = type(value), memo.get(id(value), value) is not value
         # a hook may fill something empty; the empty defaults of a class are nobody's
         empty = owner is not None and issubclass(kind, (dict, list, set)) and not value
-        called = id(value) in originals
+        called = id(value) in (originals if owner is value else stateful)
         if called or (copied and (empty or issubclass(kind, Tensor))):
             what = "calls layers" if called else f"uses a {kind.__name__}"
             said = f"its copy {what} of the original, which {name} leads to"
