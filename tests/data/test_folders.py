@@ -134,9 +134,7 @@ def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
 # ---------------------------------------------------------------- what an image becomes
 
 
-@pytest.mark.parametrize(
-    "suffix", [".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".tga", ".JPG"]
-)
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".JPG"])
 def test_every_format_that_pillow_reads(suffix: str, tmp_path: Path) -> None:
     assert counts(load_dataset(folder_of(tmp_path, suffix=suffix))) == (8, 2)
 
@@ -151,26 +149,19 @@ def transparent_palette() -> Image.Image:
     return image
 
 
-def of_16_bits(value: int) -> Image.Image:
-    return Image.fromarray(np.full((6, 8), value, np.uint16))
-
-
 @pytest.mark.parametrize(
     ("image", "suffix", "colour", "tolerance"),
     [
         (Image.new("RGB", (8, 6), RED), "png", RED, 0),
         (Image.new("RGB", (8, 6), RED), "jpg", RED, 4),
-        (Image.new("RGB", (8, 6), RED), "JPEG", RED, 4),
         (Image.new("L", (8, 6), 77), "png", GREY, 0),
-        (Image.new("L", (8, 6), 77), "jpg", GREY, 1),
         (Image.new("LA", (8, 6), (77, 128)), "png", GREY, 0),
         (Image.new("1", (8, 6), 1), "PNG", (255, 255, 255), 0),
         (Image.new("RGBA", (8, 6), (*RED, 255)), "png", RED, 0),
         (transparent_palette(), "png", RED, 0),
         (Image.new("CMYK", (8, 6), (55, 215, 255, 0)), "jpg", RED, 6),
-        (of_16_bits(77 * 257), "png", GREY, 0),
-        (of_16_bits(65535), "png", (255, 255, 255), 0),
-        (of_16_bits(300), "png", (1, 1, 1), 0),
+        (Image.fromarray(np.full((6, 8), 77 * 257, np.uint16)), "png", GREY, 0),
+        (Image.fromarray(np.full((6, 8), 300, np.uint16)), "png", (1, 1, 1), 0),
     ],
 )
 def test_every_mode_becomes_rgb(tmp_path, image, suffix, colour, tolerance):

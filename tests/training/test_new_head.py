@@ -107,3 +107,6 @@ def test_weights_of_other_classes_say_the_way(tmp_path: Path, use: Use) -> None:
     torch.save(network(7).state_dict(), tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"needs shape \(4, 8\), got \(7, 8\); .* --new-head"):
         run(weights=str(tmp_path / "foreign.pth"), normalize="none")
+    torch.save({**network(7).state_dict(), "more": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"got \(7, 8\)$"):
+        run(weights=str(tmp_path / "other.pth"), normalize="none")

@@ -81,7 +81,7 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
     try:
         load_weights(model, state, path, config.network)
     except ValueError as error:
-        if other_classes(state, own) is None:
+        if state.keys() != own.keys() or other_classes(state, own) is None:
             raise
         hint = "bsconv train --new-head takes weights of other classes"
         raise ValueError(f"{error}; {hint}") from error
