@@ -62,5 +62,7 @@ def _row(run: Run) -> dict[str, str | int]:
         "of": config.epochs,
         "last top-1": last,
         "best top-1": best,
+        "train loss": f"{ends[0].train_loss - ends[0].penalty:.4f}" if ends else "",
+        "penalty": f"{ends[0].penalty:.4f}" if ends else "",
         "seconds": f"{sum(epoch.seconds for epoch in history):.1f}",
     }

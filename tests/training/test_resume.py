@@ -53,7 +53,7 @@ def test_out_holds_the_run(tmp_path: Path) -> None:
     history = run(out=out, **FAST)
     assert sorted(contents(out)) == FILES
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    names = ["epoch", "train_loss", "test_top1", "learning_rate", "seconds"]
+    names = ["epoch", "train_loss", "test_top1", "learning_rate", "seconds", "penalty"]
     assert [list(row) for row in rows] == [names] * 4
     assert rows == history.to_dicts()
     saved = json.loads((out / "config.json").read_text())
@@ -71,10 +71,10 @@ def test_curves_for_tensorboard_go_on_after_a_resume(tmp_path, monkeypatch) -> N
     points = [
         call.add_scalar(name, getattr(row, name), row.epoch)
         for row in history
-        for name in ("train_loss", "test_top1", "learning_rate", "seconds")
+        for name in ("train_loss", "penalty", "test_top1", "learning_rate", "seconds")
     ]
-    two_epochs = [*points[:4], call.flush(), *points[4:8], call.flush(), call.close()]
-    assert writer.method_calls == [*two_epochs, *points[8:], call.flush(), call.close()]
+    two_epochs = [*points[:5], call.flush(), *points[5:10], call.flush(), call.close()]
+    assert writer.method_calls == [*two_epochs, *points[10:], call.flush(), call.close()]
 
 
 # --- going on -------------------------------------------------------------------------------------

@@ -180,6 +180,7 @@ def test_penalty_counts_in_the_training_loss_only(use: Use) -> None:
     assert penalty > 0.1
     difference = with_penalty.last.train_loss - without.last.train_loss
     assert difference == pytest.approx(penalty, rel=1e-4)
+    assert (without.last.penalty, with_penalty.last.penalty) == (0, pytest.approx(penalty))
     assert with_penalty.last.test_top1 == without.last.test_top1
 
 
@@ -336,12 +337,12 @@ def test_an_epoch_of_no_numbers_is_not_kept(use, tmp_path, monkeypatch, what, me
     use(linear)
     plain, epochs = _train.train_epoch, iter(range(1, 4))
 
-    def train_epoch(run: Any, job: _job.Job, *arguments: Any) -> float:
+    def train_epoch(run: Any, job: _job.Job, *arguments: Any) -> tuple[float, float]:
         loss = plain(run, job, *arguments)
         if next(epochs) < 2:
             return loss
         spoilt = what(job)
-        return spoilt if isinstance(spoilt, float) else loss
+        return (spoilt, 0.0) if isinstance(spoilt, float) else loss
 
     monkeypatch.setattr(_train, "train_epoch", train_epoch)
     with pytest.raises(FloatingPointError, match=f"the {message} in epoch 2 of 3; try a learning"):

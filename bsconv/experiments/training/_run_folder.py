@@ -31,10 +31,13 @@ class EpochMetrics:
     test_top1: float  # in percent
     learning_rate: float  # of the last step
     seconds: float
+    penalty: float = 0.0  # of BSConv-S, part of train_loss
 
     def __str__(self) -> str:
         top1, rate = f"{self.test_top1:.2f} %", f"{self.learning_rate:.4g}"
-        reached = f"train loss {self.train_loss:.4f}, test top-1 {top1}"
+        loss = f"{self.train_loss - self.penalty:.4f}"
+        loss += f", penalty {self.penalty:.4f}" if self.penalty else ""
+        reached = f"train loss {loss}, test top-1 {top1}"
         return f"epoch {self.epoch}: {reached}, learning rate {rate}, {self.seconds:.1f} s"
 
 
@@ -182,7 +185,7 @@ class Run:
         # after the checkpoint: a resumed run writes the metrics again from what is in there
         self._write_metrics(self.folder)
         if self.curves is not None:
-            for name in ("train_loss", "test_top1", "learning_rate", "seconds"):
+            for name in ("train_loss", "penalty", "test_top1", "learning_rate", "seconds"):
                 self.curves.add_scalar(name, getattr(metrics, name), metrics.epoch)
             self.curves.flush()
 

@@ -60,10 +60,11 @@ def train(
         tests = job.dataset.test_images, job.dataset.test_labels
         for epoch in run.epochs_left:
             start = time.perf_counter()
-            loss = train_epoch(run, job, epoch, progress)
+            loss, penalty = train_epoch(run, job, epoch, progress)
             top1 = evaluate(job.model, *tests, run.config, run.processes)
             seconds = round(time.perf_counter() - start, 3)
-            metrics = EpochMetrics(epoch, loss, top1, job.optimizer.learning_rate, seconds)
+            rate = job.optimizer.learning_rate
+            metrics = EpochMetrics(epoch, loss, top1, rate, seconds, penalty)
             with run.processes.agreeing():
                 _check_numbers(run, job, metrics)
                 run.record(metrics, job)
@@ -76,14 +77,14 @@ def train(
     return run.history
 
 
-def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
+def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> tuple[float, float]:
     """One pass over the training images in a new order, which ends early once the loss is not
-    finite; the mean loss, penalty included."""
+    finite; the mean loss and the mean of the penalty in it."""
     config, processes, data, device = run.config, run.processes, job.dataset, job.generator.device
     order = torch.randperm(len(data.train_images), generator=job.generator, device=device)
     batches = _batches(order, config.settings.batch_size)
     look_every = max(1, len(batches) // LOOKS)
-    total, seen = torch.zeros((), device=device), 0
+    total, seen = torch.zeros(2, device=device), 0
     job.trained.train()
     if config.settings.fixed_batch_norm or config.freeze:
         for module in job.trained.modules():  # of several processes, it is a copy of job.model
@@ -101,21 +102,23 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> float:
     ) as bar:
         for number, (batch, images) in enumerate(images_of, 1):
             rate = config.learning_rate_at((epoch - 1) * len(batches) + number - 1, len(batches))
-            loss_of_step = train_step(run, job, images.to(device), data.train_labels[batch], rate)
-            total += loss_of_step * len(batch)
+            losses = train_step(run, job, images.to(device), data.train_labels[batch], rate)
+            total += losses * len(batch)
             seen += len(batch)
             bar.update(len(batch))
             if number % look_every == 0 or number == len(batches):
                 # the same in all processes, which stop together
-                loss = float(processes.sum(total)) / processes.count / seen
+                means = processes.sum(total) / processes.count / seen
+                loss, penalty = means.tolist()
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 if not math.isfinite(loss):
                     break
-    return loss
+    return loss, penalty
 
 
 def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
-    """One step on these images; the mean over the processes of what it returns is their loss."""
+    """One step on these images; the means over the processes of what it returns are their loss and
+    the penalty in it."""
     config = run.config
     crop_padding, flip, cutout = config.crop_padding, config.flip, config.cutout
     # every process draws for the whole batch, so that all draw the same
@@ -132,11 +135,12 @@ def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate
             inputs = job.teacher_normalization.apply(resized)
             answers = job.execution.logits(job.teacher, inputs)
         loss = student_loss(logits, answers, labels, config.label_weight)
-    loss = weight * loss + reg_loss(job.trained, config.alpha)
+    penalty = reg_loss(job.trained, config.alpha)
+    loss = weight * loss + penalty
     job.model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     job.optimizer.step(learning_rate)
-    return loss.detach()
+    return torch.stack([loss.detach(), penalty.detach().to(loss)])
 
 
 def student_loss(logits: Tensor, answers: Tensor, labels: Tensor, label_weight: float) -> Tensor:
