@@ -109,7 +109,7 @@ def _model(
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:
-    from ..pytorch.inference.engines import OPSET
+    from ..engines import OPSET
 
     is_onnx = arguments.format == "onnx"
     kind = f"ONNX of opset {OPSET}" if is_onnx else "an exported program of torch"

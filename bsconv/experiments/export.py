@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..basics.errors import one_line
-from ..pytorch.inference.engines import onnx_model
+from ..engines import onnx_model
 from .files.checkpoints import check_writable, write_atomically
 from .files.torch_files import check_archive
 

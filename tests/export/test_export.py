@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bsconv.commands import export as export_command
+from bsconv.engines import OPSET
 from bsconv.experiments import export
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.export import FORMATS, check_export, export_model, load_exported
@@ -20,7 +21,6 @@ from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.pytorch import get_model
 from bsconv.pytorch.inference import optimize_for_inference
-from bsconv.pytorch.inference.engines import OPSET
 from helpers.model_snapshots import assert_unchanged, snapshot
 from helpers.trained import trained
 

@@ -49,7 +49,8 @@ def paths_for(files: Iterable[str]) -> list[str]:
 
 def room(file: Path) -> str:
     """The folder of tests for a file of the package."""
-    named = [part for part in file.with_suffix("").parts if (TESTS / part).is_dir()]
+    parts = ["inference" if part == "engines" else part for part in file.with_suffix("").parts]
+    named = [part for part in parts if (TESTS / part).is_dir()]
     return named[0] if named else "core" if "pytorch" in file.parts else "commands"
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
+from bsconv.engines import _onnx_engines, _pytorch
+from bsconv.engines._onnx import chain_to_onnx
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _optimize
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
-from bsconv.pytorch.inference.engines import _onnx_engines, _pytorch
-from bsconv.pytorch.inference.engines._onnx import chain_to_onnx
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
     IMAGES,

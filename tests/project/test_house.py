@@ -28,7 +28,7 @@ ROOMS = [f"{CORE}.{path.parent.name}" for path in (PACKAGE / "pytorch").glob("[!
 # Each part may import what is on floors below it, nothing of its own floor or above.
 FLOORS = [
     ["bsconv"],  # with basics
-    [f"{CORE}._tools"],
+    [f"{CORE}._tools", "bsconv.engines"],
     [f"{CORE}.{name}" for name in ("regularization", "decomposition", "plan")],
     [f"{CORE}.initialization", f"{CORE}._layer_plans"],
     [f"{CORE}.modules"],

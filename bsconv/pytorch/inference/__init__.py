@@ -1,10 +1,10 @@
 """The fastest thing that computes the same on the machine at hand."""
 
+from ...engines import ENGINES, Engine, Runner, Setting
 from ._model import OptimizedModel
 from ._optimize import optimize_for_inference
 from ._plans import collapse
 from ._report import EngineResult, InferenceReport, OptimizedLayer
-from .engines import ENGINES, Engine, Runner, Setting
 
 __all__ = [
     "ENGINES",

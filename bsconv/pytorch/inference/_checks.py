@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.errors import described
+from ...engines import ENGINES, dtype_name
 from .._tools.model_tree import check_module, tensors_in, watching
 from .._tools.numerics import full_float32
-from .engines import ENGINES, dtype_name
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SAME = 1e-3  # of the largest output: more than that is not rounding

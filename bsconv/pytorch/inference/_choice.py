@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ...basics.errors import described
 from ...basics.timing import in_turns, medians
+from ...engines import ENGINES, Engine, Setting
 from .._tools.convs import BatchNorm
 from .._tools.model_tree import Place, exchange, places, tensors_in, watching
 from ..modules import BLUEPRINT_LAYERS
 from ._folding import fold_norms
 from ._plans import FACTORED, layer_plans, padded_plans
 from ._report import OptimizedLayer
-from .engines import ENGINES, Engine, Setting
 
 LAYER_BUDGET = 0.1  # seconds of measuring for each kind of layer
 CLEARLY = 0.9  # times the seconds of the factored plan, or less: more than chance

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.errors import described
+from ...engines import Network, Runner, Tensors
 from ._checks import difference, floats_in, outputs_of, tolerance
 from ._report import InferenceReport
-from .engines import Network, Runner, Tensors
 
 
 class OptimizedModel(nn.Module):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ...basics.errors import described
 from ...basics.timing import SETTLE, in_turns, medians
+from ...engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
 from .._tools.model_tree import unwrapped
 from .._tools.outside import apart_from, independent_copy
 from . import _checks
 from ._choice import Layers, faster_setting
 from ._model import OptimizedModel
 from ._report import GIVEN, EngineResult, InferenceReport, OptimizedLayer
-from .engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
 
 MODEL_BUDGET = 0.5  # seconds of measuring for each engine that is among the fastest
 CLOSE = 1.3  # times as slow as the fastest in a first measurement: measured again, and longer

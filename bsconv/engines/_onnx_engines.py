@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ....basics.timing import SETTLE, in_turns, medians
+from ..basics.timing import SETTLE, in_turns, medians
 from ._engine import Engine, Runner, Setting, Tensors, in_dtype
 from ._onnx import INPUT, chain_to_onnx, network_to_onnx
 

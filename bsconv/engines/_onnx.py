@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..._tools.convs import Conv
 from ._engine import Tensors
 
 OPSET = 18  # the oldest that torch's exporter writes unconverted, so the one that most can run
 INPUT = "images"
+CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
 def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors]:
@@ -70,7 +70,7 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     make, array = onnx.helper, onnx.numpy_helper.from_array
     nodes, weights, last = [], [], INPUT
     for number, conv in enumerate(layer if isinstance(layer, nn.Sequential) else [layer]):
-        if not isinstance(conv, Conv) or conv.padding_mode != "zeros" or conv.padding == "same":
+        if not isinstance(conv, CONVS) or conv.padding_mode != "zeros" or conv.padding == "same":
             return None
         tensors = {f"{name}{number}": tensor for name, tensor in conv.named_parameters()}
         weights += [array(tensor.float().cpu().numpy(), name) for name, tensor in tensors.items()]
