@@ -188,7 +188,7 @@ def test_weights_of_others_are_a_start_and_no_trained_model(tmp_path: Path) -> N
     save_file({"weight": torch.zeros(3)}, path)
     assert read_start(path).state.keys() == {"weight"}
     assert (read_start(path).config, read_start(path).plan) == (None, {})
-    with pytest.raises(ValueError, match="holds no model trained by bsconv train: it lacks"):
+    with pytest.raises(ValueError, match="holds weights that do not say which model they are of"):
         read_trained(path)
 
 

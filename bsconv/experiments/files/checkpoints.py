@@ -184,8 +184,10 @@ def read_trained(path: Path) -> TrainedModel:
         if not found:
             raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
         path = found[0]
-    state, about = read_weights(path)
-    return trained_by({**(about or {}), "model": state}, path)
+    start = read_start(path)
+    if not isinstance(start, TrainedModel):
+        raise ValueError(f"{path} holds weights that do not say which model they are of")
+    return start
 
 
 def read_start(path: Path) -> Start:

@@ -36,6 +36,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     ValueError with one line for one that is damaged, as far as it has checksums, or holds more than
     weights, none, or one twice.
     """
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(f"{path} is an ONNX file, which bsconv predict and spectra take alone")
     with open(path, "rb") as file:  # a JSON object follows the eight bytes of its length
         safe = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     content, about = _unpacked(path) if safe else (read_torch_file(path, OTHERWISE), None)

@@ -15,28 +15,9 @@ from ._layers import excess_panels, layer_boxes
 from ._schematics import schematic
 
 __all__ = [
-    "COLOURS",
-    "AccuracyLine",
-    "Figure",
-    "accuracy_and_published",
-    "accuracy_panels",
-    "bar_rows",
-    "blueprint_fit",
-    "curve_panels",
-    "curves",
-    "damage_curve",
-    "dots",
-    "excess_panels",
-    "grouped_bars",
-    "image_rows",
-    "kernel_grids",
-    "layer_boxes",
-    "matrices",
-    "rendered",
-    "roofline",
-    "schematic",
-    "slice_grid",
-    "stacked_shares",
-    "timing_bars",
+    "COLOURS", "AccuracyLine", "Figure", "accuracy_and_published", "accuracy_panels",
+    "bar_rows", "blueprint_fit", "curve_panels", "curves", "damage_curve", "dots",
+    "excess_panels", "grouped_bars", "image_rows", "kernel_grids", "layer_boxes", "matrices",
+    "rendered", "roofline", "schematic", "slice_grid", "stacked_shares", "timing_bars",
     "use_style",
-]
+]  # fmt: skip

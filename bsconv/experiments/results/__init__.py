@@ -6,16 +6,7 @@ from ._table import ResultsTable
 from .published import PUBLISHED_EPOCHS, PublishedResult, published_results, published_variants
 
 __all__ = [
-    "EXECUTION",
-    "PUBLISHED_EPOCHS",
-    "PublishedResult",
-    "Record",
-    "ResultsTable",
-    "Summary",
-    "load_records",
-    "published_results",
-    "published_variants",
-    "results_folder",
-    "summarize",
+    "EXECUTION", "PUBLISHED_EPOCHS", "PublishedResult", "Record", "ResultsTable", "Summary",
+    "load_records", "published_results", "published_variants", "results_folder", "summarize",
     "variants_of",
-]
+]  # fmt: skip
