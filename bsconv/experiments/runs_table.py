@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,16 +34,17 @@ class RunsTable(CsvTable):
         return self.header, self.cells
 
     def figure(self) -> Figure:
-        """Test top-1 after each epoch."""
+        """Test top-1 after each epoch, and the last one by the size of the network."""
         from . import plotting
+        from .results.published import family_and_variant, published_variants
 
-        longest = max(len(run.history) for run in self.runs)
-        curves = {}
-        for run in self.runs:
-            missing = [math.nan] * (longest - len(run.history))
-            curves[str(run.path)] = [epoch.test_top1 for epoch in run.history] + missing
-        epochs = range(1, longest + 1)
-        return plotting.curves(epochs, curves, xlabel="epoch", ylabel="test top-1 in %")
+        runs = {str(run.path): run for run in self.runs if run.history}
+        accuracies = {name: [each.test_top1 for each in run.history] for name, run in runs.items()}
+        sizes = {name: parameter_count(run.model) / 1e6 for name, run in runs.items()}
+        families = {(family_and_variant(r.config.model)[0], r.config.dataset) for r in self.runs}
+        published = [row for each in families for row in published_variants(*each).values()]
+        points = [(row.million_parameters, row.top1) for row in published]
+        return plotting.curves_and_sizes(accuracies, sizes, points)
 
 
 def _row(run: Run) -> dict[str, str | int]:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,10 @@ from bsconv.experiments.results import (
     published_variants,
     summarize,
 )
-from bsconv.pytorch import list_models
+from bsconv.experiments.runs_table import RunsTable
+from bsconv.experiments.training import History
+from bsconv.pytorch import get_model, list_models
+from bsconv.pytorch._tools.model_tree import parameter_count
 from helpers.records import record
 from results.record import write_record
 
@@ -102,6 +106,15 @@ def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
     assert "BSConv-S" in line.recorded
     assert "BSConv-S" not in line.published  # which is of p = 1/4
     assert lines["CIFAR-10"]["resnet20\n2 epochs"].published == {}
+
+
+def test_own_runs_stand_with_what_is_published_of_their_kind() -> None:
+    table = RunsTable.__new__(RunsTable)
+    history, model = History(of(50.0).epochs), get_model(WRN, 10)
+    table.runs = [Mock(path="x", config=TrainConfig(WRN), model=model, history=history)]
+    points = [tuple(line.get_xydata()[-1]) for line in table.figure().axes[1].lines]
+    assert (0.18, 91.11) in points
+    assert points[-1] == (parameter_count(model) / 1e6, 50.0)
 
 
 # --- what is comparable ---------------------------------------------------------------------------

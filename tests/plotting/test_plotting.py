@@ -58,6 +58,7 @@ TOLD_APART = {
     "curves": call([0, 1], {n: [0, 1] for n in NAMES}, xlabel="x", ylabel="y"),
     "curve_panels": call({"a": {n: [0, 1] for n in NAMES}}, xlabel="x", ylabels=["y"]),
     "accuracy_panels": call({"a": {n: [("", 1, [70]), ("", 2, [80])] for n in NAMES}}),
+    "curves_and_sizes": call({n: [0, 1] for n in NAMES}, dict.fromkeys(NAMES, 1), [(2, 3)]),
     "dots": call({n: {"a": [1, 2]} for n in NAMES}, xlabel="x"),
 }
 SIGNED = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -0.5], [1.0, -1.0, -0.01]])  # the last one is pale

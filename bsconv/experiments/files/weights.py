@@ -31,10 +31,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The tensors of the file ``path`` by their names, on the CPU, and what :mod:`bsconv` noted in
     it about them; None where it did not. No code of it runs.
 
-    Reads safetensors and what ``torch.save`` made of a state dict, whatever the suffix, alone or
-    within a checkpoint, by the names of :func:`state_dict_in`. OSError for a file that is missing,
-    ValueError with one line for one that is damaged, as far as it has checksums, or holds more than
-    weights, none, or one twice.
+    Reads safetensors and what ``torch.save`` made of a state dict, alone or within a checkpoint, by
+    the names of :func:`state_dict_in`. ValueError for a file that is damaged, as far as it has
+    checksums, or holds more than weights, none, or one twice.
     """
     if path.suffix.lower() == ".onnx":
         raise ValueError(f"{path} is an ONNX file, which bsconv predict and spectra take alone")

@@ -6,7 +6,7 @@ apart by colour, it does so by dash, marker or hatch as well.
 
 from matplotlib.figure import Figure
 
-from ._accuracies import AccuracyLine, accuracy_and_published, accuracy_panels
+from ._accuracies import AccuracyLine, accuracy_and_published, accuracy_panels, curves_and_sizes
 from ._bars import bar_rows, grouped_bars, stacked_shares, timing_bars
 from ._curves import curve_panels, curves, damage_curve, dots, roofline
 from ._figures import COLOURS, rendered, use_style
@@ -16,8 +16,8 @@ from ._schematics import schematic
 
 __all__ = [
     "COLOURS", "AccuracyLine", "Figure", "accuracy_and_published", "accuracy_panels",
-    "bar_rows", "blueprint_fit", "curve_panels", "curves", "damage_curve", "dots",
-    "excess_panels", "grouped_bars", "image_rows", "kernel_grids", "layer_boxes", "matrices",
-    "rendered", "roofline", "schematic", "slice_grid", "stacked_shares", "timing_bars",
-    "use_style",
+    "bar_rows", "blueprint_fit", "curve_panels", "curves", "curves_and_sizes", "damage_curve",
+    "dots", "excess_panels", "grouped_bars", "image_rows", "kernel_grids", "layer_boxes",
+    "matrices", "rendered", "roofline", "schematic", "slice_grid", "stacked_shares",
+    "timing_bars", "use_style",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ._figures import finish_panel, looks_of, panels_of, plain_ticks, with_legend
+from ._curves import draw_curves
+from ._figures import Series, finish_panel, looks_of, panels_of, plain_ticks, with_legend
 
 Network = tuple[str, float, Sequence[float]]
 """A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
@@ -53,6 +54,27 @@ def accuracy_panels(
         _size_axis(axis, margins=0.12)
         finish_panel(axis)
     return with_legend(figure)
+
+
+def curves_and_sizes(
+    accuracies: Series, sizes: Mapping[str, float], published: Iterable[tuple[float, float]]
+) -> Figure:
+    """Accuracies of runs after each epoch, and the last ones against million parameters, with what
+    is ``published``: pairs of the two."""
+    panels = ["after each epoch", "after the last"]
+    figure, axes = panels_of(panels, "", ylabel=_ACCURACY, sharey=True)
+    left, right = axes.values()
+    looks = looks_of(accuracies)
+    draw_curves(left, 1, accuracies, looks, most_markers=12)
+    left.set(xlabel="epoch")
+    for point in published:
+        right.plot(*point, "o", color=_PUBLISHED, markerfacecolor="white", label="published")
+    for name, size in sizes.items():
+        right.plot(size, np.asarray(accuracies[name])[-1], **looks[name])
+    _size_axis(right, margins=0.12)
+    for axis in axes.values():
+        finish_panel(axis)
+    return with_legend(figure, columns=2)
 
 
 def accuracy_and_published(

@@ -23,7 +23,7 @@ def curves(x: Sequence[float], series: Series, *, log: str = "", **labels: str) 
     ``log`` names the logarithmic axes: "x", "y" or "xy"; ``labels`` are xlabel, ylabel and title.
     """
     figure, axis = figures.one_panel(labels)
-    _draw(axis, x, series, figures.looks_of(series), _MOST_MARKERS)
+    draw_curves(axis, x, series, figures.looks_of(series), _MOST_MARKERS)
     axis.set(**{f"{name}scale": "log" for name in log})
     for name in log:
         figures.plain_ticks(getattr(axis, f"{name}axis"))
@@ -43,14 +43,14 @@ def curve_panels(
     figure, axes = figures.panels_of(panels, title)
     looks = figures.looks_of(chain.from_iterable(panels.values()))
     for (name, axis), ylabel in zip(axes.items(), ylabels, strict=True):
-        _draw(axis, first, panels[name], looks, _MOST_MARKERS // len(panels))
+        draw_curves(axis, first, panels[name], looks, _MOST_MARKERS // len(panels))
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         figures.finish_panel(axis)
     return figures.with_legend(figure)
 
 
-def _draw(
+def draw_curves(
     axis: Axes,
     x: Sequence[float] | int,
     series: Series,
