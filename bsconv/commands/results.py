@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "the folder of records (default: results of this project)"
     add("--results", metavar="DIR", help=text)
-    text = "your own runs instead, the --out of `bsconv train`: a table, and their curves"
+    text = "your own runs instead, the --out of `bsconv train`: a table and a figure"
     add("--runs", nargs="+", metavar="DIR", help=text)
     add("--dataset", metavar="NAME", help="only runs on this data set")
     add("--markdown", action="store_true", help="print the table as the README has it")

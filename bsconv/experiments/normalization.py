@@ -23,8 +23,7 @@ STATISTICS = {
 class Normalization:
     """``(images - mean) / std`` for each of the three channels of images in [0, 1].
 
-    ValueError for numbers of which there are not three, a mean outside [0, 1] and a standard
-    deviation outside (0, 1].
+    ValueError unless there are three of each, ``mean`` in [0, 1] and ``std`` in (0, 1].
 
     >>> Normalization.from_options("imagenet").mean
     (0.485, 0.456, 0.406)

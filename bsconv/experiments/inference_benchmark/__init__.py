@@ -4,10 +4,6 @@ from ._report import AS_GIVEN, InferenceBenchmark, Measurement, Setting
 from ._run import benchmark_inference, build_variants
 
 __all__ = [
-    "AS_GIVEN",
-    "InferenceBenchmark",
-    "Measurement",
-    "Setting",
-    "benchmark_inference",
+    "AS_GIVEN", "InferenceBenchmark", "Measurement", "Setting", "benchmark_inference",
     "build_variants",
-]
+]  # fmt: skip

@@ -42,8 +42,7 @@ def excess_panels(networks: Mapping[str, Series], *, title: str = "") -> Figure:
     """A panel for each network: how far its layers lie above random kernels, side by side.
 
     ``networks[name]`` holds lists of one number for each layer, NaN where it has none, such as
-    "within kernels" and "across kernels". A line joins the dots of a layer, a black bar stands at
-    the median, which is written below.
+    "within kernels" and "across kernels". A line joins the dots of a layer, a bar is the median.
     """
     ylabel = "median first share - random"
     figure, axes = panels_of(networks, title, ylabel=ylabel, sharey=True)
