@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from bsconv.experiments import model_sources
 from bsconv.experiments.export import FORMATS, export_model, load_exported
-from bsconv.pytorch import BSConvS, BSConvS_Replacer, BSConvU, BSConvU_Replacer
+from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer
+from bsconv.pytorch.modules import BLUEPRINT_LAYERS
 from bsconv.pytorch.plan import Plan
 from helpers.paths import ROOT
 from helpers.reliability import Section
@@ -42,8 +43,8 @@ SECONDS = 60  # of computing, for one model
 LARGE = 100_000_000  # parameters; beyond, shapes alone are computed, on the meta device
 EVERY = 20  # of the models is exported too, in one format and the other by turns
 KINDS = {  # of reasons why a layer is kept
-    r"1x1 is not among kernel_sizes": "of 1x1",
-    r"\d+x\d+ is not among kernel_sizes": "of another size",
+    r"1(x1)+ is not among kernel_sizes": "of 1x1",
+    r"\d+(x\d+)+ is not among kernel_sizes": "of another size",
     r"grouped .*": "grouped",
     r"BSConv\w would have more parameters .*": "would grow",
     r"(\w+) is (?:not a|a subclass of) Conv2d.*": r"\1",
@@ -120,14 +121,9 @@ def trial(library: str, name: str, export: str = "", by_shapes: bool = False) ->
         return {**found, "outcome": f"not run: {expected}"}
     outcome = "works, by shapes" if images.is_meta else "works"
     for replacer, plan in zip(replacers, plans, strict=True):
-        twin = duplicate(library, name, model)
-        replacer.apply(twin)
+        twin = replacer.apply(duplicate(library, name, model))
         assert replacer.report == plan
-        check_layers(twin, plan)
-        assert_the_penalty_is_right(twin, isinstance(replacer, BSConvS_Replacer))
-        for training, dense_run in expected.items():
-            assert run(twin, [layer.name for layer in plan.layers], images, training) == dense_run
-            assert_gradients_are_finite(twin)
+        check_replaced(twin, replacer, plan, images, expected)
     if export and not images.is_meta:
         outcome += f"; {check_export(model, twin, images, export)}"
     return {**found, "outcome": outcome}
@@ -164,12 +160,19 @@ def duplicate(library: str, name: str, model: nn.Module) -> nn.Module:
         return build(library, name).to(next(model.parameters()).device)
 
 
-def check_layers(model: nn.Module, plan: Plan) -> None:
+def check_replaced(
+    model: nn.Module, replacer: Any, plan: Plan, images: Tensor, expected: dict[bool, Any]
+) -> None:
+    """That layers, penalty and what is ``expected`` in eval and train mode are right."""
     for layer in plan.layers:
         for name in layer.names:
-            is_blueprint = isinstance(model.get_submodule(name), (BSConvU, BSConvS))
+            is_blueprint = isinstance(model.get_submodule(name), BLUEPRINT_LAYERS)
             assert is_blueprint == layer.replaced, name
     assert sum(p.numel() for p in model.parameters()) == plan.parameters_after
+    assert_the_penalty_is_right(model, isinstance(replacer, BSConvS_Replacer))
+    for training, dense_run in expected.items():
+        assert run(model, [layer.name for layer in plan.layers], images, training) == dense_run
+        assert_gradients_are_finite(model)
 
 
 def check_export(dense: nn.Module, model: nn.Module, images: Tensor, format: str) -> str:
