@@ -131,12 +131,8 @@ def images_of(figure: Figure) -> list[AxesImage]:
     return [image for axis in figure.axes for image in axis.get_images()]
 
 
-def heights(axis: Axes) -> list[float]:
-    return [bar.get_height() for bar in axis.patches]
-
-
-def widths(axis: Axes) -> list[float]:
-    return [bar.get_width() for bar in axis.patches]
+def bars(axis: Axes, side: str) -> list[float]:
+    return [plt.getp(bar, side) for bar in axis.patches]
 
 
 def ys(lines: Iterable[Line2D]) -> list[list[float]]:
@@ -147,9 +143,7 @@ def ys(lines: Iterable[Line2D]) -> list[list[float]]:
 def test_figures_draw_and_stay_within_7_by_3_5_inches(case: str) -> None:
     figure = drawn(case)
     figure.canvas.draw()  # where labels that make no sense would warn
-    width, height = figure.get_size_inches()
-    assert width <= 7
-    assert height <= 3.5
+    assert (figure.get_size_inches() <= (7, 3.5)).all()
     assert figure.dpi == 100
     assert mpl.colors.to_hex(figure.get_facecolor()) == "#ffffff"
 
@@ -200,8 +194,8 @@ def test_stacked_shares_add_up_to_one() -> None:
     }
     figure = plotting.stacked_shares(panels)
     weights, macs = figure.axes
-    assert widths(weights) == pytest.approx([0.1, 1, 0.9, 0])
-    assert widths(macs) == pytest.approx([0.9, 1, 0.1, 0])
+    assert bars(weights, "width") == pytest.approx([0.1, 1, 0.9, 0])
+    assert bars(macs, "width") == pytest.approx([0.9, 1, 0.1, 0])
     assert texts(weights.texts) == ["10%", "100%", "90%", ""]
     assert legend_of(figure) == ["3x3", "linear"]
 
@@ -210,7 +204,7 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
     series = {"u": [17.0, 94.0], "s": [11.0, 93.0]}
     figure = plotting.grouped_bars(["resnet", "vgg"], series, ylabel="%", number="{:.0f} %")
     (axis,) = figure.axes
-    assert heights(axis) == [17.0, 94.0, 11.0, 93.0]
+    assert bars(axis, "height") == [17.0, 94.0, 11.0, 93.0]
     assert apart([bar.get_bbox().intervalx for bar in axis.patches])
     assert texts(axis.texts) == ["17 %", "94 %", "11 %", "93 %"]
 
@@ -218,7 +212,7 @@ def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
 def test_rows_of_bars_run_from_the_top_and_carry_their_numbers() -> None:
     series = {"before": [9408, 8_388_608], "after": [0, 1_067_008]}
     (axis,) = plotting.bar_rows(["conv1", "layer4"], series, xlabel="parameters").axes
-    assert widths(axis) == [9408, 8_388_608, 0, 1_067_008]
+    assert bars(axis, "width") == [9408, 8_388_608, 0, 1_067_008]
     assert texts(axis.texts) == ["9,408", "8,388,608", "0", "1,067,008"]
     tops = [bar.get_y() for bar in axis.patches]
     assert tops[0] < tops[2] < tops[1] < tops[3]
@@ -242,7 +236,7 @@ def test_times_stand_side_by_side_with_their_spread() -> None:
     panels = {"one": {"given": given, "fast": {"u": (1, 1, 2)}}, "two": {"fast": {"u": (9, 8, 9)}}}
     figure = plotting.timing_bars(panels, ylabel="ms")
     first, second = figure.axes
-    assert (heights(first), heights(second)) == ([2, 3, 1], [9])
+    assert (bars(first, "height"), bars(second, "height")) == ([2, 3, 1], [9])
     spans = [line[:, 1].tolist() for lines in first.collections for line in lines.get_segments()]
     assert spans == [[1, 4], [3, 3], [1, 2]]
     assert apart([bar.get_bbox().intervalx for bar in first.patches])
@@ -362,23 +356,16 @@ def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> 
     assert np.unique(first) == pytest.approx(expected)
 
 
-def dots_of(axis: Axes) -> list[tuple[float, float, str]]:
-    """Where the dots of a picture stand, x and y in values from the top left, and their colours."""
-    (dots,) = axis.collections
-    centres = [path.get_extents().get_points().mean(axis=0) for path in dots.get_paths()]
-    colours = map(mpl.colors.to_hex, dots.get_facecolors())
-    return [(float(x), float(y), c) for (x, y), c in zip(centres, colours, strict=True)]
-
-
 @pytest.mark.parametrize("case", SIGNED_PICTURES)
 def test_negative_values_carry_a_dot_where_colours_are_not_seen(case: str) -> None:
     figure = drawn(case)
     axis = figure.axes[0]
-    size = axis.images[0].get_array().shape[0]
-    dots = dots_of(axis)
-    if size > 3:  # slices in a frame of 3 pixels, each value in 6 x 6 of them
-        dots = [((x + 0.5 - 3) / 6 - 0.5, (y + 0.5 - 3) / 6 - 0.5, colour) for x, y, colour in dots]
-    assert dots == [(2, 1, "#444444"), (1, 2, "#ffffff")]
+    (dots,) = axis.collections
+    centres = np.array([path.get_extents().get_points().mean(axis=0) for path in dots.get_paths()])
+    if axis.images[0].get_array().shape[0] > 3:  # in a frame of 3 pixels, 6 x 6 for each value
+        centres = (centres + 0.5 - 3) / 6 - 0.5
+    assert centres.tolist() == [[2, 1], [1, 2]]  # x and y from the top left
+    assert list(map(mpl.colors.to_hex, dots.get_facecolors())) == ["#444444", "#ffffff"]
     assert "(dot: negative)" in figure.axes[-1].get_ylabel()
     plain = plotting.matrices({"a": SIGNED}, colour_label="value")
     assert not plain.axes[0].collections
@@ -393,9 +380,8 @@ def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:
     above, below = (image.get_array() for image in images_of(figure)[:2])
     assert [image.get_clim() for image in images_of(figure)[:2]] == [(-3, 3)] * 2
     assert set(below.compressed()) == {-1.0, 0.0, 2.0, 3.0}
-    bars = figure.axes[1]
-    assert heights(bars) == [-1, 2, 3]
-    for bar, weight in zip(bars.patches, (-1, 2, 3), strict=True):
+    assert bars(figure.axes[1], "height") == [-1, 2, 3]
+    for bar, weight in zip(figure.axes[1].patches, (-1, 2, 3), strict=True):
         middle = int(bar.get_x() + bar.get_width() / 2)
         assert weight in above[4][middle - 4 : middle + 5]  # the upper values of the slices
 
@@ -403,7 +389,7 @@ def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:
 def test_of_many_slices_some_of_the_whole_range_are_shown() -> None:
     weights = np.arange(100.0)
     figure = plotting.blueprint_fit(weights[:, None, None] * np.eye(3), np.eye(3), weights)
-    shown = heights(figure.axes[1])
+    shown = bars(figure.axes[1], "height")
     assert (len(shown), shown[0], shown[-1]) == (16, 0, 99)
     assert figure.axes[0].get_title().startswith("16 of its 100 slices")
     assert figure.get_suptitle() == "100% kept"
