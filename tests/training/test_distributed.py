@@ -20,8 +20,9 @@ from bsconv.experiments.training._job import steps_text
 from bsconv.experiments.training._processes import PeerFailed, Processes, process_device
 from bsconv.experiments.training._steps import Execution
 
-# Runs jobs, each in so many processes that are forked after the imports and find in their
-# environment what torchrun writes there.
+# Runs jobs, each with a name, a count of processes, and their code, in which rank and the job's
+# values are defined. They are forked after the imports and find what torchrun writes in their
+# environment.
 LAUNCHER = """
 import json, os, signal, socket, sys, traceback
 import pytest, torch
@@ -121,18 +122,6 @@ for job in json.load(open("jobs.json")):
 """
 
 
-def launch(folder: Path, jobs: list[dict[str, Any]]) -> None:
-    """Each job has a ``name``, a ``count`` of processes and their ``code``, in which ``rank`` and
-    the job's values are defined; what they print goes to ``<name>.<rank>.log``."""
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run(
-        [sys.executable, "-c", LAUNCHER],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-
-
 def train_job(name: str, count: int, *arguments: str, before: str = "use(40)") -> dict[str, Any]:
     """Trains into the folder that ``name`` begins with; ``before`` is code."""
     code = f"{before}\ncommand('--out', name.split('-')[0], *{arguments!r})"
@@ -140,11 +129,8 @@ def train_job(name: str, count: int, *arguments: str, before: str = "use(40)") -
 
 
 def codes(folder: Path, name: str) -> list[int]:
+    print(printed(folder, name))  # pytest shows it if the test fails
     return json.loads((folder / f"{name}.codes").read_text())
-
-
-def check_codes(folder: Path, name: str, expected: list[int]) -> None:
-    assert codes(folder, name) == expected, printed(folder, name)
 
 
 def printed(folder: Path, name: str, rank: int = 0) -> str:
@@ -176,14 +162,12 @@ def test_parts_make_up_the_batch_and_its_mean(count: int, images: int) -> None:
 # --- BatchNorm ------------------------------------------------------------------------------------
 
 BATCH_NORM = """
-from torch import nn
 from bsconv.experiments.training._global_batch_norm import with_global_batch_norm
 with join_processes(torch.device("cpu")) as processes:
     results = []
     for settings, inputs, gradients in torch.load("cases.pt", weights_only=True):
-        norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[
-            inputs.dim()
-        ](inputs.shape[1], **settings).to(settings["dtype"])
+        kind = getattr(nn, f"BatchNorm{max(inputs.dim() - 2, 1)}d")
+        norm = kind(inputs.shape[1], **settings)
         shared = with_global_batch_norm(norm) if processes.count > 1 else norm
         part, _ = processes.part(len(inputs))
         for _ in range(2):
@@ -199,8 +183,6 @@ with join_processes(torch.device("cpu")) as processes:
         })
     torch.save(results, f"{name}.{rank}.pt")
 """
-
-
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3, torch.bfloat16: 2e-2}
 
 
@@ -231,7 +213,7 @@ def batch_norm_cases() -> list[tuple[dict[str, Any], Tensor, Tensor]]:
 @pytest.mark.parametrize("count", [2, 3])
 def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, count: int) -> None:
     name = f"norm{count}"
-    check_codes(ran, name, [0] * count)
+    assert codes(ran, name) == [0] * count
     parts = [torch.load(ran / f"{name}.{rank}.pt", weights_only=True) for rank in range(count)]
     alone = torch.load(ran / "norm1.0.pt", weights_only=True)
     for number, expected in enumerate(alone):
@@ -280,7 +262,7 @@ json.dump(found, open(f"{name}.{rank}.json", "w"))
 
 @pytest.mark.slow
 def test_the_first_one_prepares_and_dropout_differs(ran: Path) -> None:
-    check_codes(ran, "together", [0, 0, 0])
+    assert codes(ran, "together") == [0, 0, 0]
     found = [json.loads((ran / f"together.{rank}.json").read_text()) for rank in range(3)]
     come_later, drawn, failed = zip(*found, strict=True)
     assert come_later == (False, True, True)
@@ -351,11 +333,17 @@ JOBS = [
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which all jobs have run."""
+    """The folder in which all jobs have run; what they print is in ``<name>.<rank>.log``."""
     folder = tmp_path_factory.mktemp("ran")
     torch.manual_seed(0)
     torch.save(batch_norm_cases(), folder / "cases.pt")
-    launch(folder, JOBS)
+    (folder / "jobs.json").write_text(json.dumps(JOBS))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHER],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
     return folder
 
 
@@ -378,7 +366,7 @@ def assert_same_run(one: Path, other: Path, weights: bool = True) -> None:
 @pytest.mark.parametrize("other", ["even2", "even3", "odd3", "fast2", "second2"])
 def test_several_processes_train_as_one(ran: Path, other: str) -> None:
     count = int(other[-1])
-    check_codes(ran, other, [0] * count)
+    assert codes(ran, other) == [0] * count
     # running variances of odd3 count images that two processes share twice
     assert_same_run(ran / f"{other[:-1]}1", ran / other, weights=other != "odd3")
 
@@ -421,28 +409,24 @@ def test_the_first_process_alone_writes_and_prints(ran: Path) -> None:
 @pytest.mark.parametrize(("name", "count", "then"), [("up", 1, 2), ("down", 2, 1)])
 def test_a_run_goes_on_with_another_number_of_processes(ran, name, count, then) -> None:
     assert -signal.SIGKILL in codes(ran, f"{name}-killed")
-    check_codes(ran, f"{name}-resumed", [0] * then)
+    assert codes(ran, f"{name}-resumed") == [0] * then
     assert "resuming after epoch 1" in printed(ran, f"{name}-resumed")
     assert_same_run(ran / "even1", ran / name)
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_all_and_the_run_can_go_on(ran: Path) -> None:
+def test_a_killed_process_ends_all_and_the_run_can_go_on_until_it_is_finished(ran: Path) -> None:
     assert codes(ran, "broken-killed") == [2, -signal.SIGKILL]
     last = printed(ran, "broken-killed").splitlines()[-1]
     assert last.startswith("bsconv train: process 0 of 2 has lost another one, which was killed or")
     assert last.endswith(
         "go on with: torchrun --nproc-per-node 2 -m bsconv train --out broken --resume"
     )
-    check_codes(ran, "broken-resumed", [0, 0])
+    assert codes(ran, "broken-resumed") == [0, 0]
     # with as many processes to the last bit, dropout included
     weights = [(ran / name / "model.safetensors").read_bytes() for name in ("straight", "broken")]
     assert weights[0] == weights[1]
     assert rows(ran / "straight") == rows(ran / "broken")
-
-
-@pytest.mark.slow
-def test_a_finished_run_is_left_alone_by_all(ran: Path) -> None:
     assert codes(ran, "broken-finished") == [0, 0]
     assert "broken is finished already, nothing to do" in printed(ran, "broken-finished")
     assert printed(ran, "broken-finished", 1) == ""
