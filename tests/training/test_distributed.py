@@ -24,7 +24,7 @@ from bsconv.experiments.training._steps import Execution
 # values are defined. They are forked after the imports and find what torchrun writes in their
 # environment.
 LAUNCHER = """
-import json, os, signal, socket, sys, traceback
+import json, multiprocessing, os, signal, socket
 import pytest, torch
 from torch import nn
 from bsconv.__main__ import main
@@ -86,39 +86,28 @@ def command(*arguments):
     raise SystemExit(main([*names, *settings, *arguments]))
 
 
-def start(code, rank, count, port, names):
+def start(job, rank, port):
+    name, count = job["name"], str(job["count"])
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=count, LOCAL_WORLD_SIZE=count,
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
     )
-    os.dup2(os.open(f"{names['name']}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(os.open(f"{name}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
-    ended = 1
-    try:
-        exec(compile(code, names["name"], "exec"), names)
-        ended = 0
-    except SystemExit as error:
-        ended = error.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(ended)
+    exec(compile(job["code"], name, "exec"), {**globals(), **job, "rank": rank})
 
 
+fork = multiprocessing.get_context("fork")
 for job in json.load(open("jobs.json")):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = []
-    for rank in range(job["count"]):
-        child = os.fork()
-        if child == 0:
-            start(job["code"], rank, job["count"], port, {**globals(), **job, "rank": rank})
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    json.dump(codes, open(f"{job['name']}.codes", "w"))
+    children = [fork.Process(target=start, args=(job, rank, port)) for rank in range(job["count"])]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    json.dump([child.exitcode for child in children], open(f"{job['name']}.codes", "w"))
 """
 
 
