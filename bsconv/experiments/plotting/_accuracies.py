@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._curves import draw_curves
-from ._figures import Series, finish_panel, looks_of, panels_of, plain_ticks, with_legend
+from ._figures import Series, finish_panel, logarithmic, looks_of, panels_of, with_legend
 
 Network = tuple[str, float, Sequence[float]]
 """A name to stand at the point, million parameters, and the accuracies of its runs in percent."""
@@ -39,7 +39,7 @@ def accuracy_panels(
 
     A line joins the networks of a label; several runs of one are drawn as their mean and range.
     """
-    figure, axes = panels_of(panels, title, ylabel=_ACCURACY)
+    figure, axes = panels_of(panels, title, _ACCURACY)
     looks = looks_of(chain.from_iterable(panels.values()))
     for name, axis in axes.items():
         for label, networks in panels[name].items():
@@ -62,10 +62,10 @@ def curves_and_sizes(
     """Accuracies of runs after each epoch, and the last ones against million parameters, with what
     is ``published``: pairs of the two."""
     panels = ["after each epoch", "after the last"]
-    figure, axes = panels_of(panels, "", ylabel=_ACCURACY, sharey=True)
+    figure, axes = panels_of(panels, "", _ACCURACY, sharey=True)
     left, right = axes.values()
     looks = looks_of(accuracies)
-    draw_curves(left, 1, accuracies, looks, most_markers=12)
+    draw_curves(left, 1, accuracies, looks, most=12)
     left.set(xlabel="epoch")
     for point in published:
         right.plot(*point, "o", color=_PUBLISHED, markerfacecolor="white", label="published")
@@ -85,7 +85,7 @@ def accuracy_and_published(
     A line joins a network with its variants, dots lead from a recorded mean to what is published,
     bars span the lowest to the highest run. The legend calls hollow markers ``published``.
     """
-    figure, axes = panels_of(panels, title, ylabel=_ACCURACY, fontsize="large")
+    figure, axes = panels_of(panels, title, _ACCURACY, large=True)
     for name, axis in axes.items():
         for line in panels[name]:
             _draw_published(axis, line)
@@ -109,7 +109,7 @@ def _size_axis(axis: Axes, margins: float) -> None:
     axis.set(xlabel="million parameters", xscale="log")
     axis.margins(margins)
     low, high = axis.get_xlim()
-    plain_ticks(axis.xaxis, (1,) if high > 100 * low else (1, 3))
+    logarithmic(axis, "x", (1,) if high > 100 * low else (1, 3))
 
 
 def _draw_recorded(axis: Axes, line: AccuracyLine) -> None:

@@ -7,10 +7,9 @@ import numpy as np
 from cycler import cycler
 from matplotlib import ticker
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from . import _figures as figures
-from ._figures import COLOURS, Series
+from ._figures import COLOURS, Look, Series
 
 Timings = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
@@ -30,7 +29,7 @@ def stacked_shares(
     bars = list(next(iter(panels.values())))
     parts = [part for panel in panels.values() for bar in panel.values() for part in bar]
     white = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-    figure, axes = figures.panels_of(panels, title, fontsize="large", sharey=True)
+    figure, axes = figures.panels_of(panels, title, large=True, sharey=True)
     for name, axis in axes.items():
         totals = np.array([sum(panels[name][bar].values()) for bar in bars])
         left = np.zeros(len(bars))
@@ -59,12 +58,11 @@ def grouped_bars(
         if number:
             axis.bar_label(drawn, fmt=number, fontsize=8, padding=1)
     if log:
-        axis.set_yscale("log")
-        figures.plain_ticks(axis.yaxis)
+        figures.logarithmic(axis, "y")
         lowest = min(map(np.min, series.values()))
         axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
     slanted = sum(map(len, names)) > 90
-    turn: dict[str, Any] = {"rotation": 45, "ha": "right"} if slanted else {}
+    turn: Look = {"rotation": 45, "ha": "right"} if slanted else {}
     axis.set_xticks(range(len(names)), names, **turn)
     figures.grid_below(axis, "y")
     if len(series) > 1:
@@ -117,9 +115,7 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
     return figures.with_legend(figure)
 
 
-def _side_by_side(
-    names: int, series: Mapping[str, Any]
-) -> Iterator[tuple[NDArray[np.floating], float, Any, dict[str, Any]]]:
+def _side_by_side(names: int, series: Mapping[str, Any]) -> Iterator[tuple[Any, float, Any, Look]]:
     """For each series the places of its bars, their width, what it holds, and its look."""
     width = 0.8 / len(series)
     for index, (label, look) in enumerate(figures.looks_of(series, _LOOKS).items()):

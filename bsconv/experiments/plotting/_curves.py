@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import _figures as figures
-from ._figures import HEIGHT, WIDTH, Series
+from ._figures import HEIGHT, WIDTH, Look, Series
 
 Panels = Mapping[str, Series]
 
@@ -24,9 +23,7 @@ def curves(x: Sequence[float], series: Series, *, log: str = "", **labels: str) 
     """
     figure, axis = figures.one_panel(labels)
     draw_curves(axis, x, series, figures.looks_of(series), _MOST_MARKERS)
-    axis.set(**{f"{name}scale": "log" for name in log})
-    for name in log:
-        figures.plain_ticks(getattr(axis, f"{name}axis"))
+    figures.logarithmic(axis, log)
     axis.grid()
     axis.legend()
     return figure
@@ -51,18 +48,14 @@ def curve_panels(
 
 
 def draw_curves(
-    axis: Axes,
-    x: Sequence[float] | int,
-    series: Series,
-    looks: Mapping[str, Mapping[str, Any]],
-    most_markers: int,
+    axis: Axes, x: Sequence[float] | int, series: Series, looks: Mapping[str, Look], most: int
 ) -> None:
-    """Each series as a curve over ``x``, or over the whole numbers from ``x`` on."""
+    """Each series over ``x``, or the whole numbers from ``x`` on; ``most`` markers, or fewer."""
     for index, (label, values) in enumerate(series.items()):
         runs = np.atleast_2d(np.asarray(values, dtype=float))
         points = runs.shape[1]
         at = x + np.arange(points) if isinstance(x, int) else x
-        every = -(-points // max(1, most_markers))
+        every = -(-points // max(1, most))
         start = index * every // len(series)  # markers at other places than on other curves
         axis.plot(at, runs.mean(axis=0), label=label, markevery=(start, every), **looks[label])
         if len(runs) > 1:
@@ -116,7 +109,7 @@ def roofline(
     figure, axis = figures.one_panel({"xlabel": xlabel, "ylabel": "GFLOP/s", "title": title})
     roof_line = [low * bandwidth, peak, peak]
     axis.plot([low, ridge, high], roof_line, "-", color="black", marker="", linewidth=2)
-    aside: dict[str, Any] = {"textcoords": "offset points"}
+    aside: Look = {"textcoords": "offset points"}
     for label, look in figures.looks_of(points).items():
         intensity, rate = points[label]
         roof = min(peak, bandwidth * intensity)
@@ -125,9 +118,8 @@ def roofline(
         text = f"{label}\n{rate:,.3g} GFLOP/s"
         axis.annotate(text, (intensity, rate), (8, -6), va="top", **aside)
     lowest, highest = min(low * bandwidth, *rates) / 2, 2 * max(peak, *rates)
-    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(lowest, highest))
-    figures.plain_ticks(axis.xaxis)
-    figures.plain_ticks(axis.yaxis)
+    figures.logarithmic(axis, "xy")
+    axis.set(xlim=(low, high), ylim=(lowest, highest))
     axis.grid()
     above = aside | {"color": "#555555", "va": "bottom"}
     figure.draw_without_rendering()  # the slope on paper is known once the layout is

@@ -16,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+Look = dict[str, Any]  # options of what draws
 Series = Mapping[str, ArrayLike]
 Size = tuple[float, float]
 
@@ -43,7 +44,7 @@ def use_style() -> None:
     mpl.rc("image", cmap="cividis")
 
 
-def looks_of(labels: Iterable[str], looks: Cycler = _LOOKS) -> dict[str, dict[str, Any]]:
+def looks_of(labels: Iterable[str], looks: Cycler = _LOOKS) -> dict[str, Look]:
     """Colour, dash and marker for each label, in the order in which they first come."""
     return dict(zip(dict.fromkeys(labels), cycle(looks), strict=False))
 
@@ -65,22 +66,13 @@ def one_panel(labels: Mapping[str, str], size: Size | None = None) -> tuple[Figu
 
 
 def panels_of(
-    names: Collection[str],
-    title: str,
-    *,
-    ylabel: str = "",
-    size: Size | None = None,
-    fontsize: float | str = 9,
-    sharey: bool = False,
+    names: Collection[str], title: str, ylabel: str = "", large: bool = False, sharey: bool = False
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A new figure with ``title``, and in it a panel for each name, from left to right.
-
-    ``ylabel`` stands at the first of them, ``fontsize`` is that of the names.
-    """
-    figure = new_figure(size, title)
+    """A figure with a panel for each name, from left to right; ``ylabel`` stands at the first."""
+    figure = new_figure(title=title)
     row = figure.subplots(1, len(names), sharey=sharey, squeeze=False)[0]
     for name, axis in zip(names, row, strict=True):
-        axis.set_title(name, fontsize=fontsize)
+        axis.set_title(name, fontsize="large" if large else 9)
     row[0].set_ylabel(ylabel)
     return figure, dict(zip(names, row, strict=True))
 
@@ -102,11 +94,14 @@ def rendered(draw: Callable[[], Figure], format: str) -> bytes:
     return content.getvalue()
 
 
-def plain_ticks(axis: Axis, steps: Sequence[float] = (1, 2, 5)) -> None:
-    """A logarithmic axis with 0.1, 0.2, 0.5, 1, ... written out."""
-    axis.set_major_locator(ticker.LogLocator(subs=steps))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(ticker.NullFormatter())
+def logarithmic(panel: Axes, names: str, steps: Sequence[float] = (1, 2, 5)) -> None:
+    """Its axes "x", "y" or "xy", with 0.1, 0.2, 0.5, 1, ... written out."""
+    panel.set(**{f"{name}scale": "log" for name in names})
+    for name in names:
+        axis: Axis = getattr(panel, f"{name}axis")
+        axis.set_major_locator(ticker.LogLocator(subs=steps))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def in_percent(axis: Axis) -> None:

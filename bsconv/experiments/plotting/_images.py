@@ -21,6 +21,7 @@ _MOST = 16  # slices in a row that can still be told apart
 _FEWEST = 10  # that many would fill the row; fewer leave room, or they would be too large
 _FINE, _GAP = 6, 3  # pixels of the picture for each value of a slice, and between two slices
 _FRAME = "#BBBBBB"  # between slices, so that pale ones have an edge
+_WEIGHT = "weight (dot: negative)"
 _WITHIN = 98  # percent of a kernel's values within the scale: few large ones would pale the others
 
 
@@ -35,7 +36,8 @@ def matrices(
     low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
     width = min(WIDTH, 1 + 3 * len(arrays))
     height = min(3.0, 1.2 + (width - 1) / len(arrays))  # square panels leave the rest empty
-    figure, axes = panels_of(arrays, title, size=(width, height), fontsize="large")
+    figure, axes = panels_of(arrays, title, large=True)
+    figure.set_size_inches(width, height)
     for name, axis in axes.items():
         if signed:
             shown = _show_signed(axis, arrays[name], _largest(arrays))
@@ -76,7 +78,7 @@ def image_rows(
             axis.spines[:].set(visible=True, color="#999999", linewidth=0.5)  # pale slices end here
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     if not in_colour:
-        _weight_bar(figure, shown)
+        figure.colorbar(shown, ax=figure.axes, label=_WEIGHT, shrink=0.8, aspect=15)
     return figure
 
 
@@ -89,7 +91,7 @@ def kernel_grids(
     slices of each of the "rows" or of each of the "columns" stand in a frame.
     """
     kernels = _arrays(grids)
-    figure, axes = panels_of(kernels, title, fontsize="large")
+    figure, axes = panels_of(kernels, title, large=True)
     for name, axis in axes.items():
         filters, slices, size = kernels[name].shape[:3]
         pitch = size + 1  # a slice and a gap
@@ -113,7 +115,7 @@ def kernel_grids(
         for x, y, w, h in frames.get((framed or {}).get(name, ""), []):
             axis.add_patch(Rectangle((x + 0.1, y + 0.1), w - 0.2, h - 0.2, **look))
         axis.set(xlim=(-1.2, wide + 0.2), ylim=(high + 0.2, -1.2))
-    _weight_bar(figure, shown)
+    figure.colorbar(shown, ax=figure.axes, label=_WEIGHT, shrink=0.8, aspect=15)
     return figure
 
 
@@ -128,7 +130,8 @@ def slice_grid(kernels: Series, *, title: str = "") -> Figure:
     columns = {name: _columns(len(kernel), wide / high) for name, kernel in arrays.items()}
     ratios = [-(-len(kernel) // columns[name]) / columns[name] for name, kernel in arrays.items()]
     height = min(high, wide * max(ratios)) + HEIGHT - high
-    figure, axes = panels_of(arrays, title, size=(WIDTH, height))
+    figure, axes = panels_of(arrays, title)
+    figure.set_size_inches(WIDTH, height)
     for name, axis in axes.items():
         sizes = np.abs(arrays[name])
         limit = float(np.percentile(sizes, _WITHIN)) or float(sizes.max()) or 1
@@ -227,8 +230,3 @@ def _arrays(values: Series) -> dict[str, Array]:
 
 def _largest(arrays: Mapping[str, Array]) -> float:
     return max(float(np.abs(array).max()) for array in arrays.values())
-
-
-def _weight_bar(figure: Figure, shown: AxesImage) -> None:
-    label = "weight (dot: negative)"
-    figure.colorbar(shown, ax=figure.axes, label=label, shrink=0.8, aspect=15)

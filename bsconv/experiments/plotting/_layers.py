@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ._figures import COLOURS, Series, grid_below, in_percent, looks_of, new_figure, panels_of
+from ._figures import COLOURS, Look, Series, grid_below, in_percent, looks_of, new_figure, panels_of
 
 _MOST = 40  # layers across a figure: more are too thin for boxes, and more names overlap
 _LONGEST = 20  # characters of a name
-_RANDOM: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+_RANDOM: Look = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 
 
 def layer_boxes(
@@ -44,8 +43,7 @@ def excess_panels(networks: Mapping[str, Series], *, title: str = "") -> Figure:
     ``networks[name]`` holds lists of one number for each layer, NaN where it has none, such as
     "within kernels" and "across kernels". A line joins the dots of a layer, a bar is the median.
     """
-    ylabel = "median first share - random"
-    figure, axes = panels_of(networks, title, ylabel=ylabel, sharey=True)
+    figure, axes = panels_of(networks, title, "median first share - random", sharey=True)
     for name, axis in axes.items():
         _draw_excess(axis, networks[name], joined=True)
         grid_below(axis, "y")
@@ -75,19 +73,12 @@ def _draw_excess(axis: Axes, excess: Series, joined: bool = False) -> None:
 def _draw_layers(axis: Axes, layers: Series, random: ArrayLike, most: int) -> None:
     at, dark, pale = np.arange(len(layers)), COLOURS[0], COLOURS[5]
     if len(layers) <= most:
-        drawn = axis.boxplot(
-            list(layers.values()),
-            positions=at,
-            whis=(5, 95),
-            widths=0.6,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": pale, "edgecolor": dark},
-            medianprops={"color": dark, "linewidth": 2},
-            whiskerprops={"color": dark},
-            capprops={"color": dark},
-            manage_ticks=False,
-        )
+        line, box = {"color": dark}, {"facecolor": pale, "edgecolor": dark}
+        looks = {"boxprops": box, "medianprops": line | {"linewidth": 2}}
+        looks |= {"whiskerprops": line, "capprops": line}
+        options: Look = {"patch_artist": True, "showfliers": False, "manage_ticks": False, **looks}
+        shares = list(layers.values())
+        drawn = axis.boxplot(shares, positions=at, widths=0.6, whis=(5, 95), **options)
         drawn["boxes"][0].set_label("filters: quartiles, median")
         dash = _RANDOM | {"linestyle": "-", "linewidth": 2}
         axis.hlines(random, at - 0.42, at + 0.42, label="random kernels", **dash)

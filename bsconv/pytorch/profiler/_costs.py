@@ -59,6 +59,7 @@ def one_per_input(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> Cost:
     return Cost(inputs.numel())
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
 Rule = Callable[..., Cost]  # of a layer, and the first tensor each of its inputs and outputs
 RULES: dict[type, Rule] = {
     **dict.fromkeys((*CONVOLUTIONS, nn.Linear), weighted),
@@ -121,8 +122,8 @@ class Counter:
         return LayerProfile(*own, flops, macs, activations, self.output_shape)
 
 
-def count(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Counter]:
-    """Calls the model with positional and keyword arguments; a counter for each of its layers."""
+def count(model: nn.Module, call: Call) -> list[Counter]:
+    """Calls the model; a counter for each of its layers."""
     counters = list(_counters(model))
     with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
         model(*call[0], **call[1])

@@ -2,8 +2,8 @@
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +13,15 @@ from torch.utils._pytree import tree_map_only
 
 from .._tools.model_tree import evaluating
 from .._tools.outside import apart_from, independent_copy
-
-Size = tuple[int, ...]
-Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
-Result = TypeVar("Result")
+from ._costs import Call, Counter, count
 
 ACTIVATIONS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid)
 
 
 def dry_run(
-    model: nn.Module,
-    given: Sequence[Size] | Call,
-    device: torch.device | None,
-    observe: Callable[[nn.Module, Call], Result],
-) -> Result:
-    """``observe(model, call)`` in eval mode, without gradients, on what is given or on zeros.
-
-    It gets a copy on the meta device; where that fails, as it does if values decide what is
-    computed, the model itself, with tensors on ``device`` (None: where they are given, or it is).
-    """
+    model: nn.Module, given: list[tuple[int, ...]] | Call, device: torch.device | None
+) -> list[Counter]:
+    """Counts on the meta device or, where values decide what is computed, in the model itself."""
     tensors = [*model.parameters(), *model.buffers()]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
 
@@ -45,9 +35,9 @@ def dry_run(
     with _random_state_kept(tensors):
         alone = apart_from(model)
         with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, alone, _Shapes():
-            return observe(twin, call(torch.device("meta")))
+            return count(twin, call(torch.device("meta")))
         with _buffers_kept(model), evaluating(model):
-            return observe(model, call(device))
+            return count(model, call(device))
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
@@ -71,9 +61,7 @@ def _empty(tensor: Tensor) -> Tensor:
 class _Shapes(TorchFunctionMode):
     """Of what keeps the shape, the input is the output: the meta device runs it in milliseconds."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ACTIVATIONS or (func is F.batch_norm and _fits(*args[:2])):
             return args[0].detach()
         return func(*args, **(kwargs or {}))

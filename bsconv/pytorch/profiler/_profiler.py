@@ -12,8 +12,8 @@ from torch import nn
 from ...basics.errors import one_line
 from ...basics.tables import CsvTable, Row, Table
 from .._tools.model_tree import check_module, tensors_in, unwrapped
-from ._costs import LayerProfile, count
-from ._dry_run import Call, dry_run
+from ._costs import Call, LayerProfile
+from ._dry_run import dry_run
 
 COLUMNS = [field.name for field in fields(LayerProfile)]
 
@@ -73,7 +73,7 @@ class ModelProfiler(Table, CsvTable):
         wrapped = _checked_model(model)
         kind = type(wrapped).__name__
         try:
-            counters = dry_run(wrapped, given, device, count)
+            counters = dry_run(wrapped, given, device)
         except Exception as error:
             said = one_line(f"{type(error).__name__}: {error}", None)
             got = f"got {argument}={input_size!r}, which it fails on ({said})"
