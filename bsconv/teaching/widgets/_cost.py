@@ -49,10 +49,7 @@ class LayerCost(NamedTuple):
 
 
 def layer_costs(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -> list[LayerCost]:
-    """A layer from M to N channels, kernel K x K with padding K // 2, on an input of H x W.
-
-    The pointwise parts of BSConv see all positions of the input, all others those of the output.
-    """
+    """Padding is K // 2; BSConv's pointwise parts see all positions of the input."""
     mid = mid_channels(M, p)
     rows, columns = -(-H // stride), -(-W // stride)
     before, after = (f"{H}·{W}", H * W), (f"{rows}·{columns}", rows * columns)
@@ -81,8 +78,7 @@ def _shown(products: list[Product]) -> str:
 
 
 def _view(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -> View:
-    costs = layer_costs(M, N, K, p, H, W, stride)
-    dense, _, u, s = costs
+    costs = dense, _, u, s = layer_costs(M, N, K, p, H, W, stride)
     summary = (
         f"BSConv-U has {u.parameters:,} of the dense layer's {dense.parameters:,} parameters "
         f"({u.parameters / dense.parameters:.1%}) and {u.macs:,} of its {dense.macs:,} MACs "
@@ -98,12 +94,8 @@ def _view(M: int, N: int, K: int, p: float, H: int, W: int, stride: int) -> View
     }
 
     def draw() -> plotting.Figure:
-        return plotting.grouped_bars(
-            [cost.name for cost in costs],
-            series,
-            ylabel="% of the dense layer",
-            title=f"One layer, {M} to {N} channels, {K} x {K}, stride {stride}, on {H} x {W}",
-            number="{:.1f} %",
-        )
+        names, ylabel = [cost.name for cost in costs], "% of the dense layer"
+        title = f"One layer, {M} to {N} channels, {K} x {K}, stride {stride}, on {H} x {W}"
+        return plotting.grouped_bars(names, series, ylabel=ylabel, title=title, number="{:.1f} %")
 
     return View(summary, table(header, costs) + paragraph(note), draw)

@@ -1,6 +1,6 @@
 """One kernel of a network: the blueprint closest to it, or as many patterns as wanted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ def kernel_explorer(source: Source, layer: str | None = None, filter: int = 0) -
     Shows the slices, the closest blueprint and its weights, and says what share of their variance
     the first principal component explains. ValueError for a layer or filter that is not there.
     """
-    return _panel("kernel explorer", _blueprint_of, source, layer, filter)
+    return _panel(source, layer, filter)
 
 
 def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank: int = 1) -> Panel:
@@ -30,24 +30,16 @@ def rank_slider(source: Source, layer: str | None = None, filter: int = 0, rank:
 
     ValueError for a layer, filter or rank that is not there.
     """
-    return _panel("rank slider", _of_rank, source, layer, filter, rank)
+    return _panel(source, layer, filter, rank)
 
 
-def _panel(
-    title: str,
-    view: Callable[..., View],
-    source: Source,
-    layer: str | None,
-    filter: int,
-    rank: int | None = None,
-) -> Panel:
-    """Shows the ``view`` of the kernel chosen, in float64 on the CPU, and of its rank if asked."""
+def _panel(source: Source, layer: str | None, filter: int, rank: int | None = None) -> Panel:
+    """Of the kernel chosen, in float64 on the CPU: its blueprint or the closest of ``rank``."""
     weights = _weights(source)
     if not weights:
         raise ValueError("source needs a convolution with slices to compare, got none")
     names = {name or "(weight)": name for name in weights}
-    if layer is None:
-        layer = next(iter(weights))
+    layer = next(iter(weights)) if layer is None else layer
     if layer not in weights:
         hint = meant(layer, weights)
         raise ValueError(f"layer needs to be one with slices to compare, got {layer!r}{hint}")
@@ -63,12 +55,13 @@ def _panel(
         if rank is not None:
             limit(controls["rank"], min(kernel().flatten(1).shape))
 
-    def shown(layer: str, filter: int, **of_rank: int) -> View:
-        return view(f"{layer or 'weight'}, filter {filter}", kernel(), **of_rank)
+    def view(layer: str, filter: int, rank: int | None = None) -> View:
+        name = f"{layer or 'weight'}, filter {filter}"
+        return _blueprint_of(name, kernel()) if rank is None else _of_rank(name, kernel(), rank)
 
     if rank is not None:
         controls["rank"] = slider("rank r", 1, min(kernel().flatten(1).shape), rank)
-    return Panel(title, controls, shown, fit)
+    return Panel("kernel explorer" if rank is None else "rank slider", controls, view, fit)
 
 
 def _weights(source: Source) -> dict[str, Tensor]:
@@ -89,22 +82,18 @@ def _blueprint_of(name: str, kernel: Tensor) -> View:
     both = (kernel_spectra(kernel[None], center)[""] for center in (True, False))
     variance, energy = (shares[0, 0].item() for shares in both)
     random = random_first_share(slices, height * width)
-    (weights,), (blueprint,) = blueprint_factors(kernel[None])
+    (w,), (B,) = blueprint_factors(kernel[None])
     summary = (
         f"{name}: the first principal component explains {variance:.1%} of the variance of its "
         f"{slices} slices of {height} x {width}; random slices: {random:.1%}."
     )
-    signs = f"{int((weights > 0).sum())} positive, {int((weights < 0).sum())} negative"
+    signs = f"{int((w > 0).sum())} positive, {int((w < 0).sum())} negative"
     details = paragraph(
         f"One blueprint (BSConv-U) keeps {energy:.1%} of the energy, with weights from "
-        f"{weights.min():.3f} to {weights.max():.3f} ({signs})."
+        f"{w.min():.3f} to {w.max():.3f} ({signs})."
     )
     title = f"{name.rpartition(', ')[2]}: one blueprint keeps {{kept:.1%}} of its energy"
-
-    def draw() -> plotting.Figure:
-        return plotting.blueprint_fit(kernel, blueprint, weights, title=title)
-
-    return View(summary, details, draw)
+    return View(summary, details, lambda: plotting.blueprint_fit(kernel, B, w, title=title))
 
 
 def closest_of_rank(kernel: Tensor, rank: int) -> tuple[Tensor, float]:

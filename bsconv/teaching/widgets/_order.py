@@ -47,19 +47,18 @@ def kernel_of(order: str, M: int, N: int) -> Tensor:
 def _view(order: str, M: int, N: int) -> View:
     kernel = kernel_of(order, M, N)
     if order == DEPTHWISE:
-        patterns, slices, lines = M, "w_nm D_m", "columns"
+        patterns, letter, slices, lines = M, "M", "w_nm D_m", "columns"
         alike = "in each column: all filters see input channel m through the same D_m"
-        formula = f"M N + M K² = {M}·{N} + {M}·3²"
     else:
-        patterns, slices, lines = N, "w_nm B_n", "rows"
+        patterns, letter, slices, lines = N, "N", "w_nm B_n", "rows"
         alike = "in each row: filter n sees all its channels through its own blueprint B_n"
-        formula = f"M N + N K² = {M}·{N} + {N}·3²"
     both = kernel, kernel.transpose(0, 1)
     ranks = (torch.linalg.matrix_rank(matrices.flatten(2)).tolist() for matrices in both)
     by_filter, by_channel = (", ".join(map(str, each)) for each in ranks)
     details = paragraph(
         f"Rank of the slices of each filter n: {by_filter}; of those that see each channel m: "
-        f"{by_channel}. Weights: {formula} = {M * N + patterns * 9}."
+        f"{by_channel}. Weights: M N + {letter} K² = {M}·{N} + {patterns}·3² = "
+        f"{M * N + patterns * 9}."
     )
     heading = f"{order}: each frame holds one pattern"
     summary = f"{order}, slices {slices}: they are alike {alike}; {patterns} patterns."

@@ -55,14 +55,10 @@ def choice(label: str, options: Mapping[str, Any], value: Any) -> Any:
     values = list(options.values())
     if value not in values:
         raise ValueError(f"{_name(label)} needs to be one of {values}, got {value!r}")
-    # not a Dropdown: JupyterLab takes its arrow keys to walk from cell to cell
-    return ipywidgets.SelectionSlider(
-        options=tuple(options.items()),
-        value=value,
-        continuous_update=False,
-        readout=max(map(len, options)) <= _READ_OUT,
-        **_looks(label),
-    )
+    looks = _looks(label) | {"readout": max(map(len, options)) <= _READ_OUT}
+    pairs = tuple(options.items())
+    slider = ipywidgets.SelectionSlider  # in a Dropdown, arrow keys walk on to other cells
+    return slider(options=pairs, value=value, continuous_update=False, **looks)
 
 
 def buttons(label: str, options: Mapping[str, Any], value: Any) -> Any:

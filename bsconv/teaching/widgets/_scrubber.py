@@ -34,10 +34,7 @@ def training_scrubber(records: Sequence[Record] | None = None) -> Panel:
 
 
 def comparisons(records: Sequence[Record]) -> dict[str, Runs]:
-    """Recorded runs that may be compared: ``{title: {"dense" or "BSConv-U" ...: runs}}``.
-
-    They share the network, the data, the recipe, the number of epochs and settings of their own.
-    """
+    """Recorded runs that share all but the variant: ``{title: {variant: runs}}``."""
     found: dict[str, Runs] = {}
     for summary in summarize(records):
         title = f"{summary.family}, {summary.config.dataset}, {summary.recipe}, {summary.length}"

@@ -70,11 +70,7 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
 
 
 def stage_parameters(plan: Plan) -> dict[str, tuple[int, int]]:
-    """Parameters of the convolutions before and after, by stage: ``{"layer1": (..., ...)}``.
-
-    A stage is what the names of layers begin with: as few of their parts as tell three stages
-    apart, such as ``layer1``, or ``backbone.stage1`` where all layers are in ``backbone``.
-    """
+    """By what names begin with, such as ``layer1``: as few parts as tell three stages apart."""
     names = [layer.name.split(".") for layer in plan.layers]
     depth = 1
     while depth < max(map(len, names), default=1) and len({tuple(n[:depth]) for n in names}) < 3:
