@@ -66,13 +66,11 @@ class Setting:
     input_size: tuple[int, ...]
 
     @classmethod
-    def here(
-        cls, model: str, device: torch.device, dtype: str, input_size: tuple[int, ...]
-    ) -> Setting:
+    def here(cls, model: str, device: torch.device, dtype: str, size: tuple[int, ...]) -> Setting:
         if device.type == "cuda":
-            return cls(model, torch.cuda.get_device_name(device), None, dtype, input_size)
+            return cls(model, torch.cuda.get_device_name(device), None, dtype, size)
         name = f"{device.type.upper()} ({platform.machine() or 'unknown'})"
-        return cls(model, name, torch.get_num_threads(), dtype, input_size)
+        return cls(model, name, torch.get_num_threads(), dtype, size)
 
     @property
     def size_text(self) -> str:

@@ -88,9 +88,7 @@ def accuracy_and_published(
     figure, axes = panels_of(panels, title, _ACCURACY, large=True)
     for name, axis in axes.items():
         for line in panels[name]:
-            _draw_published(axis, line)
-        for line in panels[name]:
-            _draw_recorded(axis, line)
+            _draw_network(axis, line)
         _size_axis(axis, margins=0.08)
         axis.grid()
         _label_at_the_right(axis, panels[name])
@@ -112,26 +110,24 @@ def _size_axis(axis: Axes, margins: float) -> None:
     logarithmic(axis, "x", (1,) if high > 100 * low else (1, 3))
 
 
-def _draw_recorded(axis: Axes, line: AccuracyLine) -> None:
-    sizes = [size for size, _ in line.recorded.values()]
-    means = [float(np.mean(runs)) for _, runs in line.recorded.values()]
-    axis.plot(sizes, means, "-", color="black", linewidth=1.2, zorder=3)
-    for (variant, (size, runs)), mean in zip(line.recorded.items(), means, strict=True):
-        if variant in line.published:
-            there = line.published[variant]
-            axis.plot([size, there[0]], [mean, there[1]], ":", color=_PUBLISHED, zorder=1)
-        bars = [[mean - min(runs)], [max(runs) - mean]]
-        look = _LOOKS[variant] | {"linestyle": ""}
-        axis.errorbar([size], [mean], bars, capsize=3, markersize=5.5, zorder=4, **look)
-
-
-def _draw_published(axis: Axes, line: AccuracyLine) -> None:
+def _draw_network(axis: Axes, line: AccuracyLine) -> None:
     points = np.array(list(line.published.values())).reshape(-1, 2)
     axis.plot(*points.T, "--", color=_PUBLISHED, linewidth=1, zorder=1)
     for variant, (size, accuracy) in line.published.items():
         look = _LOOKS[variant]
         hollow = {"color": look["color"], "markerfacecolor": "white", "markersize": 9}
         axis.plot([size], [accuracy], look["marker"], zorder=2, **hollow)
+    means = {variant: float(np.mean(runs)) for variant, (_, runs) in line.recorded.items()}
+    sizes = [size for size, _ in line.recorded.values()]
+    axis.plot(sizes, list(means.values()), "-", color="black", linewidth=1.2, zorder=3)
+    for variant, (size, runs) in line.recorded.items():
+        mean = means[variant]
+        if variant in line.published:
+            there = line.published[variant]
+            axis.plot([size, there[0]], [mean, there[1]], ":", color=_PUBLISHED, zorder=1)
+        bars = [[mean - min(runs)], [max(runs) - mean]]
+        look = _LOOKS[variant] | {"linestyle": ""}
+        axis.errorbar([size], [mean], bars, capsize=3, markersize=5.5, zorder=4, **look)
 
 
 def _label_at_the_right(axis: Axes, lines: Iterable[AccuracyLine]) -> None:

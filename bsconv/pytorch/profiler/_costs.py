@@ -18,11 +18,8 @@ def _of_all_dimensions(*kinds: str) -> tuple[Any, ...]:
 
 
 BATCH_NORMS = (*_of_all_dimensions("BatchNorm"), nn.SyncBatchNorm)
-POOLINGS = (
-    *_of_all_dimensions("MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool"),
-    nn.FractionalMaxPool2d,
-    nn.FractionalMaxPool3d,
-)
+POOLED = "MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool"
+POOLINGS = (*_of_all_dimensions(*POOLED), nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 # these compute nothing in eval mode: at most they move or copy
 IDLE = (
     *_of_all_dimensions("ZeroPad", "ConstantPad", "ReflectionPad", "ReplicationPad", "Dropout"),

@@ -130,7 +130,7 @@ def _same(found: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, (tuple, list)):
         return all(_same(f, e, tolerance) for f, e in zip(found, expected, strict=True))
     found = _plain(found)
-    if _is_number(expected):
+    if _kind(expected) == "a number":
         return abs(found - expected) <= tolerance
     return type(found) is type(expected) and found == expected
 
@@ -141,16 +141,13 @@ def _kind(value: Any) -> str:
         return f"{len(value)} values"
     if isinstance(value, (str, set)):
         return "a name" if isinstance(value, str) else "a set of names"
-    return "a number" if _is_number(_plain(value)) else ""
+    value = _plain(value)
+    return "a number" if not isinstance(value, bool) and isinstance(value, Real) else ""
 
 
 def _plain(value: Any) -> Any:
     """A tensor of no dimensions as the number or truth value that it holds."""
     return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _require_attempt(answer: Any) -> None:
