@@ -48,20 +48,6 @@ class Slots:
         self.conv = conv
 
 
-def with_default(conv: Any) -> Callable[[Tensor], Tensor]:
-    def call(images: Tensor, layer: Any = conv) -> Any:
-        return layer
-
-    return call
-
-
-def with_keyword_default(conv: Any) -> Callable[[Tensor], Tensor]:
-    def call(images: Tensor, *, layer: Any = conv) -> Any:
-        return layer
-
-    return call
-
-
 BOXES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # into, and out again
     "list": (lambda x: [x], lambda box: box[0]),
     "tuple": (lambda x: (1, x), lambda box: box[1]),
@@ -72,8 +58,8 @@ BOXES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # into,
     "dataclass": (Data, lambda box: box.conv),
     "slots": (Slots, lambda box: box.conv),
     "closure": (lambda x: lambda: x, lambda box: box()),
-    "default": (with_default, lambda box: box(IMAGES)),
-    "keyword default": (with_keyword_default, lambda box: box(IMAGES)),
+    "default": (lambda x: lambda layer=x: layer, lambda box: box()),
+    "keyword default": (lambda x: lambda *, layer=x: layer, lambda box: box()),
     "partial": (lambda x: functools.partial(lambda y: y, x), lambda box: box()),
     "cached": (lambda x: functools.lru_cache(lambda: x), lambda box: box()),
     "iterator": (lambda x: itertools.repeat(x), next),
@@ -127,9 +113,8 @@ def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
     assert torch.equal(twin(IMAGES), before)
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
+HOLDERS: dict[bool, list[Callable[[Any], object]]] = {  # by whether what they hold is replaced
+    False: [
         lambda model: model.register_forward_hook(lambda _, args, __, conv=model[0]: conv(*args)),
         lambda model: setattr(model, "forward", lambda x, conv=model[0]: conv(x)),
         lambda model: setattr(model, "parent", weakref.ref(model[0])),
@@ -139,11 +124,24 @@ def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
         lambda model: setattr(model, "hidden", (nn.ModuleDict({"conv": model[0]}),)),
         lambda model: setattr(model[1], "before", (model[0],)),
     ],
-)
-def test_other_holders_keep_a_layer_too(hold: Callable[[nn.Module], object]) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-    hold(model)
-    assert not BSConvU_Replacer().plan(model).replaced
+    True: [  # they find the new layer
+        lambda model: model.register_forward_hook(lambda *_: model.training),
+        lambda model: setattr(model, "parent", weakref.ref(model)),
+        lambda model: setattr(model, "parents", (nn.ModuleDict({"parent": model}),)),
+        lambda model: setattr(model[0], "reg_loss", functools.partial(reg_loss, model[0])),
+        lambda model: setattr(model, "call", lambda x: model[0](x)),
+        lambda model: setattr(model, "optimiser", torch.optim.SGD(model.parameters())),
+        lambda model: model[0].register_forward_hook(lambda *_, own=model[0]: print(own, end="")),
+    ],
+}
+
+
+@pytest.mark.parametrize("is_replaced", HOLDERS)
+def test_a_layer_is_replaced_where_its_holder_finds_the_new_one(is_replaced: bool) -> None:
+    for hold in HOLDERS[is_replaced]:
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+        hold(model)
+        assert bool(BSConvU_Replacer().plan(model).replaced) == is_replaced
 
 
 OUTSIDE: Any = None
@@ -165,50 +163,27 @@ def test_a_global_name_keeps_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [layer.name for layer in BSConvU_Replacer().plan(model).replaced] == ["other"]
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
-        lambda model: model.register_forward_hook(lambda *_: model.training),
-        lambda model: setattr(model, "parent", weakref.ref(model)),
-        lambda model: setattr(model, "parents", (nn.ModuleDict({"parent": model}),)),
-        lambda model: setattr(model[0], "reg_loss", functools.partial(reg_loss, model[0])),
-        lambda model: setattr(model, "call", lambda x: model[0](x)),
-        lambda model: setattr(model, "optimiser", torch.optim.SGD(model.parameters())),
-        lambda model: model[0].register_forward_hook(lambda *_, own=model[0]: print(own, end="")),
-    ],
-)
-def test_what_finds_the_new_layer_keeps_none(hold: Callable[[nn.Module], object]) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-    hold(model)
-    assert len(BSConvU_Replacer().plan(model).replaced) == 1
-
-
 def doubling() -> nn.Module:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
     old = model.forward
     model.forward = lambda images: old(images * 2)  # type: ignore[method-assign, assignment]
     return model
 
 
-def remembering() -> nn.Module:
+class Remembering(nn.Sequential):
     """Returns what a hook has put into a dictionary."""
-    found: dict[str, Tensor] = {}
 
-    class Remembering(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(nn.Conv2d(3, 8, 3))
-            self.found = found
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3))
+        found = self.found = dict[str, Tensor]()
+        self[0].register_forward_hook(lambda _, __, output: found.update(conv=output))
 
-        def forward(self, images: Tensor) -> Tensor:
-            super().forward(images)
-            return self.found["conv"]
-
-    model = Remembering().eval()
-    model[0].register_forward_hook(lambda _, __, output: found.update(conv=output))
-    return model
+    def forward(self, images: Tensor) -> Tensor:
+        super().forward(images)
+        return self.found["conv"]
 
 
-@pytest.mark.parametrize("make", [doubling, remembering])
+@pytest.mark.parametrize("make", [doubling, Remembering])
 @pytest.mark.parametrize(
     "use",
     [
@@ -220,7 +195,7 @@ def remembering() -> nn.Module:
 )
 def test_whoever_copies_refuses(make, use):
     with pytest.raises(ValueError, match=r"cannot be copied: its copy (calls|uses) .* original"):
-        use(make())
+        use(make().eval())
 
 
 def test_a_copy_has_the_modes_of_the_original() -> None:
@@ -285,9 +260,7 @@ def keeping(keep: Callable[..., Any], kept: Callable[..., Any], **own: Any) -> t
 
 
 KEEPING = {
-    "class": keeping(
-        lambda _, conv: Context.convs.update(conv=conv), lambda _: Context.convs["conv"]
-    ),
+    "class": keeping(lambda _, x: Context.convs.update(x=x), lambda _: Context.convs["x"]),
     "class of another file": keeping(
         lambda _, conv: odd_layers.Registry.items.update(conv=conv),
         lambda _: odd_layers.Registry.items["conv"],
