@@ -23,6 +23,8 @@ WRONG = {
         "trian": "there is no command 'trian', did you mean train",
         "models nothing*": r"no architecture matches 'nothing\*'",
         "data cifar11": "did you mean cifar10",
+        "data ./no": "no does not exist",
+        "data cifar10 --data empty": "no cifar10.npz in .*empty, and BSCONV_OFFLINE is set",
     },
     "train": {
         "": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
