@@ -28,6 +28,7 @@ from helpers.small_runs import config, contents, noise, run, run_until, weights,
 
 FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
 FAST = {"epochs": 4, "recipe": "fast"}
+UNFIT = "does not fit its own settings"
 
 
 @pytest.fixture(autouse=True)
@@ -111,15 +112,7 @@ PHASES: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_signal_in_each_phase(
-    tmp_path: Path,
-    straight: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    phase: str,
-    number: signal.Signals,
-    code: int,
-) -> None:
+def test_a_signal_in_each_phase(tmp_path, straight, monkeypatch, capsys, phase, number, code):
     place, name = PHASES[phase]
     plain, out = getattr(place, name), tmp_path / "a run"
 
@@ -263,10 +256,6 @@ def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], pa
     check_same(straight, tmp_path)
 
 
-def drop(part: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda state: state.pop(part)
-
-
 def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda state: state.update(execution={**state["execution"], **parts})
 
@@ -274,17 +263,17 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop("optimizer"), r"does not fit its own settings \(it lacks 'optimizer'\); restore it"),
-        (drop("config"), "holds no model trained by bsconv train: it lacks 'config'"),
-        (lambda state: state["model"].popitem(), r"does not fit its own settings \(.*Missing key"),
-        (lambda state: state["optimizer"]["0"]["param_groups"].pop(), "not fit its own settings"),
-        (lambda state: state.update(generator=torch.zeros(3)), "does not fit its own settings"),
+        (lambda state: state.pop("optimizer"), rf"{UNFIT} \(it lacks 'optimizer'\); restore it"),
+        (lambda state: state.pop("config"), "no model trained by bsconv train: it lacks 'config'"),
+        (lambda state: state["model"].popitem(), rf"{UNFIT} \(.*Missing key"),
+        (lambda state: state["optimizer"]["0"]["param_groups"].pop(), UNFIT),
+        (lambda state: state.update(generator=torch.zeros(3)), UNFIT),
         (lambda state: state.update(epoch=3), "epoch is 3, the history has 1"),
-        (lambda state: state["history"][0].pop("epoch"), "does not fit its own settings"),
+        (lambda state: state["history"][0].pop("epoch"), UNFIT),
         (lambda state: state["config"].update(epochs=0), "epochs needs a whole number >= 1, got 0"),
         (lambda state: state["config"].update(speed=1), "unknown setting 'speed'"),
-        (lambda state: state.update(execution="fast"), "does not fit its own settings"),
-        (execution(mood="fast"), "does not fit its own settings"),
+        (lambda state: state.update(execution="fast"), UNFIT),
+        (execution(mood="fast"), UNFIT),
         (execution(plans={"0": "merged"}), "plans do not fit the model"),
         (execution(plans={"nowhere": "merged"}), "plans do not fit the model"),
     ],

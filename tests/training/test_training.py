@@ -66,7 +66,7 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
     weight, bias = (tensor.detach().double().numpy() for tensor in start.parameters())
     pixels = images.flatten(1).double().numpy() / 255
     decays = (0.01, 0.01 if recipe == "published" else 0.0)
-    velocities: list[np.ndarray | None] = [None, None]
+    velocities: list[Any] = [0, 0]
     parameters = [weight, bias]
     for step in range(2):
         rate = settings.learning_rate_at(step, 1)
@@ -76,9 +76,7 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
         gradients = [error.T @ pixels, error.sum(axis=0)]
         for index, (gradient, decay) in enumerate(zip(gradients, decays, strict=True)):
             gradient = gradient + decay * parameters[index]
-            before = velocities[index]
-            velocity = gradient if before is None else 0.9 * before + gradient
-            velocities[index] = velocity
+            velocity = velocities[index] = 0.9 * velocities[index] + gradient
             change = gradient + 0.9 * velocity if recipe == "fast" else velocity
             parameters[index] = parameters[index] - rate * change
     torch.testing.assert_close(result["1.weight"].double(), torch.from_numpy(parameters[0]))
@@ -143,9 +141,7 @@ def test_images_are_resized_as_asked(use: Use) -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("batches", "most"), [(5, 3), (100, 8), (97, 7)])
-def test_a_loss_that_is_no_number_ends_the_epoch_soon(
-    use: Use, monkeypatch: pytest.MonkeyPatch, loss: float, batches: int, most: int
-) -> None:
+def test_a_loss_that_is_no_number_ends_the_epoch_soon(use, monkeypatch, loss, batches, most):
     """It is looked at now and then: each look waits for the device."""
     use(linear, noise(train=batches))
     steps: list[Tensor] = []
@@ -218,13 +214,6 @@ def test_evaluate_leaves_the_model_as_it_was() -> None:
     assert_unchanged(model, before)
 
 
-@pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
-def test_evaluate_needs_labels(images: int, labels: int) -> None:
-    data = noise()
-    with pytest.raises(ValueError, match=f"a label per image, got {images} and {labels}"):
-        evaluate(linear(4), data.test_images[:images], data.test_labels[:labels])
-
-
 def test_a_model_that_gives_no_numbers_is_never_right() -> None:
     data, model = noise(), linear(4)
     with torch.no_grad():
@@ -232,12 +221,14 @@ def test_a_model_that_gives_no_numbers_is_never_right() -> None:
     assert evaluate(model, data.test_images, torch.zeros_like(data.test_labels)) == 0
 
 
-def test_evaluate_refuses_images_with_nan() -> None:
-    data = noise()
-    images = to_float(data.test_images)
+def test_evaluate_needs_numbers_and_labels() -> None:
+    images, labels = to_float(noise().test_images), noise().test_labels
     images[1, 2, 3, 4] = math.nan
     with pytest.raises(ValueError, match="images need numbers, got NaN"):
-        evaluate(linear(4), images, data.test_labels)
+        evaluate(linear(4), images, labels)
+    for count, other in ((3, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"a label per image, got {count} and {other}"):
+            evaluate(linear(4), images[:count], labels[:other])
 
 
 # --- randomness -----------------------------------------------------------------------------------
@@ -355,8 +346,7 @@ def test_an_epoch_of_no_numbers_is_not_kept(use, tmp_path, monkeypatch, what, me
 
 
 def spoilt(part: str, first: int) -> ImageDataset:
-    labels = getattr(noise(), part).clone()
-    labels[0] = first
+    labels = getattr(noise(), part).index_fill(0, torch.tensor(0), first)
     return dataclasses.replace(noise(), **{part: labels})
 
 
@@ -393,15 +383,6 @@ def test_device_that_is_not_here(device: str) -> None:
         run(device=device)
 
 
-@pytest.mark.slow
-def test_compiled_steps_train_the_same(use: Use) -> None:
-    use(with_subspace)
-    plain, compiled = run(), run(compile=True)
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
-    for name, tensor in weights(compiled).items():
-        torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-3, atol=1e-4)
-
-
 def losses(history: History) -> list[float]:
     return [epoch.train_loss for epoch in history]
 
@@ -422,16 +403,22 @@ def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> Non
     assert {tensor.dtype for tensor in weights(coarse).values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("plan", ["merged", "auto"])
-def test_plans_change_how_layers_are_computed_and_nothing_else(use, plan: str, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("way", "plan"),
+    [
+        ({"plan": "merged"}, "merged"),
+        ({"plan": "auto"}, "joined"),
+        pytest.param({"compile": True}, "factored", marks=pytest.mark.slow),
+    ],
+)
+def test_steps_computed_in_another_way_train_the_same(use, way, plan: str, monkeypatch) -> None:
     monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "joined")
     monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)
     use(with_subspace)
-    settings = {"learning_rate": 0.01, "precision": "float32"}  # "auto" would measure it as well
-    factored, planned = run(**settings), run(**settings, plan=plan)
-    assert losses(planned) == pytest.approx(losses(factored), rel=1e-4)
-    for name, tensor in weights(planned).items():
-        torch.testing.assert_close(tensor, weights(factored)[name], rtol=1e-3, atol=1e-5)
-    assert planned.model is not None
-    layers = [layer for layer in planned.model.modules() if isinstance(layer, BSConvS)]
-    assert {layer.plan for layer in layers} == {"joined" if plan == "auto" else "merged"}
+    # precision "auto" would be measured as well
+    settings = {"learning_rate": 0.01, "precision": "float32", "plan": "factored"}
+    plain, other = run(**settings), run(**settings | way)
+    assert losses(other) == pytest.approx(losses(plain), rel=1e-4)
+    torch.testing.assert_close(weights(other), weights(plain), rtol=1e-3, atol=1e-5)
+    assert other.model is not None
+    assert other.model[0].plan == plan
