@@ -32,8 +32,7 @@ from bsconv.pytorch import (
 from bsconv.pytorch.plan import LayerPlan, Plan
 from bsconv.teaching import widgets
 from bsconv.teaching.widgets._cost import layer_costs
-from bsconv.teaching.widgets._kernels import closest_of_rank
-from bsconv.teaching.widgets._order import kernel_of
+from bsconv.teaching.widgets._kernels import closest_of_rank, kernel_of
 from bsconv.teaching.widgets._scrubber import comparisons
 from bsconv.teaching.widgets._surgeon import stage_parameters
 from helpers.records import record

@@ -142,25 +142,23 @@ def share_of_singular_values(answer: Any) -> str:
 
 @exercise("7.2")
 def several_blueprints(answer: Any) -> str:
-    def share(kernel: Tensor, r: int, power: int) -> float:
+    def share(kernel: Tensor, r: int, power: int = 2) -> float:
         energy = torch.linalg.svdvals(kernel.flatten(2)) ** power  # (N, up to K * K)
         return (energy[:, :r].sum() / energy.sum()).item()
 
-    def reference(kernel: Tensor, r: int) -> float:
-        return share(kernel, r, power=2)
-
     def mean_of_filters(kernel: Tensor, r: int) -> float:
-        return sum(reference(kernel[n : n + 1], r) for n in range(len(kernel))) / len(kernel)
+        return sum(share(kernel[n : n + 1], r) for n in range(len(kernel))) / len(kernel)
 
     hints = [
         (mean_of_filters, "the mean of the filters' shares counts small filters like large ones"),
         (lambda kernel, r: share(kernel, r, power=1), "energy is the sum of squares"),
-        (lambda kernel, r: 1 - reference(kernel, r), "that is the share lost"),
+        (lambda kernel, r: 1 - share(kernel, r), "that is the share lost"),
     ]
     lengths = torch.linspace(0.1, 3, 8)[:, None, None, None]
     kernel = lengths * torch.randn(8, 16, 3, 3)
     kernel += torch.randn(8, 16, 1, 1) * torch.randn(8, 1, 3, 3)
-    return function_hint(answer, reference, [(kernel, r) for r in (1, 2, 9)], hints=hints)
+    cases = [(kernel, r) for r in (1, 2, 9)]
+    return function_hint(answer, lambda kernel, r: share(kernel, r), cases, hints=hints)
 
 
 MYSTERY_CHANNELS = 11  # of 32

@@ -7,18 +7,12 @@ this package raises ImportError, which says how to install it.
 """
 
 from ._cost import cost_calculator
-from ._kernels import kernel_explorer, rank_slider
-from ._order import order_toggle
+from ._kernels import kernel_explorer, order_toggle, rank_slider
 from ._panel import Panel
 from ._scrubber import training_scrubber
 from ._surgeon import model_surgeon
 
 __all__ = [
-    "Panel",
-    "cost_calculator",
-    "kernel_explorer",
-    "model_surgeon",
-    "order_toggle",
-    "rank_slider",
+    "Panel", "cost_calculator", "kernel_explorer", "model_surgeon", "order_toggle", "rank_slider",
     "training_scrubber",
-]
+]  # fmt: skip
