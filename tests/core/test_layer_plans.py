@@ -28,6 +28,7 @@ from helpers.exact_errors import raises_exactly
 
 SIZES = {1: (13,), 2: (13, 12), 3: (9, 10, 11)}
 U, S = (BSConvU1d, BSConvU, BSConvU3d), (BSConvS1d, BSConvS, BSConvS3d)
+UNTRACKED = {"track_running_stats": False}
 CP = functools.partial(BSConvCP, blueprints=3)
 PLANS = {
     **dict.fromkeys(U, ("factored", "merged", "auto")),
@@ -106,22 +107,10 @@ def test_one_dense_convolution_is_computed_when_merged() -> None:
         assert convolutions(layer) == expected
 
 
-def narrow_twin(layer: BSConvS) -> BSConvS:
-    twin = copy.deepcopy(layer)
-    twin.plan = "narrow"
-    return twin
-
-
 @pytest.mark.parametrize("frozen", ["", "bn1", "bn2"])
 @pytest.mark.parametrize(
     "bn_kwargs",
-    [
-        {},
-        {"momentum": None},
-        {"momentum": 0.3, "eps": 0.01},
-        {"affine": False},
-        {"track_running_stats": False},
-    ],
+    [{}, {"momentum": None}, {"momentum": 0.3, "eps": 0.01}, {"affine": False}, UNTRACKED],
 )
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
 def test_batch_norms_learn_the_same_when_they_are_merged(frozen, bn_kwargs, padding_mode):
@@ -135,7 +124,8 @@ def test_batch_norms_learn_the_same_when_they_are_merged(frozen, bn_kwargs, padd
         for name, buffer in factored.get_submodule(frozen).eval().named_buffers():
             if name != "num_batches_tracked":
                 nn.init.uniform_(buffer, 0.5, 2)
-    narrow = narrow_twin(factored)
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
     for step in range(3):
         images = step + torch.randn(4, 6, 8, 7, dtype=torch.float64)
         found = [results(layer, images) for layer in (narrow, factored)]
@@ -189,7 +179,8 @@ def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
 @pytest.mark.slow
 def test_compiled_batch_norms_learn_the_same() -> None:
     factored = BSConvS(6, 10, 3, padding=1, with_bn=True)
-    narrow = narrow_twin(factored)
+    narrow = copy.deepcopy(factored)
+    narrow.plan = "narrow"
     images = torch.randn(4, 6, 8, 8)
     compiled = torch.compile(narrow, fullgraph=True)
     expected = results(factored, images)
@@ -206,7 +197,6 @@ def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
 
 def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
-
     clock = Clock(monkeypatch)
 
     def step(plan: str, *_: object) -> None:
@@ -315,8 +305,7 @@ def test_another_plan_is_refused(layer: Any, plan: Any) -> None:
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize("make", [BSConvU, BSConvS, CP])
 def test_gradients_agree_with_finite_differences(make: Callable[..., Any], with_bn: bool) -> None:
-    untracked = {"track_running_stats": False}
-    layer = make(3, 4, 3, 2, 1, with_bn=with_bn, bn_kwargs=untracked, dtype=torch.float64)
+    layer = make(3, 4, 3, 2, 1, with_bn=with_bn, bn_kwargs=UNTRACKED, dtype=torch.float64)
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)
 
     def function(images: Tensor, *weights: Tensor) -> Tensor:

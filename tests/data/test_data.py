@@ -224,10 +224,8 @@ class FakeCifar:
 
 @pytest.fixture
 def fake_cifar(monkeypatch: pytest.MonkeyPatch) -> type[FakeCifar]:
-    import torchvision
-
     monkeypatch.setattr(FakeCifar, "calls", [], raising=False)
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FakeCifar)
     return FakeCifar
 
 

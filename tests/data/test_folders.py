@@ -308,10 +308,8 @@ def test_a_run_on_the_disk_is_the_run_in_memory(tmp_path, monkeypatch):
     memory = train(config, progress=False)
     monkeypatch.setattr(_folders, "IN_MEMORY", 0)
     disk = train(config, progress=False)
-    assert (disk[-1].train_loss, disk[-1].test_top1) == (
-        memory[-1].train_loss,
-        memory[-1].test_top1,
-    )
+    one, other = ((each.last.train_loss, each.last.test_top1) for each in (disk, memory))
+    assert one == other
     torch.testing.assert_close(weights(disk), weights(memory), rtol=0, atol=0)
 
 

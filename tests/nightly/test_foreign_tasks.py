@@ -6,7 +6,6 @@ import copy
 import importlib
 from collections import Counter
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import bsconv.pytorch as bp
-from helpers.reliability import Section
 from helpers.surgery_promises import floats_in, run
 from nightly.test_foreign_models import check_replaced, counts, kept
 
@@ -103,9 +101,7 @@ def trial(library: str, name: str) -> dict[str, Any]:
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("library", NETWORKS)
-def test_every_use_of_networks_for_other_tasks(
-    library: str, section: Section, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_use_of_networks_for_other_tasks(library: str, section, monkeypatch, tmp_path):
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     pytest.importorskip(library)
     found = {name: trial(library, name) for name in NETWORKS[library].split()}

@@ -84,7 +84,9 @@ def test_squares_out_of_range(scale: float, samples: int, center: bool) -> None:
     )
 
 
-def long_kernels() -> Tensor:
+@centering
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_kernels_keep_six_digits(dtype: torch.dtype, center: bool) -> None:
     """Of 256 slices, which are summed in float32 where that keeps enough digits."""
     weight = torch.randn(12, 256, 3, 3)
     weight[1] *= 1e-3
@@ -98,13 +100,7 @@ def long_kernels() -> Tensor:
     weight[9, 0] = 1e6
     weight[10, :128] += 1e3
     weight[11, :, 0] = 0
-    return weight
-
-
-@centering
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_long_kernels_keep_six_digits(dtype: torch.dtype, center: bool) -> None:
-    weight = long_kernels().to(dtype)
+    weight = weight.to(dtype)
     for given in (weight, weight.to(memory_format=torch.channels_last), weight[:, 1:]):
         found, expected = kernel_spectra(given, center)[""], by_svd(given, center)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
