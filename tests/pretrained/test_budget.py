@@ -29,10 +29,10 @@ from bsconv.pytorch import (
     project_pretrained,
 )
 from bsconv.pytorch._forms.form import DENSE, Form
+from bsconv.pytorch._forms.patches import Sampler
 from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._budget import allocate, candidates
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._study import Layer, Study
 from helpers.exact_errors import raises_exactly
 

@@ -20,10 +20,9 @@ from bsconv.pytorch import (
 )
 from bsconv.pytorch._forms.fit import Fit, dense_kernel
 from bsconv.pytorch._forms.form import Form
-from bsconv.pytorch._forms.patches import Patches, rectified, relative_error
+from bsconv.pytorch._forms.patches import Patches, Sampler, rectified, relative_error
 from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._study import Layer, Study
 from helpers.trained import trained
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
+from bsconv.pytorch._forms.patches import Sampler
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._samples import Sampler
 from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
 from bsconv.pytorch.pretrained._study import Study, find_head
 from helpers.exact_errors import raises_exactly

@@ -109,3 +109,9 @@ def _arguments(batch: Any) -> Inputs:
     if not found.tensors():
         raise ValueError(f"images needs batches of tensors, got {type(batch).__name__}")
     return found
+
+
+def check_finite(where: str, *tensors: Tensor) -> None:
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        rule = "images needs numbers for which the model stays finite"
+        raise ValueError(f"{rule}, got NaN or infinity at {where}")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .._forms.form import DENSE, Form
+from .._forms.patches import Sampler
 from .._tools.convs import IntOrTuple
 from .._tools.model_tree import check_module, parameter_count, unwrapped
 from .._tools.outside import apart_from, independent_copy
@@ -25,7 +26,6 @@ from ._budget import Budget, Prepare, budget_of, candidates
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
 from ._plans import install
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
-from ._samples import Sampler
 from ._study import Study
 
 Names = list[tuple[str, ...]]  # of each layer

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from .._forms.fit import TABLE_STEPS, Fit, balanced, dense_kernel
 from .._forms.form import DENSE, Form
-from .._forms.patches import RIDGE, Patches, rectified, relative_error
+from .._forms.patches import RIDGE, Patches, Sampler, rectified, relative_error
 from .._tools.convs import CONVS, Conv
 from .._tools.model_tree import watching
 from .._tools.numerics import without_autocast
-from ._inputs import Inputs
+from ._inputs import Inputs, check_finite
 from ._operations import NORM_STATE, Consumer, Operation, find_consumers, visiting
 from ._report import Cost
-from ._samples import Sampler, check_finite
 from ._sensitivity import Sensitivity, sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
