@@ -1,6 +1,7 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
 from ._engine import Engine, Runner, Setting, Tensors, dtype_name, dtype_of
+from ._fastest import Prepare, in_fastest
 from ._onnx import OPSET, onnx_model
 from ._onnx_engines import OnnxRuntime, OpenVINO
 from ._pytorch import Compiled, CompiledRunner, Eager, Network
@@ -11,11 +12,13 @@ __all__ = [
     "CompiledRunner",
     "Engine",
     "Network",
+    "Prepare",
     "Runner",
     "Setting",
     "Tensors",
     "dtype_name",
     "dtype_of",
+    "in_fastest",
     "onnx_model",
 ]
 

@@ -72,7 +72,7 @@ def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:
     for number, conv in enumerate(layer if isinstance(layer, nn.Sequential) else [layer]):
         if not isinstance(conv, CONVS) or conv.padding_mode != "zeros" or conv.padding == "same":
             return None
-        tensors = {f"{name}{number}": tensor for name, tensor in conv.named_parameters()}
+        tensors = {f"{name}{number}": tensor.detach() for name, tensor in conv.named_parameters()}
         weights += [array(tensor.float().cpu().numpy(), name) for name, tensor in tensors.items()]
         padding = (0,) * len(size[2:]) if isinstance(conv.padding, str) else conv.padding
         geometry = {"strides": conv.stride, "dilations": conv.dilation, "pads": padding * 2}

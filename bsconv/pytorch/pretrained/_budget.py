@@ -1,17 +1,18 @@
 """What a network costs with each layer in each form, and the choice of forms for a budget."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ...basics.timing import in_turns, medians
+from ...engines import Prepare
 from .._forms.form import DENSE, Form
 from .._tools.model_tree import parameter_count
 from ._report import BudgetPoint, Cost
+from ._stopwatch import Stopwatch
 from ._study import Layer, Study
 
 # shares of the cost of the dense layer for which there is a rank
@@ -20,12 +21,10 @@ FEW_SHARES = (0.08, 0.16, 0.3)  # for BSConv-S, which is seldom chosen
 WIDE = 100  # input channels from which on there are fewer ranks, and no BSConv-U and -S
 UNITS = 20_000  # in which budgets are shared out
 HELD_UP_BY = 3  # layers that are named where a budget can't be reached
-SECONDS = 1.0  # that the rounds of one kind of layer take
-TURN = 0.005  # seconds that a layer runs before the next has its turn
-TIMED_IMAGES = 16
+ATTEMPTS = 4  # at forms of which the network as a whole takes the time that was asked for
+CLOSE = 0.03  # relative to that time
 
 Costs = Mapping[str, Mapping[Form, float]]  # of layers in each form, by their names
-Prepare = Callable[..., Callable[[], object]]
 
 
 def candidates(layer: Layer, align: int, of: Cost) -> list[Form]:
@@ -55,6 +54,7 @@ class Budget:
     fixed: float  # the cost of all that no layer's form changes
     fixed_by_layer: Mapping[str, float]
     costs: Costs
+    stopwatch: Stopwatch | None  # of time
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether this is the network as it was."""
@@ -65,6 +65,23 @@ class Budget:
         """A form for each layer, all within that share of the total; None if there is none."""
         damages = {name: self.study.layers[name].damages for name in self.costs}
         return allocate(self.costs, damages, budget * self.total - self.fixed)
+
+    def settle(self, budget: float) -> tuple[dict[str, Form], float]:
+        """The choice, and its share; of time, that of the network as a whole, not of its layers."""
+        aim, found = budget, None
+        for _ in range(ATTEMPTS if self.stopwatch else 1):
+            if (chosen := self.choose(aim)) is None:
+                break
+            share = self.point(budget, chosen).share
+            if self.stopwatch:
+                share = self.stopwatch.share(chosen)
+            found = chosen, share
+            if abs(share / budget - 1) <= CLOSE:
+                break
+            aim = min(aim * budget / share, 1.0)
+        if found is None:
+            raise self.refusal(budget)
+        return found
 
     def point(self, budget: float, chosen: Mapping[str, Form]) -> BudgetPoint:
         cost = self.fixed + sum(self.costs[name][form] for name, form in chosen.items())
@@ -88,8 +105,9 @@ def budget_of(original: nn.Module, study: Study, of: Cost, prepare: Prepare | No
     """What all forms of a study's layers cost."""
     layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     modules = dict(study.model.named_modules())
-    if of == "time":
-        counts, costs = _measured_seconds(study, layers, prepare or partial)
+    stopwatch = Stopwatch(study, prepare) if of == "time" else None
+    if stopwatch:
+        counts, costs = stopwatch.seconds(layers)
     else:
         by_name = {name: float(parameter_count(module)) for name, module in modules.items()}
         counts = _macs(study) if of == "macs" else by_name
@@ -100,7 +118,7 @@ def budget_of(original: nn.Module, study: Study, of: Cost, prepare: Prepare | No
     leaves = [name for name, module in modules.items() if name in counts and not module._modules]
     fixed = {name: counts[name] for name in leaves if name not in layers}
     rest = max(total - sum(own[DENSE] for own in costs.values()), 0)
-    return Budget(original, study, of, total, rest, fixed, costs)
+    return Budget(original, study, of, total, rest, fixed, costs, stopwatch)
 
 
 def allocate(costs: Costs, damages: Costs, budget: float) -> dict[str, Form] | None:
@@ -149,28 +167,3 @@ def _macs(study: Study) -> dict[str, float]:
     root = f"{type(study.model).__name__}."
     inside = {name.removeprefix(root): n for name, n in counts.items() if name.startswith(root)}
     return {**inside, "": counts.get("Global", 0)}
-
-
-@torch.no_grad()
-def _measured_seconds(
-    study: Study, layers: Mapping[str, Layer], prepare: Prepare
-) -> tuple[dict[str, float], dict[str, dict[Form, float]]]:
-    """Those of the dense network, by the name "", and of each layer in each of its forms."""
-    inputs = study.inputs.first(TIMED_IMAGES)
-    device = inputs.tensors()[0].device
-    whole = prepare(study.model, *inputs.args, **inputs.kwargs)
-    known: dict[object, dict[Form, float]] = {}
-    costs = {}
-    for name, layer in layers.items():
-        costs[name] = measured = known.setdefault((repr(layer.conv), layer.consumer.shapes), {})
-        images = torch.ones(len(inputs), *layer.consumer.shapes[0]).to(layer.conv.weight)
-        runs = {}
-        for form in sorted(layer.damages.keys() - measured.keys()):
-            module = form.layer(layer.conv)
-            for weight in module.parameters() if form != DENSE else ():
-                weight.fill_(0.01)  # any numbers do, except subnormal ones, which are slow
-            runs[form] = prepare(module, images)
-        measured |= medians(in_turns(runs, device, budget=SECONDS, turn=TURN))
-    total = medians(in_turns({"": whole}, device, budget=SECONDS, turn=TURN))[""]
-    # on a busy machine the layers alone may take longer than the network
-    return {"": max(total, sum(seconds[DENSE] for seconds in costs.values()))}, costs

@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
+from ...engines import Prepare
 from .._forms.form import DENSE, Form
 from .._forms.patches import Sampler
 from .._tools.convs import IntOrTuple
@@ -22,7 +23,7 @@ from .._tools.outside import apart_from, independent_copy
 from ..modules import BSConvCP
 from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import set_statistics
-from ._budget import Budget, Prepare, budget_of, candidates
+from ._budget import Budget, budget_of, candidates
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
 from ._plans import install
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
@@ -72,9 +73,10 @@ def project_pretrained(
             so that the network costs at most that share of what it cost, with the least predicted
             damage to its answer.
         of: what the budget counts: "macs" of convolutions and matrix products, as torch's
-            FlopCounterMode counts them; "parameters"; or "time", seconds of layers and ranks,
-            measured in turns. ``prepare(module, *inputs)`` then returns what runs a module once in
-            the engine that will run it (by default: as it is).
+            FlopCounterMode counts them; "parameters"; or "time", seconds of layers and ranks, and
+            of the network as a whole, measured in turns in the engine of
+            :func:`optimize_for_inference` that is the fastest for it. To measure in another way,
+            ``prepare(module, *inputs)`` returns what runs a module once.
         align: ranks are multiples of it, because engines compute channels in blocks.
         method: "weights": the closest kernels (:meth:`BSConvU.from_conv2d`). "batch_norm": then all
             BatchNorm statistics are estimated again (:func:`reestimate_batch_norm`). "outputs", the
@@ -189,9 +191,7 @@ def _within(
     seen = curve._seen
     if not isinstance(seen, Budget) or not seen.is_of(model):
         raise ValueError("images needs to be images or the budget_curve of this model, got another")
-    study, chosen = seen.study, seen.choose(budget)
-    if chosen is None:
-        raise seen.refusal(budget)
+    study, (chosen, share) = seen.study, seen.settle(budget)
     changed = {name: form for name, form in chosen.items() if form != DENSE}
     new = {name: form.layer(study.layers[name].conv) for name, form in changed.items()}
     student = install(copy.deepcopy(study.model), new).eval()
@@ -199,7 +199,7 @@ def _within(
     found = {"damage": damages, "output_error": study.fit(student)}
     return student, _report(
         study, student, [(name,) for name in chosen], "outputs", found,
-        of=seen.of, budget=budget, share=seen.point(budget, chosen).share,
+        of=seen.of, budget=budget, share=share,
         kept=tuple(name for name in study.names if name not in study.layers),
     )  # fmt: skip
 

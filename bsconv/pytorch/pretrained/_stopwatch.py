@@ -1,0 +1,69 @@
+"""What a network and its layers take in each form, in the engine that will run them."""
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from ...basics.timing import in_turns, medians
+from ...engines import ENGINES, Prepare, in_fastest
+from .._forms.form import DENSE, Form
+from ._plans import install
+from ._study import Layer, Study
+
+SECONDS = 1.0  # that the rounds of one kind of layer take
+TURN = 0.005  # seconds that a layer runs before the next has its turn
+IMAGES = 16
+
+
+class Stopwatch:
+    """Measures in turns, the dense network as a whole being one of the alternatives."""
+
+    def __init__(self, study: Study, prepare: Prepare | None) -> None:
+        self.study, self.inputs = study, study.inputs.first(IMAGES)
+        self.device = self.inputs.tensors()[0].device
+        if prepare is None:
+            is_one = len(self.inputs.args) == 1 and not self.inputs.kwargs
+            fastest = in_fastest(ENGINES, study.model, *self.inputs.args) if is_one else None
+            prepare = fastest or partial
+        self.prepare = prepare
+        self.dense = self.whole(study.model)
+
+    def whole(self, model: nn.Module) -> Callable[[], object]:
+        return self.prepare(model, *self.inputs.args, **self.inputs.kwargs)
+
+    @torch.no_grad()
+    def seconds(
+        self, layers: Mapping[str, Layer]
+    ) -> tuple[dict[str, float], dict[str, dict[Form, float]]]:
+        """Of the dense network, by the name "", and of each layer in each of its forms."""
+        known: dict[object, dict[Form, float]] = {}
+        costs = {}
+        for name, layer in layers.items():
+            costs[name] = found = known.setdefault((repr(layer.conv), layer.consumer.shapes), {})
+            images = torch.ones(len(self.inputs), *layer.consumer.shapes[0]).to(layer.conv.weight)
+            forms = sorted(layer.damages.keys() - found.keys())
+            runs = {form: self.prepare(_filled(form, layer), images) for form in forms}
+            found |= medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
+        total = medians(in_turns({"": self.dense}, self.device, budget=SECONDS, turn=TURN))[""]
+        # layers alone may take longer than in the network
+        return {"": max(total, sum(seconds[DENSE] for seconds in costs.values()))}, costs
+
+    @torch.no_grad()
+    def share(self, chosen: Mapping[str, Form]) -> float:
+        """What the network with these forms takes, relative to the dense one."""
+        new = {name: _filled(form, self.study.layers[name]) for name, form in chosen.items()}
+        student = install(copy.deepcopy(self.study.model), new).eval()
+        runs = {"dense": self.dense, "student": self.whole(student)}
+        seconds = medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
+        return seconds["student"] / seconds["dense"]
+
+
+def _filled(form: Form, layer: Layer) -> nn.Module:
+    """A layer with any weights, except subnormal ones, which are slow."""
+    module = form.layer(layer.conv)
+    for weight in module.parameters() if form != DENSE else ():
+        weight.fill_(0.01)
+    return module
