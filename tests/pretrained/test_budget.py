@@ -30,7 +30,7 @@ from bsconv.pytorch import (
 )
 from bsconv.pytorch._forms.form import DENSE, Form
 from bsconv.pytorch._forms.patches import Sampler
-from bsconv.pytorch.pretrained import _budget, _study
+from bsconv.pytorch.pretrained import _budget, _stopwatch, _study
 from bsconv.pytorch.pretrained._budget import allocate, candidates
 from bsconv.pytorch.pretrained._inputs import Inputs
 from bsconv.pytorch.pretrained._study import Layer, Study
@@ -232,7 +232,7 @@ def test_layers_that_do_not_matter_give_most() -> None:
 class Slower:
     """A stopwatch on which the network as a whole takes longer than its layers."""
 
-    def __init__(self, study: Study, prepare: object) -> None:
+    def __init__(self, study: Study) -> None:
         self.costs: dict[str, dict[Form, float]] = {}
 
     def seconds(self, layers: dict[str, Layer]) -> Any:
@@ -253,21 +253,22 @@ def test_the_time_of_the_whole_network_keeps_to_the_budget(budget, monkeypatch):
 
 
 @pytest.mark.slow
-def test_time_is_measured_in_the_fastest_engine() -> None:
-    _, report = project(network(), 1, of="time")
-    assert report.share > 0
-
-
-@pytest.mark.slow
-def test_time_is_what_the_engine_takes() -> None:
+@pytest.mark.parametrize("inputs", [IMAGES, [{"input": IMAGES}]])
+def test_time_is_what_an_engine_takes(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def prepare(module: nn.Module, images: Tensor) -> Any:
-        seen.append(type(module).__name__)
-        return lambda: module(images)
+    class Noting(_stopwatch.Stopwatch):
+        def __init__(self, study: Study) -> None:
+            super().__init__(study)
+            prepare = self.prepare
+            self.prepare = lambda module, *a, **k: (
+                seen.append(type(module).__name__) or prepare(module, *a, **k)  # type: ignore[func-returns-value]
+            )
 
-    _, report = project(network(), 1, of="time", prepare=prepare)
+    monkeypatch.setattr(_budget, "Stopwatch", Noting)
+    _, report = project(network(), 1, inputs, of="time")
     assert {"Sequential", "Conv2d", "BSConvU", "BSConvCP"} <= set(seen)
+    assert report.share > 0
     assert "of the time" in report.summary
 
 

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ...engines import Prepare
 from .._forms.form import DENSE, Form
 from .._tools.model_tree import parameter_count
 from ._report import BudgetPoint, Cost
@@ -101,11 +100,11 @@ class Budget:
         )
 
 
-def budget_of(original: nn.Module, study: Study, of: Cost, prepare: Prepare | None) -> Budget:
+def budget_of(original: nn.Module, study: Study, of: Cost) -> Budget:
     """What all forms of a study's layers cost."""
     layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     modules = dict(study.model.named_modules())
-    stopwatch = Stopwatch(study, prepare) if of == "time" else None
+    stopwatch = Stopwatch(study) if of == "time" else None
     if stopwatch:
         counts, costs = stopwatch.seconds(layers)
     else:

@@ -14,7 +14,6 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
-from ...engines import Prepare
 from .._forms.form import DENSE, Form
 from .._forms.patches import Sampler
 from .._tools.convs import IntOrTuple
@@ -44,7 +43,6 @@ def project_pretrained(
     budget: float | Fraction | None = None,
     of: Cost = "macs",
     align: int = 8,
-    prepare: Prepare | None = None,
     method: Method | None = None,
     kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
@@ -75,8 +73,7 @@ def project_pretrained(
         of: what the budget counts: "macs" of convolutions and matrix products, as torch's
             FlopCounterMode counts them; "parameters"; or "time", seconds of layers and ranks, and
             of the network as a whole, measured in turns in the engine of
-            :func:`optimize_for_inference` that is the fastest for it. To measure in another way,
-            ``prepare(module, *inputs)`` returns what runs a module once.
+            :func:`optimize_for_inference` that is the fastest for it.
         align: ranks are multiples of it, because engines compute channels in blocks.
         method: "weights": the closest kernels (:meth:`BSConvU.from_conv2d`). "batch_norm": then all
             BatchNorm statistics are estimated again (:func:`reestimate_batch_norm`). "outputs", the
@@ -107,7 +104,7 @@ def project_pretrained(
             raise ValueError(f"budget={budget!r} needs images, got images=None")
         if not isinstance(images, BudgetCurve):
             images = budget_curve(
-                model, images, (), of=of, align=align, prepare=prepare, kernel_sizes=kernel_sizes,
+                model, images, (), of=of, align=align, kernel_sizes=kernel_sizes,
                 exclude=exclude, dimensions=dimensions, batch_size=batch_size, positions=positions,
                 limit=limit, progress=progress,
             )  # fmt: skip
@@ -155,7 +152,6 @@ def budget_curve(
     *,
     of: Cost = "macs",
     align: int = 8,
-    prepare: Prepare | None = None,
     kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
     exclude: Sequence[str] = (),
     dimensions: Sequence[int] = (1, 2, 3),
@@ -179,7 +175,7 @@ def budget_curve(
     if not names:
         raise ValueError("model needs a convolution that BSConv can replace, got none")
     study.look(names, lambda layer: candidates(layer, align, of))
-    seen = budget_of(model, study, of, prepare)
+    seen = budget_of(model, study, of)
     chosen = [(budget, seen.choose(budget)) for budget in shares]
     points = [seen.point(budget, forms) for budget, forms in chosen if forms]
     return BudgetCurve(tuple(points), of, seen)

@@ -21,17 +21,15 @@ IMAGES = 16
 class Stopwatch:
     """Measures in turns, the dense network as a whole being one of the alternatives."""
 
-    def __init__(self, study: Study, prepare: Prepare | None) -> None:
+    def __init__(self, study: Study) -> None:
         self.study, self.inputs = study, study.inputs.first(IMAGES)
         self.device = self.inputs.tensors()[0].device
-        if prepare is None:
-            is_one = len(self.inputs.args) == 1 and not self.inputs.kwargs
-            fastest = in_fastest(ENGINES, study.model, *self.inputs.args) if is_one else None
-            prepare = fastest or partial
-        self.prepare = prepare
-        self.dense = self.whole(study.model)
+        is_one = len(self.inputs.args) == 1 and not self.inputs.kwargs
+        fastest = in_fastest(ENGINES, study.model, *self.inputs.args) if is_one else None
+        self.prepare: Prepare = fastest or partial  # engines take one input
+        self.dense = self.network(study.model)
 
-    def whole(self, model: nn.Module) -> Callable[[], object]:
+    def network(self, model: nn.Module) -> Callable[[], object]:
         return self.prepare(model, *self.inputs.args, **self.inputs.kwargs)
 
     @torch.no_grad()
@@ -56,7 +54,7 @@ class Stopwatch:
         """What the network with these forms takes, relative to the dense one."""
         new = {name: _filled(form, self.study.layers[name]) for name, form in chosen.items()}
         student = install(copy.deepcopy(self.study.model), new).eval()
-        runs = {"dense": self.dense, "student": self.whole(student)}
+        runs = {"dense": self.dense, "student": self.network(student)}
         seconds = medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
         return seconds["student"] / seconds["dense"]
 
