@@ -60,7 +60,9 @@ def _engine(given: dict[str, Any], model: nn.Module, images: Tensor) -> Callable
     if name in ("eager", "compiled"):
         setting = setting._replace(channels_last=True)
         images = images.contiguous(memory_format=torch.channels_last)
-    return functools.partial(ENGINES[name].build(model, images, setting), images)
+    runner: Any = ENGINES[name].build(model, images, setting)
+    runner.piece = 0  # as the engine does it by itself
+    return functools.partial(runner, images)
 
 
 if __name__ == "__main__":
