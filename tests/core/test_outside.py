@@ -268,7 +268,7 @@ KEEPING = {
     "slot": keeping(
         lambda self, conv: type(self).other.__set__(self, conv),
         lambda self: self.other,
-        __slots__=("other",),
+        __slots__="other",  # one name, not a letter each
     ),
     "descriptor": keeping(
         lambda self, conv: Described.known.update({self: conv}),

@@ -38,7 +38,8 @@ def held_outside(
     kinds: Kinds = dict.fromkeys(filter(_is_own, dict.fromkeys(bases)))
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
-        slots = chain(*(vars(base).get("__slots__", ()) for base in type(module).__mro__))
+        members = chain(*(vars(base).items() for base in type(module).__mro__))
+        slots = [key for key, one in members if isinstance(one, types.MemberDescriptorType)]
         own = vars(module) | {key: getattr(module, key, None) for key in slots}
         for key, value in own.items():
             if key not in MODULE_STATE or (value and key in MOVABLE_HOOKS):
