@@ -65,7 +65,7 @@ WRONG = {
         "--freeze": "freeze needs weights to start from",
         "--label-weight 0.5": "needs a teacher",
         "--label-weight 2": "label_weight needs a number",
-        "--teacher w.safetensors": "teacher_model says which",
+        "--dataset synthetic --teacher w.safetensors": "teacher_model says which",
     },
     "evaluate": {
         "": "one of the arguments --checkpoint --model is required",
