@@ -99,3 +99,15 @@ def in_dtype(output: Tensors, dtype: torch.dtype) -> Tensors:
     if isinstance(output, Tensor):  # in a fifth of the time
         return cast(output)
     return pytree.tree_map_only(Tensor, cast, output)
+
+
+def difference(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest, relative to the largest number of that tensor; NaN for what is not finite."""
+    worst = 0.0
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        gap = (one.double() - other.double()).abs()
+        if one.numel() and not gap.max() <= 0:  # NaN too
+            worst = max((gap.max() / other.double().abs().max()).item(), worst)
+    return worst

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..basics.timing import SETTLE, in_turns, medians
-from ._engine import Engine, Runner, Setting, Tensors, in_dtype
+from ._engine import Engine, Runner, Setting, Tensors, difference, in_dtype
 from ._onnx import INPUT, chain_to_onnx, network_to_onnx
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
+SAME = 1e-4  # of the largest output: what pieces of a batch may change
 DIVIDING = 0.5  # seconds of measuring whether threads should take pieces of a batch
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _openvino_started_in: list[int] = []  # the process whose threads OpenVINO has
@@ -73,18 +74,13 @@ class OnnxRunner(Runner):
         for piece in {math.ceil(count), math.ceil(count / 4)} - {len(images)}:
             try:
                 found = self.compute(images, piece)
-                if all(map(_is_same, found, expected)):
+                if difference(found, expected) <= SAME:
                     calls[piece] = partial(self.compute, images, piece)
             except Exception:  # of the many that engines raise where images are not independent
                 continue
         if len(calls) > 1:
             seconds = medians(in_turns(calls, images.device, budget=DIVIDING, settle=SETTLE))
             self.piece = min(seconds, key=seconds.__getitem__)
-
-
-def _is_same(found: Tensor, expected: Tensor) -> bool:
-    apart = 1e-4 * float(expected.abs().max())
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=apart)
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.errors import described
-from ...engines import ENGINES, dtype_name
+from ...engines import ENGINES, difference, dtype_name
 from .._tools.model_tree import check_module, tensors_in, watching
 from .._tools.numerics import full_float32
 
@@ -81,18 +81,6 @@ def floats_in(output: Any) -> list[Tensor]:
 def outputs_of(network: Run, example: Tensor) -> list[Tensor]:
     """All floating-point tensors that ``network`` returns; it may write into what it takes."""
     return floats_in(network(example.clone()))
-
-
-def difference(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest, relative to the largest number of that tensor; NaN for what is not finite."""
-    worst = 0.0
-    for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape:
-            return float("inf")
-        gap = (one.double() - other.double()).abs()
-        if one.numel() and not gap.max() <= 0:  # NaN too
-            worst = max((gap.max() / other.double().abs().max()).item(), worst)
-    return worst
 
 
 def computes_short(network: nn.Module, example: Tensor) -> bool:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.errors import described
-from ...engines import Network, Runner, Tensors
-from ._checks import difference, floats_in, outputs_of, tolerance
+from ...engines import Network, Runner, Tensors, difference
+from ._checks import floats_in, outputs_of, tolerance
 from ._report import InferenceReport
 
 
