@@ -1,13 +1,15 @@
 """A trained network at several budgets without labels or training: ours, and what others offer.
 
-``python -m benchmarks.compression`` takes the package's own ResNet-20 and 500 training images of
-CIFAR-10, the same for all, and writes results/compression/MODEL.json. Ours is
-``project_pretrained(budget=...)``, with BSConv-U as its fixed point. The others factorise the
-weights (Tucker-2 by TensorLy; channel and spatial SVD) or prune channels by their norm
-(torch-pruning), with one share of each layer's cost; BatchNorm's statistics are then estimated
-again on the images. "cp of the weights" is BSConv-CP in the same way, without our fit. Accuracy is
-that of all test images, MACs are counted by torch's FlopCounterMode. Ours and the dense network
-are timed in their fastest engines (``optimize_for_inference``), in turns on a batch of 64 images.
+``python -m benchmarks.compression`` takes the package's own ResNet-20, or ``--model MODEL --weights
+FILE``, and 500 training images of CIFAR-10, the same for all, and writes
+results/compression/MODEL.json. Ours is ``project_pretrained(budget=...)``, with BSConv-U as its
+fixed point. The others factorise the weights (Tucker-2 by TensorLy; channel and spatial SVD) or
+prune channels by their norm (torch-pruning), with one share of each layer's cost; BatchNorm's
+statistics are then estimated again on the images. "cp of the weights" is BSConv-CP in the same way,
+without our fit. Accuracy is that of all test images, MACs are counted by torch's FlopCounterMode.
+Ours and the dense network are timed in their fastest engines (``optimize_for_inference``), in turns
+on a batch of 64 images. Where a network's cost lies in its 1x1 convolutions, as in MobileNets,
+``--pointwise`` takes these instead, ours and channel SVD alike.
 
 Needs ``pip install tensorly torch-pruning``.
 """
@@ -22,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +33,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bsconv.basics.timing import SETTLE, in_turns, medians
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
+from bsconv.experiments.files.checkpoints import load_weights
+from bsconv.experiments.files.weights import read_weights
+from bsconv.experiments.model_sources import build_model, pretrained_model
 from bsconv.pytorch import (
     BSConvCP,
     budget_curve,
-    get_model,
     optimize_for_inference,
     project_pretrained,
     reestimate_batch_norm,
@@ -42,6 +47,9 @@ from bsconv.pytorch import (
 from .published import ROOT
 from .records import current_commit, machine_class
 
+Sizes = tuple[tuple[int, int]] | None
+Method = Callable[[nn.Module, float], nn.Module]
+
 BUDGETS = 0.15, 0.25, 0.35, 0.47
 IMAGES = 500
 BATCH = 64
@@ -49,16 +57,21 @@ BATCH = 64
 
 def main() -> int:
     parser = argparse.ArgumentParser("benchmarks.compression", description=__doc__)
-    parser.add_argument("--model", default="cifar_resnet20", help="with weights of our own")
+    parser.add_argument("--model", default="cifar_resnet20", help="as bsconv train takes it")
+    parser.add_argument("--weights", help="a file of these (default: those of the package)")
+    parser.add_argument("--pointwise", action="store_true", help="1x1 convolutions too")
     parser.add_argument("--data", default=str(ROOT / "data"), help="folder of cifar10.npz")
     parser.add_argument("--machine", help='its class in words, such as "2 CPU cores (x86-64)"')
     arguments = parser.parse_args()
-    dense = get_model(arguments.model, num_classes=10, pretrained="cifar10").eval()
+    name = arguments.model.rpartition(":")[2]
+    dense = _trained(arguments.model, arguments.weights).eval()
+    kernel_sizes = None if arguments.pointwise else ((3, 3),)
     data = load_dataset("cifar10", arguments.data)
     networks: dict[tuple[str, float], nn.Module] = {("dense", 1.0): dense}
-    networks |= _ours(dense, to_float(data.train_images[:IMAGES]))
+    images = to_float(data.train_images[:IMAGES])
+    networks |= _ours(dense, images, kernel_sizes)
     seconds = _seconds(networks, to_float(data.test_images[:BATCH]))
-    networks |= _others(dense, to_float(data.train_images[:IMAGES]))
+    networks |= _others(dense, images, OF_POINTWISE if arguments.pointwise else OTHERS)
     rows = []
     for (method, budget), network in networks.items():
         share = _macs(network) / _macs(dense)
@@ -68,7 +81,7 @@ def main() -> int:
         print(row, flush=True)
     record = {
         "format": "bsconv compression 1",
-        "model": arguments.model,
+        "model": name,
         "images": IMAGES,
         "batch": BATCH,
         "machine": arguments.machine or machine_class(),
@@ -76,26 +89,36 @@ def main() -> int:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "rows": rows,
     }
-    path = ROOT / "results" / "compression" / f"{arguments.model}.json"
+    path = ROOT / "results" / "compression" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"recorded in {path.relative_to(ROOT)}")
     return 0
 
 
-def _ours(dense: nn.Module, images: Tensor) -> dict[tuple[str, float], nn.Module]:
-    curve = budget_curve(dense, images)
+def _trained(model: str, weights: str | None) -> nn.Module:
+    if weights is None:
+        return pretrained_model(model, "cifar10")
+    network = build_model(model, num_classes=10)
+    load_weights(network, read_weights(Path(weights))[0], Path(weights))
+    return network
+
+
+def _ours(dense: nn.Module, images: Tensor, sizes: Sizes) -> dict[tuple[str, float], nn.Module]:
+    curve = budget_curve(dense, images, kernel_sizes=sizes)
     found = {
         ("bsconv", budget): project_pretrained(dense, curve, budget=budget)[0] for budget in BUDGETS
     }
-    uniform, _ = project_pretrained(dense, images, "u")
+    uniform, _ = project_pretrained(dense, images, "u", kernel_sizes=sizes)
     return {**found, ("bsconv-u", round(_macs(uniform) / _macs(dense), 2)): uniform}
 
 
-def _others(dense: nn.Module, images: Tensor) -> dict[tuple[str, float], nn.Module]:
+def _others(
+    dense: nn.Module, images: Tensor, methods: dict[str, Method]
+) -> dict[tuple[str, float], nn.Module]:
     found = {}
     for budget in BUDGETS:
-        for method, make in OTHERS.items():
+        for method, make in methods.items():
             network = _within(partial(make, dense), budget * _macs(dense))
             found[method, budget] = reestimate_batch_norm(network, images)
     return found
@@ -113,11 +136,15 @@ def _within(make: Callable[[float], nn.Module], macs: float) -> nn.Module:
 Factors = Callable[[nn.Conv2d, float], nn.Module]
 
 
-def factorised(factors: Factors, dense: nn.Module, share: float) -> nn.Module:
-    """With factors that cost that share of each 3x3 convolution; the first stays as it is."""
+def factorised(factors: Factors, dense: nn.Module, share: float, *, size: int = 3) -> nn.Module:
+    """With factors that cost that share of each convolution of that size but the first."""
     network = copy.deepcopy(dense)
     for name, conv in list(network.named_modules()):
-        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.in_channels > 3:
+        if (
+            isinstance(conv, nn.Conv2d)
+            and conv.kernel_size == (size, size)
+            and conv.in_channels > 3
+        ):
             network.set_submodule(name, factors(conv, share))
     return network.eval()
 
@@ -145,10 +172,12 @@ def tucker(conv: nn.Conv2d, share: float) -> nn.Module:
 
 
 def channel_svd(conv: nn.Conv2d, share: float) -> nn.Module:
-    outputs, inputs = conv.weight.shape[:2]
-    rank = _rank(conv, share, 9 * inputs + outputs)
-    left, right = _halves(conv.weight.detach().flatten(1), rank)
-    return nn.Sequential(_conv(right.view(-1, inputs, 3, 3), conv), _conv(left[:, :, None, None]))
+    matrix = conv.weight.detach().flatten(1)
+    rank = _rank(conv, share, sum(matrix.shape))
+    left, right = _halves(matrix, rank)
+    return nn.Sequential(
+        _conv(right.view(-1, *conv.weight.shape[1:]), conv), _conv(left[:, :, None, None])
+    )
 
 
 def spatial_svd(conv: nn.Conv2d, share: float) -> nn.Module:
@@ -199,11 +228,15 @@ def pruned(dense: nn.Module, share: float) -> nn.Module:
     return network.eval()
 
 
-OTHERS: dict[str, Callable[[nn.Module, float], nn.Module]] = {
+OTHERS: dict[str, Method] = {
     "tucker-2": partial(factorised, tucker),
     "channel svd": partial(factorised, channel_svd),
     "spatial svd": partial(factorised, spatial_svd),
     "cp of the weights": partial(factorised, closest_cp),
+    "pruning": pruned,
+}
+OF_POINTWISE: dict[str, Method] = {
+    "channel svd": partial(factorised, channel_svd, size=1),
     "pruning": pruned,
 }
 
