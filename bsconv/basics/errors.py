@@ -10,9 +10,10 @@ def one_line(error: object, limit: int | None = 160) -> str:
 
 
 def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """``, did you mean A or B?``; ``otherwise`` where nothing known is near."""
-    near = " or ".join(difflib.get_close_matches(name, list(known), cutoff=0.7))
-    return f", did you mean {near}?" if near else otherwise
+    """``, did you mean A or B?``, those first that begin alike; ``otherwise`` if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=20, cutoff=0.7)
+    near.sort(key=lambda one: [a == b for a, b in zip(name, one, strict=False)], reverse=True)
+    return f", did you mean {' or '.join(near[:3])}?" if near else otherwise
 
 
 def described(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """A model by its name: of this package, another library or the user's code, replaced if asked."""
 
 import contextlib
-import difflib
 import functools
 import http.client
 import importlib
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..basics.errors import one_line
+from ..basics.errors import meant, one_line
 from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch.models import ModelName, parse_name
 from .normalization import STATISTICS, Normalization
@@ -223,7 +222,6 @@ def _import(module: str) -> Any:
 
 def _check_name(source: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name.lower(), known)
-        hint = " or ".join(f"{source}:{near}" for near in nearest)
-        question = f"did you mean {hint}?" if hint else f"it has {source}:resnet18, for example"
-        raise ValueError(f"{source} has no classification model {name!r}; {question}")
+        full = [f"{source}:{one}" for one in known]
+        near = meant(f"{source}:{name.lower()}", full, f", it has {source}:resnet18, for example")
+        raise ValueError(f"{source} has no classification model {name!r}{near}")

@@ -88,9 +88,9 @@ def test_options_reach_the_replacers() -> None:
     [
         ("nosuch:net", {}, "unknown source 'nosuch' in 'nosuch:net': .* torchvision:NAME, "),
         (":resnet18", {}, "unknown source ''"),
-        ("torchvision:fcn_resnet50", {}, "no classification model 'fcn_resnet50'; did you mean"),
-        ("timm:resnet1", {}, "timm has no classification model 'resnet1'; did you mean timm:"),
-        ("torchvision:", {}, "no classification model ''; it has torchvision:resnet18"),
+        ("torchvision:fcn_resnet50", {}, "no classification model 'fcn_resnet50', did you mean"),
+        ("timm:resnet1", {}, "timm has no classification model 'resnet1', did you mean timm:"),
+        ("torchvision:", {}, "no classification model '', did you mean torchvision:"),
         ("pytorchcv:resnet20_cifar11", {}, "did you mean .*pytorchcv:resnet20_cifar10"),
         ("pytorchcv:unet_cityscapes", {}, "no classification model 'unet_cityscapes'"),
         ("pytorchcv:ntsnet_cub", {}, "no classification model 'ntsnet_cub'"),

@@ -251,7 +251,7 @@ def test_excluding_what_is_not_there_names_what_is_near():
         BSConvU_Replacer(exclude=["layer"]).plan(net())
     model = nn.ModuleDict({"stem": nn.Conv2d(8, 8, 3), "stem1": nn.Conv2d(8, 8, 3)})
     with raises_exactly(
-        "exclude names no layer of this model: 'stem2', did you mean stem or stem1?"
+        "exclude names no layer of this model: 'stem2', did you mean stem1 or stem?"
     ):
         BSConvU_Replacer(exclude=["stem2"]).plan(model)
 

@@ -290,9 +290,9 @@ def test_where_nothing_can_be_fetched(tmp_path, fake_cifar, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar11", "unknown data set 'cifar11': did you mean cifar10, cifar100"),
+        ("cifar11", "unknown data set 'cifar11', did you mean cifar10 or cifar100"),
         ("sinthetic", "did you mean synthetic"),
-        ("???", "did you mean cifar10, cifar100, synthetic"),
+        ("???", "there are cifar10, cifar100, synthetic"),
         ("", "unknown data set ''"),
         ("data.png", "data.png is a file; a data set is a folder"),
     ],

@@ -1,9 +1,9 @@
 """Data sets as tensors: CIFAR-10, CIFAR-100, a synthetic set, or a folder of images by class."""
 
-import difflib
 import os
 from pathlib import Path
 
+from ...basics.errors import meant
 from ..rules import FOLDER_SIZE
 from ._archives import CLASS_COUNTS, find_archive, read_archive
 from ._folders import read_folder
@@ -48,6 +48,5 @@ def load_dataset(
         raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):
         raise DatasetNotFoundError(f"the folder {folder} does not exist")
-    nearest = difflib.get_close_matches(name, DATASETS) or DATASETS
-    meant = f"did you mean {', '.join(nearest)}? (or the path of a folder of images by class)"
-    raise ValueError(f"unknown data set {name!r}: {meant}")
+    near = meant(name, DATASETS, f", there are {', '.join(DATASETS)}")
+    raise ValueError(f"unknown data set {name!r}{near} (or give the path of a folder of images)")

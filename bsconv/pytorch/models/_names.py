@@ -12,9 +12,10 @@ import functools
 import itertools
 import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
+
+from ...basics.errors import meant
 
 BlocksByDepth = dict[int, tuple[int, ...]]  # in each stage
 
@@ -102,19 +103,8 @@ def parse_name(architecture: str) -> ModelName:
     try:
         return _parse(architecture.lower())
     except ValueError as error:
-        near = _nearest(architecture.lower())
-        hint = f"did you mean {' or '.join(near)}?" if near else "list_models() has them all"
-        raise ValueError(f"'{architecture}' {error}; {hint}") from None
-
-
-def _nearest(architecture: str) -> list[str]:
-    """The three most similar names, those with the longest common start first."""
-
-    def common_start(name: str) -> int:
-        return max(end for end in range(len(name) + 1) if architecture.startswith(name[:end]))
-
-    near = get_close_matches(architecture, _listed_names(), n=20)
-    return sorted(near, key=common_start, reverse=True)[:3]
+        near = meant(architecture.lower(), _listed_names(), ", list_models() has them all")
+        raise ValueError(f"'{architecture}' {error}{near}") from None
 
 
 def _parse(architecture: str) -> ModelName:
