@@ -110,21 +110,6 @@ def test_on_a_gpu() -> None:
     assert torch.equal(on_gpu.cpu(), augment(batch.cpu(), generator(), cutout=3))
 
 
-@pytest.mark.parametrize(
-    ("images", "arguments", "message"),
-    [
-        (torch.zeros(2, 3, 8, 8), {}, r"needs uint8 images .* got torch.float32"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), {}, r"\[N, C, H, W\], got .* \[3, 8, 8\]"),
-        (None, {"crop_padding": -1}, "needs crop_padding >= 0 pixels, got crop_padding=-1"),
-        (None, {"cutout": -2}, "needs cutout >= 0 pixels, got cutout=-2"),
-    ],
-)
-def test_wrong_arguments(images: Tensor | None, arguments: dict[str, int], message: str) -> None:
-    images = numbered()[None] if images is None else images
-    with pytest.raises(ValueError, match=message):
-        augment(images, generator(), **arguments)
-
-
 def test_to_float_covers_zero_to_one() -> None:
     floats = to_float(torch.arange(256, dtype=torch.uint8))
     expected = np.arange(256, dtype=np.float32) / np.float32(255)

@@ -95,10 +95,6 @@ def test_limited_takes_the_first_images_or_all(small: ImageDataset) -> None:
     assert limited.classes == ("a", "b")
     for all_of_them in (small.limited(), small.limited(train=100, test=None)):
         assert (len(all_of_them.train_labels), len(all_of_them.test_labels)) == (6, 4)
-    for wrong in ({"train": 0}, {"test": -3}):
-        ((name, value),) = wrong.items()
-        with pytest.raises(ValueError, match=f"{name} >= 1 images, got {name}={value}"):
-            small.limited(**wrong)
 
 
 def test_to_moves_everything(small: ImageDataset) -> None:
@@ -279,7 +275,7 @@ def test_where_nothing_can_be_fetched(tmp_path, fake_cifar, monkeypatch):
     monkeypatch.setenv("BSCONV_OFFLINE", "0")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torchvision", None)
-        refusal(DatasetNotFoundError, "torchvision is not installed", root=tmp_path)
+        refusal(DatasetNotFoundError, "import of torchvision halted", root=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert load_dataset("cifar10", tmp_path).num_classes == 10
 

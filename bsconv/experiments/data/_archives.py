@@ -41,7 +41,7 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
     try:
         _download(name, archive)
     # a bad checksum is a RuntimeError, a connection that breaks off an HTTPException or EOFError
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+    except (OSError, RuntimeError, EOFError, ImportError, http.client.HTTPException) as error:
         reason = one_line(error, None)
         ways = f"try again with a network, or {put_it_there}"
         raise DatasetNotFoundError(f"{lacking} fetching it failed ({reason}): {ways}") from error
@@ -50,10 +50,8 @@ def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bo
 
 def _download(name: str, archive: Path) -> None:
     """Fetch with torchvision, which verifies checksums; write ``archive`` whole or not at all."""
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise RuntimeError("torchvision is not installed") from error
+    from torchvision import datasets
+
     source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     archive.parent.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()

@@ -26,13 +26,6 @@ def augment(
     mirrored left to right in half of the cases (``flip``), and loses a square of ``cutout`` x
     ``cutout`` pixels, which may stick out. ``generator`` may live on another device.
     """
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        got = f"got {images.dtype} of shape {list(images.shape)}"
-        raise ValueError(f"augment needs uint8 images of shape [N, C, H, W], {got}")
-    for argument, value in (("crop_padding", crop_padding), ("cutout", cutout)):
-        if value < 0:
-            raise ValueError(f"augment needs {argument} >= 0 pixels, got {argument}={value!r}")
-
     count, channels, height, width = images.shape
 
     def draw(end: int) -> Tensor:

@@ -61,15 +61,11 @@ class _Tree:
             for names in (TRAIN, TEST)
         )
         others = [path for path in parts.values() if path not in (train, test)]
-        if not (train and test) and all(parts.keys() & names for names in (TRAIN, TEST)):
-            flat = [n for n in (*TRAIN, *TEST) if n in parts and not self.subfolders(parts[n])]
-            raise ValueError(f"{self.folder} needs folders of classes in {' and '.join(flat)}")
-        if test and not train:
-            raise ValueError(f"there is no folder 'train' next to {test}")
-        if train and not test and others:
-            needed = f"a folder of tests next to {train.name}, or classes alone"
-            found = ", ".join(path.name for path in others)
-            raise ValueError(f"{self.folder} needs {needed}, got {found}")
+        named = all(parts.keys() & names for names in (TRAIN, TEST))
+        if not (train and test) and (named or test or (train and others)):
+            needed = "folders of classes in 'train' and in 'test', or classes alone"
+            found = [f"{path.name} with {len(self.subfolders(path))}" for path in parts.values()]
+            raise ValueError(f"{self.folder} needs {needed}, got {', '.join(found)}")
         if not train or not test:
             return self.divided(train or self.folder, SPLIT if split is None else split)
         if split is not None:

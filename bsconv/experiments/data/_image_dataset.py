@@ -67,8 +67,6 @@ class ImageDataset:
         """The first ``train`` and ``test`` images; ``None``, or more than there are, takes all."""
         first: dict[str, Any] = {}
         for split, limit in (("train", train), ("test", test)):
-            if limit is not None and limit < 1:
-                raise ValueError(f"limited needs {split} >= 1 images, got {split}={limit!r}")
             for name in (f"{split}_images", f"{split}_labels"):
                 part = getattr(self, name)
                 first[name] = part.first(limit) if isinstance(part, ImageFiles) else part[:limit]
