@@ -98,7 +98,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return one_line(f"{error.filename}: {error.strerror}", limit=None)
     if isinstance(error, ModuleNotFoundError):
-        return f"this needs the package {error.name}: pip install 'bsconv[lab]'"
+        return f"this needs the package {error.name}: pip install {error.name}"
     if isinstance(error, (MemoryError, RuntimeError)):
         return "the memory does not hold this: try fewer classes, or fewer or smaller images"
     return one_line(error, limit=None)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import http.client
-import importlib
 import importlib.util
 import io
 import math
@@ -11,6 +10,7 @@ import os
 import sys
 import types
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -115,10 +115,10 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
 
 def _fetched(source: str, name: str) -> Any:
     if source == "torchvision":
-        return _import("torchvision.models").get_model(name, weights="DEFAULT")
+        return import_module("torchvision.models").get_model(name, weights="DEFAULT")
     if source == "timm":
-        return _import("timm").create_model(name, pretrained=True)
-    return getattr(_import("pytorchcv.model_provider"), name)(pretrained=True)
+        return import_module("timm").create_model(name, pretrained=True)
+    return getattr(import_module("pytorchcv.model_provider"), name)(pretrained=True)
 
 
 def foreign_images(name: str, model: Any) -> dict[str, Any]:
@@ -126,11 +126,11 @@ def foreign_images(name: str, model: Any) -> dict[str, Any]:
     nothing for architectures of this package, which take images as they are."""
     source, _, inner = name.partition(":")
     if source == "torchvision":
-        found = _import("torchvision.models").get_model_weights(inner).DEFAULT.transforms()
+        found = import_module("torchvision.models").get_model_weights(inner).DEFAULT.transforms()
         (side,), (how,) = found.crop_size, found.resize_size
         filter = found.interpolation.value
     elif source == "timm":
-        found = types.SimpleNamespace(**_import("timm.data").resolve_model_data_config(model))
+        found = types.SimpleNamespace(**import_module("timm.data").resolve_model_data_config(model))
         side = found.input_size[-1]
         how = "squash" if found.crop_mode == "squash" else int(side / found.crop_pct)
         filter = found.interpolation
@@ -160,7 +160,7 @@ def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.M
 
 def _torchvision_names() -> list[str]:
     """Classifiers only."""
-    models = _import("torchvision.models")
+    models = import_module("torchvision.models")
     return list(models.list_models(module=models))
 
 
@@ -170,7 +170,7 @@ def _torchvision(name: str, num_classes: int) -> Any:
     if name in ("googlenet", "inception_v3"):
         # no second output while training; init_weights=None warns that its default will change
         arguments = {"aux_logits": False, "init_weights": True}
-    models = _import("torchvision.models")
+    models = import_module("torchvision.models")
     return models.get_model(name, weights=None, num_classes=num_classes, **arguments)
 
 
@@ -178,7 +178,7 @@ def _torchvision(name: str, num_classes: int) -> Any:
 def _pytorchcv_names() -> tuple[str, ...]:
     """Classifiers only: the first sentence of a module names the data that its models are for."""
     names = []
-    for name, make in vars(_import("pytorchcv.model_provider")).items():
+    for name, make in vars(import_module("pytorchcv.model_provider")).items():
         module = getattr(make, "__module__", "")
         if isinstance(make, types.FunctionType) and module.startswith("pytorchcv.models."):
             purpose = (sys.modules[module].__doc__ or "").partition("Original")[0]
@@ -190,7 +190,7 @@ def _pytorchcv_names() -> tuple[str, ...]:
 
 def _pytorchcv(name: str, num_classes: int) -> Any:
     _check_name("pytorchcv", name, _pytorchcv_names())
-    make = getattr(_import("pytorchcv.model_provider"), name)
+    make = getattr(import_module("pytorchcv.model_provider"), name)
     try:
         return make(num_classes=num_classes, pretrained=False)
     except AssertionError:  # some CIFAR models insist on 10 or 100 classes
@@ -201,23 +201,13 @@ def _pytorchcv(name: str, num_classes: int) -> Any:
 
 
 def _timm(name: str, num_classes: int) -> Any:
-    timm = _import("timm")
+    timm = import_module("timm")
     if not timm.is_model(name):
         _check_name("timm", name, timm.list_models())
     return timm.create_model(name, pretrained=False, num_classes=num_classes)
 
 
 MAKERS = {"torchvision": _torchvision, "pytorchcv": _pytorchcv, "timm": _timm}
-
-
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        source = module.partition(".")[0]
-        extra = "timm" if source == "timm" else "lab"
-        how = f"pip install 'bsconv[{extra}]'"
-        raise ValueError(f"models of {source} need the package {source}: {how}") from error
 
 
 def _check_name(source: str, name: str, known: Sequence[str]) -> None:

@@ -73,8 +73,8 @@ def test_other_files_are_refused_in_one_line(suffix, tmp_path, monkeypatch, fail
     path.write_bytes(b"not a network" * 99)
     assert failure("spectra", path) == f"{of} is damaged or not a {suffix} file\n"
     monkeypatch.setitem(sys.modules, package, None)
-    needed = f"needs the package {package}: pip install {package}"
-    assert failure("spectra", path) == f"{of} {needed}\n"
+    needed = f"this needs the package {package}: pip install {package}"
+    assert failure("spectra", path) == f"bsconv spectra: {needed}\n"
 
 
 def test_a_graph_without_kernels_is_refused(tmp_path: Path) -> None:

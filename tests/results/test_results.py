@@ -229,7 +229,7 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
 )  # fmt: skip
 def test_a_summary_says_what_was_trained_and_how(settings: dict[str, object], text: str) -> None:
     [summary] = summarize([record(50, **settings)])
-    assert f"{summary.network}, {summary.schedule}" == text
+    assert f"{summary.config.network}, {summary.schedule}" == text
 
 
 def test_how_steps_were_computed_splits_no_row() -> None:

@@ -28,7 +28,7 @@ from helpers.small_runs import config, contents, noise, run, run_until, weights,
 
 FILES = ["checkpoint.pt", "config.json", "metrics.jsonl", "model.safetensors"]
 FAST = {"epochs": 4, "recipe": "fast"}
-UNFIT = "does not fit its own settings"
+UNFIT = "checkpoint.pt holds no state that fits its settings:"
 
 
 @pytest.fixture(autouse=True)
@@ -264,9 +264,9 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda state: state.pop("optimizer"), rf"{UNFIT} \(it lacks 'optimizer'\); restore it"),
+        (lambda state: state.pop("optimizer"), f"{UNFIT} it lacks 'optimizer'"),
         (lambda state: state.pop("config"), "no model trained by bsconv train: it lacks 'config'"),
-        (lambda state: state["model"].popitem(), rf"{UNFIT} \(.*Missing key"),
+        (lambda state: state["model"].popitem(), f"{UNFIT} .*Missing key"),
         (lambda state: state["optimizer"]["0"]["param_groups"].pop(), UNFIT),
         (lambda state: state.update(generator=torch.zeros(3)), UNFIT),
         (lambda state: state.update(epoch=3), "epoch is 3, the history has 1"),

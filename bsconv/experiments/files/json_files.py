@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...basics.errors import one_line
+
 LARGEST = 64 * 2**20  # bytes; the record of 1,000 epochs has 0.2 MB
 
 
@@ -42,6 +44,6 @@ def holding(what: str, path: Path | str) -> Iterator[None]:
     """ValueError with one line where ``path``, as it is read in here, turns out not to hold it."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         lacking = "it lacks " if isinstance(error, KeyError) else ""
-        raise ValueError(f"{path} holds no {what}: {lacking}{error}") from error
+        raise ValueError(f"{path} holds no {what}: {lacking}{one_line(error)}") from error

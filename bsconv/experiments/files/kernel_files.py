@@ -24,10 +24,7 @@ def read_kernels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     path.open("rb").close()
     package, read = ("onnx", _onnx) if path.suffix.lower() == ".onnx" else ("h5py", _hdf5)
-    try:
-        library: Any = importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError(f"{path} needs the package {package}: pip install {package}") from error
+    library: Any = importlib.import_module(package)
     try:
         kernels = {f"{name}.weight": kernel.contiguous() for name, kernel in read(library, path)}
     except MemoryError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ...basics.tables import CsvTable, Table, text_table
@@ -42,9 +43,7 @@ class Measurement:
     @property
     def spread(self) -> tuple[float, float]:
         """The quartiles of the rounds."""
-        if len(self.seconds) == 1:
-            return self.seconds[0], self.seconds[0]
-        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        low, high = np.quantile(self.seconds, (0.25, 0.75)).tolist()
         return low, high
 
     @property

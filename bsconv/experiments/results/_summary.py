@@ -41,12 +41,8 @@ class Summary:
         return max(self.top1)
 
     @property
-    def network(self) -> str:
-        return self.config.network
-
-    @property
     def architecture(self) -> str:
-        """The name that ``get_model`` has for the network, or ``network`` where it has none."""
+        """The name that ``get_model`` has for the network, or that of the run where it has none."""
         config = self.config
         if config.bsconv is None:
             return config.model.lower()
@@ -54,7 +50,7 @@ class Summary:
         # of these get_model has the variants that the replacers make
         residual = name is not None and name.is_cifar and not name.is_mobilenet
         if name is None or not residual or config.with_bn != (config.bsconv == "s"):
-            return self.network
+            return self.config.network
         share = Fraction(config.p).limit_denominator(100)
         return str(dataclasses.replace(name, variant=config.bsconv, p=share))
 
@@ -97,7 +93,8 @@ class Summary:
         return self.length if usual else f"{self.length}, {self.precision}"
 
     def __str__(self) -> str:
-        what = f"{self.network} on {self.config.dataset}, recipe {self.recipe}, {self.schedule}"
+        config = self.config
+        what = f"{config.network} on {config.dataset}, recipe {self.recipe}, {self.schedule}"
         extremes = f"{self.lowest:.2f} to {self.highest:.2f}"
         return f"{what}: {self.mean:.2f} % ({extremes}, {counted(len(self.runs), 'run')})"
 
@@ -133,7 +130,7 @@ def variants_of(
     """
     together: dict[tuple[int, str], dict[str, Summary]] = {}
     for summary in summaries:
-        named = summary.config.bsconv is None or summary.architecture != summary.network
+        named = summary.config.bsconv is None or summary.architecture != summary.config.network
         about = (summary.family, summary.config.dataset, summary.own_settings)
         if named and about == (family, dataset, ()):
             group = together.setdefault((summary.config.epochs, summary.recipe), {})

@@ -108,7 +108,7 @@ def _runs(summaries: Iterable[Summary]) -> str:
 def _order(one: Summary) -> tuple[object, ...]:
     """By data set and family; within one, what may be compared together, the longest first."""
     comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
-    return *comparable, VARIANTS.index(one.variant), one.network, one.own_settings
+    return *comparable, VARIANTS.index(one.variant), one.config.network, one.own_settings
 
 
 def _published(summary: Summary) -> PublishedResult | None:
@@ -125,7 +125,7 @@ def _cells(summary: Summary) -> Cells:
     extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
     own = bool(summary.own_settings)
     cells: Cells = {
-        "network": summary.network,
+        "network": summary.config.network,
         "data": config.dataset,
         "parameters": summary.parameters,
         "recipe": summary.recipe,
@@ -143,7 +143,7 @@ def _cells(summary: Summary) -> Cells:
 def _csv_line(summary: Summary) -> Cells:
     found = _published(summary)
     return {
-        "network": summary.network,
+        "network": summary.config.network,
         "dataset": summary.config.dataset,
         "parameters": summary.parameters,
         "recipe": summary.recipe,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...basics.errors import one_line
 from ..config import TrainConfig
 from ..files import checkpoints
 from ..files.checkpoints import CHECKPOINT, CONFIG, METRICS, MODEL, write_atomically
@@ -127,16 +126,9 @@ class Run:
         other = f"a run with {name}={was!r}, not {name}={now!r}"
         raise ValueError(f"{self.folder} holds {other}; {ways}")
 
-    @contextlib.contextmanager
-    def _fitting(self) -> Iterator[None]:
+    def _fitting(self) -> contextlib.AbstractContextManager[None]:
         """ValueError where the checkpoint turns out to be of another network or run."""
-        try:
-            yield
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
-            misfit = f"does not fit its own settings ({reason})"
-            said = f"the {CHECKPOINT} in {self.config.out} {misfit}"
-            raise ValueError(f"{said}; restore it or train into another folder") from error
+        return holding("state that fits its settings", f"{self.config.out}/{CHECKPOINT}")
 
     def begin(self, job: Job) -> None:
         """Go on from the checkpoint if there is one; the first to write into the folder."""

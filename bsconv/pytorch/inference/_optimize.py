@@ -37,10 +37,7 @@ class Candidate:
     seconds: float = math.inf  # unless measured
     setup_seconds: float = 0.0
     why_not: str = ""
-    handicap: float = 1.0
-
-    def rated(self) -> float:
-        return self.seconds * self.handicap
+    handicap: float = 1.0  # a factor of the seconds when it is compared with others
 
 
 def optimize_for_inference(
@@ -168,7 +165,8 @@ def _result(
 
 def _best(candidates: list[Candidate], engines: Sequence[str]) -> Candidate:
     """The fastest in these engines; one that was not measured only where none was."""
-    return min((one for one in candidates if one.engine in engines), key=Candidate.rated)
+    found = (one for one in candidates if one.engine in engines)
+    return min(found, key=lambda one: one.seconds * one.handicap)
 
 
 def _engine_result(name: str, candidates: list[Candidate]) -> EngineResult:

@@ -44,11 +44,6 @@ class BlockPlan:
     def changed(self) -> bool:
         return self.action in ("replaced", "penalised")
 
-    @property
-    def relative_error(self) -> float | None:
-        """Norm of the lost part of the dense kernel, relative to the kernel's norm; or None."""
-        return None if self.share_kept is None else (1 - self.share_kept) ** 0.5
-
 
 @dataclass(frozen=True)
 class ModificationPlan(Table):
