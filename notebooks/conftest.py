@@ -7,26 +7,20 @@
 - A notebook whose data set is missing runs on the synthetic one, and is not compared.
 """
 
-import functools
 import re
 from collections.abc import Generator
 
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile, NbCellError
 
-from bsconv.experiments.data import DatasetNotFoundError, data_folder, find_archive
+from bsconv.experiments.data import data_folder
 
 CALLED_FOR = re.compile(r"""\bfind_dataset\(\s*(?:name\s*=\s*)?(?:["'](\w+)["'])?""")
 STOPPED_AT = pytest.StashKey[int]()  # of a notebook: the cell that raised
 
 
-@functools.cache
 def is_missing(dataset: str) -> bool:
-    try:
-        find_archive(dataset, None, download=False)
-    except DatasetNotFoundError:
-        return True
-    return False
+    return not (data_folder() / f"{dataset}.npz").exists()
 
 
 def lacks_data(notebook: IPyNbFile) -> bool:

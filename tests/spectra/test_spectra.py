@@ -299,7 +299,6 @@ WITH_NAN[1].weight.data[11, 2, 1, 1] = math.nan
 zeros, SLICES = torch.zeros, "weight needs slices to compare, got shape"
 DEPTHWISE = "one slice per filter, as in depthwise convolutions"
 NO_MODEL = "source needs a model, a state dict or a weight tensor, got a"
-NUMBERS = "weight needs real floating-point numbers, got"
 META = "needs values, got a tensor on the meta device"
 SIZELESS = "needs a size: call the model once, its layers are lazy"
 WRONG_SOURCES: dict[str, list[Any]] = {
@@ -309,8 +308,8 @@ WRONG_SOURCES: dict[str, list[Any]] = {
     f"{SLICES} (4, 1, 3, 3): {DEPTHWISE}": [zeros(4, 1, 3, 3)],
     f"{SLICES} (4, 8, 1, 1): 1x1: a slice is a single number": [zeros(4, 8, 1, 1)],
     f"{SLICES} (0, 8, 3, 3): it is empty": [zeros(0, 8, 3, 3)],
-    f"{NUMBERS} torch.int32": [zeros(4, 8, 3, 3).int()],
-    f"{NUMBERS} torch.complex64": [zeros(4, 8, 3).cfloat()],
+    f"{SLICES} (4, 8, 3, 3): its numbers are int32": [zeros(4, 8, 3, 3).int()],
+    f"{SLICES} (4, 8, 3): its numbers are complex64": [zeros(4, 8, 3).cfloat()],
     f"the weight {META}": [zeros(4, 8, 3, 3, device="meta")],
     f"the weight {SIZELESS}": [LAZY, nn.LazyConvTranspose2d(3, 3)],
     f"the weight of '0' {SIZELESS}": [nn.Sequential(LAZY)],

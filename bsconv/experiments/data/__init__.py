@@ -1,6 +1,6 @@
 """CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
 
-from ._archives import CLASS_COUNTS, data_folder, find_archive
+from ._archives import CLASS_COUNTS, data_folder
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._image_files import ImageFiles, batches_of, fitted, image_files, read_image
@@ -8,6 +8,6 @@ from ._load import DATASETS, load_dataset
 
 __all__ = [
     "CLASS_COUNTS", "DATASETS", "DatasetNotFoundError", "ImageDataset", "ImageFiles", "augment",
-    "batches_of", "data_folder", "find_archive", "fitted", "image_files", "load_dataset",
+    "batches_of", "data_folder", "fitted", "image_files", "load_dataset",
     "read_image", "to_float",
 ]  # fmt: skip

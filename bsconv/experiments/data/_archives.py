@@ -27,17 +27,16 @@ def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(given).expanduser().absolute() if given else project_folder("data")
 
 
-def find_archive(name: str, root: str | os.PathLike[str] | None, *, download: bool) -> Path:
+def find_archive(name: str, root: str | os.PathLike[str] | None) -> Path:
     """The archive of data set ``name``, downloaded first if need be."""
     archive = data_folder(root) / f"{name}.npz"
     if archive.exists():
         return archive
     lacking = f"no {archive.name} in {archive.parent}, and"
     put_it_there = "put it there, or name the folder that holds it (--data or BSCONV_DATA)"
-    offline = os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0")
-    if offline or not download:
-        forbidden = "BSCONV_OFFLINE is set" if offline else "downloading is switched off"
-        raise DatasetNotFoundError(f"{lacking} {forbidden}: allow the download, or {put_it_there}")
+    if os.environ.get("BSCONV_OFFLINE", "0") not in ("", "0"):
+        ways = f"allow the download, or {put_it_there}"
+        raise DatasetNotFoundError(f"{lacking} BSCONV_OFFLINE is set: {ways}")
     try:
         _download(name, archive)
     # a bad checksum is a RuntimeError, a connection that breaks off an HTTPException or EOFError

@@ -20,12 +20,11 @@ def load_dataset(
     image_size: int | None = None,
     resize: str | None = None,
     split: float | None = None,
-    download: bool = True,
 ) -> ImageDataset:
     """The whole data set ``name`` on the CPU; of a folder, more than 1 GiB stays on the disk.
 
-    ``"cifar10"`` and ``"cifar100"`` are archives in :func:`data_folder`, downloaded if need be and
-    ``download`` and BSCONV_OFFLINE allow it; ``"synthetic"`` is made on the spot. Any other
+    ``"cifar10"`` and ``"cifar100"`` are archives in :func:`data_folder`, downloaded if need be
+    unless BSCONV_OFFLINE is set; ``"synthetic"`` is made on the spot. Any other
     ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or ``val``,
     ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes the test
     set, always the same. Images become RGB of ``image_size`` squared (default 32); ``resize`` says
@@ -39,7 +38,7 @@ def load_dataset(
                 raise ValueError(f"{rule}, got {option}={value!r}")
         if name == "synthetic":
             return synthetic_dataset()
-        return read_archive(name, find_archive(name, root, download=download))
+        return read_archive(name, find_archive(name, root))
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         size = FOLDER_SIZE if image_size is None else image_size

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,7 @@ class EpochMetrics:
 class History(list[EpochMetrics]):
     """The epochs of a run in order, and in ``model`` the network as it is after the last one."""
 
-    def __init__(self, epochs: Iterable[EpochMetrics] = (), model: nn.Module | None = None) -> None:
-        super().__init__(epochs)
-        self.model = model
+    model: nn.Module | None = None
 
     @property
     def last(self) -> EpochMetrics:

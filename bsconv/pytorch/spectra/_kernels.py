@@ -74,8 +74,6 @@ def _of_weight(weight: Tensor) -> Kernels:
     if weight.dim() not in RANKS:
         raise ValueError(f"weight needs shape (N, M, *kernel size), got shape {shape}")
     kernels = _kernels("", lambda: weight)
-    if not weight.is_floating_point():
-        raise ValueError(f"weight needs real floating-point numbers, got {weight.dtype}")
     if kernels.skipped:
         raise ValueError(f"weight needs slices to compare, got shape {shape}: {kernels.skipped}")
     return kernels

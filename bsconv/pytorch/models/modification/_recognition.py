@@ -80,13 +80,9 @@ def is_blueprint_block(module: nn.Module) -> bool:
 
 
 def known() -> str:
-    """The networks, each with the libraries whose blocks are known."""
-    libraries: dict[str, dict[str, None]] = {}
-    for name, networks in BLOCKS.items():
-        for network in networks:
-            if network != FUSED:
-                libraries.setdefault(network, {})[name.partition(".")[0]] = None
-    return ", ".join(f"{network} ({', '.join(names)})" for network, names in libraries.items())
+    """The networks whose blocks are known, and the libraries that these are of."""
+    libraries = dict.fromkeys(name.partition(".")[0] for name in BLOCKS)
+    return f"{', '.join((V1, V2, V3, EFFICIENT))} of {', '.join(libraries)}"
 
 
 def read(block: nn.Module) -> SeparableLayers | nn.Conv2d | str:
