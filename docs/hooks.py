@@ -33,8 +33,15 @@ CORE = [
 ]
 EXPERIMENTS = [
     f"bsconv.experiments.{name}"
-    for name in ("data", "model_sources", "plotting", "results", "training")
+    for name in ("classifier", "data", "model_sources", "plotting", "results", "training")
 ]
+EXAMPLES = dict(
+    re.findall(
+        r"^## (\S+)\n\n(```python\n.+?^```)$",
+        (ROOT / "docs" / "examples.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+)
 # what a module's functions return, defined in another one
 RETURNED = {
     "bsconv.pytorch.models": [
@@ -68,7 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     """Adds all pages, figures and other files."""
     pages = {"api/index.md": contents(), "commands.md": commands(), "cite.md": citation()}
     for module in CORE + EXPERIMENTS:
-        parts = [f"# {module}", f"::: {module}"]
+        parts = [f"# {module}", EXAMPLES[module], f"::: {module}"]
         for name in RETURNED.get(module, ()):
             parts.append(f"::: {name}\n    options: {{ {HEADED} }}")
         pages[f"api/{module}.md"] = "\n\n".join(parts)

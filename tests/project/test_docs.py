@@ -27,7 +27,7 @@ MODULES = [
         for found in pkgutil.iter_modules(bsconv.pytorch.__path__)
         if not found.name.startswith("_")
     ),
-    *(f"bsconv.experiments.{name}" for name in ("data", "plotting", "training")),
+    *(f"bsconv.experiments.{name}" for name in ("classifier", "data", "plotting", "training")),
 ]
 
 pytestmark = pytest.mark.slow  # builds the site once, for all

@@ -14,6 +14,7 @@ from bsconv.__main__ import main
 from bsconv.experiments.results import Summary, load_records, summarize
 from bsconv.pytorch import ModelProfiler, get_model
 from golden import questions, recorded
+from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.paths import ROOT
 
 PAGES = {
@@ -26,11 +27,13 @@ PAGES = {
 }
 README, RESULTS = PAGES[ROOT / "README.md"], PAGES[ROOT / "results" / "README.md"]
 TRAINED, MIGRATING = (ROOT / "docs" / f"{name}.md" for name in ("trained_networks", "migrating"))
+GUIDE = "\n".join(PAGES.values())
+CELLS = [cell for path in NOTEBOOKS for cell in cells_of(path) if cell["cell_type"] == "markdown"]
+TEXT = "\n".join([GUIDE, *(cell["source"] for cell in CELLS)])
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = GUIDE) -> list[str]:
     """All blocks of code in ``language``, without repetition."""
-    text = "\n".join(PAGES.values())
     found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return list(dict.fromkeys(found))
 
@@ -54,12 +57,11 @@ def test_the_three_promised_lines_are_shown_as_written():
 
 
 def commands(program: str) -> list[list[str]]:
-    lines = (
-        line.split("#")[0].strip()
-        for code in blocks("sh")
-        for line in code.replace("\\\n", " ").splitlines()
-    )
-    return [shlex.split(line) for line in dict.fromkeys(lines) if line.startswith(f"{program} ")]
+    """What calls ``program`` in a block or an indented line of code, also by torchrun."""
+    code = "\n".join(blocks("(?:ba)?sh", TEXT) + re.findall(r"^ {4}.*", TEXT, re.MULTILINE))
+    call = rf"^ *(?:torchrun .* -m )?({program} [^#\n]*)"
+    calls = re.findall(call, code.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(call) for call in dict.fromkeys(calls)]
 
 
 @pytest.mark.parametrize("command", commands("bsconv"), ids=" ".join)
@@ -130,7 +132,7 @@ def measured() -> dict[str, float]:
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_numbers_that_stand_in_several_places_are_those_measured(claim):
     known = measured()
-    found = [match for text in PAGES.values() for match in re.finditer(claim, text)]
+    found = list(re.finditer(claim, TEXT))
     assert len(found) > 1
     for match in found:
         for shown, source in zip(match.groups(), CLAIMS[claim], strict=True):
