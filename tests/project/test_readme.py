@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bsconv.__main__ import main
-from bsconv.experiments.results import Summary, load_records, summarize
+from bsconv.experiments.results import Summary, load_records, published_results, summarize
 from bsconv.pytorch import ModelProfiler, get_model
 from golden import questions, recorded
 from helpers.notebooks import NOTEBOOKS, cells_of
@@ -27,6 +27,7 @@ PAGES = {
 }
 README, RESULTS = PAGES[ROOT / "README.md"], PAGES[ROOT / "results" / "README.md"]
 TRAINED, MIGRATING = (ROOT / "docs" / f"{name}.md" for name in ("trained_networks", "migrating"))
+RECORDS = ROOT / "results"
 GUIDE = "\n".join(PAGES.values())
 CELLS = [cell for path in NOTEBOOKS for cell in cells_of(path) if cell["cell_type"] == "markdown"]
 TEXT = "\n".join([GUIDE, *(cell["source"] for cell in CELLS)])
@@ -81,20 +82,31 @@ def test_make_targets_exist():
 
 
 def test_measured_accuracies_are_what_the_command_prints(capsys):
-    assert main(["results", "--results", str(ROOT / "results"), "--markdown"]) == 0
+    assert main(["results", "--results", str(RECORDS), "--markdown"]) == 0
     begin, end = "<!-- bsconv results --markdown -->", "<!-- end of bsconv results -->"
     shown = re.search(f"^{begin}\n\n(.*?)\n{end}$", RESULTS, re.MULTILINE | re.DOTALL)
     assert shown[1] == capsys.readouterr().out
 
 
-NUMBER = r"(\d+\.\d+) ?%"
-CLAIMS = {  # sentences that stand in several places, and where their numbers come from
+NUMBER, CELL = r"(\d+\.\d+) ?%", r"(\d[\d.]*)(?: %)? \| "
+SHARES = (15, 25, 35, 47)
+CLAIMS = {  # what pages and notebooks say, often several of them, and where the numbers come from
     rf"WRN-16-1 on CIFAR-10: {NUMBER} dense, {NUMBER} as BSConv-U": (
         "cifar_wrn16_1, 40 epochs",
         "cifar_wrn16_1_bsconvu, 40 epochs",
     ),
-    rf"ResNet-20(?: on CIFAR-10)?: {NUMBER} dense": ("dense, 100 %",),
-    rf"{NUMBER} (?:with 25 %|at a quarter)": ("bsconv, 25 %",),
+    rf"ResNet-20(?: on CIFAR-10)?: {NUMBER} dense": ("dense, 100%",),
+    rf"{NUMBER} (?:with 25 %|at a quarter)": ("bsconv, 25%",),
+    rf"{NUMBER} with 35 %": ("bsconv, 35%",),
+    rf"our ResNet-20 \| {4 * CELL}": [f"bsconv, {share}%" for share in SHARES],
+    rf"its time.*? \| {4 * CELL}": [f"time, {share}%" for share in SHARES],
+    rf"{NUMBER} \(spatial SVD\) and {NUMBER}": ("spatial svd, 25%", "tucker-2, 25%"),
+    rf"WRN-28-10 on CIFAR-100: {NUMBER}.*?, {NUMBER}": (
+        "cifar_wrn28_10 on cifar100, published",
+        "cifar_wrn28_10_bsconvs_p1d4 on cifar100, published",
+    ),
+    rf"same width, {NUMBER} as BSConv-U": ("cifar_wrn16_2_bsconvu, 40 epochs",),
+    rf"from scratch reach {NUMBER}": ("cifar_resnet20, 3 epochs",),
     rf"(?:BSConv-U to|projected to BSConv-U,) {NUMBER}(?:;| after)": (
         "cifar_resnet20, 3 epochs, resnet20_u_projected.safetensors",
     ),
@@ -108,7 +120,7 @@ CLAIMS = {  # sentences that stand in several places, and where their numbers co
 
 @cache
 def recorded_runs() -> list[Summary]:
-    return summarize(load_records(ROOT / "results"))
+    return summarize(load_records(RECORDS))
 
 
 @cache
@@ -119,24 +131,29 @@ def measured() -> dict[str, float]:
         config = summary.config
         start = f", {config.weights}" if config.weights else ""
         runs[f"{config.model}, {config.epochs} epochs{start}"] = summary.mean
-    budgets = json.loads((ROOT / "results" / "compression" / "cifar_resnet20.json").read_text())
-    shares = {f"{r['method']}, {r['budget']:.0%}": r["accuracy"] for r in budgets["rows"]}
+    dense, *rows = json.loads((RECORDS / "compression" / "cifar_resnet20.json").read_text())["rows"]
+    for row in (dense, *rows):
+        runs[f"{row['method']}, {row['budget']:.0%}"] = row["accuracy"]
+        if row["method"] == "bsconv":
+            runs[f"time, {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+    for (data, name), published in published_results().items():
+        runs[f"{name} on {data}, published"] = published.top1
     for name, variant in (("v1", "bsconvu"), ("v2", "bsconvs_p1d6")):
-        plain, changed = (
-            f"cifar_mobilenet{name}_w1d4{end}, 5 epochs" for end in ("", f"_{variant}")
-        )
-        runs[f"what {name.upper()} gains"] = runs[changed] - runs[plain]
-    return runs | {key.replace("%", " %"): value for key, value in shares.items()}
+        plain = f"cifar_mobilenet{name}_w1d4"
+        gain = runs[f"{plain}_{variant}, 5 epochs"] - runs[f"{plain}, 5 epochs"]
+        runs[f"what {name.upper()} gains"] = gain
+    return runs
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_numbers_that_stand_in_several_places_are_those_measured(claim):
+def test_numbers_on_pages_are_those_measured(claim):
     known = measured()
     found = list(re.finditer(claim, TEXT))
-    assert len(found) > 1
+    assert found
     for match in found:
         for shown, source in zip(match.groups(), CLAIMS[claim], strict=True):
-            assert abs(float(shown) - known[source]) < 0.0501, match[0]
+            unit = 0.1 ** len(shown.partition(".")[2])
+            assert abs(float(shown) - known[source]) < 0.501 * unit, match[0]
 
 
 def test_the_table_of_equal_budgets_is_that_of_the_records():
