@@ -20,6 +20,8 @@ STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kerne
 # without reordering, files with few but long tests do not come last
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 
+LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
+
 FETCH = if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
 	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10 >/dev/null; fi
 
@@ -105,7 +107,7 @@ browser: env  ## every notebook and widget in JupyterLab in Chromium (skipped, a
 	@echo "browser: JupyterLab in Chromium runs every notebook and moves every widget"
 	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser
 
-env: .venv/.installed  ## make .venv with all requirements
+env: .venv/.installed $(LAB_SETTINGS)  ## make .venv with all requirements
 	@echo "env: .venv is ready"
 
 .venv/.installed: $(if $(STANDS),,FORCE)
@@ -128,6 +130,11 @@ env: .venv/.installed  ## make .venv with all requirements
 	@$(PIP) install --quiet --quiet --editable '.[lab,dev]'
 	@$(PLAIN) $(PY) -c 'import matplotlib.font_manager'  # builds its font list now, not with a message in a notebook
 	@{ pwd; cat pyproject.toml; } >$@
+
+# on narrow screens lines of code go on below, instead of being cut
+$(LAB_SETTINGS): | .venv/.installed
+	@mkdir -p $(@D)
+	@echo '{"@jupyterlab/notebook-extension:tracker": {"codeCellConfig": {"lineWrap": true}}}' >$@
 
 peer: env .peer
 

@@ -61,13 +61,13 @@ def describe(dataset: ImageDataset | None = None) -> None:
     session = _session()
     libraries = ("torch", "torchvision", "pytorchcv")
     versions = ", ".join(f"{library} {metadata.version(library)}" for library in libraries)
-    print(f"bsconv {bsconv.__version__}, Python {platform.python_version()}, {versions}")
-    print(f"mode {session.mode}, device {session.device}, {torch.get_num_threads()} threads")
+    where = f"mode {session.mode}, device {session.device}, {torch.get_num_threads()} threads"
+    print(f"bsconv {bsconv.__version__}, {versions}\nPython {platform.python_version()}, {where}")
     if dataset is not None:
         height, width = dataset.image_size
         counts = f"{len(dataset.train_images)} training and {len(dataset.test_images)} test images"
-        size = f"{height} x {width} pixels, {dataset.num_classes} classes"
-        print(f"data: {dataset.name}, {counts} of {size}")
+        size = f"{height} x {width}, {dataset.num_classes} classes"
+        print(f"data: {dataset.name}, {counts}, {size}")
 
 
 def find_dataset(name: str = "cifar10") -> ImageDataset:

@@ -17,7 +17,7 @@ from playwright.sync_api import (
 
 LEGIBILITY = (Path(__file__).parent / "legibility.js").read_text()
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-CONTROLS = ".widget-slider, .widget-toggle-buttons, .widget-text"
+CONTROLS = ".widget-slider, .widget-dropdown, .widget-toggle-buttons, .widget-text"
 MOST_TABS = 40
 START_SECONDS, RUN_SECONDS, MOVE_SECONDS = 120, 900, 60  # many, as other work may run too
 WINDOW = {"width": 1300, "height": 1200}
@@ -187,8 +187,9 @@ class WidgetPanel:
         return bytes(self.image.evaluate(content))
 
     def slide(self, label: str, key: str) -> None:
-        """Press a key on a slider: ArrowRight, ArrowLeft, Home, End."""
-        self._go_to(self._control(label).get_by_role("slider"))
+        """Press a key on a slider, ArrowRight, ArrowLeft, Home, End, or on a list, Home, End."""
+        control = self._control(label)
+        self._go_to(control.get_by_role("slider").or_(control.get_by_role("combobox")))
         self.page.keyboard.press(key)
 
     def choose(self, label: str, option: str) -> None:

@@ -147,6 +147,6 @@ def test_model_surgeon(notebook: "LabNotebook", screenshots: Path) -> None:
     assert surgeon.picture() == same.picture.value
     look_at(notebook, surgeon, screenshots / "model-surgeon")
     with surgeon.redrawn():
-        surgeon.slide("architecture", "ArrowRight")
-        surgeon.shows("densenet121: no plan.", "exclude names no layer of this model: 'layer4.*'")
+        surgeon.slide("architecture", "End")
+        surgeon.shows("mobilenet_v2: no plan.", "exclude names no layer of this model: 'layer4.*'")
     assert surgeon.picture() == b""

@@ -30,7 +30,8 @@ def matrices(
 ) -> Figure:
     """Matrices side by side on one colour scale; ``labels`` are xlabel and ylabel of all.
 
-    If ``signed``, the scale is symmetric about 0, and negative values carry a dot.
+    If ``signed``, the scale is symmetric about 0, and negative values carry a dot. A picture in
+    colour, shape (H, W, 3), may come first.
     """
     arrays = _arrays(images)
     low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
@@ -39,7 +40,7 @@ def matrices(
     figure, axes = panels_of(arrays, title, large=True)
     figure.set_size_inches(width, height)
     for name, axis in axes.items():
-        if signed:
+        if signed and arrays[name].ndim == 2:
             shown = _show_signed(axis, arrays[name], _largest(arrays))
         else:
             shown = axis.imshow(arrays[name], vmin=low, vmax=high, interpolation="nearest")

@@ -132,8 +132,7 @@ def _of_rank(name: str, kernel: Tensor, rank: int) -> View:
         f"{numbers / dense:.0%} of the {dense:,} of the dense one."
     )
     panels = {"the kernel": kernel, f"rank {rank}: {kept:.1%} kept": closest}
-    if kept < 1 - 1e-12:
-        panels["what is lost (own scale)"] = kernel - closest
+    panels["what is lost (own scale)"] = (kernel - closest) * (kept < 1 - 1e-12)  # not rounding
     title = f"The {slices} slices, of {rank} patterns"
     return View(summary, details, lambda: plotting.slice_grid(panels, title=title))
 

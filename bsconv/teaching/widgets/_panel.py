@@ -15,8 +15,6 @@ try:
 except ImportError as error:
     raise ImportError("widgets need the package ipywidgets: pip install 'bsconv[lab]'") from error
 
-_READ_OUT = 16  # letters next to a slider; longer names are cut there, and begin the text anyway
-
 
 class View(NamedTuple):
     """What the values of the controls amount to."""
@@ -51,14 +49,14 @@ def limit(slider: Any, high: int) -> None:
 
 
 def choice(label: str, options: Mapping[str, Any], value: Any) -> Any:
-    """A slider over ``{what is shown: value}``; ValueError for a value that is not among them."""
+    """Names in a list, numbers on a slider: ``{what is shown: value}``; ValueError for others."""
     values = list(options.values())
     if value not in values:
         raise ValueError(f"{_name(label)} needs to be one of {values}, got {value!r}")
-    looks = _looks(label) | {"readout": max(map(len, options)) <= _READ_OUT}
-    pairs = tuple(options.items())
-    slider = ipywidgets.SelectionSlider  # in a Dropdown, arrow keys walk on to other cells
-    return slider(options=pairs, value=value, continuous_update=False, **looks)
+    looks = {"options": tuple(options.items()), "value": value, **_looks(label)}
+    if isinstance(value, str):
+        return ipywidgets.Dropdown(**looks)
+    return ipywidgets.SelectionSlider(continuous_update=False, **looks)
 
 
 def buttons(label: str, options: Mapping[str, Any], value: Any) -> Any:
