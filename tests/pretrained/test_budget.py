@@ -428,6 +428,16 @@ def test_a_budget_out_of_reach_says_what_would_be_in_reach() -> None:
     assert report.share == pytest.approx(least, abs=1e-4)
 
 
+def test_a_budget_may_lie_in_convolutions_of_1x1() -> None:
+    model = network()
+    model[5] = nn.Sequential(nn.Conv2d(24, 96, 1), nn.ReLU(), nn.Conv2d(96, 24, 1)).eval()
+    student, report = project(model, 0.5)
+    assert macs(student) / macs(model) == report.share <= 0.5
+    assert {"5.0", "5.2"} & report.plan.keys()
+    with pytest.raises(ValueError, match="'5.0', '5.2'"):
+        project(model, 0.5, kernel_sizes=[3])
+
+
 def test_an_interrupted_projection_leaves_the_model_as_it_was(monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

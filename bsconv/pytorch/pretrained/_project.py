@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from numbers import Real
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ from ._study import Study
 
 Names = list[tuple[str, ...]]  # of each layer
 Found = Mapping[str, Mapping[str, float]]  # fields of LayerProjection by the first of its names
+USUAL = ((3, 3), (5, 5))  # sizes of kernels
+LEAST = 1e-9  # share of the input channels that BSConv-S keeps: one channel
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -44,7 +46,7 @@ def project_pretrained(
     of: Cost = "macs",
     align: int = 8,
     method: Method | None = None,
-    kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
+    kernel_sizes: Sequence[IntOrTuple] | Literal["auto"] | None = "auto",
     exclude: Sequence[str] = (),
     dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
@@ -81,7 +83,8 @@ def project_pretrained(
             what the new network feeds them. Where an output is added to a shortcut, the *sum* is
             fitted; where a ReLU follows, what it removes is no error. Errors count as far as they
             move the dense network's answer. In the end, the classifier is fitted, too.
-        kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`.
+        kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`; "auto":
+            those of 3x3 and 5x5, with a budget those of all sizes.
         batch_size: images that run through the model at once where that is possible. The fit runs
             all of them at once: memory for about four times the largest maps of all images.
         positions: how many places of each image are looked at in each layer; by default as many as
@@ -119,12 +122,13 @@ def project_pretrained(
     if images is None and method != "weights":
         raise ValueError(f"method={method!r} needs images, got images=None")
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
+    sizes = USUAL if kernel_sizes == "auto" else kernel_sizes
     chosen: dict[str, Any] = {"init": "project", "exclude": exclude, "dimensions": dimensions}
     if kind == "s":
-        replacer: Replacer = BSConvS_Replacer(kernel_sizes, p, **chosen)
+        replacer: Replacer = BSConvS_Replacer(sizes, p, **chosen)
     else:
         chosen["dimensions"] = (2,) if kind == "cp" else dimensions
-        replacer = BSConvU_Replacer(kernel_sizes, **chosen)
+        replacer = BSConvU_Replacer(sizes, **chosen)
     names = [layer.names for layer in replacer.plan(study.model).replaced]
     student = copy.deepcopy(study.model)
     if kind == "cp":
@@ -152,7 +156,7 @@ def budget_curve(
     *,
     of: Cost = "macs",
     align: int = 8,
-    kernel_sizes: Sequence[IntOrTuple] | None = ((3, 3), (5, 5)),
+    kernel_sizes: Sequence[IntOrTuple] | Literal["auto"] | None = "auto",
     exclude: Sequence[str] = (),
     dimensions: Sequence[int] = (1, 2, 3),
     batch_size: int = 50,
@@ -169,7 +173,8 @@ def budget_curve(
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
     _check_word("of", of, Cost)
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
-    replacer = BSConvU_Replacer(kernel_sizes, exclude=exclude, dimensions=dimensions)
+    sizes = None if kernel_sizes == "auto" else kernel_sizes
+    replacer = BSConvS_Replacer(sizes, LEAST, exclude=exclude, dimensions=dimensions)
     plan = replacer.plan(study.model)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:
