@@ -434,7 +434,7 @@ def test_a_budget_may_lie_in_convolutions_of_1x1() -> None:
     student, report = project(model, 0.5)
     assert macs(student) / macs(model) == report.share <= 0.5
     assert {"5.0", "5.2"} & report.plan.keys()
-    with pytest.raises(ValueError, match="'5.0', '5.2'"):
+    with pytest.raises(ValueError, match=r"'5\.0', '5\.2'"):
         project(model, 0.5, kernel_sizes=[3])
 
 
