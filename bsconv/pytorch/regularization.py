@@ -71,13 +71,13 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     if not by_shape:
         tensors = chain(model.parameters(), model.buffers(), [torch.empty(0)])
         return torch.zeros((), device=next(tensors).device)
-    sums = [_penalties(bases).sum() for bases in by_shape.values()]
-    hooked = any("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
-    on_meta = {some.is_meta for some in sums}  # all of a model that was made there
-    if len(on_meta) > 1 or (hooked and True in on_meta):
+    penalties = [_penalties(bases) for bases in by_shape.values()]
+    on_meta = [some.is_meta for some in penalties]  # all of a model that was made there
+    hooked = ("_hf_hook" in vars(module) for module in model.modules())  # of accelerate
+    if any(on_meta) and (not all(on_meta) or any(hooked)):
         raise ValueError("reg_loss needs weights at hand, got a basis offloaded to the meta device")
-    device = sums[0].device  # a model may be spread over several
-    return alpha * torch.stack([some.to(device) for some in sums]).sum()
+    device = penalties[0].device  # a model may be spread over several
+    return alpha * torch.cat([some.to(device) for some in penalties]).sum()
 
 
 class BSConvS_ModelRegLossMixin:
