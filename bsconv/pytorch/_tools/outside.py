@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ...basics.errors import described
 from .convs import computing_hooks, why_computed
-from .model_tree import MODULE_STATE, MOVABLE_HOOKS, watching
+from .model_tree import MODULE_STATE, MOVABLE_HOOKS
 
+SLOT = types.MemberDescriptorType
 Names = dict[str, Any] | None  # the globals that functions may use; None for their own file's
 Kinds = dict[type, Names]  # classes, and the names for their methods
 OF_OTHERS = {*sys.stdlib_module_names, "torch", "bsconv"}
@@ -34,15 +36,17 @@ def held_outside(
     modules, shared = dict(model.named_modules()), set[int]()
     tables = ((one, one._modules, one._parameters) for one in modules.values())
     closed = {id(one) for own in tables for one in own}.union(known)
-    bases = (base for one in modules.values() for base in type(one).__mro__)
-    kinds: Kinds = dict.fromkeys(filter(_is_own, dict.fromkeys(bases)))
+    lines = {type(one): type(one).__mro__ for one in modules.values()}
+    kinds: Kinds = dict.fromkeys(filter(_is_own, chain(*lines.values())))
+    slots = {
+        kind: [key for base in line for key, one in vars(base).items() if isinstance(one, SLOT)]
+        for kind, line in lines.items()
+    }
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
-        members = chain(*(vars(base).items() for base in type(module).__mro__))
-        slots = [key for key, one in members if isinstance(one, types.MemberDescriptorType)]
-        own = vars(module) | {key: getattr(module, key, None) for key in slots}
+        own = vars(module) | {key: getattr(module, key, None) for key in slots[type(module)]}
         for key, value in own.items():
-            if key not in MODULE_STATE or (value and key in MOVABLE_HOOKS):
+            if (key not in MODULE_STATE or (value and key in MOVABLE_HOOKS)) and _may_lead(value):
                 found = _reached([value], closed, seen, kinds)
                 yield from ((f"{prefix}.{key}".lstrip("."), module, one) for one in found)
     done = 0
@@ -122,19 +126,19 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
         hooked = ((name, one) for name, one in model.named_modules() if any(computing_hooks(one)))
         computed = (f"'{name}' is {why_computed(one)}" for name, one in hooked)
         raise ValueError(f"model cannot be copied: {next(computed, described(error))}") from error
-    for old, new in zip(model.modules(), twin.modules(), strict=False):
+    olds, news = list(model.modules()), list(twin.named_modules())
+    for old, (_, new) in zip(olds, news, strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
-    originals = set(map(id, model.modules()))
-    # one without state, such as the SiLU of a class, computes the same for both
-    firsts = ((one, chain(one.parameters(), one.buffers())) for one in model.modules())
-    stateful = {id(one) for one, tensors in firsts if next(tensors, None) is not None}
-    held = chain(((*one, one[1]) for one in twin.named_modules()), held_outside(twin, stateful))
+    originals = set(map(id, olds))
+    held = chain(((name, new, new) for name, new in news), held_outside(twin, originals))
     for name, owner, value in held:
         kind, copied = type(value), memo.get(id(value), value) is not value
         # a hook may fill something empty; the empty defaults of a class are nobody's
         empty = owner is not None and issubclass(kind, (dict, list, set)) and not value
-        called = id(value) in (originals if owner is value else stateful)
+        called = id(value) in originals
+        if called and owner is not value:  # the SiLU of a class computes the same for both
+            called = any(True for _ in chain(value.parameters(), value.buffers()))
         if called or (copied and (empty or issubclass(kind, Tensor))):
             what = "calls layers" if called else f"uses a {kind.__name__}"
             said = f"its copy {what} of the original, which {name} leads to"
@@ -146,15 +150,15 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
 def apart_from(model: nn.Module) -> Iterator[None]:
     """Raises ValueError where what runs inside, a copy of ``model``, calls a layer of ``model``."""
     said: list[str] = []
+    names = {layer: name for name, layer in model.named_modules()}
 
-    def refuse(name: str, *_: Any) -> None:
-        said.append(f"model cannot be copied: its copy calls '{name}' of the original")
-        raise ValueError(said[0])
+    def refuse(layer: nn.Module, _: object) -> None:
+        if layer in names:
+            said.append(f"model cannot be copied: its copy calls '{names[layer]}' of the original")
+            raise ValueError(said[0])
 
-    named = [one for one in model.named_modules() if not isinstance(one[1], torch.jit.ScriptModule)]
-    hooks = ((layer, functools.partial(refuse, name)) for name, layer in named)
     try:
-        with watching(hooks, before=True):
+        with register_module_forward_pre_hook(refuse):  # one for all modules: quicker than each
             yield
     finally:
         if said:  # whatever the copy made of the error

@@ -1,6 +1,7 @@
 """What a layer costs, by its type, and the rows that add it up over its calls."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from math import prod
@@ -36,28 +37,27 @@ class Cost(NamedTuple):
     activations: int = 0
 
 
-def weighted(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
+def weighted(layer: Any, inputs: Tensor, outputs: int) -> Cost:
     """Each output takes the weights of its filter; in transposed ones, each input gives to one."""
     if isinstance(layer, nn.Linear):
-        macs = outputs.numel() * layer.in_features
+        macs = outputs * layer.in_features
     elif layer.transposed:
         macs = inputs.numel() * (layer.out_channels // layer.groups) * prod(layer.kernel_size)
     else:
-        macs = outputs.numel() * (layer.in_channels // layer.groups) * prod(layer.kernel_size)
-    biases = 0 if layer.bias is None else outputs.numel()
-    return Cost(macs + biases, macs, activations=outputs.numel())
+        macs = outputs * (layer.in_channels // layer.groups) * prod(layer.kernel_size)
+    return Cost(macs if layer.bias is None else macs + outputs, macs, activations=outputs)
 
 
-def batch_norm(layer: Any, inputs: Tensor, outputs: Tensor) -> Cost:
-    return Cost((2 if layer.affine else 1) * inputs.numel())
+def batch_norm(layer: Any, inputs: Tensor, outputs: int) -> Cost:
+    return Cost((2 if layer.affine else 1) * outputs)
 
 
-def one_per_input(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> Cost:
+def one_per_input(layer: nn.Module, inputs: Tensor, outputs: int) -> Cost:
     return Cost(inputs.numel())
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword arguments
-Rule = Callable[..., Cost]  # of a layer, and the first tensor each of its inputs and outputs
+Rule = Callable[..., Cost]  # of a layer, the first tensor of its inputs, the number of outputs
 RULES: dict[type, Rule] = {
     **dict.fromkeys((*CONVOLUTIONS, nn.Linear), weighted),
     **dict.fromkeys(BATCH_NORMS, batch_norm),
@@ -106,7 +106,7 @@ class Counter:
             self.output_shape = tuple(output.shape)
             if rule := rule_for(layer):
                 first = islice(tensors_in([args, kwargs]), 1)
-                self.costs += (rule(layer, given, output) for given in first)
+                self.costs += (rule(layer, given, prod(self.output_shape)) for given in first)
 
     @property
     def is_free(self) -> bool:
@@ -119,10 +119,10 @@ class Counter:
         return LayerProfile(*own, flops, macs, activations, self.output_shape)
 
 
-def count(model: nn.Module, call: Call) -> list[Counter]:
-    """Calls the model; a counter for each of its layers."""
+def count(model: nn.Module, call: Call, inside: AbstractContextManager[Any]) -> list[Counter]:
+    """Calls the model ``inside`` a context; a counter for each of its layers."""
     counters = list(_counters(model))
-    with watching([(counter.layer, counter) for counter in counters], with_kwargs=True):
+    with watching([(counter.layer, counter) for counter in counters], with_kwargs=True), inside:
         model(*call[0], **call[1])
     return counters
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,14 +16,17 @@ from .._tools.model_tree import evaluating
 from .._tools.outside import apart_from, independent_copy
 from ._costs import Call, Counter, count
 
-ACTIVATIONS = (F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid)
+META = torch.device("meta")
+TABLES = {dict, OrderedDict, set}
+ACTIVATIONS = {F.relu, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid}
 
 
 def dry_run(
     model: nn.Module, given: list[tuple[int, ...]] | Call, device: torch.device | None
 ) -> list[Counter]:
     """Counts on the meta device or, where values decide what is computed, in the model itself."""
-    tensors = [*model.parameters(), *model.buffers()]
+    own = (chain(m._parameters.values(), m._buffers.values()) for m in model.modules())
+    tensors = [tensor for tensor in chain.from_iterable(own) if tensor is not None]
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)  # None: the default
 
     def call(on: torch.device | None) -> Call:
@@ -33,42 +37,37 @@ def dry_run(
         return tuple(torch.zeros(size, dtype=dtype, device=place) for size in given), {}
 
     with _random_state_kept(tensors):
-        alone = apart_from(model)
-        with contextlib.suppress(Exception), evaluating(_on_meta(model)) as twin, alone, _Shapes():
-            return count(twin, call(torch.device("meta")))
-        with _buffers_kept(model), evaluating(model):
-            return count(model, call(device))
+        with contextlib.suppress(Exception), torch.no_grad(), apart_from(model):
+            return count(_on_meta(model, tensors), call(META), _Shapes())
+        with evaluating(model):
+            return count(model, call(device), _buffers_kept(model))
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without the weights; what is shared in the model is shared in it."""
+def _on_meta(model: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
+    """A copy in eval mode without the weights; what is shared in the model is shared in it."""
     memo: dict[int, Any] = {}  # deepcopy takes from here what it would copy
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = _empty(buffer)
+    for tensor in tensors:
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     for module in model.modules():  # their dozen empty tables each would take most of the time
         for table in vars(module).values():
-            if type(table) in (dict, OrderedDict, set) and not table:
+            if type(table) in TABLES and not table:
                 memo[id(table)] = type(table)()
-    return independent_copy(model, memo)
-
-
-def _empty(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    twin = independent_copy(model, memo)
+    for module in twin.modules():  # not eval(): models may do more there, such as merge weights
+        vars(module)["training"] = False
+    return twin
 
 
 class _Shapes(TorchFunctionMode):
     """Of what keeps the shape, the input is the output: the meta device runs it in milliseconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in ACTIVATIONS or (func is F.batch_norm and _fits(*args[:2])):
+        normed = func is F.batch_norm and args[1] is not None
+        if func in ACTIVATIONS or (normed and args[0].shape[1:2] == args[1].shape):
             return args[0].detach()
         return func(*args, **(kwargs or {}))
-
-
-def _fits(images: Tensor, running_mean: Tensor | None) -> bool:
-    return running_mean is not None and images.shape[1:2] == running_mean.shape
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ...basics.errors import one_line
 from ...basics.tables import CsvTable, Row, Table
@@ -164,9 +164,10 @@ def _checked_model(model: nn.Module) -> nn.Module:
     """``model``, or what it wraps."""
     check_module(model)
     model = unwrapped(model)
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    modules = list(model.modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ValueError("model has scripted parts, whose layers cannot be seen: script it later")
-    if any(map(nn.parameter.is_lazy, chain(model.parameters(), model.buffers()))):
+    if any(isinstance(m, LazyModuleMixin) and m.has_uninitialized_params() for m in modules):
         raise ValueError("model has lazy layers, whose size is not known yet: call it once before")
     return model
 
