@@ -36,12 +36,10 @@ def held_outside(
     modules, shared = dict(model.named_modules()), set[int]()
     tables = ((one, one._modules, one._parameters) for one in modules.values())
     closed = {id(one) for own in tables for one in own}.union(known)
-    lines = {type(one): type(one).__mro__ for one in modules.values()}
-    kinds: Kinds = dict.fromkeys(filter(_is_own, chain(*lines.values())))
-    slots = {
-        kind: [key for base in line for key, one in vars(base).items() if isinstance(one, SLOT)]
-        for kind, line in lines.items()
-    }
+    used = dict.fromkeys(map(type, modules.values()))
+    kinds: Kinds = dict.fromkeys(filter(_is_own, chain(*(kind.__mro__ for kind in used))))
+    held = {kind: chain(*(vars(base).items() for base in kind.__mro__)) for kind in used}
+    slots = {kind: [key for key, one in held[kind] if isinstance(one, SLOT)] for kind in used}
     for prefix, module in modules.items():
         seen = shared if module._modules else set()  # a layer may lead to itself: others may, too
         own = vars(module) | {key: getattr(module, key, None) for key in slots[type(module)]}
@@ -126,13 +124,12 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
         hooked = ((name, one) for name, one in model.named_modules() if any(computing_hooks(one)))
         computed = (f"'{name}' is {why_computed(one)}" for name, one in hooked)
         raise ValueError(f"model cannot be copied: {next(computed, described(error))}") from error
-    olds, news = list(model.modules()), list(twin.named_modules())
-    for old, (_, new) in zip(olds, news, strict=False):
+    olds, news = list(model.modules()), [(*one, one[1]) for one in twin.named_modules()]
+    for old, (_, new, _) in zip(olds, news, strict=False):
         if new.training != old.training:  # some forget it in copies
             new.train(old.training)
     originals = set(map(id, olds))
-    held = chain(((name, new, new) for name, new in news), held_outside(twin, originals))
-    for name, owner, value in held:
+    for name, owner, value in chain(news, held_outside(twin, originals)):
         kind, copied = type(value), memo.get(id(value), value) is not value
         # a hook may fill something empty; the empty defaults of a class are nobody's
         empty = owner is not None and issubclass(kind, (dict, list, set)) and not value
