@@ -8,6 +8,7 @@ engine that runs it is installed, the command runs it and compares it with PyTor
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,11 +123,11 @@ def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) ->
 
 def _difference(expected: Tensor, path: Path, images: Tensor) -> str:
     """How far the outputs of the file are from PyTorch's, where there is an engine to run it."""
-    from ..experiments.export import engine_of, is_installed, load_exported
+    from ..experiments.export import engine_of, load_exported
     from ..experiments.training import logits_of
 
     engine = engine_of(path)
-    if not is_installed(engine):
+    if importlib.util.find_spec(engine) is None:
         return f"not compared with PyTorch: that needs {engine}, pip install 'bsconv[onnx]'"
     found = logits_of(load_exported(path)(images))
     worst, largest = (float(values.abs().max()) for values in (found - expected, expected))

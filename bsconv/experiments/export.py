@@ -109,22 +109,16 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor]:
     """What the file ``path`` of :func:`export_model` computes, as a function of its images.
 
     Torch runs .pt2 files, ONNX Runtime all others. Only open .pt2 files that you trust:
-    ``torch.export.load`` runs code that such a file may hold. ValueError where ONNX Runtime is not
-    installed, and for a file that is damaged or takes weights from other files.
+    ``torch.export.load`` runs code that such a file may hold. ValueError for a file
+    that is damaged or takes weights from other files.
     """
-    path, engine = Path(path), engine_of(path)
-    if not is_installed(engine):
-        raise ValueError(f"running {path} needs the package {engine}: pip install 'bsconv[onnx]'")
-    return _program(path) if engine == "torch" else _OnnxFunction(path)
+    path = Path(path)
+    return _program(path) if engine_of(path) == "torch" else _OnnxFunction(path)
 
 
 def engine_of(path: str | os.PathLike[str]) -> str:
     """The package that runs the file."""
     return "torch" if Path(path).suffix == ".pt2" else "onnxruntime"
-
-
-def is_installed(engine: str) -> bool:
-    return importlib.util.find_spec(engine) is not None
 
 
 def _program(path: Path) -> Callable[[Tensor], Tensor]:

@@ -45,12 +45,8 @@ def number(limits: str, metavar: str = "X") -> Rule:
 
 def channels(limits: str) -> Rule:
     """A number for each of red, green and blue."""
-
-    def hold(value: Any) -> bool:
-        return isinstance(value, tuple) and len(value) == 3 and all(map(one.holds, value))
-
-    one, option = number(limits), {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
-    return Rule(f"three numbers {limits}", hold, option)
+    hold, option = _all(number(limits)), {"type": float, "nargs": 3, "metavar": ("R", "G", "B")}
+    return Rule(f"three numbers {limits}", lambda value: hold(value) and len(value) == 3, option)
 
 
 def one_of(*names: str) -> Rule:
@@ -65,8 +61,8 @@ def flag(action: Any) -> Rule:
     return Rule("True or False", lambda value: isinstance(value, bool), {"action": action})
 
 
-def _are_epochs(value: Any) -> bool:
-    return isinstance(value, tuple) and all(type(epoch) is int and epoch >= 1 for epoch in value)
+def _all(rule: Rule) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, tuple) and all(map(rule.holds, value))
 
 
 def resize_parts(resize: str) -> tuple[str, str]:
@@ -75,7 +71,7 @@ def resize_parts(resize: str) -> tuple[str, str]:
     return way, filter or "bilinear"
 
 
-EPOCHS = Rule("whole numbers >= 1", _are_epochs, {"type": int, "nargs": "+", "metavar": "EPOCH"})
+EPOCHS = Rule("whole numbers >= 1", _all(whole(1)), {"type": int, "nargs": "+", "metavar": "EPOCH"})
 NAME, MODEL = text("a name", "NAME"), text("a name", "MODEL")
 PIXELS = whole(0, metavar="PIXELS")
 TRAINED = text("a file of weights or a run's folder", "FILE")

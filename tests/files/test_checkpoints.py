@@ -105,7 +105,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
     ("text", "message"),
     [
         ("{", "holds no settings of bsconv train: Expecting"),
-        ("[]", "holds no JSON object"),
+        ("[]", "holds no settings of bsconv train"),
         ('{"epochs": 0}', "epochs needs a whole number"),
         ('{"epoch": 1}', "unknown setting 'epoch', known are model,"),
         ("\udcff", "holds no settings"),

@@ -100,7 +100,7 @@ NO_NAMES = {
     "cifar_resnet20_bsconvs_p5d4": "has p = 5/4, while p is a share of channels, at most 1",
     "cifar_resnet20_4": "takes no width, as in cifar_wrn16_4",
     "cifar_wrn16": "needs a width, as in cifar_wrn16_4",
-    "cifar_wrn16_0": "has width 0, while it needs at least 1",
+    "cifar_wrn16_0": UNKNOWN,
     "wrn16_4": f"{UNKNOWN}: wrn comes as cifar_wrn",
     "resnet": "has no depth, while resnet comes with 10, 18, 26, 34, 68, 102",
     "cifar_resnet20_bsconvs_p1d0d2": f"has the fraction '1d0d2', {FRACTION}",

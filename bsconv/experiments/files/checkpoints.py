@@ -85,10 +85,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> TrainConfig:
     """The settings in a ``config.json``."""
     with holding("settings of bsconv train", path):
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise ValueError("it holds no JSON object")
-        return TrainConfig.from_dict(values)
+        return TrainConfig.from_dict(read_json(path))
 
 
 def load_weights(

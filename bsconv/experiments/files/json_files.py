@@ -20,20 +20,12 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8-sig")  # some editors put a mark before it
 
 
-def parse_json(text: str) -> Any:
-    """``json.loads``, with a ValueError for what is nested too deeply as well."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
 def read_json(path: Path, format: str | None = None) -> Any:
-    """The content of a JSON file; OSError where it cannot be read, ValueError for others.
+    """The content of a JSON file, read within :func:`holding`.
 
     With a ``format``, an object whose entry of that name says it; the entry is taken out.
     """
-    values = parse_json(read_text(path))
+    values = json.loads(read_text(path))
     if format is not None and (found := values.pop("format")) != format:
         raise ValueError(f"format needs to be {format!r}, got {found!r}")
     return values

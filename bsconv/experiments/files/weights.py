@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from .habits import state_dict_in
-from .json_files import parse_json
 from .torch_files import read_torch_file
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # usual suffixes
@@ -71,10 +70,10 @@ def _unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if KEY not in metadata:
         return tensors, None
     try:
-        about = parse_json(metadata[KEY])
+        about = json.loads(metadata[KEY])
         if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN, CLASSES} != ABOUT:
             raise ValueError(f"it is not a JSON object of {' and '.join(sorted(ABOUT))}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its metadata cannot be read ({error})") from error
     if about.pop(CHECKSUM, None) not in (None, _checksum(tensors, about)):
         raise ValueError(f"{path} is damaged: its checksum is wrong")

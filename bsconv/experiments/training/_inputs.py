@@ -84,15 +84,6 @@ def check_fit(
     model: nn.Module, dataset: ImageDataset, config: TrainConfig, *, training: bool = True
 ) -> None:
     """One step forward of a copy: ValueError where the model cannot take images or classes."""
-    for part in ("train", "test"):
-        images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
-        if not 0 < len(images) == len(labels):
-            rule = f"{part}_images of {dataset.name} need to be one or more, with a label each"
-            raise ValueError(f"{rule}, got {len(images)} and {len(labels)}")
-        low, high, classes = int(labels.min()), int(labels.max()), dataset.num_classes
-        if low < 0 or high >= classes:
-            rule = f"{part}_labels needs classes from 0 to {classes - 1}"
-            raise ValueError(f"{rule}, got {low} to {high}")
     count = min(2, config.settings.batch_size, len(dataset.train_images))
     images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
     alone = count == 1 and training  # which BatchNorm cannot take

@@ -14,7 +14,7 @@ from torch import nn
 from ..config import TrainConfig
 from ..files import checkpoints
 from ..files.checkpoints import CHECKPOINT, CONFIG, METRICS, MODEL, write_atomically
-from ..files.json_files import holding, parse_json, read_text
+from ..files.json_files import holding, read_text
 from ._processes import SINGLE, Processes, join_processes, process_device, reproducible
 from ._steps import Execution, Job
 
@@ -200,7 +200,7 @@ def read_history(folder: Path) -> History:
     if not path.exists():
         return History()
     with holding("epochs of bsconv train", path):
-        return History(EpochMetrics(**parse_json(line)) for line in read_text(path).splitlines())
+        return History(EpochMetrics(**json.loads(line)) for line in read_text(path).splitlines())
 
 
 @contextlib.contextmanager
@@ -231,10 +231,7 @@ def _opened_folder(config: TrainConfig, resume: bool) -> Iterator[Run]:
         return
     folder = Path(config.out)
     made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make the out folder {folder}: {error.strerror}") from error
+    folder.mkdir(parents=True, exist_ok=True)
     with checkpoints.locked(folder):
         try:
             run.read(folder, resume)

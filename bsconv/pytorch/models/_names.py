@@ -49,7 +49,7 @@ LISTED_MOBILENET_WIDTHS = ["1", "3d4", "1d2", "7d20", "1d4"]
 UNKNOWN = "is not an architecture of this package"
 PATTERN = re.compile(
     rf"(?P<family>(cifar_)?(?:(?:pre)?resnet|wrn|{'|'.join(LEAST_WIDTHS)}))"
-    r"(?P<depth>\d+)?(?:_(?P<width>\d+)|_w(?P<multiplier>\w+?))?"
+    r"(?P<depth>\d+)?(?:_(?P<width>[1-9]\d*)|_w(?P<multiplier>\w+?))?"
     r"(?:_(?P<variant>bsconvu|bsconvs_p(?P<p>\w+)))?"
 )
 
@@ -135,10 +135,7 @@ def _resnet_depth_and_width(match: re.Match[str], family: str) -> tuple[int, Fra
     if match["multiplier"] or (family == "wrn") != (match["width"] is not None):
         rule = "needs a width" if family == "wrn" else "takes no width"
         raise ValueError(f"{rule}, as in cifar_wrn16_4")
-    width = int(match["width"] or 1)
-    if width < 1:
-        raise ValueError("has width 0, while it needs at least 1")
-    return depth, Fraction(width)
+    return depth, Fraction(match["width"] or 1)
 
 
 def _mobilenet_width(match: re.Match[str], family: str) -> Fraction:
@@ -153,8 +150,8 @@ def _mobilenet_width(match: re.Match[str], family: str) -> Fraction:
 
 def parse_fraction(text: str) -> Fraction:
     """``"3d4"`` is 3/4, ``"2"`` is 2; ValueError for all but positive fractions."""
-    match = re.fullmatch(r"(\d+)(?:d(\d+))?", text)
-    if match is None or int(match[1]) == 0 or int(match[2] or 1) == 0:
+    match = re.fullmatch(r"([1-9]\d*)(?:d([1-9]\d*))?", text)
+    if match is None:
         raise ValueError(f"has the fraction '{text}', while '3d4' or '1' would be one")
     return Fraction(int(match[1]), int(match[2] or 1))
 

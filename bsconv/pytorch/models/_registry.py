@@ -85,9 +85,5 @@ def trained_weights(architecture: str, pretrained: str, num_classes: int) -> dic
     if found != expected:
         damage = f"its SHA-256 needs to be {expected}, got {found}"
         raise ValueError(f"{path} is damaged: {damage}; install bsconv again")
-    try:
-        safetensors = importlib.import_module("safetensors.torch")
-    except ImportError as error:
-        how = "pip install safetensors"
-        raise ImportError(f"pretrained weights need the package safetensors: {how}") from error
+    safetensors = importlib.import_module("safetensors.torch")
     return dict(safetensors.load(content))
