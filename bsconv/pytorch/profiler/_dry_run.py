@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from .._tools.model_tree import evaluating
+from .._tools.model_tree import MODULE_STATE, evaluating
 from .._tools.outside import apart_from, independent_copy
 from ._costs import Call, Counter, count
 
@@ -45,12 +45,13 @@ def dry_run(
 
 def _on_meta(model: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
     """A copy in eval mode without the weights; what is shared in the model is shared in it."""
-    memo: dict[int, Any] = {}  # deepcopy takes from here what it would copy
+    # deepcopy takes from here what it would copy; what each module has takes most of the time
+    memo: dict[int, Any] = {id(one): one for one in (*MODULE_STATE, None, True, False)}
     for tensor in tensors:
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    for module in model.modules():  # their dozen empty tables each would take most of the time
+    for module in model.modules():
         for table in vars(module).values():
             if type(table) in TABLES and not table:
                 memo[id(table)] = type(table)()
