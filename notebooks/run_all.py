@@ -164,9 +164,6 @@ def tidy(notebook: NotebookNode) -> None:
             data.pop(WIDGET, None)
             if "image/png" in data:
                 data["image/png"] = with_palette(data["image/png"])
-            if output.output_type == "error":
-                # the line of the cell and the message; not the library's frames between
-                output.traceback[3:-1] = []
 
 
 def with_palette(png: str) -> str:

@@ -6,7 +6,7 @@ import random
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -50,24 +50,25 @@ def start(seed: int = 0, threads: int = 2) -> Session:
     torch.backends.cudnn.allow_tf32 = False
     use_style()
     if "ipykernel" in sys.modules:
+        from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina")  # 200 dpi
+        get_ipython().set_custom_exc((Exception,), _show_error)
     return session
 
 
 def describe(dataset: ImageDataset | None = None) -> None:
     """Print versions, mode and device and, given the data set in use, where its images are from."""
     session = _session()
-    libraries = ("torch", "torchvision", "pytorchcv")
-    versions = ", ".join(f"{library} {metadata.version(library)}" for library in libraries)
+    used = ("torch", "torchvision", "pytorchcv")
+    versions = ", ".join(f"{library} {metadata.version(library)}" for library in used)
     where = f"mode {session.mode}, device {session.device}, {torch.get_num_threads()} threads"
     print(f"bsconv {bsconv.__version__}, {versions}\nPython {platform.python_version()}, {where}")
     if dataset is not None:
         height, width = dataset.image_size
         counts = f"{len(dataset.train_images)} training and {len(dataset.test_images)} test images"
-        size = f"{height} x {width}, {dataset.num_classes} classes"
-        print(f"data: {dataset.name}, {counts}, {size}")
+        print(f"data: {dataset.name}, {counts}, {height} x {width}, {dataset.num_classes} classes")
 
 
 def find_dataset(name: str = "cifar10") -> ImageDataset:
@@ -83,6 +84,13 @@ def find_dataset(name: str = "cifar10") -> ImageDataset:
 def title_suffix(dataset: ImageDataset) -> str:
     """What titles of figures end in, so that synthetic results never pass for real ones."""
     return " (synthetic data)" if dataset.name == "synthetic" else ""
+
+
+def _show_error(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
+    """The lines of cells that lead to it, without those of libraries, and the message."""
+    *frames, message = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset)
+    of_cells = [frame for frame in frames if "In[" in frame.partition("\n")[0]]
+    shell._showtraceback(kind, error, [*of_cells, message])
 
 
 def _session() -> Session:

@@ -124,7 +124,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "01_good.ipynb",
         new_code_cell("for i in range(3):\n    print(i)", metadata={"collapsed": True}),
         new_code_cell(plot),
-        new_code_cell("import json\njson.loads('{')", metadata={"tags": ["raises-exception"]}),
+        new_code_cell(
+            "import json\nfrom bsconv.teaching.notebook import start\n_ = start()\njson.loads('{')",
+            metadata={"tags": ["raises-exception"]},
+        ),
         new_code_cell("import ipywidgets\nipywidgets.IntSlider(3)"),
     )
     raw = json.loads(good.read_text())
@@ -160,7 +163,7 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert printing.outputs == [printed("0\n1\n2\n")]
     assert "image/png" in plotting.outputs[0].data
     assert widget.outputs[0].data == {"text/plain": "IntSlider(value=3)"}  # no model, no view
-    _header, _, cell, message = raising.outputs[0].traceback  # nothing of the json library
+    cell, message = raising.outputs[0].traceback  # nothing of the json library
     assert "json.loads" in cell
     assert "JSONDecodeError" in message
 

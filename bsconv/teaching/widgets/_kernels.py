@@ -113,8 +113,7 @@ def closest_of_rank(kernel: Tensor, rank: int) -> tuple[Tensor, float]:
     left, values, right = torch.linalg.svd(kernel.double().flatten(1), full_matrices=False)
     fit = (left[:, :rank] * values[:rank]) @ right[:rank]
     energies = values.square()
-    total = energies.sum()
-    kept = 1.0 if total == 0 else (energies[:rank].sum() / total).item()
+    kept = (energies[:rank].sum() / energies.sum()).nan_to_num(1).item()
     return fit.view_as(kernel), kept
 
 
@@ -179,5 +178,6 @@ def _of_order(order: str, M: int, N: int) -> View:
     )
     heading = f"{order}: each frame holds one pattern"
     summary = f"{order}, slices {slices}: they are alike {alike}; {patterns} patterns."
-    grids, framed = {heading: kernel}, {heading: lines}
-    return View(summary, details, lambda: plotting.kernel_grids(grids, framed))
+    return View(
+        summary, details, lambda: plotting.kernel_grids({heading: kernel}, {heading: lines})
+    )

@@ -58,12 +58,11 @@ def model_surgeon(architectures: Mapping[str, Callable[[], nn.Module]] | None = 
         summary = f"{architecture} to BSConv-{rule}: {plan.summary}."
         return View(summary, table(plan.header, plan._table_rows()), draw if stages else None)
 
-    sizes = choice("kernel sizes (pixels)", {name: name for name in SIZES}, "3 x 3 and 5 x 5")
     controls = {
         "architecture": choice("architecture", {name: name for name in architectures}, first),
         "rule": buttons("layers become", {"BSConv-U": "U", "BSConv-S": "S"}, "U"),
         "p": choice("p, share of channels in BSConv-S", SHARES, 1 / 4),
-        "kernel_sizes": sizes,
+        "kernel_sizes": choice("kernel sizes (pixels)", {n: n for n in SIZES}, "3 x 3 and 5 x 5"),
         "exclude": words("layers to exclude", hint="layer1.*, *.conv2"),
     }
     return Panel("model surgeon", controls, view)
