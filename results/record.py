@@ -14,6 +14,7 @@ import datetime
 import hashlib
 import json
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -34,7 +35,7 @@ from bsconv.experiments.files.checkpoints import (
     write_atomically,
     write_trained,
 )
-from bsconv.experiments.results import EXECUTION, Record
+from bsconv.experiments.results import EXECUTION, FORMAT, Record, recipe_of
 from bsconv.experiments.training import evaluate, read_history, trained_model
 from bsconv.pytorch._tools.model_tree import parameter_count
 from bsconv.pytorch.models import parse_name
@@ -105,13 +106,43 @@ def make_record(
 
 def write_record(record: Record, folder: str | Path) -> Path:
     """Write ``FOLDER/NAME.json``; FileExistsError where another run's record has that name."""
-    path = Path(folder) / f"{record.name}.json"
-    content = record.to_json().encode()
+    path = Path(folder) / f"{name_of(record)}.json"
+    content = text_of(record).encode()
     if path.exists() and path.read_bytes() != content:
         raise FileExistsError(f"{path} already holds another record; remove or rename it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
+
+
+def name_of(record: Record) -> str:
+    """Data, model, recipe, length, each setting that is not the recipe's own, and the seed.
+
+    Device and precision follow where they are not the CPU's and float32.
+    """
+    config = record.config
+    recipe, others = recipe_of(config)
+    parts = [config.dataset, config.model, recipe, f"{config.epochs}epochs"]
+    if config.bsconv is not None:
+        parts.append(f"bsconv{config.bsconv}")
+        parts += [f"p{config.p}"] if config.bsconv == "s" else []
+        parts += ["with_bn"] if config.with_bn else []
+    parts += [f"{name}{value}" for name, value in others.items()]
+    parts.append(f"seed{config.seed}")
+    parts += [] if config.device.startswith("cpu") else [config.device]
+    parts += ["bfloat16"] if config.precision == "bfloat16" else []
+    return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
+
+
+def text_of(record: Record) -> str:
+    """In JSON: one line for each entry, and for each epoch."""
+    values = dataclasses.asdict(record)
+    del values["config"]["data"], values["config"]["out"]
+    entries = {name: json.dumps(value) for name, value in {"format": FORMAT, **values}.items()}
+    epochs = ",\n".join(f"    {json.dumps(row)}" for row in values["epochs"])
+    entries["epochs"] = f"[\n{epochs}\n  ]"
+    lines = ",\n".join(f'  "{name}": {value}' for name, value in entries.items())
+    return f"{{\n{lines}\n}}\n"
 
 
 def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder: Path) -> Path:
@@ -143,7 +174,7 @@ def pack_weights(run_folder: Path, dataset: ImageDataset, record: Record, folder
         "test_top1": after if kept is rounded else before,
         "test_top1_in_float32": before,
         "dtype": "float16" if kept is rounded else "float32",
-        **{key: value for key, value in json.loads(record.to_json()).items() if key != "format"},
+        **{key: value for key, value in json.loads(text_of(record)).items() if key != "format"},
     }
     write_atomically(path.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
     return path

@@ -33,12 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ..experiments import results
 
     folder, dataset = arguments.results or results.results_folder(), arguments.dataset
-    try:
-        summaries = results.summarize(results.load_records(folder))
-    except FileNotFoundError as error:
-        raise ValueError(f"{error}; --results DIR names another, --runs your own") from error
+    summaries = results.summarize(results.load_records(folder))
     if not summaries:
-        raise ValueError(f"there is no record of a run in {folder}; --results DIR names another")
+        ways = "--results DIR names another folder, --runs your own"
+        raise ValueError(f"there is no record of a run in {folder}; {ways}")
     if dataset is not None:
         known = ", ".join(sorted({one.config.dataset for one in summaries}))
         summaries = [one for one in summaries if one.config.dataset == dataset]

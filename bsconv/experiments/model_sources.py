@@ -56,10 +56,8 @@ def build_model(
     ``package.module:FACTORY``: code of a user, which is run. ``bsconv``, ``p`` and ``with_bn`` are
     those of the replacers, ``init`` and ``pretrained`` of :func:`bsconv.pytorch.get_model`.
     """
-    if num_classes < 1:
-        raise ValueError(f"a classifier needs num_classes >= 1, got {num_classes=}")
-    if num_classes > MOST_CLASSES:
-        raise ValueError(f"num_classes needs at most {MOST_CLASSES:,}, got {num_classes:,}")
+    if not 1 <= num_classes <= MOST_CLASSES:
+        raise ValueError(f"num_classes needs 1 to {MOST_CLASSES:,}, got {num_classes:,}")
     name = absolute_name(name)
     start = "default" if init == "published" else init
     replacer: BSConvU_Replacer | BSConvS_Replacer | None = None

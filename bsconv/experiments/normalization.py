@@ -49,9 +49,6 @@ class Normalization:
     ) -> Normalization:
         """The one called ``normalize``, or that of ``mean`` and ``std``; by default none."""
         if mean is None and std is None:
-            if normalize not in (None, *STATISTICS):
-                names = " or ".join(map(repr, STATISTICS))
-                raise ValueError(f"normalize needs {names}, got {normalize!r}")
             return cls(*STATISTICS[normalize or "none"])
         if mean is None or std is None:
             given, lacking = ("mean", "std") if std is None else ("std", "mean")

@@ -96,7 +96,7 @@ def test_options_reach_the_replacers() -> None:
         ("pytorchcv:ntsnet_cub", {}, "no classification model 'ntsnet_cub'"),
         ("pytorchcv:get_model", {}, "no classification model 'get_model'"),
         ("vgg16", {}, "torchvision has one: torchvision:vgg16"),
-        ("torchvision:resnet18", {"num_classes": 0}, "needs num_classes >= 1, got num_classes=0"),
+        ("torchvision:resnet18", {"num_classes": 0}, "num_classes needs 1 to 10,000,000, got 0"),
         ("torchvision:resnet18", {"bsconv": "x"}, "'u', 's' or None, got bsconv='x'"),
         ("torchvision:resnet18", {"bsconv": "u", "init": "magic"}, "got init='magic'"),
         ("cifar_resnet20_bsconvs_p1d4", {"bsconv": "u"}, "or replace in cifar_resnet20$"),

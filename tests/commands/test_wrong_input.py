@@ -84,7 +84,7 @@ WRONG = {
     "plan": {
         "": "the following arguments are required: MODEL",
         "nothing": "nothing",
-        "cifar_resnet20 --num-classes 99999999999": "num_classes needs at most 10,000,000",
+        "cifar_resnet20 --num-classes 99999999999": "num_classes needs 1 to 10,000,000",
         "cifar_resnet20 --num-classes 0": "--num-classes: expected a whole number of",
         "cifar_resnet20 --exclude x": "exclude names no layer of this model",
         "cifar_resnet20 --bsconv s --p 2": "0 <= p <= 1",
@@ -122,9 +122,9 @@ WRONG = {
         "cifar_resnet20 --weights nan.safetensors": "has NaN",
     },
     "results": {
-        "": "results does not exist; --results DIR names another",
-        "--results nowhere": "nowhere does not exist; --results DIR names another",
-        "--results damaged.pt": "folder of records damaged.pt does not exist; --results DIR",
+        "": "no record of a run in .*results; --results DIR",
+        "--results nowhere": "no record of a run in nowhere; --results DIR names another",
+        "--results damaged.pt": "there is no record of a run in damaged.pt; --results DIR",
         "--results empty": "there is no record of a run in empty; --results DIR",
         "--results broken": "bad.json holds no record of a run",
         "--results apart --dataset mnist": "--dataset mnist has no recorded run, cifar10 has",

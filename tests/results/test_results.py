@@ -22,7 +22,7 @@ from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 from helpers.paths import ROOT
 from helpers.records import epochs, record
-from results.record import main, make_record, write_record
+from results.record import main, make_record, name_of, text_of, write_record
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: P
     (tmp_path / "config.json").write_text(json.dumps(config | secret))
     made = make_record(tmp_path, machine="m")
     assert (made.config.dataset, made.config.weights) == ("dataset", "weights")
-    assert str(tmp_path.parent) not in made.to_json()
-    assert "out" not in json.loads(made.to_json())["config"]
+    assert str(tmp_path.parent) not in text_of(made)
+    assert "out" not in json.loads(text_of(made))["config"]
 
 
 def test_an_unfinished_run_makes_no_record(finished: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_writing_and_reading_gives_the_same_records(tmp_path: Path) -> None:
     for one in records:
         write_record(one, tmp_path / "new" / "results")
     assert load_records(tmp_path / "new" / "results") == [records[1], records[0]]
-    lines = record().to_json().splitlines()
+    lines = text_of(record()).splitlines()
     assert sum('"test_top1"' in line for line in lines) == 3  # an epoch is a line
 
 
@@ -178,8 +178,7 @@ def test_records_are_found_from_the_project_and_from_its_notebooks(
     write_record(record(), tmp_path / "results")
     (tmp_path / "results" / "README.md").write_text("no record")
     assert load_records() == [record()]
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        load_records(tmp_path / "nowhere")
+    assert load_records(tmp_path / "nowhere") == []
 
 
 def test_the_records_of_the_project_are_whole() -> None:
@@ -190,7 +189,7 @@ def test_the_records_of_the_project_are_whole() -> None:
         assert path.name.startswith(f"{config.dataset}-{config.model}-{config.recipe}")
         assert f"-{config.epochs}epochs-" in path.name
         assert f"-seed{config.seed}" in path.name
-    assert len({one.to_json() for one in records}) == len(records)
+    assert len({text_of(one) for one in records}) == len(records)
 
 
 # --- summaries ------------------------------------------------------------------------------------
@@ -249,7 +248,7 @@ def test_how_steps_were_computed_splits_no_row() -> None:
 def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
     def written_before(**settings: Any) -> Record:
         """When there was one optimiser and no choice of execution."""
-        values = json.loads(record(10, 50).to_json())
+        values = json.loads(text_of(record(10, 50)))
         for name in ("optimizer", "precision", "plan", "compile"):
             del values["config"][name]
         del values["format"]
@@ -260,7 +259,7 @@ def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
     old = written_before()
     assert (old.config.precision, old.config.plan) == ("float32", "factored")
     assert old.config.compile is False
-    assert "-fast_SGD-2epochs-seed0" in old.name
+    assert "-fast_SGD-2epochs-seed0" in name_of(old)
     found = summarize([record(10, 50), old, written_before(learning_rate=0.1)])
     assert [(one.recipe, one.own_settings) for one in found] == [
         ("fast", ()), ("fast (SGD)", ()), ("fast (SGD)", ("learning rate 0.1",))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .habits import state_dict_in
+from .json_files import holding
 from .torch_files import read_torch_file
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # usual suffixes
@@ -69,12 +70,10 @@ def _unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         raise ValueError(f"{path} is damaged or not a safetensors file") from error
     if KEY not in metadata:
         return tensors, None
-    try:
+    with holding("notes of bsconv that can be read", path):
         about = json.loads(metadata[KEY])
         if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN, CLASSES} != ABOUT:
-            raise ValueError(f"it is not a JSON object of {' and '.join(sorted(ABOUT))}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: its metadata cannot be read ({error})") from error
+            raise ValueError(f"they are not a JSON object of {' and '.join(sorted(ABOUT))}")
     if about.pop(CHECKSUM, None) not in (None, _checksum(tensors, about)):
         raise ValueError(f"{path} is damaged: its checksum is wrong")
     return tensors, about

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,38 +61,9 @@ class Record:
         """Test accuracy after the last epoch, in percent."""
         return self.epochs[-1].test_top1
 
-    @property
-    def name(self) -> str:
-        """Data, model, recipe, length, each setting that is not the recipe's own, and the seed.
-
-        Device and precision follow where they are not the CPU's and float32.
-        """
-        config = self.config
-        recipe, others = recipe_of(config)
-        parts = [config.dataset, config.model, recipe, f"{config.epochs}epochs"]
-        if config.bsconv is not None:
-            parts.append(f"bsconv{config.bsconv}")
-            parts += [f"p{config.p}"] if config.bsconv == "s" else []
-            parts += ["with_bn"] if config.with_bn else []
-        parts += [f"{name}{value}" for name, value in others.items()]
-        parts.append(f"seed{config.seed}")
-        parts += [] if config.device.startswith("cpu") else [config.device]
-        parts += ["bfloat16"] if config.precision == "bfloat16" else []
-        return "-".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
-
-    def to_json(self) -> str:
-        """One line for each entry, and for each epoch."""
-        values = dataclasses.asdict(self)
-        del values["config"]["data"], values["config"]["out"]
-        entries = {name: json.dumps(value) for name, value in {"format": FORMAT, **values}.items()}
-        epochs = ",\n".join(f"    {json.dumps(row)}" for row in values["epochs"])
-        entries["epochs"] = f"[\n{epochs}\n  ]"
-        lines = ",\n".join(f'  "{name}": {value}' for name, value in entries.items())
-        return f"{{\n{lines}\n}}\n"
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
-        """The inverse of ``to_json``, read; ValueError, TypeError or KeyError for anything else."""
+        """What a file holds; ValueError, TypeError or KeyError for anything but a record."""
         config = TrainConfig.from_dict(BEFORE | values["config"])
         epochs = tuple(EpochMetrics(**row) for row in values["epochs"])
         return cls(**values | {"config": config, "epochs": epochs})
@@ -134,8 +103,6 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
 
     ValueError names a file that holds no record.
     """
-    if folder is not None and not Path(folder).is_dir():
-        raise FileNotFoundError(f"the folder of records {folder} does not exist")
     records = []
     for path in sorted(Path(folder or results_folder()).glob("*.json")):
         with holding("record of a run", path):

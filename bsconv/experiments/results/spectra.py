@@ -51,17 +51,10 @@ class TrainingSpectra:
             self.random[row.name] = row.random
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """As JSON, shares rounded to four decimals."""
-        values = {
-            "format": FORMAT,
-            **self.about,
-            "epochs": self.epochs,
-            "top1": self.top1,
-            "random": {name: round(share, 4) for name, share in self.random.items()},
-            "layers": {name: [round(s, 4) for s in shares] for name, shares in self.layers.items()},
-        }
-        lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()]
-        write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+        """As JSON."""
+        values = {"format": FORMAT, **vars(self), **self.about}
+        del values["about"]
+        write_atomically(path, json.dumps(values, indent=1).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> TrainingSpectra:
