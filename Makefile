@@ -15,8 +15,9 @@ PIP := $(PY) -m pip --disable-pip-version-check
 PLAIN := MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" IPYTHONDIR="$(CURDIR)/.venv/ipython"
 # one thread for each of the two processes; waiting threads sleep instead of spinning
 CHECKS := $(PLAIN) BSCONV_OFFLINE=1 BSCONV_MODE=fast OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-# a warning in a cell fails it; ipykernel's own on being shut down must not keep the kernel alive
-STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase
+# a warning in a cell fails it; ipykernel's own on being shut down, and tornado's own on being started by Python 3.12 and
+# newer, must not
+STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kernelbase,ignore::DeprecationWarning:tornado.ioloop
 # without reordering, files with few but long tests do not come last
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 

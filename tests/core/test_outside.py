@@ -4,7 +4,6 @@ import collections
 import copy
 import functools
 import importlib
-import itertools
 import json
 import time
 import weakref
@@ -62,7 +61,7 @@ BOXES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # into,
     "keyword default": (lambda x: lambda *, layer=x: layer, lambda box: box()),
     "partial": (lambda x: functools.partial(lambda y: y, x), lambda box: box()),
     "cached": (lambda x: functools.lru_cache(lambda: x), lambda box: box()),
-    "iterator": (lambda x: itertools.repeat(x), next),
+    "iterator": (lambda x: iter([x] * 99), next),
     "generator": (lambda x: (x for _ in iter(int, 1)), next),
 }
 NOT_COPIED = ("closure", "default", "keyword default", "cached")  # by copy.deepcopy

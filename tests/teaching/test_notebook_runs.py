@@ -21,8 +21,7 @@ from helpers.notebooks import FOLDER
 from helpers.notebooks import run_all as runner
 from helpers.paths import ROOT
 
-# the Makefile's: ipykernel warns about itself when it is shut down
-STRICT = "error,ignore::PendingDeprecationWarning:ipykernel.kernelbase"
+(STRICT,) = re.findall(r"^STRICT := PYTHONWARNINGS=(\S+)$", (ROOT / "Makefile").read_text(), re.M)
 
 
 def cell(source: str, *outputs: NotebookNode, tags: Sequence[str] = ()) -> NotebookNode:
