@@ -145,6 +145,15 @@ def test_a_metric_lets_the_errors_of_filters_make_up_for_one_another(form: Form)
     assert errors[1] < errors[0]
 
 
+def test_of_one_tap_the_fit_is_the_best_of_its_rank() -> None:
+    problem = Problem()
+    fit = Fit(problem.gram, problem.metric, M * K)
+    found = problem.error_of(Form("cp"), fit.find(Form("cp", 2), problem.kernel, problem.cross))
+    roots = [torch.linalg.cholesky(matrix) for matrix in (problem.metric, problem.gram)]
+    sizes = torch.linalg.svdvals(roots[0].T @ problem.kernel @ roots[1])
+    assert found == pytest.approx(float(sizes[2:].square().sum()), rel=1e-5)
+
+
 def test_the_fit_recovers_kernels_of_its_form() -> None:
     weights, blueprints = torch.randn(N, M).double(), torch.randn(N, K).double()
     problem = Problem(compose(weights, blueprints).flatten(1))

@@ -67,7 +67,10 @@ class Fit:
         """Parts with a small error for the moments ``cross``, of which ``kernel`` is the best."""
         if form.kind == "dense":
             return {"": kernel}
-        steps = steps if form.kind == "cp" else min(steps, FEW_STEPS)
+        if form.kind != "cp":
+            steps = min(steps, FEW_STEPS)
+        elif len(self.space) == 1:  # a product of two matrices, for which the start is the best
+            steps = 0
         return self.improve(form.kind, self._start(form, kernel), cross, steps)
 
     def improve(self, kind: str, parts: Parts, cross: Tensor, steps: int = LATER_STEPS) -> Parts:
