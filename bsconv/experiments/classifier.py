@@ -1,5 +1,6 @@
 """Trained networks in use: what their images and their answers mean, and what they say of files."""
 
+import functools
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..pytorch._tools.model_tree import evaluating, parameter_count
 from .config import TrainConfig
-from .data import fitted, image_files, read_image
+from .data import fitted, image_files, or_fault, read_image
 from .export import load_exported
 from .files.checkpoints import read_trained
 from .files.json_files import holding
@@ -87,7 +88,8 @@ class Classifier:
             raise ValueError(f"top needs a whole number >= 1, got {top!r}")
         stream = iter(images)
         while batch := list(itertools.islice(stream, BATCH)):
-            ready = [self._ready_or_fault(image) if skip else self._ready(image) for image in batch]
+            make = functools.partial(or_fault, self._ready) if skip else self._ready
+            ready = [make(image) for image in batch]
             inputs = [each for each in ready if isinstance(each, Tensor)]
             logits = self.answer(torch.cat(inputs)) if inputs else torch.empty(0, 1)
             shares = iter(logits.float().softmax(1).cpu())
@@ -96,12 +98,6 @@ class Classifier:
                     yield image, each
                 else:
                     yield image, self._prediction(image, next(shares), top)
-
-    def _ready_or_fault(self, image: Any) -> Tensor | str:
-        try:
-            return self._ready(image)
-        except ValueError as error:
-            return str(error)
 
     def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
         found = shares.topk(min(top, len(self.classes)))

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +33,15 @@ def read_folder(
         raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
     tree = _Tree(folder)
     parts = tree.train_and_test(split)
-    count = sum(len(files) for part in parts for files in part.values())
-    in_memory = count * 3 * image_size**2 <= IN_MEMORY
-    train, test = (_read(part, image_size, resize, in_memory) for part in parts)
+    (train, labels), (test, test_labels) = map(_in_order, parts)
+    files = ImageFiles(train + test, image_size, resize)  # of both, so that all faults are named
+    images: Any = files[:] if files.shape.numel() <= IN_MEMORY else files
+    train_images, test_images = images.split([len(train), len(test)])
     how = {"squash": "squashed", "shorter": "cropped"}.get(way, f"cropped from {way}")
     how += f" ({filter})" * (filter != "bilinear")
     about = f"{image_size} x {image_size} {how}{tree.notes}"
-    return ImageDataset(folder.name or str(folder), tuple(parts[0]), *train, *test, about)
+    name, classes = folder.name or str(folder), tuple(parts[0])
+    return ImageDataset(name, classes, train_images, labels, test_images, test_labels, about)
 
 
 class _Tree:
@@ -62,13 +65,14 @@ class _Tree:
         )
         others = [path for path in parts.values() if path not in (train, test)]
         named = all(parts.keys() & names for names in (TRAIN, TEST))
-        if not (train and test) and (named or test or (train and others)):
+        alone = (test and split != 1) or ((train or test) and others)
+        if not (train and test) and (named or alone):
             needed = "folders of classes in 'train' and in 'test', or classes alone"
             found = [f"{path.name} with {len(self.subfolders(path))}" for path in parts.values()]
             raise ValueError(f"{self.folder} needs {needed}, got {', '.join(found)}")
         if not train or not test:
-            return self.divided(train or self.folder, SPLIT if split is None else split)
-        if split is not None:
+            return self.divided(train or test or self.folder, SPLIT if split is None else split)
+        if split not in (None, 1):
             rule = "split goes with a folder that is not divided"
             raise ValueError(f"{rule}, {self.folder} holds {test.name}")
         self.left_out.update(f"folder {path.name}" for path in others)
@@ -81,13 +85,13 @@ class _Tree:
     def divided(self, folder: Path, split: float) -> tuple[Classes, Classes]:
         train, test = {}, {}
         for name, files in self.classes(folder).items():
-            if len(files) < 2:
+            if len(files) < 2 and split < 1:
                 needed = "2 images, one to train and one to test"
                 raise ValueError(f"class {name!r} in {folder} needs {needed}")
             share = Fraction(split).limit_denominator(1000)
-            count = min(max(1, int(len(files) * share)), len(files) - 1)
+            count = min(max(1, int(len(files) * share)), len(files) - (split < 1))
             test[name], train[name] = files[:count], files[count:]
-        self.held_out = f"; {split:.0%} of each class held out to test"
+        self.held_out = f"; {split:.0%} of each class held out to test" if split < 1 else ""
         return train, test
 
     def classes(self, folder: Path) -> Classes:
@@ -138,11 +142,9 @@ def _order(file: Path, folder: Path) -> bytes:
     return hashlib.sha256(file.relative_to(folder).as_posix().encode(errors="replace")).digest()
 
 
-def _read(
-    classes: Classes, size: int, resize: str, in_memory: bool
-) -> tuple[Tensor | ImageFiles, Tensor]:
+def _in_order(classes: Classes) -> tuple[tuple[Path, ...], Tensor]:
+    """The files of all classes, and their labels."""
     samples = [(*file, label) for label, files in enumerate(classes.values()) for file in files]
     samples.sort()  # the first images are a fair sample
-    files = ImageFiles(tuple(file for _, file, _ in samples), size, resize)
-    labels = torch.tensor([label for _, _, label in samples])
-    return files[:] if in_memory else files, labels
+    labels = torch.tensor([label for _, _, label in samples], dtype=torch.int64)
+    return tuple(file for _, file, _ in samples), labels

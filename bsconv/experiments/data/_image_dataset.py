@@ -69,5 +69,6 @@ class ImageDataset:
         for split, limit in (("train", train), ("test", test)):
             for name in (f"{split}_images", f"{split}_labels"):
                 part = getattr(self, name)
-                first[name] = part.first(limit) if isinstance(part, ImageFiles) else part[:limit]
+                count = min(limit or len(part), len(part))
+                first[name], _ = part.split([count, len(part) - count])
         return dataclasses.replace(self, **first)

@@ -6,7 +6,7 @@ import functools
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ DROPPINGS = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 # what a tensor or an array of an image may hold
 PIXELS = ("uint8", "float16", "bfloat16", "float32", "float64")
-MOST_NAMED = 5  # images that cannot be read, in one message
+MOST_NAMED = 20  # images that cannot be read, in one message
 WORKERS = 4  # processes that decode, at most
 
 
@@ -170,25 +170,20 @@ class ImageFiles:
         """Itself: batches go where they are wanted, these stay on the disk."""
         return self
 
-    def first(self, count: int | None) -> ImageFiles:
-        return ImageFiles(self.files[:count], self.size, self.resize)
+    def split(self, counts: Sequence[int]) -> list[ImageFiles]:
+        """As of a tensor, in two."""
+        parts = self.files[: counts[0]], self.files[counts[0] :]
+        return [ImageFiles(files, self.size, self.resize) for files in parts]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        numbers = _numbers(index, len(self))
+        numbers = [[number] for number in _numbers(index, len(self))]
         images = torch.empty((len(numbers), *self.shape[1:]), dtype=torch.uint8)
-        bar = tqdm(numbers, "reading images", unit="image", disable=None, leave=False, delay=1)
-        faults = []
-        for image, number in zip(images, bar, strict=True):
-            try:
-                image.copy_(read_image(self.files[number], self.size, self.resize))
-            except ValueError as error:
-                faults.append(str(error))
-        if faults:
-            more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
-            raise ValueError("; ".join(faults[:MOST_NAMED]) + more)
+        bar = tqdm(images, "reading images", unit="image", disable=None, leave=False, delay=1)
+        for image, found in zip(bar, _read(self, numbers), strict=True):
+            image.copy_(found[0])
         return images
 
 
@@ -197,23 +192,42 @@ def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -
     if isinstance(images, Tensor):
         yield from (images[batch] for batch in batches)
         return
-    files: Any = images.files
-    numbers = [_numbers(batch, len(images)) for batch in batches]
     workers = min(WORKERS, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
-    decode = functools.partial(_decoded, images.size, images.resize)
-    for found in DataLoader(files, batch_sampler=numbers, num_workers=workers, collate_fn=decode):
-        if isinstance(found, str):
-            raise ValueError(found)
-        yield found
+    yield from _read(images, [_numbers(batch, len(images)) for batch in batches], workers)
 
 
 def _numbers(index: slice | Tensor, count: int) -> list[int]:
     return list(range(count)[index]) if isinstance(index, slice) else index.tolist()
 
 
-def _decoded(size: int, resize: str, files: Sequence[Path]) -> Tensor | str:
-    """A batch in shared memory: worker processes would not give large tensors of their own back."""
+def _read(images: ImageFiles, batches: list[list[int]], workers: int = 0) -> Iterator[Tensor]:
+    """Batches up to the first fault; ValueError with one line names all faults."""
+    files: Any = images.files
+    decode = functools.partial(_decoded, images.size, images.resize)
+    own = torch.Generator()  # the global one is that of dropout
+    faults: list[str] = []
+    for found in DataLoader(
+        files, batch_sampler=batches, num_workers=workers, collate_fn=decode, generator=own
+    ):
+        if isinstance(found, list):
+            faults += found
+        elif not faults:
+            yield found
+    if faults:
+        more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+        raise ValueError("; ".join(faults[:MOST_NAMED]) + more)
+
+
+def _decoded(size: int, resize: str, files: Sequence[Path]) -> Tensor | list[str]:
+    """A batch in shared memory: worker processes would not give large tensors of their own back.
+    Or faults, which as errors would come with the traceback of a process."""
+    images: Any = [or_fault(read_image, file, size, resize) for file in files]
+    return [each for each in images if isinstance(each, str)] or default_collate(images)
+
+
+def or_fault(read: Callable[..., Tensor], *given: Any) -> Tensor | str:
+    """What ``read`` makes of ``given``, or what is wrong with that."""
     try:
-        return default_collate([read_image(file, size, resize) for file in files])
-    except ValueError as error:  # as it is, it would come with the traceback of a process
+        return read(*given)
+    except ValueError as error:
         return str(error)
