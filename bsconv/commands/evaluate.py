@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 
     from ..experiments import training
+    from ..experiments.data import DATASETS
 
     trained = weights = None
     if path is None:
@@ -47,9 +48,17 @@ def run(arguments: argparse.Namespace) -> None:
         trained = read_checkpoint(arguments, "--model")
         config = _of_checkpoint(path, trained.config, given)
     device = training.find_device(config.device)
-    config = training.settled(config, trained or weights)
-    dataset = training.find_dataset(dataclasses.replace(config, train_limit=None))
-    if noted := trained or weights:
+    noted = trained or weights
+    split = config.split
+    if "dataset" in given and "split" not in given:
+        learnt = getattr(noted, "config", None)
+        split = None if config.dataset in DATASETS else 1.0  # all of a folder that it has not seen
+        if learnt and Path(learnt.dataset).resolve().name == Path(config.dataset).resolve().name:
+            split = learnt.split
+    config = training.settled(config, noted)
+    unlimited = dataclasses.replace(config, train_limit=None, split=None)
+    dataset = training.find_dataset(unlimited, split)
+    if noted is not None:
         training.check_classes(noted.classes, dataset, path or config.weights)
     say_images(dataset)
     if trained is None:
@@ -80,6 +89,4 @@ def _of_checkpoint(path: Path, noted: TrainConfig, given: dict[str, Any]) -> Tra
     settings: dict[str, Any] = {"device": "auto", "test_limit": None}
     settings["data"] = read_config(saved).data if saved.exists() else None
     settings |= dict.fromkeys(("image_size", "resize"))  # come with the weights
-    if "dataset" in given:
-        settings["split"] = None
     return dataclasses.replace(noted, **settings | given)

@@ -24,7 +24,7 @@ IMAGES = {"image_size": 16, "resize": "20", "normalize": "imagenet"}
 
 
 def weights(path: Path, classes: list[str] = NAMES, **settings: Any) -> Path:
-    config = TrainConfig(model=MODEL, dataset="shots", **IMAGES, **settings)
+    config = TrainConfig(**{"model": MODEL, "dataset": "shots", **IMAGES, **settings})
     write_trained(path, build_model(MODEL, 3).eval(), config, 3, classes=classes)
     return path
 
@@ -46,7 +46,7 @@ def test_what_a_run_says_itself_wins(given: Any, expected: tuple[Any, ...]) -> N
 
 
 def test_evaluate_takes_a_file_alike_by_both_options(images, tmp_path, monkeypatch, said) -> None:
-    file = weights(tmp_path / "w.safetensors")
+    file = weights(tmp_path / "w.safetensors", split=0.5)
     evaluate = Mock(return_value=0.0)
     monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)
     for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
@@ -94,9 +94,13 @@ def test_other_names_or_another_order_are_refused(images, tmp_path, failure, sai
     said("evaluate", "--checkpoint", nameless, "--dataset", images, "--device", "cpu")
 
 
-def test_another_data_set_is_not_divided_as_the_first_was(images, tmp_path, said) -> None:
-    file = weights(tmp_path / "w.safetensors", split=0.5)
-    said("evaluate", "--checkpoint", file, "--device", "cpu", "--dataset", images)
+@pytest.mark.parametrize(("learnt", "count"), [("shots", 24), ("train", 12), ("", 24)])
+def test_a_folder_new_to_the_weights_is_tested_whole(images, tmp_path, said, learnt, count):
+    file = weights(tmp_path / "w.safetensors", split=0.5, dataset=learnt or "train")
+    if not learnt:  # as in the files of others, which say nothing
+        torch.save(read_trained(file).state, file := tmp_path / "w.pt")
+    options = ("--weights", file, "--normalize", "none", "--dataset", images / "train", "--json")
+    assert json.loads(said("evaluate", "--model", MODEL, *options).out)["images"] == count
 
 
 @pytest.mark.slow

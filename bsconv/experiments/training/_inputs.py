@@ -17,12 +17,13 @@ from ..normalization import Normalization
 LARGER = "a larger image_size, such as --image-size 224"
 
 
-def find_dataset(config: TrainConfig) -> ImageDataset:
-    """The data set of a run on the CPU, with as many images as the run takes."""
+def find_dataset(config: TrainConfig, split: float | None = None) -> ImageDataset:
+    """The images that a run takes, on the CPU; ``split``, in place of the run's, may be 1."""
     # a folder has its own sizes: resize once, from the full resolution
     size = None if config.dataset in DATASETS else config.image_size
+    split = split or config.split
     dataset = load_dataset(
-        config.dataset, config.data, image_size=size, resize=config.resize, split=config.split
+        config.dataset, config.data, image_size=size, resize=config.resize, split=split
     )
     if size is None and config.image_size not in (None, *dataset.image_size):
         about = f"resized to {config.image_size} x {config.image_size}"
@@ -84,9 +85,10 @@ def check_fit(
     model: nn.Module, dataset: ImageDataset, config: TrainConfig, *, training: bool = True
 ) -> None:
     """One step forward of a copy: ValueError where the model cannot take images or classes."""
-    count = min(2, config.settings.batch_size, len(dataset.train_images))
-    images = model_input(dataset.train_images[:count], config.image_size, config.normalization)
-    alone = count == 1 and training  # which BatchNorm cannot take
+    tried = dataset.train_images if training else dataset.test_images
+    tried = tried[: min(2, config.settings.batch_size)]
+    images = model_input(tried, config.image_size, config.normalization)
+    alone = len(images) == 1 and training  # which BatchNorm cannot take
     advice = f"{LARGER}, or batches of more than one image" if alone else LARGER
     check_answers(copy.deepcopy(model).train(training), images, dataset, config.model, advice)
 
