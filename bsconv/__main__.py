@@ -52,7 +52,7 @@ def make_parser() -> Parser:
     about = "Blueprint separable convolutions for PyTorch."
     parser = Parser("bsconv", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"bsconv {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in COMMANDS.items():
         about = str(module.__doc__)
         command = commands.add_parser(name, help=module.HELP, description=about, allow_abbrev=False)
@@ -69,11 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.terminal_width = shutil.get_terminal_size().columns if on_terminal else math.inf
     command = ""
     try:
-        if not (sys.argv[1:] if argv is None else argv):
-            make_parser().print_help()
+        arguments = (parser := make_parser()).parse_args(argv)
+        if not (command := arguments.command or ""):
+            parser.print_help()
             return 0
-        arguments = make_parser().parse_args(argv)
-        command = arguments.command
         code: int | None = COMMANDS[command].run(arguments)
         print(end="", flush=True)  # where stdout is closed, that is nothing
         return code or 0

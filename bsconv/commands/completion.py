@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         options = [word for action in parser._actions for word in action.option_strings]
         cases.append(f'    *:{name}) words="{" ".join(options)}" ;;')
         if arguments.shell == "fish":
-            print(f"complete -c bsconv -n __fish_use_subcommand -a {name} -d '{module.HELP}'")
+            print(f"complete -c bsconv -n __fish_use_subcommand -f -a {name} -d '{module.HELP}'")
             where = f"'__fish_seen_subcommand_from {name}'"
             for option in options:
                 if option.startswith("--"):

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         replacer = BSConvS_Replacer(p=given.get("p", 0.25), **settings)
     if (arguments.target_parameters, arguments.target_macs) != (None, None):
         if arguments.bsconv is not None:
-            raise ValueError("a target chooses the form itself, --bsconv goes without one")
+            raise ValueError("--bsconv does not go with a target, which chooses the form")
         forms: dict[str, Any] = {"dense": None, "BSConv-U": replacer}
         for p in SHARES:
             forms[f"BSConv-S, p = {p}"] = BSConvS_Replacer(p=Fraction(p), **settings)

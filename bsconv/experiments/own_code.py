@@ -59,7 +59,7 @@ def made_by(name: str, num_classes: int) -> nn.Module:
     except (Exception, SystemExit) as error:  # the code of a user may raise anything at all
         raise ValueError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} needs to make a torch.nn.Module, got a {type(model).__name__}")
+        raise ValueError(f"{name} needs to make a torch.nn.Module, got {model!r:.40}")
     if name not in (known := _named()):
         with contextlib.suppress(OSError):
             _names_file().parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
         ("nets.py:layers", "nets.py has no function or class 'layers'"),
         ("nets.py:broken", "nets.py:broken fails: ZeroDivisionError: division by zero"),
         ("nets.py:leave", "nets.py:leave fails: SystemExit: 1"),
-        ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got a int"),
+        ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got 7"),
         ("none.py:Net", "none.py is not there"),
         ("nets.py", "nets.py needs the function that makes it: nets.py:FACTORY"),
         ("nowhere.at.all:Net", "unknown source 'nowhere.at.all'"),

@@ -21,9 +21,9 @@ from results.record import write_record
 WRONG = {
     "": {
         "trian": "there is no command 'trian', did you mean train",
+        "--verison": "unrecognized arguments: --verison, did you mean --version",
         "models nothing*": r"no architecture matches 'nothing\*'",
         "data cifar11": "did you mean cifar10",
-        "data ./no": "no does not exist",
         "data cifar10 --data empty": "no cifar10.npz in .*empty, and BSCONV_OFFLINE is set",
     },
     "train": {
@@ -88,7 +88,7 @@ WRONG = {
         "cifar_resnet20 --num-classes 0": "--num-classes: expected a whole number of",
         "cifar_resnet20 --exclude x": "exclude names no layer of this model",
         "cifar_resnet20 --bsconv s --p 2": "0 <= p <= 1",
-        "cifar_resnet20 --bsconv u --target-macs 1/4": "a target chooses the form itself",
+        "cifar_resnet20 --bsconv u --target-macs 1/4": "--bsconv does not go with a target",
     },
     "profile": {
         "cifar_resnet20 --input-size 3x32": r"input_size=\(1, 3, 32\)",

@@ -248,7 +248,7 @@ def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], pa
     before = contents(tmp_path)
     other = {part: getattr(noise(), part).flip(0)} if part else {"classes": tuple("abcd")}
     use(with_all_state, dataclasses.replace(noise(), **other))
-    message = f"noise has changed since the run in {tmp_path} began; .*--weights {tmp_path}"
+    message = f"noise is not what the run in {tmp_path} began with; .*--weights {tmp_path}"
     with pytest.raises(ValueError, match=message):
         run(resume=True, out=tmp_path, **FAST)
     assert contents(tmp_path) == before

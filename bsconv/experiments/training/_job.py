@@ -102,7 +102,7 @@ def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
     if run.state is not None and run.state.get("data") not in (None, run.data):
         out = run.config.out
         ways = f"restore it, or begin another run with --weights {out}"
-        raise ValueError(f"{dataset.name} has changed since the run in {out} began; {ways}")
+        raise ValueError(f"{dataset.name} is not what the run in {out} began with; {ways}")
 
 
 def introduction(run: Run, job: Job) -> str:
