@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from ..basics.errors import one_line
 from ..engines import onnx_model
 from .files.checkpoints import check_writable, write_atomically
+from .files.json_files import holding
 from .files.torch_files import check_archive
 
 FORMATS = {"onnx": ".onnx", "exported-program": ".pt2"}  # and their suffixes
@@ -32,9 +33,6 @@ ELSEWHERE = re.compile(rb"(\x0a|\x8a\x80*\x00)(\x08|\x88\x80*\x00)location")
 
 def check_export(path: str | os.PathLike[str], format: str) -> None:
     """ValueError or OSError with one line where :func:`export_model` could not write ``path``."""
-    if format not in FORMATS:
-        names = " or ".join(map(repr, FORMATS))
-        raise ValueError(f"format needs to be {names}, got {format!r}")
     if Path(path).suffix != FORMATS[format]:
         raise ValueError(f"a file of format {format} ends in {FORMATS[format]}, got {path}")
     for package in ("onnx", "onnxscript") if format == "onnx" else ():
@@ -122,18 +120,11 @@ def engine_of(path: str | os.PathLike[str]) -> str:
 
 
 def _program(path: Path) -> Callable[[Tensor], Tensor]:
-    with open(path, "rb") as file:
-        try:
-            check_archive(file)
-            file.seek(0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of how it reads
-                program = torch.export.load(file)
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file may raise anything at all
-            reason = one_line(error)
-            raise ValueError(f"{path} is damaged, or not an exported program: {reason}") from error
+    with open(path, "rb") as file, holding("exported program", path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of how it reads
+        check_archive(file)
+        file.seek(0)
+        program = torch.export.load(file)
     return torch.no_grad()(program.module())
 
 
@@ -145,14 +136,11 @@ class _OnnxFunction:
         content = path.read_bytes()
         if ELSEWHERE.search(content):  # old runtimes would open any file
             raise ValueError(f"{path} takes weights from other files, which bsconv export does not")
-        try:
+        with holding("network for images", path):
             self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
             (images,) = self.session.get_inputs()
             self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
             self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # the runtime has exceptions of its own
-            reason = one_line(error)
-            raise ValueError(f"{path} is damaged, or not a network for images: {reason}") from error
         self.path, self.input = path, images.name
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -164,7 +152,7 @@ class _OnnxFunction:
                 torch.from_numpy(self.session.run(None, {self.input: batch.numpy()})[0])
                 for batch in torch.split(filled, size)
             ]
-        except Exception as error:  # as above
+        except Exception as error:  # the runtime has exceptions of its own
             shape, reason = " x ".join(map(str, values.shape[1:])), one_line(error)
             raise ValueError(f"{self.path} cannot take images of {shape} ({reason})") from error
         return torch.cat(parts)[: len(values)]

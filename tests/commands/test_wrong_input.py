@@ -139,7 +139,7 @@ WRONG = {
         "run.safetensors nothing.png": "nothing.png is not there",
         "content.pt content.pt": "content.pt holds no state dict",
         "w.safetensors content.pt": "w.safetensors holds weights that do not say which model",
-        "bad.onnx content.pt": "bad.onnx is damaged, or not a network",
+        "bad.onnx content.pt": "bad.onnx holds no network for images",
         "run.safetensors content.pt --top 0": "expected a whole number of at least 1",
     },
     "project cifar_resnet20 --weights w.safetensors": {

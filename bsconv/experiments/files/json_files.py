@@ -36,6 +36,8 @@ def holding(what: str, path: Path | str) -> Iterator[None]:
     """ValueError with one line where ``path``, as it is read in here, turns out not to hold it."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a damaged file may raise anything at all
+        if isinstance(error, MemoryError) or getattr(error, "filename", None):
+            raise  # it could not be read
         lacking = "it lacks " if isinstance(error, KeyError) else ""
         raise ValueError(f"{path} holds no {what}: {lacking}{one_line(error)}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .json_files import holding
 from .torch_files import LARGEST
 
 KERNEL_FILES = (".h5", ".hdf5", ".onnx")  # their suffixes
@@ -25,12 +26,8 @@ def read_kernels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path.open("rb").close()
     package, read = ("onnx", _onnx) if path.suffix.lower() == ".onnx" else ("h5py", _hdf5)
     library: Any = importlib.import_module(package)
-    try:
+    with holding(f"network of {package}", path):
         kernels = {f"{name}.weight": kernel.contiguous() for name, kernel in read(library, path)}
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file may raise anything at all
-        raise ValueError(f"{path} is damaged or not a {path.suffix} file") from error
     if not kernels:
         raise ValueError(f"{path} needs kernels of convolutions, got none of them")
     return kernels
