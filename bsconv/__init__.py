@@ -13,4 +13,8 @@ __all__ = ["load_run"]
 def __getattr__(name: str) -> Any:
     if name != "load_run":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(".experiments.classifier", __name__).load_run
+    try:
+        return import_module(".experiments.classifier", __name__).load_run
+    except ModuleNotFoundError as error:
+        need = f"load_run needs the package {error.name}: pip install 'bsconv[lab]'"
+        raise ImportError(need) from error

@@ -8,15 +8,7 @@ from .inference import (
     optimize_for_inference,
 )
 from .models import MobileNetModifier, get_model, list_models, modify_mobilenet
-from .modules import (
-    BSConvCP,
-    BSConvS,
-    BSConvS1d,
-    BSConvS3d,
-    BSConvU,
-    BSConvU1d,
-    BSConvU3d,
-)
+from .modules import BSConvCP, BSConvS, BSConvS1d, BSConvS3d, BSConvU, BSConvU1d, BSConvU3d
 from .plan import LayerPlan, Plan
 from .pretrained import (
     BudgetCurve,

@@ -117,6 +117,19 @@ def test_importing_the_library_adds_its_own_modules_to_those_of_torch() -> None:
     assert len(others) < 12, others
 
 
+@pytest.mark.slow
+def test_the_library_needs_torch_alone_and_load_run_says_what_it_needs() -> None:
+    """Examples of the API without other libraries; that of load_run comes last."""
+    gone = ["numpy", "torchvision", "pytorchcv", "PIL", "matplotlib", "safetensors", "tqdm"]
+    text = (ROOT / "docs" / "examples.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    own = [b for b in blocks if not re.search("torchvision|pretrained=|experiments", b)]
+    code = f"import sys\nsys.modules |= dict.fromkeys({gone})\n" + "\n".join(own)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    needed = "ImportError: load_run needs the package numpy: pip install 'bsconv[lab]'"
+    assert (len(own), run.stderr.splitlines()[-1]) == (7, needed)
+
+
 # the Makefile's set-up, with a stand-in for Python that only writes down what it is asked
 
 STAND_IN = """#!/bin/sh

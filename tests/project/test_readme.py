@@ -3,14 +3,14 @@
 import json
 import re
 import shlex
-import sys
 from functools import cache
+from pathlib import Path
 
 import figures
 import pytest
 from PIL import Image
 
-from bsconv.__main__ import main
+from bsconv.__main__ import main, make_parser
 from bsconv.experiments.results import Summary, load_records, published_results, summarize
 from bsconv.pytorch import ModelProfiler, get_model
 from golden import questions, recorded
@@ -19,11 +19,8 @@ from helpers.paths import ROOT
 
 PAGES = {
     path: path.read_text(encoding="utf-8")
-    for path in (
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
-        *(ROOT / folder / "README.md" for folder in ("benchmarks", "results")),
-    )
+    for folder in (".", "benchmarks", "docs", "results")
+    for path in (ROOT / folder).glob("*.md")
 }
 README, RESULTS = PAGES[ROOT / "README.md"], PAGES[ROOT / "results" / "README.md"]
 TRAINED, MIGRATING = (ROOT / "docs" / f"{name}.md" for name in ("trained_networks", "migrating"))
@@ -66,13 +63,8 @@ def commands(program: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands("bsconv"), ids=" ".join)
-def test_command_line_accepts_the_command(command, monkeypatch):
-    name = command[1]
-    ran = []
-    module = sys.modules[f"bsconv.commands.{name}"]
-    monkeypatch.setattr(module, "run", lambda args: ran.append(args) or 0)
-    assert main(command[1:]) == 0
-    assert ran
+def test_command_line_accepts_the_command(command):
+    assert make_parser().parse_args(command[1:]).command == command[1]
 
 
 def test_make_targets_exist():
@@ -88,33 +80,22 @@ def test_measured_accuracies_are_what_the_command_prints(capsys):
     assert shown[1] == capsys.readouterr().out
 
 
-NUMBER, CELL = r"(\d+\.\d+) ?%", r"(\d[\d.]*)(?: %)? \| "
-SHARES = (15, 25, 35, 47)
+N, CELL = r"(\d+\.\d+) ?%", r"(\d[\d.]*)(?: %)? \| "
 CLAIMS = {  # what pages and notebooks say, often several of them, and where the numbers come from
-    rf"WRN-16-1 on CIFAR-10: {NUMBER} dense, {NUMBER} as BSConv-U": (
-        "cifar_wrn16_1, 40 epochs",
-        "cifar_wrn16_1_bsconvu, 40 epochs",
-    ),
-    rf"ResNet-20(?: on CIFAR-10)?: {NUMBER} dense": ("dense, 100%",),
-    rf"{NUMBER} (?:with 25 %|at a quarter)": ("bsconv, 25%",),
-    rf"{NUMBER} with 35 %": ("bsconv, 35%",),
-    rf"our ResNet-20 \| {4 * CELL}": [f"bsconv, {share}%" for share in SHARES],
-    rf"its time.*? \| {4 * CELL}": [f"time, {share}%" for share in SHARES],
-    rf"{NUMBER} \(spatial SVD\) and {NUMBER}": ("spatial svd, 25%", "tucker-2, 25%"),
-    rf"WRN-28-10 on CIFAR-100: {NUMBER}.*?, {NUMBER}": (
-        "cifar_wrn28_10 on cifar100, published",
-        "cifar_wrn28_10_bsconvs_p1d4 on cifar100, published",
-    ),
-    rf"same width, {NUMBER} as BSConv-U": ("cifar_wrn16_2_bsconvu, 40 epochs",),
-    rf"from scratch reach {NUMBER}": ("cifar_resnet20, 3 epochs",),
-    rf"(?:BSConv-U to|projected to BSConv-U,) {NUMBER}(?:;| after)": (
-        "cifar_resnet20, 3 epochs, resnet20_u_projected.safetensors",
-    ),
-    rf"(?:training,|and) {NUMBER} after three epochs": (
-        "cifar_resnet20, 3 epochs, small.safetensors",
-    ),
-    r"(\d\.\d) points more after 5 epochs(?: \(3 seeds\))?, 1\.0": ("what V1 gains",),
-    r"V2: (\d\.\d) points (?:more )?after 5": ("what V2 gains",),
+    rf"WRN-16-1 on CIFAR-10: {N} dense, {N} as BSConv-U": "wrn16_1 40, wrn16_1_bsconvu 40",
+    rf"same width, {N} as BSConv-U": "wrn16_2_bsconvu 40",
+    rf"WRN-28-10 on CIFAR-100: {N}.*?, {N}": "wrn28_10 published, wrn28_10_bsconvs_p1d4 published",
+    rf"ResNet-20(?: on CIFAR-10)?: {N} dense": "dense 100%",
+    rf"{N} (?:with 25 %|at a quarter)": "bsconv 25%",
+    rf"{N} with 35 %": "bsconv 35%",
+    rf"our ResNet-20 \| {4 * CELL}": "bsconv 15%, bsconv 25%, bsconv 35%, bsconv 47%",
+    rf"its time.*? \| {4 * CELL}": "time 15%, time 25%, time 35%, time 47%",
+    rf"{N} \(spatial SVD\) and {N}": "spatial svd 25%, tucker-2 25%",
+    rf"(?:BSConv-U to|projected to BSConv-U,) {N}(?:;| after)": "resnet20 3 resnet20_u_projected",
+    rf"(?:training,|and) {N} after three epochs": "resnet20 3 small",
+    rf"from scratch reach {N}": "resnet20 3",
+    r"(\d\.\d) points more after 5 epochs(?: \(3 seeds\))?, 1\.0": "what V1 gains",
+    r"V2: (\d\.\d) points (?:more )?after 5": "what V2 gains",
 }
 
 
@@ -129,29 +110,27 @@ def measured() -> dict[str, float]:
     runs = {}
     for summary in recorded_runs():
         config = summary.config
-        start = f", {config.weights}" if config.weights else ""
-        runs[f"{config.model}, {config.epochs} epochs{start}"] = summary.mean
+        start = f" {Path(config.weights).stem}" if config.weights else ""
+        runs[f"{config.model} {config.epochs}{start}"] = summary.mean
     dense, *rows = json.loads((RECORDS / "compression" / "cifar_resnet20.json").read_text())["rows"]
     for row in (dense, *rows):
-        runs[f"{row['method']}, {row['budget']:.0%}"] = row["accuracy"]
+        runs[f"{row['method']} {row['budget']:.0%}"] = row["accuracy"]
         if row["method"] == "bsconv":
-            runs[f"time, {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
-    for (data, name), published in published_results().items():
-        runs[f"{name} on {data}, published"] = published.top1
+            runs[f"time {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+    published = published_results().items()
+    runs |= {f"{name} published": one.top1 for (data, name), one in published if data == "cifar100"}
     for name, variant in (("v1", "bsconvu"), ("v2", "bsconvs_p1d6")):
         plain = f"cifar_mobilenet{name}_w1d4"
-        gain = runs[f"{plain}_{variant}, 5 epochs"] - runs[f"{plain}, 5 epochs"]
-        runs[f"what {name.upper()} gains"] = gain
-    return runs
+        runs[f"what {name.upper()} gains"] = runs[f"{plain}_{variant} 5"] - runs[f"{plain} 5"]
+    return {name.removeprefix("cifar_"): value for name, value in runs.items()}
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_numbers_on_pages_are_those_measured(claim):
     known = measured()
-    found = list(re.finditer(claim, TEXT))
-    assert found
-    for match in found:
-        for shown, source in zip(match.groups(), CLAIMS[claim], strict=True):
+    assert re.search(claim, TEXT)
+    for match in re.finditer(claim, TEXT):
+        for shown, source in zip(match.groups(), CLAIMS[claim].split(", "), strict=True):
             unit = 0.1 ** len(shown.partition(".")[2])
             assert abs(float(shown) - known[source]) < 0.501 * unit, match[0]
 
