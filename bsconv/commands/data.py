@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..experiments.config import TrainConfig
 from ._arguments import IMAGES, add_settings
 
 HELP = "find or download a data set"
@@ -21,6 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     name = arguments.name
     options = {option: getattr(arguments, option) for option in IMAGES}
+    TrainConfig(**options)  # refuses what a run would
     dataset = load_dataset(name, arguments.data, **options)
     place = Path(name).expanduser().absolute()
     if name in DATASETS:

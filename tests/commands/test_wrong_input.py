@@ -23,7 +23,7 @@ WRONG = {
         "trian": "there is no command 'trian', did you mean train",
         "--verison": "unrecognized arguments: --verison, did you mean --version",
         "models nothing*": r"no architecture matches 'nothing\*'",
-        "data cifar11": "did you mean cifar10",
+        "data cifar10 --split 7": "split needs a number > 0 and < 1",
         "data cifar10 --data empty": "no cifar10.npz in .*empty, and BSCONV_OFFLINE is set",
     },
     "train": {
