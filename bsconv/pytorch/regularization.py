@@ -104,7 +104,7 @@ def check_reg_loss(model: nn.Module) -> None:
 
 def attach_reg_loss(model: nn.Module) -> None:
     """Gives ``model`` the method ``reg_loss`` if it has none yet."""
-    if not isinstance(model, BSConvS_ModelRegLossMixin):
+    if not hasattr(model, "reg_loss"):
         # a partial, unlike a bound method, follows the model through pickle and deepcopy
         owner = getattr(model, "_orig_mod", model)  # torch.compile's wrapper asks its model
         owner.reg_loss = functools.partial(reg_loss, owner)

@@ -81,8 +81,7 @@ class Replacer:
             why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
             line = f"no convolution was replaced: {why or 'the model has none'}"
             warnings.warn(line, stacklevel=2)
-        finish = attach_reg_loss if self.layer_class is BSConvS else None
-        model = exchange(model, where, layers, finish)
+        model = exchange(model, where, layers, attach_reg_loss)
         self.report = report
         if self.verbosity:
             print(report if self.verbosity >= 2 else report.summary)
@@ -177,7 +176,7 @@ def _title(layer: Any) -> str:
 
 
 class BSConvU_Replacer(Replacer):
-    """Replaces convolutions by :class:`BSConvU`.
+    """Replaces convolutions by :class:`BSConvU`; the model's ``reg_loss`` is zero then.
 
     Args:
         kernel_sizes: which ones, as ints or tuples; None for all sizes. One whose sides are equal

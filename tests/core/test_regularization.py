@@ -16,6 +16,7 @@ from bsconv.pytorch.regularization import (
     OrthonormalConv2d,
     orthonormality_penalty,
 )
+from bsconv.pytorch.replacers import BSConvU_Replacer
 from helpers.exact_errors import raises_exactly
 from helpers.precision import numbers
 
@@ -70,6 +71,8 @@ def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
     loss = torch.ones((), requires_grad=True) + reg_loss(nn.ReLU())
     assert loss == 1
     loss.backward()
+    model = BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
+    assert copy.deepcopy(model).reg_loss(0.1) == model.reg_loss(alpha=0.1) == 0  # one loop for both
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -13,7 +13,6 @@ from .._forms.form import Form
 from .._tools.convs import CONVS
 from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
-from ..modules import BSConvS
 from ..regularization import attach_reg_loss
 
 
@@ -38,10 +37,8 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
 def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     where = [place for place in places(model, leaves=()) if place.name in layers]
-    model = exchange(model, where, {id(place.module): layers[place.name] for place in where})
-    if any(isinstance(layer, BSConvS) for layer in layers.values()):
-        attach_reg_loss(model)
-    return model
+    made = {id(place.module): layers[place.name] for place in where}
+    return exchange(model, where, made, attach_reg_loss)
 
 
 def load_projected(
