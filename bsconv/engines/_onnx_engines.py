@@ -24,7 +24,8 @@ PROVIDERS = {
 SAME = 1e-4  # of the largest output: what pieces of a batch may change
 DIVIDING = 0.5  # seconds of measuring whether threads should take pieces of a batch
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-_openvino_started_in: list[int] = []  # the process whose threads OpenVINO has
+# by the process that has its threads; several would leave signals a stack that one has freed
+_openvino_core: dict[int, Any] = {}
 
 Size = tuple[int, ...]
 Compute = Callable[[Tensor], list[Tensor]]
@@ -162,7 +163,7 @@ class OpenVinoRunner(OnnxRunner):
     """
 
     def serves(self, input: Tensor) -> bool:
-        return super().serves(input) and _openvino_started_in in ([], [os.getpid()])
+        return super().serves(input) and set(_openvino_core) <= {os.getpid()}
 
     def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
         threads, is_fixed = torch.get_num_threads(), tuple(images.shape) == size
@@ -170,8 +171,7 @@ class OpenVinoRunner(OnnxRunner):
         self._live = self._live or {}
         if key not in self._live:
             openvino: Any = importlib.import_module("openvino")
-            _openvino_started_in[:] = _openvino_started_in or [os.getpid()]
-            core = openvino.Core()
+            core = _openvino_core.setdefault(os.getpid(), openvino.Core())
             model = core.read_model(io.BytesIO(self.content))
             if is_fixed:
                 model.reshape(size)

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import pickle
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -269,6 +270,8 @@ def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
         for count in (1, 3, 7):
             images = torch.randn(count, *IMAGES[1:])
             assert_same(copy.deepcopy(runner)(images), in_eval_mode(model, images))
+    with pytest.raises(KeyboardInterrupt):  # not a crash on a stack that an engine set and freed
+        signal.raise_signal(signal.SIGINT)
 
 
 def less_their_mean(net: Any, images: Tensor) -> Tensor:
