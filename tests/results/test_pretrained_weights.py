@@ -128,7 +128,8 @@ def test_runs_are_packed_under_their_names_with_what_was_measured(
     monkeypatch.setattr(_registry, "FOLDER", out)
     model = get_model(name, 10, pretrained="synthetic")
     assert note(path)["test_top1"] == evaluate(model, data.test_images, data.test_labels)
-    assert note(path)["test_top1_in_float32"] == record.make_record(run, machine="a test").last_top1
+    made = record.make_record(run, machine="a test")
+    assert note(path)["test_top1_in_float32"] == made.epochs[-1].test_top1
     assert note(path)["commit"] == "abc"
     loaded, trained = model.state_dict(), read_trained(run).state
     assert loaded.keys() == trained.keys()

@@ -93,7 +93,7 @@ def load_weights(
 ) -> None:
     """``model.load_state_dict``; ValueError where the file ``path`` does not fit ``name``.
 
-    A weight of NaN is refused, and an infinite one where the model has none.
+    Weights that are not finite are refused where the model has none.
     """
     misfit = f"the weights in {path} do not fit {name}"
     own = model.state_dict()
@@ -113,8 +113,8 @@ def load_weights(
     if unexpected:
         raise ValueError(f"{misfit}: it has no {some(unexpected, 1)}")
     for key, tensor in _tensors(model.state_dict()):
-        what = "NaN" if tensor.isnan().any() else "infinite ones"
-        if what == "NaN" or (key not in infinite and not tensor.isfinite().all()):
+        if key not in infinite and not tensor.isfinite().all():
+            what = "NaN" if tensor.isnan().any() else "infinite ones"
             raise ValueError(f"the weights in {path} are not all numbers: {key} has {what}")
 
 

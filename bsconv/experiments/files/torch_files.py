@@ -11,14 +11,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ...basics.errors import one_line
+
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
 DIRECTORY = 0x10  # an attribute of a part of a ZIP file
 LARGEST = 100  # tensors may claim as many times the size of their file, and a MiB
-
-
-class DamagedError(ValueError):
-    """What is wrong with a file, in words that follow "is damaged: "."""
 
 
 def read_torch_file(path: Path, otherwise: str) -> Any:
@@ -37,8 +35,8 @@ def read_torch_file(path: Path, otherwise: str) -> Any:
             _check_content(content, file.seek(0, os.SEEK_END))
         except MemoryError:
             raise
-        except DamagedError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
         except Exception as error:  # a damaged file may raise anything at all
             other = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
             found = f"; it has {other[1]}" if other else ""
@@ -47,20 +45,20 @@ def read_torch_file(path: Path, otherwise: str) -> Any:
 
 
 def check_archive(file: BinaryIO) -> None:
-    """DamagedError where a bit of a ZIP file has changed, or where it would unpack to more."""
+    """ValueError where a bit of a ZIP file has changed, or where it would unpack to more."""
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
         if packed or sum(member.file_size for member in members) > size:
-            raise DamagedError("its parts are larger than the whole")
+            raise ValueError("its parts are larger than the whole")
         if any(member.external_attr & DIRECTORY for member in members):
-            raise DamagedError("a part of it is marked as a directory")  # torch would read nothing
+            raise ValueError("a part of it is marked as a directory")  # torch would read nothing
         if not any(member.CRC for member in members):
             return  # written without checksums, an option of torch.save
         damaged = archive.testzip()
     if damaged is not None:
-        raise DamagedError(f"the checksum of {damaged} in it is wrong")
+        raise ValueError(f"the checksum of {damaged} in it is wrong")
 
 
 def _check_content(content: object, size: int) -> None:
@@ -79,6 +77,6 @@ def _check_content(content: object, size: int) -> None:
         waiting += [(each, depth + 1) for each in inner]
         items += 1
         if items + len(waiting) > MOST_ITEMS or depth > DEEPEST:
-            raise DamagedError("it is nested without end")
+            raise ValueError("it is nested without end")
         if claimed > LARGEST * size + 2**20:
-            raise DamagedError("it claims tensors far larger than itself")
+            raise ValueError("it claims tensors far larger than itself")

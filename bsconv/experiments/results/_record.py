@@ -56,11 +56,6 @@ class Record:
     def seed(self) -> int:
         return self.config.seed
 
-    @property
-    def last_top1(self) -> float:
-        """Test accuracy after the last epoch, in percent."""
-        return self.epochs[-1].test_top1
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
         """What a file holds; ValueError, TypeError or KeyError for anything but a record."""

@@ -26,7 +26,7 @@ class Summary:
 
     @property
     def top1(self) -> list[float]:
-        return [run.last_top1 for run in self.runs]
+        return [run.epochs[-1].test_top1 for run in self.runs]
 
     @property
     def mean(self) -> float:

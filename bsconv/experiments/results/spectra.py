@@ -17,8 +17,6 @@ from ..files.checkpoints import write_atomically
 from ..files.json_files import holding, read_json
 from ..training import EpochMetrics
 
-__all__ = ["NetworkSpectra", "TrainingSpectra"]
-
 FORMAT, NETWORK_FORMAT = "bsconv spectra 1", "bsconv network spectra 1"
 
 

@@ -35,15 +35,6 @@ class BlockPlan:
     projection: str = ""
     share_kept: float | None = None
 
-    @property
-    def name(self) -> str:
-        """The first of its names."""
-        return self.names[0]
-
-    @property
-    def changed(self) -> bool:
-        return self.action in ("replaced", "penalised")
-
 
 @dataclass(frozen=True)
 class ModificationPlan(Table):
@@ -60,7 +51,7 @@ class ModificationPlan(Table):
 
     @property
     def changed(self) -> tuple[BlockPlan, ...]:
-        return tuple(block for block in self.blocks if block.changed)
+        return tuple(one for one in self.blocks if one.action in ("replaced", "penalised"))
 
     @property
     def summary(self) -> str:
