@@ -21,10 +21,9 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl") 
 FORMAT = "bsconv training checkpoint 1"
 OTHERWISE = "holds more than weights, which bsconv does not run: save a state dict"
 KEY = "bsconv"  # of the metadata; its value is a JSON object
-ABOUT = {"num_classes", "config"}  # its entries
-CLASSES = "classes"  # another entry, the names in order, where they are known
-PLAN = "plan"  # another entry, of networks in which each layer has a form of its own
-CHECKSUM = "sha256"  # another entry, which files of earlier versions lack
+CLASSES = "classes"  # an entry of it: the names in order, where they are known
+PLAN = "plan"  # another, of networks in which each layer has a form of its own
+CHECKSUM = "sha256"  # another, which files of earlier versions lack
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -49,7 +48,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    """The content of a file that holds ``tensors`` and, as JSON, ``about`` with the keys ABOUT."""
+    """The content of a file that holds ``tensors`` and, as JSON, what is noted ``about`` them."""
     from safetensors.torch import save
 
     # safetensors refuses shared memory
@@ -71,10 +70,9 @@ def _unpacked(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if KEY not in metadata:
         return tensors, None
     with holding("notes of bsconv that can be read", path):
-        about = json.loads(metadata[KEY])
-        if not isinstance(about, dict) or about.keys() - {CHECKSUM, PLAN, CLASSES} != ABOUT:
-            raise ValueError(f"they are not a JSON object of {' and '.join(sorted(ABOUT))}")
-    if about.pop(CHECKSUM, None) not in (None, _checksum(tensors, about)):
+        about: dict[str, Any] = json.loads(metadata[KEY])
+        noted = about.pop(CHECKSUM, None)
+    if noted not in (None, _checksum(tensors, about)):
         raise ValueError(f"{path} is damaged: its checksum is wrong")
     return tensors, about
 
