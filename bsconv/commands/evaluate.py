@@ -55,9 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
         split = None if config.dataset in DATASETS else 1.0  # all of a folder that it has not seen
         if learnt and Path(learnt.dataset).resolve().name == Path(config.dataset).resolve().name:
             split = learnt.split
-    config = training.settled(config, noted)
-    unlimited = dataclasses.replace(config, train_limit=None, split=None)
-    dataset = training.find_dataset(unlimited, split)
+    config = dataclasses.replace(training.settled(config, noted), train_limit=None, split=None)
+    dataset = training.find_dataset(config, split)
     if noted is not None:
         training.check_classes(noted.classes, dataset, path or config.weights)
     say_images(dataset)

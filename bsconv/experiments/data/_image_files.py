@@ -171,7 +171,6 @@ class ImageFiles:
         return self
 
     def split(self, counts: Sequence[int]) -> list[ImageFiles]:
-        """As of a tensor, in two."""
         parts = self.files[: counts[0]], self.files[counts[0] :]
         return [ImageFiles(files, self.size, self.resize) for files in parts]
 
@@ -179,35 +178,29 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        numbers = [[number] for number in _numbers(index, len(self))]
+        numbers = [torch.tensor([number]) for number in _numbers(index, len(self))]
         images = torch.empty((len(numbers), *self.shape[1:]), dtype=torch.uint8)
         bar = tqdm(images, "reading images", unit="image", disable=None, leave=False, delay=1)
-        for image, found in zip(bar, _read(self, numbers), strict=True):
+        for image, found in zip(bar, batches_of(self, numbers, 0), strict=True):
             image.copy_(found[0])
         return images
 
 
-def batches_of(images: Tensor | ImageFiles, batches: Sequence[slice | Tensor]) -> Iterator[Tensor]:
-    """``images[batch]`` for each of ``batches``, in their order; none may be empty."""
+def batches_of(
+    images: Tensor | ImageFiles, batches: Sequence[slice | Tensor], most: int = WORKERS
+) -> Iterator[Tensor]:
+    """``images[batch]`` for each of ``batches``, none empty; ValueError names all bad files."""
     if isinstance(images, Tensor):
         yield from (images[batch] for batch in batches)
         return
-    workers = min(WORKERS, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
-    yield from _read(images, [_numbers(batch, len(images)) for batch in batches], workers)
-
-
-def _numbers(index: slice | Tensor, count: int) -> list[int]:
-    return list(range(count)[index]) if isinstance(index, slice) else index.tolist()
-
-
-def _read(images: ImageFiles, batches: list[list[int]], workers: int = 0) -> Iterator[Tensor]:
-    """Batches up to the first fault; ValueError with one line names all faults."""
     files: Any = images.files
+    numbers = [_numbers(batch, len(images)) for batch in batches]
+    workers = min(most, os.cpu_count() or 1, len(batches)) if len(batches) > 1 else 0
     decode = functools.partial(_decoded, images.size, images.resize)
     own = torch.Generator()  # the global one is that of dropout
     faults: list[str] = []
     for found in DataLoader(
-        files, batch_sampler=batches, num_workers=workers, collate_fn=decode, generator=own
+        files, batch_sampler=numbers, num_workers=workers, collate_fn=decode, generator=own
     ):
         if isinstance(found, list):
             faults += found
@@ -218,9 +211,12 @@ def _read(images: ImageFiles, batches: list[list[int]], workers: int = 0) -> Ite
         raise ValueError("; ".join(faults[:MOST_NAMED]) + more)
 
 
+def _numbers(index: slice | Tensor, count: int) -> list[int]:
+    return list(range(count)[index]) if isinstance(index, slice) else index.tolist()
+
+
 def _decoded(size: int, resize: str, files: Sequence[Path]) -> Tensor | list[str]:
-    """A batch in shared memory: worker processes would not give large tensors of their own back.
-    Or faults, which as errors would come with the traceback of a process."""
+    """A batch in shared memory, which processes give back; or faults, without a traceback."""
     images: Any = [or_fault(read_image, file, size, resize) for file in files]
     return [each for each in images if isinstance(each, str)] or default_collate(images)
 
