@@ -22,6 +22,7 @@ STRICT := PYTHONWARNINGS=error,ignore::PendingDeprecationWarning:ipykernel.kerne
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 
 LAB_SETTINGS := .venv/share/jupyter/lab/settings/overrides.json
+SERVER_SETTINGS := .venv/etc/jupyter/jupyter_server_config.py
 
 FETCH = if [ -f "$(BSCONV_DATA)/cifar10.npz" ]; then echo "data: CIFAR-10 is there"; \
 	else echo "data: fetching CIFAR-10 (170 MB)"; $(PY) -m bsconv data cifar10 >/dev/null; fi
@@ -108,7 +109,7 @@ browser: env  ## every notebook and widget in JupyterLab in Chromium (skipped, a
 	@echo "browser: JupyterLab in Chromium runs every notebook and moves every widget"
 	@$(CHECKS) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser
 
-env: .venv/.installed $(LAB_SETTINGS)  ## make .venv with all requirements
+env: .venv/.installed $(LAB_SETTINGS) $(SERVER_SETTINGS)  ## make .venv with all requirements
 	@echo "env: .venv is ready"
 
 .venv/.installed: $(if $(STANDS),,FORCE)
@@ -136,6 +137,10 @@ env: .venv/.installed $(LAB_SETTINGS)  ## make .venv with all requirements
 $(LAB_SETTINGS): | .venv/.installed
 	@mkdir -p $(@D)
 	@echo '{"@jupyterlab/notebook-extension:tracker": {"codeCellConfig": {"lineWrap": true}}}' >$@
+
+$(SERVER_SETTINGS): docs/jupyter_server_config.py | .venv/.installed
+	@mkdir -p $(@D)
+	@cp $< $@
 
 peer: env .peer
 
