@@ -238,16 +238,16 @@ def truncated(path: Path) -> None:
         (lambda folder: noisy(folder / "birds/0.png"), "class 'birds' in .* needs 2 images"),
         (
             lambda folder: folder_of(folder / "train"),
-            "or classes alone, got cats with 0, dogs with 0, train with 2",
+            "or classes alone, got 0 in cats, 0 in dogs, 2 in train",
         ),
         (
             lambda folder: noisy(folder_of(folder_of(folder / "train") / "../test") / "a/0.png"),
             "the same classes; only one of them has a",
         ),
-        (lambda folder: folder_of(folder / "test"), "got cats with 0, dogs with 0, test with 2"),
+        (lambda folder: folder_of(folder / "test"), "got 0 in cats, 0 in dogs, 2 in test"),
         (
             lambda path: [noisy(path / x / "0.png") for x in ("train", "val")],
-            "train with 0, val with 0",
+            "0 in train, 0 in val",
         ),
     ],
 )

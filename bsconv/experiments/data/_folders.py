@@ -68,7 +68,7 @@ class _Tree:
         alone = (test and split != 1) or ((train or test) and others)
         if not (train and test) and (named or alone):
             needed = "folders of classes in 'train' and in 'test', or classes alone"
-            found = [f"{path.name} with {len(self.subfolders(path))}" for path in parts.values()]
+            found = [f"{len(self.subfolders(path))} in {path.name}" for path in parts.values()]
             raise ValueError(f"{self.folder} needs {needed}, got {', '.join(found)}")
         if not train or not test:
             return self.divided(train or test or self.folder, SPLIT if split is None else split)
