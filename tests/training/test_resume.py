@@ -272,7 +272,7 @@ def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda state: state.update(epoch=3), "epoch is 3, the history has 1"),
         (lambda state: state["history"][0].pop("epoch"), UNFIT),
         (lambda state: state["config"].update(epochs=0), "epochs needs a whole number >= 1, got 0"),
-        (lambda state: state["config"].update(speed=1), "unknown setting 'speed'"),
+        (lambda state: state["config"].update(speed=1), "unexpected keyword argument 'speed'"),
         (lambda state: state.update(execution="fast"), UNFIT),
         (execution(mood="fast"), UNFIT),
         (execution(plans={"0": "merged"}), "plans do not fit the model"),
