@@ -149,8 +149,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("make is not installed")
     folder = tmp_path / "project"
     folder.mkdir()
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    (folder / "docs").mkdir()
+    for name in ("Makefile", "pyproject.toml", "docs/jupyter_server_config.py"):
+        shutil.copy(ROOT / name, folder / name)
     (folder / "python").write_text(STAND_IN)
     (folder / "python").chmod(0o755)
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON"):
