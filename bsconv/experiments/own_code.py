@@ -50,7 +50,7 @@ def made_by(name: str, num_classes: int) -> nn.Module:
         module = _module(name, place)
         make = getattr(module, attribute, None)
         if not callable(make):
-            near = meant(attribute, vars(module))
+            near = meant(attribute, (one for one, value in vars(module).items() if callable(value)))
             raise ValueError(f"{place} has no function or class {attribute!r}{near}")
         takes = inspect.signature(make).parameters
         model = make(num_classes=num_classes) if "num_classes" in takes else make()

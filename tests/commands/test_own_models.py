@@ -54,7 +54,7 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
     ("name", "message"),
     [
         ("nets.py:Nett", "nets.py has no function or class 'Nett', did you mean Net?"),
-        ("nets.py:layers", "nets.py has no function or class 'layers'"),
+        ("nets.py:layers", "nets.py has no function or class 'layers'\n"),
         ("nets.py:broken", "nets.py:broken fails: ZeroDivisionError: division by zero"),
         ("nets.py:leave", "nets.py:leave fails: SystemExit: 1"),
         ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got 7"),

@@ -154,7 +154,8 @@ def test_mistakes_are_said(call: Callable[[], Any], message: str, error: type[Ex
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    assert bp.BSConvU_Replacer(np.array([3, 5])).kernel_sizes == ((3, 3), (5, 5))
+    for sizes in (np.array([3, 5]), torch.tensor([3, 5]), torch.tensor([[3, 3], [5, 5]])):
+        assert bp.BSConvU_Replacer(sizes).kernel_sizes == ((3, 3), (5, 5))  # type: ignore[arg-type]
     assert bp.BSConvU_Replacer([np.array([1, 3])]).kernel_sizes == ((1, 3),)
     layer = bp.BSConvS(np.int64(16), np.int64(8), np.int64(3), p=np.float32(0.25))
     assert layer.pw1.out_channels == 4

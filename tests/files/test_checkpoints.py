@@ -196,6 +196,11 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     message = r"in .*file do not fit its model: .*weight needs shape \(3, 4\), got \(4, 4\)"
     with pytest.raises(ValueError, match=message):
         load_weights(model(3), model(4).state_dict(), tmp_path / "file")
+    integers = {key: tensor.char() for key, tensor in model().state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"do not fit its model: .*weight needs floats, got torch.i"
+    ):
+        load_weights(model(), integers, tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ entries = st.lists(st.sampled_from(["state_dict", "model_state_dict", "params", 
 @settings(deadline=None)
 @given(habits, entries)
 def test_habits_in_any_order(prefixes: list[str], keys: list[str]) -> None:
-    content: Any = prefixed("".join(prefixes), STATE)
+    state = {**STATE, "0.weight": STATE["0.weight"].to_sparse()}
+    content: Any = prefixed("".join(prefixes), state)
     for key in keys:
         content = {"epoch": 3, key: content, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
     assert_same(state_dict_in(content))

@@ -102,6 +102,8 @@ def load_weights(
         if key in own and tensor.shape != own[key].shape:
             found, wanted = tuple(tensor.shape), tuple(own[key].shape)
             raise ValueError(f"{misfit}: {key} needs shape {wanted}, got {found}")
+        if key in own and own[key].is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(f"{misfit}: {key} needs floats, got {tensor.dtype}")
     infinite = {key for key, tensor in _tensors(own) if not tensor.isfinite().all()}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)

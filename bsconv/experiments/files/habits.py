@@ -29,7 +29,7 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
     inner = {key: _flat(value) for key, value in content.items() if isinstance(value, Mapping)}
     counts = {key: len(flat) for key, flat in inner.items() if flat}
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {key: each.to_dense() for key, each in content.items() if isinstance(each, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("holds tensors without names, not a state dict")
     known = _ranked(counts)

@@ -58,6 +58,8 @@ def checked_sizes(
 ) -> tuple[tuple[int, ...], ...]:
     """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
     sizes = []
+    if hasattr(kernel_sizes, "tolist"):  # of an array or a tensor
+        kernel_sizes = kernel_sizes.tolist()
     for given in kernel_sizes if isinstance(kernel_sizes, Iterable) else [()]:
         many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
         size = tuple(int(side) for side in many if isinstance(side, Integral) and int(side) >= 1)
