@@ -373,7 +373,7 @@ def test_rows_sum_up_the_layers() -> None:
         assert row.excess == row.median - row.random
         assert row.cross_excess == row.cross_median - row.cross_random
     assert table.mean == pytest.approx(np.mean([row.mean for row in table.compared]))
-    assert spectra_table(model) == table
+    assert repr(spectra_table(model)) == repr(table)  # Python 3.13 tells NaNs apart
     energy = spectra_table(model, center=False)
     assert energy.rows[0].median == kernel_spectra(model, center=False)["0"][:, 0].quantile(0.5)
     assert energy.rows[0].random == random_first_share(3, 9, center=False)
