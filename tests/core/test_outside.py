@@ -197,6 +197,20 @@ def test_whoever_copies_refuses(make, use):
         use(make().eval())
 
 
+class Remembering(nn.Sequential):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self.seen = {"last": [super().forward(input)]}
+        return self.seen["last"][0]
+
+
+def test_what_an_earlier_pass_has_left_in_a_model_is_copied() -> None:
+    model = Remembering(BSConvU(3, 8, 3)).eval()
+    expected = model(IMAGES)
+    torch.testing.assert_close(collapse(model)(IMAGES), expected)
+    optimized = optimize_for_inference(model, IMAGES, engines="eager")
+    torch.testing.assert_close(optimized(IMAGES), expected.detach())
+
+
 def test_a_copy_has_the_modes_of_the_original() -> None:
     class Forgetful(nn.ReLU):
         def __deepcopy__(self, memo: Any) -> nn.Module:

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ...basics.errors import described
 from .convs import computing_hooks, why_computed
-from .model_tree import MODULE_STATE, MOVABLE_HOOKS
+from .model_tree import MODULE_STATE, MOVABLE_HOOKS, tensors_in
 
 SLOT = types.MemberDescriptorType
 Names = dict[str, Any] | None  # the globals that functions may use; None for their own file's
@@ -117,7 +117,10 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A copy, in the same mode, that uses nothing of ``model``; ``memo`` as for copy.deepcopy."""
     # functions are not copied: a lambda or hook in a copy goes on with the layers that it holds
-    memo = {} if memo is None else memo
+    if memo is None:  # what an earlier pass has left in the model is copied without its history
+        plain = (one for one in model.modules() if not any(computing_hooks(one)))
+        kept = (tensor for one in plain for tensor in tensors_in(vars(one)) if not tensor.is_leaf)
+        memo = {id(tensor): tensor.detach().clone() for tensor in kept}
     try:
         twin = copy.deepcopy(model, memo)
     except Exception as error:
