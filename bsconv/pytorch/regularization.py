@@ -59,7 +59,7 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     owners: dict[tuple[int, ...], OrthonormalBasis] = {}
     for module in model.modules():
         if isinstance(module, OrthonormalBasis):
-            weights = getattr(module, "pw1", module).parameters()
+            weights = module._modules.get("pw1", module).parameters()  # type: ignore[union-attr]
             owners[tuple(id(one) for one in weights if one.dim() > 1) or (id(module),)] = module
     # layers of like shape in one product: dozens of tiny ones would cost a few percent of a step
     by_shape: defaultdict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
