@@ -137,7 +137,9 @@ def _in_session(session: Any, images: Tensor) -> list[Tensor]:
     if images.is_cuda:
         torch.cuda.current_stream(images.device).synchronize()
     session.run_with_iobinding(binding)
-    return list(map(torch.utils.dlpack.from_dlpack, binding.get_outputs()))  # without a copy
+    # ONNX Runtime 1.23, the last one for Python 3.10, lets only what it wraps be shared
+    values = [getattr(value, "_ortvalue", value) for value in binding.get_outputs()]
+    return list(map(torch.utils.dlpack.from_dlpack, values))  # without a copy
 
 
 def _providers(device: torch.device) -> list[str]:

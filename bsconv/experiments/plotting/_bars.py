@@ -104,7 +104,7 @@ def timing_bars(panels: Mapping[str, Timings], *, ylabel: str, title: str = "") 
             if bars:
                 middle, low, high = np.array(list(bars.values()), dtype=float).T
                 at = [places[names.index(name)] for name in bars]
-                spread = [middle - low, high - middle]
+                spread = np.array([middle - low, high - middle]).tolist()
                 line = {"capsize": 3, "linewidth": 1}
                 drawn = axis.bar(at, middle, width, yerr=spread, error_kw=line, **look)
                 axis.bar_label(drawn, fmt="{:.3g}", fontsize=7, padding=2)
