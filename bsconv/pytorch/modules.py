@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from .decomposition import blueprint_factors, shared_factors, subspace_factors
 from .initialization import uninitialized
 from .regularization import BSConvS_ModelRegLossMixin as BSConvS_ModelRegLossMixin
 from .regularization import OrthonormalBasis
-
-if TYPE_CHECKING:  # in typing from Python 3.11 on
-    from typing_extensions import Self
 
 Device = torch.device | str | int | None
 Layer = TypeVar("Layer", bound="BlueprintLayer")
@@ -54,7 +51,7 @@ class BlueprintLayer(PlannedLayer):
         return layer.train(conv.training)
 
     @classmethod
-    def from_conv(cls, conv: Conv, **options: Any) -> "Self":
+    def from_conv(cls: type[Layer], conv: Conv, **options: Any) -> Layer:
         """The layer whose dense kernel is closest to that of ``conv``, in the sum of squares.
 
         Exact, up to rounding, where such a layer has this kernel; the basis of a BSConvS comes out
@@ -74,7 +71,7 @@ class BlueprintLayer(PlannedLayer):
         return layer
 
     @classmethod
-    def from_conv2d(cls, conv: nn.Conv2d, **options: Any) -> "Self":
+    def from_conv2d(cls: type[Layer], conv: nn.Conv2d, **options: Any) -> Layer:
         """:meth:`from_conv`, as it is called in two dimensions."""
         return cls.from_conv(conv, **options)
 
@@ -103,8 +100,7 @@ class BSConvU(BlueprintLayer):
 
     Args:
         bias: whether ``dw`` adds one bias per output channel; ``pw`` never does.
-        with_bn: whether a BatchNorm ``bn`` follows ``pw``.
-        bn_kwargs: arguments for torch.nn.BatchNorm2d, such as ``{"eps": 1e-3}``.
+        with_bn, bn_kwargs: whether a BatchNorm ``bn`` follows ``pw``, and its arguments.
 
     >>> BSConvU(16, 32, 3, padding=1)(torch.rand(2, 16, 8, 8)).shape
     torch.Size([2, 32, 8, 8])
@@ -204,8 +200,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
 class BSConvCP(BlueprintLayer):
     """A convolution whose filters share ``blueprints``: ``pw1``, depthwise ``dw``, then ``pw2``.
 
-    Stands for a dense convolution with kernels
-    ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, the CP decomposition of the kernel:
+    Stands for kernels ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, a CP decomposition:
     blueprints * (in_channels + Kh * Kw + out_channels) weights. It is for trained networks
     (:func:`bsconv.pytorch.project_pretrained`); from scratch, U and S learn better at equal size.
     Arguments are those of :class:`BSConvU`, but the bias is that of ``pw2``, and ``with_bn`` adds
@@ -253,25 +248,37 @@ class BSConvCP(BlueprintLayer):
 
 
 class BSConvU1d(BSConvU):
-    """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d."""
+    """:class:`BSConvU` for signals (B, C, T): takes the place of a torch.nn.Conv1d.
+
+    >>> layer = BSConvU1d.from_conv(nn.Conv1d(16, 32, 3))  # (B, 16, T) to (B, 32, T - 2)
+    """
 
     _conv, _norm = nn.Conv1d, nn.BatchNorm1d
 
 
 class BSConvS1d(BSConvS):
-    """:class:`BSConvS` for signals (B, C, T): takes the place of a torch.nn.Conv1d."""
+    """:class:`BSConvS` for signals (B, C, T): takes the place of a torch.nn.Conv1d.
+
+    >>> layer = BSConvS1d.from_conv(nn.Conv1d(16, 32, 3), p=0.5)
+    """
 
     _conv, _norm = nn.Conv1d, nn.BatchNorm1d
 
 
 class BSConvU3d(BSConvU):
-    """:class:`BSConvU` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d."""
+    """:class:`BSConvU` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d.
+
+    >>> layer = BSConvU3d.from_conv(nn.Conv3d(16, 32, 3))
+    """
 
     _conv, _norm = nn.Conv3d, nn.BatchNorm3d
 
 
 class BSConvS3d(BSConvS):
-    """:class:`BSConvS` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d."""
+    """:class:`BSConvS` for volumes (B, C, D, H, W): takes the place of a torch.nn.Conv3d.
+
+    >>> layer = BSConvS3d.from_conv(nn.Conv3d(16, 32, 3), p=0.5)
+    """
 
     _conv, _norm = nn.Conv3d, nn.BatchNorm3d
 

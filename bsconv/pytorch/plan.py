@@ -7,7 +7,11 @@ from ..basics.tables import Table
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One convolution, with all the names that it has in the model; the root is called ""."""
+    """One convolution, with all the names that it has in the model; the root is called "".
+
+    >>> BSConvU_Replacer().plan(nn.Conv2d(16, 32, 3)).layers[0].description
+    '3x3 Conv2d becomes BSConv-U'
+    """
 
     names: tuple[str, ...]
     replaced: bool
@@ -23,7 +27,11 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan(Table):
-    """The convolutions of a model as a table; shared parameters of the model count once."""
+    """The convolutions of a model as a table; shared parameters of the model count once.
+
+    >>> len(BSConvU_Replacer().plan(get_model("cifar_resnet20", num_classes=10)).replaced)
+    19
+    """
 
     header = ("layer", "what happens, and why", "before", "after")
 

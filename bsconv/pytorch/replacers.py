@@ -194,6 +194,9 @@ class BSConvU_Replacer(Replacer):
     share a parameter with another kind of layer or that the model also holds outside its tree of
     modules (in a list that is not a ModuleList, or a closure), and those that would get more
     parameters; :meth:`plan` says why. Raises ValueError for arguments out of range.
+
+    >>> type(BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(16, 32, 3)))[0]).__name__
+    'BSConvU'
     """
 
     layer_class = BSConvU
@@ -206,6 +209,9 @@ class BSConvS_Replacer(Replacer):
     orthonormal; copies of a torch.fx.GraphModule lose the method. ``p`` and ``min_mid_channels``
     are those of :class:`BSConvS`, the other arguments those of :class:`BSConvU_Replacer`. ``apply``
     also raises ValueError for a model that has a ``reg_loss`` of another kind.
+
+    >>> model = BSConvS_Replacer(p=0.5).apply(nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU()))
+    >>> loss = model.reg_loss(alpha=0.1)
     """
 
     layer_class = BSConvS

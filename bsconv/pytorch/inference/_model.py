@@ -21,6 +21,10 @@ class OptimizedModel(nn.Module):
     where the engine computes something else. Copies and pickles set the engine up again in their
     first call, in the same way. Where parameters move to another device or dtype, or are loaded,
     the engine's constants are out of date: a warning says so, and only ``network`` runs then.
+
+    >>> model, images = BSConvU(16, 32, 3), torch.rand(1, 16, 8, 8)
+    >>> optimize_for_inference(model, images, engines="eager")(images).shape
+    torch.Size([1, 32, 6, 6])
     """
 
     report: InferenceReport

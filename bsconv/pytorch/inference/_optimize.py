@@ -73,6 +73,10 @@ def optimize_for_inference(
     not installed, lazy layers, weights on the meta device, TorchScript, a model that has no
     independent copy, does not take ``example_input`` or is random in eval mode, and if the result
     should differ from the original by more than rounding.
+
+    >>> images = torch.rand(1, 16, 8, 8)
+    >>> optimize_for_inference(BSConvU(16, 32, 3), images, engines="eager")(images).shape
+    torch.Size([1, 32, 6, 6])
     """
     _checks.check_arguments(model, example_input, dtype)
     names = _checks.selected_engines(engines, compile)

@@ -17,6 +17,10 @@ class OptimizedLayer:
     ``plan`` is one of :func:`bsconv.pytorch.inference.optimize_for_inference`. ``norms_folded``
     counts the BatchNorms in its weights. ``seconds`` are those of each plan that a BSConv layer can
     have, on its input in the example.
+
+    >>> fast = optimize_for_inference(BSConvU(16, 32, 3), torch.rand(1, 16, 8, 8), engines="eager")
+    >>> fast.report.layers[0].kind
+    'BSConvU'
     """
 
     name: str
@@ -46,6 +50,10 @@ class InferenceReport(Table):
 
     ``difference`` is the largest difference of an output, relative to the largest output, before
     numbers were shortened to another ``dtype``.
+
+    >>> fast = optimize_for_inference(BSConvU(16, 32, 3), torch.rand(1, 16, 8, 8), engines="eager")
+    >>> fast.report.input_size
+    (1, 16, 8, 8)
     """
 
     header = ("layer", "was", "computed as", "BatchNorms folded", "ms by plan")

@@ -188,6 +188,9 @@ def list_models(pattern: str = "*") -> list[str]:
 
     ``pattern`` selects by shell wildcards, as in ``list_models("cifar_wrn*_bsconvs_*")``; case does
     not matter. :func:`get_model` builds other widths and other values of p as well.
+
+    >>> list_models("cifar_wrn28_10_bsconvu")
+    ['cifar_wrn28_10_bsconvu']
     """
     if not isinstance(pattern, str):
         raise TypeError(f"pattern needs to be a string, got {pattern!r}")

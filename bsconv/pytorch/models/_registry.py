@@ -45,6 +45,9 @@ def get_model(
     Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
     ``pretrained`` weights that do not exist or have other classes, and for a damaged weight file.
     Raises ImportError if ``pretrained`` is given and safetensors is not installed.
+
+    >>> get_model("cifar_resnet20_bsconvu", num_classes=10)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     name = parse_name(architecture)
     if not isinstance(num_classes, int) or num_classes < 1:

@@ -21,6 +21,8 @@ def reestimate_batch_norm(
     left out if there are others. Weights, modes and momenta stay as they are. Raises ValueError for
     a ``batch_size`` below 1, for images that the model doesn't take or that are not finite, and for
     statistics too large for their dtype; those before then stay.
+
+    >>> model = reestimate_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), torch.rand(9, 3, 8, 8))
     """
     check_module(model)
     check_positive(batch_size=batch_size)

@@ -22,6 +22,9 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
     ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
     of layers. The new layers wait for a state dict. Raises ValueError, before anything changes, for
     a layer that the model lacks or that is no convolution.
+
+    >>> type(apply_plan(nn.Sequential(nn.Conv2d(16, 32, 3)), {"0": "cp:8"})[0]).__name__
+    'BSConvCP'
     """
     check_module(model)
     if not isinstance(plan, Mapping):
@@ -48,6 +51,10 @@ def load_projected(
 
     ``file`` is a safetensors file that `bsconv project` wrote, or a plan (``report.plan``) and a
     state dict. Raises ValueError for a file without a plan, and for one of another model.
+
+    >>> model = nn.Sequential(nn.Conv2d(16, 32, 3))
+    >>> small, report = project_pretrained(model)
+    >>> again = load_projected(model, (report.plan, small.state_dict()))
     """
     is_pair = isinstance(file, tuple) and len(file) == 2
     if not is_pair and not isinstance(file, (str, os.PathLike)):

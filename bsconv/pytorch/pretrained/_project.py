@@ -94,6 +94,11 @@ def project_pretrained(
     Raises ValueError for arguments out of range or that do not go together, for a budget out of
     reach, for images that ``model`` does not take or that make it overflow, for a model in which a
     budget can change nothing, and for one whose copy goes on using its layers.
+
+    >>> model, images = nn.Conv2d(16, 32, 3), torch.rand(9, 16, 8, 8)
+    >>> small, report = project_pretrained(model, images, budget=0.5)
+    >>> report.share <= 0.5
+    True
     """
     if budget is not None:
         if kind is not None:
@@ -168,6 +173,9 @@ def budget_curve(
 
     The network is looked at once, and nothing is fitted in it. Budgets that can't be reached are
     left out. The arguments, and what is raised for them, are those of :func:`project_pretrained`.
+
+    >>> len(budget_curve(nn.Conv2d(16, 32, 3), torch.rand(9, 16, 8, 8), [0.3, 0.5]).points)
+    2
     """
     shares = [_checked_budget(budget) for budget in budgets]
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)

@@ -20,6 +20,9 @@ class LayerProjection:
     was predicted to lose by this layer alone: nats of the divergence from the dense network's
     probabilities, or half of the relative squared error of other answers. ``output_error``, where
     outputs were fitted, is the squared error relative to the variance of what was wanted.
+
+    >>> project_pretrained(nn.Conv2d(16, 32, 3))[1].layers[0].form
+    'u'
     """
 
     name: str
@@ -43,6 +46,9 @@ class ProjectionReport(Table):
     replaced layer, as :func:`apply_plan` takes it. For a ``budget``, ``share`` is what the new
     network costs, relative to the dense one; ``kept`` names convolutions that stay dense because
     the model calls them twice, or never.
+
+    >>> project_pretrained(nn.Sequential(nn.Conv2d(16, 32, 3)))[1].plan
+    {'0': 'u'}
     """
 
     header = (
@@ -93,7 +99,11 @@ class ProjectionReport(Table):
 
 @dataclass(frozen=True)
 class BudgetPoint:
-    """What a budget buys; ``forms`` names the form of each convolution."""
+    """What a budget buys; ``forms`` names the form of each convolution.
+
+    >>> budget_curve(nn.Conv2d(16, 32, 3), torch.rand(9, 16, 8, 8), [0.5]).points[0].share <= 0.5
+    True
+    """
 
     budget: float
     share: float
@@ -103,7 +113,11 @@ class BudgetPoint:
 
 @dataclass(frozen=True)
 class BudgetCurve(Table):
-    """Predicted damage for many budgets, see :func:`bsconv.pytorch.budget_curve`."""
+    """Predicted damage for many budgets, see :func:`bsconv.pytorch.budget_curve`.
+
+    >>> budget_curve(nn.Conv2d(16, 32, 3), torch.rand(9, 16, 8, 8), [0.5, 1]).summary
+    '2 budgets of MACs'
+    """
 
     header = ("budget", "cost", "predicted damage", "layers left dense")
 

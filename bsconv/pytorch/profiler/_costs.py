@@ -77,6 +77,9 @@ class LayerProfile:
     ``name`` is the first of its names; the root is called "". The counts are those of all its
     ``calls``. ``parameters`` are without its children's and those of earlier layers.
     ``output_shape`` is that of the first tensor of its last output, None if it was not called.
+
+    >>> ModelProfiler(nn.Conv2d(3, 8, 3), (1, 3, 8, 8)).rows[0].macs
+    7776
     """
 
     name: str

@@ -51,6 +51,9 @@ class ModelProfiler(Table, CsvTable):
     Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
     not a size or that the model cannot run on, for an unknown device, and for lazy or scripted
     layers.
+
+    >>> ModelProfiler(get_model("cifar_resnet20", 10), (1, 3, 32, 32)).total_parameter_count
+    272480
     """
 
     header = ("layer", "type", "calls", "parameters", "FLOPs", "MACs", "activations", "output")

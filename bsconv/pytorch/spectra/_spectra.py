@@ -61,6 +61,9 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     Raises TypeError for another kind of source. Raises ValueError for a source without convolution
     weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
     for a bare weight with nothing to compare.
+
+    >>> kernel_spectra(nn.Sequential(nn.Conv2d(16, 32, 3)))["0"].shape
+    torch.Size([32, 9])
     """
     return _spectra(kernels_of(source), center)
 
@@ -75,6 +78,9 @@ def cross_kernel_spectra(source: Source, center: bool = True) -> dict[str, Tenso
     groups filters, and there are in_channels rows; a state dict does not tell groups, so all
     filters of a layer are compared. Omits the layers that :func:`kernel_spectra` leaves out, and
     those with one filter per group.
+
+    >>> cross_kernel_spectra(nn.Sequential(nn.Conv2d(16, 32, 3)))["0"].shape
+    torch.Size([16, 9])
     """
     return _spectra(map(across, kernels_of(source)), center)
 
@@ -105,6 +111,9 @@ class LayerSpectrum:
     same size (:func:`random_first_share`). ``cross_median`` and ``cross_random`` are those of the
     slices of one input channel, across kernels. All are NaN in a layer that was ``skipped``, for
     the reason given there; the last two also if only one filter sees each input channel.
+
+    >>> spectra_table(nn.Conv2d(16, 32, 3)).rows[0].slices
+    16
     """
 
     name: str
@@ -133,7 +142,11 @@ class LayerSpectrum:
 
 @dataclass(frozen=True)
 class SpectraTable(Table, CsvTable):
-    """The first shares of all layers, in the order of their names; prints as a table."""
+    """The first shares of all layers, in the order of their names; prints as a table.
+
+    >>> len(spectra_table(get_model("cifar_resnet20", num_classes=10)).compared)
+    19
+    """
 
     header = tuple(TITLES.values())
 
@@ -195,6 +208,9 @@ def spectra_table(source: Source, center: bool = True) -> SpectraTable:
     """The first shares of each layer within and across kernels, compared with random kernels.
 
     Arguments and errors are those of :func:`kernel_spectra`.
+
+    >>> spectra_table(nn.Sequential(nn.Conv2d(16, 32, 3))).rows[0].name
+    '0'
     """
     layers = kernels_of(source)
     within, crossed = _spectra(layers, center), _spectra(map(across, layers), center)

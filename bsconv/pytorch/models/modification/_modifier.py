@@ -20,6 +20,9 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
     an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
     ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). Arguments and errors are those of
     :class:`MobileNetModifier`, whose ``plan`` says beforehand what happens.
+
+    >>> model = modify_mobilenet(get_model("cifar_mobilenetv2_w1", num_classes=10))
+    >>> loss = model.reg_loss(alpha=0.1)
     """
     return MobileNetModifier(init=init, verbosity=verbosity).apply(model)
 
@@ -39,6 +42,9 @@ class MobileNetModifier:
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each block.
 
     Raises ValueError for another ``init``.
+
+    >>> len(MobileNetModifier().plan(get_model("cifar_mobilenetv1_w1", num_classes=10)).blocks)
+    13
     """
 
     report: ModificationPlan | None = None
