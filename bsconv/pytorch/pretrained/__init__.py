@@ -1,7 +1,7 @@
 """A trained dense network as a BSConv network."""
 
+from .._forms.plans import apply_plan, load_projected
 from ._batch_norm import reestimate_batch_norm
-from ._plans import apply_plan, load_projected
 from ._project import budget_curve, project_pretrained
 from ._report import BudgetCurve, BudgetPoint, LayerProjection, ProjectionReport
 

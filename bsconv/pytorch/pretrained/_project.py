@@ -16,6 +16,7 @@ from torch import nn
 
 from .._forms.form import DENSE, Form
 from .._forms.patches import Sampler
+from .._forms.plans import install
 from .._tools.convs import IntOrTuple
 from .._tools.model_tree import check_module, parameter_count, unwrapped
 from .._tools.outside import apart_from, independent_copy
@@ -24,7 +25,6 @@ from ..replacers import BSConvS_Replacer, BSConvU_Replacer, Replacer
 from ._batch_norm import set_statistics
 from ._budget import Budget, budget_of, candidates
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
-from ._plans import install
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
 from ._study import Study
 

@@ -10,7 +10,7 @@ from torch import nn
 from ...basics.timing import in_turns, medians
 from ...engines import ENGINES, Prepare, in_fastest
 from .._forms.form import DENSE, Form
-from ._plans import install
+from .._forms.plans import install
 from ._study import Layer, Study
 
 SECONDS = 1.0  # that the rounds of one kind of layer take

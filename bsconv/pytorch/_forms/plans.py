@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...basics.errors import one_line
-from .._forms.form import Form
 from .._tools.convs import CONVS
 from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
 from ..regularization import attach_reg_loss
+from .form import Form
 
 
 def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
