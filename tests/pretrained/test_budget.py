@@ -438,6 +438,17 @@ def test_a_budget_may_lie_in_convolutions_of_1x1() -> None:
         project(model, 0.5, kernel_sizes=[3])
 
 
+def test_a_classifier_that_is_a_convolution_is_fitted_as_cautiously_as_a_linear_one() -> None:
+    model = network()
+    model[8], model[9] = nn.Conv2d(24, 16, 1), nn.Flatten()
+    few = IMAGES[:8]  # fewer than its channels
+    found, report = project(model, 0.7, few)
+    expected, same = project(model, 0.7, few, exclude=["8"])
+    assert report.plan == same.plan != {}
+    assert "8" in [layer.name for layer in report.layers]
+    torch.testing.assert_close(found[8].weight, expected[8].weight)
+
+
 def test_an_interrupted_projection_leaves_the_model_as_it_was(monkeypatch):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt

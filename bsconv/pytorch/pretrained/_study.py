@@ -97,8 +97,7 @@ class Study:
     def look(self, names: Iterable[str], forms: Forms | None = None) -> None:
         """Runs the network over all images; with ``forms``, predicts what they do to each layer."""
         few = self.inputs.first(TRACED)
-        self.names, head = tuple(names), find_head(self.model, few)
-        self.head = None if head in self.names else head
+        self.names, self.head = tuple(names), find_head(self.model, few)
         watched: dict[str, Any] = self.watched(self.model)
         consumers = find_consumers(self.model, few, watched)
         numbers = {consumer.arrival for consumer in consumers.values()}
@@ -116,7 +115,7 @@ class Study:
                 layer.kernel = layer.kernel * (scale * norm["weight"].double())[:, None]
             layer.wanted = self.sampler.rows(layer.conv, output)
             check_finite(f"'{name}'", layer.wanted)
-            if forms and name != self.head:
+            if forms and name in self.names:
                 rows = self.sampler.patches(layer.conv, images)
                 has_constant = layer.conv.bias is not None or bool(norm)
                 layer.predict(Patches(rows, centered=has_constant), forms(layer))
@@ -142,7 +141,7 @@ class Study:
         return errors
 
     def watched(self, model: nn.Module) -> dict[str, nn.Module]:
-        names = self.names if self.head is None else (*self.names, self.head)
+        names = self.names if self.head in (None, *self.names) else (*self.names, self.head)
         return {name: model.get_submodule(name) for name in names}
 
     def run_through(self, model: nn.Module, arrive: Arrive, blank: bool, show: bool) -> None:
