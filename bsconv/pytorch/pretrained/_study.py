@@ -141,7 +141,7 @@ class Study:
         return errors
 
     def watched(self, model: nn.Module) -> dict[str, nn.Module]:
-        names = self.names if self.head in (None, *self.names) else (*self.names, self.head)
+        names = self.names if self.head is None else (*self.names, self.head)
         return {name: model.get_submodule(name) for name in names}
 
     def run_through(self, model: nn.Module, arrive: Arrive, blank: bool, show: bool) -> None:
