@@ -21,10 +21,8 @@ from bsconv.pytorch import (
     optimize_for_inference,
     project_pretrained,
     reestimate_batch_norm,
-    reg_loss,
 )
-from bsconv.pytorch.modules import BLUEPRINT_LAYERS, BSConvS
-from bsconv.pytorch.regularization import orthonormality_penalty
+from bsconv.pytorch.modules import BLUEPRINT_LAYERS
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import trained
 
@@ -73,16 +71,12 @@ def dense_and_images(name: str, count: int = 4) -> tuple[nn.Module, Tensor]:
     return trained(model).eval(), torch.randn(count, *size)
 
 
-def blueprints_of(model: nn.Module) -> list[Any]:
-    return [layer for layer in model.modules() if isinstance(layer, BLUEPRINT_LAYERS)]
-
-
 @all_networks
 @both_kinds
 def test_replaced_collapsed_and_optimised_networks_compute_the_same(name: str, kind: str) -> None:
     dense, images = dense_and_images(name)
     model = REPLACERS[kind](init="project").apply(copy.deepcopy(dense))
-    assert len(blueprints_of(model)) == 3
+    assert sum(isinstance(layer, BLUEPRINT_LAYERS) for layer in model.modules()) == 3
     expected = model(images)
     torch.testing.assert_close(collapse(model)(images), expected)
     optimized = optimize_for_inference(model, images, engines="eager")
@@ -114,16 +108,6 @@ def test_macs_are_those_of_torch(name: str, kind: str) -> None:
             each(images)
         profile = ModelProfiler(each, tuple(images.shape))
         assert 2 * profile.total_mac_count == counter.get_total_flops()
-
-
-@all_networks
-def test_the_penalty_is_that_of_all_bases(name: str) -> None:
-    model = REPLACERS["s"]().apply(dense_and_images(name)[0]).train()
-    layers = [layer for layer in model.modules() if isinstance(layer, BSConvS)]
-    expected = sum(orthonormality_penalty(layer.pw1.weight.flatten(1)) for layer in layers)
-    torch.testing.assert_close(model.reg_loss(0.5), 0.5 * expected)
-    reg_loss(model).backward()
-    assert all(layer.pw1.weight.grad.abs().sum() > 0 for layer in layers)
 
 
 @all_networks

@@ -151,8 +151,3 @@ def test_default_and_published_are_the_same_start():
         return list(get_model("cifar_resnet20_bsconvu", 10, init=init).parameters())
 
     torch.testing.assert_close(weights("default"), weights("published"), rtol=0, atol=0)
-
-
-def test_weights_of_another_data_set_are_refused():
-    with pytest.raises(ValueError, match="no weights pretrained='mnist' for 'cifar_resnet20'"):
-        get_model("cifar_resnet20", 10, pretrained="mnist")

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import (
     BSConvS,
-    BSConvU,
     kernel_spectra,
     project_pretrained,
     reestimate_batch_norm,
     reg_loss,
 )
-from core.test_precision import forward_and_backward
+from core.test_precision import approximated, forward_and_backward
 from helpers.precision import difference, fill, numbers
 from helpers.reliability import Section
 from nightly.test_precision import network
@@ -57,14 +56,6 @@ def spectra() -> Results:
     return {str(shape): kernel_spectra(numbers("ordinary", *shape))[""] for shape in shapes}
 
 
-def approximations() -> Results:
-    """As kernels: factors may turn or change signs."""
-    conv = nn.Conv2d(64, 64, 3)
-    fill(conv, "ordinary")
-    approximated = [BSConvU.from_conv2d(conv), BSConvS.from_conv2d(conv, p=0.5)]
-    return {type(layer).__name__: layer.to_conv2d().weight for layer in approximated}
-
-
 def projection() -> Results:
     images = numbers("ordinary", 16, 3, 16, 16)
     model = reestimate_batch_norm(network("ordinary"), images)
@@ -92,7 +83,7 @@ PARTS: dict[str, tuple[Callable[[], Results], float]] = {
     "layers, forward and backward": (layers, 1e-5),
     "penalty and its gradient": (penalty, 1e-5),
     "spectra": (spectra, 1e-5),
-    "from_conv2d": (approximations, 1e-5),
+    "from_conv2d": (partial(approximated, "many channels", torch.float32, 256), 1e-5),
     "projection": (projection, 1e-4),
     "training, one step": (partial(training, 16, 1), 5e-2),
     # each step multiplies the difference
