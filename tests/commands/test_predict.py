@@ -66,17 +66,12 @@ def predicted(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any
 FILE = "fruit/test/lime/0.png"
 
 
-def by_hand(model: nn.Module) -> torch.Tensor:
-    """Probabilities of FILE, by Pillow and torch alone."""
-    image = Image.open(FILE).resize((16, 16), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.no_grad():
-        return model(((pixels - mean[:, None, None]) / std[:, None, None])[None])[0].softmax(0)
-
-
 def test_the_probabilities_are_those_of_the_network(trained, predicted) -> None:
-    expected = dict(zip(CLASSES, by_hand(trained).tolist(), strict=True))
+    opened = Image.open(FILE).resize((16, 16), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    logits = trained(((pixels - mean[:, None, None]) / std[:, None, None])[None])[0]
+    expected = dict(zip(CLASSES, logits.softmax(0).tolist(), strict=True))
     (image,) = predicted("model.safetensors", FILE)["images"]
     found = {each["class"]: each["probability"] for each in image["top"]}
     assert found == pytest.approx(expected, abs=1e-5)

@@ -25,6 +25,7 @@ from bsconv.pytorch import (
 )
 from helpers.clock import Clock
 from helpers.exact_errors import raises_exactly
+from helpers.model_snapshots import assert_unchanged, snapshot
 
 SIZES = {1: (13,), 2: (13, 12), 3: (9, 10, 11)}
 U, S = (BSConvU1d, BSConvU, BSConvU3d), (BSConvS1d, BSConvS, BSConvS3d)
@@ -196,27 +197,15 @@ def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
 
 
 def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[str] = []
-    clock = Clock(monkeypatch)
-
-    def step(plan: str, *_: object) -> None:
-        measured.append(plan)
-        clock.now += {"factored": 3, "joined": 1, "narrow": 2, "merged": 2}[plan]
-
-    ran: list[str] = []
-
-    def convolve(plan: str, images: Tensor, *_: object) -> Tensor:
-        ran.append(plan)
-        return images
-
+    clock, seconds = Clock(monkeypatch), {"factored": 3, "joined": 1, "narrow": 2, "merged": 2}
+    work = {plan: clock.takes(plan, each) for plan, each in seconds.items()}
     monkeypatch.setattr(_layer_plans, "_fastest", {})
-    monkeypatch.setattr(_layer_plans, "_step", step)
-    monkeypatch.setattr(_layer_plans, "_convolve", convolve)
-    layer = BSConvS(4, 4, 3)
+    monkeypatch.setattr(_layer_plans, "_step", lambda plan, *_: work[plan]())
+    layer = BSConvS(8, 12, 3)
     layer.plan = "auto"
-    for _ in range(2):
-        layer(torch.randn(1, 4, 8, 8))
-    assert (ran, len(measured)) == (["joined"] * 2, 4 * (1 + _layer_plans.REPEATS))
+    assert [convolutions(layer) for _ in range(2)] == [[(12, 8, 1, 1), (12, 1, 3, 3)]] * 2
+    measured = [clock.events.count(plan) for plan in seconds]
+    assert measured == [1 + _layer_plans.REPEATS] * 4
 
 
 def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,11 +231,9 @@ def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatc
 def test_measuring_leaves_no_trace() -> None:
     layer = BSConvU(4, 8, 3)
     layer.plan = "auto"
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    state = torch.get_rng_state()
+    before, state = snapshot(layer), torch.get_rng_state()
     layer(torch.ones(2, 4, 8, 8))
-    assert all(parameter.grad is None for parameter in layer.parameters())
-    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    assert_unchanged(layer, before)
     assert torch.equal(torch.get_rng_state(), state)
 
 

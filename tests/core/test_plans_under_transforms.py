@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU
@@ -22,17 +22,10 @@ LAYERS: list[Callable[[], Any]] = [
 ]
 
 
-def scripted(layer: nn.Module) -> Tensor:
-    output: Tensor = torch.jit.script(layer)(IMAGES)
-    return output
-
-
-def with_computed_weights(layer: Any, images: Tensor) -> Tensor:
-    return functional_call(layer, {k: 2.0 * v for k, v in layer.named_parameters()}, images)
-
-
 TRANSFORMS: dict[str, Callable[[Any], Any]] = {
-    "functional_call": lambda layer: with_computed_weights(layer, IMAGES),
+    "functional_call": lambda layer: functional_call(
+        layer, {k: 2.0 * v for k, v in layer.named_parameters()}, IMAGES
+    ),
     "vmap": lambda layer: vmap(layer)(IMAGES[:, None]),
     "vmap of ensembles": lambda layer: vmap(lambda _: layer(IMAGES))(torch.arange(3)),
     "grad": lambda layer: grad(lambda images: layer(images).square().sum())(IMAGES),
@@ -44,7 +37,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "hessian": lambda layer: hessian(lambda images: layer(images).square().sum())(IMAGES[:1]),
     "vmap of jacrev": lambda layer: vmap(jacrev(lambda image: layer(image[None])))(IMAGES),
     "symbolic_trace": lambda layer: torch.fx.symbolic_trace(nn.Sequential(layer))(IMAGES),
-    "script": scripted,
+    "script": lambda layer: torch.jit.script(layer)(IMAGES),
 }
 
 

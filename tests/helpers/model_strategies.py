@@ -175,10 +175,9 @@ class Builder:
         parent = self.one_of(*PARENTS, *PARENTS, odd_layers.Sealed)
         count = self.draw(st.integers(1, 3))
         widths = [m, *(self.one_of(*WIDTHS, m) for _ in range(count - 1)), n]
+        # all branches see the same images
+        starts = [m] * count if parent is odd_layers.Branches else widths
         ends = [n] * count if parent is odd_layers.Branches else widths[1:]
-        starts = (
-            [m] * count if parent is odd_layers.Branches else widths
-        )  # all of them see the same images
         depths = [self.draw(st.integers(0, depth - 1)) for _ in range(count)]
         return parent([self.tree(*each) for each in zip(depths, starts, ends, strict=False)])
 

@@ -71,11 +71,6 @@ def prose_of(cells: Cells) -> tuple[list[Prose], list[str]]:
     return found, every
 
 
-def blanked(text: str) -> str:
-    """The text with blanks for what are no figures, each word where it was."""
-    return ASIDE.sub(lambda match: " " * len(match[0]), text)
-
-
 def number(text: str) -> float:
     return float(text.replace(",", "").replace("_", ""))
 
@@ -121,7 +116,8 @@ def faults(cells: Cells, derived: dict[str, str]) -> Iterator[str]:
         if not tells(said, float(eval(formula, dict(KNOWN)))):
             yield f"{words!r} is not {formula} = {eval(formula, dict(KNOWN))}"
     for i, piece in enumerate(prose):
-        for match in re.finditer(FIGURE, blanked(piece.text)):
+        figures = ASIDE.sub(lambda match: " " * len(match[0]), piece.text)
+        for match in re.finditer(FIGURE, figures):
             if any(match.start() in span for span in covered.get(i, ())):
                 continue
             if not stands_in(match[0], piece.printed):
