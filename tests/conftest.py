@@ -5,7 +5,7 @@ import random
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from helpers.paths import ROOT
 pytest_plugins = ["helpers.costs", "helpers.reliability", "pytester"]
 
 # one thread unless told otherwise: test processes run side by side
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or 1)
+torch.set_num_threads(THREADS)
 
 # shells start background jobs with Ctrl-C ignored, and so would be all that the tests start
 if threading.current_thread() is threading.main_thread():
@@ -56,8 +57,11 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded() -> Iterator[None]:
+    """Each test starts from the same seed; a number of threads that it sets ends with it."""
     seed_everything()
+    yield
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Replacement in any model: what is exchanged, what is kept, and that nothing is lost."""
 
 import functools
-import warnings
 
 import pytest
 import torch
@@ -283,19 +282,18 @@ def test_another_kind_of_reg_loss_is_not_hidden():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, about the engine
 @pytest.mark.parametrize("replacer_class", REPLACERS)
 @pytest.mark.parametrize("with_bn", [False, True])
 def test_compiled_exported_and_scripted_models_compute_the_same(replacer_class, with_bn):
     model = replacer_class(with_bn=with_bn).apply(net()).eval()
     images = torch.randn(2, 3, 8, 8)
     expected = model(images)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about the engine
-        compiled = torch.compile(model, fullgraph=True)
-        torch.testing.assert_close(compiled(images), expected)
-        exported = torch.export.export(model, (images,)).module()
-        torch.testing.assert_close(exported(images), expected)
-        torch.testing.assert_close(torch.jit.script(model)(images), expected)
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected)
+    exported = torch.export.export(model, (images,)).module()
+    torch.testing.assert_close(exported(images), expected)
+    torch.testing.assert_close(torch.jit.script(model)(images), expected)
 
 
 @pytest.mark.parametrize("replacer_class", REPLACERS)

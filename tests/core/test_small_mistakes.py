@@ -113,6 +113,10 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
     (partial(match_variance_, nn.ReLU()), "match_variance_ needs a BSConv layer, got ReLU"),
     (partial(orthonormality_penalty, KERNEL), f"basis needs shape (mid, in), got {FOUR}"),
     (partial(in_turns, {"a": int}, "cpu", rounds=0), "rounds needs to be at least 1, got 0"),
+    (
+        partial(bp.ModelProfiler, nn.ReLU(), (1, 3, 8, 8), "gpu"),
+        "input_device needs to be a device such as 'cpu' or 'cuda', got input_device='gpu'",
+    ),
 ]
 IMAGES, MODEL = torch.rand(2, 3, 8, 8), "model needs to be a torch.nn.Module, got "
 TYPES: list[tuple[Callable[[], Any], str]] = [

@@ -98,12 +98,8 @@ def test_layers_that_differ_are_measured_apart(monkeypatch: pytest.MonkeyPatch) 
             assert run(BSConvU(4, 8, 3), images) == 1
     with torch.no_grad():
         assert [run(BSConvU(4, 8, 3), images) for _ in range(2)] == [1, 0]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        assert run(BSConvU(4, 8, 3), images) == 1
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    assert run(BSConvU(4, 8, 3), images) == 1
 
 
 def test_the_shortest_of_all_turns_decides(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import warnings
 from typing import Any
 
 import pytest
@@ -117,11 +116,10 @@ def fail(net: Any, images: Tensor) -> Tensor:
     raise RuntimeError("\nonly this line\nand not this one")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")  # deprecated, and still met
 def test_wrong_arguments() -> None:
     images, model = torch.randn(IMAGES), small()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and still met
-        scripted = nn.Sequential(torch.jit.trace(nn.ReLU(), images))
+    scripted = nn.Sequential(torch.jit.trace(nn.ReLU(), images))
     half_on_meta = nn.Conv2d(3, 3, 3)
     half_on_meta.bias = nn.Parameter(torch.empty(3, device="meta"))
     uncopied = small()

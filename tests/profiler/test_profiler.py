@@ -485,13 +485,6 @@ def test_a_size_that_the_model_does_not_take(layer: nn.Module, size: Any, device
     assert raised.value.__cause__ is not None
 
 
-def test_no_device() -> None:
-    with raises_exactly(
-        "input_device needs to be a device such as 'cpu' or 'cuda', got input_device='gpu'"
-    ):
-        ModelProfiler(nn.ReLU(), IMAGE, "gpu")
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is")
 def test_lazy_and_scripted_layers_are_refused_and_stay_as_they_are() -> None:
     model, scripted = nn.Sequential(nn.LazyConv2d(4, 3)), torch.jit.script(nn.Conv2d(3, 4, 3))

@@ -167,11 +167,11 @@ def test_a_broken_record_is_named(break_it: Callable[[dict], Any], reason: str, 
         load_records(tmp_path)
 
 
-@pytest.mark.parametrize("here", [".", "notebooks"])
-def test_records_are_found_from_the_project_and_from_its_notebooks(
+@pytest.mark.parametrize("here", [".", "notebooks", "course"])
+def test_records_are_found_from_the_project_and_from_its_notebooks_and_their_copies(
     here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "notebooks").mkdir()
+    (tmp_path / here).mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / here)
     assert results_folder() == tmp_path / "results"
     assert load_records() == []

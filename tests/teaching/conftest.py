@@ -7,8 +7,6 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """Notebooks set threads, gradients and the style of figures."""
-    threads = torch.get_num_threads()
+    """Notebooks set gradients and the style of figures."""
     with mpl.rc_context(), torch.enable_grad():
         yield
-    torch.set_num_threads(threads)

@@ -6,7 +6,6 @@ from types import ModuleType
 
 import pytest
 
-from bsconv.experiments.results import load_records
 from bsconv.teaching.exercises import CHECKS
 from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.paths import ROOT
@@ -73,10 +72,3 @@ def test_slides_show_the_figures_of_the_notebooks_and_no_code(
         assert page.count("<section><section>") > len(figures)  # a slide each, and headings
         assert "highlight-ipython3" not in page.partition("<body>")[2]
         assert "Exercise" not in page.partition("<body>")[2]
-
-
-def test_a_copy_finds_the_recorded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "course").mkdir()
-    (tmp_path / "results").symlink_to(ROOT / "results")
-    monkeypatch.chdir(tmp_path / "course")
-    assert load_records()
