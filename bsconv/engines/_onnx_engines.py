@@ -124,6 +124,8 @@ class OnnxRuntimeRunner(OnnxRunner):
             options = runtime.SessionOptions()
             options.intra_op_num_threads = threads
             options.log_severity_level = 3
+            # between calls, its threads would take time from PyTorch's and from other sessions'
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             if is_fixed:
                 for side, length in zip(_free_sides(self.content), size, strict=True):
                     if side:
