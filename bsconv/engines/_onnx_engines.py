@@ -63,7 +63,21 @@ class OnnxRunner(Runner):
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
-        """What computes such images, most of ``size``: by all threads, or by one of many alone."""
+        """What computes such images: by all threads, or by one of many alone.
+
+        Made when first needed, for a process and its number of threads; what computes images of
+        ``size``, as most are, does that alone, which is quicker.
+        """
+        fixed = size if tuple(images.shape) == size else None
+        key = os.getpid(), torch.get_num_threads(), alone, fixed
+        self._live = self._live or {}
+        if key not in self._live:
+            self._live[key] = self.start(torch.get_num_threads(), alone, fixed)
+        found: Compute = self._live[key]
+        return found
+
+    def start(self, threads: int, alone: bool, fixed: Size | None) -> Compute:
+        """What computes images of the size ``fixed``, or of any."""
         raise NotImplementedError
 
     def divide(self, example: Tensor) -> None:
@@ -111,28 +125,21 @@ class OnnxEngine(Engine):
 
 
 class OnnxRuntimeRunner(OnnxRunner):
-    """Sessions for the sizes of the example and its pieces, which are quicker, and for others.
-
-    They have threads of their own: another process or number of threads, another session.
-    """
-
-    def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
-        threads, is_fixed = 1 if alone else torch.get_num_threads(), tuple(images.shape) == size
-        self._live = self._live or {}
-        if (key := (os.getpid(), threads, is_fixed and size)) not in self._live:
-            runtime: Any = importlib.import_module("onnxruntime")
-            options = runtime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.log_severity_level = 3
-            # between calls, its threads would take time from PyTorch's and from other sessions'
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            if is_fixed:
-                for side, length in zip(_free_sides(self.content), size, strict=True):
-                    if side:
-                        options.add_free_dimension_override_by_name(side, length)
-            known = _providers(self.device)
-            self._live[key] = runtime.InferenceSession(self.content, options, providers=known)
-        return partial(_in_session, self._live[key])
+    def start(self, threads: int, alone: bool, fixed: Size | None) -> Compute:
+        runtime: Any = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1 if alone else threads
+        options.log_severity_level = 3
+        # between calls, its threads would take time from PyTorch's and from other sessions'
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if fixed:
+            for side, length in zip(_free_sides(self.content), fixed, strict=True):
+                if side:
+                    options.add_free_dimension_override_by_name(side, length)
+        known = _providers(self.device)
+        return partial(
+            _in_session, runtime.InferenceSession(self.content, options, providers=known)
+        )
 
 
 def _free_sides(content: bytes) -> list[str]:
@@ -172,31 +179,25 @@ class OnnxRuntime(OnnxEngine):
 
 
 class OpenVinoRunner(OnnxRunner):
-    """Compiled models for the sizes of the example and its pieces, and others, made when needed.
-
-    Its threads do not live on in forked processes, which it leaves to PyTorch.
-    """
+    """Its threads do not live on in forked processes, which it leaves to PyTorch."""
 
     def serves(self, input: Tensor) -> bool:
         return super().serves(input) and set(_openvino_core) <= {os.getpid()}
 
-    def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
-        threads, is_fixed = torch.get_num_threads(), tuple(images.shape) == size
-        key = threads, alone, is_fixed and size
-        self._live = self._live or {}
-        if key not in self._live:
-            openvino: Any = importlib.import_module("openvino")
-            core = _openvino_core.setdefault(os.getpid(), openvino.Core())
-            model = core.read_model(io.BytesIO(self.content))
-            if is_fixed:
-                model.reshape(size)
-            hints: dict[str, Any] = {
-                "INFERENCE_PRECISION_HINT": HINTS[self.dtype],
-                "INFERENCE_NUM_THREADS": threads,
-            }
-            hints |= {"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}
-            self._live[key] = core.compile_model(model, "CPU", hints), []
-        return partial(_in_request, *self._live[key])
+    def start(self, threads: int, alone: bool, fixed: Size | None) -> Compute:
+        openvino: Any = importlib.import_module("openvino")
+        if os.getpid() not in _openvino_core:
+            _openvino_core[os.getpid()] = openvino.Core()
+        core = _openvino_core[os.getpid()]
+        model = core.read_model(io.BytesIO(self.content))
+        if fixed:
+            model.reshape(fixed)
+        hints: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.dtype],
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        hints |= {"NUM_STREAMS": threads} if alone else {"PERFORMANCE_HINT": "LATENCY"}
+        return partial(_in_request, core.compile_model(model, "CPU", hints), [])
 
 
 def _in_request(model: Any, waiting: list[Any], images: Tensor) -> list[Tensor]:
