@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,7 +186,8 @@ def test_few_images_do_not_wreck_the_head():
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_kernel_sizes_and_exclude_choose_the_layers(kind):
     model = nn.Sequential(*(nn.Conv2d(8, 8, size) for size in (3, 5, 3, 7)))
-    for options, names in (({}, "012"), ({"kernel_sizes": [3, 7], "exclude": ["2"]}, "03")):
+    some: dict[str, Any] = {"kernel_sizes": np.array([3, 7]), "exclude": ["2"]}
+    for options, names in (({}, "012"), (some | {"kernel_sizes": [3, 7]}, "03"), (some, "03")):
         _, report = project(model, kind=kind, **options)
         assert [layer.name for layer in report.layers] == list(names)
 

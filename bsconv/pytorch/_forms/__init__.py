@@ -1,1 +1,1 @@
-"""What a convolution may become, and the kernels of each form that fit its outputs."""
+"""What a convolution may become, the kernels that fit its outputs, and plans for whole models."""

@@ -29,9 +29,9 @@ from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, Projectio
 from ._study import Study
 
 Names = list[tuple[str, ...]]  # of each layer
+Sizes = Sequence[IntOrTuple] | None
 Found = Mapping[str, Mapping[str, float]]  # fields of LayerProjection by the first of its names
 USUAL = ((3, 3), (5, 5))  # sizes of kernels
-LEAST = 1e-9  # share of the input channels that BSConv-S keeps: one channel
 BUDGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -127,7 +127,7 @@ def project_pretrained(
     if images is None and method != "weights":
         raise ValueError(f"method={method!r} needs images, got images=None")
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
-    sizes = USUAL if kernel_sizes == "auto" else kernel_sizes
+    sizes = _sizes(kernel_sizes, auto=USUAL)
     chosen: dict[str, Any] = {"init": "project", "exclude": exclude, "dimensions": dimensions}
     if kind == "s":
         replacer: Replacer = BSConvS_Replacer(sizes, p, **chosen)
@@ -181,8 +181,9 @@ def budget_curve(
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
     _check_word("of", of, Cost)
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
-    sizes = None if kernel_sizes == "auto" else kernel_sizes
-    replacer = BSConvS_Replacer(sizes, LEAST, exclude=exclude, dimensions=dimensions)
+    # BSConv-S of the fewest channels is smaller wherever any form is
+    sizes = _sizes(kernel_sizes, auto=None)
+    replacer = BSConvS_Replacer(sizes, p=0, exclude=exclude, dimensions=dimensions)
     plan = replacer.plan(study.model)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:
@@ -249,6 +250,10 @@ def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
     error = (new.to_conv().weight.detach() - kernel).square().sum()
     energy = kernel.square().sum()
     return float(1 - error / energy) if energy > 0 else 1.0
+
+
+def _sizes(given: Sizes | Literal["auto"], auto: Sizes) -> Sizes:
+    return auto if isinstance(given, str) and given == "auto" else given
 
 
 def _checked_budget(budget: Any) -> float:
