@@ -29,7 +29,7 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
         raise ValueError(f"holds a {type(content).__name__}, not a state dict")
     inner = {key: _flat(value) for key, value in content.items() if isinstance(value, Mapping)}
     counts = {key: len(flat) for key, flat in inner.items() if flat}
-    tensors = {key: each.to_dense() for key, each in content.items() if isinstance(each, Tensor)}
+    tensors = {key: each for key, each in content.items() if isinstance(each, Tensor)}
     if not all(isinstance(key, str) for key in tensors):
         raise ValueError("holds tensors without names, not a state dict")
     known = _ranked(counts)
@@ -48,7 +48,8 @@ def state_dict_in(content: Any) -> dict[str, Tensor]:
         if len({frozenset(part) for part in networks.values()}) == 1:
             return state_dict_in(networks[_first_of(known)])
     wrapped = any(given.partition(".")[0] in WRAPPERS for given in tensors)
-    return {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}
+    kept = {name: tensor for name, tensor in plain.items() if not (wrapped and name in COUNTERS)}
+    return {name: tensor.to_dense() for name, tensor in kept.items()}
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
