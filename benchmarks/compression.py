@@ -24,7 +24,6 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,9 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bsconv.basics.timing import SETTLE, in_turns, medians
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
-from bsconv.experiments.files.checkpoints import load_weights
-from bsconv.experiments.files.weights import read_weights
-from bsconv.experiments.model_sources import build_model, pretrained_model
+from bsconv.experiments.training import TrainConfig, model_by_name, read_start, settled
 from bsconv.pytorch import (
     BSConvCP,
     budget_curve,
@@ -57,7 +54,9 @@ BATCH = 64
 def main() -> int:
     parser = argparse.ArgumentParser("benchmarks.compression", description=__doc__)
     parser.add_argument("--model", default="cifar_resnet20", help="as bsconv train takes it")
-    parser.add_argument("--weights", help="a file of these (default: those of the package)")
+    parser.add_argument(
+        "--weights", help="a file or a run of these (default: those of the package)"
+    )
     parser.add_argument(
         "--pointwise", action="store_true", help="the others change 1x1 convolutions"
     )
@@ -97,11 +96,10 @@ def main() -> int:
 
 
 def _trained(model: str, weights: str | None) -> nn.Module:
-    if weights is None:
-        return pretrained_model(model, "cifar10")
-    network = build_model(model, num_classes=10)
-    load_weights(network, read_weights(Path(weights))[0], Path(weights))
-    return network
+    pretrained = "cifar10" if weights is None else None
+    config = TrainConfig(model=model, weights=weights, pretrained=pretrained)
+    start = read_start(config)
+    return model_by_name(settled(config, start), 10, start)
 
 
 def _ours(dense: nn.Module, images: Tensor) -> dict[tuple[str, float], nn.Module]:
@@ -143,11 +141,8 @@ def factorised(factors: Factors, dense: nn.Module, share: float, *, size: int = 
     """With factors that cost that share of each convolution of that size but the first."""
     network = copy.deepcopy(dense)
     for name, conv in list(network.named_modules()):
-        if (
-            isinstance(conv, nn.Conv2d)
-            and conv.kernel_size == (size, size)
-            and conv.in_channels > 3
-        ):
+        fits = isinstance(conv, nn.Conv2d) and conv.kernel_size == (size, size)
+        if fits and conv.in_channels > 3:
             network.set_submodule(name, factors(conv, share))
     return network.eval()
 
