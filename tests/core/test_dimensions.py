@@ -127,6 +127,7 @@ def test_projection_finds_the_blueprints_of_a_blueprint_network(name: str, choic
     torch.testing.assert_close(again(images), small(images))
 
 
+@pytest.mark.slow
 def test_a_budget_of_time_tells_dimensions_apart() -> None:
     """Costs are measured once for each geometry: a kernel of 9 is not one of 3x3."""
     line = nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 8, 9, padding=4), nn.Unflatten(2, (6, 6)))
