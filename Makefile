@@ -5,6 +5,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 LAB_ARGS ?=
 NOTEBOOKS ?=
 BENCHMARK_ARGS ?= all
+GPU_ARGS ?=
 WORKERS ?= 2
 export BSCONV_DATA ?= $(CURDIR)/data
 
@@ -32,7 +33,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab quick test check nightly notebooks docs course figures data benchmark lint types unit slow notebook-tests browser \
+.PHONY: help lab quick test check nightly notebooks docs course figures data benchmark gpu lint types unit slow notebook-tests browser \
 	env peer FORCE
 
 help:  ## list these commands
@@ -81,6 +82,10 @@ data: env  ## fetch CIFAR-10 into data/ unless it is there
 benchmark: peer  ## measure against the published package (BENCHMARK_ARGS="training --help")
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; what needs none is measured"
 	@$(PLAIN) $(PY) -m benchmarks $(BENCHMARK_ARGS)
+
+gpu: peer  ## on a machine with a GPU: CUDA tests, benchmarks, records, notebooks in full; ten minutes, go on by calling again
+	@$(FETCH) || echo "data: no CIFAR-10 to be had; what needs none is done"
+	@$(PLAIN) $(PY) -m benchmarks.gpu $(GPU_ARGS)
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import engines, inference, penalty, replacing, spectra, training
 from .arguments import add_common_arguments
 from .contenders import ContenderError
-from .records import Record
+from .records import RESULTS, Record
 
 # one file each: add_arguments(parser), and run(arguments), which yields what it has compared
 BENCHMARKS = {
@@ -41,12 +42,13 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machine", help='its class in words, such as "2 CPU cores (x86-64)"; never a host name'
     )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="default: benchmarks/results")
     parser.add_argument("--no-record", action="store_true", help="print the figures alone")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
-    record = Record(arguments.machine)
+    record = Record(arguments.machine, arguments.out)
     code = 0
     for name in BENCHMARKS if arguments.benchmark == "all" else [arguments.benchmark]:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import statistics
 from typing import Any
 
@@ -21,12 +20,18 @@ def main() -> None:
     import torch
 
     torch.manual_seed(0)
-    images = torch.randn(given["size"])
+    images = torch.randn(given["size"], device=given["device"])
     model, how = _model(given, images)
     with torch.inference_mode():
-        model(images)
+
+        def call() -> None:
+            model(images)
+            if images.is_cuda:
+                torch.cuda.synchronize()
+
+        call()
         while True:
-            seconds = [stopwatch(functools.partial(model, images)) for _ in range(CALLS)]
+            seconds = [stopwatch(call) for _ in range(CALLS)]
             turns.report(seconds=statistics.median(seconds), how=how)
             turns.wait()
 
@@ -39,12 +44,16 @@ def _model(given: dict[str, Any], images: Any) -> tuple[Any, str]:
     import bsconv.pytorch
 
     model = getattr(torchvision.models, given["model"])()
-    if given["variant"] != "dense":
+    if given["variant"] == "CP":
+        from .networks import with_shared_blueprints
+
+        model = with_shared_blueprints(model)
+    elif given["variant"] != "dense":
         model = getattr(bsconv.pytorch, f"BSConv{given['variant']}_Replacer")().apply(model)
     if given["published"]:
-        return model.eval(), "as it comes, float32"
+        return model.eval().to(images.device), "as it comes, float32"
     optimized = bsconv.pytorch.optimize_for_inference(
-        model, images, dtype=getattr(torch, given["dtype"])
+        model.to(images.device), images, dtype=getattr(torch, given["dtype"])
     )
     report = optimized.report
     how = "compiled" if report.compiled else "eager"

@@ -32,7 +32,7 @@ class Record:
 
     def write(self) -> None:
         """All comparisons so far; files of earlier commands are never written over."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self.path is None:
             self.path = self._free_path()
         self.path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")

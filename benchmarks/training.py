@@ -25,6 +25,9 @@ MODELS = ("cifar_resnet20_bsconvu", "cifar_wrn16_4_bsconvu", "cifar_resnet20_bsc
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
     add_training_arguments(parser)
+    parser.add_argument(
+        "--dense", metavar="MODEL", help="the dense network of --models (default: of their names)"
+    )
     parser.add_argument("--whole", action="store_true", help="epochs of all training images")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="loaders of the published script; its own: 4"
@@ -69,7 +72,8 @@ def _compare(
 ) -> Comparison:
     from bsconv.pytorch.models import parse_name
 
-    dense = str(parse_name(model).dense)
+    dense = arguments.dense or str(parse_name(model).dense)
+    is_published = folder is not None and ":" not in model  # its script knows names alone
 
     def epoch(figures: dict[str, Any]) -> float:
         """Seconds of an epoch of all images, whose start takes no longer than this one's."""
@@ -84,7 +88,7 @@ def _compare(
             contenders[name] = processes.enter_context(contender)
 
         common = {"device": arguments.device, "batch_size": arguments.batch_size}
-        if folder is not None:
+        if is_published:
             more = {"folder": folder, "workers": arguments.workers, **common}
             enter("published", "training_published", model=model, **more)
         enter("ours", "training_ours", **our_arguments(arguments, model, images))
