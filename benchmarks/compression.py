@@ -53,18 +53,13 @@ BATCH = 64
 
 def main() -> int:
     parser = argparse.ArgumentParser("benchmarks.compression", description=__doc__)
-    parser.add_argument("--model", default="cifar_resnet20", help="as bsconv train takes it")
-    parser.add_argument(
-        "--weights", help="a file or a run of these (default: those of the package)"
-    )
+    add_network(parser)
     parser.add_argument(
         "--pointwise", action="store_true", help="the others change 1x1 convolutions"
     )
-    parser.add_argument("--data", default=str(ROOT / "data"), help="folder of cifar10.npz")
-    parser.add_argument("--machine", help='its class in words, such as "2 CPU cores (x86-64)"')
     arguments = parser.parse_args()
     name = arguments.model.rpartition(":")[2]
-    dense = _trained(arguments.model, arguments.weights).eval()
+    dense = trained_network(arguments.model, arguments.weights).eval()
     data = load_dataset("cifar10", arguments.data)
     networks: dict[tuple[str, float], nn.Module] = {("dense", 1.0): dense}
     images = to_float(data.train_images[:IMAGES])
@@ -75,7 +70,10 @@ def main() -> int:
     for (method, budget), network in networks.items():
         share = _macs(network) / _macs(dense)
         row = {"method": method, "budget": budget, "macs": round(share, 4)}
-        row |= {"accuracy": _accuracy(network, data), "seconds": seconds.get((method, budget))}
+        row |= {
+            "accuracy": measured_accuracy(network, data),
+            "seconds": seconds.get((method, budget)),
+        }
         rows.append(row)
         print(row, flush=True)
     record = {
@@ -95,7 +93,16 @@ def main() -> int:
     return 0
 
 
-def _trained(model: str, weights: str | None) -> nn.Module:
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """A trained network, and what it is measured on."""
+    add = parser.add_argument
+    add("--model", default="cifar_resnet20", help="as bsconv train takes it")
+    add("--weights", help="a file or a run of these (default: those of the package)")
+    add("--data", default=str(ROOT / "data"), help="folder of cifar10.npz")
+    add("--machine", help='its class in words, such as "2 CPU cores (x86-64)"')
+
+
+def trained_network(model: str, weights: str | None) -> nn.Module:
     pretrained = "cifar10" if weights is None else None
     config = TrainConfig(model=model, weights=weights, pretrained=pretrained)
     start = read_start(config)
@@ -247,7 +254,7 @@ def _macs(network: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, data: ImageDataset) -> float:
+def measured_accuracy(network: nn.Module, data: ImageDataset) -> float:
     right = 0
     for images, labels in _batches(data):
         right += int((network(images).argmax(1) == labels).sum())
