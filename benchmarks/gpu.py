@@ -72,7 +72,9 @@ def steps(out: Path, device: str) -> list[Step]:
         dense = ["--dense", "cifar_resnet20"] if models == (SHARED,) else []
         command = _benchmark("training", "--models", *models, *dense, *size, *figures)
         made.append(Step(f"training-{'cp' if dense else 'u-s'}", [command]))
-    size = ["--size", "32", "--batch-size", "2", "--rounds", "1"] if small else ["--rounds", "9"]
+    size = ["--rounds", "9"]
+    if small:
+        size = ["--size", "32", "--batch-size", "2", "--rounds", "1", "--dtypes", "float32"]
     variants = ["--models", "resnet18", "--variants", "U", "S", "CP"]
     made.append(Step("inference", [_benchmark("inference", *variants, *size, *figures)]))
     for model, epochs in EPOCHS_OF_RECORDS.items():

@@ -105,7 +105,7 @@ def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
         raise ValueError(f"{dataset.name} is not what the run in {out} began with; {ways}")
 
 
-def introduction(run: Run, job: Job) -> str:
+def introduction(run: Run, job: Job, name: str) -> str:
     """Two lines: what is trained on what, and how its steps are computed."""
     config, data, done = run.config, job.dataset, len(run.history)
     action = f"resuming after epoch {done}:" if done else "training"
@@ -119,7 +119,7 @@ def introduction(run: Run, job: Job) -> str:
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
     return (
-        f"{action} {config.model} ({parameter_count(job.model):,} parameters) on "
+        f"{action} {name} ({parameter_count(job.model):,} parameters) on "
         f"{len(data.train_images):,} images of {data.name}{about}, {config.epochs} epochs on "
         f"{config.device}\n{steps_text(job.execution, run.processes)}{on_threads}"
     )

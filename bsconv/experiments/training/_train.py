@@ -56,7 +56,8 @@ def train(
             return _finished(run, model, progress)
         job = prepare(run, model, teacher)
         if progress:
-            print(introduction(run, job), flush=True)
+            name = run.config.model if model is None else type(model).__name__
+            print(introduction(run, job, name), flush=True)
         tests = job.dataset.test_images, job.dataset.test_labels
         for epoch in run.epochs_left:
             start = time.perf_counter()
