@@ -5,10 +5,5 @@ from ._registry import get_model
 from .modification import MobileNetModifier, modify_mobilenet
 
 __all__ = [
-    "MobileNetModifier",
-    "ModelName",
-    "get_model",
-    "list_models",
-    "modify_mobilenet",
-    "parse_name",
-]
+    "MobileNetModifier", "ModelName", "get_model", "list_models", "modify_mobilenet", "parse_name",
+]  # fmt: skip

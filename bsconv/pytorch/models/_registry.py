@@ -33,18 +33,16 @@ def get_model(
     comes first. ``model.reg_loss(alpha=0.1)`` is the penalty of the BSConv-S variants.
 
     Args:
-        pretrained: the data set of weights that come with the package, None for fresh ones:
-            "cifar10", for cifar_resnet20, cifar_wrn16_1 and two BSConv variants of the latter, with
-            10 classes.
+        pretrained: the data set of weights that come with the package: "cifar10", for
+            cifar_resnet20, cifar_wrn16_1 and two BSConv variants of the latter, with 10 classes.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
             Xavier-normal with either. "default", also called "published": as PyTorch starts
-            convolutions, which is what bsconv 0.4.0 did, and what does better. "matched": with the
-            output variance of the dense convolution that they stand for
-            (:func:`bsconv.pytorch.initialization.match_variance_`).
+            convolutions, which bsconv 0.4.0 did and does better. "matched": with the variance of
+            the dense convolution (:func:`bsconv.pytorch.initialization.match_variance_`).
 
-    Raises ValueError for an unknown name, for num_classes < 1, for another ``init``, for
-    ``pretrained`` weights that do not exist or have other classes, and for a damaged weight file.
-    Raises ImportError if ``pretrained`` is given and safetensors is not installed.
+    Raises ValueError for an unknown name, num_classes < 1, another ``init``, ``pretrained`` weights
+    that do not exist or have other classes, and a damaged file of them; ImportError if they need
+    safetensors and it is not installed.
 
     >>> get_model("cifar_resnet20_bsconvu", num_classes=10)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 10])

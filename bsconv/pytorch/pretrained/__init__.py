@@ -6,13 +6,6 @@ from ._project import budget_curve, project_pretrained
 from ._report import BudgetCurve, BudgetPoint, LayerProjection, ProjectionReport
 
 __all__ = [
-    "BudgetCurve",
-    "BudgetPoint",
-    "LayerProjection",
-    "ProjectionReport",
-    "apply_plan",
-    "budget_curve",
-    "load_projected",
-    "project_pretrained",
-    "reestimate_batch_norm",
-]
+    "BudgetCurve", "BudgetPoint", "LayerProjection", "ProjectionReport", "apply_plan",
+    "budget_curve", "load_projected", "project_pretrained", "reestimate_batch_norm",
+]  # fmt: skip

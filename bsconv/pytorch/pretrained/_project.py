@@ -67,22 +67,19 @@ def project_pretrained(
             Without images only the weights are projected. With a ``budget``, the
             :func:`budget_curve` of this model may stand for the images and options that it had.
         kind: "u" (the default) for BSConv-U; "s" for BSConv-S, and ``p``, the share of input
-            channels that it keeps; "cp" for BSConv-CP, with as many blueprints in each layer as
-            the parameters of BSConv-U pay for; it takes the place of Conv2d alone.
+            channels that it keeps; "cp" for BSConv-CP, in place of Conv2d alone, with as many
+            blueprints as the parameters of BSConv-U pay for.
         budget: in place of ``kind``: each layer becomes U, S or CP of its own rank, or stays dense,
-            so that the network costs at most that share of what it cost, with the least predicted
-            damage to its answer.
+            with the least predicted damage to the answer for that share of the cost.
         of: what the budget counts: "macs" of convolutions and matrix products, as torch's
-            FlopCounterMode counts them; "parameters"; or "time", seconds of layers and ranks, and
-            of the network as a whole, measured in turns in the engine of
-            :func:`optimize_for_inference` that is the fastest for it.
+            FlopCounterMode counts them; "parameters"; or "time", measured in turns in the engine of
+            :func:`optimize_for_inference` that is the fastest for the network.
         align: ranks are multiples of it, because engines compute channels in blocks.
         method: "weights": the closest kernels (:meth:`BSConvU.from_conv2d`). "batch_norm": then all
             BatchNorm statistics are estimated again (:func:`reestimate_batch_norm`). "outputs", the
             default where there are images: layer by layer, the kernels with the closest outputs on
-            what the new network feeds them. Where an output is added to a shortcut, the *sum* is
-            fitted; where a ReLU follows, what it removes is no error. Errors count as far as they
-            move the dense network's answer. In the end, the classifier is fitted, too.
+            what the new network feeds them, behind shortcuts and ReLUs, as far as errors there move
+            the dense network's answer; in the end, the classifier is fitted, too.
         kernel_sizes, exclude, dimensions: which layers, as for :class:`BSConvU_Replacer`; "auto":
             those of 3x3 and 5x5, with a budget those of all sizes.
         batch_size: images that run through the model at once where that is possible. The fit runs

@@ -21,20 +21,18 @@ COLUMNS = [field.name for field in fields(LayerProfile)]
 class ModelProfiler(Table, CsvTable):
     """Counts parameters, FLOPs, MACs and activations of a model; prints as a table.
 
-    FLOPs are counted as the published tables of BSConv count them: a multiply-accumulate of a
-    convolution or linear layer is one FLOP, a bias adds one per output, BatchNorm takes 2 per
-    element (1 without affine), ReLU 1 per element, pooling 1 per input element, all else nothing.
-    MACs are the multiply-accumulates of convolutions, transposed ones included, and linear layers.
-    Activations are their output elements (Radosavovic et al., Designing Network Design Spaces,
-    CVPR 2020, section 3.1). All three are those of the whole batch, of one in the published tables.
+    MACs are the multiply-accumulates of convolutions, transposed ones included, and linear layers;
+    activations their output elements (Radosavovic et al., Designing Network Design Spaces, CVPR
+    2020, section 3.1). FLOPs are those of the published tables of BSConv: one for each MAC, one per
+    output for a bias, 2 per element for BatchNorm (1 without affine), 1 for ReLU, 1 per input
+    element for pooling, else none. All are of the whole batch, one image in the published tables.
 
     Subclasses count as their base does. Only calls of modules count, neither functions nor
     operators (``F.relu``, ``F.conv2d``, ``+``), nor weights used without calling their layer, as in
     torch.nn.MultiheadAttention. Shared parameters count once, each call of a layer costs.
 
-    The model runs once, on zeros of its own dtype, in eval mode and without gradients: a copy on
-    the meta device if possible, else the model itself. It ends as it was. DataParallel,
-    DistributedDataParallel and torch.compile are looked through.
+    The model runs once, on zeros of its dtype, in eval mode, on the meta device if possible, and
+    ends as it was. DataParallel, DistributedDataParallel and torch.compile are looked through.
 
     Args:
         input_size: of the input, batch first; for a model with several inputs, a list of sizes.
@@ -48,9 +46,8 @@ class ModelProfiler(Table, CsvTable):
         free_types: types of layers that were called and may compute something, yet count no FLOPs.
         input_size: as given; of example inputs, the sizes of their tensors.
 
-    Raises TypeError if ``model`` is not a module. Raises ValueError for an ``input_size`` that is
-    not a size or that the model cannot run on, for an unknown device, and for lazy or scripted
-    layers.
+    Raises TypeError if ``model`` is not a module, ValueError for an ``input_size`` that is no size
+    or that the model cannot run on, for an unknown device, and for lazy or scripted layers.
 
     >>> ModelProfiler(get_model("cifar_resnet20", 10), (1, 3, 32, 32)).total_parameter_count
     272480
@@ -94,17 +91,17 @@ class ModelProfiler(Table, CsvTable):
 
     @property
     def total_flop_count(self) -> int:
-        """For the whole batch, as the published tables count them."""
+        """As the published tables count them."""
         return sum(row.flops for row in self.rows)
 
     @property
     def total_mac_count(self) -> int:
-        """Multiply-accumulates of convolutions and linear layers for the whole batch."""
+        """Multiply-accumulates of convolutions and linear layers."""
         return sum(row.macs for row in self.rows)
 
     @property
     def total_activation_count(self) -> int:
-        """Outputs of convolutions and linear layers for the whole batch."""
+        """Outputs of convolutions and linear layers."""
         return sum(row.activations for row in self.rows)
 
     @property

@@ -41,26 +41,22 @@ def kernel_spectra(source: Source, center: bool = True) -> dict[str, Tensor]:
     For each layer, by its name (a bare weight is called ""), the result holds ratios of shape (N,
     min(M, Kh * Kw)): row n is the PCA of the M slices of filter n, each a sample of Kh * Kw
     numbers; the shares of the variance, largest first, add up to 1. Slices that are all multiples
-    of one blueprint, or all zero, have 1, 0, 0, ...
+    of one blueprint, or all zero, have 1, 0, 0, ... ``center=False`` leaves the mean slice in:
+    shares of the energy, of which BSConv-U keeps the first.
 
-    ``center=False`` leaves the mean slice in: shares of the energy rather than of the variance. The
-    first is what the closest blueprint kernel (BSConv-U) keeps of the filter.
+    Layers with nothing to compare are left out: depthwise and 1x1 ones, so both parts of a BSConv
+    layer; its dense kernel is that of ``to_conv()``. In models, transposed convolutions count too,
+    and grouped ones have M = in_channels / groups slices per filter. In a state dict, tensors of
+    three to five dimensions called "weight" or "*.weight" count as kernels of convolutions, unless
+    the length of their bias shows that they are transposed. Without a bias, or with as many outputs
+    as inputs, nothing shows it: what is within kernels is then across.
 
-    Layers with nothing to compare are left out: depthwise ones, which have one slice per filter,
-    and 1x1 ones, whose slices are single numbers, so both parts of a BSConv layer; its dense kernel
-    is that of ``to_conv()``. In models, transposed convolutions count too, and grouped ones have M
-    = in_channels / groups slices per filter. In a state dict, tensors of three to five dimensions
-    called "weight" or "*.weight" count as kernels of convolutions, unless the length of their bias
-    shows that they are transposed. Without a bias, or with as many outputs as inputs, nothing shows
-    it: what is within kernels in the model is then across in its state dict.
+    Computed in float64 on the tensor's device (on the CPU for Apple's GPUs): nine digits hold. On
+    the CPU, weights in float32 or less with 128 slices or more keep five digits.
 
-    Computed in float64 on the tensor's device (on the CPU for Apple's GPUs), so that nine digits
-    hold. On the CPU, weights in float32 or less with 128 slices or more are computed in float32,
-    for the filters where that keeps five digits.
-
-    Raises TypeError for another kind of source. Raises ValueError for a source without convolution
-    weights, for weights that are not finite or have no values yet (meta device, lazy layers), and
-    for a bare weight with nothing to compare.
+    Raises TypeError for another kind of source, ValueError for one without convolution weights, for
+    weights that are not finite or have no values yet (meta device, lazy layers), and for a bare
+    weight with nothing to compare.
 
     >>> kernel_spectra(nn.Sequential(nn.Conv2d(16, 32, 3)))["0"].shape
     torch.Size([32, 9])

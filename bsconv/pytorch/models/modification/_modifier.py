@@ -15,11 +15,7 @@ from ._recognition import is_known, known
 def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int = 0) -> nn.Module:
     """Turns ``model`` into its BSConv form, in place, and returns it (paper, section 4).
 
-    Blocks of MobileNetV1 become BSConv-U (section 4.1). Those of MobileNetV2, MobileNetV3 and
-    EfficientNet keep their layers, parameters and outputs; their projecting 1x1 convolution becomes
-    an :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
-    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2). Arguments and errors are those of
-    :class:`MobileNetModifier`, whose ``plan`` says beforehand what happens.
+    Arguments and errors are those of :class:`MobileNetModifier`, whose ``apply`` this is.
 
     >>> model = modify_mobilenet(get_model("cifar_mobilenetv2_w1", num_classes=10))
     >>> loss = model.reg_loss(alpha=0.1)
@@ -28,17 +24,19 @@ def modify_mobilenet(model: nn.Module, *, init: str = "project", verbosity: int 
 
 
 class MobileNetModifier:
-    """What :func:`modify_mobilenet` does, with a plan before and a report afterwards.
+    """Turns MobileNets and EfficientNets into their BSConv form, with a plan and a report.
 
-    It recognises the blocks of MobileNetV1, V2, V3 and EfficientNet of this package, torchvision,
-    pytorchcv and timm, anywhere in a model.
+    It knows the blocks of this package, torchvision, pytorchcv and timm, anywhere in a model. Those
+    of MobileNetV1 become BSConv-U (paper, section 4.1). Those of MobileNetV2, V3 and EfficientNet
+    keep their layers, parameters and outputs; their projecting 1x1 convolution becomes an
+    :class:`bsconv.pytorch.regularization.OrthonormalConv2d`, which
+    ``loss += model.reg_loss(alpha=0.1)`` penalises (section 4.2).
 
     Args:
-        init: how the BSConv-U layers in blocks of MobileNetV1 start. "project": as the blueprint
-            kernel closest to the block, which is linear up to its last BatchNorm without its inner
-            activation; the report says what share is kept. "default": with fresh weights, as do
-            blocks that can't be projected. "matched": with fresh weights that keep the variance, as
-            in :class:`BSConvU_Replacer`.
+        init: how BSConv-U starts. "project": as the blueprint kernel closest to the block, which is
+            linear up to its last BatchNorm without its inner activation. "default": with fresh
+            weights, as do blocks that can't be projected. "matched": with fresh weights that keep
+            the variance, as in :class:`BSConvU_Replacer`.
         verbosity: what ``apply`` prints: 0 nothing, 1 one line, 2 a line for each block.
 
     Raises ValueError for another ``init``.
@@ -68,11 +66,10 @@ class MobileNetModifier:
     def apply(self, model: nn.Module) -> nn.Module:
         """Does what :meth:`plan` says, in place, and returns the model; all or nothing.
 
-        A block of MobileNetV1 becomes a Sequential of BSConv-U and the block's own last BatchNorm
-        and activation; device, dtype, memory format, ``training``, requires_grad and the hooks of
-        the block stay. Its convolutions have new parameters: make the optimiser afterwards. All
-        other blocks keep their parameters, as the same objects. The model gets the method
-        ``reg_loss``, and ``report`` holds what was done. A second call changes nothing.
+        What becomes BSConv-U is a Sequential with the block's own last BatchNorm and activation;
+        device, dtype, memory format, ``training``, requires_grad and the hooks of the block stay.
+        Its convolutions have new parameters: make the optimiser afterwards. The model gets the
+        method ``reg_loss``, and ``report`` holds what was done. A second call changes nothing.
 
         Raises ValueError, before anything changes, for a model without a known block, with a
         convolution to be changed that is parametrised or of a subclass, with a block of MobileNetV1
