@@ -8,15 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
+from bsconv.experiments import results
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.results import (
-    Record,
-    ResultsTable,
-    load_records,
-    published_results,
-    published_variants,
-    summarize,
-)
 from bsconv.experiments.runs_table import RunsTable
 from bsconv.experiments.training import History
 from bsconv.pytorch import get_model, list_models
@@ -29,7 +22,7 @@ WRN = "cifar_wrn16_1"
 SIZES = {WRN: 175_072, "cifar_wrn16_1_bsconvu": 27_312, "cifar_resnet20": 272_480}
 
 
-def of(top1: float, model: str = WRN, **settings: Any) -> Record:
+def of(top1: float, model: str = WRN, **settings: Any) -> results.Record:
     """Of a run of two epochs of a network of the published size."""
     settings = {"parameters": SIZES.get(model.lower(), 46_480)} | settings
     return record(*[top1] * settings.pop("epochs", 2), model=model, **settings)
@@ -96,7 +89,7 @@ def test_the_table_as_csv_and_the_figure(folder: Path, tmp_path: Path, said: Sai
 
 def test_the_figure_pairs_no_two_networks_that_differ(folder: Path) -> None:
     other_share = of(80.0, "cifar_wrn16_1_bsconvs_p1d2")
-    table = ResultsTable(summarize([*load_records(folder), other_share]))
+    table = results.ResultsTable(results.summarize([*results.load_records(folder), other_share]))
     lines = {data: {one.label: one for one in some} for data, some in table.panels.items()}
     assert list(lines["CIFAR-10"]) == ["resnet20\n2 epochs", "wrn16_1\n2 epochs"]
     line = lines["CIFAR-10"]["wrn16_1\n2 epochs"]
@@ -139,7 +132,7 @@ OTHERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("settings", [*PLAIN, *({name: OTHERS[name]} for name in OTHERS)])
 def test_a_plain_run_is_compared_and_no_other(settings: dict[str, Any]) -> None:
-    [row] = rows(ResultsTable(summarize([of(1.0, **settings)])).markdown())
+    [row] = rows(results.ResultsTable(results.summarize([of(1.0, **settings)])).markdown())
     assert (len(row) == 10 and row[8] != "") == (settings in PLAIN)
 
 
@@ -155,7 +148,7 @@ def test_a_plain_run_is_compared_and_no_other(settings: dict[str, Any]) -> None:
     ],
 )
 def test_replaced_networks_have_a_name_where_that_builds_the_same(settings, architecture) -> None:
-    [summary] = summarize([of(1.0, **settings)])
+    [summary] = results.summarize([of(1.0, **settings)])
     assert summary.architecture == architecture
     assert summary.variant == f"BSConv-{settings['bsconv'].upper()}"
 
@@ -164,12 +157,12 @@ def test_replaced_networks_have_a_name_where_that_builds_the_same(settings, arch
 
 
 def test_the_published_tables() -> None:
-    found = published_results()
+    found = results.published_results()
     assert len(found) == 211
     assert {data for data, _ in found} == {"cifar10", "cifar100"}
     assert {name for _, name in found} <= set(list_models())
     assert all(0 < row.top1 < 100 for row in found.values())
-    wrn = published_variants("cifar_wrn16_1", "cifar10")
+    wrn = results.published_variants("cifar_wrn16_1", "cifar10")
     found = {name: row.top1 for name, row in wrn.items()}
     assert found == {"dense": 91.11, "BSConv-U": 89.09, "BSConv-S": 87.34}
-    assert published_variants("cifar_wrn16_1", "flowers") == {}
+    assert results.published_variants("cifar_wrn16_1", "flowers") == {}

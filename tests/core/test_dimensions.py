@@ -10,18 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsconv.pytorch import (
-    BSConvS_Replacer,
-    BSConvU_Replacer,
-    ModelProfiler,
-    apply_plan,
-    budget_curve,
-    collapse,
-    load_projected,
-    optimize_for_inference,
-    project_pretrained,
-    reestimate_batch_norm,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch.modules import BLUEPRINT_LAYERS
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import trained
@@ -59,8 +48,8 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "stacks": lambda: (Reshaped(network(3), (4, 6, 6, 4)), (24, 6, 4)),
 }
 REPLACERS = {
-    "u": functools.partial(BSConvU_Replacer, dimensions=DIMENSIONS),
-    "s": functools.partial(BSConvS_Replacer, dimensions=DIMENSIONS, p=0.5),
+    "u": functools.partial(bp.BSConvU_Replacer, dimensions=DIMENSIONS),
+    "s": functools.partial(bp.BSConvS_Replacer, dimensions=DIMENSIONS, p=0.5),
 }
 all_networks = pytest.mark.parametrize("name", NETWORKS)
 both_kinds = pytest.mark.parametrize("kind", REPLACERS)
@@ -78,12 +67,12 @@ def test_replaced_collapsed_and_optimised_networks_compute_the_same(name: str, k
     model = REPLACERS[kind](init="project").apply(copy.deepcopy(dense))
     assert sum(isinstance(layer, BLUEPRINT_LAYERS) for layer in model.modules()) == 3
     expected = model(images)
-    torch.testing.assert_close(collapse(model)(images), expected)
-    optimized = optimize_for_inference(model, images, engines="eager")
+    torch.testing.assert_close(bp.collapse(model)(images), expected)
+    optimized = bp.optimize_for_inference(model, images, engines="eager")
     torch.testing.assert_close(optimized(images), expected, rtol=1e-3, atol=1e-4)
     if optimized.report.engine != "given":  # which may be as fast, as far as clocks can tell
         assert sum(layer.norms_folded for layer in optimized.report.layers) == 2
-    assert apply_plan(dense, {}) is dense
+    assert bp.apply_plan(dense, {}) is dense
 
 
 @pytest.mark.slow
@@ -93,7 +82,7 @@ def test_onnx_models_compute_the_same(name: str, kind: str) -> None:
     pytest.importorskip("onnxruntime")
     dense, images = dense_and_images(name)
     model = REPLACERS[kind]().apply(dense)
-    optimized = optimize_for_inference(model, images, engines="onnxruntime")
+    optimized = bp.optimize_for_inference(model, images, engines="onnxruntime")
     engines = {engine.engine: engine.why_not for engine in optimized.report.engines}
     assert not engines["onnxruntime"]
     torch.testing.assert_close(optimized(images), model(images), rtol=1e-3, atol=1e-4)
@@ -106,7 +95,7 @@ def test_macs_are_those_of_torch(name: str, kind: str) -> None:
     for each in (model, REPLACERS[kind]().apply(model)):
         with FlopCounterMode(display=False) as counter:
             each(images)
-        profile = ModelProfiler(each, tuple(images.shape))
+        profile = bp.ModelProfiler(each, tuple(images.shape))
         assert 2 * profile.total_mac_count == counter.get_total_flops()
 
 
@@ -116,14 +105,14 @@ def test_projection_finds_the_blueprints_of_a_blueprint_network(name: str, choic
     """Of which the dense network is made; so nothing needs to be lost."""
     dense, images = dense_and_images(name, count=40)
     kind = choice if choice in REPLACERS else "s"
-    dense = collapse(REPLACERS[kind](init="project").apply(dense))
+    dense = bp.collapse(REPLACERS[kind](init="project").apply(dense))
     chosen: dict[str, Any] = {"kind": kind, "p": 0.5} if choice in REPLACERS else {
         "budget": 0.8, "of": choice, "align": 4}  # fmt: skip
-    small, report = project_pretrained(dense, images, progress=False, **chosen)
+    small, report = bp.project_pretrained(dense, images, progress=False, **chosen)
     expected = dense(images)
     assert (small(images) - expected).abs().max() < 0.02 * expected.abs().max()
     assert report.plan
-    again = load_projected(dense, (report.plan, small.state_dict()))
+    again = bp.load_projected(dense, (report.plan, small.state_dict()))
     torch.testing.assert_close(again(images), small(images))
 
 
@@ -132,7 +121,7 @@ def test_a_budget_of_time_tells_dimensions_apart() -> None:
     """Costs are measured once for each geometry: a kernel of 9 is not one of 3x3."""
     line = nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 8, 9, padding=4), nn.Unflatten(2, (6, 6)))
     dense = nn.Sequential(line, nn.Conv2d(8, 8, 3, padding=1), nn.Flatten(), nn.Linear(288, 3))
-    curve = budget_curve(
+    curve = bp.budget_curve(
         dense, torch.randn(20, 8, 6, 6), (1.0,), kernel_sizes=[3, 9], of="time", progress=False
     )
     assert curve._seen.costs["0.1"] != curve._seen.costs["1"]
@@ -142,10 +131,10 @@ def test_shared_blueprints_are_for_images_alone() -> None:
     both = nn.Sequential(
         nn.Conv2d(8, 8, 3), nn.Flatten(2), nn.Conv1d(8, 8, 3), nn.Flatten(), nn.Linear(112, 3)
     )
-    _, report = project_pretrained(both, torch.randn(9, 8, 6, 6), "cp", progress=False)
+    _, report = bp.project_pretrained(both, torch.randn(9, 8, 6, 6), "cp", progress=False)
     assert set(report.plan) == {"0"}
     with raises_exactly("kind='cp' needs a Conv2d that BSConv-CP can replace, got none"):
-        project_pretrained(network(1), torch.randn(9, 4, 16), "cp", progress=False)
+        bp.project_pretrained(network(1), torch.randn(9, 4, 16), "cp", progress=False)
 
 
 @all_networks
@@ -154,7 +143,7 @@ def test_statistics_of_batch_norms_are_estimated_again(name: str) -> None:
     norm = next(m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     seen: list[Tensor] = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    reestimate_batch_norm(model, images)
+    bp.reestimate_batch_norm(model, images)
     rows = seen[-1].transpose(0, 1).flatten(1)
     torch.testing.assert_close(norm.running_mean, rows.mean(1))
     torch.testing.assert_close(norm.running_var, rows.var(1))
@@ -163,6 +152,6 @@ def test_statistics_of_batch_norms_are_estimated_again(name: str) -> None:
 @pytest.mark.parametrize("name", ["signals", "images", "volumes"])
 def test_single_images_are_not_taken_for_batches(name: str) -> None:
     model, images = dense_and_images(name)
-    for function in (reestimate_batch_norm, project_pretrained):
+    for function in (bp.reestimate_batch_norm, bp.project_pretrained):
         with pytest.raises(ValueError, match=r"^images needs inputs that the model takes, got \("):
             function(model, images[0])

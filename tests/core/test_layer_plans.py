@@ -13,28 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bsconv.pytorch import (
-    BSConvCP,
-    BSConvS,
-    BSConvS1d,
-    BSConvS3d,
-    BSConvU,
-    BSConvU1d,
-    BSConvU3d,
-    _layer_plans,
-)
+from bsconv import pytorch as bp
 from helpers.clock import Clock
 from helpers.exact_errors import raises_exactly
 from helpers.model_snapshots import assert_unchanged, snapshot
 
 SIZES = {1: (13,), 2: (13, 12), 3: (9, 10, 11)}
-U, S = (BSConvU1d, BSConvU, BSConvU3d), (BSConvS1d, BSConvS, BSConvS3d)
+U, S = (bp.BSConvU1d, bp.BSConvU, bp.BSConvU3d), (bp.BSConvS1d, bp.BSConvS, bp.BSConvS3d)
 UNTRACKED = {"track_running_stats": False}
-CP = functools.partial(BSConvCP, blueprints=3)
+CP = functools.partial(bp.BSConvCP, blueprints=3)
 PLANS = {
     **dict.fromkeys(U, ("factored", "merged", "auto")),
     **dict.fromkeys(S, ("factored", "joined", "narrow", "merged", "auto")),
-    BSConvCP: ("factored", "narrow", "merged", "auto"),
+    bp.BSConvCP: ("factored", "narrow", "merged", "auto"),
 }
 
 
@@ -97,7 +88,7 @@ def convolutions(layer: nn.Module) -> list[tuple[int, ...]]:
 
 
 def test_one_dense_convolution_is_computed_when_merged() -> None:
-    layer = BSConvS(8, 12, 3)
+    layer = bp.BSConvS(8, 12, 3)
     for plan, expected in {
         "merged": [(12, 8, 3, 3)],
         "joined": [(12, 8, 1, 1), (12, 1, 3, 3)],
@@ -117,7 +108,7 @@ def test_one_dense_convolution_is_computed_when_merged() -> None:
 def test_batch_norms_learn_the_same_when_they_are_merged(frozen, bn_kwargs, padding_mode):
     """Their running statistics too, over several steps, and what they do with them afterwards."""
     options = {"padding": 1, "padding_mode": padding_mode, "dtype": torch.float64}
-    factored = BSConvS(6, 10, 3, **options, with_bn=True, bn_kwargs=bn_kwargs)
+    factored = bp.BSConvS(6, 10, 3, **options, with_bn=True, bn_kwargs=bn_kwargs)
     with torch.no_grad():
         for parameter in factored.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -140,7 +131,7 @@ def test_batch_norms_learn_the_same_when_they_are_merged(frozen, bn_kwargs, padd
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_merged_batch_norms_see_small_differences_of_channels(difference, scale):
     """All channels are nearly the same, and what follows takes only their differences."""
-    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
+    layer = bp.BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True)
     with torch.no_grad():
         rows = layer.pw1.weight
         rows.copy_(rows[:1] + difference * torch.randn_like(rows))
@@ -156,7 +147,7 @@ def test_merged_batch_norms_see_small_differences_of_channels(difference, scale)
 )
 def test_merged_batch_norms_magnify_no_rounding_of_large_means(deviation, training):
     """What they make of a mean of 100 cancels; were it in the outputs, digits would be lost."""
-    layer = BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True, bn_kwargs={"momentum": 1.0})
+    layer = bp.BSConvS(8, 8, 3, padding=1, p=0.5, with_bn=True, bn_kwargs={"momentum": 1.0})
     images = 100 + deviation * torch.randn(4, 8, 6, 6)
     layer(images)  # the running statistics become those of the images
     expected = copy.deepcopy(layer).double().train(training)(images.double())
@@ -167,7 +158,7 @@ def test_merged_batch_norms_magnify_no_rounding_of_large_means(deviation, traini
 
 
 def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
-    layer = BSConvS(8, 12, 3, padding=1, with_bn=True)
+    layer = bp.BSConvS(8, 12, 3, padding=1, with_bn=True)
     layer.plan = "narrow"
     shapes = [(4, 8, 1, 1), (12, 4, 3, 3), (12, 1, 3, 3)]  # the last for one flat image
     assert convolutions(layer) == shapes
@@ -179,7 +170,7 @@ def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
 
 @pytest.mark.slow
 def test_compiled_batch_norms_learn_the_same() -> None:
-    factored = BSConvS(6, 10, 3, padding=1, with_bn=True)
+    factored = bp.BSConvS(6, 10, 3, padding=1, with_bn=True)
     narrow = copy.deepcopy(factored)
     narrow.plan = "narrow"
     images = torch.randn(4, 6, 8, 8)
@@ -190,7 +181,7 @@ def test_compiled_batch_norms_learn_the_same() -> None:
 
 
 def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
-    layer = BSConvS(8, 12, 1, with_bn=True)
+    layer = bp.BSConvS(8, 12, 1, with_bn=True)
     layer.plan = "narrow"
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         layer(torch.randn(1, 8, 1, 1))
@@ -199,21 +190,21 @@ def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:
 def test_auto_takes_the_fastest_and_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, seconds = Clock(monkeypatch), {"factored": 3, "joined": 1, "narrow": 2, "merged": 2}
     work = {plan: clock.takes(plan, each) for plan, each in seconds.items()}
-    monkeypatch.setattr(_layer_plans, "_fastest", {})
-    monkeypatch.setattr(_layer_plans, "_step", lambda plan, *_: work[plan]())
-    layer = BSConvS(8, 12, 3)
+    monkeypatch.setattr(bp._layer_plans, "_fastest", {})
+    monkeypatch.setattr(bp._layer_plans, "_step", lambda plan, *_: work[plan]())
+    layer = bp.BSConvS(8, 12, 3)
     layer.plan = "auto"
     assert [convolutions(layer) for _ in range(2)] == [[(12, 8, 1, 1), (12, 1, 3, 3)]] * 2
     measured = [clock.events.count(plan) for plan in seconds]
-    assert measured == [1 + _layer_plans.REPEATS] * 4
+    assert measured == [1 + bp._layer_plans.REPEATS] * 4
 
 
 def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_layer_plans, "_fastest", {})
+    monkeypatch.setattr(bp._layer_plans, "_fastest", {})
     clock = Clock(monkeypatch)
     work = {"factored": clock.takes("factored", 2), "merged": clock.takes("merged", 1)}
-    monkeypatch.setattr(_layer_plans, "_step", lambda plan, *_: work[plan]())
-    layer = BSConvU(4, 8, 3)
+    monkeypatch.setattr(bp._layer_plans, "_step", lambda plan, *_: work[plan]())
+    layer = bp.BSConvU(4, 8, 3)
     layer.plan = "auto"
     images = torch.randn(1, 4, 8, 8)
     graphs: list[str] = []
@@ -229,7 +220,7 @@ def test_compilation_takes_the_plan_that_ran_last(monkeypatch: pytest.MonkeyPatc
 
 
 def test_measuring_leaves_no_trace() -> None:
-    layer = BSConvU(4, 8, 3)
+    layer = bp.BSConvU(4, 8, 3)
     layer.plan = "auto"
     before, state = snapshot(layer), torch.get_rng_state()
     layer(torch.ones(2, 4, 8, 8))
@@ -256,17 +247,17 @@ def twice(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     ],
 )
 def test_what_is_changed_in_a_part_still_runs(make: Any, change: Callable[[Any], None]) -> None:
-    layer, images = make(4, 8, 3, bias=False, with_bn=make is BSConvS), torch.randn(2, 4, 8, 8)
+    layer, images = make(4, 8, 3, bias=False, with_bn=make is bp.BSConvS), torch.randn(2, 4, 8, 8)
     expected = 2 * layer(images)
     change(layer)
-    layer.plan = "narrow" if make is BSConvS else "merged"
+    layer.plan = "narrow" if make is bp.BSConvS else "merged"
     torch.testing.assert_close(layer(images), expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", ["merged", "auto"])
 def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> None:
-    layer = BSConvU(4, 8, 3, padding=1).eval()
+    layer = bp.BSConvU(4, 8, 3, padding=1).eval()
     images = torch.randn(2, 4, 8, 8)
     expected = layer(images).detach()
     layer.plan = plan
@@ -279,7 +270,7 @@ def test_plans_survive_copies_autocast_tracing_and_compilation(plan: str) -> Non
     assert layer.to("meta")(images.to("meta")).shape == expected.shape
 
 
-@pytest.mark.parametrize("layer", [BSConvU(4, 8, 3), BSConvS(4, 8, 3), CP(4, 8, 3)])
+@pytest.mark.parametrize("layer", [bp.BSConvU(4, 8, 3), bp.BSConvS(4, 8, 3), CP(4, 8, 3)])
 @pytest.mark.parametrize("plan", ["fast", "", None])
 def test_another_plan_is_refused(layer: Any, plan: Any) -> None:
     known = ", ".join(map(repr, PLANS[type(layer)]))
@@ -290,7 +281,7 @@ def test_another_plan_is_refused(layer: Any, plan: Any) -> None:
 
 
 @pytest.mark.parametrize("with_bn", [False, True])
-@pytest.mark.parametrize("make", [BSConvU, BSConvS, CP])
+@pytest.mark.parametrize("make", [bp.BSConvU, bp.BSConvS, CP])
 def test_gradients_agree_with_finite_differences(make: Callable[..., Any], with_bn: bool) -> None:
     layer = make(3, 4, 3, 2, 1, with_bn=with_bn, bn_kwargs=UNTRACKED, dtype=torch.float64)
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True)

@@ -18,16 +18,7 @@ from hypothesis import given
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from bsconv.pytorch import (
-    BSConvU,
-    BSConvU_Replacer,
-    ModelProfiler,
-    collapse,
-    kernel_spectra,
-    optimize_for_inference,
-    project_pretrained,
-    reg_loss,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch._tools.outside import independent_copy
 from helpers import odd_layers
 
@@ -91,20 +82,20 @@ kinds = st.lists(st.sampled_from(sorted(BOXES)), min_size=1, max_size=4)
 @given(kinds)
 def test_a_layer_in_boxes_in_boxes_is_kept(kinds: list[str]) -> None:
     model = Holder(kinds)
-    (layer,) = BSConvU_Replacer().plan(model).layers
+    (layer,) = bp.BSConvU_Replacer().plan(model).layers
     assert layer.description == "kept: is also in held, outside the module tree"
 
 
 @given(kinds.filter(lambda kinds: "generator" not in kinds))
 def test_a_copy_is_independent_or_refused(kinds: list[str]) -> None:
-    model = Holder(kinds, BSConvU(3, 8, 3)).eval()
-    costs = ModelProfiler(model, IMAGES.shape)
-    assert costs.total_mac_count == ModelProfiler(model.conv, IMAGES.shape).total_mac_count
+    model = Holder(kinds, bp.BSConvU(3, 8, 3)).eval()
+    costs = bp.ModelProfiler(model, IMAGES.shape)
+    assert costs.total_mac_count == bp.ModelProfiler(model.conv, IMAGES.shape).total_mac_count
     if set(NOT_COPIED) & set(kinds):
         with pytest.raises(ValueError, match="cannot be copied: its copy calls layers of the orig"):
-            collapse(model)
+            bp.collapse(model)
         return
-    twin = collapse(model)
+    twin = bp.collapse(model)
     before = twin(IMAGES)
     torch.testing.assert_close(before, model(IMAGES))
     for parameter in model.parameters():
@@ -127,7 +118,7 @@ HOLDERS: dict[bool, list[Callable[[Any], object]]] = {  # by whether what they h
         lambda model: model.register_forward_hook(lambda *_: model.training),
         lambda model: setattr(model, "parent", weakref.ref(model)),
         lambda model: setattr(model, "parents", (nn.ModuleDict({"parent": model}),)),
-        lambda model: setattr(model[0], "reg_loss", functools.partial(reg_loss, model[0])),
+        lambda model: setattr(model[0], "reg_loss", functools.partial(bp.reg_loss, model[0])),
         lambda model: setattr(model, "call", lambda x: model[0](x)),
         lambda model: setattr(model, "optimiser", torch.optim.SGD(model.parameters())),
         lambda model: model[0].register_forward_hook(lambda *_, own=model[0]: print(own, end="")),
@@ -140,7 +131,7 @@ def test_a_layer_is_replaced_where_its_holder_finds_the_new_one(is_replaced: boo
     for hold in HOLDERS[is_replaced]:
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
         hold(model)
-        assert bool(BSConvU_Replacer().plan(model).replaced) == is_replaced
+        assert bool(bp.BSConvU_Replacer().plan(model).replaced) == is_replaced
 
 
 OUTSIDE: Any = None
@@ -159,7 +150,7 @@ def test_a_global_name_keeps_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ByGlobalName()
     monkeypatch.setitem(globals(), "OUTSIDE", model.conv)
     monkeypatch.setitem(globals(), "other", model.other)  # an attribute of that name is used, only
-    assert [layer.name for layer in BSConvU_Replacer().plan(model).replaced] == ["other"]
+    assert [layer.name for layer in bp.BSConvU_Replacer().plan(model).replaced] == ["other"]
 
 
 def doubling() -> nn.Module:
@@ -186,10 +177,10 @@ class Remembering(nn.Sequential):
 @pytest.mark.parametrize(
     "use",
     [
-        collapse,
-        lambda model: optimize_for_inference(model, IMAGES, engines="eager"),
-        lambda model: project_pretrained(model, progress=False),
-        lambda model: project_pretrained(model, IMAGES, progress=False),
+        bp.collapse,
+        lambda model: bp.optimize_for_inference(model, IMAGES, engines="eager"),
+        lambda model: bp.project_pretrained(model, progress=False),
+        lambda model: bp.project_pretrained(model, IMAGES, progress=False),
     ],
 )
 def test_whoever_copies_refuses(make, use):
@@ -204,10 +195,10 @@ class Remembering(nn.Sequential):
 
 
 def test_what_an_earlier_pass_has_left_in_a_model_is_copied() -> None:
-    model = Remembering(BSConvU(3, 8, 3)).eval()
+    model = Remembering(bp.BSConvU(3, 8, 3)).eval()
     expected = model(IMAGES)
-    torch.testing.assert_close(collapse(model)(IMAGES), expected)
-    optimized = optimize_for_inference(model, IMAGES, engines="eager")
+    torch.testing.assert_close(bp.collapse(model)(IMAGES), expected)
+    optimized = bp.optimize_for_inference(model, IMAGES, engines="eager")
     torch.testing.assert_close(optimized(IMAGES), expected.detach())
 
 
@@ -235,7 +226,7 @@ def test_the_search_is_quick() -> None:
     """In a thousand modules, it takes less time than their copy."""
     layers = [nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU()) for _ in range(250)]
     model, seconds = nn.Sequential(*layers), []
-    for work in (BSConvU_Replacer().plan, copy.deepcopy):
+    for work in (bp.BSConvU_Replacer().plan, copy.deepcopy):
         start = time.perf_counter()
         work(model)
         seconds.append(time.perf_counter() - start)
@@ -298,19 +289,19 @@ OfALibrary = keeping(
 
 def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
     images = torch.rand(4, 3, 8, 8)
-    for work in (project_pretrained, optimize_for_inference):
+    for work in (bp.project_pretrained, bp.optimize_for_inference):
         with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
             work(OfALibrary(), images)
-    assert ModelProfiler(OfALibrary(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
+    assert bp.ModelProfiler(OfALibrary(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
 
 
 @pytest.mark.parametrize("kind", KEEPING)
 def test_classes_and_slots_may_hold_a_layer(kind: str) -> None:
-    (layer,) = BSConvU_Replacer().plan(KEEPING[kind]()).layers
+    (layer,) = bp.BSConvU_Replacer().plan(KEEPING[kind]()).layers
     assert "outside the module tree" in layer.description
     if kind != "slot":  # which is copied
         with pytest.raises(ValueError, match="model cannot be copied"):
-            project_pretrained(KEEPING[kind]())
+            bp.project_pretrained(KEEPING[kind]())
 
 
 @pytest.mark.parametrize(
@@ -326,9 +317,9 @@ def test_weights_that_old_hooks_compute(change: Callable[..., nn.Module], remove
     stale, fresh = change(nn.Conv2d(3, 16, 3)), change(nn.Conv2d(3, 16, 3))
     stale.load_state_dict(fresh.state_dict())
     fresh.eval()(IMAGES)
-    made = [BSConvU.from_conv(conv).weight for conv in (stale, fresh)]
+    made = [bp.BSConvU.from_conv(conv).weight for conv in (stale, fresh)]
     torch.testing.assert_close(*made, rtol=0, atol=1e-6)
-    torch.testing.assert_close(kernel_spectra(stale), kernel_spectra(fresh))
+    torch.testing.assert_close(bp.kernel_spectra(stale), bp.kernel_spectra(fresh))
     stale.train()(IMAGES)
     with pytest.raises(ValueError, match=f"which {remover} undoes"):
-        optimize_for_inference(nn.Sequential(stale), IMAGES)
+        bp.optimize_for_inference(nn.Sequential(stale), IMAGES)

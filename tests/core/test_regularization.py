@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from bsconv.pytorch import (
-    BSConvS,
-    BSConvS1d,
-    BSConvS3d,
-    BSConvS_ModelRegLossMixin,
-    BSConvS_Replacer,
-    BSConvU,
-    reg_loss,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch.regularization import (
     OrthonormalBasis,
     OrthonormalConv2d,
@@ -29,12 +21,12 @@ from helpers.exact_errors import raises_exactly
 from helpers.precision import numbers
 
 
-class Net(BSConvS_ModelRegLossMixin, nn.Module):
+class Net(bp.BSConvS_ModelRegLossMixin, nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = BSConvU(3, 8, 3)
-        self.second = BSConvS(8, 16, 3)
-        self.third = nn.Sequential(BSConvS(16, 16, 3, p=0.5), nn.ReLU())
+        self.first = bp.BSConvU(3, 8, 3)
+        self.second = bp.BSConvS(8, 16, 3)
+        self.third = nn.Sequential(bp.BSConvS(16, 16, 3, p=0.5), nn.ReLU())
 
 
 def numpy_penalty(basis: torch.Tensor) -> float:
@@ -48,29 +40,29 @@ def test_reg_loss_is_alpha_times_the_sum_over_layers():
     for alpha in (0.1, 0.7, 0):
         torch.testing.assert_close(model.reg_loss(alpha).item(), alpha * expected)
         torch.testing.assert_close(model.reg_loss(alpha=alpha).item(), alpha * expected)
-        torch.testing.assert_close(reg_loss(model, alpha).item(), alpha * expected)
+        torch.testing.assert_close(bp.reg_loss(model, alpha).item(), alpha * expected)
     torch.testing.assert_close(model.reg_loss().item(), 0.1 * expected)
 
 
 def test_layers_of_any_shape_and_dtype_add_up_as_if_each_were_alone():
     shapes = [(16, 8), (16, 16), (16, 16), (8, 8), (16, 16)]
-    layers = [BSConvS(*channels, 3, p=0.5) for channels in shapes]
-    layers += [BSConvS1d(16, 8, 3), BSConvS3d(16, 8, 3)]
+    layers = [bp.BSConvS(*channels, 3, p=0.5) for channels in shapes]
+    layers += [bp.BSConvS1d(16, 8, 3), bp.BSConvS3d(16, 8, 3)]
     nn.init.dirac_(layers[1].pw1.weight)  # at its optimum
     layers[2].double()
     layers[3].bfloat16()
     weights = [layer.pw1.weight for layer in layers]
     alone = sum(orthonormality_penalty(layer.basis()) for layer in layers)
-    together = reg_loss(nn.ModuleList(layers), alpha=1)
+    together = bp.reg_loss(nn.ModuleList(layers), alpha=1)
     torch.testing.assert_close(together, alone)
     expected = torch.autograd.grad(alone, weights)
     torch.testing.assert_close(torch.autograd.grad(together, weights), expected)
 
 
 def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
-    loss = reg_loss(nn.Linear(2, 2, device="meta"))
+    loss = bp.reg_loss(nn.Linear(2, 2, device="meta"))
     assert loss.device.type == "meta"
-    loss = torch.ones((), requires_grad=True) + reg_loss(nn.ReLU())
+    loss = torch.ones((), requires_grad=True) + bp.reg_loss(nn.ReLU())
     assert loss == 1
     loss.backward()
     model = BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
@@ -79,8 +71,8 @@ def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_half_precision_does_not_blur_the_penalty(dtype):
-    layer = BSConvS(64, 8, 3, dtype=dtype)
-    loss = reg_loss(layer, alpha=1)
+    layer = bp.BSConvS(64, 8, 3, dtype=dtype)
+    loss = bp.reg_loss(layer, alpha=1)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(loss.item(), numpy_penalty(layer.basis()), rtol=1e-6, atol=0)
     loss.backward()
@@ -88,11 +80,11 @@ def test_half_precision_does_not_blur_the_penalty(dtype):
 
 
 def test_autocast_does_not_blur_the_penalty():
-    layer = BSConvS(64, 8, 3)
+    layer = bp.BSConvS(64, 8, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = reg_loss(layer)
+        loss = bp.reg_loss(layer)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, reg_loss(layer), rtol=0, atol=0)
+    torch.testing.assert_close(loss, bp.reg_loss(layer), rtol=0, atol=0)
 
 
 def test_any_layer_with_a_basis_can_take_part():
@@ -105,9 +97,9 @@ def test_any_layer_with_a_basis_can_take_part():
             return self.project.weight.flatten(1)
 
     block = Bottleneck()
-    torch.testing.assert_close(reg_loss(block, 1).item(), numpy_penalty(block.basis()))
+    torch.testing.assert_close(bp.reg_loss(block, 1).item(), numpy_penalty(block.basis()))
     with raises_exactly("OrthonormalBasis needs a method basis()", NotImplementedError):
-        reg_loss(OrthonormalBasis())
+        bp.reg_loss(OrthonormalBasis())
 
 
 def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
@@ -117,14 +109,14 @@ def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
     images = torch.rand(2, 12, 5, 5)
     torch.testing.assert_close(penalised(images), plain(images), rtol=0, atol=0)
     expected = 0.1 * orthonormality_penalty(plain.weight.flatten(1))
-    torch.testing.assert_close(reg_loss(penalised), expected)
-    assert float(reg_loss(plain)) == 0
+    torch.testing.assert_close(bp.reg_loss(penalised), expected)
+    assert float(bp.reg_loss(plain)) == 0
     assert "OrthonormalConv2d(12, 4, kernel_size=(1, 1)" in repr(penalised)
 
 
 def test_sharded_weights_count_as_whole_ones(tmp_path):
-    model = nn.Sequential(BSConvS(8, 8, 3), BSConvS(8, 8, 3))
-    expected = reg_loss(model)
+    model = nn.Sequential(bp.BSConvS(8, 8, 3), bp.BSConvS(8, 8, 3))
+    expected = bp.reg_loss(model)
     expected.backward()
     gradients = [layer.pw1.weight.grad.clone() for layer in model]
     model.zero_grad()
@@ -133,7 +125,7 @@ def test_sharded_weights_count_as_whole_ones(tmp_path):
     )
     try:
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        loss = reg_loss(model)
+        loss = bp.reg_loss(model)
         loss.backward()
         found = [layer.pw1.weight.grad.full_tensor() for layer in model]
     finally:
@@ -150,21 +142,21 @@ def test_sharded_weights_count_as_whole_ones(tmp_path):
     ],
 )
 def test_offloaded_weights_are_refused(offload):
-    model = nn.Sequential(BSConvS(8, 8, 3), BSConvS(8, 8, 3))
+    model = nn.Sequential(bp.BSConvS(8, 8, 3), bp.BSConvS(8, 8, 3))
     offload(model)
     with pytest.raises(ValueError, match=r"^reg_loss needs weights at hand, got a basis offloaded"):
-        reg_loss(model)
+        bp.reg_loss(model)
 
 
 def test_layers_that_share_a_basis_count_once() -> None:
-    first, second = BSConvS(16, 16, 3), BSConvS(16, 16, 3)
+    first, second = bp.BSConvS(16, 16, 3), bp.BSConvS(16, 16, 3)
     second.pw1.weight = first.pw1.weight
-    torch.testing.assert_close(reg_loss(nn.Sequential(first, second)), reg_loss(first))
+    torch.testing.assert_close(bp.reg_loss(nn.Sequential(first, second)), bp.reg_loss(first))
 
 
 def test_a_compiled_model_with_the_penalty_can_be_copied() -> None:
     compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 16, 3)), backend="eager")
-    model = BSConvS_Replacer().apply(compiled)
+    model = bp.BSConvS_Replacer().apply(compiled)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin.reg_loss(), model.reg_loss())
 

@@ -13,13 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bsconv.experiments.data import (
-    DatasetNotFoundError,
-    ImageDataset,
-    data_folder,
-    load_dataset,
-    to_float,
-)
+from bsconv.experiments import data
 from bsconv.experiments.data._archives import TIMEOUT
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -61,7 +55,7 @@ def write_archive(folder: Path, **changed: Any) -> Path:
 def refusal(kind: type[Exception], match: str, name: Any = "cifar10", **options: Any) -> str:
     """What ``load_dataset`` says, on one line."""
     with pytest.raises(kind, match=match) as error:
-        load_dataset(name, **options)
+        data.load_dataset(name, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -70,12 +64,12 @@ def refusal(kind: type[Exception], match: str, name: Any = "cifar10", **options:
 
 
 @pytest.fixture
-def small() -> ImageDataset:
+def small() -> data.ImageDataset:
     images, labels = torch.zeros(6, 3, 4, 5, dtype=torch.uint8), torch.tensor([0, 1] * 3)
-    return ImageDataset("small", ("a", "b"), images, labels, images[:4], 1 - labels[:4])
+    return data.ImageDataset("small", ("a", "b"), images, labels, images[:4], 1 - labels[:4])
 
 
-def test_checksum_is_of_all_that_is_in_a_dataset(small: ImageDataset) -> None:
+def test_checksum_is_of_all_that_is_in_a_dataset(small: data.ImageDataset) -> None:
     assert (small.num_classes, small.image_size) == (2, (4, 5))
     sets = [small, dataclasses.replace(small, classes=("b", "a"))]
     for part in PARTS:
@@ -88,7 +82,7 @@ def test_checksum_is_of_all_that_is_in_a_dataset(small: ImageDataset) -> None:
     assert same.checksum == small.checksum
 
 
-def test_limited_takes_the_first_images_or_all(small: ImageDataset) -> None:
+def test_limited_takes_the_first_images_or_all(small: data.ImageDataset) -> None:
     limited = small.limited(train=3, test=2)
     assert limited.train_images.shape == (3, 3, 4, 5)
     assert (limited.train_labels.tolist(), limited.test_labels.tolist()) == ([0, 1, 0], [1, 0])
@@ -97,7 +91,7 @@ def test_limited_takes_the_first_images_or_all(small: ImageDataset) -> None:
         assert (len(all_of_them.train_labels), len(all_of_them.test_labels)) == (6, 4)
 
 
-def test_to_moves_everything(small: ImageDataset) -> None:
+def test_to_moves_everything(small: data.ImageDataset) -> None:
     moved = small.to("meta")
     assert all(getattr(moved, part).is_meta for part in PARTS)
 
@@ -112,7 +106,7 @@ def test_archive_becomes_channels_first_tensors(tmp_path, name, classes, save, d
     content = arrays(classes)
     content["train_labels"] = content["train_labels"].astype(dtype)
     save(tmp_path / f"{name}.npz", **content)
-    dataset = load_dataset(name, tmp_path)
+    dataset = data.load_dataset(name, tmp_path)
     assert (dataset.name, dataset.classes) == (name, tuple(content["classes"]))
     for split in ("train", "test"):
         images, labels = getattr(dataset, f"{split}_images"), getattr(dataset, f"{split}_labels")
@@ -129,7 +123,7 @@ def test_root_goes_before_environment_and_working_directory(tmp_path, monkeypatc
         write_archive(Path(folder), **limited)
 
     def size(root: Path | None = None) -> int:
-        return len(load_dataset("cifar10", root).train_images)
+        return len(data.load_dataset("cifar10", root).train_images)
 
     assert size() == 13
     monkeypatch.setenv("BSCONV_DATA", str(tmp_path / "environment"))
@@ -137,7 +131,7 @@ def test_root_goes_before_environment_and_working_directory(tmp_path, monkeypatc
     assert size(tmp_path / "root") == 11
     monkeypatch.setenv("BSCONV_DATA", str(tmp_path / "elsewhere"))  # the only one looked in
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
-    refusal(DatasetNotFoundError, "elsewhere")
+    refusal(data.DatasetNotFoundError, "elsewhere")
 
 
 def test_notebooks_find_the_data_beside_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +139,12 @@ def test_notebooks_find_the_data_beside_their_folder(monkeypatch: pytest.MonkeyP
     write_archive(Path("data"))
     Path("notebooks").mkdir()
     monkeypatch.chdir("notebooks")
-    assert data_folder() == project / "data"
-    assert load_dataset("cifar10").num_classes == 10
+    assert data.data_folder() == project / "data"
+    assert data.load_dataset("cifar10").num_classes == 10
     Path("data").mkdir()
-    assert data_folder() == project / "notebooks" / "data"
+    assert data.data_folder() == project / "notebooks" / "data"
     monkeypatch.setenv("HOME", str(project))
-    assert data_folder("~/sets") == project / "sets"
+    assert data.data_folder("~/sets") == project / "sets"
 
 
 ZEROS, LABELS = np.zeros((200, 32, 32, 3), np.uint8), np.arange(200) % 10
@@ -228,15 +222,15 @@ def fake_cifar(monkeypatch: pytest.MonkeyPatch) -> type[FakeCifar]:
 
 def test_a_missing_archive_is_downloaded_once(tmp_path: Path, fake_cifar: type[FakeCifar]) -> None:
     root = tmp_path / "new" / "folder"
-    first = load_dataset("cifar10", root)
+    first = data.load_dataset("cifar10", root)
     assert [call[1:] for call in fake_cifar.calls] == [(True, True), (False, False)]
     assert Path(fake_cifar.calls[0][0]).parent == root  # renaming works within one file system only
     assert [path.name for path in root.iterdir()] == ["cifar10.npz"]
     assert socket.getdefaulttimeout() is None
-    assert load_dataset("cifar10", root).checksum == first.checksum
+    assert data.load_dataset("cifar10", root).checksum == first.checksum
     assert len(fake_cifar.calls) == 2
     write_archive(tmp_path)
-    assert load_dataset("cifar10", tmp_path).checksum == first.checksum
+    assert data.load_dataset("cifar10", tmp_path).checksum == first.checksum
 
 
 @pytest.mark.parametrize(
@@ -258,7 +252,7 @@ def test_a_failed_download_leaves_nothing_behind(tmp_path, fake_cifar, monkeypat
 
     monkeypatch.setattr(fake_cifar, "__init__", fail)
     folder = tmp_path / "new" / "folder"
-    said = refusal(DatasetNotFoundError, "fetching it failed .*put it there", root=folder)
+    said = refusal(data.DatasetNotFoundError, "fetching it failed .*put it there", root=folder)
     assert str(folder) in said
     assert list(folder.iterdir()) == []
     assert socket.getdefaulttimeout() is None
@@ -266,17 +260,17 @@ def test_a_failed_download_leaves_nothing_behind(tmp_path, fake_cifar, monkeypat
 
 def test_where_nothing_can_be_fetched(tmp_path, fake_cifar, monkeypatch):
     (tmp_path / "file").touch()
-    refusal(DatasetNotFoundError, "Not a directory", root=tmp_path / "file" / "data")
+    refusal(data.DatasetNotFoundError, "Not a directory", root=tmp_path / "file" / "data")
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
     offline = r"no cifar10.npz in .*BSCONV_OFFLINE is set: allow the download, or"
-    assert str(tmp_path) in refusal(DatasetNotFoundError, offline, root=tmp_path)
+    assert str(tmp_path) in refusal(data.DatasetNotFoundError, offline, root=tmp_path)
     assert fake_cifar.calls == []
     monkeypatch.setenv("BSCONV_OFFLINE", "0")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torchvision", None)
-        refusal(DatasetNotFoundError, "import of torchvision halted", root=tmp_path)
+        refusal(data.DatasetNotFoundError, "import of torchvision halted", root=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert load_dataset("cifar10", tmp_path).num_classes == 10
+    assert data.load_dataset("cifar10", tmp_path).num_classes == 10
 
 
 # ---------------------------------------------------------------- names
@@ -308,11 +302,11 @@ def test_paths_that_do_not_exist_and_sizes_of_what_is_no_folder() -> None:
 
 
 @pytest.fixture(scope="module")
-def synthetic() -> ImageDataset:
-    return load_dataset("synthetic")
+def synthetic() -> data.ImageDataset:
+    return data.load_dataset("synthetic")
 
 
-def test_synthetic_set(synthetic: ImageDataset) -> None:
+def test_synthetic_set(synthetic: data.ImageDataset) -> None:
     assert synthetic.num_classes == len(set(synthetic.classes)) == 10
     assert synthetic.train_images.shape == (5000, 3, 32, 32)
     assert synthetic.test_images.shape == (1000, 3, 32, 32)
@@ -321,17 +315,17 @@ def test_synthetic_set(synthetic: ImageDataset) -> None:
     assert torch.bincount(synthetic.train_labels[:500]).min() > 25  # the order is random
 
 
-def test_synthetic_set_is_always_the_same(synthetic: ImageDataset) -> None:
+def test_synthetic_set_is_always_the_same(synthetic: data.ImageDataset) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     torch.set_num_threads(torch.get_num_threads() % 2 + 1)
-    assert load_dataset("synthetic").checksum == synthetic.checksum
+    assert data.load_dataset("synthetic").checksum == synthetic.checksum
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_linear_classifier_stays_poor_on_the_synthetic_set(synthetic: ImageDataset) -> None:
-    train = to_float(synthetic.train_images).flatten(1) - 0.5
-    test = to_float(synthetic.test_images).flatten(1) - 0.5
+def test_a_linear_classifier_stays_poor_on_the_synthetic_set(synthetic: data.ImageDataset) -> None:
+    train = data.to_float(synthetic.train_images).flatten(1) - 0.5
+    test = data.to_float(synthetic.test_images).flatten(1) - 0.5
     targets = nn.functional.one_hot(synthetic.train_labels, 10).float() - 0.1
     gram, moments = train.T @ train, train.T @ targets
     for ridge in (100.0, 10_000.0):

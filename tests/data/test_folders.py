@@ -14,14 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from bsconv.experiments.data import (
-    ImageDataset,
-    ImageFiles,
-    _folders,
-    batches_of,
-    load_dataset,
-    read_image,
-)
+from bsconv.experiments import data
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 from helpers.small_runs import weights
@@ -49,13 +42,13 @@ def grey_values(images: Tensor) -> list[int]:
     return images[:, 0, 0, 0].tolist()
 
 
-def counts(dataset: ImageDataset) -> tuple[int, int]:
+def counts(dataset: data.ImageDataset) -> tuple[int, int]:
     return len(dataset.train_images), len(dataset.test_images)
 
 
 def refusal(folder: Path, match: str, **options: Any) -> None:
     with pytest.raises(ValueError, match=match) as error:
-        load_dataset(folder, **options)
+        data.load_dataset(folder, **options)
     assert "\n" not in str(error.value)
 
 
@@ -65,7 +58,7 @@ def refusal(folder: Path, match: str, **options: Any) -> None:
 def test_train_and_test_folders(tmp_path: Path) -> None:
     folder_of(tmp_path / "train", 5)
     folder_of(tmp_path / "test", 3)
-    dataset = load_dataset(tmp_path, image_size=4)
+    dataset = data.load_dataset(tmp_path, image_size=4)
     assert (dataset.name, dataset.classes) == (tmp_path.name, ("cats", "dogs"))
     assert dataset.train_images.shape == (10, 3, 4, 4)
     assert dataset.test_images.shape == (6, 3, 4, 4)
@@ -77,7 +70,7 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
 
 
 def test_a_fixed_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
-    dataset = load_dataset(str(folder_of(tmp_path / "pets", 50)))
+    dataset = data.load_dataset(str(folder_of(tmp_path / "pets", 50)))
     assert dataset.name == "pets"
     assert torch.bincount(dataset.train_labels).tolist() == [40, 40]
     assert torch.bincount(dataset.test_labels).tolist() == [10, 10]
@@ -94,7 +87,7 @@ def test_a_fixed_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
 def test_a_share_is_held_out_always_the_same(split, held_out, inside, tmp_path):
     for name in ("a", "b"):
         folder_of(tmp_path / name / inside, 10)
-    found = [load_dataset(tmp_path / name, split=split) for name in ("a", "b")]
+    found = [data.load_dataset(tmp_path / name, split=split) for name in ("a", "b")]
     assert counts(found[0]) == (20 - 2 * held_out, 2 * held_out)
     assert found[0].checksum == found[1].checksum
 
@@ -103,10 +96,10 @@ def test_a_share_is_held_out_always_the_same(split, held_out, inside, tmp_path):
 def test_names_of_the_test_set(name: str, tmp_path: Path) -> None:
     folder_of(tmp_path / "train", 3)
     folder_of(tmp_path / name, 2)
-    assert counts(load_dataset(tmp_path)) == (6, 4)
+    assert counts(data.load_dataset(tmp_path)) == (6, 4)
     refusal(tmp_path, f"split goes with a folder that is not .* holds {name}$", split=0.5)
     (tmp_path / "train").rename(tmp_path / ".train")
-    assert counts(load_dataset(tmp_path, split=1)) == (0, 4)
+    assert counts(data.load_dataset(tmp_path, split=1)) == (0, 4)
 
 
 def test_nested_folders_count_and_droppings_do_not(tmp_path: Path) -> None:
@@ -115,7 +108,7 @@ def test_nested_folders_count_and_droppings_do_not(tmp_path: Path) -> None:
     for name in ("__MACOSX/cats/._0.png", "cats/.DS_Store", "cats/Thumbs.db", "dogs/desktop.ini"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("junk")
-    dataset = load_dataset(tmp_path)
+    dataset = data.load_dataset(tmp_path)
     assert (counts(dataset), dataset.classes) == ((9, 2), ("cats", "dogs"))
     assert "left out" not in str(dataset)
 
@@ -125,7 +118,7 @@ def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
         folder_of(tmp_path / part)
     (tmp_path / "train" / "cats" / "boxes.txt").write_text("1 2 3 4")
     (tmp_path / "test" / "dogs" / "a.heic").write_text("a format for which Pillow needs a plug-in")
-    assert str(load_dataset(tmp_path)) == (
+    assert str(data.load_dataset(tmp_path)) == (
         f"{tmp_path.name}: 10 training and 10 test images in 2 classes, 32 x 32 squashed; "
         "left out: 1 .heic files, 1 .txt files, 1 folder docs, 1 folder val"
     )
@@ -140,7 +133,7 @@ def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
 
 @pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".JPG"])
 def test_every_format_that_pillow_reads(suffix: str, tmp_path: Path) -> None:
-    assert counts(load_dataset(folder_of(tmp_path, suffix=suffix))) == (8, 2)
+    assert counts(data.load_dataset(folder_of(tmp_path, suffix=suffix))) == (8, 2)
 
 
 RED, GREY = (200, 40, 0), (77, 77, 77)
@@ -171,7 +164,7 @@ def transparent_palette() -> Image.Image:
 def test_every_mode_becomes_rgb(tmp_path, image, suffix, colour, tolerance):
     path = tmp_path / f"0.{suffix}"
     image.save(path, **image.info)
-    pixels = read_image(path, 32).flatten(1).T.int()
+    pixels = data.read_image(path, 32).flatten(1).T.int()
     expected = torch.tensor(colour, dtype=torch.int32).expand_as(pixels)
     torch.testing.assert_close(pixels, expected, atol=tolerance, rtol=0)
 
@@ -183,7 +176,7 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
     exif = upside_down.getexif()
     exif[0x0112] = 3  # the camera was held upside down
     upside_down.save(tmp_path / "0.png", exif=exif)
-    image = read_image(tmp_path / "0.png", 32)
+    image = data.read_image(tmp_path / "0.png", 32)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), pixels)
 
 
@@ -200,7 +193,7 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
 def test_sizes_are_those_of_torchvision_to_the_bit(resize, transform, size, tmp_path):
     path = noisy(tmp_path / "0.png", size)
     expected = transforms.functional.pil_to_tensor(transform(Image.open(path)))
-    assert torch.equal(read_image(path, 24, resize), expected)
+    assert torch.equal(data.read_image(path, 24, resize), expected)
 
 
 # ---------------------------------------------------------------- links and damage
@@ -210,7 +203,7 @@ def test_links_inside_the_tree_are_followed(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "pets")
     (folder / "cats" / "linked.png").symlink_to(folder / "cats" / "0.png")
     (tmp_path / "link").symlink_to(folder)
-    assert sum(counts(load_dataset(tmp_path / "link"))) == 11
+    assert sum(counts(data.load_dataset(tmp_path / "link"))) == 11
 
 
 @pytest.mark.parametrize(
@@ -291,15 +284,15 @@ def test_wrong_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_images_on_the_disk_are_those_in_memory(tmp_path, monkeypatch):
-    memory = load_dataset(folder_of(tmp_path, 20), image_size=8)
-    monkeypatch.setattr(_folders, "IN_MEMORY", 0)
-    disk = load_dataset(tmp_path, image_size=8)
-    assert isinstance(disk.train_images, ImageFiles)
+    memory = data.load_dataset(folder_of(tmp_path, 20), image_size=8)
+    monkeypatch.setattr(data._folders, "IN_MEMORY", 0)
+    disk = data.load_dataset(tmp_path, image_size=8)
+    assert isinstance(disk.train_images, data.ImageFiles)
     assert torch.equal(disk.test_labels, memory.test_labels)
     assert torch.equal(disk.test_images[:], memory.test_images)
     assert counts(disk.limited(train=3)) == (3, 8)
     batches = [torch.tensor([4, 1]), slice(2, 5)]
-    one, other = (list(batches_of(each.train_images, batches)) for each in (disk, memory))
+    one, other = (list(data.batches_of(each.train_images, batches)) for each in (disk, memory))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     before = disk.checksum
     noisy(tmp_path / "cats" / "0.png")
@@ -313,7 +306,7 @@ def test_a_run_on_the_disk_is_the_run_in_memory(tmp_path, monkeypatch):
     config = TrainConfig("cifar_resnet20", batch_size=8, learning_rate=0.01, **settings)
     model = nn.Sequential(get_model("cifar_resnet20", 2), nn.Dropout())
     memory = train(config, model=copy.deepcopy(model), progress=False)
-    monkeypatch.setattr(_folders, "IN_MEMORY", 0)
+    monkeypatch.setattr(data._folders, "IN_MEMORY", 0)
     disk = train(config, model=model, progress=False)
     assert disk.last.train_loss == memory.last.train_loss
     torch.testing.assert_close(weights(disk), weights(memory), rtol=0, atol=0)
@@ -321,9 +314,9 @@ def test_a_run_on_the_disk_is_the_run_in_memory(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_broken_images_are_named_together_when_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(_folders, "IN_MEMORY", 0)
+    monkeypatch.setattr(data._folders, "IN_MEMORY", 0)
     for path in folder_of(tmp_path, 20).glob("cats/*.png"):
         path.write_bytes(path.read_bytes()[:40])
-    images = load_dataset(tmp_path, image_size=8).test_images
+    images = data.load_dataset(tmp_path, image_size=8).test_images
     with pytest.raises(ValueError, match=r"^(\S+\.png is not a readable image: [^\n;]*(; )?){4}$"):
-        list(batches_of(images, torch.arange(8).split(3)))
+        list(data.batches_of(images, torch.arange(8).split(3)))

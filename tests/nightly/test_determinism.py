@@ -12,14 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bsconv import pytorch as bp
 from bsconv.experiments.training import TrainConfig, train
-from bsconv.pytorch import (
-    BSConvS,
-    kernel_spectra,
-    project_pretrained,
-    reestimate_batch_norm,
-    reg_loss,
-)
 from core.test_precision import approximated, forward_and_backward
 from helpers.precision import difference, fill, numbers
 from helpers.reliability import Section
@@ -34,7 +28,7 @@ LAYERS = ("factored", "joined", "narrow", "merged")
 def layers() -> Results:
     found = {}
     for plan in LAYERS:
-        layer = BSConvS(32, 48, 3, padding=1)
+        layer = bp.BSConvS(32, 48, 3, padding=1)
         fill(layer, "ordinary")
         layer.plan = plan
         results = forward_and_backward(layer, numbers("ordinary", 8, 32, 16, 16))
@@ -43,9 +37,9 @@ def layers() -> Results:
 
 
 def penalty() -> Results:
-    model = nn.Sequential(BSConvS(64, 64, 3, p=0.5), BSConvS(256, 256, 3))
+    model = nn.Sequential(bp.BSConvS(64, 64, 3, p=0.5), bp.BSConvS(256, 256, 3))
     fill(model, "ordinary")
-    value = reg_loss(model)
+    value = bp.reg_loss(model)
     value.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"value": value, **gradients}
@@ -53,13 +47,13 @@ def penalty() -> Results:
 
 def spectra() -> Results:
     shapes = ((64, 32, 3, 3), (300, 256, 3, 3), (64, 4, 5, 5))
-    return {str(shape): kernel_spectra(numbers("ordinary", *shape))[""] for shape in shapes}
+    return {str(shape): bp.kernel_spectra(numbers("ordinary", *shape))[""] for shape in shapes}
 
 
 def projection() -> Results:
     images = numbers("ordinary", 16, 3, 16, 16)
-    model = reestimate_batch_norm(network("ordinary"), images)
-    new, report = project_pretrained(model, images, "s", 0.5, progress=False)
+    model = bp.reestimate_batch_norm(network("ordinary"), images)
+    new, report = bp.project_pretrained(model, images, "s", 0.5, progress=False)
     errors = torch.tensor([layer.output_error for layer in report.layers])
     return {"outputs": new(images), "errors": errors}
 

@@ -10,18 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bsconv.pytorch import (
-    BSConvS,
-    BSConvU,
-    collapse,
-    cross_kernel_spectra,
-    get_model,
-    kernel_spectra,
-    modify_mobilenet,
-    optimize_for_inference,
-    project_pretrained,
-    reestimate_batch_norm,
-)
+from bsconv import pytorch as bp
 from core.test_precision import CASES as CORE
 from core.test_precision import kernel
 from helpers.precision import (
@@ -66,7 +55,7 @@ def projected(
 ) -> Results:
     model = network(kind if subject == "weights" else "ordinary").to(dtype)
     images = numbers(kind if subject == "images" else "ordinary", 16, 3, 8, 8, mixed=1).to(dtype)
-    new, report = project_pretrained(model, images, letter, 0.5, method=method, progress=False)
+    new, report = bp.project_pretrained(model, images, letter, 0.5, method=method, progress=False)
     kept = [layer.weights_kept for layer in report.layers]
     errors = [layer.output_error for layer in report.layers if layer.output_error is not None]
     with torch.no_grad():
@@ -77,7 +66,7 @@ def projected(
 def statistics(kind: str, dtype: torch.dtype, many: int) -> Results:
     images = numbers(kind, 16, 3, 8, 8, mixed=1).to(dtype)
     norm = nn.Sequential(nn.BatchNorm2d(3)).to(dtype)
-    state = reestimate_batch_norm(norm, images, batch_size=8).state_dict()
+    state = bp.reestimate_batch_norm(norm, images, batch_size=8).state_dict()
     return {name: state[f"0.{name}"] for name in ("running_mean", "running_var")}
 
 
@@ -85,7 +74,7 @@ def statistics(kind: str, dtype: torch.dtype, many: int) -> Results:
 
 
 def inferred(how: Any, norm: bool, kind: str, dtype: torch.dtype, many: int) -> Results:
-    first, second = BSConvU(8, 8, 3, padding=1), BSConvS(8, 8, 3, padding=1, with_bn=norm)
+    first, second = bp.BSConvU(8, 8, 3, padding=1), bp.BSConvS(8, 8, 3, padding=1, with_bn=norm)
     model = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), second)
     fill(model, "ordinary")
     fill(first.pw, kind)
@@ -95,12 +84,12 @@ def inferred(how: Any, norm: bool, kind: str, dtype: torch.dtype, many: int) -> 
 
 def modified(kind: str, dtype: torch.dtype, many: int) -> Results:
     """A block of MobileNetV1 before its ReLU, which makes a number of minus infinity."""
-    model = get_model("cifar_mobilenetv1_w1d4", 10).eval()
+    model = bp.get_model("cifar_mobilenetv1_w1d4", 10).eval()
     fill(model, "ordinary")
     name = next(name for name, module in model.named_modules() if name.endswith("unit2"))
     pointwise = [m for m in model.get_submodule(name).modules() if isinstance(m, nn.Conv2d)][-1]
     fill(pointwise, kind)
-    block: Any = modify_mobilenet(model.to(dtype)).get_submodule(name)
+    block: Any = bp.modify_mobilenet(model.to(dtype)).get_submodule(name)
     images = numbers("ordinary", 3, block[0].in_channels, 6, 6, seed=1).to(dtype)
     return {"outputs": block[:2](images).transpose(0, 1)}
 
@@ -110,7 +99,7 @@ def whole(kind: str, dtype: torch.dtype, many: int) -> Results:
     found = {}
     for name in ("cifar_resnet20_bsconvu", "cifar_resnet20_bsconvs_p1d4", "cifar_mobilenetv2_w1d4"):
         torch.manual_seed(0)
-        model = get_model(name, 10).to(dtype).eval()
+        model = bp.get_model(name, 10).to(dtype).eval()
         found[name] = model(numbers(kind, 2, 3, 32, 32, mixed=1).to(dtype))
     return found
 
@@ -123,7 +112,7 @@ def spectra(kind: str, dtype: torch.dtype, many: int) -> Results:
     weight = kernel(kind, many).to(dtype)
     shares = {
         f"{function.__name__} {center}": function(weight, center)[""]
-        for function in (kernel_spectra, cross_kernel_spectra)
+        for function in (bp.kernel_spectra, bp.cross_kernel_spectra)
         for center in (True, False)
     }
     return {name: torch.cat((rows, rows.sum(1, True)), 1) for name, rows in shares.items()}
@@ -151,13 +140,13 @@ CASES = [
     ),
     Case(
         "collapse",
-        partial(inferred, lambda model, images: collapse(model), False),
+        partial(inferred, lambda model, images: bp.collapse(model), False),
         OF_ANY_WIDTH,
         beyond=BEYOND,
     ),
     Case(
         "optimize_for_inference",
-        partial(inferred, partial(optimize_for_inference, compile=False), True),
+        partial(inferred, partial(bp.optimize_for_inference, compile=False), True),
         OF_ANY_WIDTH,
         beyond=BEYOND,
     ),

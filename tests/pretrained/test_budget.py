@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsconv.pytorch import (
-    BSConvCP,
-    BSConvS,
-    BSConvU,
-    apply_plan,
-    budget_curve,
-    load_projected,
-    project_pretrained,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch._forms.form import DENSE, Form
 from bsconv.pytorch._forms.patches import Sampler
 from bsconv.pytorch.pretrained import _budget, _stopwatch, _study
@@ -53,7 +45,7 @@ def network() -> nn.Sequential:
 
 
 def project(model: nn.Module, budget: float | None, images: Any = IMAGES, **options: Any) -> Any:
-    return project_pretrained(model, images, budget=budget, **QUICK, **options)
+    return bp.project_pretrained(model, images, budget=budget, **QUICK, **options)
 
 
 def macs(model: nn.Module, images: Tensor = IMAGES[:1]) -> int:
@@ -149,7 +141,7 @@ def test_the_network_costs_no_more_than_the_budget(budget: float, of: Any) -> No
     for layer in report.layers:
         saved[0] += layer.macs_before - layer.macs_after
         saved[1] += layer.parameters_before - layer.parameters_after
-        kind = {"dense": nn.Conv2d, "u": BSConvU, "s": BSConvS, "cp": BSConvCP}[layer.form]
+        kind = {"dense": nn.Conv2d, "u": bp.BSConvU, "s": bp.BSConvS, "cp": bp.BSConvCP}[layer.form]
         assert type(student.get_submodule(layer.name)) is kind
         assert layer.rank is None or layer.rank % 8 == 0
     assert saved == [count(model) - count(student) for count in (macs, parameters)]
@@ -158,7 +150,7 @@ def test_the_network_costs_no_more_than_the_budget(budget: float, of: Any) -> No
 
 def test_larger_budgets_lose_less_and_the_curve_says_so_before() -> None:
     model = network()
-    curve = budget_curve(model, IMAGES, (0.01, 0.3, 0.8, 1), **QUICK)
+    curve = bp.budget_curve(model, IMAGES, (0.01, 0.3, 0.8, 1), **QUICK)
     assert [point.budget for point in curve.points] == [0.3, 0.8, 1]
     damages = [point.damage for point in curve.points]
     assert damages == sorted(damages, reverse=True)
@@ -180,8 +172,8 @@ def test_larger_budgets_lose_less_and_the_curve_says_so_before() -> None:
 
 def test_a_curve_stands_for_the_images_that_it_has_seen() -> None:
     model = network()
-    curve = budget_curve(model, IMAGES, **QUICK)
-    found, report = project_pretrained(model, curve, budget=0.4)
+    curve = bp.budget_curve(model, IMAGES, **QUICK)
+    found, report = bp.project_pretrained(model, curve, budget=0.4)
     expected, other = project(model, 0.4)
     assert report == other
     torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
@@ -330,27 +322,27 @@ def test_a_file_carries_its_plan(tmp_path: Path) -> None:
     metadata = {"bsconv": json.dumps({"plan": report.plan})}
     save_file(student.state_dict(), file, metadata=metadata)
     for source in (file, (report.plan, student.state_dict())):
-        again = load_projected(model, source)
+        again = bp.load_projected(model, source)
         with torch.no_grad():
             assert torch.equal(again(IMAGES), student(IMAGES))
     assert isinstance(model[2], nn.Conv2d)
     with pytest.raises(ValueError, match="needs to be a projection of this model: the plan needs"):
-        load_projected(nn.Sequential(nn.Conv2d(3, 8, 3)), file)
+        bp.load_projected(nn.Sequential(nn.Conv2d(3, 8, 3)), file)
     save_file(student.state_dict(), file)
     with raises_exactly(f"{file} needs a plan in its metadata, got none"):
-        load_projected(model, file)
+        bp.load_projected(model, file)
     content = file.read_bytes()
     for damaged in (b"", content[:20], content[:-9], b"\xff" * 50):
         file.write_bytes(damaged)
         with raises_exactly(f"{file} is damaged or not a safetensors file"):
-            load_projected(model, file)
+            bp.load_projected(model, file)
 
 
 @pytest.mark.parametrize(("name", "found"), [("1", "ReLU"), ("x", "none")])
 def test_a_plan_of_another_model_is_refused_before_anything_changes(name: str, found: str) -> None:
     model = network()
     with raises_exactly(f"the plan needs a convolution at '{name}', got {found}"):
-        apply_plan(model, {"0": "u", name: "u"})
+        bp.apply_plan(model, {"0": "u", name: "u"})
     assert type(model[0]) is nn.Conv2d
 
 
@@ -406,7 +398,7 @@ KEPT = "the share of input channels kept"
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
     with raises_exactly(message):
-        project_pretrained(network(), **{"images": IMAGES, **QUICK, **options})
+        bp.project_pretrained(network(), **{"images": IMAGES, **QUICK, **options})
 
 
 @pytest.mark.parametrize("budget", [None, 0.5])
@@ -464,9 +456,9 @@ def test_an_interrupted_projection_leaves_the_model_as_it_was(monkeypatch):
 
 
 def test_budgets_are_real_numbers_of_any_kind_in_any_iterable() -> None:
-    wanted = budget_curve(network(), IMAGES, [0.25, 0.5], **QUICK)
+    wanted = bp.budget_curve(network(), IMAGES, [0.25, 0.5], **QUICK)
     numbers = iter([Fraction(1, 4), np.float32(0.5)])
-    assert budget_curve(network(), IMAGES, numbers, **QUICK) == wanted
+    assert bp.budget_curve(network(), IMAGES, numbers, **QUICK) == wanted
 
 
 @pytest.mark.parametrize("budget", [None, 0.5])
@@ -510,4 +502,4 @@ def test_odd_answers(end: Callable[[Tensor], Any]) -> None:
     model = Odd(nn.Conv2d(3, 16, 3))
     model.end = end
     student, report = project(model, None)
-    assert (type(student[0]), report.agreement) == (BSConvU, None)
+    assert (type(student[0]), report.agreement) == (bp.BSConvU, None)

@@ -10,14 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsconv.pytorch import (
-    BSConvS,
-    BSConvS_Replacer,
-    BSConvU,
-    BSConvU_Replacer,
-    project_pretrained,
-    reestimate_batch_norm,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch._forms.fit import Fit, dense_kernel
 from bsconv.pytorch._forms.form import Form
 from bsconv.pytorch._forms.patches import Patches, Sampler, rectified, relative_error
@@ -86,8 +79,8 @@ def seen(model: nn.Module, name: str) -> Tensor:
 def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, kind: Any) -> None:
     model, place, rectified = MODELS[case]
     options: dict[str, Any] = {"positions": EVERYWHERE, "progress": False, "batch_size": 5}
-    fitted, report = project_pretrained(model.eval(), IMAGES, kind, 0.5, **options)
-    assert isinstance(fitted.get_submodule(report.layers[0].name), (BSConvU, BSConvS))
+    fitted, report = bp.project_pretrained(model.eval(), IMAGES, kind, 0.5, **options)
+    assert isinstance(fitted.get_submodule(report.layers[0].name), (bp.BSConvU, bp.BSConvS))
     found, expected = seen(fitted, place).double(), seen(model, place).double()
     if rectified:
         found, expected = found.relu(), expected.relu()
@@ -108,7 +101,7 @@ def looked_at(model: nn.Module, name: str, sampler: Sampler) -> Layer:
 
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     model, *_ = MODELS["bare"]
-    fitted, _ = project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
+    fitted, _ = bp.project_pretrained(model, IMAGES, positions=EVERYWHERE, progress=False)
     patches = Patches(F.unfold(IMAGES, 3).mT.flatten(0, 1), centered=False)
     outputs = seen(model, "0").flatten(2).mT.flatten(0, 1)
     cross, mean = patches.cross(outputs, model[0].weight.detach().flatten(1))
@@ -174,7 +167,7 @@ def test_targets_below_zero_count_as_far_as_they_come_through(active, expected) 
     assert relative_error(found, wanted) == pytest.approx(error)
 
 
-@pytest.mark.parametrize("kind", [BSConvU_Replacer, BSConvS_Replacer])
+@pytest.mark.parametrize("kind", [bp.BSConvU_Replacer, bp.BSConvS_Replacer])
 def test_behind_a_relu_targets_and_fits_take_turns(kind, monkeypatch):
     model = MODELS["relu"][0]
     study = Study(model, Inputs((IMAGES,)), Sampler(50, EVERYWHERE))
@@ -195,12 +188,12 @@ def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
     model = answering(
         conv(), trained(nn.BatchNorm2d(4)), nn.ReLU(), conv(bias=False), trained(nn.BatchNorm2d(4))
     ).train()
-    replacer = BSConvU_Replacer if kind == "u" else BSConvS_Replacer
+    replacer = bp.BSConvU_Replacer if kind == "u" else bp.BSConvS_Replacer
     expected = replacer(init="project").apply(copy.deepcopy(model)).eval()
     for method, images in (("weights", None), ("weights", IMAGES), ("batch_norm", IMAGES)):
         if method == "batch_norm":
-            reestimate_batch_norm(expected, IMAGES, batch_size=5)
-        found, report = project_pretrained(model, images, kind, method=method, batch_size=5)
+            bp.reestimate_batch_norm(expected, IMAGES, batch_size=5)
+        found, report = bp.project_pretrained(model, images, kind, method=method, batch_size=5)
         assert (report.method, report.images) == (method, 0 if images is None else 12)
         assert [layer.output_error for layer in report.layers] == [None, None]
         torch.testing.assert_close(found.state_dict(), expected.state_dict())
@@ -217,9 +210,9 @@ def test_the_first_two_methods_are_what_they_say(kind: Any) -> None:
 def test_layers_report_parameters_and_what_the_weights_kept() -> None:
     model = nn.Sequential(conv(bias=False), conv())
     model[1].weight.data.zero_()
-    first, second = project_pretrained(model)[1].layers
+    first, second = bp.project_pretrained(model)[1].layers
     weight = model[0].weight.detach()
-    lost = (BSConvU.from_conv2d(model[0]).to_conv2d().weight.detach() - weight).square().sum()
+    lost = (bp.BSConvU.from_conv2d(model[0]).to_conv2d().weight.detach() - weight).square().sum()
     assert (first.parameters_before, first.parameters_after) == (144, 16 + 36)
     assert (second.parameters_before, second.parameters_after) == (148, 16 + 36 + 4)
     kept = 1 - float(lost / weight.square().sum())
@@ -243,11 +236,11 @@ def test_progress_is_shown_in_parts_of_the_work(progress, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "tqdm", Bar)
     model = nn.Sequential(conv(bias=False), conv()).eval()
-    project_pretrained(model, IMAGES, progress=progress)
+    bp.project_pretrained(model, IMAGES, progress=progress)
     assert len(done) == (3 if progress else 0)
     assert sum(done) == 0
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    _, report = project_pretrained(model, IMAGES)
+    _, report = bp.project_pretrained(model, IMAGES)
     assert len(report.layers) == 2
 
 
@@ -259,7 +252,7 @@ def test_others_may_write_into_what_a_layer_sees() -> None:
     plain = trained(Residual()).eval()
     written = Written().eval()
     written.load_state_dict(plain.state_dict())
-    reports = [project_pretrained(one, IMAGES, progress=False)[1] for one in (plain, written)]
+    reports = [bp.project_pretrained(one, IMAGES, progress=False)[1] for one in (plain, written)]
     errors = [report.layers[0].output_error for report in reports]
     # what autograd has saved is written over, so there are no sensitivities
     assert errors[0] == pytest.approx(errors[1], rel=0.05)

@@ -13,19 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bsconv import pytorch as bp
 from bsconv.experiments.export import FORMATS, export_model, load_exported
 from bsconv.experiments.training import History, TrainConfig, train
-from bsconv.pytorch import (
-    BSConvS,
-    BSConvS_Replacer,
-    BSConvU,
-    BSConvU_Replacer,
-    collapse,
-    get_model,
-    optimize_for_inference,
-    project_pretrained,
-    reg_loss,
-)
 from helpers.trained import trained
 
 pytestmark = [
@@ -36,7 +26,7 @@ pytestmark = [
 ]
 
 GPU = "cuda"
-PLANS = {BSConvU: ("factored", "merged"), BSConvS: ("factored", "joined", "narrow", "merged")}
+PLANS = {bp.BSConvU: ("factored", "merged"), bp.BSConvS: ("factored", "joined", "narrow", "merged")}
 IMAGES = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -80,7 +70,7 @@ def test_layers_and_their_gradients(kind, plan, with_bn, format) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("kind", [BSConvU, BSConvS])
+@pytest.mark.parametrize("kind", [bp.BSConvU, bp.BSConvS])
 def test_autocast(kind, dtype) -> None:
     layer = kind(16, 16, 3, padding=1).to(GPU)
     images = torch.randn(8, 16, 8, 8, device=GPU)
@@ -92,9 +82,9 @@ def test_autocast(kind, dtype) -> None:
 
 
 def test_penalty_and_its_gradient() -> None:
-    model = BSConvS_Replacer().apply(get_model("cifar_resnet20", 10)).double()
+    model = bp.BSConvS_Replacer().apply(bp.get_model("cifar_resnet20", 10)).double()
     twin = copy.deepcopy(model).to(GPU)
-    expected, found = reg_loss(model, 0.3), reg_loss(twin, 0.3)
+    expected, found = bp.reg_loss(model, 0.3), bp.reg_loss(twin, 0.3)
     assert_equal(found, expected)
     expected.backward()
     found.backward()
@@ -107,10 +97,10 @@ def test_penalty_and_its_gradient() -> None:
 @pytest.mark.parametrize("method", ["weights", "batch_norm", "outputs"])
 @pytest.mark.parametrize("kind", ["u", "s"])
 def test_projection(kind: Any, method: Any) -> None:
-    model = trained(get_model("cifar_resnet20", 10)).double().eval()
+    model = trained(bp.get_model("cifar_resnet20", 10)).double().eval()
     here, there = (None, None) if method == "weights" else (IMAGES, IMAGES.to(GPU))
-    expected, _ = project_pretrained(model, here, kind, method=method, progress=False)
-    found, report = project_pretrained(model.to(GPU), there, kind, method=method, progress=False)
+    expected, _ = bp.project_pretrained(model, here, kind, method=method, progress=False)
+    found, report = bp.project_pretrained(model.to(GPU), there, kind, method=method, progress=False)
     assert all(tensor.is_cuda for tensor in found.state_dict().values())
     assert len(report.layers) > 15
     with torch.no_grad():
@@ -121,23 +111,23 @@ def test_projection(kind: Any, method: Any) -> None:
 
 
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("replacer", [BSConvU_Replacer, BSConvS_Replacer])
+@pytest.mark.parametrize("replacer", [bp.BSConvU_Replacer, bp.BSConvS_Replacer])
 def test_optimised_models(replacer: Any, compile: bool) -> None:
-    model = trained(replacer().apply(get_model("cifar_resnet20", 10))).eval()
+    model = trained(replacer().apply(bp.get_model("cifar_resnet20", 10))).eval()
     with torch.no_grad():
         expected = model(IMAGES.float())
     example = IMAGES.float().to(GPU)
-    optimised = optimize_for_inference(model.to(GPU), example, compile=compile)
+    optimised = bp.optimize_for_inference(model.to(GPU), example, compile=compile)
     with torch.no_grad():
         assert_equal(optimised(example), expected, tolerance=2e-3)  # TF32
-        assert_equal(collapse(model)(example), expected, tolerance=2e-3)
+        assert_equal(bp.collapse(model)(example), expected, tolerance=2e-3)
 
 
 @pytest.mark.parametrize("format", ["onnx", "exported-program"])
 def test_models_are_exported_for_any_device(format: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    model = trained(get_model("cifar_resnet20_bsconvu", 10)).eval()
+    model = trained(bp.get_model("cifar_resnet20_bsconvu", 10)).eval()
     with torch.no_grad():
         expected = model(IMAGES.float())
     path = tmp_path / f"model{FORMATS[format]}"

@@ -11,13 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bsconv.experiments.results import (
-    Record,
-    load_records,
-    results_folder,
-    summarize,
-    variants_of,
-)
+from bsconv.experiments import results
 from bsconv.experiments.training import TrainConfig, train
 from bsconv.pytorch import get_model
 from helpers.paths import ROOT
@@ -104,7 +98,7 @@ def test_writing_and_reading_gives_the_same_records(tmp_path: Path) -> None:
     records = [record(commit="abc1234", note="é", milestones=(1, 2), recipe="published"), record()]
     for one in records:
         write_record(one, tmp_path / "new" / "results")
-    assert load_records(tmp_path / "new" / "results") == [records[1], records[0]]
+    assert results.load_records(tmp_path / "new" / "results") == [records[1], records[0]]
     lines = text_of(record()).splitlines()
     assert sum('"test_top1"' in line for line in lines) == 3  # an epoch is a line
 
@@ -161,10 +155,10 @@ def test_a_broken_record_is_named(break_it: Callable[[dict], Any], reason: str, 
     path = write_record(record(), tmp_path)
     path.write_text(json.dumps(break_it(json.loads(path.read_text()))))
     with pytest.raises(ValueError, match=f"seed0.json holds no record of a run: .*{reason}"):
-        load_records(tmp_path)
+        results.load_records(tmp_path)
     path.write_bytes(b"{")
     with pytest.raises(ValueError, match=r"seed0\.json holds no record of a run"):
-        load_records(tmp_path)
+        results.load_records(tmp_path)
 
 
 @pytest.mark.parametrize("here", [".", "notebooks", "course"])
@@ -173,17 +167,17 @@ def test_records_are_found_from_the_project_and_from_its_notebooks_and_their_cop
 ) -> None:
     (tmp_path / here).mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / here)
-    assert results_folder() == tmp_path / "results"
-    assert load_records() == []
+    assert results.results_folder() == tmp_path / "results"
+    assert results.load_records() == []
     write_record(record(), tmp_path / "results")
     (tmp_path / "results" / "README.md").write_text("no record")
-    assert load_records() == [record()]
-    assert load_records(tmp_path / "nowhere") == []
+    assert results.load_records() == [record()]
+    assert results.load_records(tmp_path / "nowhere") == []
 
 
 def test_the_records_of_the_project_are_whole() -> None:
     folder = ROOT / "results"
-    records = load_records(folder)
+    records = results.load_records(folder)
     for path, one in zip(sorted(folder.glob("*.json")), records, strict=True):
         config = one.config
         assert path.name.startswith(f"{config.dataset}-{config.model}-{config.recipe}")
@@ -204,7 +198,7 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
         record(10, 20, alpha=0.5),
         record(10, 20, 30),
     ]
-    ours, dense, *others = summarize(records)
+    ours, dense, *others = results.summarize(records)
     assert ours.top1 == [50, 56, 53]
     assert (ours.mean, ours.lowest, ours.highest) == (53, 50, 56)
     assert (dense.parameters, dense.runs) == (270_000, (records[1],))
@@ -213,7 +207,7 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
         "cifar_resnet20_bsconvu on cifar10, recipe fast, 2 epochs: 53.00 % (50.00 to 56.00, 3 runs)"
     )
     assert str(dense).endswith("90.00 % (90.00 to 90.00, 1 run)")
-    assert summarize([]) == []
+    assert results.summarize([]) == []
 
 
 @pytest.mark.parametrize(
@@ -227,13 +221,13 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
     ],
 )  # fmt: skip
 def test_a_summary_says_what_was_trained_and_how(settings: dict[str, object], text: str) -> None:
-    [summary] = summarize([record(50, **settings)])
+    [summary] = results.summarize([record(50, **settings)])
     assert f"{summary.config.network}, {summary.schedule}" == text
 
 
 def test_how_steps_were_computed_splits_no_row() -> None:
     merged = {"precision": "bfloat16", "compile": True, "plan": "merged", "device": "cuda"}
-    [summary] = summarize(
+    [summary] = results.summarize(
         [
             record(50, precision="float32", compile=False, plan="factored"),
             record(52, seed=1, **merged),
@@ -246,7 +240,7 @@ def test_how_steps_were_computed_splits_no_row() -> None:
 
 
 def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
-    def written_before(**settings: Any) -> Record:
+    def written_before(**settings: Any) -> results.Record:
         """When there was one optimiser and no choice of execution."""
         values = json.loads(text_of(record(10, 50)))
         for name in ("optimizer", "precision", "plan", "compile"):
@@ -254,13 +248,13 @@ def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
         del values["format"]
         sgd = {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
         values["config"] |= sgd | settings
-        return Record.from_dict(values)
+        return results.Record.from_dict(values)
 
     old = written_before()
     assert (old.config.precision, old.config.plan) == ("float32", "factored")
     assert old.config.compile is False
     assert "-fast_SGD-2epochs-seed0" in name_of(old)
-    found = summarize([record(10, 50), old, written_before(learning_rate=0.1)])
+    found = results.summarize([record(10, 50), old, written_before(learning_rate=0.1)])
     assert [(one.recipe, one.own_settings) for one in found] == [
         ("fast", ()), ("fast (SGD)", ()), ("fast (SGD)", ("learning rate 0.1",))
     ]  # fmt: skip
@@ -271,7 +265,7 @@ def test_an_old_record_is_of_the_recipe_that_it_was_trained_with() -> None:
 NETWORK = "cifar_resnet20"
 
 
-def of(variant: str, *top1: float, **settings: Any) -> Record:
+def of(variant: str, *top1: float, **settings: Any) -> results.Record:
     return record(*top1, model=NETWORK + variant, **settings)
 
 
@@ -295,8 +289,10 @@ def of(variant: str, *top1: float, **settings: Any) -> Record:
         ([record(1, model="cifar_resnet56")], {}),
     ],
 )  # fmt: skip
-def test_variants_that_may_be_compared(records: list[Record], chosen: dict[str, int]) -> None:
-    found = variants_of(NETWORK, summarize(records))
+def test_variants_that_may_be_compared(
+    records: list[results.Record], chosen: dict[str, int]
+) -> None:
+    found = results.variants_of(NETWORK, results.summarize(records))
     assert list(found) == list(chosen)
     assert [one.runs for one in found.values()] == [(records[at],) for at in chosen.values()]
 
@@ -309,7 +305,7 @@ def test_records_are_made_from_the_command_line(finished: Path, tmp_path, capsys
     assert main([*given, "--out", str(tmp_path)]) == 0
     assert Path(capsys.readouterr().out.strip()).parent == tmp_path
     expected = make_record(finished, machine="1 CPU core", note="a trial", commit="abc1234")
-    assert load_records(tmp_path) == [expected]
+    assert results.load_records(tmp_path) == [expected]
     # one bad run, and nothing is written
     assert main([str(tmp_path / "nowhere"), *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err

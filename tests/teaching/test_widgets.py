@@ -21,14 +21,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import nn
 
-from bsconv.pytorch import (
-    BSConvS,
-    BSConvS_Replacer,
-    BSConvU,
-    BSConvU_Replacer,
-    ModelProfiler,
-    get_model,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch.plan import LayerPlan, Plan
 from bsconv.teaching import widgets
 from bsconv.teaching.widgets._cost import layer_costs
@@ -60,7 +53,7 @@ RECORDS = [
     *(record(10 + n, 20 + n, 30 + n, seed=n) for n in range(2)),
     record(10, 20, 30, 40, 50, 60, 70, model="cifar_wrn16_1"),
 ]
-NETS = {"small": small_net, "resnet20": partial(get_model, "cifar_resnet20", 10)}
+NETS = {"small": small_net, "resnet20": partial(bp.get_model, "cifar_resnet20", 10)}
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "kernel explorer": lambda: widgets.kernel_explorer(small_net()),
@@ -238,8 +231,8 @@ def built(M: int, N: int, K: int, p: float, stride: int) -> list[nn.Module]:
     return [
         nn.Conv2d(M, N, K, **geometry),
         nn.Sequential(nn.Conv2d(M, M, K, groups=M, **geometry), nn.Conv2d(M, N, 1, bias=False)),
-        BSConvU(M, N, K, **geometry),
-        BSConvS(M, N, K, **geometry, p=p),
+        bp.BSConvU(M, N, K, **geometry),
+        bp.BSConvS(M, N, K, **geometry, p=p),
     ]
 
 
@@ -249,7 +242,7 @@ def test_costs_and_their_formulas_are_those_of_the_layers_built(M, N, K, H, W) -
     for p, stride in itertools.product((1 / 6, Fraction(1, 4), 1), (1, 2)):
         costs = layer_costs(M, N, K, p, H, W, stride)
         for cost, layer in zip(costs, built(M, N, K, p, stride), strict=True):
-            profile = ModelProfiler(layer, (1, M, H, W))
+            profile = bp.ModelProfiler(layer, (1, M, H, W))
             assert cost.parameters == profile.total_parameter_count
             assert cost.macs == profile.total_mac_count
             letters, parameters = cost.parameters_formula.split(" = ", 1)
@@ -298,9 +291,9 @@ def test_either_order_shares_the_slices_it_says(M: int, N: int) -> None:
 @pytest.mark.parametrize(
     ("replacer", "shown", "p"),
     [
-        (BSConvU_Replacer((3, 5)), "3 x 3 and 5 x 5", 1 / 4),
-        (BSConvS_Replacer((3,), 1 / 6, exclude=["backbone.stage1", "*.conv2"]), "3 x 3", 1 / 6),
-        (BSConvS_Replacer(None, 1.0), "all", 1.0),
+        (bp.BSConvU_Replacer((3, 5)), "3 x 3 and 5 x 5", 1 / 4),
+        (bp.BSConvS_Replacer((3,), 1 / 6, exclude=["backbone.stage1", "*.conv2"]), "3 x 3", 1 / 6),
+        (bp.BSConvS_Replacer(None, 1.0), "all", 1.0),
     ],
 )
 def test_the_surgeon_shows_what_the_replacer_plans(replacer, shown, p, monkeypatch) -> None:
@@ -310,7 +303,7 @@ def test_the_surgeon_shows_what_the_replacer_plans(replacer, shown, p, monkeypat
         lambda names, series, **texts: drawn.append((names, series)) or Figure(),
     )
     surgeon = widgets.model_surgeon(NETS)
-    rule, exclude = "US"[isinstance(replacer, BSConvS_Replacer)], ", ".join(replacer.exclude)
+    rule, exclude = "US"[isinstance(replacer, bp.BSConvS_Replacer)], ", ".join(replacer.exclude)
     given = {"architecture": "resnet20", "rule": rule, "p": p, "kernel_sizes": shown}
     for name, value in {**given, "exclude": exclude}.items():
         surgeon.controls[name].value = value

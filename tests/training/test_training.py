@@ -15,18 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from bsconv.experiments import training
 from bsconv.experiments.data import ImageDataset, to_float
 from bsconv.experiments.files.checkpoints import read_checkpoint
-from bsconv.experiments.training import (
-    EpochMetrics,
-    History,
-    _job,
-    _steps,
-    _train,
-    check_fit,
-    evaluate,
-    train,
-)
 from bsconv.pytorch import BSConvS, _layer_plans, reg_loss
 from helpers import small_runs
 from helpers.model_snapshots import assert_unchanged, snapshot
@@ -58,7 +49,7 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
     use(linear, data)
     images, labels = data.train_images, data.train_labels
     settings = config(recipe=recipe, batch_size=6, crop_padding=0, flip=False, weight_decay=0.01)
-    result = weights(train(settings, progress=False))
+    result = weights(training.train(settings, progress=False))
 
     torch.manual_seed(0)
     start = linear(4)
@@ -149,7 +140,7 @@ def test_a_loss_that_is_no_number_ends_the_epoch_soon(use, monkeypatch, loss, ba
         steps.append(torch.tensor(loss if len(steps) == 2 else 1.0))
         return steps[-1]
 
-    monkeypatch.setattr(_train, "train_step", train_step)
+    monkeypatch.setattr(training._train, "train_step", train_step)
     with pytest.raises(FloatingPointError, match="the training loss became "):
         run(batch_size=1)
     assert len(steps) <= most
@@ -158,7 +149,7 @@ def test_a_loss_that_is_no_number_ends_the_epoch_soon(use, monkeypatch, loss, ba
 def test_the_loss_is_the_mean_over_the_images(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     use(linear)
     losses = iter([1.0, 2.0, 5.0] * 2)  # of 8, 8 and 4 images
-    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(next(losses)))
+    monkeypatch.setattr(training._train, "train_step", lambda *_: torch.tensor(next(losses)))
     assert [row.train_loss for row in run()] == pytest.approx([44 / 20] * 2)
 
 
@@ -200,7 +191,7 @@ def test_evaluate_counts_as_numpy_does(batch_size: int, floats: bool) -> None:
     weight, bias = (tensor.detach().numpy() for tensor in model.parameters())
     logits = data.test_images.flatten(1).numpy() / 255 @ weight.T + bias
     expected = 100 * np.mean(logits.argmax(axis=1) == data.test_labels.numpy())
-    top1 = evaluate(model, images, data.test_labels, config(batch_size=batch_size))
+    top1 = training.evaluate(model, images, data.test_labels, config(batch_size=batch_size))
     assert top1 == pytest.approx(expected, abs=1e-12)
 
 
@@ -208,8 +199,8 @@ def test_evaluate_leaves_the_model_as_it_was() -> None:
     data, model = noise(), small_runs.with_all_state(4)
     model[1].eval()  # a frozen BatchNorm in a model that trains
     before = snapshot(model)
-    first = evaluate(model, data.test_images, data.test_labels)
-    assert first == evaluate(model, data.test_images, data.test_labels)  # no dropout
+    first = training.evaluate(model, data.test_images, data.test_labels)
+    assert first == training.evaluate(model, data.test_images, data.test_labels)  # no dropout
     assert_unchanged(model, before)
 
 
@@ -217,17 +208,17 @@ def test_a_model_that_gives_no_numbers_is_never_right() -> None:
     data, model = noise(), linear(4)
     with torch.no_grad():
         model[-1].bias[0] = math.nan  # argmax takes NaN for the largest
-    assert evaluate(model, data.test_images, torch.zeros_like(data.test_labels)) == 0
+    assert training.evaluate(model, data.test_images, torch.zeros_like(data.test_labels)) == 0
 
 
 def test_evaluate_needs_numbers_and_labels() -> None:
     images, labels = to_float(noise().test_images), noise().test_labels
     images[1, 2, 3, 4] = math.nan
     with pytest.raises(ValueError, match="images need numbers, got NaN"):
-        evaluate(linear(4), images, labels)
+        training.evaluate(linear(4), images, labels)
     for count, other in ((3, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"a label per image, got {count} and {other}"):
-            evaluate(linear(4), images[:count], labels[:other])
+            training.evaluate(linear(4), images[:count], labels[:other])
 
 
 # --- randomness -----------------------------------------------------------------------------------
@@ -266,7 +257,7 @@ def test_train_leaves_no_trace(use: Use, tmp_path, monkeypatch, capsys) -> None:
 
 def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[str]) -> None:
     use(linear)
-    train(config(learning_rate=0.001), progress=True)
+    training.train(config(learning_rate=0.001), progress=True)
     printed, errors = capsys.readouterr()
     first, second, *epochs = printed.splitlines()
     about = "cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
@@ -280,9 +271,9 @@ def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[st
 def test_the_bar_says_speed_time_left_and_loss(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
     use(linear, noise(train=160))
-    monkeypatch.setattr(_train, "tqdm", functools.partial(tqdm, mininterval=0))
-    monkeypatch.setattr(_train, "train_step", lambda *_: torch.tensor(1.25))
-    train(config(batch_size=4))
+    monkeypatch.setattr(training._train, "tqdm", functools.partial(tqdm, mininterval=0))
+    monkeypatch.setattr(training._train, "train_step", lambda *_: torch.tensor(1.25))
+    training.train(config(batch_size=4))
     shown = terminal.getvalue().split("\r")
     half = next(line for line in shown if " 80/160 " in line or " 80.0/160 " in line)
     assert half.startswith("epoch 1/2:  50%")
@@ -292,10 +283,10 @@ def test_the_bar_says_speed_time_left_and_loss(use: Use, monkeypatch: pytest.Mon
 
 def test_an_interrupted_bar_is_taken_away(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_a_terminal(monkeypatch)
-    monkeypatch.setattr(_train, "train_step", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(training._train, "train_step", Mock(side_effect=KeyboardInterrupt))
     use(linear)
     with pytest.raises(KeyboardInterrupt):
-        train(config())
+        training.train(config())
     *_, bar, last = terminal.getvalue().split("\r")
     assert bar.strip() == last == ""
 
@@ -305,7 +296,9 @@ def test_an_interrupted_bar_is_taken_away(use: Use, monkeypatch: pytest.MonkeyPa
 
 def test_history_knows_best_and_last() -> None:
     tops = [10.0, 30.0, 30.0, 20.0]
-    history = History(EpochMetrics(i + 1, 1.0, top, 0.1, 1.0) for i, top in enumerate(tops))
+    history = training.History(
+        training.EpochMetrics(i + 1, 1.0, top, 0.1, 1.0) for i, top in enumerate(tops)
+    )
     assert history.best.epoch == 2
     assert history.last.epoch == 4
 
@@ -325,16 +318,16 @@ def test_history_knows_best_and_last() -> None:
 def test_an_epoch_of_no_numbers_is_not_kept(use, tmp_path, monkeypatch, what, message) -> None:
     """The last step of an epoch may spoil the weights after its loss was fine."""
     use(linear)
-    plain, epochs = _train.train_epoch, iter(range(1, 4))
+    plain, epochs = training._train.train_epoch, iter(range(1, 4))
 
-    def train_epoch(run: Any, job: _job.Job, *arguments: Any) -> tuple[float, float]:
+    def train_epoch(run: Any, job: training._job.Job, *arguments: Any) -> tuple[float, float]:
         loss = plain(run, job, *arguments)
         if next(epochs) < 2:
             return loss
         spoilt = what(job)
         return (spoilt, 0.0) if isinstance(spoilt, float) else loss
 
-    monkeypatch.setattr(_train, "train_epoch", train_epoch)
+    monkeypatch.setattr(training._train, "train_epoch", train_epoch)
     with pytest.raises(FloatingPointError, match=f"the {message} in epoch 2 of 3; try a learning"):
         run(epochs=3, out=tmp_path)
     kept = read_checkpoint(tmp_path / "checkpoint.pt")
@@ -351,7 +344,7 @@ def test_a_model_of_other_classes_does_not_fit(use) -> None:
 
 
 def test_images_that_stay_on_the_cpu_fit_a_model_elsewhere() -> None:
-    check_fit(linear(4).to("meta"), noise(), config())
+    training.check_fit(linear(4).to("meta"), noise(), config())
 
 
 @pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:99"])
@@ -360,7 +353,7 @@ def test_device_that_is_not_here(device: str) -> None:
         run(device=device)
 
 
-def losses(history: History) -> list[float]:
+def losses(history: training.History) -> list[float]:
     return [epoch.train_loss for epoch in history]
 
 
@@ -390,7 +383,7 @@ def test_bfloat16_steps_train_about_the_same_weights_in_float32(use: Use) -> Non
 )
 def test_steps_computed_in_another_way_train_the_same(use, way, plan: str, monkeypatch) -> None:
     monkeypatch.setattr(_layer_plans, "fastest_plan", lambda *_: "joined")
-    monkeypatch.setattr(_steps, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(training._steps, "WORTH_MEASURING", 0)
     use(with_subspace)
     # precision "auto" would be measured as well
     settings = {"learning_rate": 0.01, "precision": "float32", "plan": "factored"}
