@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import Any
 
+from .basics.errors import needs
+
 __version__ = "1.0.0"
 __all__ = ["load_run"]
 
@@ -16,5 +18,4 @@ def __getattr__(name: str) -> Any:
     try:
         return import_module(".experiments.classifier", __name__).load_run
     except ModuleNotFoundError as error:
-        need = f"load_run needs the package {error.name}: pip install 'bsconv[lab]'"
-        raise ImportError(need) from error
+        raise ImportError(needs("load_run", error)) from error

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .basics import tables
-from .basics.errors import meant, one_line
+from .basics.errors import meant, needs, one_line
 
 # one module per command: HELP, add_arguments(parser) and run(arguments), which may return an exit
 # code; they import torch and other heavy packages in run only, so that help and errors are quick
@@ -97,7 +97,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return one_line(f"{error.filename}: {error.strerror}", limit=None)
     if isinstance(error, ModuleNotFoundError):
-        return f"this needs the package {error.name}: pip install {error.name}"
+        return needs("this", error)
     if isinstance(error, (MemoryError, RuntimeError)):
         return "the memory does not hold this: try fewer classes, or fewer or smaller images"
     return one_line(error, limit=None)

@@ -66,7 +66,8 @@ def test_other_files_are_refused_in_one_line(suffix, tmp_path, monkeypatch, fail
     path.write_bytes(b"not a network" * 99)
     assert failure("spectra", path).startswith(f"{of} holds no network of {package}: ")
     monkeypatch.setitem(sys.modules, package, None)
-    needed = f"this needs the package {package}: pip install {package}"
+    source = {"onnx": "'bsconv[onnx]'"}.get(package, package)
+    needed = f"this needs the package {package}: pip install {source}"
     assert failure("spectra", path) == f"bsconv spectra: {needed}\n"
 
 

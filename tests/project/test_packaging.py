@@ -11,6 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import bsconv
+from bsconv.basics import errors
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +45,12 @@ def test_the_core_needs_torch_alone() -> None:
     assert requirement.startswith("torch>=")
     assert set(EXTRAS) == {"lab", "onnx", "openvino", "timm", "docs", "dev"}
     assert {*EXTRAS["onnx"], *EXTRAS["timm"], *EXTRAS["docs"]} <= {*EXTRAS["dev"]}
+
+
+def test_a_missing_package_is_installed_with_the_extra_that_has_it() -> None:
+    for extra, packages in errors.EXTRAS.items():
+        names = {Requirement(text).name for text in EXTRAS[extra]} - {"jupyterlab"}  # not imported
+        assert {*packages.lower().replace("pil", "pillow").split()} == names
 
 
 def test_the_lock_pins_what_is_asked_for() -> None:
@@ -117,17 +124,26 @@ def test_importing_the_library_adds_its_own_modules_to_those_of_torch() -> None:
     assert len(others) < 12, others
 
 
+FILE = """
+import bsconv.pytorch, torch
+try: bsconv.pytorch.load_projected(torch.nn.ReLU(), "a.safetensors")
+except ImportError as error: print(error)
+"""
+
+
 @pytest.mark.slow
-def test_the_library_needs_torch_alone_and_load_run_says_what_it_needs() -> None:
-    """Examples of the API without other libraries; that of load_run comes last."""
+def test_the_library_needs_torch_alone_and_says_what_the_rest_needs() -> None:
+    """Examples of the API without other libraries, trained weights too; load_run comes last."""
     gone = ["numpy", "torchvision", "pytorchcv", "PIL", "matplotlib", "safetensors", "tqdm"]
     text = (ROOT / "docs" / "examples.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    own = [b for b in blocks if not re.search("torchvision|pretrained=|experiments", b)]
-    code = f"import sys\nsys.modules |= dict.fromkeys({gone})\n" + "\n".join(own)
+    own = [b for b in blocks if not re.search("torchvision|bsconv.experiments", b)]
+    code = f"import sys\nsys.modules |= dict.fromkeys({gone})\n{FILE}" + "\n".join(own)
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     needed = "ImportError: load_run needs the package numpy: pip install 'bsconv[lab]'"
-    assert (len(own), run.stderr.splitlines()[-1]) == (7, needed)
+    assert (len(own), run.stderr.splitlines()[-1]) == (9, needed)
+    needed = "load_projected of a file needs the package safetensors: pip install 'bsconv[lab]'"
+    assert run.stdout.splitlines()[0] == needed
 
 
 # the Makefile's set-up, with a stand-in for Python that only writes down what it is asked

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...basics.errors import one_line
+from ...basics.errors import needs, one_line
 from .._tools.convs import CONVS
 from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
@@ -75,8 +75,7 @@ def _read(file: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tenso
     try:
         safetensors: Any = importlib.import_module("safetensors")
     except ImportError as error:
-        said = "load_projected needs the package safetensors: pip install safetensors"
-        raise ImportError(said) from error
+        raise ImportError(needs("load_projected of a file", error)) from error
     try:
         with safetensors.safe_open(file, framework="pt") as content:
             about = json.loads((content.metadata() or {}).get("bsconv", "{}"))

@@ -5,12 +5,12 @@ run, and the accuracy measured with this very file.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..initialization import dense_conv, match_variance_, uninitialized
@@ -21,6 +21,7 @@ from .mobilenet import mobilenet
 from .resnet import resnet
 
 FOLDER = Path(__file__).parents[2] / "weights"
+DTYPES = {"F16": torch.float16, "I64": torch.int64}  # of the weights in the files
 INITS = ("default", "published", "matched")  # the first two are the same
 
 
@@ -34,15 +35,14 @@ def get_model(
 
     Args:
         pretrained: the data set of weights that come with the package: "cifar10", for
-            cifar_resnet20, cifar_wrn16_1 and two BSConv variants of the latter, with 10 classes.
+            cifar_resnet20, cifar_wrn16_1, its BSConv variants and cifar_wrn16_2_bsconvu.
         init: how BSConv layers start; dense convolutions start Kaiming-uniform and the classifier
             Xavier-normal with either. "default", also called "published": as PyTorch starts
             convolutions, which bsconv 0.4.0 did and does better. "matched": with the variance of
             the dense convolution (:func:`bsconv.pytorch.initialization.match_variance_`).
 
     Raises ValueError for an unknown name, num_classes < 1, another ``init``, ``pretrained`` weights
-    that do not exist or have other classes, and a damaged file of them; ImportError if they need
-    safetensors and it is not installed.
+    that do not exist or have other classes, and a damaged file of them.
 
     >>> get_model("cifar_resnet20_bsconvu", num_classes=10)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -86,5 +86,10 @@ def trained_weights(architecture: str, pretrained: str, num_classes: int) -> dic
     if found != expected:
         damage = f"its SHA-256 needs to be {expected}, got {found}"
         raise ValueError(f"{path} is damaged: {damage}; install bsconv again")
-    safetensors = importlib.import_module("safetensors.torch")
-    return dict(safetensors.load(content))
+    start = 8 + int.from_bytes(content[:8], "little")  # safetensors, read without the package
+    entries, data = json.loads(content[8:start]), bytearray(content[start:])
+    return {
+        name: torch.frombuffer(data[slice(*at)], dtype=DTYPES[entry["dtype"]]).view(entry["shape"])
+        for name, entry in entries.items()
+        if (at := entry.get("data_offsets"))  # metadata have none
+    }
