@@ -88,8 +88,9 @@ def make_record(
         raise ValueError(f"the run in {folder} is not finished: {done}")
     trained = read_trained(folder / MODEL)
     settings: dict[str, Any] = {name: getattr(trained.config, name) for name in EXECUTION}
-    for name in ("model", "dataset"):  # of the user's code and images, without the folder
-        settings[name] = Path(getattr(config, name)).name
+    for name in ("model", "teacher_model", "dataset"):  # of code and images, without the folder
+        value = getattr(config, name)
+        settings[name] = value and Path(value).name.replace(".py:", ":")
     libraries = {name: metadata.version(name) for name in ("torch", "torchvision")}
     ended = datetime.datetime.fromtimestamp((folder / MODEL).stat().st_mtime, datetime.timezone.utc)
     return Record(

@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--dataset {dataset} has no recorded run, {known} has")
     table = results.ResultsTable(summaries)
     if arguments.out is not None and not table.panels:
-        raise ValueError(f"there is nothing to draw in {arguments.out}: {table.apart_title}")
+        rule = "no run is of a named network with its recipe's own settings"
+        raise ValueError(f"there is nothing to draw in {arguments.out}: {rule}")
     text = table.markdown() if arguments.markdown else None
     print_table(arguments, table, table.figure, text=text)
 

@@ -161,7 +161,7 @@ def test_version(capsys: Captured) -> None:
         (PermissionError(13, "Permission denied", "x/.lock"), "x/.lock: Permission denied"),
         (FloatingPointError("the training loss became nan in epoch 2"), "became nan in epoch 2"),
         (ValueError("two\nlines"), "two lines"),
-        (ModuleNotFoundError(name="numpy"), "this needs the package numpy: pip install 'bsconv[lab]'"),
+        (ModuleNotFoundError(name="numpy"), "the package numpy: pip install 'bsconv[lab]'"),
         (MemoryError(), "the memory does not hold this"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "does not hold"),
         (torch.OutOfMemoryError("CUDA out of memory"), "auto is out of memory, try a smaller"),

@@ -153,6 +153,12 @@ def test_replaced_networks_have_a_name_where_that_builds_the_same(settings, arch
     assert summary.variant == f"BSConv-{settings['bsconv'].upper()}"
 
 
+def test_code_of_the_users_is_in_the_table_and_not_drawn_as_a_variant() -> None:
+    table = results.ResultsTable(results.summarize([of(1.0, model="nets:cp"), of(2.0)]))
+    assert [one.variant for one in table.summaries] == ["dense", "nets:cp"]
+    assert [line.label for line in table.panels["CIFAR-10"]] == ["wrn16_1\n2 epochs"]
+
+
 # --- the published numbers ------------------------------------------------------------------------
 
 

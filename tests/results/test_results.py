@@ -50,10 +50,13 @@ def test_no_folder_of_the_machine_gets_into_a_record(finished: Path, tmp_path: P
     config = json.loads((finished / "config.json").read_text())
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     secret = {name: str(tmp_path / name) for name in ("dataset", "data", "weights")}
+    secret |= {name: f"{tmp_path}/{name}.py:net" for name in ("model", "teacher_model")}
     (tmp_path / "config.json").write_text(json.dumps(config | secret))
     made = make_record(tmp_path, machine="m")
     assert (made.config.dataset, made.config.weights) == ("dataset", "weights")
+    assert (made.config.model, made.config.teacher_model) == ("model:net", "teacher_model:net")
     assert str(tmp_path.parent) not in text_of(made)
+    assert "-model_net-" in name_of(made)
     assert "out" not in json.loads(text_of(made))["config"]
 
 
@@ -283,6 +286,9 @@ def of(variant: str, *top1: float, **settings: Any) -> results.Record:
         # in one order
         ([of("_bsconvs_p1d4", 1), of("_bsconvu", 1), of("", 1)],
          {"dense": 2, "BSConv-U": 1, "BSConv-S": 0}),
+        # of several shares, the one of equal width
+        ([of("_bsconvs_p1d2", 1, parameters=42_095), of("_bsconvs_p1d4", 1, parameters=27_255)],
+         {"BSConv-S": 1}),
         ([of("", 1, bsconv="u")], {"BSConv-U": 0}),
         ([of("", 1, bsconv="u", with_bn=True)], {}),  # a network without a name
         ([of("", 1, train_limit=9), of("", 1, dataset="cifar100"), of("", 1, alpha=0.0)], {}),

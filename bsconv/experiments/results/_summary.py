@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import RECIPES, TrainConfig
 from ..model_sources import architecture
+from ..own_code import is_code
 from ._record import Record, deciding, recipe_of
 from .published import VARIANTS, family_and_variant
 
@@ -61,7 +62,9 @@ class Summary:
 
     @property
     def variant(self) -> str:
-        """``"dense"``, ``"BSConv-U"`` or ``"BSConv-S"``."""
+        """One of ``VARIANTS``; of code of the user's, which may be anything, what it is called."""
+        if is_code(self.config.model):
+            return self.config.network
         if self.config.bsconv is not None:
             return f"BSConv-{self.config.bsconv.upper()}"
         return family_and_variant(self.config.model)[1]
@@ -128,14 +131,20 @@ def variants_of(
     Runs with settings of their own, and networks that ``get_model`` has no name for, are left out.
     Of several, the recipe and length with the most variants counts; then the longest; then today's.
     """
-    together: dict[tuple[int, str], dict[str, Summary]] = {}
+    together: dict[tuple[int, str], list[Summary]] = {}
     for summary in summaries:
         named = summary.config.bsconv is None or summary.architecture != summary.config.network
         about = (summary.family, summary.config.dataset, summary.own_settings)
         if named and about == (family, dataset, ()):
-            group = together.setdefault((summary.config.epochs, summary.recipe), {})
-            group.setdefault(summary.variant, summary)
-    if not together:
-        return {}
-    best = max(together, key=lambda key: (len(together[key]), key[0], key[1] in RECIPES))
-    return {name: together[best][name] for name in VARIANTS if name in together[best]}
+            together.setdefault((summary.config.epochs, summary.recipe), []).append(summary)
+    found = {key: by_variant(group) for key, group in together.items()}
+    best = max(found, key=lambda key: (len(found[key]), key[0], key[1] in RECIPES), default=None)
+    return {} if best is None else found[best]
+
+
+def by_variant(summaries: Iterable[Summary]) -> dict[str, Summary]:
+    """One of each of ``VARIANTS``, in their order; of several shares p, the smallest network."""
+    found: dict[str, Summary] = {}
+    for one in sorted(summaries, key=lambda one: one.parameters):
+        found.setdefault(one.variant, one)
+    return {name: found[name] for name in VARIANTS if name in found}

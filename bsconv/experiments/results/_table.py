@@ -108,7 +108,8 @@ def _runs(summaries: Iterable[Summary]) -> str:
 def _order(one: Summary) -> tuple[object, ...]:
     """By data set and family; within one, what may be compared together, the longest first."""
     comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
-    return *comparable, VARIANTS.index(one.variant), one.config.network, one.own_settings
+    kind = (*VARIANTS, one.variant).index(one.variant)
+    return *comparable, kind, one.config.network, one.own_settings
 
 
 def _published(summary: Summary) -> PublishedResult | None:

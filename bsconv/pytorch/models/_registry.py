@@ -21,7 +21,7 @@ from .mobilenet import mobilenet
 from .resnet import resnet
 
 FOLDER = Path(__file__).parents[2] / "weights"
-DTYPES = {"F16": torch.float16, "I64": torch.int64}  # of the weights in the files
+DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64}  # in the files
 INITS = ("default", "published", "matched")  # the first two are the same
 
 

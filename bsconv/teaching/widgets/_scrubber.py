@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from ...experiments import plotting
-from ...experiments.results import Record, Summary, load_records, summarize
-from ...experiments.results.published import VARIANTS
+from ...experiments.results import Record, Summary, by_variant, load_records, summarize
 from ._panel import Panel, View, choice, limit, paragraph, slider, table
 
 Runs = dict[str, Summary]
@@ -35,14 +34,13 @@ def training_scrubber(records: Sequence[Record] | None = None) -> Panel:
 
 def comparisons(records: Sequence[Record]) -> dict[str, Runs]:
     """Recorded runs that share all but the variant: ``{title: {variant: runs}}``."""
-    found: dict[str, Runs] = {}
+    found: dict[str, list[Summary]] = {}
     for summary in summarize(records):
         title = f"{summary.family}, {summary.config.dataset}, {summary.recipe}, {summary.length}"
-        found.setdefault(title, {}).setdefault(summary.variant, summary)
-    return {
-        title: {name: found[title][name] for name in VARIANTS if name in found[title]}
-        for title in sorted(found, key=lambda title: -len(found[title]))
-    }
+        found.setdefault(title, []).append(summary)
+    compared = {title: by_variant(group) for title, group in found.items()}
+    most_first = sorted(compared, key=lambda title: -len(compared[title]))
+    return {title: compared[title] for title in most_first if compared[title]}
 
 
 def _last_epoch(runs: Runs) -> int:
