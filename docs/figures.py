@@ -99,7 +99,39 @@ def compression(path: Path) -> None:
     )
 
 
-DRAWN = {"blueprint": blueprint, "compression": compression}
+FORMS = {  # of ResNet-20, trained from scratch: by form, what to call each network and its model
+    "dense": {"": "cifar_resnet20"},
+    "BSConv-U": {"": "cifar_resnet20_bsconvu"},
+    "BSConv-S": {
+        "p = 1/4": "cifar_resnet20_bsconvs_p1d4",
+        "p = 1/2": "cifar_resnet20_bsconvs_p1d2",
+    },
+    "BSConv-CP": {"": "benchmarks.networks:resnet20_bsconvcp"},
+}
+FORM_LENGTH = "20 epochs"
+
+
+def forms(path: Path) -> None:
+    """Which form is best trained from scratch; nothing while a network has no record."""
+    from bsconv.experiments import plotting
+    from bsconv.experiments.results import load_records, summarize
+
+    runs = {
+        one.config.model: one
+        for one in summarize(load_records(RESULTS))
+        if (one.config.dataset, one.recipe, one.length) == ("cifar10", "fast", FORM_LENGTH)
+    }
+    points = {
+        form: [(text, runs[name].parameters / 1e6, runs[name].top1) for text, name in some.items()]
+        for form, some in FORMS.items()
+        if runs.keys() >= {*some.values()}
+    }
+    if points.keys() == FORMS.keys():
+        title = f"ResNet-20 trained from scratch, {FORM_LENGTH} of CIFAR-10"
+        write_figure(path, lambda: plotting.accuracy_panels({title: points}))
+
+
+DRAWN = {"blueprint": blueprint, "compression": compression, "forms": forms}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 code = bsconv([*map(str, COMMANDS[name]), "--out", str(path)])
             if code:
                 return code
-        print(f"docs/figures/{name}.png")
+        if path.exists():
+            print(f"docs/figures/{name}.png")
     return 0
 
 

@@ -91,9 +91,16 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     rf"our ResNet-20 \| {4 * CELL}": "bsconv 15%, bsconv 25%, bsconv 35%, bsconv 47%",
     rf"its time.*? \| {4 * CELL}": "time 15%, time 25%, time 35%, time 47%",
     rf"{N} \(spatial SVD\) and {N}": "spatial svd 25%, tucker-2 25%",
+    rf"small VGG.*? \| {3 * CELL}": "vgg bsconv 15%, vgg bsconv 25%, vgg bsconv 35%",
+    rf"VGG's time \| {3 * CELL}": "vgg time 15%, vgg time 25%, vgg time 35%",
+    rf"{N} \(spatial SVD\) for\sthe VGG": "vgg spatial svd 25%",
+    rf"without the fit, has {N}\sand {N}": "cp of the weights 25%, vgg cp of the weights 25%",
     rf"(?:BSConv-U to|projected to BSConv-U,) {N}(?:;| after)": "resnet20 3 resnet20_u_projected",
     rf"(?:training,|and) {N} after three epochs": "resnet20 3 small",
+    rf"(?:epochs from |ResNet-20 has\s|it had ){N}(?: before| when projected| \|)": "before",
     rf"from scratch reach {N}": "resnet20 3",
+    r"with (0\.\d+) of the parameters": "size of wrn16_2_bsconvu",
+    r"224x224: (\d+) ms as BSConv-U, (\d+) ms": "ms as BSConv-U, ms dense",
     r"(\d\.\d) points more after 5 epochs(?: \(3 seeds\))?, 1\.0": "what V1 gains",
     r"V2: (\d\.\d) points (?:more )?after 5": "what V2 gains",
 }
@@ -106,17 +113,25 @@ def recorded_runs() -> list[Summary]:
 
 @cache
 def measured() -> dict[str, float]:
-    """Accuracies by what was measured: means of recorded runs, and of the record of budgets."""
+    """By what was measured: means of recorded runs, records of budgets, a table of engines."""
     runs = {}
     for summary in recorded_runs():
         config = summary.config
         start = f" {Path(config.weights).stem}" if config.weights else ""
         runs[f"{config.model} {config.epochs}{start}"] = summary.mean
-    dense, *rows = json.loads((RECORDS / "compression" / "cifar_resnet20.json").read_text())["rows"]
-    for row in (dense, *rows):
-        runs[f"{row['method']} {row['budget']:.0%}"] = row["accuracy"]
-        if row["method"] == "bsconv":
-            runs[f"time {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+        runs[f"size of {config.model.removeprefix('cifar_')}"] = summary.parameters / 175_072
+        for before in re.findall(r"\((\S+) % before\)", summary.runs[0].note):
+            runs["before"] = float(before)
+    for name, of in (("cifar_resnet20", ""), ("small_vgg", "vgg ")):
+        path = RECORDS / "compression" / f"{name}.json"
+        dense, *rows = json.loads(path.read_text())["rows"]
+        for row in (dense, *rows):
+            runs[f"{of}{row['method']} {row['budget']:.0%}"] = row["accuracy"]
+            if row["method"] == "bsconv":
+                runs[f"{of}time {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+    engines = r"^\| ResNet-18,? (as BSConv-U|dense), 16 images \| (.*) \| \d+ s \|$"
+    for name, times in re.findall(engines, GUIDE, re.MULTILINE):
+        runs[f"ms {name}"] = min(map(float, times.split(" | ")))  # in the fastest engine
     published = published_results().items()
     runs |= {f"{name} published": one.top1 for (data, name), one in published if data == "cifar100"}
     for name, variant in (("v1", "bsconvu"), ("v2", "bsconvs_p1d6")):
