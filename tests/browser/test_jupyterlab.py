@@ -43,9 +43,7 @@ def test_run_all_reaches_the_end(notebook: "LabNotebook") -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_notebook
-def test_text_is_legible_and_figures_are_on_white(
-    notebook: "LabNotebook", theme: str, screenshots: Path
-) -> None:
+def test_text_is_legible_and_figures_are_on_white(notebook, theme, screenshots):
     from .lab import PICTURE_CORNERS, illegible
 
     notebook.use_theme(theme)

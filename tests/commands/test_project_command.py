@@ -53,15 +53,7 @@ def accuracy(said: Said, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("kind", "method", "more"), [("u", "batch_norm", []), ("s", "weights", ["--p", "1/2"])]
 )
-def test_prints_the_report_and_writes_what_other_commands_take(
-    dense: tuple[nn.Module, Path],
-    images: ImageDataset,
-    kind: Any,
-    method: Any,
-    more: list[str],
-    tmp_path: Path,
-    said: Said,
-) -> None:
+def test_prints_the_report_and_writes_for_others(dense, images, kind, method, more, tmp_path, said):
     model, weights = dense
     out = tmp_path / "out.safetensors"
     kept = weights.read_bytes()

@@ -81,13 +81,7 @@ def test_a_figure(suffix: str, weights: Path, tmp_path: Path, said: Said) -> Non
     assert sorted(tmp_path.iterdir()) == sorted([path, weights])
 
 
-def test_a_figure_shows_the_shares_of_each_layer(
-    weights: Path,
-    network: nn.Module,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    said: Said,
-) -> None:
+def test_a_figure_shows_the_shares_of_layers(weights, network, tmp_path, monkeypatch, said) -> None:
     draw = Mock(wraps=plotting.layer_boxes)
     monkeypatch.setattr(plotting, "layer_boxes", draw)
     said("spectra", weights, "--no-center", "--out", tmp_path / "figure.png")

@@ -44,11 +44,7 @@ def with_all_state(classes: int) -> nn.Module:
     )
 
 
-def use(
-    monkeypatch: pytest.MonkeyPatch,
-    model: Callable[[int], nn.Module],
-    data: ImageDataset | None = None,
-) -> None:
+def use(monkeypatch: Any, model: Callable[[int], nn.Module], data: Any = None) -> None:
     """``train`` sees this model (a function of the number of classes) and these images."""
     dataset = data or noise()
     monkeypatch.setattr(_models, "build_model", lambda name, classes, **_: model(classes))

@@ -16,7 +16,6 @@ from bsconv import pytorch as bp
 from bsconv.experiments.training import TrainConfig, train
 from core.test_precision import approximated, forward_and_backward
 from helpers.precision import difference, fill, numbers
-from helpers.reliability import Section
 from nightly.test_precision import network
 
 pytestmark = pytest.mark.nightly
@@ -100,9 +99,7 @@ def in_processes(part: str, *threads: int) -> list[Results]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_the_same_bits_in_another_process_and_close_with_other_threads(
-    part: str, section: Section
-) -> None:
+def test_the_same_bits_in_another_process_and_close_with_other_threads(part, section):
     first, again, two, two_again = in_processes(part, 1, 1, 2, 2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert all(torch.equal(two[name], two_again[name]) for name in first)

@@ -78,9 +78,7 @@ def test_quick_tests_reach_the_library(project: Path, section: Section) -> None:
     section(TITLE, f"- The quick tests of `bsconv.pytorch` reach {reached}.")
 
 
-def test_quick_tests_kill_mutants_of_the_core(
-    project: Path, section: Section, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quick_tests_kill_mutants_of_the_core(project, section, monkeypatch) -> None:
     date = datetime.date.today().isoformat()
     monkeypatch.chdir(project)
     names = mutants()

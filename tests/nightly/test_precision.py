@@ -50,9 +50,7 @@ def network(kind: str) -> nn.Sequential:
     return model.eval()
 
 
-def projected(
-    method: Any, letter: Any, subject: str, kind: str, dtype: torch.dtype, many: int
-) -> Results:
+def projected(method: Any, letter: Any, subject: str, kind: str, dtype, many: int) -> Results:
     model = network(kind if subject == "weights" else "ordinary").to(dtype)
     images = numbers(kind if subject == "images" else "ordinary", 16, 3, 8, 8, mixed=1).to(dtype)
     new, report = bp.project_pretrained(model, images, letter, 0.5, method=method, progress=False)
@@ -168,9 +166,7 @@ def errors() -> defaultdict[Case, dict[str, float]]:
 
 
 @each_kind([*CORE, *CASES])
-def test_float32_is_as_promised(
-    case: Case, kind: str, errors: dict[Case, dict[str, float]]
-) -> None:
+def test_float32_is_as_promised(case: Case, kind: str, errors) -> None:
     errors[case][kind] = case.error(kind, MANY)
 
 

@@ -323,9 +323,7 @@ def test_empty_lists_caches_and_hooks_are_copied_too() -> None:
         (None, "cpu", None, "cpu"),
     ],
 )
-def test_where_the_meta_device_fails_inputs_lie_where_the_model_does(
-    weight: str | None, default: str, given: str | None, expected: str
-) -> None:
+def test_where_meta_fails_inputs_lie_where_the_model_does(weight, default, given, expected):
     parts = {"weight": nn.Parameter(torch.ones(2, device=weight))} if weight else {}
     FAILURES[:] = ["not here"]
     with torch.device(default):

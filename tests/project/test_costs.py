@@ -61,9 +61,7 @@ def test_a_process_needs_the_mark(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("pace", "ends"), [(1, "took 5.0 CPU seconds, of 3.0 here: mark it slow"), (4, "passed")]
 )
-def test_the_time_that_a_test_may_take_is_that_of_the_machine(
-    pace, ends, pytester, monkeypatch
-) -> None:
+def test_the_time_that_a_test_may_take_is_of_the_machine(pace, ends, pytester, monkeypatch):
     clock = iter(range(0, 100, 5))  # CPU seconds: a test takes five
     with monkeypatch.context() as patch:  # this test is watched too
         patch.setattr(costs, "cpu_seconds", lambda: next(clock))

@@ -109,9 +109,7 @@ def finished(run: Path, model: str, **changes: object) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["CIFAR_WRN16_1_BSConvU", "cifar_resnet20_bsconvs_p1d4"])
-def test_runs_are_packed_under_their_names_with_what_was_measured(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_are_packed_by_name_with_what_was_measured(name, tmp_path, monkeypatch, capsys):
     run, out = tmp_path / "run", tmp_path / "weights"
     given = finished(run, name, test_limit=8, image_size=None)
     data = load_dataset("synthetic").limited(train=8, test=8)

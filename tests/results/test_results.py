@@ -165,9 +165,7 @@ def test_a_broken_record_is_named(break_it: Callable[[dict], Any], reason: str, 
 
 
 @pytest.mark.parametrize("here", [".", "notebooks", "course"])
-def test_records_are_found_from_the_project_and_from_its_notebooks_and_their_copies(
-    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_found_from_the_project_and_its_notebooks(here, tmp_path, monkeypatch):
     (tmp_path / here).mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / here)
     assert results.results_folder() == tmp_path / "results"

@@ -58,9 +58,7 @@ def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
     assert folded == ["first", "second"]
 
 
-def test_slides_show_the_figures_of_the_notebooks_and_no_code(
-    course: ModuleType, written: Path
-) -> None:
+def test_slides_show_the_figures_of_the_notebooks_and_no_code(course, written) -> None:
     for number, names in enumerate(course.LECTURES, 1):
         page = (written / f"course-lecture-{number}.html").read_text(encoding="utf-8")
         cells = [c for path in NOTEBOOKS if path.name[:2] in names for c in cells_of(path)]

@@ -60,9 +60,7 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda each: 
 
 
 @each_exercise
-def test_an_exercise_left_alone_solved_and_answered_wrongly(
-    exercise: Exercise, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exercise_left_alone_solved_and_answered_wrongly(exercise, monkeypatch) -> None:
     monkeypatch.setenv("BSCONV_MODE", "fast")
     if exercise.path not in SETUPS:
         code = [cell for cell in cells_of(exercise.path) if cell["cell_type"] == "code"]

@@ -186,9 +186,7 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
         (["timing"], [figure("red")], [printed("7 s")], False),
     ],
 )
-def test_run_all_leaves_a_notebook_in_which_only_measured_times_change(
-    tags, before, after, stays, tmp_path, monkeypatch
-) -> None:
+def test_run_all_changes_measured_times_alone(tags, before, after, stays, tmp_path, monkeypatch):
     def execute(notebook: NotebookNode, _: Path) -> None:
         notebook.cells[0].outputs = after
 

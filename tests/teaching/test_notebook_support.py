@@ -63,9 +63,7 @@ def test_start_seeds_every_generator() -> None:
 @pytest.mark.parametrize(
     ("mode", "given", "threads"), [("fast", {}, 2), ("fast", {"threads": 1}, 1), ("full", {}, 3)]
 )
-def test_a_fast_run_sets_the_threads_and_a_full_one_keeps_the_machines(
-    mode, given, threads, monkeypatch
-) -> None:
+def test_a_fast_run_sets_threads_and_a_full_one_does_not(mode, given, threads, monkeypatch) -> None:
     monkeypatch.setenv("BSCONV_MODE", mode)
     torch.set_num_threads(3)
     start(**given)
@@ -85,9 +83,7 @@ def test_describe_says_what_runs(capsys, monkeypatch) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_missing_data_set_gives_the_synthetic_one_and_says_so(
-    capsys, monkeypatch, tmp_path
-) -> None:
+def test_a_missing_data_set_gives_the_synthetic_one(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("BSCONV_DATA", str(tmp_path))
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
     found = find_dataset()

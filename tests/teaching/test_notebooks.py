@@ -195,7 +195,5 @@ def test_nbval_takes_every_pattern() -> None:
         ("BSConvS(64, 128, p=0.25)", "BSConvS(64, 128, p=0.50)", False),
     ],
 )
-def test_versions_times_and_addresses_alone_are_not_compared(
-    stored: str, now: str, same: bool
-) -> None:
+def test_versions_times_and_addresses_alone_are_not_compared(stored, now, same) -> None:
     assert (sanitised(stored) == sanitised(now)) is same

@@ -128,9 +128,7 @@ def test_of_two_moves_at_once_the_later_one_is_shown(monkeypatch: pytest.MonkeyP
     assert "6·2 + 6·3²" in plain(toggle)
 
 
-def test_without_ipywidgets_the_error_says_how_to_install_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_ipywidgets_the_error_says_how_to_install_them(monkeypatch) -> None:
     for name in [name for name in sys.modules if name.startswith(widgets.__name__)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)

@@ -35,9 +35,7 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
 def seconds_are(monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[Execution], float]) -> None:
     """The stopwatch finds these seconds for one step of an execution."""
 
-    def in_turns(
-        steps: dict[int, Any], device: torch.device, rounds: int
-    ) -> dict[int, list[float]]:
+    def in_turns(steps: dict[int, Any], device: Any, rounds: int) -> dict[int, list[float]]:
         for step in steps.values():
             step()
         return {number: [seconds_of(step.args[-1])] * rounds for number, step in steps.items()}
