@@ -33,7 +33,7 @@ STANDS := $(shell $(PY) -c 'import pip' 2>/dev/null && { pwd; cat pyproject.toml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab quick test check nightly notebooks docs course figures data benchmark gpu lint types unit slow notebook-tests browser \
+.PHONY: help lab quick test check nightly notebooks docs course figures data benchmark gpu dist lint types unit slow notebook-tests browser \
 	env peer FORCE
 
 help:  ## list these commands
@@ -86,6 +86,12 @@ benchmark: peer  ## measure against the published package (BENCHMARK_ARGS="train
 gpu: peer  ## on a machine with a GPU: CUDA tests, benchmarks, records, notebooks in full; ten minutes, go on by calling again
 	@$(FETCH) || echo "data: no CIFAR-10 to be had; what needs none is done"
 	@$(PLAIN) $(PY) -m benchmarks.gpu $(GPU_ARGS)
+
+dist: env  ## build the sdist, and the wheel from it, into dist/
+	@rm -rf dist
+	@$(PIP) install --quiet --quiet build
+	@$(PY) -m build --outdir dist >.venv/dist.log 2>&1 || { tail -20 .venv/dist.log >&2; exit 1; }
+	@ls dist/*
 
 lint: env  ## ruff: rules and format, notebooks too
 	@echo "lint: ruff checks rules and format"

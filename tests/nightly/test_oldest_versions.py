@@ -1,9 +1,10 @@
-"""The oldest versions that are admitted, in an environment of their own."""
+"""Oldest and newest versions, in environments of their own; in these, the wheel alone."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -20,12 +21,26 @@ PACKAGES = (
     " onnxruntime pytest pytest-xdist hypothesis pyyaml"
 )
 TESTS = ("core", "models", "profiler", "data", "files", "training")
+ADMITTED = dict(re.findall(r'"([\w-]+)>=([\w.]+)', (ROOT / "pyproject.toml").read_text("utf-8")))
+OF_THE_WHEEL = ("pyproject.toml", "LICENSE", "docs/description.md")
+PHOTOS = """
+from pathlib import Path
+from PIL import Image
+for name in ("red", "blue"):
+    Path("photos", name).mkdir(parents=True)
+    for number in range(10):
+        Image.new("RGB", (32, 32), name).save(f"photos/{name}/{number}.png")
+"""
+COMMANDS = """
+train --model cifar_resnet20 --dataset photos --epochs 1 --out run
+project cifar_resnet20 --weights run --dataset photos --budget 50% --out small.safetensors
+predict small.safetensors photos/red/0.png
+"""
 
 
 @pytest.mark.nightly
 def test_the_library_works_with_the_oldest_versions(tmp_path: Path, section: Section) -> None:
-    admitted = re.findall(r'"([\w-]+)>=([\w.]+)', (ROOT / "pyproject.toml").read_text("utf-8"))
-    oldest = {name: version for name, version in dict(admitted).items() if name in PACKAGES.split()}
+    oldest = {name: version for name, version in ADMITTED.items() if name in PACKAGES.split()}
     assert len(oldest) == len(PACKAGES.split())
     python = str(tmp_path / "bin" / "python")
     output_of(sys.executable, "-m", "venv", str(tmp_path))
@@ -44,8 +59,47 @@ def test_the_library_works_with_the_oldest_versions(tmp_path: Path, section: Sec
     )
 
 
-def output_of(*command: str) -> str:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "bsconv", folder / "bsconv")
+    (folder / "docs").mkdir()
+    for name in OF_THE_WHEEL:
+        shutil.copy(ROOT / name, folder / name)
+    output_of(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", ".", cwd=folder)
+    (made,) = folder.glob("*.whl")
+    assert made.stat().st_size < 3e6
+    return str(made)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("version", "torch"), [("3.10", f"torch=={ADMITTED['torch']}"), ("3.13", "torch")]
+)
+def test_the_wheel_runs_what_the_readme_shows(version: str, torch: str, wheel, tmp_path) -> None:
+    """Python alone is given; of pyenv's, those that are not active too."""
+    pyenv = Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python")
+    names = [one for one in (f"python{version}", *map(str, pyenv)) if shutil.which(one)]
+    ready = (one for one in names if subprocess.call([one, "-c", "import ensurepip"]) == 0)
+    if (given := next(ready, None)) is None:
+        pytest.skip(f"Python {version} is not installed")
+    output_of(given, "-m", "venv", str(tmp_path / "env"))
+    python = str(tmp_path / "env" / "bin" / "python")
+    output_of(python, "-m", "pip", "install", "--quiet", torch, f"bsconv[lab] @ file://{wheel}")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for code in (*blocks, PHOTOS):
+        output_of(python, "-W", "error", "-c", code, cwd=tmp_path)
+    program = str(tmp_path / "env" / "bin" / "bsconv")
+    for line in COMMANDS.strip().splitlines():
+        printed = output_of(program, *line.split(), cwd=tmp_path)
+    assert "photos/red/0.png" in printed
+
+
+def output_of(*command: str, cwd: Path = ROOT) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "BSCONV_OFFLINE": "1"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment |= {} if cwd == ROOT else {"PYTHONPATH": ""}  # the wheel, not the checkout
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, f"{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
     return ended.stdout

@@ -90,6 +90,7 @@ def test_the_package_is_typed_and_brings_its_weights_and_tables() -> None:
     files = {path for path in PACKAGE.rglob("*") if path.suffix in kinds}
     assert {path.suffix for path in files} == set(kinds)
     assert files <= data
+    assert sum(path.stat().st_size for path in {*files, *PACKAGE.rglob("*.py")}) < 3e6  # unpacked
 
 
 def test_commits_are_checked_by_the_tools_that_are_pinned_here() -> None:
