@@ -181,7 +181,8 @@ def test_the_records_of_the_project_are_whole() -> None:
     records = results.load_records(folder)
     for path, one in zip(sorted(folder.glob("*.json")), records, strict=True):
         config = one.config
-        assert path.name.startswith(f"{config.dataset}-{config.model}-{config.recipe}")
+        model = config.model.replace(":", "_")
+        assert path.name.startswith(f"{config.dataset}-{model}-{config.recipe}")
         assert f"-{config.epochs}epochs-" in path.name
         assert f"-seed{config.seed}" in path.name
     assert len({text_of(one) for one in records}) == len(records)
