@@ -224,6 +224,9 @@ def test_layers_that_do_not_matter_give_most() -> None:
 class Slower:
     """A stopwatch on which the network as a whole takes longer than its layers."""
 
+    floor = 0.1
+    outliers: Iterator[float] = iter(())
+
     def __init__(self, study: Study) -> None:
         self.costs: dict[str, dict[Form, float]] = {}
 
@@ -234,7 +237,8 @@ class Slower:
 
     def share(self, chosen: dict[str, Form]) -> float:
         total = sum(own[DENSE] for own in self.costs.values())
-        return 0.1 + 0.9 * sum(self.costs[name][form] for name, form in chosen.items()) / total
+        share = sum(self.costs[name][form] for name, form in chosen.items()) / total
+        return next(self.outliers, self.floor + (1 - self.floor) * share)
 
 
 @pytest.mark.parametrize("budget", [0.4, 0.6])
@@ -242,6 +246,23 @@ def test_the_time_of_the_whole_network_keeps_to_the_budget(budget, monkeypatch):
     monkeypatch.setattr(_budget, "Stopwatch", Slower)
     _, report = project(network(), budget, of="time", align=1)
     assert report.share == pytest.approx(budget, rel=0.05)
+
+
+@pytest.mark.parametrize("outliers", [(0.65, 0.7, 0.67, 3.4), (0.6, 3.4)])
+def test_one_odd_measurement_does_not_decide(outliers, monkeypatch):
+    monkeypatch.setattr(_budget, "Stopwatch", Slower)
+    monkeypatch.setattr(Slower, "outliers", iter(outliers))
+    _, report = project(network(), 0.6, of="time", align=1)
+    assert report.share <= 0.66
+
+
+def test_a_time_out_of_reach_is_refused_with_the_least_that_was_measured(monkeypatch):
+    monkeypatch.setattr(_budget, "Stopwatch", Slower)
+    monkeypatch.setattr(Slower, "floor", 0.5)
+    least = project(network(), 0.5, of="time", align=1)[1].share
+    assert 0.5 < least < 0.55
+    with pytest.raises(ValueError, match=f"at least {least:.4f}, the least share of the time"):
+        project(network(), 0.4, of="time", align=1)
 
 
 @pytest.mark.slow
