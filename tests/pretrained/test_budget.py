@@ -177,8 +177,13 @@ def test_a_curve_stands_for_the_images_that_it_has_seen() -> None:
     expected, other = project(model, 0.4)
     assert report == other
     torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
-    with raises_exactly("of needs to be 'macs', as in the budget_curve, got of='parameters'"):
-        project(model, 0.4, curve, of="parameters")
+    wrong = ("of", "macs", "parameters"), ("align", 8, 4), ("exclude", (), ["0"])
+    for name, was, given in (*wrong, ("kernel_sizes", "auto", [3]), ("positions", 16, 9)):
+        message = f"{name} needs to be {was!r}, as in the budget_curve, got {name}={given!r}"
+        with raises_exactly(message):
+            project_pretrained(model, curve, budget=0.4, **{name: given})
+    same: dict[str, Any] = {"exclude": [], "dimensions": [1, 2, 3]}
+    assert project(model, 0.4, curve, **same)[1] == report
     with raises_exactly("a budget_curve for images needs a budget, got budget=None"):
         project(model, None, curve)
     with torch.no_grad():
@@ -391,6 +396,7 @@ KEPT = "the share of input channels kept"
         ),
         ({**HALF, "kind": "u"}, "budget needs kind=None, got budget=0.5 and kind='u'"),
         ({**HALF, "method": "weights"}, "budget needs method='outputs', got method='weights'"),
+        ({**HALF, "p": 0.5}, "p needs kind='s', got p=0.5 with budget=0.5"),
         ({"kind": "s", "p": 2}, f"BSConv-S needs 0 <= p <= 1, {KEPT}, got p=2"),
         *(
             ({name: given, "budget": budget}, f"{name} needs to be at least 1, got {name}={given}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class Budget:
     fixed_by_layer: Mapping[str, float]
     costs: Costs
     stopwatch: Stopwatch | None  # of time
+    options: Mapping[str, Any]  # with which the network was looked at
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether this is the network as it was."""
@@ -107,7 +109,9 @@ class Budget:
         )
 
 
-def budget_of(original: nn.Module, study: Study, of: Cost) -> Budget:
+def budget_of(
+    original: nn.Module, study: Study, of: Cost, options: Mapping[str, Any]
+) -> Budget:
     """What all forms of a study's layers cost."""
     layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     modules = dict(study.model.named_modules())
@@ -124,7 +128,7 @@ def budget_of(original: nn.Module, study: Study, of: Cost) -> Budget:
     leaves = [name for name, module in modules.items() if name in counts and not module._modules]
     fixed = {name: counts[name] for name in leaves if name not in layers}
     rest = max(total - sum(own[DENSE] for own in costs.values()), 0)
-    return Budget(original, study, of, total, rest, fixed, costs, stopwatch)
+    return Budget(original, study, of, total, rest, fixed, costs, stopwatch, options)
 
 
 def allocate(costs: Costs, damages: Costs, budget: float) -> dict[str, Form] | None:

@@ -8,6 +8,7 @@ The layers all have one form, or each has its own, so that the network keeps to 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from inspect import signature
 from numbers import Real
 from typing import Any, Literal, cast, get_args
 
@@ -100,20 +101,21 @@ def project_pretrained(
     if budget is not None:
         if kind is not None:
             raise ValueError(f"budget needs kind=None, got budget={budget!r} and kind={kind!r}")
-        if isinstance(images, BudgetCurve) and of not in ("macs", images.of):
-            raise ValueError(f"of needs to be {images.of!r}, as in the budget_curve, got of={of!r}")
+        if p != 0.25:
+            raise ValueError(f"p needs kind='s', got p={p!r} with budget={budget!r}")
         if method not in (None, "outputs"):
             raise ValueError(f"budget needs method='outputs', got method={method!r}")
         budget = _checked_budget(budget)
         if images is None:
             raise ValueError(f"budget={budget!r} needs images, got images=None")
+        options: dict[str, Any] = {
+            "of": of, "align": align, "kernel_sizes": kernel_sizes, "exclude": exclude,
+            "dimensions": dimensions, "batch_size": batch_size, "positions": positions,
+            "limit": limit,
+        }  # fmt: skip
         if not isinstance(images, BudgetCurve):
-            images = budget_curve(
-                model, images, (), of=of, align=align, kernel_sizes=kernel_sizes,
-                exclude=exclude, dimensions=dimensions, batch_size=batch_size, positions=positions,
-                limit=limit, progress=progress,
-            )  # fmt: skip
-        return _within(budget, images, model)
+            images = budget_curve(model, images, (), progress=progress, **options)
+        return _within(budget, images, model, options, progress)
     if isinstance(images, BudgetCurve):
         raise ValueError("a budget_curve for images needs a budget, got budget=None")
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
@@ -186,19 +188,27 @@ def budget_curve(
     if not names:
         raise ValueError("model needs a convolution that BSConv can replace, got none")
     study.look(names, lambda layer: candidates(layer, align, of))
-    seen = budget_of(model, study, of)
+    options = {"align": align, "kernel_sizes": kernel_sizes, "exclude": exclude}
+    options |= {"dimensions": dimensions, "batch_size": batch_size, "positions": positions}
+    seen = budget_of(model, study, of, {**options, "of": of, "limit": limit})
     chosen = [(budget, seen.choose(budget)) for budget in shares]
     points = [seen.point(budget, forms) for budget, forms in chosen if forms]
     return BudgetCurve(tuple(points), of, seen)
 
 
 def _within(
-    budget: float, curve: BudgetCurve, model: nn.Module
+    budget: float, curve: BudgetCurve, model: nn.Module, options: dict[str, Any], progress: bool
 ) -> tuple[nn.Module, ProjectionReport]:
     seen = curve._seen
     if not isinstance(seen, Budget) or not seen.is_of(model):
         raise ValueError("images needs to be images or the budget_curve of this model, got another")
+    for name, value in options.items():
+        usual, was = signature(budget_curve).parameters[name].default, seen.options[name]
+        if _listed(value) not in (_listed(usual), _listed(was)):
+            rule = f"needs to be {was!r}, as in the budget_curve"
+            raise ValueError(f"{name} {rule}, got {name}={value!r}")
     study, (chosen, share) = seen.study, seen.settle(budget)
+    study.progress = progress
     changed = {name: form for name, form in chosen.items() if form != DENSE}
     new = {name: form.layer(study.layers[name].conv) for name, form in changed.items()}
     student = install(copy.deepcopy(study.model), new).eval()
@@ -251,6 +261,11 @@ def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
 
 def _sizes(given: Sizes | Literal["auto"], auto: Sizes) -> Sizes:
     return auto if isinstance(given, str) and given == "auto" else given
+
+
+def _listed(value: Any) -> str:
+    is_list = isinstance(value, Iterable) and not isinstance(value, str)
+    return str(list(value) if is_list else value)
 
 
 def _checked_budget(budget: Any) -> float:
