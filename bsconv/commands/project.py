@@ -97,9 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
     if curve is not None:
         from ..experiments import plotting
 
-        damages = {point.share: point.damage for point in curve.points}
-        label = "MACs" if of == "macs" else of
-        draw = partial(plotting.damage_curve, damages, label, title=dense.model)
+        drawn: Any = curve if arguments.budget is None else report
+        draw = partial(plotting.damage_curve, drawn, title=dense.model)
         write_figure(arguments.curve, draw)
         print(curve)
 

@@ -1,5 +1,6 @@
 """Figures say what the arrays hold, in a size and a look that every notebook shares."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -17,6 +18,8 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from bsconv.experiments import plotting
+from bsconv.pytorch import BudgetCurve, BudgetPoint, LayerProjection, ProjectionReport
+from helpers.exact_errors import raises_exactly
 
 layer_boxes = partial(plotting.layer_boxes, ylabel="first share")
 
@@ -69,6 +72,9 @@ SIGNED_PICTURES = {
     "slice_grid": call({"a": SIGNED[None]}),
     "blueprint_fit": call(SIGNED[None], SIGNED, [1.0]),
 }
+CURVE = BudgetCurve((BudgetPoint(0.3, 0.25, 0.2, {}), BudgetPoint(0.6, 0.5, 0.01, {})), "macs")
+LAYER = LayerProjection("a", "u", None, 9, 5, damage=0.05)
+REPORT = ProjectionReport((LAYER,), "outputs", 8, None, budget=0.5, share=0.4, curve=CURVE)
 IMAGES = np.zeros((3, 4, 4, 3))
 TIMES = {"dense": (2, 1, 4), "BSConv-S, p = 1/4, with BatchNorm": (1e3, 1e3, 1e3)}
 CASES = {
@@ -100,6 +106,8 @@ CASES = {
     ),
     "roofline": call({"a": (1, 2), "b": (90, 70)}, peak=80, bandwidth=20),
     "low roofline": call({"a": (0.001, 2e6)}, peak=1, bandwidth=1000),
+    "damage_curve": call(CURVE, title="a"),
+    "report's damage_curve": call(REPORT),
     "accuracy_and_published": call({"a": [accuracies()]}),
     "many accuracy_and_published": call(
         {"a": [accuracies(str(n)) for n in range(9)], "b": [accuracies()]}
@@ -286,6 +294,13 @@ def test_markers_leave_room_for_dashes_and_for_one_another(points: int) -> None:
             marked = [set(range(points)[first::every]) for first, every in marking]
             assert max(map(len, marked)) * len(figure.axes) <= 25 or points == 2
             assert points <= 25 // len(figure.axes) or not marked[0] & marked[1]
+
+
+def test_a_damage_curve_marks_the_network_of_a_report() -> None:
+    lines = [line.get_xydata().tolist() for line in drawn("report's damage_curve").axes[0].lines]
+    assert lines == [[[0.25, 0.2], [0.5, 0.01]], [[0.4, 0.05]]]
+    with raises_exactly("damage_curve needs a report of a budget, got one without"):
+        plotting.damage_curve(dataclasses.replace(REPORT, curve=None))
 
 
 def test_curves_show_mean_and_range_and_look_the_same_in_all_panels() -> None:

@@ -176,12 +176,13 @@ def test_a_curve_stands_for_the_images_that_it_has_seen() -> None:
     found, report = bp.project_pretrained(model, curve, budget=0.4)
     expected, other = project(model, 0.4)
     assert report == other
+    assert report.curve == other.curve == curve
     torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
     wrong = ("of", "macs", "parameters"), ("align", 8, 4), ("exclude", (), ["0"])
     for name, was, given in (*wrong, ("kernel_sizes", "auto", [3]), ("positions", 16, 9)):
         message = f"{name} needs to be {was!r}, as in the budget_curve, got {name}={given!r}"
         with raises_exactly(message):
-            project_pretrained(model, curve, budget=0.4, **{name: given})
+            bp.project_pretrained(model, curve, budget=0.4, **{name: given})
     same: dict[str, Any] = {"exclude": [], "dimensions": [1, 2, 3]}
     assert project(model, 0.4, curve, **same)[1] == report
     with raises_exactly("a budget_curve for images needs a budget, got budget=None"):

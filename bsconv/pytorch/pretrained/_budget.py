@@ -109,9 +109,7 @@ class Budget:
         )
 
 
-def budget_of(
-    original: nn.Module, study: Study, of: Cost, options: Mapping[str, Any]
-) -> Budget:
+def budget_of(original: nn.Module, study: Study, of: Cost, options: Mapping[str, Any]) -> Budget:
     """What all forms of a study's layers cost."""
     layers = {name: layer for name, layer in study.layers.items() if layer.damages}
     modules = dict(study.model.named_modules())

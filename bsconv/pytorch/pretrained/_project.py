@@ -7,6 +7,7 @@ The layers all have one form, or each has its own, so that the network keeps to 
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from inspect import signature
 from numbers import Real
@@ -114,7 +115,7 @@ def project_pretrained(
             "limit": limit,
         }  # fmt: skip
         if not isinstance(images, BudgetCurve):
-            images = budget_curve(model, images, (), progress=progress, **options)
+            images = budget_curve(model, images, progress=progress, **options)
         return _within(budget, images, model, options, progress)
     if isinstance(images, BudgetCurve):
         raise ValueError("a budget_curve for images needs a budget, got budget=None")
@@ -216,7 +217,7 @@ def _within(
     found = {"damage": damages, "output_error": study.fit(student)}
     return student, _report(
         study, student, [(name,) for name in chosen], "outputs", found,
-        of=seen.of, budget=budget, share=share,
+        of=seen.of, budget=budget, share=share, curve=replace(curve, _seen=None),
         kept=tuple(name for name in study.names if name not in study.layers),
     )  # fmt: skip
 
