@@ -85,7 +85,8 @@ def test_the_wheel_runs_what_the_readme_shows(version: str, torch: str, wheel, t
         pytest.skip(f"Python {version} is not installed")
     output_of(given, "-m", "venv", str(tmp_path / "env"))
     python = str(tmp_path / "env" / "bin" / "python")
-    output_of(python, "-m", "pip", "install", "--quiet", torch, f"bsconv[lab] @ file://{wheel}")
+    packages = torch, f"bsconv[lab] @ file://{wheel}"
+    output_of(python, "-m", "pip", "install", "--quiet", *packages, cwd=tmp_path)
     readme = (ROOT / "README.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
