@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from ..experiments.config import TrainConfig
 from ..experiments.rules import IMAGENET_CLASSES
+from ._arguments import given_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..experiments.data import ImageDataset
-    from ..experiments.files.checkpoints import TrainedModel
+    from ..experiments.files.checkpoints import Start
 
 
 def usual_classes(name: str) -> int:
@@ -37,15 +41,33 @@ def untrained(arguments: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...]
     return model, (1, *(arguments.input_size or usual_size(name, model)))
 
 
-def read_checkpoint(arguments: argparse.Namespace, model: str) -> TrainedModel:
-    """What --checkpoint names; ValueError for an option that goes with ``model`` alone."""
-    from ..experiments.files.checkpoints import read_trained
+def read_model(
+    arguments: argparse.Namespace, model: str
+) -> tuple[TrainConfig, Start | None, Callable[[int | None], nn.Module]]:
+    """Of --checkpoint, or of ``model`` with its weights: the settings, changed by those given, the
+    weights, and what makes the network, as model_by_name does, for a number of classes."""
+    from ..experiments.files.checkpoints import CONFIG, read_config, read_trained
+    from ..experiments.training import model_by_name, read_start, trained_model
 
+    given, path = given_settings(arguments), arguments.checkpoint
+    if path is None:
+        config = TrainConfig(**given)
+        start = read_start(config)
+        return config, start, lambda classes: model_by_name(config, classes, start)
     for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
         if getattr(arguments, option, None) is not None:
             rule = f"--{option.replace('_', '-')} goes with {model} alone"
-            raise ValueError(f"{rule}, {arguments.checkpoint} says so itself")
-    return read_trained(arguments.checkpoint)
+            raise ValueError(f"{rule}, {path} says so itself")
+    trained = read_trained(path)
+    name = given.pop("model", trained.config.model)
+    if name.lower() != trained.config.model.lower():
+        raise ValueError(f"{path} is a checkpoint of {trained.config.model}, not of {name}")
+    settings: dict[str, Any] = {"device": "auto", "test_limit": None}
+    settings |= dict.fromkeys(("image_size", "resize"))  # come with the weights
+    saved = path / CONFIG  # knows where the archives lie
+    settings["data"] = read_config(saved).data if saved.exists() else None
+    config = dataclasses.replace(trained.config, **settings | given)
+    return config, trained, lambda _: trained_model(trained, path)
 
 
 def say_images(dataset: ImageDataset) -> None:

@@ -12,9 +12,7 @@ HELP = "find or download a data set"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "cifar10, cifar100, synthetic or a folder of images by class"
     parser.add_argument("name", metavar="NAME", help=text)
-    text = "where archives lie (default: $BSCONV_DATA, else data/)"
-    parser.add_argument("--data", type=Path, metavar="DIR", help=text)
-    add_settings(parser, *IMAGES)
+    add_settings(parser, "data", *IMAGES)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -3,11 +3,9 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from ..experiments.config import TrainConfig
 from . import _arguments as shared
-from ._models import read_checkpoint, say_images
+from ._models import read_model, say_images
 from ._output import add_json, print_json
 
 HELP = "measure the accuracy of a trained model"
@@ -40,33 +38,23 @@ def run(arguments: argparse.Namespace) -> None:
     from ..experiments import training
     from ..experiments.data import DATASETS
 
-    trained = weights = None
-    if path is None:
-        config = TrainConfig(**given)
-        weights = training.read_start(config)
-    else:
-        trained = read_checkpoint(arguments, "--model")
-        config = _of_checkpoint(path, trained.config, given)
+    config, start, make = read_model(arguments, "--model")
     device = training.find_device(config.device)
-    noted = trained or weights
     split = config.split
     if "dataset" in given and "split" not in given:
-        learnt = getattr(noted, "config", None)
+        learnt = getattr(start, "config", None)
         split = None if config.dataset in DATASETS else 1.0  # all of a folder that it has not seen
         if learnt and Path(learnt.dataset).resolve().name == Path(config.dataset).resolve().name:
             split = learnt.split
-    config = dataclasses.replace(training.settled(config, noted), train_limit=None, split=None)
+    config = dataclasses.replace(training.settled(config, start), train_limit=None, split=None)
     dataset = training.find_dataset(config, split)
-    if noted is not None:
-        training.check_classes(noted.classes, dataset, path or config.weights)
+    training.check_classes(getattr(start, "classes", ()), dataset, path or config.weights)
     say_images(dataset)
-    if trained is None:
-        model = training.model_by_name(config, dataset.num_classes, weights)
-    elif trained.num_classes == dataset.num_classes:
-        model = training.trained_model(trained, path)
-    else:
+    known = getattr(start, "num_classes", None)
+    if path is not None and known != dataset.num_classes:
         has = f"{config.dataset} has {dataset.num_classes}"
-        raise ValueError(f"{path} knows {trained.num_classes} classes, {has}")
+        raise ValueError(f"{path} knows {known} classes, {has}")
+    model = make(dataset.num_classes)
     training.check_fit(model, dataset, config, training=False)
 
     import torch
@@ -78,14 +66,3 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(model=config.model, dataset=config.dataset, top1=top1, images=count)
     else:
         print(f"{config.model} on {config.dataset}: test top-1 {top1:.2f} % of {count:,} images")
-
-
-def _of_checkpoint(path: Path, noted: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    """The settings that a checkpoint has ``noted``, changed by those ``given``."""
-    from ..experiments.files.checkpoints import CONFIG, read_config
-
-    saved = path / CONFIG  # knows where the archives lie
-    settings: dict[str, Any] = {"device": "auto", "test_limit": None}
-    settings["data"] = read_config(saved).data if saved.exists() else None
-    settings |= dict.fromkeys(("image_size", "resize"))  # come with the weights
-    return dataclasses.replace(noted, **settings | given)

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 from ..experiments.config import TrainConfig
 from ..experiments.rules import FOLDER_SIZE
 from . import _arguments as shared
-from ._models import read_checkpoint, say_random, usual_size
+from ._models import read_model, say_random, usual_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from ..experiments.files.checkpoints import Start
 
 HELP = "write a model as ONNX or as an exported program"
 
@@ -85,27 +83,15 @@ def _model(
     arguments: argparse.Namespace,
 ) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
     """The network in eval mode; its images' making and size; the names of its classes."""
-    from ..experiments.training import model_by_name, read_start, trained_model
-
-    given, name, path = shared.given_settings(arguments), arguments.model, arguments.checkpoint
-    start: Start | None
-    if path is not None:
-        start = trained = read_checkpoint(arguments, "MODEL")
-        if name is not None and name.lower() != trained.config.model.lower():
-            raise ValueError(f"{path} is a checkpoint of {trained.config.model}, not of {name}")
-        config = TrainConfig(**given | {"model": trained.config.model})
-        model = trained_model(trained, path)
-    elif name is not None:
-        config = TrainConfig(**given)
-        start = read_start(config)
-        model = model_by_name(config, arguments.num_classes, start)
-    else:
+    if arguments.model is None and arguments.checkpoint is None:
         raise ValueError("MODEL or --checkpoint is missing")
-    side = None
+    config, start, make = read_model(arguments, "MODEL")
+    model, side = make(arguments.num_classes), None
     if start is not None and start.config is not None:
         config = config.images_as(start.config)
-        side = config.image_size or (FOLDER_SIZE if path or config.weights else None)
-    size = arguments.input_size or ((3, side, side) if side else usual_size(name, model))
+        of_file = arguments.checkpoint or config.weights
+        side = config.image_size or (FOLDER_SIZE if of_file else None)
+    size = arguments.input_size or ((3, side, side) if side else usual_size(arguments.model, model))
     return model.eval(), config, size, start.classes if start else ()
 
 

@@ -128,7 +128,7 @@ WRONG = {
         "--results empty": "there is no record of a run in empty; --results DIR",
         "--results broken": "bad.json holds no record of a run",
         "--results apart --dataset mnist": "--dataset mnist has no recorded run, cifar10 has",
-        "--results apart --out f.png": "nothing to draw in f.png: 1 run with",
+        "--results apart --out f.png": "nothing to draw in f.png: no run is",
         "--out none/fig.png": "cannot write",
         "--runs x --dataset y": "--dataset goes with the recorded",
     },

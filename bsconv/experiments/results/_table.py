@@ -11,15 +11,8 @@ import torch
 from ...basics.tables import CsvTable, Row, text_table
 from ...pytorch import get_model
 from ...pytorch._tools.model_tree import parameter_count
+from . import published
 from ._summary import Summary, counted, variants_of
-from .published import (
-    PUBLISHED_EPOCHS,
-    SOURCE,
-    VARIANTS,
-    PublishedResult,
-    published_results,
-    published_variants,
-)
 
 if TYPE_CHECKING:
     from ..plotting import AccuracyLine, Figure
@@ -45,7 +38,7 @@ class ResultsTable(CsvTable):
 
     def __str__(self) -> str:
         after = "top-1 in % on the whole test set after the last epoch"
-        source = f"{_runs(self.summaries)}; {after}; published: {SOURCE}"
+        source = f"{_runs(self.summaries)}; {after}; published: {published.SOURCE}"
         return "\n\n".join([*self._tables(text_table), source])
 
     def markdown(self) -> str:
@@ -72,16 +65,16 @@ class ResultsTable(CsvTable):
         panels: dict[str, list[AccuracyLine]] = {}
         runs = self.comparable
         for dataset, family in dict.fromkeys((one.config.dataset, one.family) for one in runs):
-            recorded, published = variants_of(family, runs, dataset), {}
+            recorded, theirs = variants_of(family, runs, dataset), {}
             if not recorded:
                 continue
-            for name, row in published_variants(family, dataset).items():
+            for name, row in published.published_variants(family, dataset).items():
                 if name not in recorded or recorded[name].architecture == row.architecture:
-                    published[name] = _parameters(row) / 1e6, row.top1
+                    theirs[name] = _parameters(row) / 1e6, row.top1
             epochs = counted(next(iter(recorded.values())).config.epochs, "epoch")
             label = f"{family.removeprefix('cifar_')}\n{epochs}"
             means = {name: (one.parameters / 1e6, one.top1) for name, one in recorded.items()}
-            line = AccuracyLine(label, means, published)
+            line = AccuracyLine(label, means, theirs)
             panels.setdefault(dataset.replace("cifar", "CIFAR-"), []).append(line)
         return panels
 
@@ -89,12 +82,12 @@ class ResultsTable(CsvTable):
         """Accuracy against parameters, recorded and published."""
         from .. import plotting
 
-        published = f"published, {PUBLISHED_EPOCHS} epochs"
+        hollow = f"published, {published.PUBLISHED_EPOCHS} epochs"
         title = "Accuracy against size: recorded runs and published numbers"
-        return plotting.accuracy_and_published(self.panels, published=published, title=title)
+        return plotting.accuracy_and_published(self.panels, published=hollow, title=title)
 
 
-def _parameters(row: PublishedResult) -> int:
+def _parameters(row: published.PublishedResult) -> int:
     """Exactly: two decimals of a million, as published, are coarse for small networks."""
     with torch.device("meta"):
         classes = int(row.dataset.removeprefix("cifar"))
@@ -108,13 +101,13 @@ def _runs(summaries: Iterable[Summary]) -> str:
 def _order(one: Summary) -> tuple[object, ...]:
     """By data set and family; within one, what may be compared together, the longest first."""
     comparable = one.config.dataset, one.family, one.recipe, -one.config.epochs
-    kind = (*VARIANTS, one.variant).index(one.variant)
+    kind = (*published.VARIANTS, one.variant).index(one.variant)
     return *comparable, kind, one.config.network, one.own_settings
 
 
-def _published(summary: Summary) -> PublishedResult | None:
+def _published(summary: Summary) -> published.PublishedResult | None:
     """What is published of the network, unless the runs have settings of their own."""
-    found = published_results().get((summary.config.dataset, summary.architecture))
+    found = published.published_results().get((summary.config.dataset, summary.architecture))
     if found is None or summary.own_settings:
         return None
     same = f"{summary.parameters / 1e6:.2f}" == f"{found.million_parameters:.2f}"
@@ -136,7 +129,9 @@ def _cells(summary: Summary) -> Cells:
         "range": extremes if several else "one run",
     }
     if not own:
-        cells[f"published, {PUBLISHED_EPOCHS} epochs"] = f"{found.top1:.2f}" if found else ""
+        cells[f"published, {published.PUBLISHED_EPOCHS} epochs"] = (
+            f"{found.top1:.2f}" if found else ""
+        )
         cells["difference"] = f"{summary.mean - found.top1:+6.2f}" if found else ""
     return cells
 
@@ -156,7 +151,7 @@ def _csv_line(summary: Summary) -> Cells:
         "lowest": f"{summary.lowest:.4f}",
         "highest": f"{summary.highest:.4f}",
         "published_top1": f"{found.top1:.2f}" if found else "",
-        "published_epochs": PUBLISHED_EPOCHS if found else "",
+        "published_epochs": published.PUBLISHED_EPOCHS if found else "",
         "difference": f"{summary.mean - found.top1:.4f}" if found else "",
     }
 
