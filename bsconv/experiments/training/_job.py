@@ -11,8 +11,16 @@ from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
 from ..optimizers import make_optimizer
-from . import _models as models
 from ._inputs import check_fit, find_dataset
+from ._models import (
+    check_model,
+    load_start,
+    make_model,
+    projected,
+    read_start,
+    ready_teacher,
+    settled,
+)
 from ._new_head import head_names
 from ._processes import Processes
 from ._run_folder import Run
@@ -24,7 +32,7 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     ``teacher`` stand in for those that its settings name."""
     processes = run.processes
     with processes.agreeing():
-        models.check_model(run.config)
+        check_model(run.config)
     start, config = processes.from_first(lambda: _start(run))
     run.config = config
     if run.state is None and start is None and model is None:
@@ -38,9 +46,9 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         _check_data(run, dataset, checksum)
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
-        model = models.make_model(config, dataset.num_classes) if model is None else model
+        model = make_model(config, dataset.num_classes) if model is None else model
         model = _started(run, model, start, dataset)
-        teacher, normalization = models.ready_teacher(teacher, config, dataset)
+        teacher, normalization = ready_teacher(teacher, config, dataset)
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
     )
@@ -59,8 +67,8 @@ def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageData
     """``model`` on its device, with the layers and weights of ``start``, or the run's layers."""
     config = run.config
     if start is not None:
-        start = models.projected(start, model, config, dataset)
-        model, run.plan = models.load_start(model, start, config), start.plan
+        start = projected(start, model, config, dataset)
+        model, run.plan = load_start(model, start, config), start.plan
     else:
         model = apply_plan(model, run.plan)
     model = model.to(config.device).to(memory_format=torch.channels_last)
@@ -74,8 +82,8 @@ def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageData
 
 def _start(run: Run) -> tuple[Start | None, TrainConfig]:
     """What a fresh run starts from, and its settings with the normalisation of that."""
-    start = None if run.state else models.read_start(run.config)
-    return start, models.settled(run.config, start)
+    start = None if run.state else read_start(run.config)
+    return start, settled(run.config, start)
 
 
 def _check_needs_no_start(config: TrainConfig) -> None:
