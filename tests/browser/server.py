@@ -46,12 +46,9 @@ def jupyterlab(root: Path, folder: Path, **variables: str) -> Iterator[str]:
     log = folder / "log"
     with log.open("w") as file:
         server = subprocess.Popen(
-            command,
-            env={**kept, **own, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
+            command, env={**kept, **own, **variables}, stdin=subprocess.DEVNULL, stdout=file,
             stderr=file,
-        )
+        )  # fmt: skip
     try:
         yield _address(server, folder / "RUNTIME" / f"jpserver-{server.pid}.json", log)
     finally:

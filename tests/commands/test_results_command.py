@@ -32,14 +32,9 @@ def of(top1: float, model: str = WRN, **settings: Any) -> results.Record:
 def folder(tmp_path: Path) -> Path:
     """Records of WRN-16-1 and its BSConv-U, of a network not published, and one on few images."""
     for one in (
-        of(90.0),
-        of(91.0, seed=1),
-        of(92.0, seed=2),
-        of(88.0, "cifar_wrn16_1_bsconvu"),
-        of(60.0, "cifar_resnet20"),
-        of(40.0, train_limit=1000),
-        of(70.0, dataset="cifar100"),
-    ):
+        of(90.0), of(91.0, seed=1), of(92.0, seed=2), of(88.0, "cifar_wrn16_1_bsconvu"),
+        of(60.0, "cifar_resnet20"), of(40.0, train_limit=1000), of(70.0, dataset="cifar100"),
+    ):  # fmt: skip
         write_record(one, tmp_path / "results")
     return tmp_path / "results"
 

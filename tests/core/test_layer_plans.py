@@ -37,17 +37,12 @@ def layers(draw: st.DrawFn) -> Any:
     stride = draw(st.sampled_from([1, 2, (1, 2, 1)[:n]]))
     same = st.just("same") if odd and stride == 1 else st.nothing()
     return draw(st.sampled_from([U[n - 1], S[n - 1]] + [CP] * (n == 2)))(
-        draw(st.integers(1, 6)),
-        draw(st.integers(1, 6)),
-        kernel_size,
-        stride,
+        draw(st.integers(1, 6)), draw(st.integers(1, 6)), kernel_size, stride,
         draw(st.integers(0, 2) | st.tuples(*[st.integers(0, 2)] * n) | same),
-        draw(st.sampled_from([1, 2])),
-        bias=draw(st.booleans()),
+        draw(st.sampled_from([1, 2])), bias=draw(st.booleans()),
         padding_mode=draw(st.sampled_from(["zeros", "reflect", "circular"])),
-        with_bn=draw(st.booleans()),
-        dtype=torch.float64,
-    )
+        with_bn=draw(st.booleans()), dtype=torch.float64,
+    )  # fmt: skip
 
 
 def results(layer: nn.Module, images: Tensor) -> list[Tensor]:

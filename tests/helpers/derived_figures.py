@@ -57,9 +57,7 @@ DERIVED: dict[str, dict[str, str]] = {
         "against 68.6": "top1('cifar100', 'cifar_resnet20')",
         "and 41": "flops('cifar100', 'cifar_resnet20')",
     },
-    "02": {
-        "gives 7": "12 * 7 / 12",
-    },
+    "02": {"gives 7": "12 * 7 / 12"},
     "03": {
         "A seventh": "40_720 / 272_480",
         "a tenth in S": "27_255 / 272_480",

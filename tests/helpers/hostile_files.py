@@ -32,18 +32,9 @@ SPRUNG = "sprung"  # the folder that a trap makes
 DEEP = 200_000
 LARGE = 2**30 + 2**24  # bytes, of zeros: what CIFAR may have, and a little more
 FILES = (
-    CHECKPOINT,
-    MODEL,
-    "weights.pt",
-    "weights.pth",
-    "weights.safetensors",
-    "cifar10.npz",
-    CONFIG,
-    METRICS,
-    "record.json",
-    "spectra.json",
-    "network.onnx",
-)
+    CHECKPOINT, MODEL, "weights.pt", "weights.pth", "weights.safetensors", "cifar10.npz", CONFIG,
+    METRICS, "record.json", "spectra.json", "network.onnx",
+)  # fmt: skip
 
 
 # --- pickles that call a function -----------------------------------------------------------------

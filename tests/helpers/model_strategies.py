@@ -230,17 +230,10 @@ class Builder:
 
 
 ODD = (
-    Builder.grouped,
-    Builder.subclass,
-    Builder.parametrised,
-    Builder.pruned,
-    Builder.lazy,
-    Builder.scripted,
-    Builder.patched,
-    Builder.of_another_dtype,
-    Builder.of_other_dimensions,
+    Builder.grouped, Builder.subclass, Builder.parametrised, Builder.pruned, Builder.lazy,
+    Builder.scripted, Builder.patched, Builder.of_another_dtype, Builder.of_other_dimensions,
     Builder.blueprint,
-)
+)  # fmt: skip
 REUSED = (Builder.again, Builder.with_a_shared_weight, Builder.tied)
 PARENTS: tuple[Callable[[list[nn.Module]], nn.Module], ...] = (
     odd_layers.Steps,

@@ -34,14 +34,9 @@ def linear(classes: int) -> nn.Module:
 def with_all_state(classes: int) -> nn.Module:
     """Has all that has a state: weights, BatchNorm statistics, dropout's use of the global one."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(32, classes),
-    )
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, classes),
+    )  # fmt: skip
 
 
 def use(monkeypatch: Any, model: Callable[[int], nn.Module], data: Any = None) -> None:

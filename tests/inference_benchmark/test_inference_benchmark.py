@@ -105,9 +105,7 @@ def measured(models: dict[str, nn.Module] | None = None, **changes: Any) -> Infe
     return benchmark_inference(models or tiny(), size, **options | changes)
 
 
-def test_known_times_give_medians_ratios_and_the_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_known_times_give_medians_ratios_and_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     # dense as given, dense optimised, U as given, U optimised: a call to warm up, three rounds
     warm = [1.0] * 4
     rounds = [4, 3, 8, 1.0], [1.2, 9, 3.1, 4.2], [4.4, 2.9, 10, 0.8]  # the second runs backwards

@@ -25,15 +25,9 @@ pytestmark = pytest.mark.nightly
 EPOCHS = 24
 # these decide every bit of a run
 SETTINGS = (
-    "--model=cifar_resnet20_bsconvs_p1d4",
-    "--dataset=synthetic",
-    "--seed=1",
-    "--train-limit=48",
-    "--test-limit=32",
-    "--batch-size=16",
-    "--device=cpu",
-    "--recipe=fast",
-)
+    "--model=cifar_resnet20_bsconvs_p1d4", "--dataset=synthetic", "--seed=1", "--train-limit=48",
+    "--test-limit=32", "--batch-size=16", "--device=cpu", "--recipe=fast",
+)  # fmt: skip
 ALONE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "BSCONV_OFFLINE": "1"}
 SIGNALS = {
     "kill -9": [signal.SIGKILL] * 100,
@@ -53,12 +47,9 @@ def start(out: Path) -> subprocess.Popen[str]:
     """Begin the run in ``out``, or resume it, in a process of its own."""
     arguments = [*SETTINGS, "--epochs", str(EPOCHS), "--out", str(out), "--resume"]
     return subprocess.Popen(
-        [sys.executable, "-m", "bsconv", "train", *arguments],
-        env={**os.environ, **ALONE},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        [sys.executable, "-m", "bsconv", "train", *arguments], env={**os.environ, **ALONE},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -49,8 +49,7 @@ def assert_same_gradients(model: nn.Module, expected: nn.Module) -> None:
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("with_bn", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "plan"),
-    [(kind, plan) for kind, plans in PLANS.items() for plan in (*plans, "auto")],
+    ("kind", "plan"), [(kind, plan) for kind, plans in PLANS.items() for plan in (*plans, "auto")]
 )
 def test_layers_and_their_gradients(kind, plan, with_bn, format) -> None:
     layer = kind(8, 12, 3, stride=2, padding=1, with_bn=with_bn, dtype=torch.float64)

@@ -70,8 +70,7 @@ def test_they_reach_what_is_written_of_them(path, cifar10_folder, said) -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged",
-    [lambda all: all[:-1] + bytes([all[-1] ^ 1]), lambda all: all[:-1], lambda all: b""],
+    "damaged", [lambda all: all[:-1] + bytes([all[-1] ^ 1]), lambda all: all[:-1], lambda all: b""]
 )
 def test_a_damaged_file_is_refused(copied: Path, damaged: Callable[[bytes], bytes]) -> None:
     path = copied / "cifar_resnet20.safetensors"

@@ -193,13 +193,10 @@ def test_the_records_of_the_project_are_whole() -> None:
 
 def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
     records = [
-        record(10, 50),
-        record(10, 90, model="cifar_resnet20", parameters=270_000),
-        record(90, 56, seed=1),
-        record(10, 53, seed=2, device="cuda"),
-        record(10, 20, alpha=0.5),
+        record(10, 50), record(10, 90, model="cifar_resnet20", parameters=270_000),
+        record(90, 56, seed=1), record(10, 53, seed=2, device="cuda"), record(10, 20, alpha=0.5),
         record(10, 20, 30),
-    ]
+    ]  # fmt: skip
     ours, dense, *others = results.summarize(records)
     assert ours.top1 == [50, 56, 53]
     assert (ours.mean, ours.lowest, ours.highest) == (53, 50, 56)

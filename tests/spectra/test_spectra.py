@@ -158,14 +158,10 @@ def test_mean_first_share_of_a_trained_network(shared_data: Path) -> None:
 
 def a_model() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3),
-        nn.BatchNorm2d(8),
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8),
         nn.Sequential(nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 8, 3, groups=8)),
-        nn.Conv2d(8, 6, 1),
-        nn.Conv2d(6, 8, 3),
-        nn.Conv2d(8, 7, 3),
-        nn.Linear(7, 2),
-    )
+        nn.Conv2d(8, 6, 1), nn.Conv2d(6, 8, 3), nn.Conv2d(8, 7, 3), nn.Linear(7, 2),
+    )  # fmt: skip
 
 
 def test_a_model_and_its_state_dict_give_the_same() -> None:

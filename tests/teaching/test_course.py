@@ -46,14 +46,10 @@ def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
     cells = [
         {"cell_type": kind, "source": text, "metadata": {}, "outputs": ["something"]}
         for kind, text in [
-            ("code", "set-up"),
-            ("markdown", "**Predict first.** How many?"),
-            ("code", "first"),
-            ("code", "second"),
-            ("markdown", "**What you should see.** Two."),
-            ("code", "third"),
+            ("code", "set-up"), ("markdown", "**Predict first.** How many?"), ("code", "first"),
+            ("code", "second"), ("markdown", "**What you should see.** Two."), ("code", "third"),
         ]
-    ]
+    ]  # fmt: skip
     folded = [cell["source"] for cell in course.student_copy(cells) if cell["metadata"]]
     assert folded == ["first", "second"]
 

@@ -143,14 +143,9 @@ def study_time_faults(notebook: Notebook) -> Iterator[str]:
 
 
 RULES = (
-    execution_faults,
-    output_faults,
-    size_faults,
-    figure_faults,
-    check_faults,
-    link_faults,
+    execution_faults, output_faults, size_faults, figure_faults, check_faults, link_faults,
     study_time_faults,
-)
+)  # fmt: skip
 
 
 def test_the_index_links_to_the_complete_course() -> None:

@@ -99,13 +99,9 @@ class Fit:
             return loss
 
         optimizer = torch.optim.LBFGS(
-            points.values(),
-            max_iter=steps // (1 + self.is_large),
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-            history_size=10,
-            line_search_fn="strong_wolfe",
-        )
+            points.values(), max_iter=steps // (1 + self.is_large), tolerance_grad=0.0,
+            tolerance_change=0.0, history_size=10, line_search_fn="strong_wolfe",
+        )  # fmt: skip
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         found = self._tidy(kind, {name: part.detach() for name, part in at().items()}, target)
         found[last] = found[last] * level

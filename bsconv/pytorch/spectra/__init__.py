@@ -10,10 +10,6 @@ from ._spectra import (
 )
 
 __all__ = [
-    "LayerSpectrum",
-    "SpectraTable",
-    "cross_kernel_spectra",
-    "kernel_spectra",
-    "random_first_share",
+    "LayerSpectrum", "SpectraTable", "cross_kernel_spectra", "kernel_spectra", "random_first_share",
     "spectra_table",
-]
+]  # fmt: skip
