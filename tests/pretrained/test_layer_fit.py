@@ -1,8 +1,6 @@
 """Layers fitted in turn: what is put into them, and the errors that are reported."""
 
-import contextlib
 import copy
-import sys
 from typing import Any
 
 import pytest
@@ -217,31 +215,6 @@ def test_layers_report_parameters_and_what_the_weights_kept() -> None:
     assert (second.parameters_before, second.parameters_after) == (148, 16 + 36 + 4)
     kept = 1 - float(lost / weight.square().sum())
     assert [first.weights_kept, second.weights_kept] == pytest.approx([kept, 1.0], rel=1e-5)
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_shown_in_parts_of_the_work(progress, monkeypatch):
-    done: list[float] = []
-
-    class Bar:
-        __spec__ = "tqdm"
-
-        @classmethod
-        def tqdm(cls, total: float, **_: Any) -> Any:
-            done.append(-total)
-            return contextlib.nullcontext(cls())
-
-        def update(self, part: float) -> None:
-            done.append(part)
-
-    monkeypatch.setitem(sys.modules, "tqdm", Bar)
-    model = nn.Sequential(conv(bias=False), conv()).eval()
-    bp.project_pretrained(model, IMAGES, progress=progress)
-    assert len(done) == (3 if progress else 0)
-    assert sum(done) == 0
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    _, report = bp.project_pretrained(model, IMAGES)
-    assert len(report.layers) == 2
 
 
 def test_others_may_write_into_what_a_layer_sees() -> None:

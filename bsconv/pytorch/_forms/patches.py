@@ -27,6 +27,10 @@ class Sampler(NamedTuple):
     group_size: int
     positions: int | None = None  # in each image; None: as many as make PLACES in all
 
+    def most(self, images: int) -> int:
+        """Places in each of so many images."""
+        return self.positions or max(FEWEST_POSITIONS, math.ceil(PLACES / images))
+
     def rows(self, layer: Conv | nn.Linear, maps: Tensor) -> Tensor:
         """Places of maps (B, N, ...), of a Linear (B, ..., N), as rows (R, N)."""
         maps = maps.movedim(-1, 1) if isinstance(layer, nn.Linear) else maps
@@ -50,7 +54,7 @@ class Sampler(NamedTuple):
 
     def _chosen(self, maps: Tensor, dimensions: int, windows: Callable[[Tensor], Tensor]) -> Tensor:
         """Rows of windows (B, N, *places, ...), which are views."""
-        positions = self.positions or max(FEWEST_POSITIONS, math.ceil(PLACES / len(maps)))
+        positions = self.most(len(maps))
         generator = torch.Generator().manual_seed(0)
         found = []
         for group in torch.split(maps, self.group_size):

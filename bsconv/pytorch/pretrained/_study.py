@@ -6,7 +6,7 @@ waits at each layer until it is fitted, and goes on with what it computes then.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._forms.fit import TABLE_STEPS, Fit, balanced, dense_kernel
+from .._forms.fit import LARGE, TABLE_STEPS, Fit, balanced, dense_kernel
 from .._forms.form import DENSE, Form
 from .._forms.patches import RIDGE, Patches, Sampler, rectified, relative_error
 from .._tools.convs import CONVS, Conv
@@ -31,6 +31,7 @@ from ._sensitivity import Sensitivity, sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
 RECTIFIED_ROUNDS = 6
+PASSES = 0.05  # work for a multiply-accumulate when sensitivities are found, see Study.work
 Norm = dict[str, Any]  # arguments of F.batch_norm
 Rows = tuple[Tensor, Tensor, Tensor]  # patches, what is wanted, what is added behind the layer
 Arrive = Callable[[str, Tensor, Norm, Tensor], object]
@@ -50,9 +51,9 @@ class Layer:
     damages: dict[Form, float] = field(default_factory=dict)  # of forms that it may have
 
     @property
-    def work(self) -> float:
-        """About how long its fit takes."""
-        return self.kernel.shape[1] ** 2.0
+    def places(self) -> int:
+        """Of its output."""
+        return prod(self.consumer.shapes[1][1:])
 
     def cost(self, form: Form, of: Cost) -> int:
         """Parameters, or multiply-accumulates for one image as torch's FlopCounterMode counts."""
@@ -101,12 +102,19 @@ class Study:
         watched: dict[str, Any] = self.watched(self.model)
         consumers = find_consumers(self.model, few, watched)
         numbers = {consumer.arrival for consumer in consumers.values()}
-        batches = self.inputs.split(self.sampler.group_size)
-        found = sensitivities(self.model, batches, watched, numbers)
         for name, one in consumers.items():
             kernel = watched[name].weight.detach().double().flatten(1)
-            equal: Sensitivity = torch.eye(len(kernel)).to(kernel), None
-            self.layers[name] = Layer(watched[name], one, kernel, *found.get(one.arrival, equal))
+            eye = torch.eye(len(kernel)).to(kernel)
+            self.layers[name] = Layer(watched[name], one, kernel, eye, None)
+        layers, looked_at = self.layers.values(), [n for n in self.names if n in self.layers]
+        possible = {name: forms(self.layers[name]) for name in looked_at} if forms else {}
+        work = {name: self.work(name, found) for name, found in possible.items()}
+        macs = sum(layer.kernel.numel() * layer.places for layer in layers)
+
+        def shown() -> Iterator[Inputs]:
+            for batch in self.inputs.split(self.sampler.group_size):
+                yield batch
+                bar.update(PASSES * macs * len(batch))
 
         def arrive(name: str, images: Tensor, norm: Norm, output: Tensor) -> None:
             layer = self.layers[name]
@@ -115,17 +123,25 @@ class Study:
                 layer.kernel = layer.kernel * (scale * norm["weight"].double())[:, None]
             layer.wanted = self.sampler.rows(layer.conv, output)
             check_finite(f"'{name}'", layer.wanted)
-            if forms and name in self.names:
+            if name in possible:
                 rows = self.sampler.patches(layer.conv, images)
                 has_constant = layer.conv.bias is not None or bool(norm)
-                layer.predict(Patches(rows, centered=has_constant), forms(layer))
+                layer.predict(Patches(rows, centered=has_constant), possible[name])
+                bar.update(work[name])
 
-        self.run_through(self.model, arrive, blank=False, show=forms is not None)
+        total = PASSES * macs * len(self.inputs) + sum(work.values())
+        with _bar("looking", total, self.progress) as bar:
+            found = sensitivities(self.model, shown(), watched, numbers)
+            for layer in layers:
+                equal: Sensitivity = layer.metric, None
+                layer.metric, layer.scale = found.get(layer.consumer.arrival, equal)
+            self.run_through(self.model, arrive, blank=False)
 
     @torch.no_grad()
     def fit(self, student: nn.Module) -> dict[str, float]:
         """Fits all layers and the classifier; the errors of the layers behind what follows them."""
         errors: dict[str, float] = {}
+        work = {name: self.work(name, [DENSE]) for name in self.layers}
 
         def arrive(name: str, images: Tensor, norm: Norm, output: Tensor) -> None:
             layer = self.layers[name]
@@ -136,15 +152,25 @@ class Study:
             ridge = layer.kernel.shape[1] / len(self.inputs) if name == self.head else RIDGE
             new, rows = student.get_submodule(name), (patches, wanted, added.to(patches))
             errors[name] = fit_layer(layer, new, rows, norm, ridge)
+            bar.update(work[name])
 
-        self.run_through(student, arrive, blank=True, show=True)
+        with _bar("fitting", sum(work.values()), self.progress) as bar:
+            self.run_through(student, arrive, blank=True)
         return errors
+
+    def work(self, name: str, forms: Iterable[Form]) -> float:
+        """About how long it takes to fit these forms of a layer, as measured in ResNets."""
+        layer, images = self.layers[name], len(self.inputs)
+        outputs, size = layer.kernel.shape
+        rows = images * min(layer.places, self.sampler.most(images))
+        channels = sum(form.rank or outputs for form in forms)
+        return size * (15.0 * rows + channels * size / (4 if size > LARGE else 1))
 
     def watched(self, model: nn.Module) -> dict[str, nn.Module]:
         names = self.names if self.head is None else (*self.names, self.head)
         return {name: model.get_submodule(name) for name in names}
 
-    def run_through(self, model: nn.Module, arrive: Arrive, blank: bool, show: bool) -> None:
+    def run_through(self, model: nn.Module, arrive: Arrive, blank: bool) -> None:
         """Calls ``arrive`` with each layer's name, its images, its BatchNorm, and what arrives.
 
         If ``blank``, layers answer zero at first, so what arrives is what else is added; what the
@@ -175,11 +201,9 @@ class Study:
                 for group, part in zip(*groups, strict=True) if blank else ():
                     response = call.function(group)
                     part.add_(F.batch_norm(**{**norm, "input": response}) if norm else response)
-                bar.update(self.layers[str(call.layer)].work)
             return output
 
-        work = sum(layer.work for layer in self.layers.values())
-        with _bar(work, show and self.progress) as bar, visiting(self.watched(model), visit):
+        with visiting(self.watched(model), visit):
             self.inputs.run(model)
 
     @torch.no_grad()
@@ -257,10 +281,10 @@ def _is_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def _bar(work: float, show: bool) -> Any:
+def _bar(name: str, work: float, show: bool) -> Any:
     """A bar of tqdm, if it is installed, whose time left is the time taken in proportion."""
     if not show or importlib.util.find_spec("tqdm") is None:
         return nullcontext(SimpleNamespace(update=lambda part: None))
     tqdm = importlib.import_module("tqdm").tqdm
     form = "{l_bar}{bar}| {elapsed}, {remaining} left"
-    return tqdm(total=work, desc="projecting", bar_format=form, smoothing=0)
+    return tqdm(total=work, desc=name, bar_format=form, smoothing=0)
