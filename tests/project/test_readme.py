@@ -95,6 +95,7 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     rf"VGG's time \| {3 * CELL}": "vgg time 15%, vgg time 25%, vgg time 35%",
     rf"{N} \(spatial SVD\) for\sthe VGG": "vgg spatial svd 25%",
     rf"without the fit, has {N}\sand {N}": "cp of the weights 25%, vgg cp of the weights 25%",
+    rf"(?:dense, |BSConv-U keeps |ours, .* 91.5 \| ){N}(?: \|| projected| and)": "bsconv-u 18%",
     rf"(?:BSConv-U to|projected to BSConv-U,) {N}(?:;| after)": "resnet20 3 resnet20_u_projected",
     rf"(?:training,|and) {N} after three epochs": "resnet20 3 small",
     rf"(?:epochs from |ResNet-20 has\s|it had ){N}(?: before| when projected| \|)": "before",
