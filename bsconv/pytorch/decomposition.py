@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ._tools.convs import check_shape, check_sizes, is_size
 from ._tools.numerics import exact
 
 MAX_ALTERNATIONS = 10
@@ -42,6 +43,8 @@ class SharedFactors(NamedTuple):
 
 def compose(weights: Tensor, blueprints: Tensor) -> Tensor:
     """The dense kernel (N, M, Kh, Kw) of weights (N, M) and blueprints (N, Kh, Kw)."""
+    check_shape("weights", "(N, M)", weights, 2)
+    check_shape("blueprints", "(N, *kernel size)", blueprints, 2, 3, 4)
     return torch.einsum("nm,n...->nm...", weights, blueprints)
 
 
@@ -65,7 +68,7 @@ def subspace_factors(kernel: Tensor, mid_channels: int) -> SubspaceFactors:
     Exact where there is such a kernel. Raises ValueError unless 1 <= mid_channels <= in_channels.
     """
     filters, largest = _on_one_scale(*_filters(kernel))
-    if not 1 <= mid_channels <= filters.shape[1]:
+    if not is_size(mid_channels) or mid_channels > filters.shape[1]:
         rule = f"1 <= mid_channels <= {filters.shape[1]}, the number of input channels"
         raise ValueError(f"mid_channels needs {rule}, got {mid_channels}")
     blueprints, kept = _leading_blueprints(filters), filters.new_zeros(())
@@ -86,10 +89,8 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
 
     The best of alternating least squares from three starts: the leading singular vectors of the
     filters, of the filters rotated onto their principal axes, and of the channels so rotated.
-    Raises ValueError unless ``blueprints`` is at least 1.
     """
-    if blueprints < 1:
-        raise ValueError(f"blueprints needs to be at least 1, got {blueprints}")
+    check_sizes("shared_factors", blueprints=blueprints)
     tensor, largest = _on_one_scale(*_filters(kernel))
     starts = [_truncated(tensor, blueprints, rotated) for rotated in (False, True)]
     weights, mixing, patterns = _truncated(tensor.transpose(0, 1), blueprints, rotated=True)
@@ -147,8 +148,7 @@ def _error(tensor: Tensor, factors: list[Tensor]) -> Tensor:
 
 def _filters(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Filters as matrices (N, M, Kh*Kw) of largest entry 1, and what each was divided by (N)."""
-    if kernel.dim() not in (3, 4, 5):
-        raise ValueError(f"kernel needs shape (N, M, *kernel size), got shape {(*kernel.shape,)}")
+    check_shape("kernel", "(N, M, *kernel size)", kernel, 3, 4, 5)
     if kernel.is_complex():
         raise ValueError(f"kernel needs real numbers, got {kernel.dtype}")
     filters = exact(kernel).flatten(2)

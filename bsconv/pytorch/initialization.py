@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ._tools.convs import BatchNorm, Conv
+from ._tools.convs import BatchNorm, Conv, check_shape, check_sizes
 
 AnyConv = TypeVar("AnyConv", bound=Conv)
 Layer = TypeVar("Layer", bound=nn.Module)
-BlueprintLayer = TypeVar("BlueprintLayer", bound=nn.Sequential)
 
 
 def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
@@ -23,6 +22,7 @@ def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
 
     ``gain=2`` is Kaiming's rule for ReLU (He et al., 2015). ValueError for a gain up to zero.
     """
+    check_shape("conv.weight", "(N, M, *kernel size)", conv.weight, 3, 4, 5)
     if not gain > 0:
         raise ValueError(f"gain needs to be positive, got gain={gain!r}")
     bound = (3 * gain / conv.weight[0].numel()) ** 0.5
@@ -32,7 +32,7 @@ def uniform_variance_(conv: AnyConv, gain: float) -> AnyConv:
     return conv
 
 
-def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
+def match_variance_(layer: Layer) -> Layer:
     """Gives outputs of a BSConv layer a Kaiming dense conv's variance; ValueError for others."""
     convs = [child for child in layer.children() if isinstance(child, Conv)]
     if len(convs) not in (2, 3) or getattr(layer, "dw", None) not in convs:
@@ -42,13 +42,11 @@ def match_variance_(layer: BlueprintLayer) -> BlueprintLayer:
     return layer
 
 
-def uninitialized(
-    make: Callable[..., Layer],
-    *args: Any,
-    device: torch.device | str | int | None = None,
-    **kwargs: Any,
-) -> Layer:
+def uninitialized(make: Callable[..., Layer], *args: Any, **kwargs: Any) -> Layer:
     """The layer ``make(*args, **kwargs)`` with arbitrary weights, but in BatchNorms."""
+    device = kwargs.pop("device", None)
+    if isinstance(make, type) and issubclass(make, Conv):
+        check_sizes(make.__name__, make, *args, **kwargs)
     layer = make(*args, device="meta", **kwargs)
     layer.to_empty(device=torch.get_default_device() if device is None else device)
     for module in layer.modules():

@@ -76,9 +76,7 @@ class BlueprintLayer(PlannedLayer):
         return cls.from_conv(conv, **options)
 
     def _check_sizes(self, *sizes: Any) -> None:
-        names = ("in_channels", "out_channels", *convs.GEOMETRY[:4])
-        dimensions = convs.CONVS.index(self._conv) + 1
-        convs.check_sizes(type(self).__name__, dimensions, **dict(zip(names, sizes, strict=True)))
+        convs.check_sizes(type(self).__name__, self._conv, *sizes)
 
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._tools.convs import check_shape, check_sizes
 from ._tools.model_tree import check_module
 from ._tools.numerics import without_autocast
 
@@ -28,6 +29,7 @@ class OrthonormalConv2d(nn.Conv2d, OrthonormalBasis):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_sizes(type(self).__name__, nn.Conv2d, *args, **kwargs)
         super().__init__(*args, **kwargs)
         if self.kernel_size != (1, 1) or self.groups != 1:
             got = f"kernel_size={self.kernel_size}, groups={self.groups}"
@@ -120,8 +122,7 @@ def attach_reg_loss(model: nn.Module) -> None:
 
 def _penalties(matrices: list[Tensor]) -> Tensor:
     """The penalty of each of some bases of one shape (mid, in)."""
-    if matrices[0].dim() != 2:
-        raise ValueError(f"basis needs shape (mid, in), got shape {tuple(matrices[0].shape)}")
+    check_shape("basis", "(mid, in)", matrices[0], 2)
     dtype = torch.promote_types(matrices[0].dtype, torch.float32)
     with without_autocast(matrices[0].device.type):
         bases = torch.stack(matrices).to(dtype)

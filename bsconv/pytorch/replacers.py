@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._tools import convs
 from ._tools.convs import CONVOLUTIONS, Conv, IntOrTuple, checked_sizes, mid_channels
 from ._tools.model_tree import Place, check_changeable, exchange, parameter_count, places
 from ._tools.obstacles import excluded_modules, unmovable_hooks, why_not_plain, why_tied
@@ -39,7 +40,7 @@ class Replacer:
         dimensions: Sequence[int] = (2,),
     ) -> None:
         numbers = tuple(dimensions) if isinstance(dimensions, Iterable) else ()
-        if not numbers or not all(one in (1, 2, 3) for one in numbers):
+        if not numbers or not all(convs.is_size(one) and one <= 3 for one in numbers):
             raise ValueError(f"dimensions needs some of 1, 2 and 3, got {dimensions=}")
         if init not in ("default", "matched", "project"):
             raise ValueError(f"init needs to be 'default', 'matched' or 'project', got {init=}")
@@ -100,8 +101,8 @@ class Replacer:
         excluded = excluded_modules(model, everywhere, self.exclude)
         kept = {layer: f"excluded by '{excluded[layer]}'" for layer in found if layer in excluded}
         stand_ins: dict[nn.Module, Layer] = {}  # on the meta device
-        for layer in found:
-            if layer not in kept and (reason := self._obstacle(layer, stand_ins)):
+        for layer, (first, *_) in found.items():
+            if layer not in kept and (reason := self._obstacle(first.name, layer, stand_ins)):
                 kept[layer] = reason
         kept |= why_tied(model, [layer for layer in found if layer not in kept])
         chosen = [layer for layer in found if layer not in kept]
@@ -123,7 +124,7 @@ class Replacer:
         after = before - removed + parameter_count(*planned.values())
         return Plan(tuple(plans), before, after), [place for old in chosen for place in found[old]]
 
-    def _obstacle(self, layer: Any, stand_ins: dict[nn.Module, Layer]) -> str:
+    def _obstacle(self, name: str, layer: Any, stand_ins: dict[nn.Module, Layer]) -> str:
         """Why ``layer`` itself stays as it is; empty if it has got a stand-in."""
         if isinstance(layer, BLUEPRINT_LAYERS):
             return f"is {type(layer).__name__} already"
@@ -134,6 +135,7 @@ class Replacer:
             size == own or len({*size, *own}) == 1 for size in self.kernel_sizes
         ):
             return f"{_size(layer)} is not among kernel_sizes"
+        convs.check_sizes(f"layer '{name}'", type(layer), **vars(layer))
         stand_in = stand_ins[layer] = self.layer_class.like(layer, device="meta", **self.options)
         if (after := parameter_count(stand_in)) > parameter_count(layer):
             return f"{self.layer_class.__name__} would have more parameters ({after:,})"

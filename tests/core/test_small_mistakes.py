@@ -42,7 +42,6 @@ def test_sizes_of_layers(name, make, argument, rule, wrong):
 
 
 SHARE = "BSConv-S needs 0 <= p <= 1, the share of input channels kept"
-LEAST = "BSConv-S needs min_mid_channels >= 0, the least number of channels in the middle"
 REPLACERS = (bp.BSConvU_Replacer, bp.BSConvS_Replacer)
 SUBSPACES = (bp.BSConvS_Replacer, partial(S, 8, 8, 3))
 
@@ -50,8 +49,8 @@ SUBSPACES = (bp.BSConvS_Replacer, partial(S, 8, 8, 3))
 @pytest.mark.parametrize(
     ("makers", "argument", "rule", "wrong"),
     [
-        (SUBSPACES, "p", SHARE, (-0.1, 1.5, float("nan"), "1/4", None)),
-        (SUBSPACES, "min_mid_channels", LEAST, (-1, 2.5)),
+        (SUBSPACES, "p", SHARE, (-0.1, 1.5, float("nan"), "1/4", None, True)),
+        (SUBSPACES, "min_mid_channels", "BSConv-S needs min_mid_channels >= 0", (-1, 2.5, True)),
         (
             REPLACERS,
             "kernel_sizes",
@@ -79,11 +78,15 @@ PLAN = "plan needs the forms of layers by their names, got None"
 PROJECTION = "the state dict needs to be a projection of this model"
 POINTWISE = "OrthonormalConv2d needs kernel_size=1 and groups=1, got kernel_size="
 MID = "mid_channels needs 1 <= mid_channels <= 4, the number of input channels, got "
-SHAPE = "kernel needs shape (N, M, *kernel size), got shape (3, 4)"
-FOUR = "shape (2, 4, 3, 3)"
+SIDES = "needs shape (N, M, *kernel size), sides >= 1"
+SHAPE = f"kernel {SIDES}, got shape (3, 4)"
+FOUR, MATRIX = "shape (2, 4, 3, 3)", "needs shape (mid, in), sides >= 1"
 REAL = "kernel needs real numbers, got"
 FINITE = "kernel needs finite numbers, got NaN or infinity among them"
 CLASSES = "num_classes needs to be at least 1, got num_classes="
+EMPTY = nn.Sequential(nn.utils.skip_init(nn.Conv2d, 4, 4, 3))
+EMPTY[0].in_channels, EMPTY[0].weight = 0, nn.Parameter(torch.empty(4, 0, 3, 3))
+LAYER = "layer '0' needs in_channels >= 1, got in_channels=0"
 INIT = "init needs to be 'default'"
 resnet20 = partial(bp.get_model, "cifar_resnet20")
 FACTORS = (blueprint_factors, partial(subspace_factors, mid_channels=1))
@@ -98,10 +101,13 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
     *((partial(factors, torch.zeros(3, 4)), SHAPE) for factors in FACTORS),
     *((partial(factors, KERNEL / 0), FINITE) for factors in FACTORS),
     *((partial(subspace_factors, KERNEL, mid), f"{MID}{mid}") for mid in (0, 5, -1)),
-    (lambda: shared_factors(KERNEL, 0), "blueprints needs to be at least 1, got 0"),
+    (lambda: shared_factors(KERNEL, 0), "shared_factors needs blueprints >= 1, got blueprints=0"),
     (lambda: OrthonormalConv2d(4, 4, 3), f"{POINTWISE}(3, 3), groups=1"),
     (lambda: OrthonormalConv2d(4, 4, 1, groups=2), f"{POINTWISE}(1, 1), groups=2"),
     (lambda: apply_plan(nn.ReLU(), None), PLAN),
+    *((partial(replacer().plan, EMPTY), LAYER) for replacer in REPLACERS),
+    (partial(uniform_variance_, EMPTY[0], 2), f"conv.weight {SIDES}, got shape (4, 0, 3, 3)"),
+    (lambda: apply_plan(EMPTY, {"0": "s:1"}), LAYER),
     (lambda: load_projected(nn.ReLU(), (None, None)), f"{PROJECTION}: {PLAN}"),
     *((partial(resnet20, n), f"{CLASSES}{n!r}") for n in ("x", 0)),
     (partial(resnet20, 10, init="xavier"), f"{INIT} or 'matched', got init='xavier'"),
@@ -111,7 +117,7 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: uniform_variance_(nn.Conv2d(2, 2, 3), 0), "gain needs to be positive, got gain=0"),
     (partial(match_variance_, nn.ReLU()), "match_variance_ needs a BSConv layer, got ReLU"),
-    (partial(orthonormality_penalty, KERNEL), f"basis needs shape (mid, in), got {FOUR}"),
+    (partial(orthonormality_penalty, KERNEL), f"basis {MATRIX}, got {FOUR}"),
     (partial(in_turns, {"a": int}, "cpu", rounds=0), "rounds needs to be at least 1, got 0"),
     (
         partial(bp.ModelProfiler, nn.ReLU(), (1, 3, 8, 8), "gpu"),

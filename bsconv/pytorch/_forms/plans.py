@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...basics.errors import needs, one_line
-from .._tools.convs import CONVS
+from .._tools.convs import CONVS, check_sizes
 from .._tools.model_tree import check_module, exchange, places
 from .._tools.outside import independent_copy
 from ..regularization import attach_reg_loss
@@ -35,6 +35,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
         if type(modules.get(name)) not in CONVS:
             found = type(modules[name]).__name__ if name in modules else "none"
             raise ValueError(f"the plan needs a convolution at '{name}', got {found}")
+        check_sizes(f"layer '{name}'", type(modules[name]), **vars(modules[name]))
     return install(model, {name: form.layer(modules[name]) for name, form in forms.items()})
 
 

@@ -20,6 +20,7 @@ PLAIN = {*CONVS, *BATCH_NORMS}
 CONVOLUTIONS = (*CONVS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 IntOrTuple = int | tuple[int, ...]
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+SIZES = ("in_channels", "out_channels", *GEOMETRY[:4], "blueprints", "min_mid_channels")
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 REMOVERS: dict[Any, str] = {  # of hooks that compute a tensor from others
     WeightNorm: "remove_weight_norm",
@@ -28,41 +29,46 @@ REMOVERS: dict[Any, str] = {  # of hooks that compute a tensor from others
 }
 
 
-def check_sizes(layer: str, dimensions: int = 1, **sizes: Any) -> None:
-    """Raises ValueError unless each is a number from 1 on (padding: 0), or one a dimension."""
-    for name, size in sizes.items():
-        least = 0 if name == "padding" else 1
+def is_size(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_sizes(layer: str, kind: type = nn.Conv1d, *sizes: Any, **options: Any) -> None:
+    """Raises ValueError unless sizes of a ``kind`` are whole numbers from 1, or one a dimension."""
+    dimensions = [issubclass(kind, conv) for conv in CONVS].index(True) + 1
+    for name, size in (dict(zip(SIZES[:6], sizes, strict=False)) | options).items():
+        least = 0 if name in ("padding", "min_mid_channels") else 1
         sides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
-        numbers = all(isinstance(side, Integral) and int(side) >= least for side in sides)
         by_name = name == "padding" and isinstance(size, str)  # such as "same"
-        if not by_name and not (numbers and len(sides) in (1, dimensions)):
+        fits = len(sides) in (1, dimensions) and all(is_size(side, least) for side in sides)
+        if name in SIZES and not by_name and not fits:
             several = f", {dimensions} at most" if len(sides) > 1 else ""
             raise ValueError(f"{layer} needs {name} >= {least}{several}, got {name}={size!r}")
 
 
+def check_shape(name: str, meaning: str, tensor: Tensor, *dimensions: int) -> None:
+    """Raises ValueError unless ``tensor`` has so many dimensions, none of them of length 0."""
+    if tensor.dim() not in dimensions or not tensor.numel():
+        raise ValueError(f"{name} needs shape {meaning}, sides >= 1, got shape {(*tensor.shape,)}")
+
+
 def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
     """M' = min(M, max(min_mid_channels, ceil(p * M))), 7 for M = 12 and p = 7/12 as a float."""
-    check_sizes("BSConv-S", in_channels=in_channels)
-    if not isinstance(p, Real) or not 0 <= p <= 1:
-        rule = "0 <= p <= 1, the share of input channels kept"
-        raise ValueError(f"BSConv-S needs {rule}, got {p=}")
-    if not isinstance(min_mid_channels, int) or min_mid_channels < 0:
-        rule = "min_mid_channels >= 0, the least number of channels in the middle"
-        raise ValueError(f"BSConv-S needs {rule}, got {min_mid_channels=}")
+    check_sizes("BSConv-S", in_channels=in_channels, min_mid_channels=min_mid_channels)
+    if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
+        raise ValueError(f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got {p=}")
     share = p if isinstance(p, Fraction) else Fraction(float(p)).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
 
 
-def checked_sizes(
-    kernel_sizes: Sequence[IntOrTuple], dimensions: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
+def checked_sizes(kernel_sizes: Any, dimensions: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
     sizes = []
     if hasattr(kernel_sizes, "tolist"):  # of an array or a tensor
         kernel_sizes = kernel_sizes.tolist()
     for given in kernel_sizes if isinstance(kernel_sizes, Iterable) else [()]:
         many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
-        size = tuple(int(side) for side in many if isinstance(side, Integral) and int(side) >= 1)
+        size = tuple(int(side) for side in many if is_size(side))
         if len(size) not in (2, *dimensions) or len(size) < len(many):
             rule = "a sequence of ints or tuples of ints, each at least 1"
             raise ValueError(f"kernel_sizes needs {rule}, got {kernel_sizes=}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._tools.convs import is_size
 from ..initialization import dense_conv, match_variance_, uninitialized
 from ..modules import BSConvS, BSConvU, bsconv_s, bsconv_u
 from ._blocks import ConvLayer, ImageClassifier
@@ -48,7 +49,7 @@ def get_model(
     torch.Size([2, 10])
     """
     name = parse_name(architecture)
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if not is_size(num_classes):
         raise ValueError(f"num_classes needs to be at least 1, got num_classes={num_classes!r}")
     if init not in INITS:
         raise ValueError(f"init needs to be 'default' or 'matched', got init={init!r}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...basics.tables import CsvTable, Row, Table
+from .._tools.convs import is_size
 from ._kernels import Kernels, across, kernels_of
 from ._variance_shares import shares_of
 
@@ -81,14 +82,14 @@ def cross_kernel_spectra(source: Source, center: bool = True) -> dict[str, Tenso
     return _spectra(map(across, kernels_of(source)), center)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)
 def random_first_share(slices: int, values: int, center: bool = True) -> float:
     """The median first share of kernels of independent Gaussian numbers: ``slices`` of ``values``.
 
     The fewer the slices, the larger it is, so a share means something by its excess over this one.
     Estimated from 64 to 1024 kernels, always the same. Raises ValueError unless both are 1 or more.
     """
-    if slices < 1 or values < 1:
+    if not (is_size(slices) and is_size(values)):
         raise ValueError(f"a kernel needs slices >= 1 and values >= 1, got {slices=}, {values=}")
     count = max(64, min(1024, 2**20 // (slices * values)))
     generator = torch.Generator("cpu").manual_seed(0)
