@@ -29,7 +29,7 @@ def needs(what: str, error: ImportError) -> str:
     return f"{what} needs the package {package}: pip install {(*extras, package)[0]}"
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """Its type and the first line of what it says."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {one_line(lines[0], 200)}"

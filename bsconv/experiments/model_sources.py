@@ -21,7 +21,7 @@ from ..pytorch import BSConvS_Replacer, BSConvU_Replacer, get_model
 from ..pytorch.models import ModelName, parse_name
 from .normalization import STATISTICS, Normalization
 from .own_code import made_by
-from .rules import IMAGENET_CLASSES, absolute_name
+from .rules import CLASS_COUNTS, IMAGENET_CLASSES, absolute_name
 
 MOST_CLASSES = 10_000_000
 # the data that the module docstrings of pytorchcv's classification models name
@@ -92,7 +92,7 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
     source, separator, inner = name.partition(":")
     if not separator:
         data = "cifar10" if pretrained == "DEFAULT" else pretrained
-        classes = {"cifar10": 10, "cifar100": 100}.get(data, IMAGENET_CLASSES)
+        classes = CLASS_COUNTS.get(data, IMAGENET_CLASSES)
         return get_model(name, classes, pretrained=data)
     if source not in MAKERS or pretrained != "DEFAULT":
         rule = "pretrained needs DEFAULT for the model of another library"

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..basics.errors import meant, one_line
+from ..basics.errors import described, meant
+from ..basics.files import written_whole
 
 SOURCES = ("torchvision", "pytorchcv", "timm")  # of other models with a colon in their name
 
@@ -57,13 +58,14 @@ def made_by(name: str, num_classes: int) -> nn.Module:
     except ValueError:
         raise
     except (Exception, SystemExit) as error:  # the code of a user may raise anything at all
-        raise ValueError(f"{name} fails: {type(error).__name__}: {one_line(error)}") from error
+        raise ValueError(f"{name} fails: {described(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} needs to make a torch.nn.Module, got {model!r:.40}")
     if name not in (known := _named()):
         with contextlib.suppress(OSError):
             _names_file().parent.mkdir(parents=True, exist_ok=True)
-            _names_file().write_text("\n".join([*known, name, ""]), encoding="utf-8")
+            with written_whole(_names_file()) as whole:
+                whole.write_text("\n".join([*known, name, ""]), encoding="utf-8")
     return model
 
 

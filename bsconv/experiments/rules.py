@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-IMAGENET_CLASSES = 1000
+IMAGENET_CLASSES, CLASS_COUNTS = 1000, {"cifar10": 10, "cifar100": 100}
 FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
 COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 

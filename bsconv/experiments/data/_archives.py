@@ -13,9 +13,9 @@ import torch
 
 from ...basics.errors import one_line
 from ...basics.files import project_folder, written_whole
+from ..rules import CLASS_COUNTS
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 
-CLASS_COUNTS = {"cifar10": 10, "cifar100": 100}
 LARGEST = 2**30  # bytes of all arrays; CIFAR has 184 MB
 TIMEOUT = 20.0  # seconds of silence after which a connection counts as dead
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes")

@@ -7,6 +7,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...pytorch._tools.convs import BATCH_NORMS
+from ...pytorch._tools.joining import track
 
 
 def with_global_batch_norm(model: nn.Module) -> nn.Module:
@@ -38,7 +39,7 @@ class GlobalBatchNorm(_BatchNorm):
         centred = values - mean  # sums of squares of values themselves would lose small variances
         variance = _Sum.apply(centred.square().sum(others, keepdim=True)) / count
         if self.running_mean is not None:
-            self._track(mean.flatten(), (variance * count / (count - 1)).flatten())
+            track(self, mean.flatten(), variance.flatten(), count.flatten())
         scale = (variance + self.eps).rsqrt()
         if not self.affine:
             return (centred * scale).to(input.dtype)
@@ -47,15 +48,6 @@ class GlobalBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any that the layer before took, which was for one kind of input."""
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        running: Any = (self.running_mean, self.running_var)
-        counted: Any = self.num_batches_tracked
-        counted.add_(1)
-        share = 1 / int(counted) if self.momentum is None else self.momentum
-        for kept, value in zip(running, (mean, variance), strict=True):
-            kept.lerp_(value.to(kept.dtype), share)
 
 
 class _Sum(torch.autograd.Function):

@@ -91,7 +91,7 @@ def normed_product(
             variance = (matrix @ covariance * matrix).sum(1).clamp(min=0)
             moments = matrix @ mean + shift, variance
             if second.training and second.running_mean is not None:
-                _track(second, *moments, len(pixels))
+                track(second, *moments, len(pixels))
         scale, offset = _scale_and_offset(second, exact, moments)
         combined, constant = scale[:, None] * matrix, scale * shift + offset
         return combined.to(weight.dtype), constant.to(weight.dtype)
@@ -109,7 +109,7 @@ def _scale_and_offset(
 
 
 @torch.no_grad()
-def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+def track(norm: Any, mean: Tensor, variance: Tensor, count: Any) -> None:
     norm.num_batches_tracked.add_(1)
     share = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.to(mean)
     norm.running_mean.mul_(1 - share).add_(share * mean)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .._tools.convs import CONVOLUTIONS
+from .._tools.convs import BATCH_NORMS, CONVOLUTIONS
 from .._tools.model_tree import tensors_in, watching
 
 
@@ -18,7 +18,6 @@ def _of_all_dimensions(*kinds: str) -> tuple[Any, ...]:
     return tuple(getattr(nn, f"{kind}{sides}d") for kind in kinds for sides in (1, 2, 3))
 
 
-BATCH_NORMS = (*_of_all_dimensions("BatchNorm"), nn.SyncBatchNorm)
 POOLED = "MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool"
 POOLINGS = (*_of_all_dimensions(*POOLED), nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 # these compute nothing in eval mode: at most they move or copy
@@ -60,7 +59,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional arguments, keyword a
 Rule = Callable[..., Cost]  # of a layer, the first tensor of its inputs, the number of outputs
 RULES: dict[type, Rule] = {
     **dict.fromkeys((*CONVOLUTIONS, nn.Linear), weighted),
-    **dict.fromkeys(BATCH_NORMS, batch_norm),
+    **dict.fromkeys((*BATCH_NORMS, nn.SyncBatchNorm), batch_norm),
     **dict.fromkeys((*POOLINGS, nn.ReLU), one_per_input),
 }
 

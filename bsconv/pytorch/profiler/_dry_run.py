@@ -37,13 +37,15 @@ def dry_run(
         return tuple(torch.zeros(size, dtype=dtype, device=place) for size in given), {}
 
     with _random_state_kept(tensors):
-        with contextlib.suppress(Exception), torch.no_grad(), apart_from(model):
-            return count(_on_meta(model, tensors), call(META), _Shapes())
+        with contextlib.suppress(Exception), apart_from(model), _on_meta(model, tensors) as twin:
+            return count(twin, call(META), _Shapes())
         with evaluating(model):
             return count(model, call(device), _buffers_kept(model))
 
 
-def _on_meta(model: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
+def _on_meta(
+    model: nn.Module, tensors: Sequence[Tensor]
+) -> contextlib.AbstractContextManager[nn.Module]:
     """A copy in eval mode without the weights; what is shared in the model is shared in it."""
     # deepcopy takes from here what it would copy; what each module has takes most of the time
     memo: dict[int, Any] = {id(one): one for one in (*MODULE_STATE, None, True, False)}
@@ -55,10 +57,7 @@ def _on_meta(model: nn.Module, tensors: Sequence[Tensor]) -> nn.Module:
         for table in vars(module).values():
             if type(table) in TABLES and not table:
                 memo[id(table)] = type(table)()
-    twin = independent_copy(model, memo)
-    for module in twin.modules():  # not eval(): models may do more there, such as merge weights
-        vars(module)["training"] = False
-    return twin
+    return evaluating(independent_copy(model, memo))
 
 
 class _Shapes(TorchFunctionMode):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ...basics.errors import one_line
+from ...basics.errors import described
 from ...basics.tables import CsvTable, Row, Table
 from .._tools.model_tree import check_module, tensors_in, unwrapped
 from ._costs import Call, LayerProfile
@@ -75,8 +75,7 @@ class ModelProfiler(Table, CsvTable):
         try:
             counters = dry_run(wrapped, given, device)
         except Exception as error:
-            said = one_line(f"{type(error).__name__}: {error}", None)
-            got = f"got {argument}={input_size!r}, which it fails on ({said})"
+            got = f"got {argument}={input_size!r}, which it fails on ({described(error)})"
             raise ValueError(f"{argument} needs to be what {kind} takes, {got}") from error
         self.input_size = input_size
         self.rows = tuple(counter.row() for counter in counters)
