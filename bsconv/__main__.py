@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
@@ -46,6 +47,11 @@ class Parser(argparse.ArgumentParser):
             near = meant(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
         return found, unknown
+
+    def _get_value(self, action: Any, arg_string: str) -> Any:
+        if not arg_string and not action.choices and action.type in (None, Path):
+            raise argparse.ArgumentError(action, "expected a value, got ''")
+        return super()._get_value(action, arg_string)
 
 
 def make_parser() -> Parser:

@@ -70,8 +70,8 @@ class TrainConfig:
     p: float = setting(0.25, rules.number(">= 0 and <= 1"))
     with_bn: bool = setting(False, rules.flag("store_true"))
     init: str = setting(
-        "published",
-        rules.one_of("published", "matched"),
+        "default",
+        rules.one_of("default", "matched", "published"),  # the last is the first, an older word
         "first weights of BSConv layers: PyTorch's (default), or of a dense one's variance",
     )
     weights: str | None = setting(
@@ -189,6 +189,8 @@ class TrainConfig:
             name, rule, value = field.name, field.metadata["rule"], getattr(self, field.name)
             if isinstance(value, Path):
                 value = str(value)
+            elif (name, value) == ("init", "published"):
+                value = "default"
             elif isinstance(value, list):  # out of JSON
                 value = tuple(value)
             if isinstance(value, str) and name in ("model", "teacher_model"):

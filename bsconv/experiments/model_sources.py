@@ -46,7 +46,7 @@ def build_model(
     bsconv: Literal["u", "s"] | str | None = None,
     p: float = 0.25,
     with_bn: bool = False,
-    init: str = "published",
+    init: str = "default",
     pretrained: str | None = None,
 ) -> nn.Module:
     """The classification model ``name`` with ``num_classes`` outputs.

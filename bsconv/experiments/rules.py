@@ -75,7 +75,7 @@ EPOCHS = Rule("whole numbers >= 1", _all(whole(1)), {"type": int, "nargs": "+", 
 NAME, MODEL = text("a name", "NAME"), text("a name", "MODEL")
 PIXELS = whole(0, metavar="PIXELS")
 TRAINED = text("a file of weights or a run's folder", "FILE")
-FOLDER = Rule("the path of a folder", lambda value: isinstance(value, str), {"metavar": "DIR"})
+FOLDER = text("the path of a folder", "DIR")
 RESIZE_FORM = r"(squash|shorter|[0-9]+)(,(bilinear|bicubic|lanczos|nearest|box|hamming))?"
 RESIZE = Rule(
     "'squash', 'shorter', a number of pixels, each alone or with a filter as '256,bicubic',",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bsconv.__main__ import make_parser
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.inference_benchmark import _run
@@ -55,7 +56,6 @@ WRONG = {
         "--mean 0.5 0.5": "argument --mean: expected 3 arguments",
         "--mean 0.5 0.5 0.5": "mean needs std with it",
         "--weights no.pt": "no.pt: No such file",
-        "--weights ''": "weights needs a file of w",
         "--data empty": "empty",
         "--data broken": r"broken/cifar10\.npz",
         "--resume --out begun": r"begun/checkpoint\.pt is damaged",
@@ -208,6 +208,12 @@ WRONG = {
     },
 }
 LINES = {f"{start} {rest}": WRONG[start][rest] for start in WRONG for rest in WRONG[start]}
+LINES |= {  # of all options and arguments that take a path or a name
+    f"{name} {' '.join(one.option_strings)} ''": "expected a value, got ''"
+    for name, command in make_parser()._subparsers._group_actions[0].choices.items()
+    for one in command._actions
+    if one.nargs != 0 and not one.choices and one.type in (None, Path)
+}
 
 
 @pytest.fixture(scope="module")
