@@ -14,18 +14,11 @@ from bsconv.pytorch._tools.numerics import full_float32, power_of_two_scale
 @pytest.mark.parametrize(
     ("largest", "expected"),
     [
-        (1.0, 1.0),
-        (1.5, 1.0),
-        (2.0, 2.0),
-        (-3.0, 2.0),
-        (0.75, 0.5),
+        (1.0, 1.0), (1.5, 1.0), (2.0, 2.0), (-3.0, 2.0), (0.75, 0.5), (3e38, 2.0**127),
         (2.0**-140, 2.0**-140),  # below the smallest normal number
-        (3e38, 2.0**127),
-        (0.0, 1.0),
-        (float("inf"), 1.0),
-        (float("nan"), 1.0),
+        (0.0, 1.0), (float("inf"), 1.0), (float("nan"), 1.0),
     ],
-)
+)  # fmt: skip
 def test_the_unit_is_the_power_of_two_below_the_largest_entry(largest, expected):
     rows = torch.tensor([[largest / 2, 8.0], [largest, -8.5]])
     assert power_of_two_scale(rows).tolist() == [expected, 8.0]

@@ -13,15 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bsconv.pytorch import (
-    BSConvCP,
-    BSConvS,
-    BSConvS_ModelRegLossMixin,
-    BSConvS_Replacer,
-    BSConvU,
-    BSConvU_Replacer,
-    reg_loss,
-)
+from bsconv import pytorch as bp
 from bsconv.pytorch.decomposition import (
     blueprint_factors,
     compose,
@@ -44,8 +36,8 @@ from helpers.precision import (
 )
 
 MANY = 64  # channels
-Layer = BSConvU | BSConvS | BSConvCP
-KINDS_OF_LAYERS: tuple[type[Layer], ...] = (BSConvU, BSConvS, BSConvCP)
+Layer = bp.BSConvU | bp.BSConvS | bp.BSConvCP
+KINDS_OF_LAYERS: tuple[type[Layer], ...] = (bp.BSConvU, bp.BSConvS, bp.BSConvCP)
 NORMS, SUBJECTS = ("", "training", "eval"), ("weights", "images")
 BETWEEN = ("joined", "merged")  # plans for layers without BatchNorm in between
 # long sums, and numbers that have lost digits already
@@ -53,7 +45,7 @@ LOOSER = dict.fromkeys(("many channels", "subnormal"), 3e-5)
 
 
 def made(layer_class: type[Layer], m: int, n: int, **options: Any) -> Layer:
-    needed = {"blueprints": 3} if layer_class is BSConvCP else {}
+    needed = {"blueprints": 3} if layer_class is bp.BSConvCP else {}
     return layer_class(m, n, 3, **needed, **options)
 
 
@@ -74,7 +66,7 @@ def layer_results(layer_class, plan, norm, subject, kind, dtype, many) -> Result
     """Of a layer whose weights, or of images that are of that kind."""
     count = channels(kind, many)
     options: dict[str, Any] = {"padding": 1, "with_bn": norm != ""}
-    if layer_class is BSConvS:
+    if layer_class is bp.BSConvS:
         options["p"] = 0.5 if count < many else 1 / 16
     layer = made(layer_class, count, count, **options)
     fill(layer, kind if subject == "weights" else "ordinary")
@@ -112,7 +104,7 @@ def layer_cases() -> list[Case]:
                 continue
             compute = partial(layer_results, layer_class, plan, norm, subject)
             # torch's own BatchNorm returns its bias where the variance is beyond float32
-            in_torch = norm == "training" and (plan == "factored" or layer_class is BSConvCP)
+            in_torch = norm == "training" and (plan == "factored" or layer_class is bp.BSConvCP)
             cases.append(
                 Case(
                     f"{layer_class.__name__}, {plan}{norm and ', BatchNorm in '}{norm}: {subject}",
@@ -164,14 +156,17 @@ def approximated(kind: str, dtype: torch.dtype, many: int) -> Results:
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     fill(conv, kind)
     share = 0.5 if kind != "many channels" else 1 / 64
-    layers = [BSConvU.from_conv2d(conv.to(dtype)), BSConvS.from_conv2d(conv.to(dtype), p=share)]
+    layers = [
+        bp.BSConvU.from_conv2d(conv.to(dtype)),
+        bp.BSConvS.from_conv2d(conv.to(dtype), p=share),
+    ]
     return {type(layer).__name__: layer.to_conv2d().weight for layer in layers}
 
 
 def as_dense(kind: str, dtype: torch.dtype, many: int) -> Results:
     """The one convolution for each layer, with BatchNorms in it where nothing is padded."""
     count, found = channels(kind, many), {}
-    for layer_class, norm in itertools.product((BSConvU, BSConvS), (False, True)):
+    for layer_class, norm in itertools.product((bp.BSConvU, bp.BSConvS), (False, True)):
         layer = layer_class(count, min(count, 64), 3, with_bn=norm)
         fill(layer, kind)
         for name, tensor in layer.to(dtype).eval().to_conv2d().named_parameters():
@@ -190,7 +185,7 @@ def network(kind: str) -> nn.Sequential:
 
 def replaced(kind: str, dtype: torch.dtype, many: int) -> Results:
     images = numbers("ordinary", 3, 4, 6, 6, seed=1).to(dtype)
-    replacers = (BSConvU_Replacer(init="project"), BSConvS_Replacer(init="project", p=0.5))
+    replacers = (bp.BSConvU_Replacer(init="project"), bp.BSConvS_Replacer(init="project", p=0.5))
     return {
         type(replacer).__name__: replacer.apply(network(kind).to(dtype))(images).mean((2, 3))
         for replacer in replacers
@@ -200,7 +195,7 @@ def replaced(kind: str, dtype: torch.dtype, many: int) -> Results:
 # --- penalties and first weights ------------------------------------------------------------------
 
 
-class Penalised(BSConvS_ModelRegLossMixin, nn.Sequential):
+class Penalised(bp.BSConvS_ModelRegLossMixin, nn.Sequential):
     """A model with two layers of a kind and one of another."""
 
 
@@ -219,13 +214,18 @@ def penalty_at_the_optimum(kind: str, dtype: torch.dtype, many: int) -> Results:
 
 
 def penalties(kind: str, dtype: torch.dtype, many: int) -> Results:
-    layers = (BSConvS(8, 8, 3), BSConvS(8, 8, 3), OrthonormalConv2d(8, 4, 1), BSConvU(8, 8, 3))
+    layers = (
+        bp.BSConvS(8, 8, 3),
+        bp.BSConvS(8, 8, 3),
+        OrthonormalConv2d(8, 4, 1),
+        bp.BSConvU(8, 8, 3),
+    )
     model = Penalised(*layers)
     fill(model, kind)
     model.to(dtype)
     names = ["0.pw1.weight", "1.pw1.weight", "2.weight"]
     weights = [model.get_parameter(name) for name in names]
-    gradients = torch.autograd.grad(reg_loss(model, 0.3), weights)
+    gradients = torch.autograd.grad(bp.reg_loss(model, 0.3), weights)
     return {"penalty": model.reg_loss(alpha=0.3), **dict(zip(names, gradients, strict=True))}
 
 
@@ -234,7 +234,7 @@ def first_weights(kind: str, dtype: torch.dtype, many: int) -> Results:
     torch.manual_seed(0)
     gain = {"ordinary": 2.0, "tiny": 1e-30, "huge": 1e30}[kind]
     conv = uniform_variance_(nn.Conv2d(64, 128, 3, dtype=dtype), gain)
-    layer = match_variance_(BSConvU(64, 2048, 3, dtype=dtype))
+    layer = match_variance_(bp.BSConvU(64, 2048, 3, dtype=dtype))
     dense = dense_conv(64, 128, 3, dtype=dtype)
     convs = {conv: gain, dense: 2.0, layer.pw: 1.0, layer.dw: 2.0}
     sizes = [each.weight.double().square().mean() * each.weight[0].numel() for each in convs]
