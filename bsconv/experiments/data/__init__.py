@@ -1,13 +1,13 @@
 """CIFAR-10, CIFAR-100, a synthetic set or a folder of images, as tensors."""
 
-from ._archives import CLASS_COUNTS, data_folder
+from ._archives import data_folder
 from ._augmentation import augment, to_float
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._image_files import ImageFiles, batches_of, fitted, image_files, or_fault, read_image
 from ._load import DATASETS, load_dataset
 
 __all__ = [
-    "CLASS_COUNTS", "DATASETS", "DatasetNotFoundError", "ImageDataset", "ImageFiles", "augment",
+    "DATASETS", "DatasetNotFoundError", "ImageDataset", "ImageFiles", "augment",
     "batches_of", "data_folder", "fitted", "image_files", "load_dataset", "or_fault",
     "read_image", "to_float",
 ]  # fmt: skip

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ...basics.errors import meant
-from ..rules import FOLDER_SIZE
-from ._archives import CLASS_COUNTS, find_archive, read_archive
+from ..rules import CLASS_COUNTS, FOLDER_SIZE
+from ._archives import find_archive, read_archive
 from ._folders import read_folder
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._synthetic import synthetic_dataset
