@@ -30,7 +30,7 @@ REMOVERS: dict[Any, str] = {  # of hooks that compute a tensor from others
 
 
 def is_size(value: Any, least: int = 1) -> bool:
-    return isinstance(value, Integral) and type(value) is not bool and int(value) >= least
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
 def check_sizes(layer: str, kind: type = nn.Conv1d, *sizes: Any, **options: Any) -> None:
@@ -55,7 +55,7 @@ def check_shape(name: str, meaning: str, tensor: Tensor, *dimensions: int) -> No
 def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 4) -> int:
     """M' = min(M, max(min_mid_channels, ceil(p * M))), 7 for M = 12 and p = 7/12 as a float."""
     check_sizes("BSConv-S", in_channels=in_channels, min_mid_channels=min_mid_channels)
-    if not isinstance(p, Real) or type(p) is bool or not 0 <= p <= 1:
+    if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1:
         raise ValueError(f"BSConv-S needs 0 <= p <= 1, the share of input channels kept, got {p=}")
     share = p if isinstance(p, Fraction) else Fraction(float(p)).limit_denominator(10_000)
     return min(in_channels, max(min_mid_channels, math.ceil(share * in_channels), 1))
