@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers.paths import ROOT
 from helpers.reliability import Section
@@ -22,20 +23,9 @@ PACKAGES = (
 )
 TESTS = ("core", "models", "profiler", "data", "files", "training")
 ADMITTED = dict(re.findall(r'"([\w-]+)>=([\w.]+)', (ROOT / "pyproject.toml").read_text("utf-8")))
-OF_THE_WHEEL = ("pyproject.toml", "LICENSE", "docs/description.md")
-PHOTOS = """
-from pathlib import Path
-from PIL import Image
-for name in ("red", "blue"):
-    Path("photos", name).mkdir(parents=True)
-    for number in range(10):
-        Image.new("RGB", (32, 32), name).save(f"photos/{name}/{number}.png")
-"""
-COMMANDS = """
-train --model cifar_resnet20 --dataset photos --epochs 1 --out run
+COMMANDS = """train --model cifar_resnet20 --dataset photos --epochs 1 --out run
 project cifar_resnet20 --weights run --dataset photos --budget 50% --out small.safetensors
-predict small.safetensors photos/red/0.png
-"""
+predict small.safetensors photos/red/0.png"""
 
 
 @pytest.mark.nightly
@@ -59,41 +49,37 @@ def test_the_library_works_with_the_oldest_versions(tmp_path: Path, section: Sec
     )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "bsconv", folder / "bsconv")
-    (folder / "docs").mkdir()
-    for name in OF_THE_WHEEL:
-        shutil.copy(ROOT / name, folder / name)
-    output_of(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", ".", cwd=folder)
-    (made,) = folder.glob("*.whl")
-    assert made.stat().st_size < 3e6
-    return str(made)
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("version", "torch"), [("3.10", f"torch=={ADMITTED['torch']}"), ("3.13", "torch")]
 )
-def test_the_wheel_runs_what_the_readme_shows(version: str, torch: str, wheel, tmp_path) -> None:
-    """Python alone is given; of pyenv's, those that are not active too."""
+def test_the_wheel_runs_what_the_readme_shows(version: str, torch: str, tmp_path: Path) -> None:
     pyenv = Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python")
-    names = [one for one in (f"python{version}", *map(str, pyenv)) if shutil.which(one)]
-    ready = (one for one in names if subprocess.call([one, "-c", "import ensurepip"]) == 0)
-    if (given := next(ready, None)) is None:
+    given = next(filter(None, map(shutil.which, map(str, (*pyenv, f"python{version}")))), None)
+    if given is None:
         pytest.skip(f"Python {version} is not installed")
+    source = tmp_path / "source"  # elsewhere, nothing of older builds gets into the wheel
+    shutil.copytree(ROOT / "bsconv", source / "bsconv")
+    for name in ("pyproject.toml", "LICENSE", "docs/description.md"):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    output_of(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", ".", cwd=source)
+    (wheel,) = source.glob("*.whl")
+    assert wheel.stat().st_size < 3e6
     output_of(given, "-m", "venv", str(tmp_path / "env"))
-    python = str(tmp_path / "env" / "bin" / "python")
+    python, program = (str(tmp_path / "env" / "bin" / name) for name in ("python", "bsconv"))
     packages = torch, f"bsconv[lab] @ file://{wheel}"
     output_of(python, "-m", "pip", "install", "--quiet", *packages, cwd=tmp_path)
     readme = (ROOT / "README.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
-    for code in (*blocks, PHOTOS):
+    for code in blocks:
         output_of(python, "-W", "error", "-c", code, cwd=tmp_path)
-    program = str(tmp_path / "env" / "bin" / "bsconv")
-    for line in COMMANDS.strip().splitlines():
+    for name in ("red", "blue"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (32, 32), name).save(tmp_path / "photos" / name / f"{number}.png")
+    for line in COMMANDS.splitlines():
         printed = output_of(program, *line.split(), cwd=tmp_path)
     assert "photos/red/0.png" in printed
 

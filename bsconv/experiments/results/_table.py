@@ -32,10 +32,6 @@ class ResultsTable(CsvTable):
         self.comparable = [one for one in self.summaries if not one.own_settings]
         self.apart = [one for one in self.summaries if one.own_settings]
 
-    @property
-    def apart_title(self) -> str:
-        return f"{_runs(self.apart)} with settings of their own, which have no published number:"
-
     def __str__(self) -> str:
         after = "top-1 in % on the whole test set after the last epoch"
         source = f"{_runs(self.summaries)}; {after}; published: {published.SOURCE}"
@@ -46,8 +42,9 @@ class ResultsTable(CsvTable):
         return "\n\n".join(self._tables(_markdown))
 
     def _tables(self, table: Callable[[Sequence[str], Sequence[Row]], str]) -> list[str]:
-        parts = []
-        for heading, summaries in (("", self.comparable), (f"{self.apart_title}\n\n", self.apart)):
+        parts, why = [], "with settings of their own, which have no published number"
+        title = f"{_runs(self.apart)} {why}:\n\n"
+        for heading, summaries in (("", self.comparable), (title, self.apart)):
             rows = [_cells(one) for one in summaries]
             if rows:
                 parts.append(heading + table(list(rows[0]), [tuple(row.values()) for row in rows]))
@@ -108,9 +105,8 @@ def _order(one: Summary) -> tuple[object, ...]:
 def _published(summary: Summary) -> published.PublishedResult | None:
     """What is published of the network, unless the runs have settings of their own."""
     found = published.published_results().get((summary.config.dataset, summary.architecture))
-    if found is None or summary.own_settings:
-        return None
-    same = f"{summary.parameters / 1e6:.2f}" == f"{found.million_parameters:.2f}"
+    size = f"{summary.parameters / 1e6:.2f}"
+    same = found and not summary.own_settings and size == f"{found.million_parameters:.2f}"
     return found if same else None
 
 
