@@ -1,6 +1,6 @@
 """What can run a network, behind one face: eager PyTorch, torch.compile, ONNX Runtime, OpenVINO."""
 
-from ._engine import Engine, Runner, Setting, Tensors, difference, dtype_name, dtype_of
+from ._engine import GRID, Engine, Runner, Setting, Tensors, difference, dtype_name, dtype_of
 from ._fastest import Prepare, in_fastest
 from ._onnx import OPSET, onnx_model
 from ._onnx_engines import OnnxRuntime, OpenVINO
@@ -8,6 +8,7 @@ from ._pytorch import Compiled, CompiledRunner, Eager, Network
 
 __all__ = [
     "ENGINES",
+    "GRID",
     "OPSET",
     "CompiledRunner",
     "Engine",

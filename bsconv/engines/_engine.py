@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+GRID = 8  # engines compute channels in blocks of so many, or of twice as many
 Tensors = Any  # a tensor, or tuples, lists and dictionaries of such
 
 
@@ -26,6 +27,7 @@ class Runner:
     """
 
     _live: Any = None
+    rule = "False"  # Python: whether it is as right for the size of L["images"] as for others
 
     def serves(self, input: Tensor) -> bool:
         """Whether it takes an input of this shape, dtype and device."""
@@ -46,7 +48,7 @@ class Engine(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     dtypes: ClassVar[tuple[torch.dtype, ...]] = ()  # none for all
-    grid: ClassVar[int] = 1  # numbers of channels that are multiples of it are fast
+    grids: ClassVar[tuple[int, ...]] = ()  # multiples of one of them may be fast as channel counts
     measures_layers: ClassVar[bool] = True  # as fast alone as in a whole network
 
     def missing(self) -> str:
@@ -90,14 +92,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def in_dtype(output: Tensors, dtype: torch.dtype) -> Tensors:
-    """``output`` with all floating-point tensors in it in ``dtype``."""
-
-    def cast(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    if isinstance(output, Tensor):  # in a fifth of the time
-        return cast(output)
+def in_dtype(output: Tensors, computed: torch.dtype, dtype: torch.dtype) -> Tensors:
+    """``output`` with the tensors that are in ``computed`` in ``dtype``."""
+    if computed == dtype:
+        return output
+    cast = lambda tensor: tensor.to(dtype) if tensor.dtype == computed else tensor  # noqa: E731
     return pytree.tree_map_only(Tensor, cast, output)
 
 

@@ -17,25 +17,27 @@ INPUT = "images"
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
-def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors]:
-    """``model`` in float32 as an ONNX model, and what it returns for the example."""
+def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors, str]:
+    """``model`` in float32 as an ONNX model; its output; for which inputs, as Python."""
     network, example = copy.deepcopy(model).eval().float(), example.float()
     several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 is a constant
     sizes = enumerate(several.shape)  # those of images, rows and columns stay free if they can
     free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
     try:
-        content = _exported(network, several, free)
+        content, rule = _exported(network, several, free)
     except Exception:  # of the many that exporters raise
-        content = _exported(network, example, {})
-    return content, network(example)
+        content, rule = _exported(network, example, {})
+    return content, network(example), rule
 
 
-def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> bytes:
+def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tuple[bytes, str]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         network = _TensorsOnly(network)
         program = torch.export.export(network, (example,), dynamic_shapes=(free,))
-        return bytes(onnx_model(program).SerializeToString())
+        rules = getattr(program, "_guards_code", ["False"]) if free else ["False"]
+        rule = " and ".join(f"({one})" for one in rules) or "True"
+        return bytes(onnx_model(program).SerializeToString()), rule
 
 
 def onnx_model(program: torch.export.ExportedProgram, **options: Any) -> Any:
@@ -58,7 +60,9 @@ class _TensorsOnly(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return [leaf for leaf in pytree.tree_leaves(self.model(images)) if isinstance(leaf, Tensor)]
+        leaves = pytree.tree_leaves(self.model(images))
+        tensors = (leaf for leaf in leaves if isinstance(leaf, Tensor))
+        return [leaf.clone() if leaf is images else leaf for leaf in tensors]  # it has one name
 
 
 def chain_to_onnx(layer: nn.Module, size: Sequence[int]) -> bytes | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..basics.timing import SETTLE, in_turns, medians
-from ._engine import Engine, Runner, Setting, Tensors, difference, in_dtype
+from ._engine import GRID, Engine, Runner, Setting, Tensors, difference, in_dtype
 from ._onnx import INPUT, chain_to_onnx, network_to_onnx
 
 PROVIDERS = {
@@ -46,12 +46,12 @@ class OnnxRunner(Runner):
         self.leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
 
     def serves(self, input: Tensor) -> bool:
-        return input.device == self.device and input.is_floating_point()
+        return input.device == self.device and input.dim() == len(self.size)
 
     def __call__(self, input: Tensor) -> Tensors:
         found = iter(self.compute(input.detach().to(torch.float32).contiguous(), self.piece))
         leaves = [next(found) if constant is None else constant[0] for constant in self.leaves]
-        return in_dtype(pytree.tree_unflatten(leaves, self.structure), input.dtype)
+        return in_dtype(pytree.tree_unflatten(leaves, self.structure), torch.float32, input.dtype)
 
     def compute(self, images: Tensor, piece: int = 0) -> list[Tensor]:
         """The tensors that the model returns, in memory that no later call writes to."""
@@ -59,7 +59,9 @@ class OnnxRunner(Runner):
             return self.ready(images, self.size)(images)
         pieces = torch.split(images, piece)
         runs = [self.ready(each, (piece, *self.size[1:]), alone=True) for each in pieces]
-        found = _threads(os.getpid(), torch.get_num_threads()).map(_call, runs, pieces)
+        found = _threads(os.getpid(), torch.get_num_threads()).map(
+            lambda run, part: run(part), runs, pieces
+        )
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:
@@ -96,6 +98,9 @@ class OnnxRunner(Runner):
         if len(calls) > 1:
             seconds = medians(in_turns(calls, images.device, budget=DIVIDING, settle=SETTLE))
             self.piece = min(seconds, key=seconds.__getitem__)
+        alone = self.piece > 0  # what is for other pieces goes out of memory
+        sizes = None, (self.piece or self.size[0], *self.size[1:])
+        self._live = {k: run for k, run in self._live.items() if k[2] == alone and k[3] in sizes}
 
 
 @cache
@@ -104,16 +109,14 @@ def _threads(process: int, count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count)
 
 
-def _call(run: Compute, images: Tensor) -> list[Tensor]:
-    return run(images)
-
-
 class OnnxEngine(Engine):
-    grid = 16
+    grids = (GRID, 2 * GRID)
     runner: ClassVar[type[OnnxRunner]]
 
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> OnnxRunner:
-        runner = self.runner(*network_to_onnx(model, example), example, setting)
+        content, outputs, rule = network_to_onnx(model, example)
+        runner = self.runner(content, outputs, example, setting)
+        runner.rule = rule
         runner(example)
         if example.device.type == "cpu":
             runner.divide(example)
@@ -133,19 +136,13 @@ class OnnxRuntimeRunner(OnnxRunner):
         # between calls, its threads would take time from PyTorch's and from other sessions'
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if fixed:
-            for side, length in zip(_free_sides(self.content), fixed, strict=True):
-                if side:
-                    options.add_free_dimension_override_by_name(side, length)
+            (images,) = importlib.import_module("onnx").load_from_string(self.content).graph.input
+            for side, length in zip(images.type.tensor_type.shape.dim, fixed, strict=True):
+                if side.dim_param:  # the name of a side that is free
+                    options.add_free_dimension_override_by_name(side.dim_param, length)
         known = _providers(self.device)
-        return partial(
-            _in_session, runtime.InferenceSession(self.content, options, providers=known)
-        )
-
-
-def _free_sides(content: bytes) -> list[str]:
-    """The names of the input's sides; empty for one that has a fixed length."""
-    (images,) = importlib.import_module("onnx").load_from_string(content).graph.input
-    return [side.dim_param for side in images.type.tensor_type.shape.dim]
+        session = runtime.InferenceSession(self.content, options, providers=known)
+        return partial(_in_session, session)
 
 
 def _in_session(session: Any, images: Tensor) -> list[Tensor]:

@@ -23,10 +23,10 @@ class Network(nn.Module, Runner):
         self.dtype, self.channels_last = setting
 
     def forward(self, input: Tensor) -> Tensors:
-        converted = input.to(self.dtype)
-        if self.channels_last:
+        converted = input if input.dtype == self.dtype else input.to(self.dtype)
+        if self.channels_last and input.dim() == 4:
             converted = converted.contiguous(memory_format=torch.channels_last)
-        return in_dtype(self.model(converted), input.dtype)
+        return in_dtype(self.model(converted), self.dtype, input.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..engines import GRID
 from ._tools import convs
 from ._tools.convs import CONVOLUTIONS, Conv, IntOrTuple, checked_sizes, mid_channels
 from ._tools.model_tree import Place, check_changeable, exchange, parameter_count, places
@@ -19,7 +20,6 @@ from .plan import LayerPlan, Plan
 from .regularization import attach_reg_loss, check_reg_loss
 
 Layer = BSConvU | BSConvS
-GRID = 8  # engines compute channels in blocks
 
 
 class Replacer:

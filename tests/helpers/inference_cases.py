@@ -91,4 +91,5 @@ class Several(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         out = self.norm(self.conv(images))
-        return OrderedDict(out=out, pair=[Point(out.mean((2, 3)), out.argmax(1)), (out, "text")])
+        pair = [Point(out.mean((2, 3)), out.argmax(1)), (out, "text")]
+        return OrderedDict(out=out, pair=pair, mixed=(out.double(), out.half(), images))

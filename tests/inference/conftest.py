@@ -16,8 +16,10 @@ class Times:
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
+        self.timed: dict[str, Any] = {}
         self.seconds = {"factored": 3.0, "joined": 2.0, "narrow": 4.0, "merged": 2.5}
-        self.seconds |= {"factored, padded": 5.0, "narrow, padded": 5.0}
+        self.seconds |= {f"factored, padded to {width}": 5.0 for width in (8, 16)}
+        self.seconds |= {f"narrow, padded to {width}": 5.0 for width in (8, 16)}
         self.seconds |= {"contiguous": 2.0, "channels_last": 1.0}
         self.seconds |= {"given": 9.0, "eager": 8.0, "compiled": 7.0, "compiled factored": 7.5}
         self.seconds |= {"onnxruntime": 6.0, "openvino": 6.5}
@@ -27,6 +29,7 @@ class Times:
             work()
         names = {key: self._name(key, list(contenders)) for key in contenders}
         self.asked |= set(names.values())
+        self.timed |= {names[key]: getattr(work, "func", None) for key, work in contenders.items()}
         return {key: [self.seconds[name]] for key, name in names.items()}
 
     def _name(self, key: Any, keys: list[Any]) -> str:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from bsconv.engines import _onnx_engines, _pytorch
 from bsconv.engines._onnx import chain_to_onnx
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
-from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _optimize
+from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _choice, _optimize
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
 from helpers.exact_errors import raises_exactly
 from helpers.inference_cases import (
@@ -61,6 +61,8 @@ def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
     report = (found := optimize_for_inference(model, torch.randn(IMAGES), engines=BOTH)).report
     assert (report.engine, report.seconds, report.compiled) == (fastest, 1.0, fastest == "compiled")
     assert report.seconds_before == times.seconds["given"]
+    assert type(times.timed["given"]) is nn.Sequential
+    assert type(times.timed["eager"]) is OptimizedModel, "as it will be called"
     assert found.compiles == report.compiled
     assert [row.plan for row in report.layers] == (
         [] if fastest == "given" else ["merged", "joined"]
@@ -71,7 +73,7 @@ def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
 @pytest.mark.usefixtures("compiler")
 def test_only_engines_that_were_asked_for_are_taken(times: Any) -> None:
     times.seconds["eager"] = 1.0
-    for asked in ({"engines": ["compiled"]}, {"compile": True}, {"compile": False}):
+    for asked in ({"engines": {"compiled"}}, {"compile": True}, {"compile": False}):
         report = optimize_for_inference(small(), torch.randn(IMAGES), **asked).report  # type: ignore[arg-type]
         assert report.engine == ("eager" if asked == {"compile": False} else "compiled")
 
@@ -85,6 +87,15 @@ def test_the_given_model_needs_to_be_clearly_faster(times: Any) -> None:
     assert (report.engine, report.norms_folded, report.difference) == ("given", 0, 0.0)
     report = optimize_for_inference(model, images, compile=False, dtype=torch.bfloat16).report
     assert report.engine == "eager", "the one that computes in the dtype that was asked for"
+
+
+def test_layer_plans_are_chosen_in_the_engine_that_runs_them(times: Any) -> None:
+    layers = _choice.Layers(small(), torch.randn(IMAGES))
+    for name, seconds in (("one", 1.0), ("other", 3.0)):
+        times.seconds["merged"] = seconds
+        engine = type(name, (_pytorch.Eager,), {"name": name})()
+        ((_, rows),) = layers.choices(engine, Setting(torch.float32))
+        assert rows[0].plan == ("merged" if name == "one" else "factored")
 
 
 @pytest.mark.usefixtures("compiler")
@@ -130,14 +141,14 @@ def fails(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def wrong(network: nn.Module, example: Tensor) -> Any:
-    return lambda images: network(images) * 1.01
+    return lambda images: network(images) * 1.0005
 
 
 @pytest.mark.parametrize(
     ("compiled_for", "lost"),
     [
         (fails, "compiled: RuntimeError: No working C++ compiler found"),
-        (wrong, "compiled: its outputs differed by 1.0e-02 of the largest"),
+        (wrong, "compiled: its outputs differed by 5.0e-04 of the largest"),
     ],
 )
 def test_where_compiling_fails_it_says_what_is_lost(compiled_for, lost, monkeypatch):
@@ -199,7 +210,7 @@ def assert_same(found: Any, expected: Any) -> None:
     assert structure == other_structure
     for one, other in zip(leaves, others, strict=True):
         if isinstance(one, Tensor) and one.is_floating_point():
-            assert_equal(one, other)
+            assert_equal(one, other, 1e-3 if one.dtype == torch.float16 else 1e-4)
         else:
             assert str(one) == str(other)
 
@@ -217,15 +228,12 @@ def test_engines_compute_the_same_at_any_size(pair: tuple[OptimizedModel, nn.Mod
             expected = in_eval_mode(model, images)
             assert_same(found(images), expected)
         assert_same(found.runner(images), expected)
-        assert found._proven[found._situation(images)]
-
-
-def test_outputs_are_the_callers_own(pair: tuple[OptimizedModel, nn.Module]) -> None:
-    found, _ = pair
-    first = first_tensor(found(torch.randn(IMAGES)))
-    before = first.clone()
-    first_tensor(found(torch.randn(IMAGES))).zero_()
-    assert torch.equal(first, before)
+        assert found._proven[images.shape, images.dtype, images.device]
+    found(torch.randn(4, 3, 21, 22))
+    with pytest.MonkeyPatch.context() as patch:  # after three sizes, the engine is trusted
+        patch.setattr(found.network, "forward", None)
+        images = torch.randn(7, 3, 41, 34)
+        assert_same(found(images), in_eval_mode(model, images))
 
 
 def test_inputs_in_other_layouts_and_dtypes(pair: tuple[OptimizedModel, nn.Module]) -> None:
@@ -235,7 +243,10 @@ def test_inputs_in_other_layouts_and_dtypes(pair: tuple[OptimizedModel, nn.Modul
         computed = first_tensor(found(given))
         assert not computed.requires_grad
         assert_equal(computed, first_tensor(in_eval_mode(model, given)))
+    before = computed.clone()  # outputs are the caller's own
     for _ in range(2):
+        first_tensor(found(torch.randn(IMAGES))).zero_()
+        assert torch.equal(computed, before)
         output = first_tensor(found(images.detach().double()))
         assert output.dtype == torch.float64
         assert_equal(output.float(), first_tensor(in_eval_mode(model, images)))
@@ -252,8 +263,6 @@ def test_engines_run_in_threads(pair: tuple[OptimizedModel, nn.Module]) -> None:
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_set_the_engine_up_again(copied, pair):
     found, model = pair
-    if "reflecting" in str(model):
-        pytest.skip("as the others")
     twin, images = copied(found), torch.randn(IMAGES)
     for _ in range(2):
         assert_same(twin(images), in_eval_mode(model, images))
@@ -274,16 +283,14 @@ def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def less_their_mean(net: Any, images: Tensor) -> Tensor:
-    return net.norm1(net.conv1(images - images.mean(0)))
-
-
-def with_a_constant(net: Any, images: Tensor) -> Any:
-    return net.norm1(net.conv1(images)), net.norm1.bias
-
-
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
-@pytest.mark.parametrize("forward", [less_their_mean, with_a_constant])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, images: net.norm1(net.conv1(images - images.mean(0))),
+        lambda net, images: (net.norm1(net.conv1(images)), net.norm1.bias),
+    ],
+)
 def test_a_batch_stays_whole_where_images_depend_on_each_other(forward: Any, engine: str) -> None:
     pytest.importorskip(engine)
     alike = torch.ones(8, *IMAGES[1:])
@@ -292,6 +299,7 @@ def test_a_batch_stays_whole_where_images_depend_on_each_other(forward: Any, eng
         for model, is_divided in ((Graph(forward), False), (small(), True)):
             runner: Any = ENGINES[engine].build(trained(model), alike, Setting(torch.float32))
             assert bool(runner.piece) == is_divided
+            assert {alone for _, _, alone, _ in runner._live} == {is_divided}, "others are freed"
 
 
 @pytest.mark.slow
@@ -323,10 +331,6 @@ def test_moved_or_loaded_it_goes_on_in_pytorch(pair: tuple[OptimizedModel, nn.Mo
     assert_equal(first_tensor(twin(images)), first_tensor(in_eval_mode(model, images)))
 
 
-def by_size(net: Any, images: Tensor) -> Tensor:
-    return net.norm1(net.conv1(images)) * (2 if images.shape[2] > 30 else 1)
-
-
 def by_value(net: Any, images: Tensor) -> Tensor:
     normed = net.norm1(net.conv1(images))
     return normed * 2 if normed.mean() > 1e6 else normed
@@ -334,8 +338,12 @@ def by_value(net: Any, images: Tensor) -> Tensor:
 
 def test_sizes_that_the_engine_gets_wrong_are_left_to_pytorch() -> None:
     pytest.importorskip("onnxruntime")
-    model = trained(Graph(by_size))
+    model = trained(
+        Graph(lambda net, images: net.conv1(images) * (2 if len(images[0, 0]) > 30 else 1))
+    )
     found = optimize_for_inference(model, torch.randn(IMAGES), engines="onnxruntime")
+    for side in range(12, 16):
+        found(torch.randn(2, 3, side, side))
     large = torch.randn(2, 3, 40, 40)
     with pytest.warns(UserWarning, match="onnxruntime does not compute inputs of 2x3x40x40 here"):
         found(large)
@@ -360,7 +368,7 @@ def test_layer_plans_run_in_the_engine(make: Callable[..., Any], engine: str) ->
     options = {"blueprints": 5} if make is BSConvCP else {}
     layer = trained(make(8, 6, 3, padding=1, stride=2, **options)).eval()
     plans = layer_plans(layer)
-    plans |= padded_plans(plans, 16)
+    plans |= padded_plans(plans, (8, 16))
     images = torch.randn(2, 8, 9, 9)
     for name, plan in plans.items():
         assert_equal(plan(images), layer(images))
@@ -410,7 +418,7 @@ def test_engines_say_what_they_compute_in(engine: str, dtype: torch.dtype, reaso
         assert ENGINES[engine].why_not(torch.device("meta"), torch.float32) == elsewhere
 
 
-@pytest.mark.parametrize("given", ["tensorrt", ["eager", "tensorrt"], [], 3, ("auto",)])
+@pytest.mark.parametrize("given", ["tensorrt", ["eager", "tensorrt"], [["eager"]], [], 3])
 def test_unknown_engines_are_refused(given: Any) -> None:
     known = "'eager', 'compiled', 'onnxruntime', 'openvino'"
     with raises_exactly(f"engines needs to be 'auto' or some of {known}, got {given!r}"):
@@ -426,16 +434,14 @@ def test_weights_are_loaded_by_whichever_module(pair: tuple[OptimizedModel, nn.M
         twin = copy.deepcopy(pair[0])
         module = around(twin)
         state = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
-        with pytest.warns(UserWarning, match="weights were loaded, so the constants of o"):
-            module.load_state_dict(state, assign=assign)
-        assert not first_tensor(twin(images)).any()
+        module.load_state_dict(state, assign=assign)
+        with pytest.warns(UserWarning, match="weights were written or exchanged, so the constants"):
+            assert not first_tensor(twin(images)).any()
 
 
-def test_weights_that_were_written_are_compared(pair: tuple[OptimizedModel, nn.Module]) -> None:
-    twin = copy.deepcopy(pair[0])
-    twin(torch.randn(IMAGES))
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
-    with pytest.warns(UserWarning, match="its outputs differ by"):
-        assert not first_tensor(twin(torch.randn(IMAGES))).any()
+@pytest.mark.usefixtures("compiler")
+def test_buffers_that_are_written_are_seen() -> None:
+    found = optimize_for_inference(nn.BatchNorm2d(3), torch.randn(IMAGES), compile=True)
+    next(found.buffers()).add_(1)
+    with pytest.warns(UserWarning, match="weights were written or exchanged, so the constants"):
+        found(torch.randn(IMAGES))

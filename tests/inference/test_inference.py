@@ -126,6 +126,7 @@ def test_wrong_arguments() -> None:
     uncopied.lock = threading.Lock()  # type: ignore[assignment]
     lazy, batch_norm = nn.LazyConv2d(3, 3), nn.BatchNorm2d(3, affine=False, device="meta")
     silent, on_meta = Graph(lambda net, x: None), nn.Sequential(half_on_meta)
+    fails = Graph(fail), images
     locked = "cannot pickle '_thread.lock' object"
     cases = {
         "example_input needs floating-point numbers, got torch.int64": (model, images.long()),
@@ -135,10 +136,7 @@ def test_wrong_arguments() -> None:
         "model needs values for running_mean, which is on the meta device": (batch_norm, images),
         "model needs to be optimised before it becomes TorchScript": (scripted, images),
         "model returns no floating-point tensor": (silent, images),
-        "model does not take example_input of (2, 3, 20, 20): RuntimeError: only this line": (
-            Graph(fail),
-            images,
-        ),
+        "model does not take example_input of (2, 3, 20, 20): RuntimeError: only this line": fails,
         f"model cannot be copied: TypeError: {locked}": (uncopied, images),
     }
     for message, arguments in cases.items():

@@ -41,8 +41,8 @@ def test_each_plan_is_the_layer_also_at_the_border(make, with_bn, geometry):
     layer: Any = trained(make(8, 6, 3, with_bn=with_bn, dtype=torch.float64, **fitting)).eval()
     found = layer_plans(layer)
     assert set(found) >= set(type(layer)._plans)
-    padded = padded_plans(found, 16)
-    assert ("factored, padded" in padded) == (len(found["factored"]) > 2)
+    padded = padded_plans(found, (8, 16))
+    assert ("factored, padded to 8" in padded) == (len(found["factored"]) > 2)
     images = torch.randn(2, 8, *sides, dtype=torch.float64)
     expected = layer(images)
     for plan in (*found.values(), *padded.values()):

@@ -85,7 +85,7 @@ class Layers:
     def choices(self, engine: Engine, setting: Setting) -> list[Choice]:
         """With the fastest plans in ``engine``; also all factored if it cannot measure layers."""
         for layer in self._layers.values():
-            layer.plans |= padded_plans(layer.plans, engine.grid)
+            layer.plans |= padded_plans(layer.plans, engine.grids)
             layer.seconds = self._seconds(layer, engine, setting)
             layer.plan = _fastest(layer.seconds)
         found = [self._choice()]
@@ -104,7 +104,8 @@ class Layers:
         """Of each plan that ``engine`` can tell; once for all layers of a kind and input size."""
         if (size := layer.input_size) is None:
             return {}
-        how = engine.build_layer.__qualname__, repr(setting), repr(layer.module), repr(size)
+        name = engine.name if engine.measures_layers else "eager"
+        how = name, repr((setting, layer.module, size))
         if how not in self._measured:
             images = torch.randn(size, generator=torch.Generator().manual_seed(0))
             images = images.to(next(layer.module.parameters()).device)

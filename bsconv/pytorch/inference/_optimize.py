@@ -5,14 +5,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...basics.errors import described
 from ...basics.timing import SETTLE, in_turns, medians
-from ...engines import ENGINES, CompiledRunner, Network, Runner, Setting, dtype_name, dtype_of
+from ...engines import ENGINES, Network, Runner, Setting, difference, dtype_name, dtype_of
 from .._tools.model_tree import unwrapped
 from .._tools.outside import apart_from, independent_copy
 from . import _checks
@@ -22,6 +22,7 @@ from ._report import GIVEN, EngineResult, InferenceReport, OptimizedLayer
 
 MODEL_BUDGET = 0.5  # seconds of measuring for each engine that is among the fastest
 CLOSE = 1.3  # times as slow as the fastest in a first measurement: measured again, and longer
+TURN = 0.002  # seconds: a single call of a small model is over before the clock can tell
 EAGER = "eager"
 EVEN = 1.02  # times as slow as the model as it was given: no slower, as far as clocks can tell
 
@@ -55,8 +56,8 @@ def optimize_for_inference(
     torch.compile; "onnxruntime" and "openvino", where these packages are installed. In each, BSConv
     layers take the plan that is the fastest there on their input in the example: "factored", their
     convolutions in turn; "merged", one dense convolution; for BSConv-S and BSConv-CP also "joined",
-    the first two multiplied, and "narrow", the last two; "padded" has channels of zeros up to the
-    engine's grid. The fastest of all and of the model as given, in turns on the example, is
+    the first two multiplied, and "narrow", the last two; "padded" has channels of zeros up to a
+    multiple of 8 or 16. The fastest of all and of the model as given, in turns on the example, is
     returned; its ``report`` says what was done. It takes inputs of other sizes as well. The
     original stays as it is.
 
@@ -80,10 +81,10 @@ def optimize_for_inference(
     """
     _checks.check_arguments(model, example_input, dtype)
     names = _checks.selected_engines(engines, compile)
-    given = independent_copy(unwrapped(model)).eval().requires_grad_(False)
-    example = example_input.detach().clone()
-    own = dtype_of(given)
     with torch.inference_mode(False), torch.no_grad():  # in this order: the first allows gradients
+        given = independent_copy(unwrapped(model)).eval().requires_grad_(False)
+        example = example_input.detach().clone()
+        own = dtype_of(given)
         own_example = example.to(own)
         with apart_from(model):
             expected = _checks.repeatable_outputs(given, own_example)
@@ -115,8 +116,13 @@ def _set_up(
         candidate = Candidate(name, rows, apart)
         try:
             candidate.runner = engine.build(model, example.clone(), setting)
-            network = ENGINES[EAGER].build(model, example, setting)
-            candidate.why_not = _checks.why_wrong(candidate.runner, network, example, setting.dtype)
+            network: Any = ENGINES[EAGER].build(model, example, setting)
+            outputs = _checks.outputs_of(candidate.runner, example)
+            apart = difference(outputs, _checks.outputs_of(network, example))
+            if not _checks.is_rounding(apart, network, example, setting.dtype):
+                candidate.why_not = f"its outputs differed by {apart:.1e} of the largest"
+            if setting.dtype == layers.example.dtype:
+                candidate.difference = difference(outputs, expected)
         except Exception as error:
             candidate.why_not = described(error)
         now = time.perf_counter()
@@ -127,18 +133,18 @@ def _set_up(
 
 def _race(candidates: list[Candidate], example: Tensor) -> None:
     """Measures all a few times, then those that are close to the fastest for longer."""
-    running = {
-        (one.engine, number): one
-        for number, one in enumerate(candidates)
-        if one.runner is not None and not one.why_not
-    }
-    runners = {key: cast(Runner, one.runner) for key, one in running.items()}
-    calls = {key: partial(runner, example.clone()) for key, runner in runners.items()}
-    seconds = medians(in_turns(calls, example.device, rounds=3, settle=SETTLE))
+    usable = [one for one in candidates if one.runner is not None and not one.why_not]
+    running = {(one.engine, number): one for number, one in enumerate(usable)}
+    given = cast(Network, candidates[0].runner)
+    modules = {key: OptimizedModel(given, one.runner, example) for key, one in running.items()}
+    calls = {key: partial(module, example.clone()) for key, module in modules.items()}
+    calls[GIVEN, 0] = partial(given.model, example.to(given.dtype, copy=True))  # without one
+    measured = partial(in_turns, device=example.device, turn=TURN, settle=SETTLE)
+    seconds = medians(measured(calls, rounds=3))
     close = {k: call for k, call in calls.items() if seconds[k] <= CLOSE * min(seconds.values())}
     if len(close) > 1:
         budget = MODEL_BUDGET * len(close)
-        seconds |= medians(in_turns(close, example.device, budget=budget, settle=SETTLE))
+        seconds |= medians(measured(close, budget=budget))
     for key, candidate in running.items():
         candidate.seconds = seconds[key]
 
@@ -149,12 +155,10 @@ def _result(
     if _best(tried, names).seconds == math.inf:
         names = [EAGER]
     best, in_pytorch = _best(tried, [GIVEN, *names]), _best(tried, [GIVEN, EAGER])
-    network, runner = cast(Network, in_pytorch.runner), best.runner
-    if best.engine in (GIVEN, EAGER):
-        network, runner = cast(Network, best.runner), None
-    elif isinstance(runner, CompiledRunner) and in_pytorch.engine == EAGER:
-        network = runner.network  # its very layers
-    optimized = OptimizedModel(network, runner, example)
+    network = cast(Network, in_pytorch.runner)
+    if in_pytorch.engine == EAGER:
+        network = getattr(best.runner, "network", network)  # the very layers that are compiled
+    optimized = OptimizedModel(network, best.runner, example)
     optimized.report = InferenceReport(
         best.layers,
         tuple(_engine_result(name, tried) for name in dict.fromkeys(one.engine for one in tried)),

@@ -103,25 +103,27 @@ def _as_in(layer: nn.Module, parts: list[nn.Module]) -> nn.Module:
     return plan.requires_grad_(False).eval()
 
 
-def padded_plans(plans: Mapping[str, nn.Module], grid: int) -> dict[str, nn.Module]:
-    """Plans with zero channels added between their convolutions, up to multiples of ``grid``."""
+def padded_plans(plans: Mapping[str, nn.Module], grids: Sequence[int]) -> dict[str, nn.Module]:
+    """Plans with zero channels added between their convolutions, up to multiples of each grid."""
     found: dict[str, nn.Module] = {}
     for name in (FACTORED, "narrow"):
         parts = list(plans[name].children()) if name in plans else []
         if len(parts) > 1 and all(type(part) in CONVS for part in parts):
             convs = cast(list[Conv], parts)
             last_dense = max(number for number, conv in enumerate(convs) if not is_depthwise(conv))
-            if any(conv.out_channels % grid for conv in convs[:last_dense]):
-                found[f"{name}, padded"] = _padded(convs, last_dense, grid)
+            middle = convs[0].out_channels  # and of all before the last dense one
+            widths = {-(-middle // grid) * grid for grid in grids} - {middle} if last_dense else ()
+            for width in widths:
+                found[f"{name}, padded to {width}"] = _padded(convs, last_dense, width - middle)
     return found
 
 
-def _padded(convs: Sequence[Conv], last_dense: int, grid: int) -> nn.Module:
+def _padded(convs: Sequence[Conv], last_dense: int, extra: int) -> nn.Module:
     parts: list[nn.Module] = []
     more_in = 0
     for number, conv in enumerate(convs):
         depthwise = is_depthwise(conv)
-        more_out = -conv.out_channels % grid if number < last_dense else 0
+        more_out = extra if number < last_dense else 0
         more = (0, 0 if depthwise else more_in, 0, more_out)
         weight = F.pad(conv.weight, (0, 0) * len(conv.kernel_size) + more)
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
