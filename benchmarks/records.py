@@ -38,13 +38,9 @@ class Record:
         self.path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
     def to_dict(self) -> dict[str, Any]:
-        import torch
-
         return {
             "format": "bsconv benchmark 1",
-            "machine": self.machine,
-            "commit": current_commit(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            **circumstances(self.machine),
             "comparisons": [_figures(comparison) for comparison in self.comparisons],
         }
 
@@ -56,6 +52,15 @@ class Record:
             number += 1
             path = self.folder / f"{name}-{number}.json"
         return path
+
+
+def circumstances(machine: str | None = None) -> dict[str, Any]:
+    """On what figures were measured, and by what."""
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    machine = machine or machine_class()
+    return {"machine": machine, "commit": current_commit(), "versions": versions}
 
 
 def machine_class() -> str:

@@ -80,7 +80,7 @@ def test_measured_accuracies_are_what_the_command_prints(capsys):
     assert shown[1] == capsys.readouterr().out
 
 
-N, CELL = r"(\d+\.\d+) ?%", r"(\d[\d.]*)(?: %)? \| "
+N, DB, CELL = r"(\d+\.\d+) ?%", r"(\d+\.\d)", r"(\d[\d.]*)(?: %)? \| "
 CLAIMS = {  # what pages and notebooks say, often several of them, and where the numbers come from
     rf"WRN-16-1 on CIFAR-10: {N} dense, {N} as BSConv-U": "wrn16_1 40, wrn16_1_bsconvu 40",
     rf"same width, {N} as BSConv-U": "wrn16_2_bsconvu 40",
@@ -94,6 +94,12 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     rf"small VGG.*? \| {3 * CELL}": "vgg bsconv 15%, vgg bsconv 25%, vgg bsconv 35%",
     rf"VGG's time \| {3 * CELL}": "vgg time 15%, vgg time 25%, vgg time 35%",
     rf"{N} \(spatial SVD\) for\sthe VGG": "vgg spatial svd 25%",
+    rf"VGG keeps ([\d.]+) of {N} at 25 %": "vgg bsconv 25%, vgg dense 100%",
+    rf"MobileNetV1 ([\d.]+) of\s{N} at 47 %": "v1 bsconv 47%, v1 dense 100%",
+    rf"{N} \(channel SVD\), and {N}": "channel svd 25%, pruning 25%",
+    rf"without our fit, keep {N}": "cp of the weights 25%",
+    rf"HED\b[^;.]*\s{DB} and {DB} dB": "vgg16_hed astronaut, vgg16_hed chelsea",
+    rf"animevideov3\b[^;.]*\s{DB} and {DB} dB": "animevideov3 astronaut, animevideov3 chelsea",
     rf"without the fit, has {N}\sand {N}": "cp of the weights 25%, vgg cp of the weights 25%",
     rf"(?:dense, |BSConv-U keeps |ours, .* 91.5 \| ){N}(?: \|| projected| and)": "bsconv-u 18%",
     rf"(?:BSConv-U to|projected to BSConv-U,) {N}(?:;| after)": "resnet20 3 resnet20_u_projected",
@@ -123,13 +129,20 @@ def measured() -> dict[str, float]:
         runs[f"size of {config.model.removeprefix('cifar_')}"] = summary.parameters / 175_072
         for before in re.findall(r"\((\S+) % before\)", summary.runs[0].note):
             runs["before"] = float(before)
-    for name, of in (("cifar_resnet20", ""), ("small_vgg", "vgg ")):
+    for name, of in (
+        ("cifar_resnet20", ""),
+        ("small_vgg", "vgg "),
+        ("cifar_mobilenetv1_w1d4", "v1 "),
+    ):
         path = RECORDS / "compression" / f"{name}.json"
         dense, *rows = json.loads(path.read_text())["rows"]
         for row in (dense, *rows):
             runs[f"{of}{row['method']} {row['budget']:.0%}"] = row["accuracy"]
             if row["method"] == "bsconv":
                 runs[f"{of}time {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+    for name in ("vgg16_hed", "animevideov3"):
+        half = json.loads((RECORDS / "compression" / f"{name}.json").read_text())["rows"][0]
+        runs |= {f"{name} {photo[:-4]}": value for photo, value in half["decibels"].items()}
     engines = r"^\| ResNet-18,? (as BSConv-U|dense), 16 images \| (.*) \| \d+ s \|$"
     for name, times in re.findall(engines, GUIDE, re.MULTILINE):
         runs[f"ms {name}"] = min(map(float, times.split(" | ")))  # in the fastest engine
