@@ -61,18 +61,13 @@ def test_means_and_ranges_are_next_to_what_is_published(folder: Path, said: Said
     assert rows(said(*line, "--dataset", "cifar100").out) == [other_data]
 
 
-def test_the_text_names_the_source_and_how_many_are_apart(folder: Path, said: Said) -> None:
-    printed = said("results", "--results", folder).out
-    assert "published, 200 epochs" in printed
+def test_the_table_as_text_as_csv_and_the_figure(folder: Path, tmp_path: Path, said: Said) -> None:
+    path, figure = tmp_path / "table.csv", tmp_path / "accuracy.svg"
+    printed = said("results", "--results", folder, "--csv", path, "--out", figure).out
     assert "\n1 run with settings of their own, which have no published number:\n" in printed
     last = printed.splitlines()[-1]
     assert last.startswith("7 runs; top-1 in % on the whole test set after the last epoch;")
     assert "arXiv 2003.13549" in last
-
-
-def test_the_table_as_csv_and_the_figure(folder: Path, tmp_path: Path, said: Said) -> None:
-    path, figure = tmp_path / "table.csv", tmp_path / "accuracy.svg"
-    said("results", "--results", folder, "--csv", path, "--out", figure)
     assert "<svg" in figure.read_text()
     with path.open(newline="") as file:
         written = {(row["network"], row["dataset"]): row for row in csv.DictReader(file)}

@@ -125,8 +125,7 @@ def test_importing_the_library_adds_its_own_modules_to_those_of_torch() -> None:
     assert len(others) < 12, others
 
 
-FILE = """
-import bsconv.pytorch, torch
+FILE = """import bsconv.pytorch, torch
 try: bsconv.pytorch.load_projected(torch.nn.ReLU(), "a.safetensors")
 except ImportError as error: print(error)
 """
