@@ -45,12 +45,8 @@ def geometries(draw: st.DrawFn, dimensions: int = 2) -> dict:
     padding = draw(st.integers(0, 3) | sides(0, 3) | st.sampled_from(["same", "valid"]))
     stride = 1 if padding == "same" else draw(st.integers(1, 3))
     return {
-        "in_channels": draw(st.integers(1, 9)),
-        "out_channels": draw(st.integers(1, 9)),
-        "kernel_size": kernel,
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
+        **{name: draw(st.integers(1, 9)) for name in ("in_channels", "out_channels")},
+        **{"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation},
         "bias": draw(st.booleans()),
         "padding_mode": draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
     }
@@ -197,17 +193,11 @@ def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
 @pytest.mark.parametrize(
     ("in_channels", "p", "expected"),
     [
-        (12, 7 / 12, 7),  # 7/12 * 12 is 7.000000000000001 in floats
-        (11, 9 / 11, 9),
-        (14, 9 / 14, 9),
-        (64, 0.25, 16),
-        (10, 0.25, 4),  # the lower limit
-        (3, 0.25, 3),  # never more than there are
-        (65, Fraction(1, 4), 17),
-        (64, 1, 64),
-        (64, 0, 4),
+        (12, 7 / 12, 7), (11, 9 / 11, 9), (14, 9 / 14, 9),  # 7.000000000000001, 9.... in floats
+        (64, 0.25, 16), (65, Fraction(1, 4), 17), (64, 1, 64),
+        (10, 0.25, 4), (64, 0, 4), (3, 0.25, 3),  # the lower limit, but never more than there are
     ],
-)
+)  # fmt: skip
 def test_mid_channels_are_rounded_up_exactly(in_channels, p, expected):
     assert mid_channels(in_channels, p) == expected
     assert BSConvS(in_channels, 16, 3, p=p).pw1.out_channels == expected

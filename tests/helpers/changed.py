@@ -17,6 +17,10 @@ from helpers.imports import PACKAGE, imports, module_name
 from helpers.paths import ROOT
 
 TESTS = ROOT / "tests"
+ROOMS = {  # whose tests are those of parts without a folder of their own
+    "engines": "inference", "_forms": "pretrained", "basics": "core",
+    **dict.fromkeys(("config", "rules", "optimizers", "normalization"), "training"),
+}  # fmt: skip
 ALWAYS = "tests/project/test_house.py"
 
 
@@ -34,34 +38,42 @@ def git(*arguments: str) -> list[str]:
 
 def paths_for(files: Iterable[str]) -> list[str]:
     """Folders and files of tests."""
-    chosen, rooms = {ALWAYS}, set()
+    chosen, parts = {ALWAYS}, set()
     for file in map(Path, files):
         if file.parts[0] == "bsconv":
-            rooms.add(room(file))
+            parts |= {part(file), room(file)}
         elif file.parts[0] == "tests" and file.name.startswith("test_"):
             chosen |= {str(file)} if (ROOT / file).exists() else set()
+        elif file.name == "conftest.py" and file.parent != Path("tests"):
+            chosen.add(str(file.parent))
         elif file.parts[0] != "tests":
             chosen.add("tests/project")
-            rooms |= {"results"} & {file.parts[0]}
-    chosen |= {f"tests/{name}" for name in rooms | importers(rooms - {"core", "commands"})}
+            parts |= {"results"} & {file.parts[0]}
+    asking = (parts - ROOMS.keys()) | importers(parts - {"core", "basics", "commands"})
+    chosen |= {f"tests/{name}" for name in asking}
     return sorted(path for path in chosen if str(Path(path).parent) not in chosen)
+
+
+def part(file: Path) -> str:
+    """The room, or what counts as one, that a file of the package is in."""
+    names = file.with_suffix("").parts[1:]
+    named = [name for name in names if name in ROOMS or (TESTS / name).is_dir()]
+    return named[0] if named else "core" if "pytorch" in names else "commands"
 
 
 def room(file: Path) -> str:
     """The folder of tests for a file of the package."""
-    parts = ["inference" if part == "engines" else part for part in file.with_suffix("").parts]
-    named = [part for part in parts if (TESTS / part).is_dir()]
-    return named[0] if named else "core" if "pytorch" in file.parts else "commands"
+    return ROOMS.get(part(file), part(file))
 
 
-def importers(rooms: set[str]) -> set[str]:
+def importers(parts: set[str]) -> set[str]:
     """The rooms that import one of these."""
-    where = {module_name(path): room(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
+    where = {module_name(path): part(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")}
     return {
-        where[module]
+        ROOMS.get(where[module], where[module])
         for module, names in imports().items()
         if module != "bsconv.pytorch"  # it only lists names
-        if any(where.get(name) in rooms for name in names)
+        if any(where.get(name) in parts for name in names)
     }
 
 

@@ -15,6 +15,9 @@ from helpers.changed import ALWAYS, paths_for
         ("tests/core/test_modules.py", {"tests/core/test_modules.py"}),
         ("tests/core/test_that_is_gone.py", set()),
         ("tests/helpers/paths.py", set()),
+        ("tests/spectra/conftest.py", {"tests/spectra"}),
+        ("bsconv/basics/tables.py", {"tests/core"}),
+        ("bsconv/pytorch/_forms/form.py", {"tests/pretrained"}),
         ("pyproject.toml", {"tests/project"}),
         ("docs/setup.md", {"tests/project"}),
         ("results/record.py", {"tests/project", "tests/results", "tests/inference_benchmark"}),
@@ -31,3 +34,6 @@ def test_rooms_are_joined_by_those_that_import_them() -> None:
     assert {"tests/files", "tests/training", "tests/results", "tests/commands"} <= set(found)
     assert "tests/files/test_checkpoints.py" not in found
     assert "tests/core" not in found
+    for name in ("config", "rules", "optimizers", "normalization"):  # and these by training
+        found = paths_for([f"bsconv/experiments/{name}.py"])
+        assert {"tests/training", "tests/commands"} <= set(found)

@@ -128,7 +128,7 @@ def lines(*folders_and_files: Path) -> int:
 
 def test_files_rooms_and_the_core_are_small() -> None:
     library = PACKAGE / "pytorch"
-    assert [str(path) for path in SOURCES if lines(path) > 300] == []
+    assert [str(path) for path in SOURCES if lines(path) >= 300] == []
     assert len([path for path in library.iterdir() if path.name != "__pycache__"]) <= 15
     rooms = [
         path.parent for path in SOURCES if path.name == "__init__.py" and path.parent != PACKAGE
@@ -136,6 +136,7 @@ def test_files_rooms_and_the_core_are_small() -> None:
     large = [room.name for room in rooms if lines(room) > LARGE_ROOMS.get(room.name, 1500)]
     assert sorted(large) == ["experiments", "pytorch"]  # which hold rooms
     assert lines(*library.glob("*.py"), library / "_tools") < CORE_LINES
+    assert lines(library / "_forms") <= 600
     assert lines(PACKAGE) <= PACKAGE_LINES
 
 
