@@ -1,7 +1,8 @@
 """A process in which the published package's training script runs, an epoch at a turn.
 
-The script, its DataLoader and its pipeline are as they come. Watched is the iteration over the
-training set alone: it waits there for its turn, and measures until the set is used up.
+The script, its DataLoader and its pipeline are as they come. This process watches the
+iteration over the training set alone: it waits there for its turn, and measures until the set is
+used up.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class BlueprintLayer(PlannedLayer):
         ``training`` and requires_grad of ``conv``; a BSConvU1d for a Conv1d, and so on.
 
         ``options`` are the constructor's further arguments; ``empty`` leaves weights arbitrary.
-        Raises TypeError for what is no such convolution, ValueError for several groups.
+        Raises TypeError for what is not such a convolution, ValueError for several groups.
         """
         name, kinds = cls.__name__, (cls, *cls.__subclasses__())
         kind = next((kind for kind in kinds if isinstance(conv, kind._conv)), None)

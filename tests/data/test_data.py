@@ -17,7 +17,7 @@ from bsconv.experiments import data
 from bsconv.experiments.data._archives import TIMEOUT
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
-NOT_WHOLE = "is not a whole cifar10 archive"
+NOT_WHOLE = "is not a complete cifar10 archive"
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,7 @@ def read_archive(name: str, path: Path) -> ImageDataset:
         except Exception as error:  # a damaged file may raise anything at all
             too_large = "an array in it claims more than the memory holds"
             reason = too_large if isinstance(error, MemoryError) else one_line(error, None)
-            damage = f"{path} is not a whole {name} archive: {reason}"
+            damage = f"{path} is not a complete {name} archive: {reason}"
             raise ValueError(f"{damage}; remove it and try again") from error
     tensors: dict[str, Any] = {}
     for split in ("train", "test"):

@@ -21,7 +21,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
 
     ``plan`` is ``report.plan`` of a projection: "u", "s:CHANNELS" or "cp:BLUEPRINTS" by the names
     of layers. The new layers wait for a state dict. Raises ValueError, before anything changes, for
-    a layer that the model lacks or that is no convolution.
+    a layer that the model lacks or that is not a convolution.
 
     >>> type(apply_plan(nn.Sequential(nn.Conv2d(16, 32, 3)), {"0": "cp:8"})[0]).__name__
     'BSConvCP'

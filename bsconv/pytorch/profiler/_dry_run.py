@@ -43,9 +43,7 @@ def dry_run(
             return count(model, call(device), _buffers_kept(model))
 
 
-def _on_meta(
-    model: nn.Module, tensors: Sequence[Tensor]
-) -> contextlib.AbstractContextManager[nn.Module]:
+def _on_meta(model: nn.Module, tensors: Sequence[Tensor]) -> Any:
     """A copy in eval mode without the weights; what is shared in the model is shared in it."""
     # deepcopy takes from here what it would copy; what each module has takes most of the time
     memo: dict[int, Any] = {id(one): one for one in (*MODULE_STATE, None, True, False)}
