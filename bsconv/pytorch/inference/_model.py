@@ -40,7 +40,7 @@ class OptimizedModel(nn.Module):
         super().__init__()
         self.network = runner if isinstance(runner, Network) else network
         self.runner = None if runner is self.network else runner
-        self._probe = torch.empty(0, dtype=network.dtype, device=example.device)
+        self._probe = torch.empty(0, dtype=self.network.dtype, device=example.device)
         self._proven = {(example.shape, example.dtype, example.device): True}
         self._look_at_weights()
         self.eval()
