@@ -4,7 +4,7 @@ The weights written by --out are those of MODEL with its convolutions replaced: 
 --checkpoint FILE` measures them, and `bsconv train --model MODEL --bsconv u --weights FILE` starts
 from them. With --budget, each layer gets a form of its own, and the file says which: evaluate and
 export take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are taken without
-their labels.
+their labels, so a folder of them will do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
     )
     add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
-    text = "whose training images it looks at (default cifar10); MODEL has as many classes"
+    text = "images to look at: a data set of MODEL's classes (default cifar10), or a folder of any"
     add("--dataset", default=TrainConfig.dataset, metavar="NAME|FOLDER", help=text)
     add("--images", type=shared.count, default=500, metavar="N", help="default 500")
     shared.add_settings(parser, "data", *shared.IMAGES, *shared.NORMALIZATION)
@@ -66,13 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     training.check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = training.read_start(dense)
     dense = training.settled(dense, weights)
-    dataset = training.find_dataset(dense)
+    dataset = training.find_dataset(dense, labelled=False)
     say_images(dataset)
-    model = training.model_by_name(dense, dataset.num_classes, weights)
-    training.check_fit(model, dataset, dense, training=False)
-    model.eval()
+    model = training.model_by_name(dense, dataset.num_classes or None, weights).eval()
     images: Any = dataset.train_images[:]
     images = training.model_input(images, dense.image_size, dense.normalization)
+    if dataset.classes:
+        training.check_fit(model, dataset, dense, training=False)
+    outputs = training.answers(model, images[:1], dense.model, "another --image-size").shape[-1]
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -91,9 +92,10 @@ def run(arguments: argparse.Namespace) -> None:
         plan = None if report.budget is None else report.plan
         classes = (weights.classes if weights is not None else ()) or dataset.classes
         config = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
-        write_trained(arguments.out, student, config, len(classes), plan, classes)
+        write_trained(arguments.out, student, config, outputs, plan, classes)
         print(report)
-        print(_next_steps(arguments, weights))
+        if dataset.classes:
+            print(_next_steps(arguments, weights))
     if curve is not None:
         from ..experiments import plotting
 

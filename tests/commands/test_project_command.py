@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -95,6 +96,16 @@ def test_a_budget_is_kept_and_the_file_says_its_plan(dense, tmp_path, said, fail
     assert not few.exists()
     exported = tmp_path / "out.onnx"
     said("export", "--format", "onnx", "--checkpoint", out, "--out", exported)
+
+
+def test_images_alone_will_do(dense, images, tmp_path, said, monkeypatch) -> None:
+    monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
+    for number, image in enumerate(images.train_images[:3].movedim(1, 3).numpy()):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    out = tmp_path / "out.safetensors"
+    more = ("--dataset", tmp_path, "--bsconv", "u", "--method", "weights")
+    assert not re.search("bsconv (evaluate|train)", said(*line(dense[1], out, *more)).out)
+    assert read_trained(out).num_classes == 10
 
 
 @pytest.mark.slow

@@ -217,6 +217,14 @@ def test_links_out_of_the_tree_are_refused(tmp_path: Path, link: str, target: st
     refusal(folder, f"{Path(link).name} is a link that leads out of")
 
 
+def test_images_alone_are_a_data_set_without_labels(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "pets") / "dogs"
+    refusal(folder, "one folder of images for each of 2 or more classes, found 0")
+    dataset = data.load_dataset(folder, labelled=False)
+    assert (sorted(grey_values(dataset.train_images)), dataset.classes) == ([*range(100, 105)], ())
+    assert data.load_dataset(folder.parent, labelled=False).classes == ("cats", "dogs")
+
+
 def truncated(path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(path, "JPEG")
     path.write_bytes(path.read_bytes()[:900])

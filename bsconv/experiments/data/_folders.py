@@ -23,16 +23,24 @@ Classes = dict[str, list[tuple[bytes, Path]]]  # the image files of each class, 
 
 
 def read_folder(
-    folder: Path, image_size: int, resize: str = "squash", split: float | None = None
+    folder: Path,
+    image_size: int,
+    resize: str = "squash",
+    split: float | None = None,
+    labelled: bool = True,
 ) -> ImageDataset:
-    """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split."""
+    """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split.
+
+    Unless ``labelled``, a folder may hold images alone, of no class.
+    """
     if image_size < 1:
         raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
     way, filter = resize_parts(resize)
     if way.isdecimal() and int(way) < image_size:
         raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
     tree = _Tree(folder)
-    parts = tree.train_and_test(split)
+    loose = None if labelled or tree.subfolders(folder) else tree.ordered(folder)
+    parts = ({"": loose}, {}) if loose else tree.train_and_test(split)
     (train, labels), (test, test_labels) = map(_in_order, parts)
     files = ImageFiles(train + test, image_size, resize)  # of both, so that all faults are named
     images: Any = files[:] if files.shape.numel() <= IN_MEMORY else files
@@ -40,7 +48,7 @@ def read_folder(
     how = {"squash": "squashed", "shorter": "cropped"}.get(way, f"cropped from {way}")
     how += f" ({filter})" * (filter != "bilinear")
     about = f"{image_size} x {image_size} {how}{tree.notes}"
-    name, classes = folder.name or str(folder), tuple(parts[0])
+    name, classes = folder.name or str(folder), tuple(one for one in parts[0] if one)
     return ImageDataset(name, classes, train_images, labels, test_images, test_labels, about)
 
 
@@ -95,10 +103,7 @@ class _Tree:
         return train, test
 
     def classes(self, folder: Path) -> Classes:
-        classes = {
-            path.name: sorted((_order(file, folder), file) for file in self.files(path))
-            for path in self.subfolders(folder)
-        }
+        classes = {path.name: self.ordered(path, folder) for path in self.subfolders(folder)}
         for name, files in classes.items():
             if not files:
                 raise ValueError(f"class folder {folder / name} holds no image that Pillow reads")
@@ -106,6 +111,9 @@ class _Tree:
             needed = "one folder of images for each of 2 or more classes"
             raise ValueError(f"{folder} should hold {needed}, found {len(classes)}")
         return classes
+
+    def ordered(self, folder: Path, above: Path | None = None) -> list[tuple[bytes, Path]]:
+        return sorted((_order(file, above or folder), file) for file in self.files(folder))
 
     def files(self, folder: Path) -> list[Path]:
         """All images in it and its subfolders."""

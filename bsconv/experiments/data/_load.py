@@ -20,6 +20,7 @@ def load_dataset(
     image_size: int | None = None,
     resize: str | None = None,
     split: float | None = None,
+    labelled: bool = True,
 ) -> ImageDataset:
     """The whole data set ``name`` on the CPU; of a folder, more than 1 GiB stays on the disk.
 
@@ -27,8 +28,8 @@ def load_dataset(
     unless BSCONV_OFFLINE is set; ``"synthetic"`` is made on the spot. Any other
     ``name`` is the path of a folder: ``NAME/train/CLASS`` and ``NAME/test/CLASS`` (or ``val``,
     ``valid``), or ``NAME/CLASS``, of which ``split`` (default 0.2) of each class becomes the test
-    set, always the same. Images become RGB of ``image_size`` squared (default 32); ``resize`` says
-    how, see ``read_image``.
+    set, always the same; unless ``labelled``, also of images alone. Images become RGB of
+    ``image_size`` squared (default 32); ``resize`` says how, see ``read_image``.
     """
     name = os.fspath(name)
     if name in DATASETS:
@@ -42,7 +43,7 @@ def load_dataset(
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         size = FOLDER_SIZE if image_size is None else image_size
-        return read_folder(folder, size, resize or "squash", split)
+        return read_folder(folder, size, resize or "squash", split, labelled)
     if name and folder.exists():
         raise ValueError(f"{folder} is a file; a data set is a folder of images by class")
     if os.sep in name or "/" in name or name.startswith((".", "~")):

@@ -17,14 +17,15 @@ from ..normalization import Normalization
 LARGER = "a larger image_size, such as --image-size 224"
 
 
-def find_dataset(config: TrainConfig, split: float | None = None) -> ImageDataset:
+def find_dataset(
+    config: TrainConfig, split: float | None = None, *, labelled: bool = True
+) -> ImageDataset:
     """The images that a run takes, on the CPU; ``split``, in place of the run's, may be 1."""
     # a folder has its own sizes: resize once, from the full resolution
     size = None if config.dataset in DATASETS else config.image_size
     split = split or config.split
-    dataset = load_dataset(
-        config.dataset, config.data, image_size=size, resize=config.resize, split=split
-    )
+    how: dict[str, Any] = {"resize": config.resize, "split": split, "labelled": labelled}
+    dataset = load_dataset(config.dataset, config.data, image_size=size, **how)
     if size is None and config.image_size not in (None, *dataset.image_size):
         about = f"resized to {config.image_size} x {config.image_size}"
         dataset = dataclasses.replace(dataset, about=about)
