@@ -112,54 +112,33 @@ class MobileNetTable(NamedTuple):
     last: int = 0  # channels of the convolution behind the stages; 0: there is none
 
 
-V1 = MobileNetTable(
-    stem=32,
-    activation=relu,
-    stages=(
-        StageTable(((64, 64),), 1, 1),
-        StageTable(((128, 128),) * 2, 2, 1),
-        StageTable(((256, 256),) * 2, 2, 2),
-        StageTable(((512, 512),) * 6, 2, 2),
-        StageTable(((1024, 1024),) * 2, 2, 2),
-    ),
-)
-V2 = MobileNetTable(
-    stem=32,
-    activation=relu6,
-    stages=(
-        StageTable(((16, 32),), 1, 1),
-        StageTable(((24, 96), (24, 144)), 2, 1),
-        StageTable(((32, 144), (32, 192), (32, 192)), 2, 2),
-        StageTable(((64, 192), *((64, 384),) * 3, (96, 384), *((96, 576),) * 2), 2, 2),
-        StageTable(((160, 576), *((160, 960),) * 2, (320, 960)), 2, 2),
-    ),
-    last=1280,
-)
-V3_SMALL = MobileNetTable(
-    stem=16,
-    activation=hard_swish,
-    stages=(
-        StageTable(((16, 16),), 2, 1, activation=relu, squeezed=1),
-        StageTable(((24, 72), (24, 88)), 2, 2, activation=relu),
-        StageTable(((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)), 2, 2, 5, squeezed=5),
-        StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, squeezed=3),
-    ),
-    last=576,
-)
-V3_LARGE = MobileNetTable(
-    stem=16,
-    activation=hard_swish,
-    stages=(
-        StageTable(((16, 16),), 1, 1, activation=relu),
-        StageTable(((24, 64), (24, 72)), 2, 1, activation=relu),
-        StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, activation=relu, squeezed=3),
-        StageTable(
-            ((80, 240), (80, 200), (80, 184), (80, 184), (112, 480), (112, 672)), 2, 2, squeezed=2
-        ),
-        StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, squeezed=3),
-    ),
-    last=960,
-)
+V1 = MobileNetTable(stem=32, activation=relu, stages=(
+    StageTable(((64, 64),), 1, 1),
+    StageTable(((128, 128),) * 2, 2, 1),
+    StageTable(((256, 256),) * 2, 2, 2),
+    StageTable(((512, 512),) * 6, 2, 2),
+    StageTable(((1024, 1024),) * 2, 2, 2),
+))  # fmt: skip
+V2 = MobileNetTable(stem=32, activation=relu6, last=1280, stages=(
+    StageTable(((16, 32),), 1, 1),
+    StageTable(((24, 96), (24, 144)), 2, 1),
+    StageTable(((32, 144), (32, 192), (32, 192)), 2, 2),
+    StageTable(((64, 192), *((64, 384),) * 3, (96, 384), *((96, 576),) * 2), 2, 2),
+    StageTable(((160, 576), *((160, 960),) * 2, (320, 960)), 2, 2),
+))  # fmt: skip
+V3_SMALL = MobileNetTable(stem=16, activation=hard_swish, last=576, stages=(
+    StageTable(((16, 16),), 2, 1, activation=relu, squeezed=1),
+    StageTable(((24, 72), (24, 88)), 2, 2, activation=relu),
+    StageTable(((40, 96), (40, 240), (40, 240), (48, 120), (48, 144)), 2, 2, 5, squeezed=5),
+    StageTable(((96, 288), (96, 576), (96, 576)), 2, 2, 5, squeezed=3),
+))  # fmt: skip
+V3_LARGE = MobileNetTable(stem=16, activation=hard_swish, last=960, stages=(
+    StageTable(((16, 16),), 1, 1, activation=relu),
+    StageTable(((24, 64), (24, 72)), 2, 1, activation=relu),
+    StageTable(((40, 72), (40, 120), (40, 120)), 2, 2, 5, activation=relu, squeezed=3),
+    StageTable(((80, 240), (80, 200), *((80, 184),) * 2, (112, 480), (112, 672)), 2, 2, squeezed=2),
+    StageTable(((160, 672), (160, 960), (160, 960)), 2, 2, 5, squeezed=3),
+))  # fmt: skip
 TABLES = dict(zip(LEAST_WIDTHS, (V1, V2, V3_SMALL, V3_LARGE), strict=True))
 
 

@@ -18,20 +18,11 @@ from ._variance_shares import shares_of
 Source = nn.Module | Mapping[str, Any] | Tensor
 
 TITLES = {  # of a table's columns, by the field of the layer
-    "name": "layer",
-    "filters": "N",
-    "slices": "M",
-    "kernel_size": "K",
-    "lower_quartile": "quartile",
-    "median": "median",
-    "upper_quartile": "quartile",
-    "random": "random",
-    "excess": "excess",
-    "cross_median": "across kernels",
-    "cross_random": "random",
-    "cross_excess": "excess",
-    "skipped": "why left out",
-}
+    "name": "layer", "filters": "N", "slices": "M", "kernel_size": "K",
+    "lower_quartile": "quartile", "median": "median", "upper_quartile": "quartile",
+    "random": "random", "excess": "excess", "cross_median": "across kernels",
+    "cross_random": "random", "cross_excess": "excess", "skipped": "why left out",
+}  # fmt: skip
 
 
 @torch.no_grad()
