@@ -63,15 +63,11 @@ class Builder:
         half = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
         stride = self.one_of(1, 1, 1, 2)
         options = {
-            "kernel_size": kernel,
-            "stride": stride,
-            "dilation": dilation,
+            "kernel_size": kernel, "stride": stride, "dilation": dilation,
             "padding": self.one_of(half, half, half, 0, "same" if stride == 1 else half),
             "padding_mode": self.one_of("zeros", "zeros", "zeros", "replicate", "reflect"),
-            "bias": self.draw(st.booleans()),
-            "device": self.device,
-            "dtype": self.dtype,
-        } | fixed
+            "bias": self.draw(st.booleans()), "device": self.device, "dtype": self.dtype,
+        } | fixed  # fmt: skip
         return conv_class(m, n, **options)
 
     def grouped(self, m: int, n: int) -> nn.Module | None:

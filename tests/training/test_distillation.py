@@ -15,13 +15,9 @@ from bsconv.experiments.training._train import student_loss
 from bsconv.pytorch import BSConvCP, project_pretrained
 
 SHORT: dict[str, Any] = {
-    "dataset": "synthetic",
-    "recipe": "finetune",
-    "epochs": 2,
-    "train_limit": 64,
-    "test_limit": 32,
+    "dataset": "synthetic", "recipe": "finetune", "epochs": 2, "train_limit": 64, "test_limit": 32,
     "batch_size": 32,
-}
+}  # fmt: skip
 
 
 def network(seed: int) -> nn.Module:

@@ -20,13 +20,9 @@ from ...basics.errors import meant
 BlocksByDepth = dict[int, tuple[int, ...]]  # in each stage
 
 IMAGENET_RESNETS: BlocksByDepth = {
-    10: (1, 1, 1, 1),
-    18: (2, 2, 2, 2),
-    26: (3, 3, 3, 3),
-    34: (3, 4, 6, 3),
-    68: (3, 4, 23, 3),
+    10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (3, 3, 3, 3), 34: (3, 4, 6, 3), 68: (3, 4, 23, 3),
     102: (3, 8, 36, 3),
-}
+}  # fmt: skip
 CIFAR_RESNETS: BlocksByDepth = {depth: ((depth - 2) // 6,) * 3 for depth in (20, 56, 110, 302, 602)}
 BLOCKS: dict[str, BlocksByDepth] = {
     "resnet": IMAGENET_RESNETS,
