@@ -237,14 +237,11 @@ def test_a_missing_archive_is_downloaded_once(tmp_path: Path, fake_cifar: type[F
     "failure",
     [
         urllib.error.URLError("name or service not known"),
-        RuntimeError("File not found or corrupted."),
-        http.client.IncompleteRead(b"", 100),
-        TimeoutError("timed out"),
-        OSError(28, "No space left on device"),
-        EOFError(),
+        RuntimeError("File not found or corrupted."), http.client.IncompleteRead(b"", 100),
+        TimeoutError("timed out"), OSError(28, "No space left on device"), EOFError(),
     ],
     ids=lambda failure: type(failure).__name__,
-)
+)  # fmt: skip
 def test_a_failed_download_leaves_nothing_behind(tmp_path, fake_cifar, monkeypatch, failure):
     def fail(self: FakeCifar, root: str, **_: Any) -> None:
         (Path(root) / "half a download").write_bytes(b"...")

@@ -210,15 +210,12 @@ def depthwise(block: nn.Module) -> nn.Conv2d:
 @pytest.mark.parametrize(
     ("library", "options"),
     [
-        ("bsconv", {}),
-        ("timm", {}),
-        ("pytorchcv", {}),
-        ("pytorchcv", {"bias": True}),
+        ("bsconv", {}), ("timm", {}), ("pytorchcv", {}), ("pytorchcv", {"bias": True}),
         ("pytorchcv", {"dilation": 2}),
         ("pytorchcv", {"dw_normalization": None, "dw_activation": None}),
         ("pytorchcv", {"dw_normalization": None, "dw_activation": None, "bias": True}),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("tracked", [True, False])
 def test_a_block_that_is_a_blueprint_map_computes_the_same(library, options, tracked):
     block = separable_block(library, **options)

@@ -114,14 +114,11 @@ def test_a_layer_without_constant_is_fitted_about_zero() -> None:
 @pytest.mark.parametrize(
     "geometry",
     [
-        {"padding": 1},
-        {"padding": (2, 0, 1), "stride": (1, 2, 1)},
-        {"dilation": (3, 1, 2), "stride": 2},
-        {"padding": "same", "dilation": 2},
-        {"padding": 2, "padding_mode": "circular"},
-        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": 1}, {"padding": (2, 0, 1), "stride": (1, 2, 1)},
+        {"dilation": (3, 1, 2), "stride": 2}, {"padding": "same", "dilation": 2},
+        {"padding": 2, "padding_mode": "circular"}, {"padding": 1, "padding_mode": "reflect"},
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("conv", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
 def test_patches_are_what_the_outputs_see(conv: Any, geometry: dict[str, Any]) -> None:
     sides = {nn.Conv1d: (7,), nn.Conv2d: (7, 9), nn.Conv3d: (7, 9, 8)}[conv]

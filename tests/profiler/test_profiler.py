@@ -316,13 +316,10 @@ def test_empty_lists_caches_and_hooks_are_copied_too() -> None:
 @pytest.mark.parametrize(
     ("weight", "default", "given", "expected"),
     [
-        ("cpu", "meta", None, "cpu"),
-        ("meta", "cpu", None, "meta"),
-        ("cpu", "cpu", "meta", "meta"),
-        (None, "meta", None, "meta"),
-        (None, "cpu", None, "cpu"),
+        ("cpu", "meta", None, "cpu"), ("meta", "cpu", None, "meta"), ("cpu", "cpu", "meta", "meta"),
+        (None, "meta", None, "meta"), (None, "cpu", None, "cpu"),
     ],
-)
+)  # fmt: skip
 def test_where_meta_fails_inputs_lie_where_the_model_does(weight, default, given, expected):
     parts = {"weight": nn.Parameter(torch.ones(2, device=weight))} if weight else {}
     FAILURES[:] = ["not here"]

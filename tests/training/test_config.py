@@ -19,14 +19,10 @@ from helpers.small_runs import config
 @pytest.mark.parametrize(
     ("epochs", "milestones", "expected"),
     [
-        (200, None, [100, 150, 180]),
-        (100, None, [50, 75, 90]),
-        (10, None, [5, 7, 9]),
-        (2, None, [1]),
-        (1, None, []),
-        (7, (2, 3), [2, 3]),
+        (200, None, [100, 150, 180]), (100, None, [50, 75, 90]), (10, None, [5, 7, 9]),
+        (2, None, [1]), (1, None, []), (7, (2, 3), [2, 3]),
     ],
-)
+)  # fmt: skip
 def test_published_schedule_is_that_of_multi_step_lr(epochs, milestones, expected) -> None:
     settings = TrainConfig(epochs=epochs, milestones=milestones)
     steps_per_epoch = 3

@@ -31,15 +31,12 @@ class TwoHeads(nn.Module):
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("torchvision:resnet18", ("fc.",)),
-        ("torchvision:squeezenet1_1", ("classifier.1.",)),
+        ("torchvision:resnet18", ("fc.",)), ("torchvision:squeezenet1_1", ("classifier.1.",)),
         ("torchvision:mobilenet_v3_small", ("classifier.3.",)),
-        ("pytorchcv:resnet20_cifar10", ("output.",)),
-        ("timm:resnet10t", ("fc.",)),
-        ("timm:convnext_atto", ("head.fc.",)),
-        ("cifar_mobilenetv1_w1d4", ("classifier.conv.",)),
+        ("pytorchcv:resnet20_cifar10", ("output.",)), ("timm:resnet10t", ("fc.",)),
+        ("timm:convnext_atto", ("head.fc.",)), ("cifar_mobilenetv1_w1d4", ("classifier.conv.",)),
     ],
-)
+)  # fmt: skip
 def test_the_head_is_found_whatever_its_name(name: str, head: tuple[str, ...]) -> None:
     model = build_model(name, 7)
     before = model.state_dict()
