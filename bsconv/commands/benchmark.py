@@ -1,13 +1,12 @@
 """Measure how long a model and its BSConv variants take for inference on this machine.
 
 Weights and images are random, on which time hardly depends. Each network is measured as PyTorch
-gives it (eval mode, inference mode) and optimised (BatchNorms folded, each BSConv layer in its
-fastest form, compiled where that is faster). All take turns in every round. The table shows the
-median of the rounds and the middle half of them.
+gives it, which for BSConv-U and BSConv-S is what the published package, bsconv 0.4.0, runs, and in
+each engine as optimize_for_inference sets it up there. All take turns. The table shows the median
+of the rounds, the middle half of them, and the least time that the machine allows (roofline).
 """
 
 import argparse
-import sys
 
 from ..experiments.normalization import Normalization
 from . import _arguments as shared
@@ -15,16 +14,20 @@ from ._models import usual_classes, usual_size
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 HELP = "measure how fast a model and its BSConv variants are here"
-VARIANTS = ("dense", "u", "s")
+VARIANTS = ("dense", "u", "s", "cp")
+ENGINES = ("eager", "compiled", "onnxruntime", "openvino")
 MOST_DRAWN = 4  # sizes of batches in a figure
 
 
-def variants(text: str) -> tuple[str, ...]:
-    """``dense,u,s``, or some of them."""
-    found = tuple(dict.fromkeys(text.lower().split(",")))
-    if not set(found) <= set(VARIANTS):
-        raise argparse.ArgumentTypeError(f"expected some of dense,u,s, got {text!r}")
-    return found
+def add_list(parser: argparse.ArgumentParser, name: str, known: tuple[str, ...], help: str) -> None:
+    def some(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(text.lower().split(",")))
+        if not set(found) <= set(known):
+            raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, got {text!r}")
+        return found
+
+    text = f"some of {','.join(known)}{help} (default all)"
+    parser.add_argument(name, type=some, default=known, metavar="LIST", help=text)
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
@@ -38,8 +41,7 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help=shared.MODEL_HELP)
-    text = "some of dense,u,s: the model as it is, as BSConv-U, as BSConv-S (default all)"
-    add("--variants", type=variants, default=VARIANTS, metavar="LIST", help=text)
+    add_list(parser, "--variants", VARIANTS, ": as it is, as BSConv-U, -S, or -CP as large as U")
     shared.add_share(parser, 0.25)
     shared.add_with_bn(parser, False)
     text = "images in a batch, each measured by itself (default 1,16)"
@@ -52,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_num_classes(parser)
     text = "turns of each network (default: 3 to 50, as many as half a minute holds)"
     add("--rounds", type=shared.count, metavar="N", help=text)
-    text = "optimise without torch.compile, which takes up to minutes"
-    add("--no-compile", action="store_true", help=text)
+    add_list(parser, "--engines", ENGINES, ", as far as they are installed")
+    text = "all engines but torch.compile, which takes up to minutes"
+    others = tuple(one for one in ENGINES if one != "compiled")
+    add("--no-compile", action="store_const", dest="engines", const=others, help=text)
     add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
     add_csv(parser)
     add_json(parser, f"model, {ROWS}")
@@ -81,9 +85,8 @@ def run(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         device=arguments.device,
         rounds=arguments.rounds,
-        compile=not arguments.no_compile,
+        engines=arguments.engines,
         normalization=normalization,
         notes=notes,
-        progress=sys.stderr.isatty(),
     )
     print_table(arguments, found, found.figure, model=name)

@@ -194,9 +194,10 @@ WRONG = {
         ),
     },
     "benchmark cifar_wrn16_1": {
-        "--variants u,x": "expected some of dense,u,s, got 'u,x'",
-        "--variants ''": "expected some of dense,u,s, got ''",
+        "--variants u,x": "expected some of dense,u,s,cp, got 'u,x'",
+        "--variants ''": "expected some of dense,u,s,cp, got ''",
         "--variants s --p 2": "0 <= p <= 1",
+        "--engines tensorrt": "some of eager,compiled,onnxruntime,openvino, got 'tensorrt'",
         "--batch-size 1,x": "numbers of images as 1,16 or 8, got '1,x'",
         "--batch-size 0": "numbers of images as 1,16 or 8, got '0'",
         "--device gpu": "device needs one that is here, auto",

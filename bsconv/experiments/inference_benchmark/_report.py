@@ -6,25 +6,22 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...basics.tables import CsvTable, Table, text_table
 
-if TYPE_CHECKING:
-    from ..plotting import Figure
-
-AS_GIVEN, OPTIMISED, COMPILED = "as given", "optimised", "optimised, compiled"
-DENSE = "dense"
+AS_GIVEN, DENSE = "as given", "dense"
+PUBLISHED = "BSConv-U", "BSConv-S"  # as given, the same calls of PyTorch in the same order
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One network, computed in one way: its cost for one image, its seconds for a batch by round.
 
-    ``peak_bytes`` is the memory that a call takes beyond weights and input, None on a CPU.
+    ``peak_bytes`` is what a call takes beyond weights and input, ``limit_seconds`` the roofline's.
     """
 
     batch_size: int
@@ -35,6 +32,7 @@ class Measurement:
     macs: int
     seconds: tuple[float, ...]
     peak_bytes: int | None
+    limit_seconds: float
 
     @property
     def median(self) -> float:
@@ -45,10 +43,6 @@ class Measurement:
         """The quartiles of the rounds."""
         low, high = np.quantile(self.seconds, (0.25, 0.75)).tolist()
         return low, high
-
-    @property
-    def images_per_second(self) -> float:
-        return self.batch_size / self.median
 
     def __str__(self) -> str:
         return f"{self.network} ({self.computed})"
@@ -62,18 +56,14 @@ class Setting:
     device: str
     threads: int | None
     dtype: str
-    input_size: tuple[int, ...]
+    input_size: str
 
     @classmethod
-    def here(cls, model: str, device: torch.device, dtype: str, size: tuple[int, ...]) -> Setting:
+    def here(cls, model: str, device: torch.device, dtype: str, size: str) -> Setting:
         if device.type == "cuda":
             return cls(model, torch.cuda.get_device_name(device), None, dtype, size)
         name = f"{device.type.upper()} ({platform.machine() or 'unknown'})"
         return cls(model, name, torch.get_num_threads(), dtype, size)
-
-    @property
-    def size_text(self) -> str:
-        return "x".join(map(str, self.input_size))
 
     def __str__(self) -> str:
         threads = {None: "", 1: " with 1 thread"}.get(self.threads, f" with {self.threads} threads")
@@ -89,7 +79,7 @@ class InferenceBenchmark(Table, CsvTable):
 
     header = (
         "batch", "network", "computed", "parameters", "FLOPs", "MACs", "ms", "spread",
-        "times dense", "images/s", "peak MB",
+        "times dense", "images/s", "limit ms", "reached", "peak MB",
     )  # fmt: skip
 
     setting: Setting
@@ -98,11 +88,13 @@ class InferenceBenchmark(Table, CsvTable):
 
     def times_dense(self, row: Measurement) -> float | None:
         """Its seconds divided by those of the dense network computed in the same way, if any."""
-        for other in self.rows:
-            same = (other.computed == AS_GIVEN) == (row.computed == AS_GIVEN)
-            if other.network == DENSE and other.batch_size == row.batch_size and same:
-                return row.median / other.median
-        return None
+        dense = {(x.batch_size, x.computed): x.median for x in self.rows if x.network == DENSE}
+        seconds = dense.get((row.batch_size, row.computed))
+        return None if seconds is None else row.median / seconds
+
+    def is_fastest(self, row: Measurement) -> bool:
+        """Of the rows of its network and its size of batches."""
+        return row in _bests(self.rows, row.batch_size)
 
     @property
     def summary(self) -> str:
@@ -118,22 +110,25 @@ class InferenceBenchmark(Table, CsvTable):
         model = f"{self.setting.model}: " if self.setting.model else ""
         rounds = " or ".join(dict.fromkeys(str(len(row.seconds)) for row in self.rows))
         legend = (
-            f"{model}images of {self.setting.size_text}; FLOPs and MACs of one image; ms of a "
+            f"{model}images of {self.setting.input_size}; FLOPs and MACs of one image; ms of a "
             f"batch, median of {rounds} round{'' if rounds == '1' else 's'} in turns, spread: "
-            "the middle half of them; peak MB: what a call takes beyond weights and input, on GPUs"
+            "the middle half of them; *: the fastest of its network; (0.4.0): the same in "
+            "the published package; reached: the limit's share; peak MB: what a call takes beyond "
+            "weights and input, on GPUs"
         )
         return "\n".join([table, legend, *self.notes, self.summary])
 
-    def figure(self) -> Figure:
+    def figure(self) -> Any:
         """Milliseconds per image: a panel for each size of batches, bars for each network."""
         from .. import plotting
 
         panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
         for row in self.rows:
             panel = panels.setdefault(f"batches of {row.batch_size}", {})
-            series = "as PyTorch gives it" if row.computed == AS_GIVEN else "optimised"
+            series = "as PyTorch gives it" if row.computed == AS_GIVEN else "in the fastest engine"
             middle, low, high = (1e3 * x / row.batch_size for x in (row.median, *row.spread))
-            panel.setdefault(series, {})[row.network] = middle, low, high
+            if row.computed == AS_GIVEN or self.is_fastest(row):
+                panel.setdefault(series, {})[row.network] = middle, low, high
         title = f"{self.setting.model}: inference on this {self.setting}"
         return plotting.timing_bars(panels, ylabel="ms per image", title=title)
 
@@ -142,14 +137,18 @@ class InferenceBenchmark(Table, CsvTable):
             (
                 row.batch_size,
                 row.network,
-                row.computed,
+                row.computed
+                + " (0.4.0)" * (row.computed == AS_GIVEN and row.network.startswith(PUBLISHED))
+                + " *" * self.is_fastest(row),
                 row.parameters,
                 row.flops,
                 row.macs,
                 f"{1e3 * row.median:8.2f}",
                 " to ".join(f"{1e3 * seconds:.2f}" for seconds in row.spread),
                 "" if (ratio := self.times_dense(row)) is None else f"{ratio:11.2f}",
-                round(row.images_per_second),
+                round(row.batch_size / row.median),
+                f"{1e3 * row.limit_seconds:8.2f}",
+                f"{row.limit_seconds / row.median:7.0%}",
                 "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:7.1f}",
             )
             for row in self.rows
@@ -159,14 +158,15 @@ class InferenceBenchmark(Table, CsvTable):
         lines = [
             {
                 **asdict(self.setting),
-                "input_size": self.setting.size_text,
                 **asdict(row),
                 "rounds": len(row.seconds),
                 "seconds": row.median,
                 "seconds_low": row.spread[0],
                 "seconds_high": row.spread[1],
                 "times_dense": self.times_dense(row),
-                "images_per_second": row.images_per_second,
+                "images_per_second": row.batch_size / row.median,
+                "limit_reached": row.limit_seconds / row.median,
+                "fastest": self.is_fastest(row),
             }
             for row in self.rows
         ]

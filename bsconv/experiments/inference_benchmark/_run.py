@@ -1,10 +1,10 @@
-"""A network and its BSConv variants measured in turns, as PyTorch gives them and optimised."""
+"""A network and its BSConv variants measured in turns, as PyTorch gives them and in each engine."""
 
 import contextlib
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...basics.errors import one_line
-from ...basics.timing import SETTLE, in_turns, synchronize
-from ...pytorch import ModelProfiler, reestimate_batch_norm
+from ...basics.timing import SETTLE, in_turns
+from ...engines import ENGINES
+from ...pytorch import BSConvCP, BSConvU_Replacer, ModelProfiler, reestimate_batch_norm
+from ...pytorch._forms.form import Form
+from ...pytorch._forms.plans import install
 from ...pytorch.inference import optimize_for_inference
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..model_sources import build_model
@@ -21,20 +24,18 @@ from ..normalization import Normalization
 from ..results.published import family_and_variant
 from ..rules import replaced_by
 from ..training import find_device
-from ._report import AS_GIVEN, COMPILED, DENSE, OPTIMISED, InferenceBenchmark, Measurement, Setting
+from ._report import AS_GIVEN, DENSE, InferenceBenchmark, Measurement, Setting
 
 SETTLED_ON = 4  # images
 BUDGET = 30.0  # seconds of measuring for a batch size, unless the number of rounds is given
 TURN = 0.05  # seconds that a turn lasts at least
-BAR = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-
-Call = Callable[[], object]
+ON_CPU, ELSEWHERE = (512, 2**27), (4096, 2**30)  # the side of a matrix, bytes that no cache holds
 
 
 def build_variants(
     name: str,
     num_classes: int,
-    variants: Sequence[str] = (DENSE, "u", "s"),
+    variants: Sequence[str] = (DENSE, "u", "s", "cp"),
     *,
     p: float = 0.25,
     with_bn: bool = False,
@@ -56,7 +57,9 @@ def build_variants(
         for variant in dict.fromkeys(variants):
             kind = None if variant == DENSE else variant
             label = DENSE if kind is None else replaced_by(kind, p, with_bn)
-            model = build_model(name, num_classes, bsconv=kind, p=p, with_bn=with_bn)
+            own_kind = None if kind == "cp" else kind
+            model = build_model(name, num_classes, bsconv=own_kind, p=p, with_bn=with_bn)
+            model = _with_shared_blueprints(model, with_bn) if kind == "cp" else model
             if kind and not any(isinstance(each, BLUEPRINT_LAYERS) for each in model.modules()):
                 why = f"it replaces no convolution of {name}, see bsconv plan"
                 lines.append(f"{label} is left out: {why}")
@@ -65,6 +68,17 @@ def build_variants(
         if not models:
             models[DENSE] = build_model(name, num_classes)
     return models, lines
+
+
+def _with_shared_blueprints(model: nn.Module, with_bn: bool) -> nn.Module:
+    """BSConv-CP where BSConv-U would be, with as many weights, or up to a blueprint fewer."""
+    layers: dict[str, nn.Module] = {}
+    for planned in BSConvU_Replacer().plan(model).replaced:
+        conv: Any = model.get_submodule(planned.name)
+        if blueprints := Form("u").macs(conv) // Form("cp", 1).macs(conv):
+            layer = BSConvCP.like(conv, blueprints=blueprints, with_bn=with_bn)
+            layers |= dict.fromkeys(planned.names, layer)
+    return install(model, layers)
 
 
 def benchmark_inference(
@@ -76,90 +90,99 @@ def benchmark_inference(
     dtype: str = "float32",
     device: str = "auto",
     rounds: int | None = None,
-    compile: bool = True,
+    engines: Sequence[str] = tuple(ENGINES),
     normalization: Normalization | None = None,
     notes: Sequence[str] = (),
-    progress: bool = False,
 ) -> InferenceBenchmark:
-    """The cost of each network, and its seconds for a batch: as PyTorch gives it and optimised.
+    """The cost of each network, and its seconds for a batch: as PyTorch gives it, in each engine.
 
     ``models`` holds float32 networks by name; the others are compared with the one named "dense".
     They are changed: eval mode, BatchNorms with the statistics of the images, ``device``. The
     images are random, ``input_size`` (C, H, W) each; with a ``normalization``, in [0, 1] before.
-    ``dtype`` is a name such as "bfloat16". Optimised is ``optimize_for_inference`` for that batch,
-    with ``compile`` through torch.compile where that is faster. All take turns, in ``rounds``
-    rounds, by default as many as half a minute holds. ``notes`` are lines below the table.
+    ``dtype`` is a name such as "bfloat16". All take turns, in ``rounds`` rounds, by default as many
+    as half a minute holds. Lines below the table, ``notes`` first, name missing ``engines``.
     """
-    place = find_device(device)
-    setting = Setting.here(name, place, dtype, tuple(input_size))
-    costs = {}
-    for key, model in models.items():
-        cost = ModelProfiler(model, (1, *input_size))
-        costs[key] = cost.total_parameter_count, cost.total_flop_count, cost.total_mac_count
+    place, number = find_device(device), getattr(torch, dtype)
+    setting = Setting.here(name, place, dtype, "x".join(map(str, input_size)))
+    costs = {key: ModelProfiler(model, (1, *input_size)) for key, model in models.items()}
+    why_not = {one: ENGINES[one].why_not(place, number) for one in engines}
+    lines = [*notes, *(f"{one}: {why}" for one, why in why_not.items() if why)]
+    here = [one for one, why in why_not.items() if not why]
     rows: list[Measurement] = []
-    lines = list(notes)
-    sizes = dict.fromkeys(batch_sizes)
-    drawn = functools.partial(_images, size=input_size, normalization=normalization)
     for key, model in models.items():
         with _explained(key, setting, SETTLED_ON), torch.no_grad():
             # with BatchNorms that fit, numbers keep to the range that trained networks have
-            reestimate_batch_norm(model, drawn(SETTLED_ON)).eval().to(place)
-    # None: no bar where stderr is not a terminal
-    looks: dict[str, Any] = {"disable": None if progress else True, "leave": False}
-    with tqdm(total=len(sizes) * (len(models) + 1), bar_format=BAR, **looks) as bar:
-        for count in sizes:
-            images = drawn(count).to(place, getattr(torch, dtype))
-            calls: dict[tuple[str, str], Call] = {}
-            for key, model in models.items():
-                bar.set_description_str(f"batches of {count}: optimising {key}")
-                with _explained(key, setting, count):
-                    found, lost = _calls(model, images, compile)
-                calls |= {(key, computed): call for computed, call in found.items()}
-                lines += [lost] if lost and lost not in lines else []
-                bar.update()
-            bar.set_description_str(f"batches of {count}: measuring")
-            taken = in_turns(calls, place, rounds=rounds, budget=BUDGET, turn=TURN, settle=SETTLE)
-            bar.update()
-            for (key, computed), seconds in taken.items():
-                peak = _peak_bytes(calls[key, computed], place)
-                rows.append(Measurement(count, key, computed, *costs[key], tuple(seconds), peak))
-    return InferenceBenchmark(setting, tuple(rows), tuple(lines))
+            reestimate_batch_norm(model, _images(SETTLED_ON, input_size, normalization)).eval().to(
+                place
+            )
+    roof = measured_roof(place, number)
+    speeds = f"{roof[0] / 1e9:,.0f} GFLOP/s and {roof[1] / 1e9:,.0f} GB/s"
+    lines.append(f"limit: the roofline's, layer by layer at {speeds}; caches may beat it")
+    for count in dict.fromkeys(batch_sizes):
+        images = _images(count, input_size, normalization).to(place, number)
+        calls: dict[tuple[str, str], Any] = {}
+        # disable=None: no bar where stderr is not a terminal
+        for key, model in tqdm(models.items(), f"batches of {count}", leave=False, disable=None):
+            with _explained(key, setting, count):
+                calls |= _calls(key, model, images, here, lines)
+        taken = in_turns(calls, place, rounds=rounds, budget=BUDGET, turn=TURN, settle=SETTLE)
+        for (key, how), seconds in taken.items():
+            cost, peak = costs[key], _peak_bytes(calls[key, how], place)
+            counts = cost.total_parameter_count, cost.total_flop_count, cost.total_mac_count
+            limit = _least_seconds(roof, cost, count, number.itemsize)
+            rows.append(Measurement(count, key, how, *counts, tuple(seconds), peak, limit))
+    return InferenceBenchmark(setting, tuple(rows), tuple(dict.fromkeys(lines)))
 
 
-def _calls(model: nn.Module, images: Tensor, compile: bool) -> tuple[dict[str, Call], str]:
-    """Calls of the network as given and optimised, and what could not be built."""
+def _calls(
+    key: str, model: nn.Module, images: Tensor, engines: Sequence[str], lines: list[str]
+) -> dict[tuple[str, str], Any]:
+    """Of the network as given and in each engine; why there is none is added to ``lines``."""
     given = model if images.dtype == torch.float32 else copy.deepcopy(model).to(images.dtype)
-    call = functools.partial(_call, given, images)
-    call()  # a precision that this machine cannot compute is found here
-    how: Any = "auto" if compile else False
-    optimized = optimize_for_inference(model, images, dtype=images.dtype, compile=how)
-    faster = functools.partial(_call, optimized, images)
-    computed = COMPILED if optimized.compiles else OPTIMISED
-    return {AS_GIVEN: call, computed: faster}, optimized.report.lost
+    calls: dict[tuple[str, str], Any] = {}
+    calls[key, AS_GIVEN] = functools.partial(torch.inference_mode()(given), images)
+    calls[key, AS_GIVEN]()  # a precision that this machine cannot compute is found here
+    for name in engines:
+        fast = optimize_for_inference(model, images, dtype=images.dtype, engines=name)
+        if name in (fast.report.engine, "eager"):  # PyTorch, as given where that is faster
+            calls[key, name] = functools.partial(torch.inference_mode()(fast), images)
+        else:
+            lines.append(f"{key} in {fast.report.lost or f'{name}: slower than as given'}")
+    return calls
 
 
-def _call(model: nn.Module, images: Tensor) -> None:
-    with torch.inference_mode():
-        model(images)
+def measured_roof(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """FLOPs, two for a multiply-accumulate, of a large matrix product, and bytes of a large copy:
+    in a second, by the fastest of some that take half a second."""
+    side, size = ON_CPU if device.type == "cpu" else ELSEWHERE
+    matrices = torch.ones(2, side, side, dtype=dtype, device=device)
+    source, target = torch.ones(2, size, dtype=torch.uint8, device=device)
+    calls = [functools.partial(torch.mm, *matrices), functools.partial(target.copy_, source)]
+    product, copy = map(min, in_turns(dict(enumerate(calls)), device, budget=0.5).values())
+    return 2 * side**3 / product, 2 * size / copy
 
 
-def _peak_bytes(call: Call, device: torch.device) -> int | None:
+def _least_seconds(roof: tuple[float, float], cost: ModelProfiler, count: int, width: int) -> float:
+    """The roofline's: a layer reads its weights, writes its outputs, and the next reads these."""
+    flops = (2 * count * row.macs / roof[0] for row in cost.rows)
+    moved = (row.parameters + 2 * count * row.activations for row in cost.rows)
+    return sum(map(max, flops, (width * numbers / roof[1] for numbers in moved)))
+
+
+def _peak_bytes(call: Any, device: torch.device) -> int | None:
     """The most bytes that PyTorch holds on a GPU in a call, beyond those before; None on a CPU."""
     if device.type != "cuda":
         return None
-    synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     call()
-    synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
 
 
 def _images(count: int, size: Sequence[int], normalization: Normalization | None) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    if normalization is None:
-        return torch.randn(count, *size, generator=generator)
-    return normalization.apply(torch.rand(count, *size, generator=generator))
+    draw = torch.randn if normalization is None else torch.rand
+    images = draw(count, *size, generator=torch.Generator().manual_seed(0))
+    return images if normalization is None else normalization.apply(images)
 
 
 @contextlib.contextmanager
@@ -168,6 +191,8 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        where = f"{setting.dtype} on {setting.device} with batches of {count} x {setting.size_text}"
+        where = (
+            f"{setting.dtype} on {setting.device} with batches of {count} x {setting.input_size}"
+        )
         why = f"{network} cannot be computed in {where} ({one_line(error)})"
         raise ValueError(why) from error
