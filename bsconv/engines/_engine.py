@@ -27,7 +27,7 @@ class Runner:
     """
 
     _live: Any = None
-    rule = "False"  # Python: whether it is as right for the size of L["images"] as for others
+    any_size = False  # whether what is right for some sizes is right for all that are larger
 
     def serves(self, input: Tensor) -> bool:
         """Whether it takes an input of this shape, dtype and device."""

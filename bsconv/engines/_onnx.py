@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,27 +18,27 @@ INPUT = "images"
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
-def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors, str]:
-    """``model`` in float32 as an ONNX model; its output; for which inputs, as Python."""
+def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors, bool]:
+    """``model`` in float32 as an ONNX model; its output; whether sizes decide nothing in it."""
     network, example = copy.deepcopy(model).eval().float(), example.float()
     several = torch.cat([example] * 2) if len(example) == 1 else example  # 1 is a constant
     sizes = enumerate(several.shape)  # those of images, rows and columns stay free if they can
     free = {dim: torch.export.Dim.AUTO for dim, size in sizes if dim != 1 and size > 1}
     try:
-        content, rule = _exported(network, several, free)
+        content, any_size = _exported(network, several, free)
     except Exception:  # of the many that exporters raise
-        content, rule = _exported(network, example, {})
-    return content, network(example), rule
+        content, any_size = _exported(network, example, {})
+    return content, network(example), any_size
 
 
-def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tuple[bytes, str]:
+def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tuple[bytes, bool]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         network = _TensorsOnly(network)
         program = torch.export.export(network, (example,), dynamic_shapes=(free,))
-        rules = getattr(program, "_guards_code", ["False"]) if free else ["False"]
-        rule = " and ".join(f"({one})" for one in rules) or "True"
-        return bytes(onnx_model(program).SerializeToString()), rule
+        rules = getattr(program, "_guards_code", [""]) if free else [""]
+        any_size = all(re.search(r"!= 1$|>= \d$", rule) for rule in rules)  # layers' own bounds
+        return bytes(onnx_model(program).SerializeToString()), any_size
 
 
 def onnx_model(program: torch.export.ExportedProgram, **options: Any) -> Any:

@@ -114,9 +114,9 @@ class OnnxEngine(Engine):
     runner: ClassVar[type[OnnxRunner]]
 
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> OnnxRunner:
-        content, outputs, rule = network_to_onnx(model, example)
+        content, outputs, any_size = network_to_onnx(model, example)
         runner = self.runner(content, outputs, example, setting)
-        runner.rule = rule
+        runner.any_size = any_size
         runner(example)
         if example.device.type == "cpu":
             runner.divide(example)

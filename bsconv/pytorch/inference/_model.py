@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter, is_, le
 from typing import Any
 
 import torch
@@ -100,12 +100,8 @@ class OptimizedModel(nn.Module):
 
     def _first(self, situation: Any, input: Tensor, runner: Runner) -> Tensors:
         """The output of ``network``, to which the engine's is compared unless enough agreed."""
-        ones = [side == 1 for side in input.shape]  # which engines treat in another way
-        known = self._proven.copy().items()
-        alike = [right for (size, *_), right in known if [side == 1 for side in size] == ones]
-        with contextlib.suppress(Exception):  # of the many that engines raise
-            names = {"L": {"images": input}, "torch": torch}
-            if len(alike) >= ENOUGH and all(alike) and eval(runner.rule, names):
+        if runner.any_size and self._is_like_proven(input.shape):
+            with contextlib.suppress(Exception):  # of the many that engines raise
                 output = runner(input)
                 self._proven[situation] = True
                 return output
@@ -123,6 +119,16 @@ class OptimizedModel(nn.Module):
             wrong = f"does not compute inputs of {'x'.join(map(str, input.shape))} here"
             warnings.warn(f"{self.report.engine} {wrong}, PyTorch does: {reason}", stacklevel=4)
         return expected
+
+    def _is_like_proven(self, shape: torch.Size) -> bool:
+        """Whether engine and PyTorch agreed at enough sizes, at one no larger than this; engines
+        treat sides of 1 in another way."""
+        known = self._proven.copy().items()
+        ones = [side == 1 for side in shape]
+        alike = {size: right for (size, *_), right in known if [side == 1 for side in size] == ones}
+        if len(alike) < ENOUGH or not all(alike.values()):
+            return False
+        return any(all(map(le, size, shape)) for size in alike)
 
     def _leave_engine(self, why: str) -> None:
         if self.runner is not None:
