@@ -152,14 +152,22 @@ def _calls(
 
 
 def measured_roof(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """FLOPs, two for a multiply-accumulate, of a large matrix product, and bytes of a large copy:
-    in a second, by the fastest of some that take half a second."""
+    """FLOPs, two for a multiply-accumulate, of a large matrix product or convolution, whichever is
+    faster, and bytes of a large copy: in a second, by the fastest of some within half a second."""
     side, size = ON_CPU if device.type == "cpu" else ELSEWHERE
-    matrices = torch.ones(2, side, side, dtype=dtype, device=device)
+    ones = functools.partial(torch.ones, dtype=dtype, device=device)
+    left, right = ones(2, side, side)
+    shapes = (torch.get_num_threads(), side // 4, 28, 28), (side // 4, side // 4, 3, 3)
+    images, kernel = (ones(shape).to(memory_format=torch.channels_last) for shape in shapes)
     source, target = torch.ones(2, size, dtype=torch.uint8, device=device)
-    calls = [functools.partial(torch.mm, *matrices), functools.partial(target.copy_, source)]
-    product, copy = map(min, in_turns(dict(enumerate(calls)), device, budget=0.5).values())
-    return 2 * side**3 / product, 2 * size / copy
+    calls: dict[str, Any] = {
+        "product": lambda: torch.mm(left, right),
+        "convolution": lambda: nn.functional.conv2d(images, kernel, padding=1),
+        "copy": lambda: target.copy_(source),
+    }
+    least = {name: min(taken) for name, taken in in_turns(calls, device, budget=0.5).items()}
+    convolved = 2 * images.numel() * kernel[0].numel() / least["convolution"]
+    return max(2 * side**3 / least["product"], convolved), 2 * size / least["copy"]
 
 
 def _least_seconds(roof: tuple[float, float], cost: ModelProfiler, count: int, width: int) -> float:
