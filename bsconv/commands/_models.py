@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ..experiments.rules import IMAGENET_CLASSES
-from ._arguments import given_settings
+from ..experiments.rules import FOLDER_SIZE, IMAGENET_CLASSES
+from ._arguments import MODEL_HELP, add_weights, given_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +69,30 @@ def read_model(
     settings["data"] = read_config(saved).data if saved.exists() else None
     config = dataclasses.replace(trained.config, **settings | given)
     return config, trained, lambda _: trained_model(trained, path)
+
+
+def add_chosen(parser: argparse.ArgumentParser) -> None:
+    text = f"{MODEL_HELP}; not needed with --checkpoint, which names it"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
+    text = "the --out of `bsconv train` or `bsconv project`, which say themselves what they are"
+    which = add_weights(parser)
+    which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
+
+
+def chosen_model(
+    arguments: argparse.Namespace,
+) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
+    """Of add_chosen: the network in eval mode; its images' making and size; its classes' names."""
+    if arguments.model is None and arguments.checkpoint is None:
+        raise ValueError("MODEL or --checkpoint is missing")
+    config, start, make = read_model(arguments, "MODEL")
+    model, side = make(arguments.num_classes), None
+    if start is not None and start.config is not None:
+        config = config.images_as(start.config)
+        of_file = arguments.checkpoint or config.weights
+        side = config.image_size or (FOLDER_SIZE if of_file else None)
+    size = arguments.input_size or ((3, side, side) if side else usual_size(arguments.model, model))
+    return model.eval(), config, size, start.classes if start else ()
 
 
 def say_images(dataset: ImageDataset) -> None:

@@ -1,21 +1,24 @@
 """Measure how long a model and its BSConv variants take for inference on this machine.
 
-Weights and images are random, on which time hardly depends. Each network is measured as PyTorch
-gives it, which for BSConv-U and BSConv-S is what the published package, bsconv 0.4.0, runs, and in
-each engine as optimize_for_inference sets it up there. All take turns. The table shows the median
-of the rounds, the middle half of them, and the least time that the machine allows (roofline).
+Weights and images are random, on which time hardly depends; --checkpoint or --weights adds one
+network more, such as `bsconv project` wrote. Each is measured as PyTorch gives it, which for
+BSConv-U and BSConv-S is what the published package, bsconv 0.4.0, runs, and in each engine as
+optimize_for_inference sets it up there. All take turns. The table shows the median of the rounds,
+the middle half of them, and the least time that the machine allows (roofline).
 """
 
 import argparse
+from pathlib import Path
 
 from ..experiments.normalization import Normalization
 from . import _arguments as shared
-from ._models import usual_classes, usual_size
+from ._models import add_chosen, chosen_model, usual_classes, usual_size
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 HELP = "measure how fast a model and its BSConv variants are here"
 VARIANTS = ("dense", "u", "s", "cp")
 ENGINES = ("eager", "compiled", "onnxruntime", "openvino")
+CHOSEN = ("model", "checkpoint", "pretrained", "weights", "num_classes", "input_size")
 MOST_DRAWN = 4  # sizes of batches in a figure
 
 
@@ -40,7 +43,7 @@ def batch_sizes(text: str) -> tuple[int, ...]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help=shared.MODEL_HELP)
+    add_chosen(parser)
     add_list(parser, "--variants", VARIANTS, ": as it is, as BSConv-U, -S, or -CP as large as U")
     shared.add_share(parser, 0.25)
     shared.add_with_bn(parser, False)
@@ -71,15 +74,25 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ..experiments.inference_benchmark import benchmark_inference, build_variants
 
-    name, classes = arguments.model, arguments.num_classes or usual_classes(arguments.model)
+    name, size, classes = arguments.model, arguments.input_size, arguments.num_classes
+    file, own = arguments.checkpoint or arguments.weights or arguments.pretrained, {}
+    if file or not name:
+        these = {option: getattr(arguments, option) for option in CHOSEN}
+        model, config, size, names = chosen_model(argparse.Namespace(**these))
+        name, own, classes = config.model, {f"from {Path(file).name}": model}, len(names) or classes
     given = arguments.normalize, arguments.mean, arguments.std
     normalization = Normalization.from_options(*given) if any(given) else None
     models, notes = build_variants(
-        name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
+        name,
+        classes or usual_classes(name),
+        arguments.variants,
+        p=arguments.p,
+        with_bn=arguments.with_bn,
     )
+    models |= own
     found = benchmark_inference(
         models,
-        arguments.input_size or usual_size(name, next(iter(models.values()))),
+        size or usual_size(name, next(iter(models.values()))),
         name=name,
         batch_sizes=arguments.batch_size,
         dtype=arguments.dtype,

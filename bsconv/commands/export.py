@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiments.config import TrainConfig
-from ..experiments.rules import FOLDER_SIZE
 from . import _arguments as shared
-from ._models import read_model, say_random, usual_size
+from ._models import add_chosen, chosen_model, say_random
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 HELP = "write a model as ONNX or as an exported program"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = f"{shared.MODEL_HELP}; not needed with --checkpoint, which names it"
-    add("model", nargs="?", metavar="MODEL", help=text)
-    text = "the --out of `bsconv train` or `bsconv project`, which say themselves what they are"
-    which = shared.add_weights(parser)
-    which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
+    add_chosen(parser)
     shared.add_replacement(parser)
     shared.add_num_classes(parser, of_weights=True)
     text = "onnx: a .onnx file; exported-program: a .pt2 file for torch.export.load"
@@ -53,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
-    model, config, size, classes = _model(arguments)
+    model, config, size, classes = chosen_model(arguments)
     name, normalization = config.model, config.normalization
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch
     # where any size of batches will do, the comparison takes another one than the example
@@ -77,22 +70,6 @@ def run(arguments: argparse.Namespace) -> None:
     export_model(model, images[:batch], arguments.out, dynamic_batch=dynamic, **options)
     print(_written(arguments, name, size))
     print(_difference(expected, arguments.out, images))
-
-
-def _model(
-    arguments: argparse.Namespace,
-) -> tuple[nn.Module, TrainConfig, tuple[int, ...], Sequence[str]]:
-    """The network in eval mode; its images' making and size; the names of its classes."""
-    if arguments.model is None and arguments.checkpoint is None:
-        raise ValueError("MODEL or --checkpoint is missing")
-    config, start, make = read_model(arguments, "MODEL")
-    model, side = make(arguments.num_classes), None
-    if start is not None and start.config is not None:
-        config = config.images_as(start.config)
-        of_file = arguments.checkpoint or config.weights
-        side = config.image_size or (FOLDER_SIZE if of_file else None)
-    size = arguments.input_size or ((3, side, side) if side else usual_size(arguments.model, model))
-    return model.eval(), config, size, start.classes if start else ()
 
 
 def _written(arguments: argparse.Namespace, name: str, size: tuple[int, ...]) -> str:

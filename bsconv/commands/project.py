@@ -2,8 +2,8 @@
 
 The weights written by --out are those of MODEL with its convolutions replaced: `bsconv evaluate
 --checkpoint FILE` measures them, and `bsconv train --model MODEL --bsconv u --weights FILE` starts
-from them. With --budget, each layer gets a form of its own, and the file says which: evaluate and
-export take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are taken without
+from them. With --budget, each layer gets a form of its own, and the file says which: evaluate,
+export and benchmark take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are taken without
 their labels, so a folder of them will do.
 """
 

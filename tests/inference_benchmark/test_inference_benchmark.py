@@ -3,6 +3,7 @@
 import csv
 import functools
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,12 @@ from bsconv.basics import timing
 from bsconv.commands import benchmark
 from bsconv.engines import ENGINES
 from bsconv.experiments import inference_benchmark
+from bsconv.experiments.config import TrainConfig
+from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.inference_benchmark import InferenceBenchmark, Measurement, Setting, _run
 from bsconv.experiments.normalization import Normalization
 from bsconv.pytorch import BSConvS_Replacer, BSConvU, BSConvU_Replacer, ModelProfiler, get_model
+from bsconv.pytorch.pretrained import apply_plan
 
 MODEL = "cifar_wrn16_1"
 GIVEN, FASTER = "as given", "eager"
@@ -274,6 +278,21 @@ def test_a_bsconv_network_by_its_name(said: Callable[..., Any]) -> None:
     assert "images of 3x16x16" in legend
     assert note == f"{name} is a BSConv network already and is measured alone"
     assert "BSConv-U (" in sentence
+
+
+def test_what_a_projection_wrote_is_one_network_more(tmp_path, said, failure) -> None:
+    student, plan = get_model(MODEL, 10), {"backbone.stage1.unit1.conv1.conv": "cp:8"}
+    for weight in apply_plan(student, plan).parameters():
+        weight.data.fill_(0.01)
+    write_trained(tmp_path / "s", student, TrainConfig(model=MODEL), 10, plan)
+    settings = "--engines eager --device cpu --rounds 1 --batch-size 1 --variants dense --json"
+    rows = json.loads(said("benchmark", "--checkpoint", tmp_path / "s", *settings.split()).out)
+    found = {one["network"]: one for one in rows["rows"]}
+    cost = ModelProfiler(student, (1, 3, 32, 32))
+    assert (rows["model"], list(found)) == (MODEL, ["dense", "from s"])
+    assert found["from s"]["macs"] == cost.total_mac_count < found["dense"]["macs"]
+    assert "MODEL or --checkpoint is missing" in failure("benchmark")
+    assert "not of cifar_wrn" in failure("benchmark", f"{MODEL}0", "--checkpoint", tmp_path / "s")
 
 
 def test_every_option_is_passed_on(monkeypatch, said: Callable[..., Any]) -> None:

@@ -102,20 +102,14 @@ def test_candidates_are_on_the_grid_and_cost_less(align: int, of: Any) -> None:
 def test_choices_are_the_best_within_the_budget(seed: int) -> None:
     forms, names = [Form("cp", rank + 1) for rank in range(5)], "abcd"
     generator = torch.Generator().manual_seed(seed)
-    costs, damages = (
-        {
-            name: dict(zip(forms, torch.rand(5, generator=generator).tolist(), strict=True))
-            for name in names
-        }
-        for _ in range(2)
-    )
+    drawn = iter(torch.rand(40, generator=generator).tolist())
+    costs, damages = ({n: {form: next(drawn) for form in forms} for n in names} for _ in range(2))
 
     def total(table: Any, chosen: Any) -> float:
         return sum(table[name][form] for name, form in chosen.items())
 
-    choices = [
-        dict(zip(names, chosen, strict=True)) for chosen in itertools.product(forms, repeat=4)
-    ]
+    products = itertools.product(forms, repeat=4)
+    choices = [dict(zip(names, chosen, strict=True)) for chosen in products]
     for budget in (0.3, 1.0, 1.5, 2.5, 4.0):
         within = [chosen for chosen in choices if total(costs, chosen) <= budget]
         found = allocate(costs, damages, budget)
@@ -190,9 +184,8 @@ def test_a_curve_stands_for_the_images_that_it_has_seen() -> None:
     with torch.no_grad():
         model[0].weight.mul_(2)
     for changed in (model, network()):
-        with raises_exactly(
-            "images needs to be images or the budget_curve of this model, got another"
-        ):
+        message = "images needs to be images or the budget_curve of this model, got another"
+        with raises_exactly(message):
             project(changed, 0.4, curve)
 
 

@@ -66,7 +66,7 @@ def test_the_time_left_is_right_within_a_third_after_the_first_layers(images, fi
         layer = study.layers[""] = Layer(conv, consumer, conv.weight.flatten(1), conv.weight, None)
         looking += [(study.work("", candidates(layer, 8, "macs")), look)] * int(count)
         fitting += [(study.work("", [DENSE]), fit)] * int(count)
-        macs += layer.places * layer.kernel.numel() * int(count)
+        macs += side * side * layer.kernel.numel() * count
     for parts in ([(_study.PASSES * macs * images, first), *looking], fitting):
         *shown, (total, end) = zip(*map(accumulate, zip(*parts, strict=True)), strict=True)
         for work, elapsed in shown:

@@ -27,7 +27,7 @@ from .._tools.numerics import without_autocast
 from ._inputs import Inputs, check_finite
 from ._operations import NORM_STATE, Consumer, Operation, find_consumers, visiting
 from ._report import Cost
-from ._sensitivity import Sensitivity, sensitivities
+from ._sensitivity import sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
 RECTIFIED_ROUNDS = 6
@@ -49,11 +49,6 @@ class Layer:
     scale: float | None
     wanted: Tensor = field(default_factory=lambda: torch.empty(0))  # rows of what arrives
     damages: dict[Form, float] = field(default_factory=dict)  # of forms that it may have
-
-    @property
-    def places(self) -> int:
-        """Of its output."""
-        return prod(self.consumer.shapes[1][1:])
 
     def cost(self, form: Form, of: Cost) -> int:
         """Parameters, or multiply-accumulates for one image as torch's FlopCounterMode counts."""
@@ -109,7 +104,7 @@ class Study:
         layers, looked_at = self.layers.values(), [n for n in self.names if n in self.layers]
         possible = {name: forms(self.layers[name]) for name in looked_at} if forms else {}
         work = {name: self.work(name, found) for name, found in possible.items()}
-        macs = sum(layer.kernel.numel() * layer.places for layer in layers)
+        macs = sum(layer.kernel.numel() * prod(layer.consumer.shapes[1][1:]) for layer in layers)
 
         def shown() -> Iterator[Inputs]:
             for batch in self.inputs.split(self.sampler.group_size):
@@ -133,8 +128,7 @@ class Study:
         with _bar("looking", total, self.progress) as bar:
             found = sensitivities(self.model, shown(), watched, numbers)
             for layer in layers:
-                equal: Sensitivity = layer.metric, None
-                layer.metric, layer.scale = found.get(layer.consumer.arrival, equal)
+                layer.metric, layer.scale = found.get(layer.consumer.arrival, (layer.metric, None))
             self.run_through(self.model, arrive, blank=False)
 
     @torch.no_grad()
@@ -162,7 +156,7 @@ class Study:
         """About how long it takes to fit these forms of a layer, as measured in ResNets."""
         layer, images = self.layers[name], len(self.inputs)
         outputs, size = layer.kernel.shape
-        rows = images * min(layer.places, self.sampler.most(images))
+        rows = images * min(prod(layer.consumer.shapes[1][1:]), self.sampler.most(images))
         channels = sum(form.rank or outputs for form in forms)
         return size * (15.0 * rows + channels * size / (4 if size > LARGE else 1))
 
