@@ -3,8 +3,8 @@
 The weights written by --out are those of MODEL with its convolutions replaced: `bsconv evaluate
 --checkpoint FILE` measures them, and `bsconv train --model MODEL --bsconv u --weights FILE` starts
 from them. With --budget, each layer gets a form of its own, and the file says which: evaluate,
-export and benchmark take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are taken without
-their labels, so a folder of them will do.
+export and benchmark take it as --checkpoint, `bsconv.pytorch.load_projected` in Python. Images are
+taken without their labels, so a folder of them will do.
 """
 
 from __future__ import annotations
