@@ -17,7 +17,7 @@ from helpers.changed import ALWAYS, paths_for
         ("tests/helpers/paths.py", set()),
         ("tests/spectra/conftest.py", {"tests/spectra"}),
         ("bsconv/basics/tables.py", {"tests/core"}),
-        ("bsconv/pytorch/_forms/form.py", {"tests/pretrained"}),
+        ("bsconv/pytorch/_forms/form.py", {"tests/pretrained", "tests/inference_benchmark"}),
         ("pyproject.toml", {"tests/project"}),
         ("docs/setup.md", {"tests/project"}),
         ("results/record.py", {"tests/project", "tests/results", "tests/inference_benchmark"}),
