@@ -80,14 +80,11 @@ def run(arguments: argparse.Namespace) -> None:
         these = {option: getattr(arguments, option) for option in CHOSEN}
         model, config, size, names = chosen_model(argparse.Namespace(**these))
         name, own, classes = config.model, {f"from {Path(file).name}": model}, len(names) or classes
+    classes = classes or usual_classes(name)
     given = arguments.normalize, arguments.mean, arguments.std
     normalization = Normalization.from_options(*given) if any(given) else None
     models, notes = build_variants(
-        name,
-        classes or usual_classes(name),
-        arguments.variants,
-        p=arguments.p,
-        with_bn=arguments.with_bn,
+        name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
     )
     models |= own
     found = benchmark_inference(

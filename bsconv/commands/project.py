@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     if curve is not None:
         from ..experiments import plotting
 
-        drawn: Any = curve if arguments.budget is None else report
+        drawn = curve if arguments.budget is None else report
         draw = partial(plotting.damage_curve, drawn, title=dense.model)
         write_figure(arguments.curve, draw)
         print(curve)

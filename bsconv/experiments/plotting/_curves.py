@@ -1,10 +1,8 @@
 """Runs as curves or dots, costs against what they buy, speeds against their limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
@@ -13,9 +11,6 @@ from matplotlib.figure import Figure
 
 from . import _figures as figures
 from ._figures import HEIGHT, WIDTH, Look, Series
-
-if TYPE_CHECKING:
-    from ...pytorch import BudgetCurve, ProjectionReport
 
 Panels = Mapping[str, Series]
 
@@ -69,12 +64,10 @@ def draw_curves(
             axis.fill_between(at, runs.min(axis=0), runs.max(axis=0), **look)
 
 
-def damage_curve(found: BudgetCurve | ProjectionReport, title: str = "") -> Figure:
-    """Predicted damage, on a logarithmic axis, by the share of the cost that is left.
-
-    In the curve of a report, its network is marked. ValueError for a report without a budget.
-    """
-    curve: Any = getattr(found, "curve", found)
+def damage_curve(found: Any, title: str = "") -> Figure:
+    """Predicted damage, on a logarithmic axis, by the share of the cost that is left: of a
+    BudgetCurve, or of a ProjectionReport with a budget, whose network is marked."""
+    curve = getattr(found, "curve", found)
     if curve is None:
         raise ValueError("damage_curve needs a report of a budget, got one without")
     cost = "MACs" if curve.of == "macs" else curve.of
@@ -83,8 +76,8 @@ def damage_curve(found: BudgetCurve | ProjectionReport, title: str = "") -> Figu
     shares, damages = ([getattr(one, name) for one in curve.points] for name in ("share", "damage"))
     axis.semilogy(shares, damages, label="budgets")
     if found is not curve:
-        at: list[Any] = [getattr(found, name) for name in ("share", "damage")]
-        axis.semilogy(*at, "s", color=figures.COLOURS[1], markersize=8, label="this network")
+        look = {"color": figures.COLOURS[1], "markersize": 8, "label": "this network"}
+        axis.semilogy(found.share, found.damage, "s", **look)
         axis.legend()
     figures.in_percent(axis.xaxis)
     axis.grid()

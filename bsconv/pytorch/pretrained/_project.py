@@ -205,7 +205,10 @@ def _within(
         raise ValueError("images needs to be images or the budget_curve of this model, got another")
     for name, value in options.items():
         usual, was = signature(budget_curve).parameters[name].default, seen.options[name]
-        if _listed(value) not in (_listed(usual), _listed(was)):
+        shown, *fine = (
+            str(one).strip("[(,)]") for one in (value, usual, was)
+        )  # as lists or tuples
+        if shown not in fine:
             rule = f"needs to be {was!r}, as in the budget_curve"
             raise ValueError(f"{name} {rule}, got {name}={value!r}")
     study, (chosen, share) = seen.study, seen.settle(budget)
@@ -262,11 +265,6 @@ def _weights_kept(teacher: nn.Module, student: nn.Module, name: str) -> float:
 
 def _sizes(given: Sizes | Literal["auto"], auto: Sizes) -> Sizes:
     return auto if isinstance(given, str) and given == "auto" else given
-
-
-def _listed(value: Any) -> str:
-    is_list = isinstance(value, Iterable) and not isinstance(value, str)
-    return str(list(value) if is_list else value)
 
 
 def _checked_budget(budget: Any) -> float:
