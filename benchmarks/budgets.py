@@ -64,7 +64,7 @@ def _row(
     name: str, dense: nn.Module, images: Tensor, batch: int, budget: float, of: Any
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    student, report = project_pretrained(dense, images, budget=budget, of=of)
+    student, _ = project_pretrained(dense, images, budget=budget, of=of)
     seconds = time.perf_counter() - start
     networks = {"dense": dense, "student": student}
     fast = {key: optimize_for_inference(each, images[:batch]) for key, each in networks.items()}
