@@ -45,7 +45,7 @@ def main() -> int:
     noise = torch.rand(100, 3, 224, 224)
     rows = [
         _row("ResNet-20, 32x32, 64 images", small, photographs, 64, 0.25, "macs"),
-        _row("ResNet-20, 32x32, 64 images", small, photographs, 64, 0.5, "time"),
+        _row("ResNet-20, 32x32, 16 images", small, photographs, 16, 0.5, "time"),
         _row("ResNet-18, 224x224, 4 images", large, noise, 4, 0.25, "macs"),
     ]
     record = {
