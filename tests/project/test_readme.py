@@ -81,6 +81,12 @@ def test_measured_accuracies_are_what_the_command_prints(capsys):
 
 
 N, DB, CELL = r"(\d+\.\d+) ?%", r"(\d+\.\d)", r"(\d[\d.]*)(?: %)? \| "
+TAUGHT = {
+    "our ResNet-20": "cifar_resnet20",
+    "the VGG": "small_vgg",
+    "the MobileNet": "cifar_mobilenetv1_w1d4",
+    "the one trained elsewhere": "ResNet20",
+}
 CLAIMS = {  # what pages and notebooks say, often several of them, and where the numbers come from
     rf"WRN-16-1 on CIFAR-10: {N} dense, {N} as BSConv-U": "wrn16_1 40, wrn16_1_bsconvu 40",
     rf"same width, {N} as BSConv-U": "wrn16_2_bsconvu 40",
@@ -105,6 +111,10 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     rf"(?:BSConv-U to|projected to BSConv-U,) {N}(?:;| after)": "resnet20 3 resnet20_u_projected",
     rf"(?:training,|and) {N} after three epochs": "resnet20 3 small",
     rf"(?:epochs from |ResNet-20 has\s|it had ){N}(?: before| when projected| \|)": "before",
+    **{
+        rf"{row}, then \|(?: (?:[\d.]+ )?\|){{2}} {2 * CELL}": f"then {name} 35%, then {name} 47%"
+        for row, name in TAUGHT.items()
+    },
     rf"from scratch reach {N}": "resnet20 3",
     r"with (0\.\d+) of the parameters": "size of wrn16_2_bsconvu",
     r"224x224: (\d+) ms as BSConv-U, (\d+) ms": "ms as BSConv-U, ms dense",
@@ -140,6 +150,8 @@ def measured() -> dict[str, float]:
             runs[f"{of}{row['method']} {row['budget']:.0%}"] = row["accuracy"]
             if row["method"] == "bsconv":
                 runs[f"{of}time {row['budget']:.0%}"] = 100 * row["seconds"] / dense["seconds"]
+    for row in json.loads((RECORDS / "compression" / "distilled.json").read_text())["rows"]:
+        runs[f"then {row['network']} {row['budget']:.0%}"] = row["after"]
     for name in ("vgg16_hed", "animevideov3"):
         half = json.loads((RECORDS / "compression" / f"{name}.json").read_text())["rows"][0]
         runs |= {f"{name} {photo[:-4]}": value for photo, value in half["decibels"].items()}
