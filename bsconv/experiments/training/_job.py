@@ -118,10 +118,11 @@ def introduction(run: Run, job: Job, name: str) -> str:
     about = f" ({data.about})" if data.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     return (
         f"{action} {name} ({parameter_count(job.model):,} parameters) on "
-        f"{len(data.train_images):,} images of {data.name}{about}, {config.epochs} epochs on "
-        f"{config.device}\n{steps_text(job.execution, run.processes)}{on_threads}"
+        f"{len(data.train_images):,} images of {data.name}{about}, {epochs} on {config.device}\n"
+        f"{steps_text(job.execution, run.processes)}{on_threads}"
     )
 
 
