@@ -21,7 +21,7 @@ FEW_SHARES = (0.08, 0.16, 0.3)  # for BSConv-S, which is seldom chosen
 WIDE = 100  # input channels from which on there are fewer ranks, and no BSConv-U and -S
 UNITS = 20_000  # in which budgets are shared out
 HELD_UP_BY = 3  # layers that are named where a budget can't be reached
-ATTEMPTS = 4  # at forms of which the network as a whole takes the time that was asked for
+ATTEMPTS = 6  # at forms of which the network as a whole takes the time that was asked for
 CLOSE = 0.03  # relative to that time
 TOLERANCE = 0.1  # above it
 
@@ -74,16 +74,20 @@ class Budget:
             if (chosen := self.choose(budget)) is None:
                 raise self.refusal(budget)
             return chosen, self.point(budget, chosen).share
-        aim, tried = budget, list[tuple[float, dict[str, Form]]]()
-        while len(tried) < ATTEMPTS and (chosen := self.choose(aim)):
+        cheapest = {name: min(own, key=lambda form: own[form]) for name, own in self.costs.items()}
+        aim, below, above = budget, (0.0, 0.0), (1.0, 1.0)  # aims, and the shares that they gave
+        tried: list[tuple[float, dict[str, Form]]] = []
+        for _ in range(ATTEMPTS):
+            chosen = self.choose(aim) or cheapest
             share = self.stopwatch.share(chosen)
             tried.append((share, chosen))
-            if abs(share / budget - 1) <= CLOSE:
+            if abs(share / budget - 1) <= CLOSE or (share > budget and chosen == cheapest):
                 break
-            aim = min(aim * budget / share, 1.0)
+            below, above = ((aim, share), above) if share < budget else (below, (aim, share))
+            slope = (above[0] - below[0]) / max(above[1] - below[1], 1e-9)
+            aim = min(max(below[0] + slope * (budget - below[1]), 0.0), 1.0)
         # the best first, measured again, since it may have been close by chance
         tried.sort(key=lambda one: (one[0] > budget * (1 + CLOSE), abs(one[0] - budget)))
-        cheapest = {name: min(own, key=lambda form: own[form]) for name, own in self.costs.items()}
         shares = []
         for chosen in (*(chosen for _, chosen in tried), cheapest):
             shares.append(self.stopwatch.share(chosen))

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ...basics.timing import in_turns, medians
+from ...basics.timing import SETTLE, in_turns, medians
 from ...engines import ENGINES, Prepare, in_fastest
 from .._forms.form import DENSE, Form
 from .._forms.plans import install
@@ -24,13 +24,14 @@ class Stopwatch:
     def __init__(self, study: Study) -> None:
         self.study, self.inputs = study, study.inputs.first(IMAGES)
         self.device = self.inputs.tensors()[0].device
-        is_one = len(self.inputs.args) == 1 and not self.inputs.kwargs
-        fastest = in_fastest(ENGINES, study.model, *self.inputs.args) if is_one else None
-        self.prepare: Prepare = fastest or partial  # engines take one input
-        self.dense = self.network(study.model)
+        self.prepare, self.dense = self.network(study.model)
 
-    def network(self, model: nn.Module) -> Callable[[], object]:
-        return self.prepare(model, *self.inputs.args, **self.inputs.kwargs)
+    def network(self, model: nn.Module) -> tuple[Prepare, Callable[[], object]]:
+        """What runs modules in the engine that is the fastest for ``model``, and ``model``."""
+        args, kwargs = self.inputs.args, self.inputs.kwargs
+        is_one = len(args) == 1 and not kwargs  # engines take one input
+        prepare: Prepare = in_fastest(ENGINES, model, *args) if is_one else partial
+        return prepare, prepare(model, *args, **kwargs)
 
     @torch.no_grad()
     def seconds(
@@ -39,12 +40,17 @@ class Stopwatch:
         """Of the dense network, by the name "", and of each layer in each of its forms."""
         known: dict[object, dict[Form, float]] = {}
         costs = {}
+        # what any call costs, which layers in a network save
+        weight = next(self.study.model.parameters())
+        nothing = self.prepare(nn.Conv2d(1, 1, 1).to(weight), torch.ones(1, 1, 1, 1).to(weight))
+        call = medians(in_turns({"": nothing}, self.device, budget=SECONDS / 4, turn=TURN))[""]
         for name, layer in layers.items():
             costs[name] = found = known.setdefault((repr(layer.conv), layer.consumer.shapes), {})
             images = torch.ones(len(self.inputs), *layer.consumer.shapes[0]).to(layer.conv.weight)
             forms = sorted(layer.damages.keys() - found.keys())
             runs = {form: self.prepare(_filled(form, layer), images) for form in forms}
-            found |= medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
+            taken = medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
+            found |= {form: max(seconds - call, seconds / 10) for form, seconds in taken.items()}
         total = medians(in_turns({"": self.dense}, self.device, budget=SECONDS, turn=TURN))[""]
         # layers alone may take longer than in the network
         return {"": max(total, sum(seconds[DENSE] for seconds in costs.values()))}, costs
@@ -54,8 +60,9 @@ class Stopwatch:
         """What the network with these forms takes, relative to the dense one."""
         new = {name: _filled(form, self.study.layers[name]) for name, form in chosen.items()}
         student = install(copy.deepcopy(self.study.model), new).eval()
-        runs = {"dense": self.dense, "student": self.network(student)}
-        seconds = medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN))
+        runs = {"dense": self.dense, "student": self.network(student)[1]}
+        taken = in_turns(runs, self.device, budget=SECONDS, turn=TURN, settle=SETTLE)
+        seconds = medians(taken)
         return seconds["student"] / seconds["dense"]
 
 
