@@ -102,8 +102,6 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     rf"{N} \(spatial SVD\) for\sthe VGG": "vgg spatial svd 25%",
     rf"VGG keeps ([\d.]+) of {N} at 25 %": "vgg bsconv 25%, vgg dense 100%",
     rf"MobileNetV1 ([\d.]+) of\s{N} at 47 %": "v1 bsconv 47%, v1 dense 100%",
-    rf"{N} \(channel SVD\), and {N}": "channel svd 25%, pruning 25%",
-    rf"without our fit, keep {N}": "cp of the weights 25%",
     rf"HED\b[^;.]*\s{DB} and {DB} dB": "vgg16_hed astronaut, vgg16_hed chelsea",
     rf"animevideov3\b[^;.]*\s{DB} and {DB} dB": "animevideov3 astronaut, animevideov3 chelsea",
     rf"without the fit, has {N}\sand {N}": "cp of the weights 25%, vgg cp of the weights 25%",
