@@ -45,9 +45,9 @@ def _model(given: dict[str, Any], images: Any) -> tuple[Any, str]:
 
     model = getattr(torchvision.models, given["model"])()
     if given["variant"] == "CP":
-        from .networks import with_shared_blueprints
+        from bsconv.experiments.inference_benchmark import with_shared_blueprints
 
-        model = with_shared_blueprints(model)
+        model = with_shared_blueprints(model, with_bn=False)
     elif given["variant"] != "dense":
         model = getattr(bsconv.pytorch, f"BSConv{given['variant']}_Replacer")().apply(model)
     if given["published"]:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bsconv.pytorch import BSConvCP, get_model
+from bsconv.experiments.inference_benchmark import with_shared_blueprints
+from bsconv.pytorch import get_model
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WIDTHS = 32, 32, 64, 64, 128, 128
@@ -27,20 +28,10 @@ def small_vgg(num_classes: int = 10) -> nn.Module:
 
 
 def resnet20_bsconvcp(num_classes: int = 10) -> nn.Module:
-    """CIFAR's ResNet-20 as BSConv-CP, about as large as BSConv-U: 40,595 parameters for 40,720."""
-    return with_shared_blueprints(get_model("cifar_resnet20", num_classes=num_classes))
-
-
-def with_shared_blueprints(model: nn.Module) -> nn.Module:
-    """BSConv-CP with BatchNorm for all 3x3 convolutions of features, no larger than BSConv-U."""
-    for name, conv in list(model.named_modules()):
-        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.in_channels > 3:
-            inner, outer = conv.in_channels, conv.out_channels
-            each = inner + outer + 9 + 4  # weights of a blueprint, those of two BatchNorms included
-            layer = BSConvCP.like(conv, blueprints=outer * (inner + 9) // each, with_bn=True)
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, layer)
-    return model
+    """CIFAR's ResNet-20 as BSConv-CP: 41,391 parameters for the 42,096 of BSConv-U, BatchNorms in
+    both."""
+    model = get_model("cifar_resnet20", num_classes=num_classes)
+    return with_shared_blueprints(model, with_bn=True)
 
 
 class ResNet20(nn.Module):

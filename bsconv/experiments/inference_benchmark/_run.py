@@ -59,7 +59,7 @@ def build_variants(
             label = DENSE if kind is None else replaced_by(kind, p, with_bn)
             own_kind = None if kind == "cp" else kind
             model = build_model(name, num_classes, bsconv=own_kind, p=p, with_bn=with_bn)
-            model = _with_shared_blueprints(model, with_bn) if kind == "cp" else model
+            model = with_shared_blueprints(model, with_bn) if kind == "cp" else model
             if kind and not any(isinstance(each, BLUEPRINT_LAYERS) for each in model.modules()):
                 why = f"it replaces no convolution of {name}, see bsconv plan"
                 lines.append(f"{label} is left out: {why}")
@@ -70,7 +70,7 @@ def build_variants(
     return models, lines
 
 
-def _with_shared_blueprints(model: nn.Module, with_bn: bool) -> nn.Module:
+def with_shared_blueprints(model: nn.Module, with_bn: bool) -> nn.Module:
     """BSConv-CP where BSConv-U would be, with as many weights, or up to a blueprint fewer."""
     layers: dict[str, nn.Module] = {}
     for planned in BSConvU_Replacer().plan(model).replaced:
@@ -112,9 +112,8 @@ def benchmark_inference(
     for key, model in models.items():
         with _explained(key, setting, SETTLED_ON), torch.no_grad():
             # with BatchNorms that fit, numbers keep to the range that trained networks have
-            reestimate_batch_norm(model, _images(SETTLED_ON, input_size, normalization)).eval().to(
-                place
-            )
+            images = _images(SETTLED_ON, input_size, normalization)
+            reestimate_batch_norm(model, images).eval().to(place)
     roof = measured_roof(place, number)
     speeds = f"{roof[0] / 1e9:,.0f} GFLOP/s and {roof[1] / 1e9:,.0f} GB/s"
     lines.append(f"limit: the roofline's, layer by layer at {speeds}; caches may beat it")
@@ -199,8 +198,7 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        where = (
-            f"{setting.dtype} on {setting.device} with batches of {count} x {setting.input_size}"
-        )
+        batches = f"batches of {count} x {setting.input_size}"
+        where = f"{setting.dtype} on {setting.device} with {batches}"
         why = f"{network} cannot be computed in {where} ({one_line(error)})"
         raise ValueError(why) from error
