@@ -52,7 +52,9 @@ class Record:
             raise ValueError(f"machine needs to say in words what it is, got {self.machine!r}")
         datetime.date.fromisoformat(self.date)
 
-    seed = property(lambda self: self.config.seed)
+    @property
+    def seed(self) -> int:
+        return self.config.seed
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:

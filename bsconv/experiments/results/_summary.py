@@ -29,9 +29,17 @@ class Summary:
     def top1(self) -> list[float]:
         return [run.epochs[-1].test_top1 for run in self.runs]
 
-    mean = property(lambda self: sum(self.top1) / len(self.top1))
-    lowest = property(lambda self: min(self.top1))
-    highest = property(lambda self: max(self.top1))
+    @property
+    def mean(self) -> float:
+        return sum(self.top1) / len(self.top1)
+
+    @property
+    def lowest(self) -> float:
+        return min(self.top1)
+
+    @property
+    def highest(self) -> float:
+        return max(self.top1)
 
     @property
     def architecture(self) -> str:

@@ -125,9 +125,8 @@ def _cells(summary: Summary) -> Cells:
         "range": extremes if several else "one run",
     }
     if not own:
-        cells[f"published, {published.PUBLISHED_EPOCHS} epochs"] = (
-            f"{found.top1:.2f}" if found else ""
-        )
+        theirs = f"{found.top1:.2f}" if found else ""
+        cells[f"published, {published.PUBLISHED_EPOCHS} epochs"] = theirs
         cells["difference"] = f"{summary.mean - found.top1:+6.2f}" if found else ""
     return cells
 

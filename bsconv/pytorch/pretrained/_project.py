@@ -205,9 +205,8 @@ def _within(
         raise ValueError("images needs to be images or the budget_curve of this model, got another")
     for name, value in options.items():
         usual, was = signature(budget_curve).parameters[name].default, seen.options[name]
-        shown, *fine = (
-            str(one).strip("[(,)]") for one in (value, usual, was)
-        )  # as lists or tuples
+        # as lists or tuples
+        shown, *fine = (str(one).strip("[(,)]") for one in (value, usual, was))
         if shown not in fine:
             rule = f"needs to be {was!r}, as in the budget_curve"
             raise ValueError(f"{name} {rule}, got {name}={value!r}")
