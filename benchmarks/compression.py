@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ def main() -> int:
         "--pointwise", action="store_true", help="the others change 1x1 convolutions"
     )
     arguments = parser.parse_args()
+    if not arguments.pointwise and not (find_spec("tensorly") and find_spec("torch_pruning")):
+        parser.error("this compares with others: pip install tensorly torch-pruning")
     name = arguments.model.rpartition(":")[2]
     dense = trained_network(arguments.model, arguments.weights).eval()
     data = load_dataset("cifar10", arguments.data)
