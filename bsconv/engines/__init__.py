@@ -7,22 +7,9 @@ from ._onnx_engines import OnnxRuntime, OpenVINO
 from ._pytorch import Compiled, CompiledRunner, Eager, Network
 
 __all__ = [
-    "ENGINES",
-    "GRID",
-    "OPSET",
-    "CompiledRunner",
-    "Engine",
-    "Network",
-    "Prepare",
-    "Runner",
-    "Setting",
-    "Tensors",
-    "difference",
-    "dtype_name",
-    "dtype_of",
-    "in_fastest",
-    "onnx_model",
-]
+    "ENGINES", "GRID", "OPSET", "CompiledRunner", "Engine", "Network", "Prepare", "Runner",
+    "Setting", "Tensors", "difference", "dtype_name", "dtype_of", "in_fastest", "onnx_model",
+]  # fmt: skip
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (Eager(), Compiled(), OnnxRuntime(), OpenVINO())

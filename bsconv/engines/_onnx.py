@@ -38,6 +38,8 @@ def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tupl
         program = torch.export.export(network, (example,), dynamic_shapes=(free,))
         rules = getattr(program, "_guards_code", [""]) if free else [""]
         any_size = all(re.search(r"!= 1$|>= \d$", rule) for rule in rules)  # layers' own bounds
+        for node in program.graph.nodes:  # pools to a grid have windows of the example's size
+            any_size &= "adaptive" not in str(node.target) or {*node.args[1]} == {1}
         return bytes(onnx_model(program).SerializeToString()), any_size
 
 

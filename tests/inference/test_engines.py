@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 from bsconv.engines import _onnx_engines, _pytorch
-from bsconv.engines._onnx import chain_to_onnx
+from bsconv.engines._onnx import chain_to_onnx, network_to_onnx
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, optimize_for_inference
 from bsconv.pytorch.inference import ENGINES, OptimizedModel, Setting, _choice, _optimize
 from bsconv.pytorch.inference._plans import layer_plans, padded_plans
@@ -341,6 +341,8 @@ def test_sizes_that_the_engine_gets_wrong_are_left_to_pytorch() -> None:
     model = trained(
         Graph(lambda net, images: net.conv1(images) * (2 if len(images[0, 0]) > 30 else 1))
     )
+    pools = Graph(lambda net, images: nn.functional.adaptive_max_pool2d(net.conv1(images), 4))
+    assert not network_to_onnx(pools, torch.randn(IMAGES))[2]  # windows of the example's size
     found = optimize_for_inference(model, torch.randn(IMAGES), engines="onnxruntime")
     for side in range(12, 16):
         found(torch.randn(2, 3, side, side))

@@ -56,5 +56,6 @@ def test_plans_need_plain_parts() -> None:
     layer = BSConvU(4, 5, 3, with_bn=True)
     assert layer_plans(layer) == {}, "in training mode it normalises by its batch"
     assert layer_plans(layer.eval())
+    assert padded_plans(layer_plans(BSConvS(1, 16, 3).eval()), (8,)) == {}  # ORT refuses these
     layer.pw.register_forward_hook(lambda module, inputs, output: None)
     assert layer_plans(layer) == {}

@@ -7,14 +7,6 @@ from ._plans import collapse
 from ._report import EngineResult, InferenceReport, OptimizedLayer
 
 __all__ = [
-    "ENGINES",
-    "Engine",
-    "EngineResult",
-    "InferenceReport",
-    "OptimizedLayer",
-    "OptimizedModel",
-    "Runner",
-    "Setting",
-    "collapse",
-    "optimize_for_inference",
-]
+    "ENGINES", "Engine", "EngineResult", "InferenceReport", "OptimizedLayer", "OptimizedModel",
+    "Runner", "Setting", "collapse", "optimize_for_inference",
+]  # fmt: skip

@@ -48,7 +48,7 @@ class OptimizedModel(nn.Module):
     def forward(self, input: Tensor) -> Tensors:
         """What the original computes in eval mode, in its input's dtype and without gradients."""
         # compiled code is bound to such modes: one and the same whatever the caller's are
-        if torch.is_inference_mode_enabled():
+        if self.runner is not None and torch.is_inference_mode_enabled():
             with torch.inference_mode(False):  # in which gradients are on
                 return self.forward(input)
         if torch.is_grad_enabled():
@@ -80,10 +80,12 @@ class OptimizedModel(nn.Module):
         return super().train(mode)
 
     def _look_at_weights(self) -> None:
-        both = [(vars(one)["_parameters"], vars(one)["_buffers"]) for one in self.network.modules()]
-        self._present = [held.values() for held in chain.from_iterable(both) if held]
+        parts = "_parameters", "_buffers", "_modules"
+        held = [vars(one)[part] for one in self.network.modules() for part in parts]
+        self._present = [each.values() for each in held if each]
         self._seen = list(chain.from_iterable(self._present))
-        self._floats = [one for one in self._seen if one is not None and one.is_floating_point()]
+        tensors = [one for one in self._seen if isinstance(one, Tensor) and not one.is_inference()]
+        self._floats = [one for one in tensors if one.is_floating_point()]
         self._version = sum(map(VERSION, self._floats))
 
     def _are_weights_as_seen(self) -> bool:
@@ -126,7 +128,9 @@ class OptimizedModel(nn.Module):
         known = self._proven.copy().items()
         ones = [side == 1 for side in shape]
         alike = {size: right for (size, *_), right in known if [side == 1 for side in size] == ones}
-        if len(alike) < ENOUGH or not all(alike.values()):
+        images = {size[2:] for size in alike}
+        enough = len(alike) if shape[2:] in images else len(images)
+        if enough < ENOUGH or not all(alike.values()):
             return False
         return any(all(map(le, size, shape)) for size in alike)
 

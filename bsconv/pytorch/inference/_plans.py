@@ -108,8 +108,9 @@ def padded_plans(plans: Mapping[str, nn.Module], grids: Sequence[int]) -> dict[s
     found: dict[str, nn.Module] = {}
     for name in (FACTORED, "narrow"):
         parts = list(plans[name].children()) if name in plans else []
-        if len(parts) > 1 and all(type(part) in CONVS for part in parts):
-            convs = cast(list[Conv], parts)
+        convs = cast(list[Conv], parts)
+        # to is_depthwise, a pointwise one of one channel looks like one
+        if len(parts) > 1 and {*map(type, parts)} <= {*CONVS} and convs[0].in_channels > 1:
             last_dense = max(number for number, conv in enumerate(convs) if not is_depthwise(conv))
             middle = convs[0].out_channels  # and of all before the last dense one
             widths = {-(-middle // grid) * grid for grid in grids} - {middle} if last_dense else ()
