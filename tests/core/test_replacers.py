@@ -244,6 +244,7 @@ def test_any_name_of_the_model_can_be_excluded():
     plan = BSConvU_Replacer(exclude=["stage[1]"]).plan(brackets)
     assert [layer.name for layer in plan.kept] == ["stage[1]"]
     inside = nn.ModuleDict({"stage[1]": BSConvU(8, 8, 3), "stage2": nn.Conv2d(8, 8, 3)})
+    inside["stage2"].kind, inside["stage2"].layer = "stem", 2  # attributes of a user
     for pattern in ("stage[1].dw", "*.dw"):
         plan = BSConvU_Replacer(exclude=[pattern]).plan(inside)
         assert [layer.name for layer in plan.replaced] == ["stage2"]

@@ -33,7 +33,7 @@ def is_size(value: Any, least: int = 1) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
 
 
-def check_sizes(layer: str, kind: type = nn.Conv1d, *sizes: Any, **options: Any) -> None:
+def check_sizes(layer: str, kind: type = nn.Conv1d, /, *sizes: Any, **options: Any) -> None:
     """Raises ValueError unless sizes of a ``kind`` are whole numbers from 1, or one a dimension."""
     dimensions = [issubclass(kind, conv) for conv in CONVS].index(True) + 1
     for name, size in (dict(zip(SIZES[:6], sizes, strict=False)) | options).items():
@@ -64,8 +64,7 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
 def checked_sizes(kernel_sizes: Any, dimensions: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
     sizes = []
-    if hasattr(kernel_sizes, "tolist"):  # of an array or a tensor
-        kernel_sizes = kernel_sizes.tolist()
+    kernel_sizes = getattr(kernel_sizes, "tolist", lambda: kernel_sizes)()  # of arrays, tensors
     for given in kernel_sizes if isinstance(kernel_sizes, Iterable) else [()]:
         many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
         size = tuple(int(side) for side in many if is_size(side))

@@ -6,6 +6,7 @@ import dis
 import functools
 import gc
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Collection, Iterable, Iterator
@@ -149,11 +150,11 @@ def independent_copy(model: nn.Module, memo: dict[int, Any] | None = None) -> nn
 @contextlib.contextmanager
 def apart_from(model: nn.Module) -> Iterator[None]:
     """Raises ValueError where what runs inside, a copy of ``model``, calls a layer of ``model``."""
-    said: list[str] = []
+    said, here = list[str](), threading.get_ident()  # other threads may use the model
     names = {layer: name for name, layer in model.named_modules()}
 
     def refuse(layer: nn.Module, _: object) -> None:
-        if layer in names:
+        if layer in names and threading.get_ident() == here:
             said.append(f"model cannot be copied: its copy calls '{names[layer]}' of the original")
             raise ValueError(said[0])
 
