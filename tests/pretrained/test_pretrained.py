@@ -356,6 +356,8 @@ def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
         "or infinity as running statistics"
     ):
         reestimate_batch_norm(model, IMAGES * 1e25)
+    with pytest.raises(ValueError, match="Kernel size"):
+        reestimate_batch_norm(model, IMAGES[:, :, :2])  # smaller than the kernel
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     with raises_exactly("batch_size needs to be at least 1, got batch_size=0"):
         reestimate_batch_norm(model, IMAGES, batch_size=0)

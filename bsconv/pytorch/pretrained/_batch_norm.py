@@ -20,7 +20,7 @@ def reestimate_batch_norm(
     ``images`` are as for :func:`project_pretrained`. Means over all batches; a last, smaller one is
     left out if there are others. Weights, modes and momenta stay as they are. Raises ValueError for
     a ``batch_size`` below 1, for images that the model doesn't take or that are not finite, and for
-    statistics too large for their dtype; those before then stay.
+    statistics too large for their dtype; whatever stops it, those before then stay.
 
     >>> model = reestimate_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), torch.rand(9, 3, 8, 8))
     """
@@ -44,11 +44,13 @@ def set_statistics(model: nn.Module, inputs: Inputs, batch_size: int) -> None:
                 norm.train()
             for batch in [batch for batch in batches if len(batch) == batch_size] or batches:
                 batch.run(model)
+        if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
+            rule = "images needs numbers whose variance is a number of its dtype at each BatchNorm"
+            raise ValueError(f"{rule}, got NaN or infinity as running statistics")
+    except BaseException:
+        for norm, (_, state) in zip(norms, former, strict=True):
+            norm.load_state_dict(state)
+        raise
     finally:
         for norm, (momentum, _) in zip(norms, former, strict=True):
             norm.momentum = momentum
-    if not all(buffer.isfinite().all() for norm in norms for buffer in norm.buffers()):
-        for norm, (_, state) in zip(norms, former, strict=True):
-            norm.load_state_dict(state)
-        rule = "images needs numbers whose variance is a number of its dtype at each BatchNorm"
-        raise ValueError(f"{rule}, got NaN or infinity as running statistics")

@@ -60,8 +60,10 @@ class Budget:
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether this is the network as it was."""
-        now, then = model.state_dict().values(), self.study.model.state_dict().values()
-        return self.original is model and all(map(torch.equal, now, then))
+        now, then = ((*m.parameters(), *m.buffers()) for m in (model, self.study.model))
+        kinds = [[(each.dtype, each.device) for each in held] for held in (now, then)]
+        alike = self.original is model and kinds[0] == kinds[1]
+        return alike and all(map(torch.equal, now, then))
 
     def choose(self, budget: float) -> dict[str, Form] | None:
         """A form for each layer, all within that share of the total; None if there is none."""

@@ -122,6 +122,8 @@ def project_pretrained(
     check_positive(align=align, batch_size=batch_size, positions=positions, limit=limit)
     kind, method = kind or "u", method or ("weights" if images is None else "outputs")
     _check_word("of", of, Cost)
+    if of != "macs":
+        raise ValueError(f"of needs a budget, got of={of!r} with budget=None")
     _check_word("kind", kind, Kind)
     _check_word("method", method, Method)
     if images is None and method != "weights":

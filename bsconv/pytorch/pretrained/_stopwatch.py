@@ -26,10 +26,12 @@ class Stopwatch:
         self.device = self.inputs.tensors()[0].device
         self.prepare, self.dense = self.network(study.model)
 
+    @torch.no_grad()
     def network(self, model: nn.Module) -> tuple[Prepare, Callable[[], object]]:
         """What runs modules in the engine that is the fastest for ``model``, and ``model``."""
         args, kwargs = self.inputs.args, self.inputs.kwargs
-        is_one = len(args) == 1 and not kwargs  # engines take one input
+        # engines take one tensor
+        is_one = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         prepare: Prepare = in_fastest(ENGINES, model, *args) if is_one else partial
         return prepare, prepare(model, *args, **kwargs)
 
@@ -41,8 +43,8 @@ class Stopwatch:
         known: dict[object, dict[Form, float]] = {}
         costs = {}
         # what any call costs, which layers in a network save
-        weight = next(self.study.model.parameters())
-        nothing = self.prepare(nn.Conv2d(1, 1, 1).to(weight), torch.ones(1, 1, 1, 1).to(weight))
+        one = torch.ones(1, 1, 1, 1).to(next(self.study.model.parameters()))
+        nothing = self.prepare(nn.ReLU(), one)
         call = medians(in_turns({"": nothing}, self.device, budget=SECONDS / 4, turn=TURN))[""]
         for name, layer in layers.items():
             costs[name] = found = known.setdefault((repr(layer.conv), layer.consumer.shapes), {})
