@@ -90,13 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     found = benchmark_inference(
         models,
         size or usual_size(name, next(iter(models.values()))),
-        name=name,
-        batch_sizes=arguments.batch_size,
-        dtype=arguments.dtype,
-        device=arguments.device,
-        rounds=arguments.rounds,
+        name=name, normalization=normalization, notes=notes, batch_sizes=arguments.batch_size,
+        dtype=arguments.dtype, device=arguments.device, rounds=arguments.rounds,
         engines=arguments.engines,
-        normalization=normalization,
-        notes=notes,
-    )
+    )  # fmt: skip
     print_table(arguments, found, found.figure, model=name)

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..experiments.export import check_export, export_model
+    from ..experiments.own_code import is_code
     from ..experiments.training import answers
     from ..pytorch.inference import optimize_for_inference
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     images = torch.rand(batch + dynamic, *size, generator=torch.Generator().manual_seed(0))
     images = normalization.apply(images)
     expected = answers(model, images, name, "another --input-size")
-    if not (arguments.checkpoint or arguments.pretrained or arguments.weights):
+    if not (arguments.checkpoint or arguments.pretrained or arguments.weights or is_code(name)):
         say_random("export", name, "--checkpoint, --pretrained or --weights")
     if arguments.optimize:
         optimized = optimize_for_inference(model, images[:batch], compile=False)

@@ -5,6 +5,7 @@ Files that cannot be read are named and left out, and the exit code is 1 then.
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,15 @@ def _files(paths: list[Path]) -> list[Path]:
     from ..experiments.data import image_files
 
     files: dict[Path, Path] = {}  # by where they lie: each of them once
+    left_out: Counter[str] = Counter()
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: predict needs images, or folders of them")
-        for file in image_files(path) if path.is_dir() else [path]:
+        for file in image_files(path, left_out) if path.is_dir() else [path]:
             files.setdefault(file.resolve(), file)
+    if left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        print(f"bsconv predict: left out, which Pillow does not read: {kinds}", file=sys.stderr)
     if not files:
-        raise ValueError(f"{paths[0]} holds no image")
+        raise ValueError(f"{paths[0]} holds no image that Pillow reads")
     return list(files.values())

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from . import _arguments as shared
-from ._models import say_images
 from ._output import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
     )
     add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
-    text = "images to look at: a data set of MODEL's classes (default cifar10), or a folder of any"
-    add("--dataset", default=TrainConfig.dataset, metavar="NAME|FOLDER", help=text)
+    text = "images to look at (default: of what the weights were trained on, else of cifar10)"
+    add("--dataset", metavar="NAME|FOLDER", help=text)
     add("--images", type=shared.count, default=500, metavar="N", help="default 500")
     shared.add_settings(parser, "data", *shared.IMAGES, *shared.NORMALIZATION)
     add("--out", type=Path, metavar="FILE", help=f"a {SUFFIX} file")
@@ -65,15 +64,19 @@ def run(arguments: argparse.Namespace) -> None:
 
     training.check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = training.read_start(dense)
+    if arguments.dataset is None and weights is not None and (learnt := weights.config):
+        split = dense.split or learnt.split
+        dense = dataclasses.replace(dense, dataset=learnt.dataset, split=split)
     dense = training.settled(dense, weights)
     dataset = training.find_dataset(dense, labelled=False)
-    say_images(dataset)
-    model = training.model_by_name(dense, dataset.num_classes or None, weights).eval()
+    known = getattr(weights, "num_classes", None)
+    model = training.model_by_name(dense, known or dataset.num_classes or None, weights).eval()
     images: Any = dataset.train_images[:]
     images = training.model_input(images, dense.image_size, dense.normalization)
-    if dataset.classes:
+    if dataset.classes and known is None:
         training.check_fit(model, dataset, dense, training=False)
     outputs = training.answers(model, images[:1], dense.model, "another --image-size").shape[-1]
+    print(f"bsconv: {dataset}", file=sys.stderr)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -91,11 +94,12 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{dense.model} has {lacks}")
         plan = None if report.budget is None else report.plan
         classes = (weights.classes if weights is not None else ()) or dataset.classes
+        classes = classes if len(classes) == outputs else ()
         config = dataclasses.replace(dense, bsconv=arguments.bsconv, weights=None, train_limit=None)
         write_trained(arguments.out, student, config, outputs, plan, classes)
         print(report)
-        if dataset.classes:
-            print(_next_steps(arguments, weights))
+        more = classes and classes == dataset.classes
+        print(_next_steps(arguments, weights, dense) if more else f"written: {arguments.out}")
     if curve is not None:
         from ..experiments import plotting
 
@@ -122,19 +126,20 @@ def _check(arguments: argparse.Namespace) -> None:
     check_files(arguments.curve, out)
 
 
-def _next_steps(arguments: argparse.Namespace, weights: Start | None) -> str:
+def _next_steps(arguments: argparse.Namespace, weights: Start | None, dense: TrainConfig) -> str:
     """Commands that go on from what was written; size and normalisation come with the file."""
     given = shared.given_settings(arguments)
     options: dict[str, Any] = {"model": arguments.model, "bsconv": arguments.bsconv}
     if arguments.bsconv == "s":
         options["p"] = Fraction(given.get("p", TrainConfig.p)).limit_denominator(1000)
     options["weights"] = arguments.out
-    options |= {name: given.get(name) for name in ("dataset", "data", "split")}
+    options |= {"dataset": dense.dataset, "data": given.get("data"), "split": dense.split}
     if arguments.budget is not None:
         options["teacher"] = arguments.weights
-        if arguments.pretrained == arguments.dataset or (weights and weights.config is None):
+        if arguments.pretrained == dense.dataset or (weights and weights.config is None):
             options["teacher-model"] = arguments.model
         options |= {"recipe": "finetune", "epochs": 3}
+    options["out"] = f"runs/{arguments.out.stem}"
     measure = _line("evaluate", checkpoint=arguments.out, data=given.get("data"))
     return f"measure it: {measure}\ntrain on:   {_line('train', **options)}"
 

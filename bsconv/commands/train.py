@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with terminable():
             train(config, resume=arguments.resume)
+        if config.out is None and int(os.environ.get("RANK", 0)) == 0:
+            print("nothing was kept, there was no --out", file=sys.stderr)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"{config.device} is out of memory, try a smaller --batch-size") from error
     except PeerFailed:

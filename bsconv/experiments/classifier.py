@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def _each(images: Any) -> Iterable[Any]:
     """The images of a folder, a single one, or all of several."""
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
-        return image_files(path) if path.is_dir() else [images]
+        return image_files(path, Counter()) if path.is_dir() else [images]
     if hasattr(images, "convert") or getattr(images, "ndim", 4) < 4:  # a tensor or an array
         return [images]
     return iter(images)

@@ -95,7 +95,7 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
         classes = CLASS_COUNTS.get(data, IMAGENET_CLASSES)
         return get_model(name, classes, pretrained=data)
     if source not in MAKERS or pretrained != "DEFAULT":
-        rule = "pretrained needs DEFAULT for the model of another library"
+        rule = "pretrained needs DEFAULT with the model of a library (--weights takes a file)"
         raise ValueError(f"{rule}, got {pretrained!r} with {name}")
     with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
         build_model(name, 10)  # refuses an unknown name before anything is fetched

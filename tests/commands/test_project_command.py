@@ -64,7 +64,7 @@ def test_prints_the_report_and_writes_for_others(dense, images, kind, method, mo
     assert printed.startswith(f"{report}\nmeasure it: bsconv evaluate --checkpoint {out}\n")
     assert printed.endswith(
         f"bsconv train --model cifar_resnet20 --bsconv {kind} {' '.join([*more, ''])}"
-        f"--weights {out} --dataset synthetic\n"
+        f"--weights {out} --dataset synthetic --out runs/out\n"
     )
     torch.testing.assert_close(read_trained(out).state, dict(student.state_dict()))
     assert weights.read_bytes() == kept

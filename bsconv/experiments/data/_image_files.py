@@ -6,6 +6,7 @@ import functools
 import os
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +45,17 @@ def suffixes() -> set[str]:
     return {suffix for suffix in names if names[suffix] in (*formats(), "MPO")}
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All images below a folder, without what is hidden or dropped there by systems."""
+def image_files(folder: Path, left_out: Counter[str]) -> list[Path]:
+    """All images below a folder, without what is hidden or dropped there by systems; ``left_out``
+    counts the suffixes of other files."""
     found: list[Path] = []
     for path in visible(folder):
         if path.is_dir():
-            found += [] if path.is_symlink() else image_files(path)
+            found += [] if path.is_symlink() else image_files(path, left_out)
         elif path.suffix.lower() in suffixes() and path.is_file():
             found.append(path)
+        else:
+            left_out[path.suffix.lower() or path.name] += 1
     return found
 
 

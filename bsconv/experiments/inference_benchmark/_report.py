@@ -135,15 +135,11 @@ class InferenceBenchmark(Table, CsvTable):
     def _table_rows(self) -> list[tuple[str | int, ...]]:
         return [
             (
-                row.batch_size,
-                row.network,
+                row.batch_size, row.network,
                 row.computed
                 + " (0.4.0)" * (row.computed == AS_GIVEN and row.network.startswith(PUBLISHED))
                 + " *" * self.is_fastest(row),
-                row.parameters,
-                row.flops,
-                row.macs,
-                f"{1e3 * row.median:8.2f}",
+                row.parameters, row.flops, row.macs, f"{1e3 * row.median:8.2f}",
                 " to ".join(f"{1e3 * seconds:.2f}" for seconds in row.spread),
                 "" if (ratio := self.times_dense(row)) is None else f"{ratio:11.2f}",
                 round(row.batch_size / row.median),
@@ -152,24 +148,21 @@ class InferenceBenchmark(Table, CsvTable):
                 "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:7.1f}",
             )
             for row in self.rows
-        ]
+        ]  # fmt: skip
 
     def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
         lines = [
             {
-                **asdict(self.setting),
-                **asdict(row),
-                "rounds": len(row.seconds),
-                "seconds": row.median,
-                "seconds_low": row.spread[0],
-                "seconds_high": row.spread[1],
+                **asdict(self.setting), **asdict(row),
+                "rounds": len(row.seconds), "seconds": row.median,
+                "seconds_low": row.spread[0], "seconds_high": row.spread[1],
                 "times_dense": self.times_dense(row),
                 "images_per_second": row.batch_size / row.median,
                 "limit_reached": row.limit_seconds / row.median,
                 "fastest": self.is_fastest(row),
             }
             for row in self.rows
-        ]
+        ]  # fmt: skip
         return list(lines[0]), [list(line.values()) for line in lines]
 
 

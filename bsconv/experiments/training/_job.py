@@ -10,6 +10,7 @@ from ...pytorch._tools.model_tree import parameter_count
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
+from ..files.habits import some
 from ..optimizers import make_optimizer
 from ._inputs import check_fit, find_dataset
 from ._models import (
@@ -115,7 +116,7 @@ def introduction(run: Run, job: Job, name: str) -> str:
         rate = "cycle is stretched over all" if cycle else "rate drops after the same epochs"
         longer = f"for {config.epochs} epochs and not {before}"
         action = f"resuming after epoch {done}, {longer}; its {rate}:"
-    about = f" ({data.about})" if data.about else ""
+    about = f" ({data.about}; classes: {some(data.classes, 5)})" if data.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"

@@ -121,7 +121,7 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     if config.bsconv is None or not any(key.endswith(kernel) for key in start.state):
         return start
     if config.with_bn:
-        what = f"the weights in {config.weights} are of the dense network"
+        what = f"the weights in {config.weights or config.pretrained} are of the dense network"
         raise ValueError(f"{what}, whose projection needs with_bn=False, got with_bn=True")
     chosen = dataset.train_images[:PROJECTION_IMAGES]
     images = model_input(chosen, config.image_size, config.normalization)
