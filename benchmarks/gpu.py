@@ -148,14 +148,20 @@ def main(argv: Sequence[str] | None = None, run: Run = run_commands) -> int:
     return _work(chosen, out, time.monotonic() + 60 * given.minutes, run)
 
 
+def _note(out: Path, progress: dict[str, Any], name: str, passed: bool, start: float) -> None:
+    progress["steps"].pop(name, None)  # the latest comes last
+    progress["steps"][name] = {"passed": passed, "seconds": round(time.monotonic() - start, 1)}
+    (out / "progress.json").write_text(json.dumps(progress, indent=1) + "\n")
+
+
 def _work(all_steps: dict[str, Step], out: Path, end: float, run: Run) -> int:
     """Steps in their order until the time is over; those that failed before come last."""
     out.mkdir(parents=True, exist_ok=True)
     progress = _progress(out)
-    failed_before = {name for name, each in progress["steps"].items() if not each["passed"]}
-    left = [name for name in all_steps if name not in progress["steps"]]
-    left += [name for name in all_steps if name in failed_before]
-    failed = []
+    known = progress["steps"]
+    left = [name for name in all_steps if name not in known]
+    left += [name for name in known if name in all_steps and not known[name]["passed"]]
+    failed, begun = [], len(left)
     while left and time.monotonic() < end:
         name, start = left[0], time.monotonic()
         print(f"gpu: {name} ...", flush=True)
@@ -165,11 +171,11 @@ def _work(all_steps: dict[str, Step], out: Path, end: float, run: Run) -> int:
             if passed and step.then is not None:
                 passed = run([step.then], log, 60)
         except subprocess.TimeoutExpired:
+            if len(left) == begun:  # it had all the time: next time, the others come first
+                _note(out, progress, name, passed=False, start=start)
             break
-        seconds = round(time.monotonic() - start, 1)
-        print(f"gpu: {name} {'passed' if passed else f'FAILED, see {log}'}, {seconds} s")
-        progress["steps"][name] = {"passed": passed, "seconds": seconds}
-        (out / "progress.json").write_text(json.dumps(progress, indent=1) + "\n")
+        _note(out, progress, name, passed, start)
+        print(f"gpu: {name} {'passed' if passed else f'FAILED, see {log}'}")
         failed += [] if passed else [name]
         left.remove(name)
     if left:

@@ -56,9 +56,8 @@ def _model(given: dict[str, Any], images: Any) -> tuple[Any, str]:
         model.to(images.device), images, dtype=getattr(torch, given["dtype"])
     )
     report = optimized.report
-    how = "compiled" if report.compiled else "eager"
     forms = sorted({layer.plan for layer in report.layers if layer.kind.startswith("BSConv")})
-    return optimized, ", ".join([given["dtype"], report.memory_format, how, *forms])
+    return optimized, ", ".join([given["dtype"], report.memory_format, report.engine, *forms])
 
 
 if __name__ == "__main__":
