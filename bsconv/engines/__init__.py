@@ -11,6 +11,5 @@ __all__ = [
     "Setting", "Tensors", "difference", "dtype_name", "dtype_of", "in_fastest", "onnx_model",
 ]  # fmt: skip
 
-ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (Eager(), Compiled(), OnnxRuntime(), OpenVINO())
-}
+_ALL: tuple[Engine, ...] = Eager(), Compiled(), OnnxRuntime(), OpenVINO()
+ENGINES = {engine.name: engine for engine in _ALL}

@@ -38,8 +38,9 @@ def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tupl
         program = torch.export.export(network, (example,), dynamic_shapes=(free,))
         rules = getattr(program, "_guards_code", [""]) if free else [""]
         any_size = all(re.search(r"!= 1$|>= \d$", rule) for rule in rules)  # layers' own bounds
-        for node in program.graph.nodes:  # pools to a grid have windows of the example's size
-            any_size &= "adaptive" not in str(node.target) or {*node.args[1]} == {1}
+        calls = (node for node in program.graph.nodes if node.op == "call_function")
+        pools = (call for call in calls if "adaptive" in str(call.target))
+        any_size &= all({*pool.args[1]} == {1} for pool in pools)  # windows of the example's size
         return bytes(onnx_model(program).SerializeToString()), any_size
 
 

@@ -232,12 +232,9 @@ ODD = (
 )  # fmt: skip
 REUSED = (Builder.again, Builder.with_a_shared_weight, Builder.tied)
 PARENTS: tuple[Callable[[list[nn.Module]], nn.Module], ...] = (
-    odd_layers.Steps,
-    odd_layers.Branches,
-    odd_layers.Listed,
-    lambda layers: nn.Sequential(*layers),
-    odd_layers.Residual,
-)
+    odd_layers.Steps, odd_layers.Branches, odd_layers.Listed,
+    lambda layers: nn.Sequential(*layers), odd_layers.Residual,
+)  # fmt: skip
 ROOTS: tuple[Callable[[nn.Module], nn.Module], ...] = (
     nn.DataParallel,
     lambda model: odd_layers.WithRegLoss([model]),

@@ -32,11 +32,8 @@ from helpers.odd_layers import CALLS, SealedError, WithRegLoss
 BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 DENSE = {"1d": nn.Conv1d, "3d": nn.Conv3d}  # by the name of the layer; nn.Conv2d for others
 REFUSALS = (
-    "can't move to another layer",
-    "has a reg_loss of its own",
-    "sealed",
-    "of this model: '*.0'",
-)
+    "can't move to another layer", "has a reg_loss of its own", "sealed", "of this model: '*.0'",
+)  # fmt: skip
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
 
 

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 import signal
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -230,6 +231,7 @@ def test_engines_compute_the_same_at_any_size(pair: tuple[OptimizedModel, nn.Mod
         assert_same(found.runner(images), expected)
         assert found._proven[images.shape, images.dtype, images.device]
     found(torch.randn(4, 3, 21, 22))
+    assert not copy.deepcopy(found)._is_like_proven(images.shape)
     with pytest.MonkeyPatch.context() as patch:  # after three sizes, the engine is trusted
         patch.setattr(found.network, "forward", None)
         images = torch.randn(7, 3, 41, 34)
@@ -343,6 +345,8 @@ def test_sizes_that_the_engine_gets_wrong_are_left_to_pytorch() -> None:
     )
     pools = Graph(lambda net, images: nn.functional.adaptive_max_pool2d(net.conv1(images), 4))
     assert not network_to_onnx(pools, torch.randn(IMAGES))[2]  # windows of the example's size
+    named = nn.Sequential(OrderedDict(adaptive=nn.Conv2d(3, 4, 3)))
+    assert network_to_onnx(named, torch.randn(IMAGES))[2]
     found = optimize_for_inference(model, torch.randn(IMAGES), engines="onnxruntime")
     for side in range(12, 16):
         found(torch.randn(2, 3, side, side))

@@ -22,14 +22,8 @@ GEOMETRIES: list[dict[str, Any]] = [
 ]
 SIDES = {"Conv1d": (9,), "Conv2d": (9, 7), "Conv3d": (6, 7, 5)}
 LAYERS: list[Callable[..., Any]] = [
-    BSConvU,
-    BSConvS,
-    partial(BSConvCP, blueprints=5),
-    BSConvU1d,
-    BSConvS1d,
-    BSConvU3d,
-    BSConvS3d,
-]
+    BSConvU, BSConvS, partial(BSConvCP, blueprints=5), BSConvU1d, BSConvS1d, BSConvU3d, BSConvS3d,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -24,14 +24,11 @@ def dataset(name: str) -> ImageDataset:
     [
         ("fast", False, "fast", "cpu"),
         ("fast", True, "fast", "cpu"),  # what the stored outputs come from
-        ("full", False, "full", "cpu"),
-        ("full", True, "full", "cuda"),
-        ("auto", False, "fast", "cpu"),
-        ("auto", True, "full", "cuda"),
-        ("", True, "full", "cuda"),
-        (None, False, "fast", "cpu"),
+        ("full", False, "full", "cpu"), ("full", True, "full", "cuda"),
+        ("auto", False, "fast", "cpu"), ("auto", True, "full", "cuda"),
+        ("", True, "full", "cuda"), (None, False, "fast", "cpu"),
     ],
-)
+)  # fmt: skip
 def test_mode_and_device(value, cuda, mode, device, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.delenv("BSCONV_MODE", raising=False)

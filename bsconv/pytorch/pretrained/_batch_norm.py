@@ -20,7 +20,7 @@ def reestimate_batch_norm(
     ``images`` are as for :func:`project_pretrained`. Means over all batches; a last, smaller one is
     left out if there are others. Weights, modes and momenta stay as they are. Raises ValueError for
     a ``batch_size`` below 1, for images that the model doesn't take or that are not finite, and for
-    statistics too large for their dtype; whatever stops it, those before then stay.
+    statistics too large for their dtype; if anything stops it, those before stay.
 
     >>> model = reestimate_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), torch.rand(9, 3, 8, 8))
     """

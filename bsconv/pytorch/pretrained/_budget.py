@@ -60,7 +60,8 @@ class Budget:
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether this is the network as it was."""
-        now, then = ((*m.parameters(), *m.buffers()) for m in (model, self.study.model))
+        states = (one.state_dict().values() for one in (model, self.study.model))
+        now, then = ([each for each in state if isinstance(each, Tensor)] for state in states)
         kinds = [[(each.dtype, each.device) for each in held] for held in (now, then)]
         alike = self.original is model and kinds[0] == kinds[1]
         return alike and all(map(torch.equal, now, then))
