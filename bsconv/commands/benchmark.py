@@ -83,9 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
     classes = classes or usual_classes(name)
     given = arguments.normalize, arguments.mean, arguments.std
     normalization = Normalization.from_options(*given) if any(given) else None
-    models, notes = build_variants(
-        name, classes, arguments.variants, p=arguments.p, with_bn=arguments.with_bn
-    )
+    forms = {"p": arguments.p, "with_bn": arguments.with_bn}
+    models, notes = build_variants(name, classes, arguments.variants, **forms)
     models |= own
     found = benchmark_inference(
         models,

@@ -66,8 +66,7 @@ def _files(paths: list[Path]) -> list[Path]:
     """The files named, and the images in the folders named; ValueError where there is none."""
     from ..experiments.data import image_files
 
-    files: dict[Path, Path] = {}  # by where they lie: each of them once
-    left_out: Counter[str] = Counter()
+    files, left_out = dict[Path, Path](), Counter[str]()  # by where they lie: each of them once
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: predict needs images, or folders of them")
@@ -75,7 +74,7 @@ def _files(paths: list[Path]) -> list[Path]:
             files.setdefault(file.resolve(), file)
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        print(f"bsconv predict: left out, which Pillow does not read: {kinds}", file=sys.stderr)
+        print(f"bsconv predict: left out, not images that Pillow reads: {kinds}", file=sys.stderr)
     if not files:
         raise ValueError(f"{paths[0]} holds no image that Pillow reads")
     return list(files.values())

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
     )
     add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
-    text = "images to look at (default: of what the weights were trained on, else of cifar10)"
+    text = "images to look at (default: those that the weights were trained on, else cifar10)"
     add("--dataset", metavar="NAME|FOLDER", help=text)
     add("--images", type=shared.count, default=500, metavar="N", help="default 500")
     shared.add_settings(parser, "data", *shared.IMAGES, *shared.NORMALIZATION)
@@ -59,14 +59,16 @@ def run(arguments: argparse.Namespace) -> None:
     dense = TrainConfig(**given, train_limit=arguments.images)
 
     from ..experiments import training
+    from ..experiments.data import DATASETS
     from ..experiments.files.checkpoints import write_trained
     from ..pytorch import budget_curve, project_pretrained
 
     training.check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = training.read_start(dense)
-    if arguments.dataset is None and weights is not None and (learnt := weights.config):
-        split = dense.split or learnt.split
-        dense = dataclasses.replace(dense, dataset=learnt.dataset, split=split)
+    if arguments.dataset is None and weights is not None and (own := weights.config):
+        if own.dataset not in DATASETS and not Path(own.dataset).expanduser().is_dir():
+            raise ValueError(f"--dataset is missing: {own.dataset}, of the weights, is not here")
+        dense = dataclasses.replace(dense, dataset=own.dataset, split=dense.split or own.split)
     dense = training.settled(dense, weights)
     dataset = training.find_dataset(dense, labelled=False)
     known = getattr(weights, "num_classes", None)
@@ -139,7 +141,7 @@ def _next_steps(arguments: argparse.Namespace, weights: Start | None, dense: Tra
         if arguments.pretrained == dense.dataset or (weights and weights.config is None):
             options["teacher-model"] = arguments.model
         options |= {"recipe": "finetune", "epochs": 3}
-    options["out"] = f"runs/{arguments.out.stem}"
+    options["out"] = f"runs/{arguments.out.stem}_trained"
     measure = _line("evaluate", checkpoint=arguments.out, data=given.get("data"))
     return f"measure it: {measure}\ntrain on:   {_line('train', **options)}"
 

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.data import ImageDataset, load_dataset, to_float
-from bsconv.experiments.files.checkpoints import read_trained
+from bsconv.experiments.files.checkpoints import read_trained, write_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
 from bsconv.pytorch import load_projected, project_pretrained
@@ -64,7 +65,7 @@ def test_prints_the_report_and_writes_for_others(dense, images, kind, method, mo
     assert printed.startswith(f"{report}\nmeasure it: bsconv evaluate --checkpoint {out}\n")
     assert printed.endswith(
         f"bsconv train --model cifar_resnet20 --bsconv {kind} {' '.join([*more, ''])}"
-        f"--weights {out} --dataset synthetic --out runs/out\n"
+        f"--weights {out} --dataset synthetic --out runs/out_trained\n"
     )
     torch.testing.assert_close(read_trained(out).state, dict(student.state_dict()))
     assert weights.read_bytes() == kept
@@ -106,6 +107,17 @@ def test_images_alone_will_do(dense, images, tmp_path, said, monkeypatch) -> Non
     more = ("--dataset", tmp_path, "--bsconv", "u", "--method", "weights")
     assert not re.search("bsconv (evaluate|train)", said(*line(dense[1], out, *more)).out)
     assert read_trained(out).num_classes == 10
+
+
+def test_the_weights_say_which_images_to_look_at(dense, tmp_path, said, failure, monkeypatch):
+    monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
+    trained = tmp_path / "run.safetensors"
+    line = ("project", "cifar_resnet20", "--weights", trained, "--bsconv", "u", "--images", 8)
+    line += ("--method", "weights", "--out", tmp_path / "out.safetensors")
+    write_trained(trained, dense[0], TrainConfig(dataset="gone"), 10)
+    assert "--dataset is missing: gone, of" in failure(*line)
+    write_trained(trained, dense[0], TrainConfig(dataset="synthetic"), 10)
+    assert "bsconv: synthetic: 8 training" in said(*line).err
 
 
 @pytest.mark.slow

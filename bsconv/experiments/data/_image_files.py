@@ -46,8 +46,7 @@ def suffixes() -> set[str]:
 
 
 def image_files(folder: Path, left_out: Counter[str]) -> list[Path]:
-    """All images below a folder, without what is hidden or dropped there by systems; ``left_out``
-    counts the suffixes of other files."""
+    """All images below a folder that are ``visible``; ``left_out`` counts other files' suffixes."""
     found: list[Path] = []
     for path in visible(folder):
         if path.is_dir():
