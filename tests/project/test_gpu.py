@@ -50,6 +50,11 @@ def test_two_pieces_do_every_step_once_and_what_failed_again(tmp_path, capsys):
     assert progress["machine"] == "a GPU"
 
 
+def test_a_step_that_takes_all_the_time_comes_last(tmp_path):
+    assert piece(tmp_path, ends_at="tests") == ["tests"]
+    assert piece(tmp_path)[-1] == "tests"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_every_command_of_the_plan_is_one(device, tmp_path):
     (tmp_path / "runs" / "cifar_resnet20-1").mkdir(parents=True)
