@@ -43,9 +43,9 @@ class Stopwatch:
         """Of the dense network, by the name "", and of each layer in each of its forms."""
         known: dict[object, dict[Form, float]] = {}
         costs = {}
-        # what any call costs, which layers in a network save
         one = torch.ones(1, 1, 1, 1).to(next(self.study.model.parameters()))
-        nothing = self.prepare(skip_init(nn.Conv2d, 1, 1, 1).to(one), one)
+        least: nn.Module = skip_init(nn.Conv2d, 1, 1, 1).to(one)  # type: ignore[no-untyped-call]
+        nothing = self.prepare(least, one)  # what any call costs, which layers in a network save
         call = medians(in_turns({"": nothing}, self.device, budget=SECONDS / 4, turn=TURN))[""]
         for name, layer in layers.items():
             costs[name] = found = known.setdefault((repr(layer.conv), layer.consumer.shapes), {})
