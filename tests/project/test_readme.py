@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from bsconv.__main__ import main, make_parser
+from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.results import Summary, load_records, published_results, summarize
-from bsconv.pytorch import ModelProfiler, get_model
+from bsconv.pytorch import ModelProfiler
 from golden import questions, recorded
 from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.paths import ROOT
@@ -87,6 +88,7 @@ TAUGHT = {
     "the MobileNet": "cifar_mobilenetv1_w1d4",
     "the one trained elsewhere": "ResNet20",
 }
+COMPRESSED = {"cifar_resnet20": "", "small_vgg": "vgg ", "cifar_mobilenetv1_w1d4": "v1 "}
 CLAIMS = {  # what pages and notebooks say, often several of them, and where the numbers come from
     rf"WRN-16-1 on CIFAR-10: {N} dense, {N} as BSConv-U": "wrn16_1 40, wrn16_1_bsconvu 40",
     rf"same width, {N} as BSConv-U": "wrn16_2_bsconvu 40",
@@ -137,11 +139,7 @@ def measured() -> dict[str, float]:
         runs[f"size of {config.model.removeprefix('cifar_')}"] = summary.parameters / 175_072
         for before in re.findall(r"\((\S+) % before\)", summary.runs[0].note):
             runs["before"] = float(before)
-    for name, of in (
-        ("cifar_resnet20", ""),
-        ("small_vgg", "vgg "),
-        ("cifar_mobilenetv1_w1d4", "v1 "),
-    ):
+    for name, of in COMPRESSED.items():
         path = RECORDS / "compression" / f"{name}.json"
         dense, *rows = json.loads(path.read_text())["rows"]
         for row in (dense, *rows):
@@ -174,12 +172,14 @@ def test_numbers_on_pages_are_those_measured(claim):
             assert abs(float(shown) - known[source]) < 0.501 * unit, match[0]
 
 
-def test_the_table_of_equal_budgets_is_that_of_the_records():
-    rows = re.findall(r"^\| .* \| `(\w+)` \| (\S+) \| (\S+) M \| (.+) \| (\d) \|$", README, re.M)
-    assert len(rows) == 3
-    runs = {one.config.model: one for one in recorded_runs() if one.config.epochs == 40}
+@pytest.mark.parametrize(("page", "epochs"), [("README", 40), ("docs/training", 20)])
+def test_tables_of_equal_budgets_are_those_of_the_records(page, epochs):
+    row = r"^\| .* \| `([\w.:]+)` \| (\S+) \| (\S+) M \| (.+) \| (\d) \|$"
+    rows = re.findall(row, PAGES[ROOT / f"{page}.md"], re.MULTILINE)
+    assert len(rows) in (3, 5)
+    runs = {one.config.model: one for one in recorded_runs() if one.config.epochs == epochs}
     for name, parameters, macs, accuracy, count in rows:
-        profile = ModelProfiler(get_model(name, 10), (1, 3, 32, 32))
+        profile = ModelProfiler(build_model(name, 10), (1, 3, 32, 32))
         run = runs[name]
         spread = f" ({run.lowest:.2f} to {run.highest:.2f})" if len(run.runs) > 1 else ""
         assert int(parameters.replace(",", "")) == profile.total_parameter_count
