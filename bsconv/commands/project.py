@@ -78,7 +78,6 @@ def run(arguments: argparse.Namespace) -> None:
     if dataset.classes and known is None:
         training.check_fit(model, dataset, dense, training=False)
     outputs = training.answers(model, images[:1], dense.model, "another --image-size").shape[-1]
-    print(f"bsconv: {dataset}", file=sys.stderr)
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()
     curve = None
@@ -102,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(report)
         more = classes and classes == dataset.classes
         print(_next_steps(arguments, weights, dense) if more else f"written: {arguments.out}")
+    print(f"bsconv: {dataset}", file=sys.stderr)
     if curve is not None:
         from ..experiments import plotting
 

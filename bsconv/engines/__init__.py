@@ -11,5 +11,5 @@ __all__ = [
     "Setting", "Tensors", "difference", "dtype_name", "dtype_of", "in_fastest", "onnx_model",
 ]  # fmt: skip
 
-_ALL: tuple[Engine, ...] = Eager(), Compiled(), OnnxRuntime(), OpenVINO()
-ENGINES = {engine.name: engine for engine in _ALL}
+_ALL = Eager(), Compiled(), OnnxRuntime(), OpenVINO()
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}
