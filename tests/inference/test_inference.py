@@ -66,12 +66,12 @@ def test_models_of_torchvision(name: str, replace: str) -> None:
     assert len(left) == (62 if name == "densenet121" else 0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet20_bsconvs_p1d4", "mobilenetv1_w1d4_bsconvu", "mobilenetv3_small_w1d2", "preresnet20"],
-)
+@pytest.mark.parametrize("name", [
+    "cifar_resnet20_bsconvs_p1d4", "cifar_mobilenetv1_w1d4_bsconvu",
+    "cifar_mobilenetv3_small_w1d2", "cifar_preresnet20_bsconvu",
+])  # fmt: skip
 def test_models_by_name(name: str) -> None:
-    model = trained(get_model(f"cifar_{name}", 10))
+    model = trained(get_model(name, 10))
     assert_same_function(eager(model, (2, 3, 32, 32)), model, (2, 3, 32, 32))
 
 

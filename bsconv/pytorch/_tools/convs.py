@@ -64,7 +64,7 @@ def mid_channels(in_channels: int, p: float | Fraction, min_mid_channels: int = 
 def checked_sizes(kernel_sizes: Any, dimensions: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Kernel sizes as tuples, ints as pairs; ValueError for what is not a sequence of sizes."""
     sizes = []
-    kernel_sizes = getattr(kernel_sizes, "tolist", lambda: kernel_sizes)()  # of arrays, tensors
+    kernel_sizes = kernel_sizes.tolist() if hasattr(kernel_sizes, "tolist") else kernel_sizes
     for given in kernel_sizes if isinstance(kernel_sizes, Iterable) else [()]:
         many: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given, given)
         size = tuple(int(side) for side in many if is_size(side))
