@@ -74,12 +74,11 @@ class Engine(ABC):
     def build(self, model: nn.Module, example: Tensor, setting: Setting) -> Runner:
         """``model``, in eval mode and left as it is, for inputs like ``example``; may raise."""
 
+    @abstractmethod
     def build_layer(
         self, layer: nn.Module, images: Tensor, setting: Setting
     ) -> Callable[[], object] | None:
         """One call of a layer plan, to be measured; None where the engine cannot tell."""
-        runner = self.build(layer, images, setting)
-        return lambda: runner(images)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -7,7 +7,7 @@ import contextlib
 import copy
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -78,12 +78,18 @@ class PlannedLayer(nn.Sequential):
         self._plan = self._measured_plan = "factored"
         self._needs_batch = self._norm is nn.BatchNorm1d  # which takes (C, T) for a batch of C
 
+    def __setstate__(self, state: dict[str, Any]) -> None:  # bsconv 0.4.0 pickled no plan
+        plan = {"_plan": "factored", "_measured_plan": "factored", "_needs_batch": False}
+        super().__setstate__(plan | state)  # type: ignore[no-untyped-call]
+
     @property
     def weight(self) -> Tensor:
         """The dense kernel, read-only, differentiable; AttributeError with BatchNorm in between."""
         if not all(isinstance(layer, Conv) for layer in self):
             raise AttributeError  # __getattr__ says it
-        return _product(map(convs.present_weight, self), self.dw).as_subclass(ReadOnly)
+        kernels = {part: convs.present_weight(part) for part in self}
+        multiplied = functools.partial(product, depthwise=kernels[self.dw])
+        return functools.reduce(multiplied, kernels.values()).as_subclass(ReadOnly)
 
     @property
     def plan(self) -> str:
@@ -200,15 +206,12 @@ def takes_time(images: Tensor) -> bool:
     return not virtual and type(images) in (Tensor, nn.Parameter)
 
 
-def _product(kernels: Iterable[Tensor], dw: Conv) -> Tensor:
-    return functools.reduce(functools.partial(product, depthwise=dw.weight), kernels)
-
-
 def _convolve(plan: str, images: Tensor, layers: Sequence[Conv], dw: Conv) -> Tensor:
     """The convolutions ``layers`` in one or two steps, each with the product of their weights."""
     cut = {"joined": layers.index(dw), "narrow": 1, "merged": 0}[plan]
+    multiplied = functools.partial(product, depthwise=dw.weight)
     for step in filter(None, (layers[:cut], layers[cut:])):
-        weight = _product([layer.weight for layer in step], dw)
+        weight = functools.reduce(multiplied, [layer.weight for layer in step])
         groups = dw.groups if weight is dw.weight else 1
         images = _as_layer(dw if dw in step else step[0], images, weight, step[-1].bias, groups)
     return images

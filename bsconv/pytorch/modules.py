@@ -26,6 +26,10 @@ class BlueprintLayer(PlannedLayer):
     _conv: ClassVar[type[Conv]] = nn.Conv2d
     _norm: ClassVar[type[BatchNorm]] = nn.BatchNorm2d
 
+    def __init__(self, *sizes: Any) -> None:
+        convs.check_sizes(type(self).__name__, self._conv, *sizes)
+        super().__init__()
+
     @classmethod
     def like(cls: type[Layer], conv: Conv, *, empty: bool = False, **options: Any) -> Layer:
         """A freshly initialised layer with geometry, bias, device, dtype, memory format,
@@ -46,7 +50,7 @@ class BlueprintLayer(PlannedLayer):
         layer: Layer = make(conv.in_channels, conv.out_channels, **options)
         layer.to(memory_format=convs.memory_format_of(conv.weight))
         layer.requires_grad_(convs.present_weight(conv).requires_grad)
-        if conv.bias is not None:
+        if conv.bias is not None and layer.bias is not None:
             layer.bias.requires_grad_(conv.bias.requires_grad)
         return layer.train(conv.training)
 
@@ -66,17 +70,14 @@ class BlueprintLayer(PlannedLayer):
         with torch.no_grad():
             for weight, factor in zip(weights, factors, strict=True):
                 weight.copy_(factor.view_as(weight))
-            if conv.bias is not None:
-                layer.bias.copy_(conv.bias)
+            if layer.bias is not None:
+                layer.bias.copy_(torch.zeros(()) if conv.bias is None else conv.bias)
         return layer
 
     @classmethod
     def from_conv2d(cls: type[Layer], conv: nn.Conv2d, **options: Any) -> Layer:
         """:meth:`from_conv`, as it is called in two dimensions."""
         return cls.from_conv(conv, **options)
-
-    def _check_sizes(self, *sizes: Any) -> None:
-        convs.check_sizes(type(self).__name__, self._conv, *sizes)
 
     def _makers(
         self, device: Device, dtype: torch.dtype | None, bn_kwargs: Mapping[str, Any] | None
@@ -122,8 +123,7 @@ class BSConvU(BlueprintLayer):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
-        super().__init__()
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation)
         conv, norm = self._makers(device, dtype, bn_kwargs)
         self.pw = conv(in_channels, out_channels, 1, bias=False)
         if with_bn:
@@ -173,9 +173,8 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation)
         mid = convs.mid_channels(in_channels, p, min_mid_channels)
-        super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, out_channels, bias, padding_mode)
         self.pw1 = conv(in_channels, mid, 1, bias=False)
@@ -199,10 +198,9 @@ class BSConvCP(BlueprintLayer):
     """A convolution whose filters share ``blueprints``: ``pw1``, depthwise ``dw``, then ``pw2``.
 
     Stands for kernels ``sum_r mixing[n, r] * weights[r, m] * blueprint[r]``, a CP decomposition:
-    blueprints * (in_channels + Kh * Kw + out_channels) weights. It is for trained networks
-    (:func:`bsconv.pytorch.project_pretrained`); from scratch, U and S learn better at equal size.
-    Arguments are those of :class:`BSConvU`, but the bias is that of ``pw2``, and ``with_bn`` adds
-    ``bn1`` after ``pw1`` and ``bn2`` after ``dw``.
+    blueprints * (in_channels + Kh * Kw + out_channels) weights. It is meant for trained networks
+    (:func:`bsconv.pytorch.project_pretrained`). Arguments are those of :class:`BSConvU`, but the
+    bias is that of ``pw2``, and ``with_bn`` adds ``bn1`` after ``pw1`` and ``bn2`` after ``dw``.
 
     >>> BSConvCP(16, 32, 3, padding=1, blueprints=8)(torch.rand(2, 16, 8, 8)).shape
     torch.Size([2, 32, 8, 8])
@@ -227,9 +225,8 @@ class BSConvCP(BlueprintLayer):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._check_sizes(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation)
         convs.check_sizes(type(self).__name__, blueprints=blueprints)
-        super().__init__()
         conv, norm = self._makers(device, dtype, bn_kwargs)
         geometry = (kernel_size, stride, padding, dilation, blueprints, False, padding_mode)
         self.pw1 = conv(in_channels, blueprints, 1, bias=False)

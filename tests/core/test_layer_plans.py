@@ -160,6 +160,8 @@ def test_narrow_with_batch_norms_is_one_dense_convolution() -> None:
     layer.bn2.register_forward_hook(lambda *_: None)
     assert convolutions(layer) == [(4, 8, 1, 1), (12, 4, 1, 1), (12, 1, 3, 3)]
     layer.bn2._forward_hooks.clear()
+    layer.bn1.bias = None
+    assert convolutions(layer) == shapes
     assert layer.to("meta")(torch.empty(2, 8, 5, 5, device="meta")).shape == (2, 12, 5, 5)
 
 
@@ -173,6 +175,14 @@ def test_compiled_batch_norms_learn_the_same() -> None:
     expected = results(factored, images)
     torch.testing.assert_close(results(compiled, images), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(narrow.state_dict(), factored.state_dict())
+
+
+def test_layers_that_the_published_package_pickled_compute() -> None:
+    layer, images = bp.BSConvS(4, 8, 3), torch.randn(2, 4, 8, 8)
+    expected = layer(images)
+    for name in ("_plan", "_measured_plan", "_needs_batch"):  # which it did not have
+        delattr(layer, name)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(images), expected)
 
 
 def test_batch_norm_of_a_single_pixel_is_refused_as_ever() -> None:

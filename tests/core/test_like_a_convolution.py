@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bsconv.pytorch import BSConvCP, BSConvS, BSConvU, BSConvU1d, BSConvU3d, BSConvU_Replacer
@@ -21,9 +22,12 @@ LAYERS: list[tuple[Any, Any, int]] = [
 ]
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(("make", "convolve", "dimensions"), LAYERS)
-def test_its_weight_is_the_dense_kernel(make, convolve, dimensions):
+def test_its_weight_is_the_dense_kernel(make, convolve, dimensions, normed):
     layer = make()
+    if normed:  # then the weight of dw is another tensor each time it is asked
+        parametrizations.weight_norm(layer.dw)
     images = torch.rand(2, layer.in_channels, *(5,) * dimensions)
     assert (layer.groups, layer.transposed) == (1, False)
     assert layer.output_padding == (0,) * dimensions

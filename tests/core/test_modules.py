@@ -176,11 +176,6 @@ def test_child_names_are_those_of_the_published_package():
         assert " ".join(name for name, _ in layer.named_children()) == names
 
 
-def test_batch_norm_arguments_are_passed_on():
-    layer = BSConvS(4, 4, 3, with_bn=True, bn_kwargs={"eps": 0.25, "momentum": 0.5})
-    assert [(bn.eps, bn.momentum) for bn in (layer.bn1, layer.bn2)] == [(0.25, 0.5)] * 2
-
-
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_device_and_dtype_reach_every_parameter_and_buffer(layer_class):
     layer = layer_class(4, 8, 3, with_bn=True, device="meta", dtype=torch.bfloat16)
@@ -236,6 +231,13 @@ def test_from_conv2d_keeps_state_and_leaves_the_convolution_alone(layer_class):
     torch.testing.assert_close(layer[-1].bias, conv.bias)
     for name, tensor in conv.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layer_class", LAYERS)
+def test_from_conv_may_add_a_bias_or_leave_it_out(layer_class):
+    added = layer_class.from_conv(nn.Conv2d(4, 8, 3, bias=False), bias=True)
+    assert added.bias.count_nonzero() == 0
+    assert layer_class.from_conv(nn.Conv2d(4, 8, 3), bias=False).bias is None
 
 
 @pytest.mark.parametrize("layer_class", LAYERS)

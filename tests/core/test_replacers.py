@@ -20,7 +20,6 @@ from helpers.exact_errors import raises_exactly
 from helpers.model_snapshots import assert_unchanged, snapshot
 
 REPLACERS = (BSConvU_Replacer, BSConvS_Replacer)
-BLUEPRINT_LAYERS = (BSConvU, BSConvS)
 
 
 def net(**kwargs) -> nn.Sequential:
@@ -305,7 +304,7 @@ def test_projecting_keeps_a_blueprint_network_and_most_of_any_other(replacer_cla
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     expected = blueprint(images)
     projected = replacer_class(init="project").apply(blueprint)
-    assert isinstance(projected[0], BLUEPRINT_LAYERS)
+    assert type(projected[0]) is replacer_class.layer_class
     torch.testing.assert_close(projected(images), expected, rtol=1e-6, atol=1e-6)
 
 

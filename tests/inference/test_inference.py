@@ -143,6 +143,9 @@ def test_wrong_arguments() -> None:
         "dtype needs to be None or one of float64, float32, bfloat16, float16, got 8"
     ):
         optimize_for_inference(model, images, dtype=8)  # type: ignore[arg-type]
+    for order in (lambda net, x: net.conv1(x * 1e5) / 1e5, lambda net, x: net.conv1(x.float())):
+        with pytest.raises(ValueError, match=r"^dtype needs to be one that the model computes in"):
+            optimize_for_inference(Graph(order), images, dtype=torch.float16, engines="eager")
     with raises_exactly("compile needs to be True, False or 'auto', got 'yes'"):
         optimize_for_inference(model, images, compile="yes")  # type: ignore[arg-type]
 

@@ -81,9 +81,9 @@ def normed_product(
         # float64, since the variance of a channel may be a small rest of what the covariance holds
         exact = exact_dtype(images)
         matrix, moments = weight.flatten(1).to(exact), None
-        shift = matrix.new_zeros(len(matrix))
-        if first.affine:
-            shift, matrix = matrix @ first.bias.to(exact), matrix * first.weight
+        shift: Any = 0 if first.bias is None else matrix @ first.bias.to(exact)
+        if first.weight is not None:
+            matrix = matrix * first.weight
         if second.training or second.running_mean is None:
             pixels = images.movedim(1, -1).flatten(0, -2).to(exact)
             mean = pixels.mean(0)

@@ -72,8 +72,8 @@ def optimize_for_inference(
 
     Raises TypeError for other types than these. Raises ValueError for engines that are unknown or
     not installed, lazy layers, weights on the meta device, TorchScript, a model that has no
-    independent copy, does not take ``example_input`` or is random in eval mode, and if the result
-    should differ from the original by more than rounding.
+    independent copy, does not take ``example_input``, does not compute in ``dtype`` or is random in
+    eval mode, and if the result should differ from the original by more than rounding.
 
     >>> images = torch.rand(1, 16, 8, 8)
     >>> optimize_for_inference(BSConvU(16, 32, 3), images, engines="eager")(images).shape
@@ -155,6 +155,9 @@ def _result(
     if _best(tried, names).seconds == math.inf:
         names = [EAGER]
     best, in_pytorch = _best(tried, [GIVEN, *names]), _best(tried, [GIVEN, EAGER])
+    if best.seconds * best.handicap == math.inf:
+        why = f"got {setting.dtype}: {_best(tried, [EAGER]).why_not}"
+        raise ValueError(f"dtype needs to be one that the model computes in, {why}")
     network = cast(Network, in_pytorch.runner)
     if in_pytorch.engine == EAGER:
         network = getattr(best.runner, "network", network)  # the very layers that are compiled

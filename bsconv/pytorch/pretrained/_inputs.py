@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from ...basics.errors import one_line
+from .._tools.convs import is_size
 from .._tools.model_tree import evaluating, tensors_in
 
 LIMIT = 1000  # images that are taken from an iterable
@@ -17,9 +18,9 @@ Images = Tensor | Iterable[Any]
 
 
 def check_positive(**sizes: int | None) -> None:
-    """Raises ValueError that names the argument; None stands for a default."""
+    """Raises ValueError that names the argument; ``positions`` may be None."""
     for name, number in sizes.items():
-        if number is not None and (type(number) is not int or number < 1):
+        if not is_size(number) and (name, number) != ("positions", None):
             raise ValueError(f"{name} needs to be at least 1, got {name}={number!r}")
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ...basics.errors import described
 from ...basics.tables import CsvTable, Row, Table
+from .._tools.convs import is_size
 from .._tools.model_tree import check_module, tensors_in, unwrapped
 from ._costs import Call, LayerProfile
 from ._dry_run import dry_run
@@ -134,12 +135,11 @@ class ModelProfiler(Table, CsvTable):
 
 
 def _checked_sizes(input_size: Any) -> list[tuple[int, ...]]:
-    def is_size(value: Any) -> bool:
-        filled = isinstance(value, Sequence) and len(value) > 0
-        return filled and all(type(length) is int and length > 0 for length in value)
+    def is_shape(value: Any) -> bool:
+        return isinstance(value, Sequence) and len(value) > 0 and all(map(is_size, value))
 
-    sizes = [input_size] if is_size(input_size) else input_size
-    if not isinstance(sizes, Sequence) or not sizes or not all(map(is_size, sizes)):
+    sizes = [input_size] if is_shape(input_size) else input_size
+    if not isinstance(sizes, Sequence) or not sizes or not all(map(is_shape, sizes)):
         needed = "a size in positive whole numbers, such as (1, 3, 224, 224), or a list of sizes"
         raise ValueError(f"input_size needs to be {needed}, got input_size={input_size!r}")
     return [tuple(size) for size in sizes]
