@@ -36,9 +36,6 @@ def reasons(replacer, model: nn.Module) -> dict[str, str]:
     return {layer.name: layer.description for layer in replacer.plan(model).layers}
 
 
-# ----------------------------------------------------------------- what is replaced, what is kept
-
-
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 def test_layers_are_kept_for_these_reasons():
     class Subclass(nn.Conv2d):
@@ -149,9 +146,6 @@ def test_options_reach_the_layers(init):
     assert "p=0" in repr(replacer)
 
 
-# ------------------------------------------------------------------------------ what is not lost
-
-
 def test_a_weight_that_another_kind_of_layer_uses_too_is_kept():
     class Decoder(nn.Module):
         def __init__(self, weight: nn.Parameter) -> None:
@@ -225,9 +219,6 @@ def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-# ------------------------------------------------------------------------------ what is excluded
-
-
 def test_excluding_what_is_not_there_names_what_is_near():
     with raises_exactly("exclude names no layer of this model: 'layer'"):
         BSConvU_Replacer(exclude=["layer"]).plan(net())
@@ -247,9 +238,6 @@ def test_any_name_of_the_model_can_be_excluded():
     for pattern in ("stage[1].dw", "*.dw"):
         plan = BSConvU_Replacer(exclude=[pattern]).plan(inside)
         assert [layer.name for layer in plan.replaced] == ["stage2"]
-
-
-# --------------------------------------------------------------------------- reg_loss on a model
 
 
 def test_a_class_with_the_mixin_keeps_its_method():
@@ -278,9 +266,6 @@ def test_another_kind_of_reg_loss_is_not_hidden():
     BSConvU_Replacer().apply(model)
 
 
-# ------------------------------------------------------------ the replaced model in torch's engine
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, about the engine
 @pytest.mark.parametrize("replacer_class", REPLACERS)
@@ -306,9 +291,6 @@ def test_projecting_keeps_a_blueprint_network_and_most_of_any_other(replacer_cla
     projected = replacer_class(init="project").apply(blueprint)
     assert type(projected[0]) is replacer_class.layer_class
     torch.testing.assert_close(projected(images), expected, rtol=1e-6, atol=1e-6)
-
-
-# ------------------------------------------------------------------------------------- the report
 
 
 def test_a_replacer_shows_its_arguments():

@@ -377,8 +377,7 @@ KEPT = "the share of input channels kept"
         ),
         ({**HALF, "kind": "u"}, "budget needs kind=None, got budget=0.5 and kind='u'"),
         ({**HALF, "method": "weights"}, "budget needs method='outputs', got method='weights'"),
-        ({**HALF, "p": 0.5}, "p needs kind='s', got p=0.5 with kind=None"),
-        ({"kind": "u", "p": 7}, "p needs kind='s', got p=7 with kind='u'"),
+        ({**HALF, "p": 0.5}, "p needs kind='s', got p=0.5 with budget=0.5"),
         ({"kind": "s", "p": 2}, f"BSConv-S needs 0 <= p <= 1, {KEPT}, got p=2"),
         *(
             ({name: given, "budget": budget}, f"{name} needs to be at least 1, got {name}={given}")

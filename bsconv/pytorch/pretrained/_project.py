@@ -99,11 +99,11 @@ def project_pretrained(
     >>> report.share <= 0.5
     True
     """
-    if p != 0.25 and kind != "s":
-        raise ValueError(f"p needs kind='s', got p={p!r} with kind={kind!r}")
     if budget is not None:
         if kind is not None:
             raise ValueError(f"budget needs kind=None, got budget={budget!r} and kind={kind!r}")
+        if p != 0.25:
+            raise ValueError(f"p needs kind='s', got p={p!r} with budget={budget!r}")
         if method not in (None, "outputs"):
             raise ValueError(f"budget needs method='outputs', got method={method!r}")
         budget = _checked_budget(budget)
