@@ -380,8 +380,8 @@ KEPT = "the share of input channels kept"
         ({**HALF, "p": 0.5}, "p needs kind='s', got p=0.5 with budget=0.5"),
         ({"kind": "s", "p": 2}, f"BSConv-S needs 0 <= p <= 1, {KEPT}, got p=2"),
         *(
-            ({name: given, "budget": budget}, f"{name} needs to be at least 1, got {name}={given}")
-            for name, given in (("align", 0), ("batch_size", 2.5), ("positions", -1), ("limit", None))
+            ({name: got, "budget": budget}, f"{name} needs to be at least 1, got {name}={got}")
+            for name, got in (("align", 0), ("batch_size", 2.5), ("positions", -1), ("limit", None))
             for budget in (None, 0.5)
         ),
         *(
