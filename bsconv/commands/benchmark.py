@@ -35,10 +35,7 @@ def add_list(parser: argparse.ArgumentParser, name: str, known: tuple[str, ...],
 
 def batch_sizes(text: str) -> tuple[int, ...]:
     """``1,16``, or one number."""
-    parts = text.split(",")
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"expected numbers of images as 1,16 or 8, got {text!r}")
-    return tuple(dict.fromkeys(map(int, parts)))
+    return tuple(dict.fromkeys(map(shared.count, text.split(","))))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,13 +14,13 @@ HELP = "train a model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(resume=False)
     # what is not given stays unset: with --resume it comes from the folder of the run
     parser.argument_default = argparse.SUPPRESS
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     add_replacement(parser)
     add_settings(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    text = "go on with the run in --out"
+    parser.add_argument("--resume", action="store_true", default=False, help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -216,14 +216,10 @@ class TrainConfig:
     def normalization(self) -> Normalization:
         return Normalization.from_options(self.normalize, self.mean, self.std)
 
-    @property
-    def says_normalization(self) -> bool:
-        return (self.normalize, self.mean, self.std) != (None, None, None)
-
     def images_as(self, other: TrainConfig) -> TrainConfig:
         """The same run with images made as those of ``other``, where it does not say how itself."""
         own: dict[str, Any] = {}
-        if not self.says_normalization:
+        if self.normalize is None and self.mean is None:
             own = {name: getattr(other, name) for name in ("normalize", "mean", "std")}
         if self.image_size is None:
             own["image_size"] = other.image_size

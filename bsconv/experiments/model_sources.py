@@ -47,24 +47,22 @@ def build_model(
     p: float = 0.25,
     with_bn: bool = False,
     init: str = "default",
-    pretrained: str | None = None,
 ) -> nn.Module:
     """The classification model ``name`` with ``num_classes`` outputs.
 
     ``name`` is an architecture of :func:`bsconv.pytorch.list_models`; ``torchvision:NAME``,
     ``pytorchcv:NAME`` or ``timm:NAME``, with random weights; or ``FILE.py:FACTORY`` or
     ``package.module:FACTORY``: code of a user, which is run. ``bsconv``, ``p`` and ``with_bn`` are
-    those of the replacers, ``init`` and ``pretrained`` of :func:`bsconv.pytorch.get_model`.
+    those of the replacers, ``init`` is theirs or that of :func:`bsconv.pytorch.get_model`.
     """
     if not 1 <= num_classes <= MOST_CLASSES:
         raise ValueError(f"num_classes needs 1 to {MOST_CLASSES:,}, got {num_classes:,}")
     name = absolute_name(name)
-    start = "default" if init == "published" else init
     replacer: BSConvU_Replacer | BSConvS_Replacer | None = None
     if bsconv == "u":
-        replacer = BSConvU_Replacer(with_bn=with_bn, init=start)
+        replacer = BSConvU_Replacer(with_bn=with_bn, init=init)
     elif bsconv == "s":
-        replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=start)
+        replacer = BSConvS_Replacer(p=p, with_bn=with_bn, init=init)
     elif bsconv is not None:
         raise ValueError(f"bsconv needs to be 'u', 's' or None, got {bsconv=}")
     own = architecture(name)
@@ -74,10 +72,7 @@ def build_model(
 
     source, separator, inner = name.partition(":")
     if not separator:
-        model = _own(name, num_classes, pretrained, init)
-    elif pretrained is not None:
-        rule = "pretrained weights are those of this package's architectures"
-        raise ValueError(f"{rule}, not of {name}, got {pretrained=}")
+        model = _own(name, num_classes, init)
     elif source in MAKERS:
         model = MAKERS[source](inner, num_classes)
     else:
@@ -104,19 +99,15 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
         raise ValueError(f"BSCONV_OFFLINE is set, so no weights are fetched; {way_out}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # which is for the command's own output
-            return _fetched(source, inner)
+            if source == "torchvision":
+                return import_module("torchvision.models").get_model(inner, weights="DEFAULT")
+            if source == "timm":
+                return import_module("timm").create_model(inner, pretrained=True)
+            return getattr(import_module("pytorchcv.model_provider"), inner)(pretrained=True)
     # a bad checksum is a RuntimeError, a name without weights a ValueError
     except (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException) as error:
         reason = one_line(error, limit=None)
         raise ValueError(f"cannot get the weights of {name} ({reason}); {way_out}") from error
-
-
-def _fetched(source: str, name: str) -> Any:
-    if source == "torchvision":
-        return import_module("torchvision.models").get_model(name, weights="DEFAULT")
-    if source == "timm":
-        return import_module("timm").create_model(name, pretrained=True)
-    return getattr(import_module("pytorchcv.model_provider"), name)(pretrained=True)
 
 
 def foreign_images(name: str, model: Any) -> dict[str, Any]:
@@ -144,9 +135,9 @@ def foreign_images(name: str, model: Any) -> dict[str, Any]:
     return {**normalization, "image_size": side, "resize": resize}
 
 
-def _own(name: str, num_classes: int, pretrained: str | None, init: str) -> nn.Module:
+def _own(name: str, num_classes: int, init: str) -> nn.Module:
     try:
-        return get_model(name, num_classes, pretrained=pretrained, init=init)
+        return get_model(name, num_classes, init=init)
     except ValueError as error:
         if name.endswith(".py"):
             raise ValueError(f"{name} needs the function that makes it: {name}:FACTORY") from error

@@ -155,7 +155,6 @@ class ImageFiles:
     files: tuple[Path, ...]
     size: int
     resize: str
-    device = torch.device("cpu")
 
     @property
     def shape(self) -> torch.Size:

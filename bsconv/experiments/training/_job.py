@@ -34,8 +34,8 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     processes = run.processes
     with processes.agreeing():
         check_model(run.config)
-    start, config = processes.from_first(lambda: _start(run))
-    run.config = config
+    start = processes.from_first(lambda: None if run.state else read_start(run.config))
+    config = run.config = settled(run.config, start)
     if run.state is None and start is None and model is None:
         _check_needs_no_start(config)
     if config.label_weight and not (teacher or config.teacher or config.teacher_model):
@@ -79,12 +79,6 @@ def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageData
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(head))
     return model
-
-
-def _start(run: Run) -> tuple[Start | None, TrainConfig]:
-    """What a fresh run starts from, and its settings with the normalisation of that."""
-    start = None if run.state else read_start(run.config)
-    return start, settled(run.config, start)
 
 
 def _check_needs_no_start(config: TrainConfig) -> None:

@@ -85,7 +85,7 @@ def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module
             raise
         hint = "bsconv train --new-head takes weights of other classes"
         raise ValueError(f"{error}; {hint}") from error
-    if start.config is None and not config.says_normalization:
+    if start.config is None and config.normalize is None and config.mean is None:
         unsaid = f"{config.weights} does not say how its images were normalised"
         taken = "as they are, in 0 ... 1; --normalize or --mean and --std say otherwise"
         warnings.warn(f"{unsaid}, so it gets them {taken}", stacklevel=2)
@@ -151,7 +151,7 @@ def ready_teacher(
     """``teacher``, or the one that ``config`` names, if any, where the data set lies; and what its
     images are normalised by."""
     normalization = config.normalization
-    if teacher is None:
+    if teacher is None and (config.teacher or config.teacher_model):
         teacher, normalization = _read_teacher(config, dataset)
     if teacher is not None:
         images = model_input(dataset.train_images[:1], config.image_size)
@@ -160,19 +160,15 @@ def ready_teacher(
     return teacher, normalization
 
 
-def _read_teacher(
-    config: TrainConfig, dataset: ImageDataset
-) -> tuple[nn.Module | None, Normalization]:
-    """The teacher that ``config`` names, if any, with its weights, and what its images are
-    normalised by: as the student's where nothing says so."""
-    name, classes = config.teacher_model, dataset.num_classes
+def _read_teacher(config: TrainConfig, dataset: ImageDataset) -> tuple[nn.Module, Normalization]:
+    """The teacher that ``config`` names, with its weights, and what its images are normalised by:
+    as the student's where nothing says so."""
+    name = config.teacher_model
     if config.teacher is None:
-        if name is None:
-            return None, config.normalization
-        return build_model(name, classes, pretrained=config.dataset), Normalization()
+        return pretrained_model(str(name), config.dataset), Normalization()
     path = Path(config.teacher)
     if name is not None:
-        teacher, start = build_model(name, classes), checkpoints.read_start(path)
+        teacher, start = build_model(name, dataset.num_classes), checkpoints.read_start(path)
         check_classes(start.classes, dataset, path)
         load_weights(teacher, start.state, path, name)
         return teacher, (start.config or config).normalization
