@@ -99,6 +99,12 @@ def test_dense_weights_start_a_network_of_blueprints(tmp_path, monkeypatch) -> N
     assert alike.abs().amax(1).min() > 0.3  # random ones are not
 
 
+def test_the_head_is_found_at_the_size_that_the_weights_want(tmp_path, use: Use) -> None:
+    use(lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, classes)))
+    run(out=tmp_path / "first", image_size=16, epochs=1)
+    assert weights(run(weights=tmp_path / "first", new_head=True))["1.weight"].shape == (4, 768)
+
+
 def test_weights_of_other_classes_say_the_way(tmp_path: Path, use: Use) -> None:
     use(network)
     torch.save(network(7).state_dict(), tmp_path / "foreign.pth")

@@ -32,10 +32,10 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     """All parts of ``run`` as they are before its next step, and its folder begun; ``model`` and
     ``teacher`` stand in for those that its settings name."""
     processes = run.processes
-    with processes.agreeing():
-        check_model(run.config)
     start = processes.from_first(lambda: None if run.state else read_start(run.config))
     config = run.config = settled(run.config, start)
+    with processes.agreeing():
+        check_model(config)  # with images as its weights want them
     if run.state is None and start is None and model is None:
         _check_needs_no_start(config)
     if config.label_weight and not (teacher or config.teacher or config.teacher_model):
