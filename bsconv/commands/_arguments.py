@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..experiments.config import TrainConfig
+from ..experiments.rules import CLASS_COUNTS
 
 MODEL_HELP = (
     "an architecture of `bsconv models`; torchvision:NAME, pytorchcv:NAME or timm:NAME; or code of "
@@ -17,7 +18,7 @@ def share(text: str) -> float:
     """A number such as 0.25 or 1/4."""
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(f"expected a share as 1/4 or 0.25, got {text!r}") from None
 
 
@@ -58,15 +59,27 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 
 NORMALIZATION = ("normalize", "mean", "std")  # settings
 IMAGES = ("image_size", "resize", "split")
+ARCHIVES = f"the archives of {' and '.join(CLASS_COUNTS)}"
 
 
-def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a run that the command line says; a normalisation whole, or not at all."""
+def only_with(used: object, what: str, arguments: argparse.Namespace, *options: str) -> None:
+    """ValueError for the first of ``options`` that is given though nothing uses it."""
+    for option in () if used else options:
+        value = getattr(arguments, option, None)
+        if value is not None and value is not False:
+            got = "" if value is True else f", got {value}"
+            raise ValueError(f"--{option.replace('_', '-')} goes with {what}{got}")
+
+
+def given_settings(arguments: argparse.Namespace, saved: bool = False) -> dict[str, Any]:
+    """The settings of a run that the command line says; a normalisation whole, or not at all. They
+    need to have an effect, unless ``saved`` ones stand behind them."""
     given, known = vars(arguments).items(), TrainConfig.__dataclass_fields__
     found = {name: value for name, value in given if name in known and value is not None}
-    p, bsconv = found.get("p"), found.get("bsconv")
-    if p is not None and bsconv != "s" and not getattr(arguments, "resume", False):
-        raise ValueError(f"--p goes with --bsconv s alone, got {p:g} with --bsconv {bsconv}")
+    form, dataset = found.get("bsconv"), found.get("dataset", TrainConfig.dataset)
+    only_with(saved or form == "s", "--bsconv s", arguments, "p")
+    only_with(saved or form, "--bsconv", arguments, "with_bn")
+    only_with(saved or dataset in CLASS_COUNTS, ARCHIVES, arguments, "data")
     if found.keys() & set(NORMALIZATION):
         return {**dict.fromkeys(NORMALIZATION), **found}
     return found

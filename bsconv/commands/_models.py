@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ..experiments.rules import FOLDER_SIZE, IMAGENET_CLASSES
-from ._arguments import MODEL_HELP, add_weights, given_settings
+from ..experiments.rules import FOLDER_SIZE, IMAGENET_CLASSES, absolute_name
+from ._arguments import MODEL_HELP, add_weights, given_settings, only_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,17 +50,16 @@ def read_model(
     from ..experiments.files.checkpoints import CONFIG, read_config, read_trained
     from ..experiments.training import model_by_name, read_start, trained_model
 
-    given, path = given_settings(arguments), arguments.checkpoint
+    path = arguments.checkpoint
+    given = given_settings(arguments, saved=path is not None)
     if path is None:
         config = TrainConfig(**given)
         start = read_start(config)
         return config, start, lambda classes: model_by_name(config, classes, start)
-    for option in ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn"):
-        if getattr(arguments, option, None) is not None:
-            rule = f"--{option.replace('_', '-')} goes with {model} alone"
-            raise ValueError(f"{rule}, {path} says so itself")
+    known = ("pretrained", "weights", "num_classes", "bsconv", "p", "with_bn")
+    only_with(False, f"{model} alone ({path} says so itself)", arguments, *known)
     trained = read_trained(path)
-    name = given.pop("model", trained.config.model)
+    name = absolute_name(given.pop("model", trained.config.model))
     if name.lower() != trained.config.model.lower():
         raise ValueError(f"{path} is a checkpoint of {trained.config.model}, not of {name}")
     settings: dict[str, Any] = {"device": "auto", "test_limit": None}
@@ -93,6 +92,17 @@ def chosen_model(
         side = config.image_size or (FOLDER_SIZE if of_file else None)
     size = arguments.input_size or ((3, side, side) if side else usual_size(arguments.model, model))
     return model.eval(), config, size, start.classes if start else ()
+
+
+def with_images_of(config: TrainConfig, start: Start | None) -> TrainConfig:
+    """``config`` with the images that the weights ``start`` are of, where these say so."""
+    from ..experiments.data import DATASETS
+
+    if start is None or (learnt := start.config) is None:
+        return config
+    if learnt.dataset not in DATASETS and not Path(learnt.dataset).expanduser().is_dir():
+        raise ValueError(f"--dataset is missing: {learnt.dataset}, of the weights, is not here")
+    return dataclasses.replace(config, dataset=learnt.dataset, split=config.split or learnt.split)
 
 
 def say_images(dataset: ImageDataset) -> None:

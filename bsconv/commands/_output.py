@@ -23,7 +23,7 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file as well")
 
 
-def add_json(parser: argparse.ArgumentParser, keys: str) -> None:
+def add_json(parser: argparse._ActionsContainer, keys: str) -> None:
     text = f"print one JSON document instead: {keys}"
     parser.add_argument("--json", action="store_true", help=text)
 

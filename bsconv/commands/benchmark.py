@@ -22,7 +22,7 @@ CHOSEN = ("model", "checkpoint", "pretrained", "weights", "num_classes", "input_
 MOST_DRAWN = 4  # sizes of batches in a figure
 
 
-def add_list(parser: argparse.ArgumentParser, name: str, known: tuple[str, ...], help: str) -> None:
+def add_list(to: argparse._ActionsContainer, name: str, known: tuple[str, ...], help: str) -> None:
     def some(text: str) -> tuple[str, ...]:
         found = tuple(dict.fromkeys(text.lower().split(",")))
         if not set(found) <= set(known):
@@ -30,7 +30,7 @@ def add_list(parser: argparse.ArgumentParser, name: str, known: tuple[str, ...],
         return found
 
     text = f"some of {','.join(known)}{help} (default all)"
-    parser.add_argument(name, type=some, default=known, metavar="LIST", help=text)
+    to.add_argument(name, type=some, default=known, metavar="LIST", help=text)
 
 
 def batch_sizes(text: str) -> tuple[int, ...]:
@@ -54,10 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_num_classes(parser)
     text = "turns of each network (default: 3 to 50, as many as half a minute holds)"
     add("--rounds", type=shared.count, metavar="N", help=text)
-    add_list(parser, "--engines", ENGINES, ", as far as they are installed")
+    some = parser.add_mutually_exclusive_group()
+    add_list(some, "--engines", ENGINES, ", as far as they are installed")
     text = "all engines but torch.compile, which takes up to minutes"
-    others = tuple(one for one in ENGINES if one != "compiled")
-    add("--no-compile", action="store_const", dest="engines", const=others, help=text)
+    const = tuple(one for one in ENGINES if one != "compiled")
+    some.add_argument("--no-compile", action="store_const", dest="engines", const=const, help=text)
     add_figure(parser, f"milliseconds per image of {MOST_DRAWN} sizes of batches at most")
     add_csv(parser)
     add_json(parser, f"model, {ROWS}")

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..experiments.config import TrainConfig
-from ._arguments import IMAGES, add_settings
+from ..experiments.rules import CLASS_COUNTS
+from ._arguments import ARCHIVES, IMAGES, add_settings, only_with
 
 HELP = "find or download a data set"
 
@@ -19,6 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..experiments.data import DATASETS, data_folder, load_dataset
 
     name = arguments.name
+    only_with(name in CLASS_COUNTS, ARCHIVES, arguments, "data")
     options = {option: getattr(arguments, option) for option in IMAGES}
     TrainConfig(**options)  # refuses what a run would
     dataset = load_dataset(name, arguments.data, **options)

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from . import _arguments as shared
-from ._models import read_model, say_images
+from ._models import read_model, say_images, with_images_of
 from ._output import add_json, print_json
 
 HELP = "measure the accuracy of a trained model"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    given, path = shared.given_settings(arguments), arguments.checkpoint
+    path = arguments.checkpoint
     if (path, arguments.pretrained, arguments.weights) == (None, None, None):
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 
@@ -40,8 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     config, start, make = read_model(arguments, "--model")
     device = training.find_device(config.device)
+    if "dataset" not in arguments:
+        config = with_images_of(config, start)
     split = config.split
-    if "dataset" in given and "split" not in given:
+    if "dataset" in arguments and "split" not in arguments:
         learnt = getattr(start, "config", None)
         split = None if config.dataset in DATASETS else 1.0  # all of a folder that it has not seen
         if learnt and Path(learnt.dataset).resolve().name == Path(config.dataset).resolve().name:

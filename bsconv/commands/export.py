@@ -47,6 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
+    if arguments.format != "onnx":
+        noting = "--format onnx, which notes it"
+        shared.only_with(False, noting, arguments, *shared.NORMALIZATION)
+        arguments.normalize = "none"  # so that no weights are asked for theirs
     model, config, size, classes = chosen_model(arguments)
     name, normalization = config.model, config.normalization
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch

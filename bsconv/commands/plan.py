@@ -33,16 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    given = shared.given_settings(arguments)
+    target = (arguments.target_parameters, arguments.target_macs) != (None, None)
+    shared.only_with(arguments.bsconv == "s", "--bsconv s", arguments, "p")
+    shared.only_with(target, "--target-parameters or --target-macs", arguments, "input_size")
 
     from ..pytorch import BSConvS_Replacer, BSConvU_Replacer
 
-    settings: dict[str, Any] = {"with_bn": given.get("with_bn", False)}
+    settings: dict[str, Any] = {"with_bn": bool(arguments.with_bn)}
     settings |= {name: getattr(arguments, name) for name in ("exclude", "dimensions")}
     replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
     if arguments.bsconv == "s":
-        replacer = BSConvS_Replacer(p=given.get("p", 0.25), **settings)
-    if (arguments.target_parameters, arguments.target_macs) != (None, None):
+        share = 0.25 if arguments.p is None else arguments.p
+        replacer = BSConvS_Replacer(p=share, **settings)
+    if target:
         if arguments.bsconv is not None:
             raise ValueError("--bsconv does not go with a target, which chooses the form")
         forms: dict[str, Any] = {"dense": None, "BSConv-U": replacer}

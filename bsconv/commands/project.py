@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
 from . import _arguments as shared
+from ._models import with_images_of
 from ._output import add_figure, check_files, write_figure
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "outputs (default): layer by layer the closest outputs on the images; weights: the "
         "closest weights; batch_norm: these, with BatchNorm re-estimated on the images"
     )
-    add("--method", choices=["weights", "batch_norm", "outputs"], default="outputs", help=text)
+    add("--method", choices=["weights", "batch_norm", "outputs"], help=text)
     text = "images to look at (default: those that the weights were trained on, else cifar10)"
     add("--dataset", metavar="NAME|FOLDER", help=text)
     add("--images", type=shared.count, default=500, metavar="N", help="default 500")
@@ -59,16 +60,13 @@ def run(arguments: argparse.Namespace) -> None:
     dense = TrainConfig(**given, train_limit=arguments.images)
 
     from ..experiments import training
-    from ..experiments.data import DATASETS
     from ..experiments.files.checkpoints import write_trained
     from ..pytorch import budget_curve, project_pretrained
 
     training.check_model(dataclasses.replace(dense, bsconv=arguments.bsconv))
     weights = training.read_start(dense)
-    if arguments.dataset is None and weights is not None and (own := weights.config):
-        if own.dataset not in DATASETS and not Path(own.dataset).expanduser().is_dir():
-            raise ValueError(f"--dataset is missing: {own.dataset}, of the weights, is not here")
-        dense = dataclasses.replace(dense, dataset=own.dataset, split=dense.split or own.split)
+    if arguments.dataset is None:
+        dense = with_images_of(dense, weights)
     dense = training.settled(dense, weights)
     dataset = training.find_dataset(dense, labelled=False)
     known = getattr(weights, "num_classes", None)
@@ -85,7 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
         curve = budget_curve(model, images, of=of, progress=progress)
     if arguments.out is not None:
         if arguments.budget is None:
-            options = {"kind": arguments.bsconv, "p": dense.p, "method": arguments.method}
+            method = arguments.method or "outputs"
+            options = {"kind": arguments.bsconv, "p": dense.p, "method": method}
         else:
             options = {"budget": arguments.budget, "of": of}
             images = images if curve is None else curve
@@ -118,11 +117,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("project needs --bsconv or --budget, or --curve without --out")
     if (of_all or share) and out is None:
         raise ValueError(f"project needs --out, a {SUFFIX} file for the new network")
-    if arguments.of and not (share or arguments.curve):
-        raise ValueError("--of goes with --budget or --curve alone")
-    for option, default in (("p", None), ("method", "outputs")):
-        if not of_all and getattr(arguments, option) != default:
-            raise ValueError(f"--{option} goes with --bsconv alone")
+    shared.only_with(share or arguments.curve, "--budget or --curve", arguments, "of")
+    shared.only_with(of_all, "--bsconv", arguments, "method")
     if out is not None and out.suffix != SUFFIX:
         raise ValueError(f"--out needs to be a {SUFFIX} file, got {out}")
     check_files(arguments.curve, out)

@@ -6,6 +6,7 @@ mind the epochs.
 
 import argparse
 
+from ._arguments import only_with
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
 HELP = "compare the recorded runs with the published numbers"
@@ -18,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "your own runs instead, the --out of `bsconv train`: a table and a figure"
     add("--runs", nargs="+", metavar="DIR", help=text)
     add("--dataset", metavar="NAME", help="only runs on this data set")
-    add("--markdown", action="store_true", help="print the table as the README has it")
+    instead = parser.add_mutually_exclusive_group()
+    text = "print the table as the README has it"
+    instead.add_argument("--markdown", action="store_true", help=text)
+    add_json(instead, ROWS)
     add_csv(parser)
-    add_json(parser, ROWS)
     add_figure(parser, "accuracy against parameters, recorded and published")
 
 
@@ -53,8 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _own_runs(arguments: argparse.Namespace) -> None:
     from ..experiments.runs_table import RunsTable
 
-    for option in ("results", "dataset", "markdown"):
-        if getattr(arguments, option):
-            raise ValueError(f"--{option} goes with the recorded runs, not with --runs")
+    recorded = "the recorded runs, not with --runs"
+    only_with(False, recorded, arguments, "results", "dataset", "markdown")
     table = RunsTable(arguments.runs)
     print_table(arguments, table, table.figure)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..experiments.config import TrainConfig
-from ._arguments import add_num_classes
+from ._arguments import add_num_classes, only_with
 from ._models import say_random
 from ._output import ROWS, add_csv, add_figure, add_json, check_files, print_table
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     check_files(arguments.out, arguments.csv)
     name = arguments.model
-    source = _source(name, arguments.weights, arguments.num_classes)
+    source = _source(arguments)
 
     from ..experiments.files.kernel_files import KERNEL_FILES
     from ..pytorch import spectra_table
@@ -57,25 +57,25 @@ def run(arguments: argparse.Namespace) -> None:
     print_table(arguments, table, lambda: _figure(name, source, table), model=name)
 
 
-def _source(
-    name: str, weights: str | None, num_classes: int | None
-) -> nn.Module | dict[str, Tensor]:
-    """The weights in the file ``name``, or the model ``name`` with ``weights``, random if None."""
+def _source(arguments: argparse.Namespace) -> nn.Module | dict[str, Tensor]:
+    """The weights in the file MODEL, or the network MODEL with --weights, by default random."""
     from ..experiments.files import checkpoints
     from ..experiments.files.kernel_files import KERNEL_FILES, read_kernels
     from ..experiments.files.weights import WEIGHT_FILES
     from ..experiments.model_sources import pretrained_model
     from ..experiments.training import model_by_name, read_start
 
+    name, weights = arguments.model, arguments.weights
     of_others = name.lower().endswith(KERNEL_FILES)
     if of_others or name.endswith(WEIGHT_FILES) or Path(name).exists():
-        if weights is not None:
-            raise ValueError(f"--weights goes with a model by its name, {name} is a file of them")
+        by_name = f"a model by its name, {name} is a file of weights"
+        only_with(False, by_name, arguments, "weights", "num_classes")
         return read_kernels(name) if of_others else checkpoints.read_start(Path(name)).state
     if weights == "DEFAULT":
+        only_with(False, "--weights FILE or none", arguments, "num_classes")
         return pretrained_model(name, weights)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images
-    model = model_by_name(config, num_classes, read_start(config))
+    model = model_by_name(config, arguments.num_classes, read_start(config))
     if weights is None:
         say_random("spectra", name, "--weights FILE or --weights DEFAULT")
     return model

@@ -55,7 +55,7 @@ def test_p_is_a_fraction_or_a_number(train: Mock, text: str, value: float) -> No
 
 def test_train_passes_every_option_on(train: Mock) -> None:
     options = {
-        "model": "m", "bsconv": "s", "p": 0.5, "dataset": "d", "data": "x", "out": "o", "epochs": 3,
+        "model": "m", "bsconv": "s", "p": 0.5, "dataset": "cifar100", "data": "x", "out": "o", "epochs": 3,
         "recipe": "published", "batch_size": 4, "learning_rate": 0.2, "momentum": 0.8, "alpha": 0.3,
         "weight_decay": 0.1, "milestones": (1, 2), "crop_padding": 2, "cutout": 1, "seed": 7,
         "train_limit": 5, "test_limit": 6, "image_size": 9, "device": "cpu",
