@@ -53,13 +53,11 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     for name in names or [name for name, about in settings.items() if about["help"]]:
         how, help = settings[name]["rule"].option, settings[name]["help"]
         no = "no-" if how.get("action") == "store_false" else ""
-        option = f"--{no}{name.replace('_', '-')}"
-        parser.add_argument(option, dest=name, help=help, **how)
+        parser.add_argument(f"--{no}{name.replace('_', '-')}", dest=name, help=help, **how)
 
 
 NORMALIZATION = ("normalize", "mean", "std")  # settings
 IMAGES = ("image_size", "resize", "split")
-ARCHIVES = f"the archives of {' and '.join(CLASS_COUNTS)}"
 
 
 def only_with(used: object, what: str, arguments: argparse.Namespace, *options: str) -> None:
@@ -79,7 +77,8 @@ def given_settings(arguments: argparse.Namespace, saved: bool = False) -> dict[s
     form, dataset = found.get("bsconv"), found.get("dataset", TrainConfig.dataset)
     only_with(saved or form == "s", "--bsconv s", arguments, "p")
     only_with(saved or form, "--bsconv", arguments, "with_bn")
-    only_with(saved or dataset in CLASS_COUNTS, ARCHIVES, arguments, "data")
+    archives = f"the archives of {' and '.join(CLASS_COUNTS)}"
+    only_with(saved or dataset in CLASS_COUNTS, archives, arguments, "data")
     if found.keys() & set(NORMALIZATION):
         return {**dict.fromkeys(NORMALIZATION), **found}
     return found

@@ -16,7 +16,6 @@ from ._arguments import MODEL_HELP, add_weights, given_settings, only_with
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..experiments.data import ImageDataset
     from ..experiments.files.checkpoints import Start
 
 
@@ -74,8 +73,7 @@ def add_chosen(parser: argparse.ArgumentParser) -> None:
     text = f"{MODEL_HELP}; not needed with --checkpoint, which names it"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     text = "the --out of `bsconv train` or `bsconv project`, which say themselves what they are"
-    which = add_weights(parser)
-    which.add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
+    add_weights(parser).add_argument("--checkpoint", type=Path, metavar="DIR|FILE", help=text)
 
 
 def chosen_model(
@@ -103,12 +101,6 @@ def with_images_of(config: TrainConfig, start: Start | None) -> TrainConfig:
     if learnt.dataset not in DATASETS and not Path(learnt.dataset).expanduser().is_dir():
         raise ValueError(f"--dataset is missing: {learnt.dataset}, of the weights, is not here")
     return dataclasses.replace(config, dataset=learnt.dataset, split=config.split or learnt.split)
-
-
-def say_images(dataset: ImageDataset) -> None:
-    """Tell on stderr how the images came out of a folder, and what of it is left out."""
-    if dataset.about:
-        print(f"bsconv: {dataset}", file=sys.stderr)
 
 
 def say_random(command: str, name: str, ways: str) -> None:

@@ -4,25 +4,22 @@ import argparse
 from pathlib import Path
 
 from ..experiments.config import TrainConfig
-from ..experiments.rules import CLASS_COUNTS
-from ._arguments import ARCHIVES, IMAGES, add_settings, only_with
+from ._arguments import IMAGES, add_settings, given_settings
 
 HELP = "find or download a data set"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "cifar10, cifar100, synthetic or a folder of images by class"
-    parser.add_argument("name", metavar="NAME", help=text)
+    parser.add_argument("dataset", metavar="NAME", help=text)
     add_settings(parser, "data", *IMAGES)
 
 
 def run(arguments: argparse.Namespace) -> None:
     from ..experiments.data import DATASETS, data_folder, load_dataset
 
-    name = arguments.name
-    only_with(name in CLASS_COUNTS, ARCHIVES, arguments, "data")
-    options = {option: getattr(arguments, option) for option in IMAGES}
-    TrainConfig(**options)  # refuses what a run would
+    TrainConfig(**given_settings(arguments))  # refuses what a run would
+    name, options = arguments.dataset, {option: getattr(arguments, option) for option in IMAGES}
     dataset = load_dataset(name, arguments.data, **options)
     place = Path(name).expanduser().absolute()
     if name in DATASETS:

@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 from . import _arguments as shared
-from ._models import read_model, say_images, with_images_of
+from ._models import read_model, with_images_of
 from ._output import add_json, print_json
 
 HELP = "measure the accuracy of a trained model"
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(training.settled(config, start), train_limit=None, split=None)
     dataset = training.find_dataset(config, split)
     training.check_classes(getattr(start, "classes", ()), dataset, path or config.weights)
-    say_images(dataset)
+    if dataset.about:  # how the images came out of a folder, and what of it is left out
+        print(f"bsconv: {dataset}", file=sys.stderr)
     known = getattr(start, "num_classes", None)
     if path is not None and known != dataset.num_classes:
         has = f"{config.dataset} has {dataset.num_classes}"

@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_export(arguments.out, arguments.format)
     if arguments.format != "onnx":
-        noting = "--format onnx, which notes it"
-        shared.only_with(False, noting, arguments, *shared.NORMALIZATION)
+        shared.only_with(False, "--format onnx, which notes it", arguments, *shared.NORMALIZATION)
         arguments.normalize = "none"  # so that no weights are asked for theirs
     model, config, size, classes = chosen_model(arguments)
     name, normalization = config.model, config.normalization

@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings |= {name: getattr(arguments, name) for name in ("exclude", "dimensions")}
     replacer: BSConvS_Replacer | BSConvU_Replacer = BSConvU_Replacer(**settings)
     if arguments.bsconv == "s":
-        share = 0.25 if arguments.p is None else arguments.p
-        replacer = BSConvS_Replacer(p=share, **settings)
+        replacer = BSConvS_Replacer(p=0.25 if arguments.p is None else arguments.p, **settings)
     if target:
         if arguments.bsconv is not None:
             raise ValueError("--bsconv does not go with a target, which chooses the form")

@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    _check(arguments)
     given = {**shared.given_settings(arguments), "bsconv": None}
     dense = TrainConfig(**given, train_limit=arguments.images)
+    _check(arguments, dense)
 
     from ..experiments import training
     from ..experiments.files.checkpoints import write_trained
@@ -105,13 +105,14 @@ def run(arguments: argparse.Namespace) -> None:
         from ..experiments import plotting
 
         drawn = curve if arguments.budget is None else report
-        draw = partial(plotting.damage_curve, drawn, title=dense.model)
-        write_figure(arguments.curve, draw)
+        write_figure(arguments.curve, partial(plotting.damage_curve, drawn, title=dense.model))
         print(curve)
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, dense: TrainConfig) -> None:
     """ValueError for options that do not go together, or a file that cannot be written."""
+    from ..experiments.files.checkpoints import MODEL
+
     out, of_all, share = arguments.out, arguments.bsconv, arguments.budget
     if not (of_all or share) and (out is not None or arguments.curve is None):
         raise ValueError("project needs --bsconv or --budget, or --curve without --out")
@@ -121,6 +122,9 @@ def _check(arguments: argparse.Namespace) -> None:
     shared.only_with(of_all, "--bsconv", arguments, "method")
     if out is not None and out.suffix != SUFFIX:
         raise ValueError(f"--out needs to be a {SUFFIX} file, got {out}")
+    weights = dense.weights and Path(dense.weights).resolve()
+    if out and weights and out.resolve() in (weights, weights / MODEL):
+        raise ValueError(f"--out needs a file other than that of --weights, got {out}")
     check_files(arguments.curve, out)
 
 

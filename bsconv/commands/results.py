@@ -30,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     check_files(arguments.out, arguments.csv)
     if arguments.runs is not None:
-        _own_runs(arguments)
+        recorded = "the recorded runs, not with --runs"
+        only_with(False, recorded, arguments, "results", "dataset", "markdown")
+
+        from ..experiments.runs_table import RunsTable
+
+        runs = RunsTable(arguments.runs)
+        print_table(arguments, runs, runs.figure)
         return
 
     from ..experiments import results
@@ -51,12 +57,3 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"there is nothing to draw in {arguments.out}: {rule}")
     text = table.markdown() if arguments.markdown else None
     print_table(arguments, table, table.figure, text=text)
-
-
-def _own_runs(arguments: argparse.Namespace) -> None:
-    from ..experiments.runs_table import RunsTable
-
-    recorded = "the recorded runs, not with --runs"
-    only_with(False, recorded, arguments, "results", "dataset", "markdown")
-    table = RunsTable(arguments.runs)
-    print_table(arguments, table, table.figure)

@@ -37,8 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with terminable():
             train(config, resume=arguments.resume)
-        if config.out is None and int(os.environ.get("RANK", 0)) == 0:
-            print("nothing was kept, there was no --out", file=sys.stderr)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"{config.device} is out of memory, try a smaller --batch-size") from error
     except PeerFailed:
@@ -53,25 +51,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
-    given = given_settings(arguments)
     if arguments.resume:
-        if "out" not in given:
+        if "out" not in arguments:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
-        saved = Path(given["out"]) / "config.json"
+        saved = Path(os.path.expanduser(arguments.out)) / "config.json"
         if saved.exists():
             from ..experiments.files.checkpoints import read_config
             from ..experiments.own_code import check_remembered
 
-            config = read_config(saved)
+            given, config = given_settings(arguments, saved=True), read_config(saved)
             for name in ("model", "teacher_model"):
                 if name not in given:
                     check_remembered(getattr(config, name) or "")
+            if given.get("recipe", config.recipe) != config.recipe:
+                given = {"milestones": None, **given}  # so that the recipe is what is refused
             return dataclasses.replace(config, **given)
-        if "model" not in given:
-            raise ValueError(f"{given['out']} holds no run to resume; --model starts one there")
-    if "model" not in given:
+        if "model" not in arguments:
+            raise ValueError(f"{arguments.out} holds no run to resume; --model starts one there")
+    if "model" not in arguments:
         raise ValueError(f"--model is missing: {MODEL_HELP}")
-    return TrainConfig(**given)
+    return TrainConfig(**given_settings(arguments))
 
 
 def _how_to_go_on(config: TrainConfig) -> str:

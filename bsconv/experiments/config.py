@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -195,8 +196,8 @@ class TrainConfig:
                 value = tuple(value)
             if isinstance(value, str) and name in ("model", "teacher_model"):
                 value = absolute_name(value)
-            elif value and isinstance(value, str) and name in ("weights", "teacher"):
-                value = str(Path(value))  # ./x and x are one file
+            elif value and isinstance(value, str) and name in ("out", "weights", "teacher"):
+                value = str(Path(os.path.expanduser(value)))  # ./x and x are one file
             if not rule.holds(value):
                 raise ValueError(f"{name} needs {rule.text}, got {value!r}")
             object.__setattr__(self, name, value)
@@ -218,13 +219,10 @@ class TrainConfig:
 
     def images_as(self, other: TrainConfig) -> TrainConfig:
         """The same run with images made as those of ``other``, where it does not say how itself."""
-        own: dict[str, Any] = {}
+        own: dict[str, Any] = {"image_size": self.image_size or other.image_size}
+        own["resize"] = self.resize or other.resize_to(self.image_size)
         if self.normalize is None and self.mean is None:
-            own = {name: getattr(other, name) for name in ("normalize", "mean", "std")}
-        if self.image_size is None:
-            own["image_size"] = other.image_size
-        if self.resize is None:
-            own["resize"] = other.resize_to(self.image_size)
+            own |= {name: getattr(other, name) for name in ("normalize", "mean", "std")}
         return dataclasses.replace(self, **own)
 
     def resize_to(self, side: int | None) -> str | None:

@@ -87,8 +87,7 @@ def pretrained_model(name: str, pretrained: str) -> nn.Module:
     source, separator, inner = name.partition(":")
     if not separator:
         data = "cifar10" if pretrained == "DEFAULT" else pretrained
-        classes = CLASS_COUNTS.get(data, IMAGENET_CLASSES)
-        return get_model(name, classes, pretrained=data)
+        return get_model(name, CLASS_COUNTS.get(data, IMAGENET_CLASSES), pretrained=data)
     if source not in MAKERS or pretrained != "DEFAULT":
         rule = "pretrained needs DEFAULT with the model of a library (--weights takes a file)"
         raise ValueError(f"{rule}, got {pretrained!r} with {name}")

@@ -119,6 +119,5 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizers:
         optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=betas, fused=fused))
     elif groups:
         nesterov = settings.nesterov and momentum > 0  # SGD takes no nesterov without
-        sgd = torch.optim.SGD(groups, rate, momentum, nesterov=nesterov, fused=fused)
-        optimizers.append(sgd)
+        optimizers.append(torch.optim.SGD(groups, rate, momentum, nesterov=nesterov, fused=fused))
     return Optimizers(*optimizers)

@@ -55,10 +55,10 @@ def test_p_is_a_fraction_or_a_number(train: Mock, text: str, value: float) -> No
 
 def test_train_passes_every_option_on(train: Mock) -> None:
     options = {
-        "model": "m", "bsconv": "s", "p": 0.5, "dataset": "cifar100", "data": "x", "out": "o", "epochs": 3,
+        "model": "m", "bsconv": "s", "p": 0.5, "dataset": "cifar100", "data": "x", "out": "o",
         "recipe": "published", "batch_size": 4, "learning_rate": 0.2, "momentum": 0.8, "alpha": 0.3,
         "weight_decay": 0.1, "milestones": (1, 2), "crop_padding": 2, "cutout": 1, "seed": 7,
-        "train_limit": 5, "test_limit": 6, "image_size": 9, "device": "cpu",
+        "train_limit": 5, "test_limit": 6, "image_size": 9, "device": "cpu", "epochs": 3,
     }  # fmt: skip
     line = ["train", "--with-bn", "--no-flip"]
     for name, value in options.items():
@@ -70,8 +70,11 @@ def test_train_passes_every_option_on(train: Mock) -> None:
     train.assert_called_with(TrainConfig(model="cifar_resnet56"), resume=False)
 
 
-def test_resume_takes_its_settings_from_the_folder(trained: Path, said: Said) -> None:
-    assert "is finished already" in said("train", "--resume", "--out", trained).out
+def test_resume_takes_its_settings_from_the_folder(trained: Path, said: Said, failure) -> None:
+    line = ("train", "--resume", "--out", trained)
+    assert "is finished already" in said(*line).out
+    assert "recipe='published', not recipe='fast'; resume" in failure(*line, "--recipe", "fast")
+    assert "holds a run with p=0.25, not p=0.5; resume" in failure(*line, "--p", "1/2")
 
 
 def test_evaluate_repeats_what_train_has_measured(trained: Path, said: Said) -> None:

@@ -78,6 +78,8 @@ def test_a_network_for_signals(said: Said) -> None:
 def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: Said) -> None:
     settings = ("--image-size", "8", "--epochs", "1", "--device", "cpu", "--batch-size", "8")
     said("train", "--model", "nets.py:Net", "--dataset", images, *settings, "--out", here / "run")
+    of_run = ("nets.py:Net", "--checkpoint", here / "run")
+    said("export", *of_run, "--format", "exported-program", "--out", "x.pt2")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     said("evaluate", "--checkpoint", here / "run")

@@ -108,6 +108,9 @@ def test_a_value_that_breaks_its_rule(settings: dict[str, Any], message: str) ->
 
 
 def test_config_is_frozen_takes_paths_and_survives_json(tmp_path: Path) -> None:
+    home = config(out="~/run", weights="~/w.pt", teacher="~/t.pt")
+    found = (home.out, home.weights, home.teacher)
+    assert found == tuple(str(Path.home() / name) for name in ("run", "w.pt", "t.pt"))
     settings = config(out=tmp_path, data=tmp_path, milestones=[1], epochs=2)
     assert (settings.out, settings.data, settings.milestones) == (str(tmp_path),) * 2 + ((1,),)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -242,6 +242,15 @@ def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     assert contents(tmp_path) == before
 
 
+def test_a_setting_of_no_effect_ends_no_run_that_has_begun(tmp_path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match=r"alpha needs BSConv-S layers, got alpha=0\.5"):
+        run(out=tmp_path, alpha=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(_job, "_check_used", Mock())
+        run_until(2, out=tmp_path, alpha=0.5)
+    assert len(run(resume=True, out=tmp_path, alpha=0.5)) == 2
+
+
 @pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels", ""])
 def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], part: str) -> None:
     run_until(2, out=tmp_path, **FAST)

@@ -259,10 +259,11 @@ def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[st
     use(linear)
     training.train(config(learning_rate=0.001), progress=True)
     printed, errors = capsys.readouterr()
-    first, second, *epochs = printed.splitlines()
+    first, second, kept, *epochs = printed.splitlines()
     about = "cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
     assert first == f"training {about}"
     assert second.startswith("steps in float32, eager, ")
+    assert kept == "nothing will be kept, there is no out folder"
     assert [line.split(":")[0] for line in epochs] == ["epoch 1", "epoch 2"]
     assert "test top-1" in epochs[0]
     assert errors == ""  # no bar without a terminal
@@ -335,6 +336,14 @@ def test_an_epoch_of_no_numbers_is_not_kept(use, tmp_path, monkeypatch, what, me
     assert all(tensor.isfinite().all() for tensor in kept["model"].values())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_images_are_read_through_once_for_their_checksum(use: Use, monkeypatch) -> None:
+    use(linear)
+    checksum = Mock(return_value=7)
+    monkeypatch.setattr(ImageDataset, "checksum", property(checksum))
+    run(epochs=1)
+    checksum.assert_called_once()
 
 
 def test_a_model_of_other_classes_does_not_fit(use) -> None:

@@ -53,6 +53,5 @@ def augment(
         x = column - (draw(width) - cutout // 2)
         in_rows = (y >= 0) & (y < cutout)
         in_columns = (x >= 0) & (x < cutout)
-        hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-        images = images.masked_fill(hole, 0)
+        images = images.masked_fill(in_rows[:, None, :, None] & in_columns[:, None, None, :], 0)
     return images

@@ -141,8 +141,7 @@ def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
     shorter, short = size if how == "shorter" else max(size, int(how)), min(image.size)
     width, height = (int(shorter * side / short) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    image = image.resize((width, height), filter)
-    return image.crop((left, top, left + size, top + size))
+    return image.resize((width, height), filter).crop((left, top, left + size, top + size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,11 +178,6 @@ def write_trained(
 
 def read_trained(path: Path) -> TrainedModel:
     """A ``model.safetensors``, a ``checkpoint.pt``, or a folder that holds one of them."""
-    if path.is_dir():
-        found = [file for file in (path / MODEL, path / CHECKPOINT) if file.exists()]
-        if not found:
-            raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
-        path = found[0]
     start = read_start(path)
     if not isinstance(start, TrainedModel):
         raise ValueError(f"{path} holds weights that do not say which model they are of")
@@ -192,7 +187,10 @@ def read_trained(path: Path) -> TrainedModel:
 def read_start(path: Path) -> Start:
     """The weights in a file of any kind, or in a run's folder; ValueError where it has none."""
     if path.is_dir():
-        return read_trained(path)
+        found = [file for file in (path / MODEL, path / CHECKPOINT) if file.exists()]
+        if not found:
+            raise FileNotFoundError(f"{path} holds neither {MODEL} nor {CHECKPOINT}")
+        path = found[0]
     state, about = read_weights(path)
     return trained_by({**about, "model": state}, path) if about else Start(state, {})
 

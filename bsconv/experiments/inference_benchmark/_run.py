@@ -200,5 +200,4 @@ def _explained(network: str, setting: Setting, count: int) -> Iterator[None]:
     except RuntimeError as error:
         batches = f"batches of {count} x {setting.input_size}"
         where = f"{setting.dtype} on {setting.device} with {batches}"
-        why = f"{network} cannot be computed in {where} ({one_line(error)})"
-        raise ValueError(why) from error
+        raise ValueError(f"{network} cannot be computed in {where} ({one_line(error)})") from error

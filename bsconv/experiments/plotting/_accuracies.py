@@ -61,8 +61,7 @@ def curves_and_sizes(
 ) -> Figure:
     """Accuracies of runs after each epoch, and the last ones against million parameters, with what
     is ``published``: pairs of the two."""
-    panels = ["after each epoch", "after the last"]
-    figure, axes = panels_of(panels, "", _ACCURACY, sharey=True)
+    figure, axes = panels_of(["after each epoch", "after the last"], "", _ACCURACY, sharey=True)
     left, right = axes.values()
     looks = looks_of(accuracies)
     draw_curves(left, 1, accuracies, looks, most=12)

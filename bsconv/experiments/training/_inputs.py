@@ -38,8 +38,7 @@ def model_input(
     """Float images, resized and normalised where asked, in the memory format that is fast."""
     floats = to_float(images) if images.dtype == torch.uint8 else images
     if image_size is not None and floats.shape[-2:] != (image_size, image_size):
-        size = (image_size, image_size)
-        floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
+        floats = F.interpolate(floats, (image_size, image_size), mode="bilinear", antialias=True)
     if normalization is not None:
         floats = normalization.apply(floats)
     return floats.contiguous(memory_format=torch.channels_last)

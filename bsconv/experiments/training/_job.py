@@ -7,6 +7,8 @@ from torch import nn
 
 from ...pytorch import apply_plan
 from ...pytorch._tools.model_tree import parameter_count
+from ...pytorch.modules import BLUEPRINT_LAYERS
+from ...pytorch.regularization import OrthonormalBasis
 from ..config import TrainConfig
 from ..data import ImageDataset
 from ..files.checkpoints import Start
@@ -34,21 +36,30 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     processes = run.processes
     start = processes.from_first(lambda: None if run.state else read_start(run.config))
     config = run.config = settled(run.config, start)
+    begun = run.state or start
+    given = begun or model is not None
     with processes.agreeing():
         check_model(config)  # with images as its weights want them
-    if run.state is None and start is None and model is None:
-        _check_needs_no_start(config)
-    if config.label_weight and not (teacher or config.teacher or config.teacher_model):
-        raise ValueError(f"label_weight={config.label_weight:g} needs a teacher, got teacher=None")
+        free = given or not config.settings.fixed_batch_norm
+        _check_used(config, "weights to start from", new_head=begun, freeze=given, recipe=free)
+        taught = teacher is not None or config.teacher or config.teacher_model
+        _check_used(config, "a teacher", label_weight=taught)
     device = torch.device(config.device)
     dataset = processes.in_turns(lambda: find_dataset(config))
-    checksum = processes.from_first(lambda: dataset.checksum)
+    run.data = processes.in_turns(lambda: dataset.checksum)
+    first = processes.from_first(lambda: run.data)
     with processes.agreeing():
-        _check_data(run, dataset, checksum)
+        _check_data(run, dataset.name, first)
         dataset = dataset.to(device)
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes) if model is None else model
         model = _started(run, model, start, dataset)
+        if run.state is None:  # earlier versions began such runs
+            layers = [each for each in model.modules() if isinstance(each, BLUEPRINT_LAYERS)]
+            bases = [each for each in model.modules() if isinstance(each, OrthonormalBasis)]
+            _check_used(config, "BSConv-S layers", alpha=bases)
+            _check_used(config, "BSConv layers", plan=layers)
+            _check_used(config, "fresh BSConv layers", init=layers and not given)
         teacher, normalization = ready_teacher(teacher, config, dataset)
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
@@ -81,27 +92,26 @@ def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageData
     return model
 
 
-def _check_needs_no_start(config: TrainConfig) -> None:
-    needing = [name for name in ("new_head", "freeze") if getattr(config, name)]
-    if config.settings.fixed_batch_norm:
-        needing.insert(0, f"recipe={config.recipe!r}")
-    if needing:
-        raise ValueError(f"{needing[0]} needs weights to start from, got weights=None")
+def _check_used(config: TrainConfig, what: str, **there: object) -> None:
+    """ValueError for a setting that changes nothing, because ``what`` it needs is not ``there``."""
+    for name, found in there.items():
+        value = getattr(config, name)
+        if not found and value not in (getattr(TrainConfig, name), 0, "factored"):
+            raise ValueError(f"{name} needs {what}, got {name}={value!r}")
 
 
-def _check_data(run: Run, dataset: ImageDataset, first: int) -> None:
+def _check_data(run: Run, name: str, first: int | None) -> None:
     """ValueError where images differ from the first process's, or from those before a break."""
-    run.data = dataset.checksum
     if run.data != first:
-        raise ValueError(f"{dataset.name} differs between the processes of the run")
+        raise ValueError(f"{name} differs between the processes of the run")
     if run.state is not None and run.state.get("data") not in (None, run.data):
         out = run.config.out
         ways = f"restore it, or begin another run with --weights {out}"
-        raise ValueError(f"{dataset.name} is not what the run in {out} began with; {ways}")
+        raise ValueError(f"{name} is not what the run in {out} began with; {ways}")
 
 
 def introduction(run: Run, job: Job, name: str) -> str:
-    """Two lines: what is trained on what, and how its steps are computed."""
+    """What is trained on what, how its steps are computed, and whether nothing is kept."""
     config, data, done = run.config, job.dataset, len(run.history)
     action = f"resuming after epoch {done}:" if done else "training"
     before = config.epochs if run.state is None else run.state["config"]["epochs"]
@@ -113,11 +123,12 @@ def introduction(run: Run, job: Job, name: str) -> str:
     about = f" ({data.about}; classes: {some(data.classes, 5)})" if data.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
+    kept = "" if config.out else "\nnothing will be kept, there is no out folder"
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     return (
         f"{action} {name} ({parameter_count(job.model):,} parameters) on "
         f"{len(data.train_images):,} images of {data.name}{about}, {epochs} on {config.device}\n"
-        f"{steps_text(job.execution, run.processes)}{on_threads}"
+        f"{steps_text(job.execution, run.processes)}{on_threads}{kept}"
     )
 
 

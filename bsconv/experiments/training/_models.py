@@ -61,8 +61,7 @@ def read_start(config: TrainConfig) -> Start | None:
         got = f"got {config.pretrained!r} with weights={config.weights!r}"
         raise ValueError(f"pretrained needs to stand without weights, {got}")
     model = pretrained_model(config.model, config.pretrained)
-    theirs = TrainConfig(**foreign_images(config.model, model))
-    return Start(model.state_dict(), {}, theirs)
+    return Start(model.state_dict(), {}, TrainConfig(**foreign_images(config.model, model)))
 
 
 def load_start(model: nn.Module, start: Start, config: TrainConfig) -> nn.Module:

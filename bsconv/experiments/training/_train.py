@@ -64,8 +64,7 @@ def train(
             loss, penalty = train_epoch(run, job, epoch, progress)
             top1 = evaluate(job.model, *tests, run.config, run.processes)
             seconds = round(time.perf_counter() - start, 3)
-            rate = job.optimizer.learning_rate
-            metrics = EpochMetrics(epoch, loss, top1, rate, seconds, penalty)
+            metrics = EpochMetrics(epoch, loss, top1, job.optimizer.learning_rate, seconds, penalty)
             with run.processes.agreeing():
                 _check_numbers(run, job, metrics)
                 run.record(metrics, job)
@@ -202,8 +201,7 @@ def _check_numbers(run: Run, job: Job, metrics: EpochMetrics) -> None:
     ways = f"try a learning rate below {run.config.learning_rate}"
     if run.folder is not None and metrics.epoch > 1:
         ways += f" ({run.folder} keeps the checkpoint of epoch {metrics.epoch - 1})"
-    epoch = f"epoch {metrics.epoch} of {run.config.epochs}"
-    raise FloatingPointError(f"the {what} in {epoch}; {ways}")
+    raise FloatingPointError(f"the {what} in epoch {metrics.epoch} of {run.config.epochs}; {ways}")
 
 
 def _finished(run: Run, model: nn.Module | None, progress: bool) -> History:
