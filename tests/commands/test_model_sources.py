@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bsconv.experiments import model_sources
-from bsconv.experiments.model_sources import build_model, pretrained_model
+from bsconv.experiments.model_sources import build_model
 from bsconv.pytorch import BSConvS, BSConvU
 
 
@@ -100,16 +100,11 @@ def test_options_reach_the_replacers() -> None:
         ("torchvision:resnet18", {"bsconv": "x"}, "'u', 's' or None, got bsconv='x'"),
         ("torchvision:resnet18", {"bsconv": "u", "init": "magic"}, "got init='magic'"),
         ("cifar_resnet20_bsconvs_p1d4", {"bsconv": "u"}, "or replace in cifar_resnet20$"),
-        ("torchvision:resnet18", {"pretrained": "x"}, "got 'x' with torchvision:resnet18"),
-        ("pytorchcv:resnet18", {"pretrained": "imagenet"}, "got 'imagenet' with pytorchcv:"),
-        ("nets.py:small", {"pretrained": "DEFAULT"}, "needs DEFAULT with the model of a library"),
     ],
 )
 def test_wrong_arguments(name: str, options: dict[str, Any], message: str) -> None:
-    make = pretrained_model if "pretrained" in options else build_model
-    arguments = options if "pretrained" in options else {"num_classes": 10, **options}
     with pytest.raises(ValueError, match=message) as error:
-        make(name, **arguments)
+        build_model(name, **{"num_classes": 10, **options})
     assert "\n" not in str(error.value)
 
 

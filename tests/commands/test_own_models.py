@@ -60,7 +60,6 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
         ("nets.py:number", "nets.py:number needs to make a torch.nn.Module, got 7"),
         ("none.py:Net", "none.py is not there"),
         ("nets.py", "nets.py needs the function that makes it: nets.py:FACTORY"),
-        ("nowhere.at.all:Net", "unknown source 'nowhere.at.all'"),
     ],
 )
 def test_what_is_wrong_is_one_line(name: str, message: str, failure: Callable[..., str]) -> None:

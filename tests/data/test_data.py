@@ -82,18 +82,14 @@ def test_checksum_is_of_all_that_is_in_a_dataset(small: data.ImageDataset) -> No
     assert same.checksum == small.checksum
 
 
-def test_limited_takes_the_first_images_or_all(small: data.ImageDataset) -> None:
+def test_limited_takes_the_first_images_or_all_and_to_moves_them(small) -> None:
+    assert all(getattr(small.to("meta"), part).is_meta for part in PARTS)
     limited = small.limited(train=3, test=2)
     assert limited.train_images.shape == (3, 3, 4, 5)
     assert (limited.train_labels.tolist(), limited.test_labels.tolist()) == ([0, 1, 0], [1, 0])
     assert limited.classes == ("a", "b")
     for all_of_them in (small.limited(), small.limited(train=100, test=None)):
         assert (len(all_of_them.train_labels), len(all_of_them.test_labels)) == (6, 4)
-
-
-def test_to_moves_everything(small: data.ImageDataset) -> None:
-    moved = small.to("meta")
-    assert all(getattr(moved, part).is_meta for part in PARTS)
 
 
 # ---------------------------------------------------------------- archives
@@ -136,11 +132,9 @@ def test_root_goes_before_environment_and_working_directory(tmp_path, monkeypatc
 
 def test_notebooks_find_the_data_beside_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     project = Path.cwd()
-    write_archive(Path("data"))
     Path("notebooks").mkdir()
     monkeypatch.chdir("notebooks")
     assert data.data_folder() == project / "data"
-    assert data.load_dataset("cifar10").num_classes == 10
     Path("data").mkdir()
     assert data.data_folder() == project / "notebooks" / "data"
     monkeypatch.setenv("HOME", str(project))

@@ -105,7 +105,6 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
     ("text", "message"),
     [
         ("{", "holds no settings of bsconv train: Expecting"),
-        ("[]", "holds no settings of bsconv train"),
         ('{"epochs": 0}', "epochs needs a whole number"),
         ('{"epoch": 1}', "holds no settings of bsconv train: .* 'epoch'"),
         ("\udcff", "holds no settings"),
@@ -116,12 +115,6 @@ def test_broken_config(tmp_path: Path, text: str, message: str) -> None:
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=message):
         read_config(path)
-
-
-def test_config_comes_back_as_it_went(tmp_path: Path) -> None:
-    config = TrainConfig(bsconv="s", p=7 / 12, epochs=20, recipe="published").resolved()
-    (tmp_path / "config.json").write_text(config.to_json())
-    assert read_config(tmp_path / "config.json") == config
 
 
 # --- trained models -------------------------------------------------------------------------------
@@ -151,8 +144,6 @@ def test_tied_weights_are_written_under_both_names(tmp_path: Path) -> None:
 
 
 def test_folder_of_an_unfinished_run_gives_its_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"neither model.safetensors nor checkpoint.pt"):
-        read_trained(tmp_path)
     state = {"config": {"epochs": 7}, "num_classes": 3, "model": model().state_dict()}
     write_checkpoint(tmp_path / "checkpoint.pt", state)
     read = read_trained(tmp_path)

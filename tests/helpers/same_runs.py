@@ -23,7 +23,7 @@ def check_refused(code: int, errors: str) -> None:
 def check_same(one: Path, other: Path) -> None:
     """Two finished runs differ in nothing but folders and durations."""
     assert (one / MODEL).read_bytes() == (other / MODEL).read_bytes()
-    assert _metrics(one) == _metrics(other)
+    assert metrics_of(one) == metrics_of(other)
     first, second = (read_checkpoint(folder / CHECKPOINT) for folder in (one, other))
     for state in (first, second):
         state["config"].pop("out")
@@ -32,7 +32,7 @@ def check_same(one: Path, other: Path) -> None:
     assert equal(first, second), f"{CHECKPOINT} in {one} and {other} differ"
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     return [{name: row[name] for name in row if name != "seconds"} for row in rows]
 

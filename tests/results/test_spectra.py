@@ -58,7 +58,6 @@ UNEVEN = (
         (TrainingSpectra, OTHER, "format needs to be 'bsconv spectra 1', got 'bsconv record 1'"),
         (TrainingSpectra, '{"format": "bsconv spectra 1", "epochs": []}', "holds no spectra"),
         (TrainingSpectra, UNEVEN, "needs a share of each layer for each epoch"),
-        (NetworkSpectra, "", "a.json holds no spectra of a network: "),
         (NetworkSpectra, '{"format": "bsconv network spectra 1"}', "holds no spectra of a network"),
     ],
 )

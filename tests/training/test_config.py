@@ -1,6 +1,7 @@
 """What a training run may be set to: schedules, rules, and settings that survive JSON."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,10 @@ def test_fast_schedule_is_two_straight_lines(epochs: int, steps_per_epoch: int) 
          r"milestones needs a recipe that has some, got \(3,\) with recipe='fast'"),
         ({"model": ""}, "model needs a name, got ''"),
         ({"dataset": None}, "dataset needs a name, got None"),
-        ({"device": 0}, "device needs a name, got 0"),
         ({"data": {}}, "data needs the path of a folder or None, got {}"),
         ({"out": ""}, "out needs the path of a folder or None, got ''"),
-        ({"out": 3}, "out needs the path of a folder or None, got 3"),
         ({"weights": ""}, "weights needs a file of weights or a run's folder or None, got ''"),
-        ({"weights": 3}, "weights needs a file of weights or a run's folder or None, got 3"),
         ({"flip": "no"}, "flip needs True or False, got 'no'"),
-        ({"with_bn": None}, "with_bn needs True or False, got None"),
     ],
 )  # fmt: skip
 def test_a_value_that_breaks_its_rule(settings: dict[str, Any], message: str) -> None:
@@ -108,11 +105,10 @@ def test_a_value_that_breaks_its_rule(settings: dict[str, Any], message: str) ->
 
 
 def test_config_is_frozen_takes_paths_and_survives_json(tmp_path: Path) -> None:
-    home = config(out="~/run", weights="~/w.pt", teacher="~/t.pt")
-    found = (home.out, home.weights, home.teacher)
-    assert found == tuple(str(Path.home() / name) for name in ("run", "w.pt", "t.pt"))
     settings = config(out=tmp_path, data=tmp_path, milestones=[1], epochs=2)
     assert (settings.out, settings.data, settings.milestones) == (str(tmp_path),) * 2 + ((1,),)
+    settings = dataclasses.replace(settings, bsconv="s", p=7 / 12).resolved()
+    assert TrainConfig.from_dict(json.loads(settings.to_json())) == settings
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.epochs = 3  # type: ignore[misc]
     assert settings.difference(dataclasses.replace(settings, out=None, data=None)) is None

@@ -19,6 +19,7 @@ from bsconv.experiments.training._global_batch_norm import with_global_batch_nor
 from bsconv.experiments.training._job import steps_text
 from bsconv.experiments.training._processes import PeerFailed, Processes, process_device
 from bsconv.experiments.training._steps import Execution
+from helpers.same_runs import metrics_of as rows
 
 # Runs jobs, each with a name, a count of processes, and their code, in which rank and the job's
 # values are defined. They are forked after the imports and find what torchrun writes in their
@@ -262,7 +263,6 @@ def test_the_first_one_prepares_and_dropout_differs(ran: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("mps", "several processes train on device 'cpu' or 'cuda', got 'mps'"),
         ("cuda:1", "several processes train on device 'cpu' or 'cuda', got 'cuda:1'"),
         ("cuda", "each process needs a GPU of its own: 2 processes, 1 GPU here; start fewer"),
         ("auto", "each process needs a GPU of its own: 2 processes, 1 GPU here; start fewer"),
@@ -334,11 +334,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return folder
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row if name != "seconds"} for row in found]
 
 
 def assert_same_run(one: Path, other: Path, weights: bool = True) -> None:

@@ -94,6 +94,8 @@ def test_a_resumed_run_needs_the_file_no_more(start: State, tmp_path: Path) -> N
 def test_settings_compare_the_path_as_it_is_written() -> None:
     config = TrainConfig(weights="a/start.pt")
     assert config.difference(TrainConfig(weights=Path("./a/start.pt"))) is None
+    for name in ("weights", "teacher", "out"):
+        assert getattr(TrainConfig(**{name: "~/a"}), name) == str(Path.home() / "a")
     assert config.difference(TrainConfig(weights="b/start.pt")) == "weights"
     assert config.difference(TrainConfig()) == "weights"
     assert TrainConfig.from_dict(dataclasses.asdict(config)) == config

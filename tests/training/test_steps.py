@@ -111,6 +111,5 @@ def test_plans_of_another_model_are_refused() -> None:
 
 
 def test_the_choice_is_a_line() -> None:
-    assert str(Execution("float32", False, {})) == "float32, eager"
     made = Execution("bfloat16", True, {"0": "merged", "2": "factored"})
     assert str(made) == "bfloat16, compiled, 1 of 2 BSConv layers merged"

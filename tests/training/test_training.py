@@ -21,6 +21,7 @@ from bsconv.experiments.files.checkpoints import read_checkpoint
 from bsconv.pytorch import BSConvS, _layer_plans, reg_loss
 from helpers import small_runs
 from helpers.model_snapshots import assert_unchanged, snapshot
+from helpers.records import epochs
 from helpers.small_runs import config, linear, noise, run, weights
 
 Use = Callable[..., None]
@@ -259,13 +260,13 @@ def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[st
     use(linear)
     training.train(config(learning_rate=0.001), progress=True)
     printed, errors = capsys.readouterr()
-    first, second, kept, *epochs = printed.splitlines()
+    first, second, kept, *rest = printed.splitlines()
     about = "cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
     assert first == f"training {about}"
     assert second.startswith("steps in float32, eager, ")
     assert kept == "nothing will be kept, there is no out folder"
-    assert [line.split(":")[0] for line in epochs] == ["epoch 1", "epoch 2"]
-    assert "test top-1" in epochs[0]
+    assert [line.split(":")[0] for line in rest] == ["epoch 1", "epoch 2"]
+    assert "test top-1" in rest[0]
     assert errors == ""  # no bar without a terminal
 
 
@@ -296,10 +297,7 @@ def test_an_interrupted_bar_is_taken_away(use: Use, monkeypatch: pytest.MonkeyPa
 
 
 def test_history_knows_best_and_last() -> None:
-    tops = [10.0, 30.0, 30.0, 20.0]
-    history = training.History(
-        training.EpochMetrics(i + 1, 1.0, top, 0.1, 1.0) for i, top in enumerate(tops)
-    )
+    history = training.History(epochs(10.0, 30.0, 30.0, 20.0))
     assert history.best.epoch == 2
     assert history.last.epoch == 4
 
