@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
+from ..experiments.rules import CLASS_COUNTS
 from . import _arguments as shared
 from ._models import with_images_of
 from ._output import add_figure, check_files, write_figure
@@ -130,19 +131,19 @@ def _check(arguments: argparse.Namespace, dense: TrainConfig) -> None:
 
 def _next_steps(arguments: argparse.Namespace, weights: Start | None, dense: TrainConfig) -> str:
     """Commands that go on from what was written; size and normalisation come with the file."""
-    given = shared.given_settings(arguments)
+    data = dense.data if dense.dataset in CLASS_COUNTS else None
     options: dict[str, Any] = {"model": arguments.model, "bsconv": arguments.bsconv}
     if arguments.bsconv == "s":
-        options["p"] = Fraction(given.get("p", TrainConfig.p)).limit_denominator(1000)
+        options["p"] = Fraction(dense.p).limit_denominator(1000)
     options["weights"] = arguments.out
-    options |= {"dataset": dense.dataset, "data": given.get("data"), "split": dense.split}
+    options |= {"dataset": dense.dataset, "data": data, "split": dense.split}
     if arguments.budget is not None:
         options["teacher"] = arguments.weights
         if arguments.pretrained == dense.dataset or (weights and weights.config is None):
             options["teacher-model"] = arguments.model
         options |= {"recipe": "finetune", "epochs": 3}
     options["out"] = f"runs/{arguments.out.stem}_trained"
-    measure = _line("evaluate", checkpoint=arguments.out, data=given.get("data"))
+    measure = _line("evaluate", checkpoint=arguments.out, data=data)
     return f"measure it: {measure}\ntrain on:   {_line('train', **options)}"
 
 

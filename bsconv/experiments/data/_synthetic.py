@@ -74,8 +74,7 @@ def _draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     # one of the two is darker, by a contrast that differs from image to image
     middle, contrast = uniform(100, 155, 3, 1, 1), uniform(30, 65, 1, 1, 1)
     polarity = torch.randint(2, (count, 1, 1, 1), generator=generator) * 2 - 1
-    tint = uniform(-20, 20, 3, 1, 1)
-    images = middle + (contrast * polarity + tint) * (2 * inside - 1)
+    images = middle + (contrast * polarity + uniform(-20, 20, 3, 1, 1)) * (2 * inside - 1)
 
     clouds = functional.interpolate(uniform(-30, 30, 3, 5, 5), SIZE, mode="bilinear")
     grain = uniform(-15, 15, 3, SIZE, SIZE) + uniform(-15, 15, 3, SIZE, SIZE)

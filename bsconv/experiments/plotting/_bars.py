@@ -61,8 +61,7 @@ def grouped_bars(
         figures.logarithmic(axis, "y")
         lowest = min(map(np.min, series.values()))
         axis.set_ylim(bottom=10 ** np.floor(np.log10(lowest)))
-    slanted = sum(map(len, names)) > 90
-    turn: Look = {"rotation": 45, "ha": "right"} if slanted else {}
+    turn: Look = {"rotation": 45, "ha": "right"} if sum(map(len, names)) > 90 else {}
     axis.set_xticks(range(len(names)), names, **turn)
     figures.grid_below(axis, "y")
     if len(series) > 1:

@@ -93,8 +93,7 @@ def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> 
         colour, named = look["color"], label
         for row, runs in series[label].items():
             at = rows.index(row) + (index - (len(series) - 1) / 2) * step
-            places = [at] * len(runs)
-            axis.plot(runs, places, look["marker"], color=colour, alpha=0.7, label=named)
+            axis.plot(runs, [at] * len(runs), look["marker"], color=colour, alpha=0.7, label=named)
             axis.plot(np.mean(runs), at, "|", color=colour, markersize=16, markeredgewidth=2)
             named = "_"  # once in the legend
     axis.set_yticks(range(len(rows)), rows)

@@ -87,8 +87,7 @@ class ResultsTable(CsvTable):
 def _parameters(row: published.PublishedResult) -> int:
     """Exactly: two decimals of a million, as published, are coarse for small networks."""
     with torch.device("meta"):
-        classes = int(row.dataset.removeprefix("cifar"))
-        return parameter_count(get_model(row.architecture, classes))
+        return parameter_count(get_model(row.architecture, int(row.dataset.removeprefix("cifar"))))
 
 
 def _runs(summaries: Iterable[Summary]) -> str:

@@ -54,12 +54,8 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
         torch.manual_seed(config.seed)
         model = make_model(config, dataset.num_classes) if model is None else model
         model = _started(run, model, start, dataset)
-        if run.state is None:  # earlier versions began such runs
-            layers = [each for each in model.modules() if isinstance(each, BLUEPRINT_LAYERS)]
-            bases = [each for each in model.modules() if isinstance(each, OrthonormalBasis)]
-            _check_used(config, "BSConv-S layers", alpha=bases)
-            _check_used(config, "BSConv layers", plan=layers)
-            _check_used(config, "fresh BSConv layers", init=layers and not given)
+        if run.state is None:  # those of earlier versions go on
+            _check_layers(config, model, drawn=not given)
         teacher, normalization = ready_teacher(teacher, config, dataset)
     execution = processes.from_first(
         lambda: run.execution or choose_execution(model, dataset.train_images, config)
@@ -98,6 +94,15 @@ def _check_used(config: TrainConfig, what: str, **there: object) -> None:
         value = getattr(config, name)
         if not found and value not in (getattr(TrainConfig, name), 0, "factored"):
             raise ValueError(f"{name} needs {what}, got {name}={value!r}")
+
+
+def _check_layers(config: TrainConfig, model: nn.Module, drawn: bool) -> None:
+    """The same of settings for certain layers; ``drawn``: whether the run draws their weights."""
+    layers = [each for each in model.modules() if isinstance(each, BLUEPRINT_LAYERS)]
+    bases = [each for each in model.modules() if isinstance(each, OrthonormalBasis)]
+    _check_used(config, "BSConv-S layers", alpha=bases)
+    _check_used(config, "BSConv layers", plan=layers)
+    _check_used(config, "fresh BSConv layers", init=layers and drawn)
 
 
 def _check_data(run: Run, name: str, first: int | None) -> None:

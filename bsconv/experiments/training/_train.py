@@ -132,8 +132,7 @@ def train_step(run: Run, job: Job, images: Tensor, labels: Tensor, learning_rate
         loss = F.cross_entropy(logits, labels)
     else:
         with torch.no_grad():
-            inputs = job.teacher_normalization.apply(resized)
-            answers = job.execution.logits(job.teacher, inputs)
+            answers = job.execution.logits(job.teacher, job.teacher_normalization.apply(resized))
         loss = student_loss(logits, answers, labels, config.label_weight)
     penalty = reg_loss(job.trained, config.alpha)
     loss = weight * loss + penalty
