@@ -92,15 +92,15 @@ def shared_factors(kernel: Tensor, blueprints: int) -> SharedFactors:
     """
     check_sizes("shared_factors", blueprints=blueprints)
     tensor, largest = _on_one_scale(*_filters(kernel))
-    starts = [truncated(tensor, blueprints, rotated) for rotated in (False, True)]
-    weights, mixing, patterns = truncated(tensor.transpose(0, 1), blueprints, rotated=True)
+    starts = [_truncated(tensor, blueprints, rotated) for rotated in (False, True)]
+    weights, mixing, patterns = _truncated(tensor.transpose(0, 1), blueprints, rotated=True)
     starts.append([mixing, weights, patterns])
     _, found = min((_alternated(tensor, start) for start in starts), key=lambda one: float(one[0]))
     mixing, weights, patterns = _balanced(found, largest, blueprints)
     return SharedFactors(mixing, weights.mT, patterns.mT.reshape(-1, *kernel.shape[2:]))
 
 
-def truncated(tensor: Tensor, count: int, rotated: bool) -> list[Tensor]:
+def _truncated(tensor: Tensor, count: int, rotated: bool) -> list[Tensor]:
     """Factors (A, R), (B, R), (C, R) of the largest singular components of slices (B, C)."""
     axes, rows = torch.eye(len(tensor)).to(tensor), tensor.flatten(1)
     if rotated:

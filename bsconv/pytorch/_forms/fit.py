@@ -13,7 +13,7 @@ and "dw" of -S and -CP, "" of a dense layer. Rows of "dw" are blueprints (K*K), 
 import torch
 from torch import Tensor
 
-from ..decomposition import blueprint_factors, subspace_factors, truncated
+from ..decomposition import _truncated, blueprint_factors, subspace_factors
 from .form import Form
 
 STEPS = 60
@@ -152,7 +152,7 @@ class Fit:
         seen = torch.einsum("nmp,mb,pc->nbc", slices, depth, space)
         if form.kind == "cp":
             answered = torch.einsum("nbc,na->abc", seen, _root(self.metric))
-            mixing, weights, blueprints = truncated(answered, form.rank, rotated=True)
+            mixing, weights, blueprints = _truncated(answered, form.rank, rotated=True)
             again = torch.arange(form.rank) % mixing.shape[1]  # where there are fewer components
             parts = {"pw1": weights.T[again], "dw": blueprints.T[again], "pw2": mixing[:, again]}
         elif form.kind == "u":
