@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import Any
 
 from ..experiments.config import TrainConfig
-from ..experiments.rules import CLASS_COUNTS
 
 MODEL_HELP = (
     "an architecture of `bsconv models`; torchvision:NAME, pytorchcv:NAME or timm:NAME; or code of "
@@ -65,20 +64,18 @@ def only_with(used: object, what: str, arguments: argparse.Namespace, *options: 
     for option in () if used else options:
         value = getattr(arguments, option, None)
         if value is not None and value is not False:
-            got = "" if value is True else f", got {value}"
+            got = "" if value is True or isinstance(value, (list, tuple)) else f", got {value}"
             raise ValueError(f"--{option.replace('_', '-')} goes with {what}{got}")
 
 
 def given_settings(arguments: argparse.Namespace, saved: bool = False) -> dict[str, Any]:
-    """The settings of a run that the command line says; a normalisation whole, or not at all. They
-    need to have an effect, unless ``saved`` ones stand behind them."""
+    """The settings of a run that the command line says; a normalisation whole, or not at all.
+
+    ValueError for one without effect, unless they change ``saved`` ones."""
     given, known = vars(arguments).items(), TrainConfig.__dataclass_fields__
     found = {name: value for name, value in given if name in known and value is not None}
-    form, dataset = found.get("bsconv"), found.get("dataset", TrainConfig.dataset)
-    only_with(saved or form == "s", "--bsconv s", arguments, "p")
-    only_with(saved or form, "--bsconv", arguments, "with_bn")
-    archives = f"the archives of {' and '.join(CLASS_COUNTS)}"
-    only_with(saved or dataset in CLASS_COUNTS, archives, arguments, "data")
+    only_with(saved or found.get("bsconv") == "s", "--bsconv s", arguments, "p")
+    only_with(saved or "bsconv" in found, "--bsconv", arguments, "with_bn")
     if found.keys() & set(NORMALIZATION):
         return {**dict.fromkeys(NORMALIZATION), **found}
     return found

@@ -93,13 +93,14 @@ def chosen_model(
 
 
 def with_images_of(config: TrainConfig, start: Start | None) -> TrainConfig:
-    """``config`` with the images that the weights ``start`` are of, where these say so."""
+    """``config`` with the images that the weights ``start`` were trained on, if they say so."""
     from ..experiments.data import DATASETS
 
     if start is None or (learnt := start.config) is None:
         return config
     if learnt.dataset not in DATASETS and not Path(learnt.dataset).expanduser().is_dir():
-        raise ValueError(f"--dataset is missing: {learnt.dataset}, of the weights, is not here")
+        gone = f"the weights were trained on {learnt.dataset}, which is not here"
+        raise ValueError(f"--dataset is missing: {gone}")
     return dataclasses.replace(config, dataset=learnt.dataset, split=config.split or learnt.split)
 
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_replacement(parser)
     add_json(parser, "model, dataset, top1 in percent, images")
     parser.argument_default = argparse.SUPPRESS
-    text = "default: what the model was trained on"
+    text = "default: what the weights were trained on, else cifar10"
     parser.add_argument("--dataset", metavar="NAME|FOLDER", help=text)
     shared.add_settings(
         parser, "data", "batch_size", "test_limit", *shared.IMAGES, "device", *shared.NORMALIZATION
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     path = arguments.checkpoint
+    shared.given_settings(arguments, saved=path is not None)  # refuses before torch is there
     if (path, arguments.pretrained, arguments.weights) == (None, None, None):
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 

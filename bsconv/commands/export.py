@@ -47,9 +47,6 @@ def run(arguments: argparse.Namespace) -> None:
     from ..pytorch.inference import optimize_for_inference
 
     check_export(arguments.out, arguments.format)
-    if arguments.format != "onnx":
-        shared.only_with(False, "--format onnx, which notes it", arguments, *shared.NORMALIZATION)
-        arguments.normalize = "none"  # so that no weights are asked for theirs
     model, config, size, classes = chosen_model(arguments)
     name, normalization = config.model, config.normalization
     batch, dynamic = arguments.batch_size, arguments.dynamic_batch

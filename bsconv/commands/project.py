@@ -112,8 +112,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace, dense: TrainConfig) -> None:
     """ValueError for options that do not go together, or a file that cannot be written."""
-    from ..experiments.files.checkpoints import MODEL
-
     out, of_all, share = arguments.out, arguments.bsconv, arguments.budget
     if not (of_all or share) and (out is not None or arguments.curve is None):
         raise ValueError("project needs --bsconv or --budget, or --curve without --out")
@@ -124,7 +122,7 @@ def _check(arguments: argparse.Namespace, dense: TrainConfig) -> None:
     if out is not None and out.suffix != SUFFIX:
         raise ValueError(f"--out needs to be a {SUFFIX} file, got {out}")
     weights = dense.weights and Path(dense.weights).resolve()
-    if out and weights and out.resolve() in (weights, weights / MODEL):
+    if out and weights and out.resolve() in (weights, weights / "model.safetensors"):
         raise ValueError(f"--out needs a file other than that of --weights, got {out}")
     check_files(arguments.curve, out)
 

@@ -72,7 +72,7 @@ def _source(arguments: argparse.Namespace) -> nn.Module | dict[str, Tensor]:
         only_with(False, by_name, arguments, "weights", "num_classes")
         return read_kernels(name) if of_others else checkpoints.read_start(Path(name)).state
     if weights == "DEFAULT":
-        only_with(False, "--weights FILE or none", arguments, "num_classes")
+        only_with(False, "--weights FILE, or without --weights", arguments, "num_classes")
         return pretrained_model(name, weights)
     config = TrainConfig(name, weights=weights, normalize="none")  # it gets no images
     model = model_by_name(config, arguments.num_classes, read_start(config))

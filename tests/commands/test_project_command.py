@@ -115,7 +115,7 @@ def test_the_weights_say_which_images_to_look_at(dense, tmp_path, said, failure,
     line = ("project", "cifar_resnet20", "--weights", trained, "--bsconv", "u", "--images", 8)
     line += ("--method", "weights", "--out", tmp_path / "out.safetensors")
     write_trained(trained, dense[0], TrainConfig(dataset="gone"), 10)
-    assert "--dataset is missing: gone, of" in failure(*line)
+    assert "--dataset is missing: the weights were trained on gone," in failure(*line)
     write_trained(trained, dense[0], TrainConfig(dataset="synthetic"), 10)
     assert "bsconv: synthetic: 8 training" in said(*line).err
 

@@ -46,13 +46,13 @@ def test_what_a_run_says_itself_wins(given: Any, expected: tuple[Any, ...]) -> N
 
 
 def test_evaluate_takes_a_file_alike_by_both_options(images, tmp_path, monkeypatch, said) -> None:
-    file = weights(tmp_path / "w.safetensors", dataset=str(images))
+    file = weights(tmp_path / "w.safetensors", split=0.5, dataset=str(images / "train"))
     evaluate = Mock(return_value=0.0)
     monkeypatch.setattr("bsconv.experiments.training.evaluate", evaluate)
     for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
         said("evaluate", *which, file, "--device", "cpu")  # on the images that it has learnt from
         _, tested, _, config = evaluate.call_args[0]
-        assert (tested.shape[-1], config.image_size) == (16, 16)
+        assert (len(tested), tested.shape[-1], config.image_size) == (12, 16, 16)
         assert str(config.normalization) == "imagenet"
 
 
@@ -84,7 +84,9 @@ def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path, sa
 def test_other_names_or_another_order_are_refused(images, tmp_path, failure, said, other) -> None:
     file = weights(tmp_path / "w.safetensors", other)
     gone = ("evaluate", "--model", MODEL, "--weights", file)
-    assert "--dataset is missing: shots, of the weights, is not here" in failure(*gone)
+    assert "--dataset is missing: the weights were trained on shots, which is not here" in failure(
+        *gone
+    )
     message = f"needs its classes {', '.join(other)}, got {images.name} with blue, lime, red"
     for which in (["--checkpoint"], ["--model", MODEL, "--weights"]):
         assert message in failure("evaluate", *which, file, "--dataset", images)

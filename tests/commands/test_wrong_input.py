@@ -54,7 +54,6 @@ WRONG = {
         "--bsconv u --p 0": "--p goes with --bsconv s, got 0.0",
         "--p 1e400": "expected a share as 1/4 or 0.25, got '1e400'",
         "--with-bn": "--with-bn goes with --bsconv$",
-        "--dataset synthetic --data empty": "--data goes with the archives of cifar10 and cifar100",
         "--image-size 100000": "a whole number >= 1 and <= 4096",
         "--mean 0.5 0.5": "argument --mean: expected 3 arguments",
         "--weights no.pt": "no.pt: No such file",
@@ -66,11 +65,12 @@ WRONG = {
         "--new-head": "new_head needs weights to start from",
         "--freeze": "freeze needs weights to start from",
         "--label-weight 0.5": "label_weight needs a teacher, got label_weight=0.5",
-        "--dataset synthetic --alpha 0.2": "alpha needs BSConv-S layers, got alpha=0.2",
+        "--alpha 0.2 --data empty": "alpha needs BSConv-S layers, got alpha=0.2",
         "--dataset synthetic --plan merged": "plan needs BSConv layers, got plan='merged'",
         "--dataset synthetic --init matched": "init needs fresh BSConv layers, got",
         "--label-weight 2": "label_weight needs a number",
         "--dataset synthetic --teacher w.safetensors": "teacher_model says which",
+        "--dataset synthetic --teacher-model torchvision:resnet18": "resnet18' needs a teacher, a",
     },
     "evaluate": {
         "": "one of the arguments --checkpoint --model is required",
@@ -108,7 +108,7 @@ WRONG = {
         "cifar_resnet20 --weights none.pth": "none.pth: No such file or directory",
         "none.pth --weights other.pth": "--weights goes with a model by its name, none.pt",
         "none.pth --num-classes 3": "--num-classes goes with a model by its name",
-        "cifar_resnet20 --weights DEFAULT --num-classes 3": "goes with --weights FILE or none",
+        "cifar_resnet20 --weights DEFAULT --num-classes 3": "goes with --weights FILE, or w",
         "cifar_resnet56 --weights DEFAULT": "pretrained='cifar10'.*it has none",
         "torchvision:resnet19 --weights DEFAULT": "did you mean torchvision:resnet1",
         "torchvision:vgg19 --weights DEFAULT": "BSCONV_OFFLINE is set, .*--weights FILE",
@@ -144,7 +144,7 @@ WRONG = {
         "content.pt content.pt": "content.pt holds no state dict",
         "w.safetensors content.pt": "w.safetensors holds weights that do not say which model",
         "bad.onnx content.pt": "bad.onnx holds no network for images",
-        "bad.pt2 content.pt": "bad.pt2 is an exported program; bsconv predict takes a run or O",
+        "bad.pt2 content.pt": "bad.pt2 is an exported program: take the run or the ONNX file",
         "run.safetensors content.pt --top 0": "expected a whole number of at least 1",
     },
     "project cifar_resnet20 --weights w.safetensors": {
@@ -191,7 +191,6 @@ WRONG = {
     "export --format onnx --out m.onnx cifar_resnet20 --pretrained cifar10": {
         "--input-size 1x32x32": r"cannot take images of 1 x 1 x 32 x 32 \(.*\); try another",
         "--bsconv u": "--pretrained has no weights of a model changed by --bsconv",
-        "--format exported-program --out m.pt2 --mean 0 0 0": "--mean goes with --format onnx, whi",
     },
     "benchmark": {
         "cifar_resnet21": "did you mean cifar_resnet20",

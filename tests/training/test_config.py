@@ -78,6 +78,7 @@ def test_fast_schedule_is_two_straight_lines(epochs: int, steps_per_epoch: int) 
           for value in (1.0, -0.1)),
         ({"weight_decay": -1.0}, "weight_decay needs a number >= 0 or None, got -1.0"),
         ({"alpha": -1.0}, "alpha needs a number >= 0, got -1.0"),
+        ({"out": 3}, "out needs the path of a folder or None, got 3"),
         *(({"p": value}, f"p needs a number >= 0 and <= 1, got {value}") for value in (1.5, -0.5)),
         ({"recipe": "slow"}, "recipe needs 'published' or 'fast' or 'finetune', got 'slow'"),
         ({"bsconv": "x"}, "bsconv needs 'u' or 's' or None, got 'x'"),

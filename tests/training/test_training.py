@@ -264,7 +264,7 @@ def test_progress_is_a_line_per_epoch(use: Use, capsys: pytest.CaptureFixture[st
     about = "cifar_resnet20_bsconvu (772 parameters) on 20 images of noise, 2 epochs on cpu"
     assert first == f"training {about}"
     assert second.startswith("steps in float32, eager, ")
-    assert kept == "nothing will be kept, there is no out folder"
+    assert kept == "nothing is written to disk: there is no out folder"
     assert [line.split(":")[0] for line in rest] == ["epoch 1", "epoch 2"]
     assert "test top-1" in rest[0]
     assert errors == ""  # no bar without a terminal

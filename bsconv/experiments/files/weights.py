@@ -37,7 +37,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if path.suffix.lower() == ".onnx":
         raise ValueError(f"{path} is an ONNX file, which bsconv predict and spectra take alone")
     if path.suffix.lower() == ".pt2":
-        raise ValueError(f"{path} is an exported program; bsconv predict takes a run or ONNX")
+        raise ValueError(f"{path} is an exported program: take the run or the ONNX file of it")
     with open(path, "rb") as file:  # a JSON object follows the eight bytes of its length
         safe = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     content, about = _unpacked(path) if safe else (read_torch_file(path, OTHERWISE), None)

@@ -39,7 +39,9 @@ def prepare(run: Run, model: nn.Module | None, teacher: nn.Module | None) -> Job
     begun = run.state or start
     given = begun or model is not None
     with processes.agreeing():
-        check_model(config)  # with images as its weights want them
+        made = check_model(config)  # settled: where its head is may depend on the size of images
+        if made is not None and not given:
+            _check_layers(config, made, drawn=True)  # before any data is fetched
         free = given or not config.settings.fixed_batch_norm
         _check_used(config, "weights to start from", new_head=begun, freeze=given, recipe=free)
         taught = teacher is not None or config.teacher or config.teacher_model
@@ -128,7 +130,7 @@ def introduction(run: Run, job: Job, name: str) -> str:
     about = f" ({data.about}; classes: {some(data.classes, 5)})" if data.about else ""
     threads = torch.get_num_threads()
     on_threads = f", {threads} thread{'s' * (threads > 1)}" if config.device == "cpu" else ""
-    kept = "" if config.out else "\nnothing will be kept, there is no out folder"
+    kept = "" if config.out else "\nnothing is written to disk: there is no out folder"
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
     return (
         f"{action} {name} ({parameter_count(job.model):,} parameters) on "

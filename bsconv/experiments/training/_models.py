@@ -26,14 +26,16 @@ from ._new_head import head_names, with_new_head
 PROJECTION_IMAGES = 500
 
 
-def check_model(config: TrainConfig) -> None:
-    """ValueError for a model that cannot be made, before any data is fetched for it."""
+def check_model(config: TrainConfig) -> nn.Module | None:
+    """ValueError for a model that cannot be made, before any data is fetched for it; it has no
+    weights, and is None where it needs some to be made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come again when the model is made
         # the code of a user may compute with weights
         device = "cpu" if is_code(config.model) else "meta"
         with contextlib.suppress(RuntimeError, NotImplementedError), torch.device(device):
-            make_model(config, num_classes=10)
+            return make_model(config, num_classes=10)
+    return None
 
 
 def make_model(
@@ -164,6 +166,8 @@ def _read_teacher(config: TrainConfig, dataset: ImageDataset) -> tuple[nn.Module
     as the student's where nothing says so."""
     name = config.teacher_model
     if config.teacher is None:
+        if ":" in str(name):
+            raise ValueError(f"teacher_model={name!r} needs a teacher, a file of its weights")
         return pretrained_model(str(name), config.dataset), Normalization()
     path = Path(config.teacher)
     if name is not None:
