@@ -338,11 +338,10 @@ def by_value(net: Any, images: Tensor) -> Tensor:
     return normed * 2 if normed.mean() > 1e6 else normed
 
 
+@pytest.mark.slow
 def test_sizes_that_the_engine_gets_wrong_are_left_to_pytorch() -> None:
     pytest.importorskip("onnxruntime")
-    model = trained(
-        Graph(lambda net, images: net.conv1(images) * (2 if len(images[0, 0]) > 30 else 1))
-    )
+    model = trained(Graph(lambda net, images: net.conv1(images) * (1 + (len(images[0, 0]) > 30))))
     pools = Graph(lambda net, images: nn.functional.adaptive_max_pool2d(net.conv1(images), 4))
     assert not network_to_onnx(pools, torch.randn(IMAGES))[2]  # windows of the example's size
     named = nn.Sequential(OrderedDict(adaptive=nn.Conv2d(3, 4, 3)))
