@@ -132,7 +132,8 @@ def test_shared_blueprints_are_for_images_alone() -> None:
         nn.Conv2d(8, 8, 3), nn.Flatten(2), nn.Conv1d(8, 8, 3), nn.Flatten(), nn.Linear(112, 3)
     )
     _, report = bp.project_pretrained(both, torch.randn(9, 8, 6, 6), "cp", progress=False)
-    assert report.plan == {"0": "cp:5"}  # of fewer parameters than BSConv-U
+    assert report.plan == {"0": "cp:8"}
+    assert bp.project_pretrained(nn.Conv2d(3, 4, 3), None, "cp")[1].plan == {"": "cp:6"}
     with raises_exactly("kind='cp' needs a Conv2d that BSConv-CP can replace, got none"):
         bp.project_pretrained(network(1), torch.randn(9, 4, 16), "cp", progress=False)
 

@@ -13,7 +13,7 @@ and "dw" of -S and -CP, "" of a dense layer. Rows of "dw" are blueprints (K*K), 
 import torch
 from torch import Tensor
 
-from ..decomposition import _truncated, blueprint_factors, subspace_factors
+from ..decomposition import blueprint_factors, subspace_factors
 from .form import Form
 
 STEPS = 60
@@ -151,10 +151,7 @@ class Fit:
         slices = kernel.to(depth).view(len(kernel), len(depth), len(space))
         seen = torch.einsum("nmp,mb,pc->nbc", slices, depth, space)
         if form.kind == "cp":
-            answered = torch.einsum("nbc,na->abc", seen, _root(self.metric))
-            mixing, weights, blueprints = _truncated(answered, form.rank, rotated=True)
-            again = torch.arange(form.rank) % mixing.shape[1]  # where there are fewer components
-            parts = {"pw1": weights.T[again], "dw": blueprints.T[again], "pw2": mixing[:, again]}
+            parts = _nested(torch.einsum("nbc,na->abc", seen, _root(self.metric)), form.rank)
         elif form.kind == "u":
             free = blueprint_factors(seen)
             parts = {"pw": free.weights, "dw": free.blueprints}
@@ -180,6 +177,18 @@ def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
     norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     norm = norm.where(norm > 0, 1.0)
     return rows / norm, norm
+
+
+def _nested(kernel: Tensor, count: int) -> Parts:
+    """Singular vectors of each slice along the principal axes of the filters, the largest first."""
+    flat = kernel.flatten(1)
+    axes = torch.linalg.eigh(flat @ flat.T).eigenvectors
+    slices = (axes.T @ flat).view_as(kernel)
+    weights, sizes, blueprints = torch.linalg.svd(slices, full_matrices=False)
+    order = sizes.flatten().argsort(descending=True)
+    order = order.repeat(1 + count // len(order))[:count]
+    at, rank = torch.unravel_index(order, sizes.shape)
+    return {"pw1": weights[at, :, rank], "dw": blueprints[at, rank], "pw2": axes[:, at]}
 
 
 def _root(matrix: Tensor) -> Tensor:

@@ -235,9 +235,9 @@ def _read(model: nn.Module, images: Images | None, limit: int) -> tuple[nn.Modul
 
 
 def _shared(conv: Any, align: int) -> nn.Module:
-    """BSConv-CP with as many parameters as BSConv-U would have, or a few less."""
-    most = max(1, Form("u").macs(conv) // Form("cp", 1).macs(conv))
-    return BSConvCP.from_conv(conv, blueprints=most // align * align or most)
+    """BSConv-CP as large as BSConv-U or a bit smaller, but of ``align`` blueprints if they fit."""
+    as_u, dense = (form.macs(conv) // Form("cp", 1).macs(conv) for form in (Form("u"), DENSE))
+    return BSConvCP.from_conv(conv, blueprints=max(as_u // align * align, min(align, dense), 1))
 
 
 def _report(
