@@ -7,6 +7,7 @@ a short one, which would not earn back the time, takes float32 and the layers as
 import copy
 import dataclasses
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from ..config import TrainConfig
 from ..data import ImageDataset, ImageFiles
 from ..normalization import Normalization
 from ..optimizers import Optimizers
+from ._batch_norm import SumsByImage
 from ._inputs import logits_of, model_input
 
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
@@ -46,7 +48,9 @@ class Execution:
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """Of a training step: computed in its precision, given in float32."""
-        with torch.autocast(images.device.type, torch.bfloat16, self.precision == "bfloat16"):
+        device = images.device.type
+        batch_norms = SumsByImage() if self.compile and device == "cpu" else nullcontext()
+        with torch.autocast(device, torch.bfloat16, self.precision == "bfloat16"), batch_norms:
             return logits_of(model(images)).float()
 
     def set_plans(self, model: nn.Module) -> None:
@@ -63,7 +67,8 @@ class Execution:
         if not self.compile:
             return model
         options: Any = COMPILER.get(device.type, {})
-        return cast(nn.Module, torch.compile(model, options=options))
+        # steps for any batch size, which the last batch would bring about, are slower
+        return cast(nn.Module, torch.compile(model, options=options, dynamic=False))
 
     def begin_step(self, device: torch.device) -> None:
         """CUDA graphs may now write over what the last step returned."""
