@@ -7,7 +7,6 @@ a short one, which would not earn back the time, takes float32 and the layers as
 import copy
 import dataclasses
 import functools
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +22,6 @@ from ..config import TrainConfig
 from ..data import ImageDataset, ImageFiles
 from ..normalization import Normalization
 from ..optimizers import Optimizers
-from ._batch_norm import SumsByImage
 from ._inputs import logits_of, model_input
 
 WORTH_MEASURING = 100_000  # images that a run sees in all its epochs
@@ -48,9 +46,7 @@ class Execution:
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """Of a training step: computed in its precision, given in float32."""
-        device = images.device.type
-        batch_norms = SumsByImage() if self.compile and device == "cpu" else nullcontext()
-        with torch.autocast(device, torch.bfloat16, self.precision == "bfloat16"), batch_norms:
+        with torch.autocast(images.device.type, torch.bfloat16, self.precision == "bfloat16"):
             return logits_of(model(images)).float()
 
     def set_plans(self, model: nn.Module) -> None:
