@@ -36,7 +36,9 @@ def dry_run(
         place = on or (tensors[0].device if tensors else torch.get_default_device())
         return tuple(torch.zeros(size, dtype=dtype, device=place) for size in given), {}
 
-    with _random_state_kept(tensors):
+    devices = {t.device for t in tensors if t.device.type not in ("cpu", "meta")}
+    kind = next((device.type for device in devices), "cuda")
+    with torch.random.fork_rng(devices=list(devices), device_type=kind):
         with contextlib.suppress(Exception), apart_from(model), _on_meta(model, tensors) as twin:
             return count(twin, call(META), _Shapes())
         with evaluating(model):
@@ -82,11 +84,3 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
             # untouched ones are not written to: a pending backward pass may need them as they are
             if not buffer.is_meta and not torch.equal(buffer, before):
                 buffer.copy_(before)
-
-
-@contextlib.contextmanager
-def _random_state_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
-    devices = {t.device for t in tensors if t.device.type not in ("cpu", "meta")}
-    kind = next((device.type for device in devices), "cuda")
-    with torch.random.fork_rng(devices=list(devices), device_type=kind):
-        yield
