@@ -117,9 +117,7 @@ def test_default_weights_of_our_own(said: Said) -> None:
 
 @pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "pytorchcv:squeezenet_v1_1"])
 def test_default_weights_without_network(name: str, tmp_path, monkeypatch, failure) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise urllib.error.URLError("Name or service\nnot known")
-
+    refuse = Mock(side_effect=urllib.error.URLError("Name or service\nnot known"))
     monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

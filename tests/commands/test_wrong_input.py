@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -244,9 +244,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("line", LINES)
 def test_bad_input_is_one_line(line: str, place, monkeypatch, failure) -> None:
-    def too_soon(*_: Any, **__: Any) -> None:
-        raise AssertionError("computed before the input was checked")
-
+    too_soon = Mock(side_effect=AssertionError("computed before the input was checked"))
     monkeypatch.chdir(place)
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
     monkeypatch.setattr(_run, "in_turns", too_soon)

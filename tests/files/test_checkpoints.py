@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -45,11 +46,7 @@ def model(classes: int = 3) -> nn.Module:
 def test_failed_write_keeps_the_file_before(tmp_path, monkeypatch, step, error, message):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(os, step, Mock(side_effect=error))
     said = f"^cannot write {path}: {message}; what was there before is unharmed$"
     with pytest.raises(OSError, match=said):
         write_atomically(path, b"new")

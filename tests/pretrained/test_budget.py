@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -450,10 +451,7 @@ def test_a_classifier_that_is_a_convolution_is_fitted_as_cautiously_as_a_linear_
 
 
 def test_an_interrupted_projection_leaves_the_model_as_it_was(monkeypatch):
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_study, "fit_layer", interrupted)
+    monkeypatch.setattr(_study, "fit_layer", Mock(side_effect=KeyboardInterrupt))
     model = network()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(KeyboardInterrupt):

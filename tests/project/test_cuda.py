@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -155,13 +156,9 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path, precision, compile) -> No
     how: dict[str, Any] = {"precision": precision, "compile": compile, "plan": "factored"}
     whole = run(**how)
     assert whole[-1].train_loss < whole[0].train_loss
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     interrupted = config(out=str(tmp_path / "run"), **how)
     with pytest.raises(KeyboardInterrupt):
-        train(interrupted, progress=False, after_epoch=interrupt)
+        train(interrupted, progress=False, after_epoch=Mock(side_effect=KeyboardInterrupt))
     resumed = train(interrupted, resume=True, progress=False)
     expected, found = whole.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -79,13 +80,10 @@ def test_a_resumed_student_ends_with_the_same_bits(tmp_path: Path) -> None:
         train(config, model=model, teacher=network(0), progress=False, **how)
         return model
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
     whole, parts, out = trained(student()), student(), str(tmp_path / "run")
     assert any(isinstance(layer, BSConvCP) for layer in whole)
     with pytest.raises(KeyboardInterrupt):
-        trained(parts, out=out, after_epoch=stop)
+        trained(parts, out=out, after_epoch=Mock(side_effect=KeyboardInterrupt))
     again = trained(student(), out=out, resume=True)
     torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert not torch.equal(again[-1].weight, parts[-1].weight)

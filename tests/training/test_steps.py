@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -98,10 +99,7 @@ def test_steps_measured_for_real_end_in_a_choice_and_leave_no_trace(long, monkey
 
 
 def test_without_a_compiler_steps_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no C++ compiler")
-
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "compile", Mock(side_effect=RuntimeError("no C++ compiler")))
     assert not _steps.can_compile.__wrapped__("cpu")
 
 
