@@ -4,10 +4,12 @@ import os
 import random
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -80,6 +82,22 @@ def cifar10_folder() -> Path:
     if not (folder / "cifar10.npz").is_file():
         pytest.skip(f"no cifar10.npz in {folder.name}/: make data fetches it (or BSCONV_DATA)")
     return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test gets at the network."""
+    refuse = Mock(side_effect=AssertionError("a test tried to get at the network"))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """Of this process alone."""
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture

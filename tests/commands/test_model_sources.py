@@ -1,6 +1,5 @@
 """Models by name: this package's, torchvision's, pytorchcv's, and their BSConv forms."""
 
-import socket
 import sys
 from typing import Any
 
@@ -12,13 +11,7 @@ from bsconv.experiments import model_sources
 from bsconv.experiments.model_sources import build_model
 from bsconv.pytorch import BSConvS, BSConvU
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any, **__: Any) -> None:
-        raise AssertionError("a test tried to get at the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def count(model: nn.Module, *types: type[nn.Module]) -> int:

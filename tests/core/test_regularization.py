@@ -114,22 +114,17 @@ def test_an_orthonormal_conv_computes_what_a_conv_computes_and_is_penalised():
     assert "OrthonormalConv2d(12, 4, kernel_size=(1, 1)" in repr(penalised)
 
 
-def test_sharded_weights_count_as_whole_ones(tmp_path):
+@pytest.mark.usefixtures("process_group")
+def test_sharded_weights_count_as_whole_ones():
     model = nn.Sequential(bp.BSConvS(8, 8, 3), bp.BSConvS(8, 8, 3))
     expected = bp.reg_loss(model)
     expected.backward()
     gradients = [layer.pw1.weight.grad.clone() for layer in model]
     model.zero_grad()
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
-    )
-    try:
-        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        loss = bp.reg_loss(model)
-        loss.backward()
-        found = [layer.pw1.weight.grad.full_tensor() for layer in model]
-    finally:
-        torch.distributed.destroy_process_group()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    loss = bp.reg_loss(model)
+    loss.backward()
+    found = [layer.pw1.weight.grad.full_tensor() for layer in model]
     assert type(loss) is torch.Tensor
     torch.testing.assert_close([loss, *found], [expected, *gradients])
 

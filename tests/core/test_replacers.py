@@ -201,22 +201,18 @@ def test_a_parent_that_refuses_leaves_the_model_as_it_was(refusal):
     assert_unchanged(model, before)
 
 
-def test_a_model_wrapped_for_distributed_training_is_refused(tmp_path):
-    store = f"file://{tmp_path}/store"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(net())
-        expected = reg_loss(model)
-        with raises_exactly(
-            "change the layers before DistributedDataParallel wraps the model, since it goes on "
-            "reducing the old parameters"
-        ):
-            BSConvU_Replacer().apply(model)
-        assert expected == 0
-        wrapped = nn.parallel.DistributedDataParallel(BSConvS_Replacer().apply(net()))
-        torch.testing.assert_close(reg_loss(wrapped), wrapped.module.reg_loss())
-    finally:
-        torch.distributed.destroy_process_group()
+@pytest.mark.usefixtures("process_group")
+def test_a_model_wrapped_for_distributed_training_is_refused():
+    model = nn.parallel.DistributedDataParallel(net())
+    expected = reg_loss(model)
+    with raises_exactly(
+        "change the layers before DistributedDataParallel wraps the model, since it goes on "
+        "reducing the old parameters"
+    ):
+        BSConvU_Replacer().apply(model)
+    assert expected == 0
+    wrapped = nn.parallel.DistributedDataParallel(BSConvS_Replacer().apply(net()))
+    torch.testing.assert_close(reg_loss(wrapped), wrapped.module.reg_loss())
 
 
 def test_excluding_what_is_not_there_names_what_is_near():

@@ -21,16 +21,11 @@ NOT_WHOLE = "is not a complete cifar10 archive"
 
 
 @pytest.fixture(autouse=True)
-def own_surroundings(monkeypatch, tmp_path_factory) -> None:
-    """No data of this machine is in sight, and no test gets at the network."""
+def own_surroundings(monkeypatch, tmp_path_factory, no_network) -> None:
+    """No data of this machine is in sight, nor a network."""
     monkeypatch.delenv("BSCONV_DATA", raising=False)
     monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
-
-    def connect(*_: Any, **__: Any) -> None:
-        raise AssertionError("a test tried to get at the network")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
 
 
 def arrays(classes: int = 10, train: int = 200, test: int = 100) -> dict[str, np.ndarray]:
