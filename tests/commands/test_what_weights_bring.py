@@ -1,7 +1,5 @@
 """Weights bring the names of their classes, and how images are made for them, to all commands."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 `tests/nightly/test_precision.py` adds the rooms, and layers of 4,096 channels.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from functools import partial

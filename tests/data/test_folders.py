@@ -1,7 +1,5 @@
 """Folders as people have them: formats, nests, splits, links, damage, more than memory holds."""
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path

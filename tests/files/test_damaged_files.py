@@ -1,7 +1,5 @@
 """Files with a changed bit or a missing end: read as they were written, or refused in one line."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random

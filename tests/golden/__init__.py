@@ -1,7 +1,5 @@
 """What the published package 0.4.0 answers: recorded by record.py, asked here by the same code."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Weights and images come from generators with fixed seeds, so that what is record
 long lists are recorded by their length and a digest, tensors by their norm and some entries.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import json

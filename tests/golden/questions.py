@@ -1,7 +1,5 @@
 """What 0.4.0 lacks, as questions that both packages answer; the rows of the table for migrants."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ usage: python tests/golden/record.py [FOLDER]
 Needs that package in .peer, where `make .peer` puts it, or in the folder $BSCONV_PEER.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -6,8 +6,6 @@ The change is what the working tree has that COMMIT lacks: main, or HEAD where t
 import the core, so a change of the core asks for its own tests alone; `make test` runs the others.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterable

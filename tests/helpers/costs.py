@@ -4,8 +4,6 @@ A test without marker fails if it takes more than 3 CPU seconds or starts a proc
 machine gets as much more as a loop takes longer there, measured when a test seems to be slow.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

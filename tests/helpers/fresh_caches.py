@@ -1,7 +1,5 @@
 """A pytest plugin: tests start with empty caches, though mutmut forks where all tests have run."""
 
-from __future__ import annotations
-
 import sys
 
 from bsconv.pytorch import _layer_plans

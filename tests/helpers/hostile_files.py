@@ -4,8 +4,6 @@
 what writes it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Which modules of the package import which, read from their syntax trees."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a model consists of, and whether two looks at it are the same to the last bit."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """float32 compared with float64: numbers chosen to hurt, and how far apart results may be."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

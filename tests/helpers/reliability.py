@@ -5,8 +5,6 @@ stands below MEASURED in that section, whose prose stays. So do sections that no
 and those of files in which a test failed.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections import Counter

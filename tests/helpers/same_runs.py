@@ -1,7 +1,5 @@
 """Whether two finished runs are the same to the last bit, and whether a command failed plainly."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

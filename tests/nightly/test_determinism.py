@@ -1,7 +1,5 @@
 """The same results again: bit by bit in another process, to some digits with other threads."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor

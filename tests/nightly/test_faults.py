@@ -3,8 +3,6 @@
 What needs no process is in `tests/training/test_under_fire.py` and `tests/files/`.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import re

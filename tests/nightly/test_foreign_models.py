@@ -1,7 +1,5 @@
 """Replacers on some hundreds of models of torchvision, pytorchcv and timm."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib

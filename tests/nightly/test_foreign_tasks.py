@@ -1,7 +1,5 @@
 """Every use of networks that detect, segment or find features, where their library is installed."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 from collections import Counter

@@ -1,7 +1,5 @@
 """Whether the quick tests notice wrong code: coverage of the library, and mutants of its core."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import os

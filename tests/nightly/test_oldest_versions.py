@@ -1,7 +1,5 @@
 """Oldest and newest versions, in environments of their own; in these, the wheel alone."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """float32 compared with float64: every room, and the core with layers of 4,096 channels."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Replacers on some thousands of generated models."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -3,8 +3,6 @@
 CUDA devices alone take these; elsewhere they are skipped.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """``make gpu`` as a plan: its order, its pieces and what it runs, on a device that is not there."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -3,8 +3,6 @@
 CONTRIBUTING.md says what is meant; here it is held.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """Students that learn what their teacher answers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock

@@ -1,7 +1,5 @@
 """Images are normalised as the weights want it, wherever they come from, and somebody says so."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
