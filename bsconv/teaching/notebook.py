@@ -16,8 +16,6 @@ import bsconv
 from ..experiments.data import DatasetNotFoundError, ImageDataset, load_dataset
 from ..experiments.plotting import use_style
 
-__all__ = ["Session", "describe", "find_dataset", "start", "title_suffix"]
-
 Choice = TypeVar("Choice")
 MODES = ("fast", "full", "auto")
 
