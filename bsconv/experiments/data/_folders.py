@@ -23,11 +23,7 @@ Classes = dict[str, list[tuple[bytes, Path]]]  # the image files of each class, 
 
 
 def read_folder(
-    folder: Path,
-    image_size: int,
-    resize: str = "squash",
-    split: float | None = None,
-    labelled: bool = True,
+    folder: Path, image_size: int, resize: str, split: float | None, labelled: bool
 ) -> ImageDataset:
     """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split.
 
