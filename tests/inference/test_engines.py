@@ -285,6 +285,7 @@ def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
 @pytest.mark.parametrize(
     "forward",

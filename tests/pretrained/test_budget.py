@@ -143,6 +143,7 @@ def test_the_network_costs_no_more_than_the_budget(budget: float, of: Any) -> No
     assert not any(module.training for module in student.modules())
 
 
+@pytest.mark.slow
 def test_larger_budgets_lose_less_and_the_curve_says_so_before() -> None:
     model = network()
     curve = bp.budget_curve(model, IMAGES, (0.01, 0.3, 0.8, 1), **QUICK)
@@ -243,6 +244,7 @@ def test_the_time_of_the_whole_network_keeps_to_the_budget(budget, outliers, mon
     assert outliers or report.share == pytest.approx(budget, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_time_out_of_reach_is_refused_with_the_least_that_was_measured(monkeypatch):
     monkeypatch.setattr(_budget, "Stopwatch", Slower)
     monkeypatch.setattr(Slower, "floor", 0.5)
