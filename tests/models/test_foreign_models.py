@@ -36,6 +36,7 @@ def test_a_large_model_is_tried_by_its_shapes() -> None:
     assert found["outcome"] == "works, by shapes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", foreign.FORMATS)
 def test_a_model_is_exported_too(format, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
