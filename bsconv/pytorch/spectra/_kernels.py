@@ -45,9 +45,7 @@ def kernels_of(source: nn.Module | Mapping[str, Any] | Tensor) -> list[Kernels]:
     if isinstance(source, Tensor):
         return [_of_weight(source)]
     if isinstance(source, nn.Module):
-        wanted, layers = "convolution layers", unwrapped(source).named_modules()
-        convs = ((name, one) for name, one in layers if isinstance(one, CONVOLUTIONS))
-        found = [_kernels(name, partial(_weight_of, conv), conv.groups) for name, conv in convs]
+        wanted, found = "convolution layers", list(_of_modules(source))
     elif isinstance(source, Mapping):
         wanted = "weights (N, M, *kernel size) named '*.weight'"
         found = list(_of_state_dict(source))
@@ -79,6 +77,12 @@ def _of_weight(weight: Tensor) -> Kernels:
     if kernels.skipped:
         raise ValueError(f"weight needs slices to compare, got shape {shape}: {kernels.skipped}")
     return kernels
+
+
+def _of_modules(model: nn.Module) -> Iterator[Kernels]:
+    for name, module in unwrapped(model).named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            yield _kernels(name, partial(_weight_of, module), module.groups)
 
 
 def _of_state_dict(state: Mapping[str, Any]) -> Iterator[Kernels]:
