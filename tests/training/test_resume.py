@@ -226,6 +226,18 @@ def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert read_trained(tmp_path).config.epochs == 6
 
 
+def test_a_longer_run_that_is_stopped_is_what_its_last_epoch_has_made_it(tmp_path: Path) -> None:
+    run(out=tmp_path, **FAST)
+    ended = read_trained(tmp_path).state
+    longer = {**FAST, "epochs": 6}
+    run_until(1, resume=True, out=tmp_path, **longer)
+    torch.testing.assert_close(read_trained(tmp_path).state, ended, rtol=0, atol=0)
+    run_until(2, resume=True, out=tmp_path, **longer)
+    kept = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert kept["epoch"] == 5
+    torch.testing.assert_close(read_trained(tmp_path).state, kept["model"], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     run_until(epochs_done + 1, out=tmp_path)
