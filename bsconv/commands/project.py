@@ -70,12 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
         dense = with_images_of(dense, weights)
     dense = training.settled(dense, weights)
     dataset = training.find_dataset(dense, labelled=False)
-    known = getattr(weights, "num_classes", None)
-    model = training.model_by_name(dense, known or dataset.num_classes or None, weights).eval()
+    model = training.model_by_name(dense, getattr(weights, "num_classes", None), weights).eval()
     images: Any = dataset.train_images[:]
     images = training.model_input(images, dense.image_size, dense.normalization)
-    if dataset.classes and known is None:
-        training.check_fit(model, dataset, dense, training=False)
     outputs = training.answers(model, images[:1], dense.model, "another --image-size").shape[-1]
     of: Any = arguments.of or "macs"
     progress = sys.stderr.isatty()

@@ -1,6 +1,7 @@
 """bsconv project: what it prints and writes, that the other commands take it, and wrong input."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ def test_images_alone_will_do(dense, images, tmp_path, said, monkeypatch) -> Non
     more = ("--dataset", tmp_path, "--bsconv", "u", "--method", "weights")
     assert not re.search("bsconv (evaluate|train)", said(*line(dense[1], out, *more)).out)
     assert read_trained(out).num_classes == 10
+    for year in ("2023", "2024"):  # no classes of the network
+        folder = tmp_path / "photographs" / year
+        folder.mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(tmp_path / f"{number}.png", folder)
+    more = ("--dataset", folder.parent, "--bsconv", "u", "--method", "weights")
+    said(*line(dense[1], out, *more))
+    assert (read_trained(out).num_classes, read_trained(out).classes) == (10, ())
 
 
 def test_the_weights_say_which_images_to_look_at(dense, tmp_path, said, failure, monkeypatch):

@@ -221,6 +221,8 @@ def test_images_alone_are_a_data_set_without_labels(tmp_path: Path) -> None:
     dataset = data.load_dataset(folder, labelled=False)
     assert (sorted(grey_values(dataset.train_images)), dataset.classes) == ([*range(100, 105)], ())
     assert data.load_dataset(folder.parent, labelled=False).classes == ("cats", "dogs")
+    (folder.parent / "cats").rename(folder / "cats")  # so that a single folder is left
+    assert counts(data.load_dataset(folder.parent, labelled=False)) == (10, 0)
 
 
 def truncated(path: Path) -> None:

@@ -27,7 +27,7 @@ def read_folder(
 ) -> ImageDataset:
     """``folder/train/CLASS/**`` and ``folder/test/CLASS/**``, or ``folder/CLASS/**`` split.
 
-    Unless ``labelled``, a folder may hold images alone, of no class.
+    Unless ``labelled``, all images below any other folder will do, as those of no class.
     """
     if image_size < 1:
         raise ValueError(f"image_size needs at least 1 pixel, got {image_size=}")
@@ -35,8 +35,13 @@ def read_folder(
     if way.isdecimal() and int(way) < image_size:
         raise ValueError(f"resize needs image_size={image_size} or more, got {resize}")
     tree = _Tree(folder)
-    loose = None if labelled or tree.subfolders(folder) else tree.ordered(folder)
-    parts = ({"": loose}, {}) if loose else tree.train_and_test(split)
+    try:
+        parts = tree.train_and_test(split)
+    except ValueError:
+        tree = _Tree(folder)
+        if labelled or not (below := tree.ordered(folder)):
+            raise
+        parts = {"": below}, {}
     (train, labels), (test, test_labels) = map(_in_order, parts)
     files = ImageFiles(train + test, image_size, resize)  # of both, so that all faults are named
     images: Any = files[:] if files.shape.numel() <= IN_MEMORY else files
