@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -60,10 +61,11 @@ def print_table(
     **entries: str,
 ) -> None:
     """The table, or ``text`` instead, or JSON with its rows; then its CSV file and its figure."""
-    if arguments.json:  # printed first, the work of minutes is not lost to a full disk
-        print_json(**entries, rows=rows_of(table))
-    else:
-        print(text or table, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # as by `... --csv FILE | head`
+        if arguments.json:  # printed first, the work of minutes is not lost to a full disk
+            print_json(**entries, rows=rows_of(table))
+        else:
+            print(text or table, flush=True)
     if arguments.csv is not None:
         table.to_csv(arguments.csv)
     if draw is not None and arguments.out is not None:

@@ -4,6 +4,7 @@ Files that cannot be read are named and left out, and the exit code is 1 then.
 """
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     classifier = load_classifier(arguments.model)
     images: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
+    # `... --csv FILE | head` still writes all of FILE
+    going_on = contextlib.suppress(*[BrokenPipeError] * (arguments.csv is not None))
     bar = tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1)
     with bar:
         for file, said in classifier.predictions(files, arguments.top, skip=True):
@@ -48,10 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
             top = [{"class": name, "probability": share} for name, share in said.top]
             images.append({"file": said.file, "top": top})
             if not arguments.json:
-                bar.write(str(said), file=sys.stdout)
+                with going_on:
+                    bar.write(str(said), file=sys.stdout)
     if arguments.json:
         about = {"model": str(arguments.model), "classes": classifier.classes}
-        print_json(**about, images=images, unreadable=unreadable)
+        with going_on:
+            print_json(**about, images=images, unreadable=unreadable)
     if arguments.csv is not None:
         ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
         names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]

@@ -1,8 +1,10 @@
 """bsconv predict, load_run, and the guide to one's own images from start to end."""
 
 import json
+import os
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,16 @@ def test_unreadable_files_are_named_and_left_out(trained, predicted, capsys) -> 
     assert lines[0] == "file,class_1,probability_1"
     assert len(lines) == 13
     assert len(predicted("model.safetensors", "fruit/test")["unreadable"]) == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_csv_file_is_written_whoever_reads_on(trained, more, monkeypatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1) as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(["predict", "model.safetensors", "fruit/test", "--csv", "a.csv", *more]) == 0
+    assert len(Path("a.csv").read_text().splitlines()) == 13
 
 
 @pytest.fixture
