@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 IMAGENET_CLASSES, CLASS_COUNTS = 1000, {"cifar10": 10, "cifar100": 100}
+DATASETS = (*CLASS_COUNTS, "synthetic")  # all others are folders
 FOLDER_SIZE = 32  # side of the images of a folder, unless a run says otherwise
 COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 

@@ -276,6 +276,14 @@ def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], pa
     check_same(straight, tmp_path)
 
 
+def test_a_folder_of_images_may_have_moved(tmp_path: Path, straight: Path) -> None:
+    run_until(2, out=tmp_path, dataset="images/", **FAST)
+    run(resume=True, out=tmp_path, dataset="/elsewhere/images", **FAST)
+    torch.testing.assert_close(read_trained(tmp_path).state, read_trained(straight).state)
+    assert read_trained(tmp_path).config.dataset == "/elsewhere/images"
+    assert checkpoints.read_config(tmp_path / "config.json").dataset == "/elsewhere/images"
+
+
 def execution(**parts: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda state: state.update(execution={**state["execution"], **parts})
 

@@ -4,13 +4,11 @@ import os
 from pathlib import Path
 
 from ...basics.errors import meant
-from ..rules import CLASS_COUNTS, FOLDER_SIZE
+from ..rules import DATASETS, FOLDER_SIZE
 from ._archives import find_archive, read_archive
 from ._folders import read_folder
 from ._image_dataset import DatasetNotFoundError, ImageDataset
 from ._synthetic import synthetic_dataset
-
-DATASETS = (*CLASS_COUNTS, "synthetic")
 
 
 def load_dataset(
