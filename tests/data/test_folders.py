@@ -2,13 +2,14 @@
 
 import copy
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torchvision import transforms
 
@@ -176,6 +177,21 @@ def test_photographs_stand_upright(tmp_path: Path) -> None:
     upside_down.save(tmp_path / "0.png", exif=exif)
     image = data.read_image(tmp_path / "0.png", 32)
     np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), pixels)
+    opened = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    for orientation in range(10):
+        opened.getexif()[0x0112] = orientation
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+        np.testing.assert_array_equal(data.fitted(opened, 32).permute(1, 2, 0), upright)
+
+
+def test_the_orientation_is_read_whatever_else_exif_holds(tmp_path: Path) -> None:
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHI4s", 0x011A, 2, 3, b"72")  # as text, which it should not be
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + turned + resolution + bytes(4)
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[:, :16] = 255
+    Image.fromarray(pixels).save(tmp_path / "0.jpg", exif=exif)
+    assert data.read_image(tmp_path / "0.jpg", 32)[0, :16].min() > 250
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from PIL.Image import Transpose
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -30,6 +31,12 @@ NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 PIXELS = ("uint8", "float16", "bfloat16", "float32", "float64")
 MOST_NAMED = 20  # images that cannot be read, in one message
 WORKERS = 4  # processes that decode, at most
+# how an image becomes upright, by its orientation: ImageOps would write all its EXIF again as well
+TURNS: dict[Any, Transpose] = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 @functools.cache
@@ -90,7 +97,9 @@ def fitted(image: Any, size: int, resize: str = "squash") -> Tensor:
     The two hold uint8, or floats in [0, 1], which give float32. ValueError for any other.
     """
     if isinstance(image, Image.Image):
-        image = _resized(_rgb(ImageOps.exif_transpose(image)), size, resize)
+        image.load()  # turns a TIFF
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        image = _resized(_rgb(image if turn is None else image.transpose(turn)), size, resize)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
     pixels = _pixels(image)
     if pixels.dtype == torch.uint8:
