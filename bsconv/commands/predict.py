@@ -5,6 +5,7 @@ Files that cannot be read are named and left out, and the exit code is 1 then.
 
 import argparse
 import contextlib
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -71,12 +72,12 @@ def _files(paths: list[Path]) -> list[Path]:
     """The files named, and the images in the folders named; ValueError where there is none."""
     from ..experiments.data import image_files
 
-    files, left_out = dict[Path, Path](), Counter[str]()  # by where they lie: each of them once
+    files, left_out = dict[str, Path](), Counter[str]()  # each path once
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path} is not there: predict needs images, or folders of them")
         for file in image_files(path, left_out) if path.is_dir() else [path]:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(os.path.abspath(file), file)
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         print(f"bsconv predict: left out, not images that Pillow reads: {kinds}", file=sys.stderr)

@@ -158,6 +158,16 @@ def test_folders_are_read_as_in_training_and_each_file_once(trained, predicted) 
     assert names == [str(lime / f"{number}.png") for number in (*range(4), "deep/0")]
 
 
+def test_links_are_followed_and_are_images_of_their_own(trained, predicted, said) -> None:
+    Path("mine").mkdir()
+    for name, target in (("a.png", FILE), ("limes", "fruit/test/lime"), ("limes/back", "mine")):
+        Path("mine", name).symlink_to(Path(target).absolute())
+    names = [image["file"] for image in predicted("model.safetensors", FILE, "mine")["images"]]
+    assert names == [FILE, "mine/a.png", *(f"mine/limes/{number}.png" for number in range(4))]
+    left_out = said("predict", "model.safetensors", "mine").err
+    assert left_out.endswith("not images that Pillow reads: 1 back\n")
+
+
 def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
     write_trained(Path("old.safetensors"), trained, TrainConfig(**CONFIG), 3)
     assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")

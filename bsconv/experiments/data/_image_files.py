@@ -52,12 +52,12 @@ def suffixes() -> set[str]:
     return {suffix for suffix in names if names[suffix] in (*formats(), "MPO")}
 
 
-def image_files(folder: Path, left_out: Counter[str]) -> list[Path]:
+def image_files(folder: Path, left_out: Counter[str], above: Sequence[Path] = ()) -> list[Path]:
     """All images below a folder that are ``visible``; ``left_out`` counts other files' suffixes."""
-    found: list[Path] = []
+    found, above = list[Path](), (*above, folder.resolve())
     for path in visible(folder):
-        if path.is_dir():
-            found += [] if path.is_symlink() else image_files(path, left_out)
+        if path.is_dir() and path.resolve() not in above:  # a link may lead in a circle
+            found += image_files(path, left_out, above)
         elif path.suffix.lower() in suffixes() and path.is_file():
             found.append(path)
         else:
