@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,16 @@ def test_links_are_followed_and_are_images_of_their_own(trained, predicted, said
     assert names == [FILE, "mine/a.png", *(f"mine/limes/{number}.png" for number in range(4))]
     left_out = said("predict", "model.safetensors", "mine").err
     assert left_out.endswith("not images that Pillow reads: 1 back\n")
+
+
+def test_names_that_are_not_utf8(trained, said) -> None:
+    name = os.fsdecode(b"\xe9t\xe9.png")
+    try:
+        shutil.copy(FILE, name)
+    except OSError:
+        pytest.skip("the names of files here are UTF-8")
+    assert said("predict", "model.safetensors", name, "--csv", "a.csv").out.startswith("\\udce9t")
+    assert b"\n\xe9t\xe9.png," in Path("a.csv").read_bytes()
 
 
 def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
