@@ -87,6 +87,8 @@ def _started(run: Run, model: nn.Module, start: Start | None, dataset: ImageData
         head = head_names(model, config)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(head))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model needs weights to train, got {type(model).__name__} without any")
     return model
 
 
