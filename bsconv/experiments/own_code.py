@@ -1,13 +1,15 @@
 """Models that code of the user's makes: ``FILE.py:FACTORY`` and ``package.module:FACTORY``."""
 
-import contextlib
 import importlib
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
 import types
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +32,8 @@ def check_remembered(name: str) -> None:
     """
     if is_code(name) and name not in _named():
         what = "code that makes a model, which a file names and you have not"
-        raise ValueError(f"{name} is {what}; if you trust it, say so with: bsconv plan {name}")
+        way = f"bsconv plan {shlex.quote(name)}"
+        raise ValueError(f"{name} is {what}; if you trust it, say so with: {way}")
 
 
 def _named() -> list[str]:
@@ -62,10 +65,12 @@ def made_by(name: str, num_classes: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} needs to make a torch.nn.Module, got {model!r:.40}")
     if name not in (known := _named()):
-        with contextlib.suppress(OSError):
+        try:
             _names_file().parent.mkdir(parents=True, exist_ok=True)
             with written_whole(_names_file()) as whole:
                 whole.write_text("\n".join([*known, name, ""]), encoding="utf-8")
+        except OSError as error:
+            warnings.warn(f"{name} cannot be remembered: {error}", stacklevel=2)
     return model
 
 
@@ -90,9 +95,7 @@ def _module(name: str, place: str) -> types.ModuleType:
         raise ValueError(f"{name} needs a Python file, {path} is not there")
     key = f"{path.stem}_{hash((path, path.stat().st_mtime_ns)):x}"
     if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path)
-        assert spec is not None
-        assert spec.loader is not None
+        spec: Any = importlib.util.spec_from_file_location(key, path)
         module = importlib.util.module_from_spec(spec)
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))  # for what it imports from its own folder

@@ -28,6 +28,8 @@ class Pair(Net):
     def forward(self, images): return (x := super().forward(images)), x.softmax(1)
 class Named(Net):
     def forward(self, images): return {"logits": super().forward(images)}
+def empty(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def frozen(): return Net(3).requires_grad_(False)
 layers = layers_of_mine.LAYERS
 """
 
@@ -85,13 +87,29 @@ def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: 
 
 
 def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) -> None:
-    (here / "evil.py").write_text("open('trace', 'w')\ndef make(): pass\n")
+    (here / "evil nets.py").write_text("open('trace', 'w')\ndef make(): pass\n")
     written = here / "model.safetensors"
-    for name in (f"{here}/evil.py:make", "evil:make"):
+    for name, typed in (((path := f"{here}/evil nets.py:make"), f"'{path}'"), ("evil:make",) * 2):
         write_trained(written, build_model("nets.py:Net", 3), TrainConfig(name), 3)
         export = ("export", "--checkpoint", written, "--format", "onnx", "--out", "x.onnx")
-        assert "is code that makes a model, which a file names" in failure(*export)
+        said = failure(*export)
+        assert "is code that makes a model, which a file names" in said
+        assert said.endswith(f"say so with: bsconv plan {typed}\n")
     assert not (here / "trace").exists()
+
+
+def test_a_list_of_names_that_cannot_be_written_is_said(here: Path) -> None:
+    (here / "torch").touch()
+    with pytest.warns(UserWarning, match="nets.py:Net cannot be remembered: .*torch"):
+        build_model("nets.py:Net", 3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("empty", "Sequential"), ("frozen", "Net")])
+def test_a_model_without_weights_to_train(name: str, kind: str, images: Path, failure) -> None:
+    line = ("train", "--model", f"nets.py:{name}", "--dataset", images, "--image-size", 8)
+    said = failure(*line, "--device", "cpu", "--out", "run")
+    assert f"model needs weights to train, got {kind} without any" in said
+    assert not Path("run").exists()
 
 
 @pytest.mark.slow
