@@ -83,7 +83,11 @@ def write_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> No
 def rows_of(table: CsvTable) -> list[dict[str, Any]]:
     """What ``to_csv`` writes, by columns; numbers that are rounded there are numbers here."""
     header, rows = table._csv_rows()
-    return [dict(zip(header, [name, *map(_value, rest)], strict=True)) for name, *rest in rows]
+    texts = {header[0], "data", "dataset"}  # a folder may be called null, or 2024
+    return [
+        {key: cell if key in texts else _value(cell) for key, cell in zip(header, row, strict=True)}
+        for row in rows
+    ]
 
 
 def _value(cell: Any) -> Any:

@@ -185,8 +185,11 @@ def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
 
 
 def test_a_run_is_compared_even_before_its_first_epoch(trained: nn.Module, said: Said) -> None:
+    settings = TrainConfig(**CONFIG | {"dataset": "2024"})
+    write_trained(Path("model.safetensors"), trained, settings, 3)
     (row,) = json.loads(said("results", "--runs", "model.safetensors", "--json").out)["rows"]
     assert (row["parameters"], row["epochs"], row["last top-1"]) == (272_025, 0, None)
+    assert row["data"] == "2024"
 
 
 EXPORT = ("export", "--checkpoint", "model.safetensors", "--format", "onnx", "--out", "x.onnx")
