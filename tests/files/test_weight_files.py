@@ -159,3 +159,10 @@ def test_a_file_of_something_else(content: Any, message: str, tmp_path: Path) ->
     torch.save(content, path)
     with pytest.raises(ValueError, match=message):
         read_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_named(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt is TorchScript, a program, .* save a state dict$"):
+        read_weights(tmp_path / "x.pt")

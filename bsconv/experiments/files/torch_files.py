@@ -16,6 +16,7 @@ from ...basics.errors import one_line
 MOST_ITEMS = 3_000_000
 DEEPEST = 64
 DIRECTORY = 0x10  # an attribute of a part of a ZIP file
+SCRIPT = "TorchScript, a program, which bsconv does not run: save a state dict"
 LARGEST = 100  # tensors may claim as many times the size of their file, and a MiB
 
 
@@ -36,7 +37,8 @@ def read_torch_file(path: Path, otherwise: str) -> Any:
         except MemoryError:
             raise
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+            what = "is" if str(error) == SCRIPT else "is damaged:"
+            raise ValueError(f"{path} {what} {one_line(error)}") from error
         except Exception as error:  # a damaged file may raise anything at all
             other = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
             found = f"; it has {other[1]}" if other else ""
@@ -49,6 +51,8 @@ def check_archive(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        if any(member.filename.endswith("/constants.pkl") for member in members):
+            raise ValueError(SCRIPT)
         packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
         if packed or sum(member.file_size for member in members) > size:
             raise ValueError("its parts are larger than the whole")
