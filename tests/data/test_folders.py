@@ -168,20 +168,12 @@ def test_every_mode_becomes_rgb(tmp_path, image, suffix, colour, tolerance):
     torch.testing.assert_close(pixels, expected, atol=tolerance, rtol=0)
 
 
-def test_photographs_stand_upright(tmp_path: Path) -> None:
-    pixels = np.zeros((32, 32, 3), np.uint8)
-    pixels[:16] = 255  # bright above, dark below
-    upside_down = Image.fromarray(pixels[::-1, ::-1].copy())
-    exif = upside_down.getexif()
-    exif[0x0112] = 3  # the camera was held upside down
-    upside_down.save(tmp_path / "0.png", exif=exif)
-    image = data.read_image(tmp_path / "0.png", 32)
-    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), pixels)
-    opened = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    for orientation in range(10):
-        opened.getexif()[0x0112] = orientation
-        upright = np.asarray(ImageOps.exif_transpose(opened))
-        np.testing.assert_array_equal(data.fitted(opened, 32).permute(1, 2, 0), upright)
+@pytest.mark.parametrize("orientation", range(10))
+def test_photographs_stand_upright(tmp_path: Path, orientation: int) -> None:
+    photograph = Image.open(noisy(tmp_path / "0.png", (32, 32)))
+    photograph.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(photograph))
+    np.testing.assert_array_equal(data.fitted(photograph, 32).permute(1, 2, 0), expected)
 
 
 def test_the_orientation_is_read_whatever_else_exif_holds(tmp_path: Path) -> None:

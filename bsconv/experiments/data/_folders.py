@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..rules import resize_parts
 from ._image_dataset import ImageDataset
-from ._image_files import ImageFiles, suffixes, visible
+from ._image_files import ImageFiles, image_files, visible
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first that is there
@@ -114,21 +114,8 @@ class _Tree:
         return classes
 
     def ordered(self, folder: Path, above: Path | None = None) -> list[tuple[bytes, Path]]:
-        return sorted((_order(file, above or folder), file) for file in self.files(folder))
-
-    def files(self, folder: Path) -> list[Path]:
-        """All images in it and its subfolders."""
-        found = []
-        for path in self.entries(folder):
-            if path.is_dir():
-                if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
-                    raise ValueError(f"{path} is a link that leads in a circle")
-                found += self.files(path)
-            elif path.suffix.lower() in suffixes():
-                found.append(path)
-            else:
-                self.left_out[f"{path.suffix.lower() or path.name} files"] += 1
-        return found
+        files = image_files(folder, self.left_out, self.entries)
+        return sorted((_order(file, above or folder), file) for file in files)
 
     def subfolders(self, folder: Path) -> list[Path]:
         return [path for path in self.entries(folder) if path.is_dir()]
@@ -143,6 +130,8 @@ class _Tree:
                 raise ValueError(f"{path} {out}; copy the images instead")
             if path.is_symlink() and not path.exists():
                 raise ValueError(f"{path} is a link that leads nowhere")
+            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+                raise ValueError(f"{path} is a link that leads in a circle")
         return paths
 
 

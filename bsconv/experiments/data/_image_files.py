@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import ExifTags, Image
-from PIL.Image import Transpose
+from PIL.Image import Transpose as Turn
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -31,11 +31,9 @@ NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 PIXELS = ("uint8", "float16", "bfloat16", "float32", "float64")
 MOST_NAMED = 20  # images that cannot be read, in one message
 WORKERS = 4  # processes that decode, at most
-# how an image becomes upright, by its orientation: ImageOps would write all its EXIF again as well
-TURNS: dict[Any, Transpose] = {
-    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
+TURNS: dict[Any, Turn] = {  # by orientation; ImageOps would write all other EXIF again as well
+    2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90,
 }  # fmt: skip
 
 
@@ -52,23 +50,25 @@ def suffixes() -> set[str]:
     return {suffix for suffix in names if names[suffix] in (*formats(), "MPO")}
 
 
-def image_files(folder: Path, left_out: Counter[str], above: Sequence[Path] = ()) -> list[Path]:
-    """All images below a folder that are ``visible``; ``left_out`` counts other files' suffixes."""
-    found, above = list[Path](), (*above, folder.resolve())
-    for path in visible(folder):
-        if path.is_dir() and path.resolve() not in above:  # a link may lead in a circle
-            found += image_files(path, left_out, above)
-        elif path.suffix.lower() in suffixes() and path.is_file():
-            found.append(path)
-        else:
-            left_out[path.suffix.lower() or path.name] += 1
-    return found
-
-
 def visible(folder: Path) -> list[Path]:
     """What is in a folder, without what is hidden, or dropped there by systems and archives."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return [path for path in paths if path.name.lower() not in DROPPINGS]
+
+
+def image_files(
+    folder: Path, left_out: Counter[str], entries: Callable[..., list[Path]] = visible, *above: Path
+) -> list[Path]:
+    """All images below a folder, of its ``entries``; ``left_out`` counts other files' suffixes."""
+    found, above = list[Path](), (*above, folder.resolve())
+    for path in entries(folder):
+        if path.is_dir() and path.resolve() not in above:  # a link may lead in a circle
+            found += image_files(path, left_out, entries, *above)
+        elif path.suffix.lower() in suffixes():
+            found.append(path)
+        else:
+            left_out[f"{path.suffix.lower() or path.name} files"] += 1
+    return found
 
 
 def read_image(file: Path, size: int, resize: str = "squash") -> Tensor:
