@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.config import TrainConfig
-from ..experiments.rules import FOLDER_SIZE, IMAGENET_CLASSES, absolute_name
+from ..experiments.rules import DATASETS, FOLDER_SIZE, IMAGENET_CLASSES, absolute_name
 from ._arguments import MODEL_HELP, add_weights, given_settings, only_with
 
 if TYPE_CHECKING:
@@ -94,8 +94,6 @@ def chosen_model(
 
 def with_images_of(config: TrainConfig, start: Start | None) -> TrainConfig:
     """``config`` with the images that the weights ``start`` were trained on, if they say so."""
-    from ..experiments.data import DATASETS
-
     if start is None or (learnt := start.config) is None:
         return config
     if learnt.dataset not in DATASETS and not Path(learnt.dataset).expanduser().is_dir():

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..experiments.config import TrainConfig
+from ..experiments.rules import DATASETS
 from ._arguments import IMAGES, add_settings, given_settings
 
 HELP = "find or download a data set"
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..experiments.data import DATASETS, data_folder, load_dataset
+    from ..experiments.data import data_folder, load_dataset
 
     TrainConfig(**given_settings(arguments))  # refuses what a run would
     name, options = arguments.dataset, {option: getattr(arguments, option) for option in IMAGES}

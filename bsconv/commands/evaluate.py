@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from ..experiments.rules import DATASETS
 from . import _arguments as shared
 from ._models import read_model, with_images_of
 from ._output import add_json, print_json
@@ -38,7 +39,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--pretrained or --weights is missing: the weights for --model")
 
     from ..experiments import training
-    from ..experiments.data import DATASETS
 
     config, start, make = read_model(arguments, "--model")
     device = training.find_device(config.device)

@@ -276,13 +276,12 @@ class TrainConfig:
         return cls(**{"optimizer": "sgd", **values})  # the only one before there were two
 
     def difference(self, other: TrainConfig) -> str | None:
-        """The first setting that would give another result; None if all give the same. The path
-        of a folder of images is none: whoever resumes a run compares their checksum."""
+        """The first setting that would give another result; None if all give the same."""
         mine, others = (
             {**dataclasses.asdict(one.resolved()), "normalize": one.normalization}
             for one in (self, other)
         )
         free = ["data", "out", "mean", "std"]  # "normalize" stands for the last two as well
         if not {self.dataset, other.dataset} & {*rules.DATASETS}:
-            free.append("dataset")
+            free.append("dataset")  # a folder, which may have moved: its checksum is compared
         return next((n for n in mine if n not in free and mine[n] != others[n]), None)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from ...basics.errors import one_line
 from ..config import TrainConfig
-from ..data import DATASETS, ImageDataset, load_dataset, to_float
+from ..data import ImageDataset, load_dataset, to_float
 from ..normalization import Normalization
+from ..rules import DATASETS
 
 LARGER = "a larger image_size, such as --image-size 224"
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ...pytorch import apply_plan, project_pretrained
 from ...pytorch.modules import BLUEPRINT_LAYERS
 from ..config import TrainConfig
-from ..data import DATASETS, ImageDataset
+from ..data import ImageDataset
 from ..files import checkpoints
 from ..files.checkpoints import Start, TrainedModel, fitting, load_weights, read_trained
 from ..model_sources import build_model, foreign_images, pretrained_model
 from ..normalization import Normalization
 from ..own_code import check_remembered, is_code
-from ..rules import IMAGENET_CLASSES
+from ..rules import DATASETS, IMAGENET_CLASSES
 from ._inputs import check_answers, check_classes, model_input
 from ._new_head import head_names, with_new_head
 
