@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     format_before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"bsconv: {one_line(message, limit=None)}\n"
     warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which may not be needed
-    # names of files need not be UTF-8, and notebooks replace stdout
-    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")
+    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")  # names need not be UTF-8
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     tables.terminal_width = shutil.get_terminal_size().columns if on_terminal else math.inf
     command = ""

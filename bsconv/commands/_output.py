@@ -83,15 +83,12 @@ def write_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> No
 def rows_of(table: CsvTable) -> list[dict[str, Any]]:
     """What ``to_csv`` writes, by columns; numbers that are rounded there are numbers here."""
     header, rows = table._csv_rows()
-    texts = {header[0], "data", "dataset"}  # a folder may be called null, or 2024
-    return [
-        {key: cell if key in texts else _value(cell) for key, cell in zip(header, row, strict=True)}
-        for row in rows
-    ]
+    values = ([name, *map(_value, header[1:], rest)] for name, *rest in rows)
+    return [dict(zip(header, row, strict=True)) for row in values]
 
 
-def _value(cell: Any) -> Any:
-    try:
-        return json.loads(cell)
+def _value(column: str, cell: Any) -> Any:
+    try:  # a folder of data may be called null, or 2024
+        return cell if column in ("data", "dataset") else json.loads(cell)
     except (TypeError, ValueError):
         return None if cell == "" else cell

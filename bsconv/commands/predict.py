@@ -37,12 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..experiments.classifier import load_classifier
 
     classifier = load_classifier(arguments.model)
-    images: list[dict[str, Any]] = []
-    unreadable: list[dict[str, str]] = []
-    # `... --csv FILE | head` still writes all of FILE
-    going_on = contextlib.suppress(*[BrokenPipeError] * (arguments.csv is not None))
-    bar = tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1)
-    with bar:
+    images, unreadable = list[dict[str, Any]](), list[dict[str, str]]()
+    ends = () if arguments.csv is None else (BrokenPipeError,)  # by `| head`: the file is whole
+    with tqdm(total=len(files), unit=" images", disable=None, leave=False, delay=1) as bar:
         for file, said in classifier.predictions(files, arguments.top, skip=True):
             bar.update()
             if isinstance(said, str):
@@ -52,18 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
             top = [{"class": name, "probability": share} for name, share in said.top]
             images.append({"file": said.file, "top": top})
             if not arguments.json:
-                with going_on:
+                with contextlib.suppress(*ends):
                     bar.write(str(said), file=sys.stdout)
     if arguments.json:
         about = {"model": str(arguments.model), "classes": classifier.classes}
-        with going_on:
+        with contextlib.suppress(*ends):
             print_json(**about, images=images, unreadable=unreadable)
     if arguments.csv is not None:
         ranks = range(1, min(arguments.top, len(classifier.classes)) + 1)
         names = [f"{what}_{rank}" for rank in ranks for what in ("class", "probability")]
-        rows = [
-            [each["file"], *(v for top in each["top"] for v in top.values())] for each in images
-        ]
+        rows = [[one["file"], *(v for top in one["top"] for v in top.values())] for one in images]
         write_csv(arguments.csv, ["file", *names], rows)
     return 1 if unreadable else 0
 

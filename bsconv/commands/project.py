@@ -88,8 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
             images = images if curve is None else curve
         student, report = project_pretrained(model, images, progress=progress, **options)
         if not report.layers:
-            lacks = "no convolution that BSConv replaces, see bsconv plan"
-            raise ValueError(f"{dense.model} has {lacks}")
+            raise ValueError(f"{dense.model} has no convolution to replace, see bsconv plan")
         plan = None if report.budget is None else report.plan
         classes = (weights.classes if weights is not None else ()) or dataset.classes
         classes = classes if len(classes) == outputs else ()

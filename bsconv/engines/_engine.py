@@ -54,8 +54,7 @@ class Engine(ABC):
     def missing(self) -> str:
         """The packages to install, and how; empty where all are there."""
         absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        how = f"needs {', '.join(absent)}: pip install 'bsconv[{self.extra}]'"
-        return how if absent else ""
+        return f"needs {', '.join(absent)}: pip install 'bsconv[{self.extra}]'" if absent else ""
 
     def runs_on(self, device: torch.device) -> bool:
         """Asked where its packages are there."""

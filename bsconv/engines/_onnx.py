@@ -34,8 +34,7 @@ def network_to_onnx(model: nn.Module, example: Tensor) -> tuple[bytes, Tensors, 
 def _exported(network: nn.Module, example: Tensor, free: dict[int, Any]) -> tuple[bytes, bool]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter, about itself
-        network = _TensorsOnly(network)
-        program = torch.export.export(network, (example,), dynamic_shapes=(free,))
+        program = torch.export.export(_TensorsOnly(network), (example,), dynamic_shapes=(free,))
         rules = getattr(program, "_guards_code", [""]) if free else [""]
         any_size = all(re.search(r"!= 1$|>= \d$", rule) for rule in rules)  # layers' own bounds
         calls = (node for node in program.graph.nodes if node.op == "call_function")

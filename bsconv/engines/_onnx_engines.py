@@ -90,8 +90,7 @@ class OnnxRunner(Runner):
         calls = {0: partial(self.compute, images)}
         for piece in {math.ceil(count), math.ceil(count / 4)} - {len(images)}:
             try:
-                found = self.compute(images, piece)
-                if difference(found, expected) <= SAME:
+                if difference(self.compute(images, piece), expected) <= SAME:
                     calls[piece] = partial(self.compute, images, piece)
             except Exception:  # of the many that engines raise where images are not independent
                 continue
@@ -140,8 +139,7 @@ class OnnxRuntimeRunner(OnnxRunner):
             for side, length in zip(images.type.tensor_type.shape.dim, fixed, strict=True):
                 if side.dim_param:  # the name of a side that is free
                     options.add_free_dimension_override_by_name(side.dim_param, length)
-        known = _providers(self.device)
-        session = runtime.InferenceSession(self.content, options, providers=known)
+        session = runtime.InferenceSession(self.content, options, providers=_providers(self.device))
         return partial(_in_session, session)
 
 

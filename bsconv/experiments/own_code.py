@@ -1,6 +1,5 @@
 """Models that code of the user's makes: ``FILE.py:FACTORY`` and ``package.module:FACTORY``."""
 
-import importlib
 import importlib.util
 import inspect
 import os

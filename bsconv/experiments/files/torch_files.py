@@ -60,9 +60,8 @@ def check_archive(file: BinaryIO) -> None:
             raise ValueError("a part of it is marked as a directory")  # torch would read nothing
         if not any(member.CRC for member in members):
             return  # written without checksums, an option of torch.save
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} in it is wrong")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} in it is wrong")
 
 
 def _check_content(content: object, size: int) -> None:

@@ -171,8 +171,7 @@ class Run:
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        # of an end that this run once had: the checkpoint so far holds the same weights
-        (self.folder / MODEL).unlink(missing_ok=True)
+        (self.folder / MODEL).unlink(missing_ok=True)  # of an earlier end: CHECKPOINT has the same
         checkpoints.write_checkpoint(self.folder / CHECKPOINT, state)
         # after the checkpoint: a resumed run writes the metrics again from what is in there
         self._write_metrics(self.folder)

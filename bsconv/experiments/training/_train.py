@@ -108,8 +108,7 @@ def train_epoch(run: Run, job: Job, epoch: int, progress: bool) -> tuple[float, 
             bar.update(len(batch))
             if number % look_every == 0 or number == len(batches):
                 # the same in all processes, which stop together
-                means = processes.sum(total) / processes.count / seen
-                loss, penalty = means.tolist()
+                loss, penalty = (processes.sum(total) / processes.count / seen).tolist()
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
                 if not math.isfinite(loss):
                     break

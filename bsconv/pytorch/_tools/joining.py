@@ -28,8 +28,7 @@ def normed(conv: Conv, norm: BatchNorm) -> Conv:
     """``norm(conv(x))`` in eval mode as one convolution, in float64."""
     scale, offset = _scale_and_offset(norm, exact_dtype(conv.weight))
     bias = offset if conv.bias is None else offset + scale * conv.bias
-    weight = conv.weight * with_ones(scale, conv.weight.dim())
-    return convolution(conv, weight, bias, conv.groups)
+    return convolution(conv, conv.weight * with_ones(scale, conv.weight.dim()), bias, conv.groups)
 
 
 @torch.no_grad()

@@ -63,8 +63,7 @@ class Budget:
         states = (one.state_dict().values() for one in (model, self.study.model))
         now, then = ([each for each in state if isinstance(each, Tensor)] for state in states)
         kinds = [[(each.dtype, each.device) for each in held] for held in (now, then)]
-        alike = self.original is model and kinds[0] == kinds[1]
-        return alike and all(map(torch.equal, now, then))
+        return self.original is model and kinds[0] == kinds[1] and all(map(torch.equal, now, then))
 
     def choose(self, budget: float) -> dict[str, Form] | None:
         """A form for each layer, all within that share of the total; None if there is none."""

@@ -220,8 +220,7 @@ class _Trace:
                 own = norm = number
             arrival, value = number, following
         chain = self.chains[value].get(value)  # none where there are no derivatives
-        activation = chain.activation(self.users) if chain else None
-        return Consumer(own, norm, arrival, activation, shapes)
+        return Consumer(own, norm, arrival, chain.activation(self.users) if chain else None, shapes)
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""

@@ -185,8 +185,7 @@ def budget_curve(
     study = Study(*_read(model, images, limit), Sampler(batch_size, positions), progress)
     # BSConv-S of the fewest channels is smaller wherever any form is
     sizes = _sizes(kernel_sizes, auto=None)
-    replacer = BSConvS_Replacer(sizes, p=0, exclude=exclude, dimensions=dimensions)
-    plan = replacer.plan(study.model)
+    plan = BSConvS_Replacer(sizes, p=0, exclude=exclude, dimensions=dimensions).plan(study.model)
     names = [layer.name for layer in plan.replaced if len(layer.names) == 1]
     if not names:
         raise ValueError("model needs a convolution that BSConv can replace, got none")

@@ -64,8 +64,7 @@ class Stopwatch:
         new = {name: _filled(form, self.study.layers[name]) for name, form in chosen.items()}
         student = install(copy.deepcopy(self.study.model), new).eval()
         runs = {"dense": self.dense, "student": self.network(student)[1]}
-        taken = in_turns(runs, self.device, budget=SECONDS, turn=TURN, settle=SETTLE)
-        seconds = medians(taken)
+        seconds = medians(in_turns(runs, self.device, budget=SECONDS, turn=TURN, settle=SETTLE))
         return seconds["student"] / seconds["dense"]
 
 

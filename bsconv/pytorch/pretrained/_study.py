@@ -53,8 +53,7 @@ class Layer:
     def cost(self, form: Form, of: Cost) -> int:
         """Parameters, or multiply-accumulates for one image as torch's FlopCounterMode counts."""
         if of == "parameters":
-            biases = 0 if self.conv.bias is None else self.conv.out_channels
-            return form.macs(self.conv) + biases
+            return form.macs(self.conv) + (0 if self.conv.bias is None else self.conv.out_channels)
         return form.macs(self.conv, *(prod(shape[1:]) for shape in self.consumer.shapes))
 
     def fit(self, patches: Patches) -> Fit:

@@ -127,8 +127,7 @@ class ModelProfiler(Table, CsvTable):
         return pandas.DataFrame([astuple(row) for row in self.rows], columns=COLUMNS)
 
     def _csv_rows(self) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-        rows = [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
-        return COLUMNS, rows
+        return COLUMNS, [(*astuple(row)[:-1], _shape_text(row.output_shape)) for row in self.rows]
 
     def _table_rows(self) -> list[Row]:
         return [(name or "(root)", *rest) for name, *rest in self._csv_rows()[1]]

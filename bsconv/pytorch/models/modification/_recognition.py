@@ -106,8 +106,7 @@ def read(block: nn.Module) -> SeparableLayers | nn.Conv2d | str:
 
 
 def _known_class(block: nn.Module) -> str:
-    names = map(_full_name, type(block).__mro__)
-    return next((name for name in names if name in BLOCKS), "")
+    return next((name for name in map(_full_name, type(block).__mro__) if name in BLOCKS), "")
 
 
 def _full_name(cls: type) -> str:
