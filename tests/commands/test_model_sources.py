@@ -53,8 +53,7 @@ def test_one_logit_for_each_class(name: str, size: int) -> None:
     "name", ["cifar_resnet20", "torchvision:resnet18", "pytorchcv:resnet20_cifar10"]
 )
 def test_replacement(name: str) -> None:
-    dense = build_model(name, 10)
-    assert count(dense, BSConvU, BSConvS) == 0
+    assert count(build_model(name, 10), BSConvU, BSConvS) == 0
     as_u, as_s = build_model(name, 10, bsconv="u"), build_model(name, 10, bsconv="s")
     assert count(as_u, BSConvU) > 10
     assert count(as_s, BSConvS) > 10
@@ -70,8 +69,7 @@ def test_options_reach_the_replacers() -> None:
     plain = build_model("cifar_resnet20", 10)
     assert count(half, nn.BatchNorm2d) == count(plain, nn.BatchNorm2d) + 2 * len(layers)
     with_bn = build_model("cifar_resnet20", 10, bsconv="u", with_bn=True)
-    more = count(with_bn, nn.BatchNorm2d) - count(plain, nn.BatchNorm2d)
-    assert more == count(with_bn, BSConvU)
+    assert count(with_bn, nn.BatchNorm2d) - count(plain, nn.BatchNorm2d) == count(with_bn, BSConvU)
     projected = build_model("pytorchcv:resnet20_cifar10", 10, bsconv="s", init="project")
     assert projected.reg_loss(alpha=1) < 1e-3 < half.reg_loss(alpha=1)  # a basis of an SVD
 

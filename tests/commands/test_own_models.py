@@ -1,5 +1,6 @@
 """Models that the user's own code makes: FILE.py:FACTORY and package.module:FACTORY."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,11 @@ def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: 
 def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) -> None:
     (here / "evil nets.py").write_text("open('trace', 'w')\ndef make(): pass\n")
     written = here / "model.safetensors"
-    for name, typed in (((path := f"{here}/evil nets.py:make"), f"'{path}'"), ("evil:make",) * 2):
+    for name in (f"{here}/evil nets.py:make", "evil:make"):
         write_trained(written, build_model("nets.py:Net", 3), TrainConfig(name), 3)
-        export = ("export", "--checkpoint", written, "--format", "onnx", "--out", "x.onnx")
-        said = failure(*export)
+        said = failure("export", "--checkpoint", written, "--format", "onnx", "--out", "x.onnx")
         assert "is code that makes a model, which a file names" in said
-        assert said.endswith(f"say so with: bsconv plan {typed}\n")
+        assert shlex.split(said)[-3:] == ["bsconv", "plan", name]
     assert not (here / "trace").exists()
 
 
@@ -104,11 +104,11 @@ def test_a_list_of_names_that_cannot_be_written_is_said(here: Path) -> None:
         build_model("nets.py:Net", 3)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("empty", "Sequential"), ("frozen", "Net")])
-def test_a_model_without_weights_to_train(name: str, kind: str, images: Path, failure) -> None:
-    line = ("train", "--model", f"nets.py:{name}", "--dataset", images, "--image-size", 8)
-    said = failure(*line, "--device", "cpu", "--out", "run")
-    assert f"model needs weights to train, got {kind} without any" in said
+def test_a_model_without_weights_to_train(images: Path, failure: Callable[..., str]) -> None:
+    train = ("train", "--dataset", images, "--image-size", 8, "--device", "cpu", "--out", "run")
+    for name, kind in (("empty", "Sequential"), ("frozen", "Net")):
+        said = failure(*train, "--model", f"nets.py:{name}")
+        assert f"model needs weights to train, got {kind} without any" in said
     assert not Path("run").exists()
 
 

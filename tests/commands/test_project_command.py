@@ -96,26 +96,20 @@ def test_a_budget_is_kept_and_the_file_says_its_plan(dense, tmp_path, said, fail
     few = tmp_path / "few.safetensors"
     assert "budget needs at least" in failure(*line(weights, few, "--budget", "1%"))
     assert not few.exists()
-    exported = tmp_path / "out.onnx"
-    said("export", "--format", "onnx", "--checkpoint", out, "--out", exported)
+    said("export", "--format", "onnx", "--checkpoint", out, "--out", tmp_path / "out.onnx")
 
 
 def test_images_alone_will_do(dense, images, tmp_path, said, monkeypatch) -> None:
     monkeypatch.setattr(_inputs, "load_dataset", load_dataset)
+    (folder := tmp_path / "photographs" / "2023").mkdir(parents=True)
     for number, image in enumerate(images.train_images[:3].movedim(1, 3).numpy()):
-        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(folder / f"{number}.png")
+    shutil.copytree(folder, folder.with_name("2024"))
     out = tmp_path / "out.safetensors"
-    more = ("--dataset", tmp_path, "--bsconv", "u", "--method", "weights")
-    assert not re.search("bsconv (evaluate|train)", said(*line(dense[1], out, *more)).out)
-    assert read_trained(out).num_classes == 10
-    for year in ("2023", "2024"):  # no classes of the network
-        folder = tmp_path / "photographs" / year
-        folder.mkdir(parents=True)
-        for number in range(3):
-            shutil.copy(tmp_path / f"{number}.png", folder)
-    more = ("--dataset", folder.parent, "--bsconv", "u", "--method", "weights")
-    said(*line(dense[1], out, *more))
-    assert (read_trained(out).num_classes, read_trained(out).classes) == (10, ())
+    for dataset in (folder, folder.parent):
+        more = ("--dataset", dataset, "--bsconv", "u", "--method", "weights")
+        assert not re.search("bsconv (evaluate|train)", said(*line(dense[1], out, *more)).out)
+        assert (read_trained(out).num_classes, read_trained(out).classes) == (10, ())
 
 
 def test_the_weights_say_which_images_to_look_at(dense, tmp_path, said, failure, monkeypatch):
@@ -133,7 +127,6 @@ def test_the_weights_say_which_images_to_look_at(dense, tmp_path, said, failure,
 def test_a_curve_alone_writes_no_network(dense, tmp_path, said) -> None:
     line = ("project", "cifar_resnet20", "--weights", dense[1], "--normalize", "none")
     line += ("--dataset", "synthetic", "--images", 8, "--of", "parameters")
-    printed = said(*line, "--curve", tmp_path / "curve.svg").out
-    assert "budgets of parameters" in printed
+    assert "budgets of parameters" in said(*line, "--curve", tmp_path / "curve.svg").out
     assert "</svg>" in (tmp_path / "curve.svg").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {dense[1].name, "curve.svg"}

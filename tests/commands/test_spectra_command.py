@@ -41,8 +41,7 @@ def test_a_file_alone(weights: Path, network: nn.Module, tmp_path: Path, said: S
     assert said("spectra", weights, "--csv", path) == (f"{spectra_table(state)}\n", "")
     spectra_table(network).to_csv(expected)
     assert path.read_text() == expected.read_text()
-    whole = said("spectra", weights, "--no-center").out
-    assert whole == f"{spectra_table(state, center=False)}\n"
+    assert said("spectra", weights, "--no-center").out == f"{spectra_table(state, center=False)}\n"
 
 
 def test_a_model_with_weights_of_any_number_of_classes(network, tmp_path, said) -> None:

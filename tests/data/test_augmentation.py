@@ -16,8 +16,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def numbered(height: int = 8, width: int = 8) -> Tensor:
     """One image [3, H, W] whose pixels all differ, none of them zero."""
-    pixels = torch.arange(1, 3 * height * width + 1, dtype=torch.uint8)
-    return pixels.reshape(3, height, width)
+    return torch.arange(1, 3 * height * width + 1, dtype=torch.uint8).reshape(3, height, width)
 
 
 def admissible(image: Tensor, padding: int, flip: bool) -> dict[tuple[int, int, bool], bytes]:
@@ -40,8 +39,7 @@ def admissible(image: Tensor, padding: int, flip: bool) -> dict[tuple[int, int, 
 def test_every_image_has_its_own_admissible_crop_and_flip(padding, flip, height, width):
     image = numbered(height, width)
     allowed = admissible(image, padding, flip)
-    count = 16 * len(allowed)
-    batch = image.expand(count, -1, -1, -1)
+    batch = image.expand(16 * len(allowed), -1, -1, -1)
     results = augment(batch, generator(), crop_padding=padding, flip=flip)
     assert {result.numpy().tobytes() for result in results} == set(allowed.values())
 

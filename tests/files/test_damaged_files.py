@@ -47,8 +47,7 @@ def read_trained_parts(path: Path) -> Any:
 
 
 def archive(path: Path) -> None:
-    chance = np.random.default_rng(0)
-    images = chance.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     labels, classes = np.arange(30) % 10, np.array([f"class {number}" for number in range(10)])
     parts: dict[str, Any] = {"train_images": images[:20], "train_labels": labels[:20]}
     np.savez(path, **parts, test_images=images[20:], test_labels=labels[20:], classes=classes)
@@ -104,8 +103,7 @@ def test_damaged_files_read_as_written_or_not_at_all(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", FILES)
 def test_with_every_bit_changed(tmp_path: Path, name: str, section: Section) -> None:
     """Of the largest file, with bits drawn at random."""
-    flips = 2000 if name == "cifar10.npz" else None
-    tried, refused = refusals(name, tmp_path, flips, cuts=500)
+    tried, refused = refusals(name, tmp_path, 2000 if name == "cifar10.npz" else None, cuts=500)
     section(
         "Damaged files",
         f"- `{name}`, with one bit changed or its end missing, {tried:,} times: {refused:,} refused"

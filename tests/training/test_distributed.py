@@ -156,8 +156,7 @@ from bsconv.experiments.training._global_batch_norm import with_global_batch_nor
 with join_processes(torch.device("cpu")) as processes:
     results = []
     for settings, inputs, gradients in torch.load("cases.pt", weights_only=True):
-        kind = getattr(nn, f"BatchNorm{max(inputs.dim() - 2, 1)}d")
-        norm = kind(inputs.shape[1], **settings)
+        norm = getattr(nn, f"BatchNorm{max(inputs.dim() - 2, 1)}d")(inputs.shape[1], **settings)
         shared = with_global_batch_norm(norm) if processes.count > 1 else norm
         part, _ = processes.part(len(inputs))
         for _ in range(2):

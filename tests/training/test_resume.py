@@ -218,24 +218,15 @@ def test_resume_without_a_folder_or_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(out=tmp_path, **FAST)
-    longer = config(out=tmp_path, **FAST | {"epochs": 6})
-    history = train(longer, resume=True)
+    history = train(config(out=tmp_path, **FAST | {"epochs": 6}), resume=True)
     assert [metrics.epoch for metrics in history] == [1, 2, 3, 4, 5, 6]
     said = "resuming after epoch 4, for 6 epochs and not 4; its cycle is stretched over all:"
     assert said in capsys.readouterr().out
     assert read_trained(tmp_path).config.epochs == 6
-
-
-def test_a_longer_run_that_is_stopped_is_what_its_last_epoch_has_made_it(tmp_path: Path) -> None:
-    run(out=tmp_path, **FAST)
-    ended = read_trained(tmp_path).state
-    longer = {**FAST, "epochs": 6}
-    run_until(1, resume=True, out=tmp_path, **longer)
-    torch.testing.assert_close(read_trained(tmp_path).state, ended, rtol=0, atol=0)
-    run_until(2, resume=True, out=tmp_path, **longer)
-    kept = read_checkpoint(tmp_path / "checkpoint.pt")
-    assert kept["epoch"] == 5
-    torch.testing.assert_close(read_trained(tmp_path).state, kept["model"], rtol=0, atol=0)
+    for epoch in (1, 2):  # stopped before another epoch is over, and after it
+        run_until(epoch, resume=True, out=tmp_path, **FAST | {"epochs": 8})
+        kept = read_checkpoint(tmp_path / "checkpoint.pt")["model"]
+        torch.testing.assert_close(read_trained(tmp_path).state, kept, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("epochs_done", [0, 1])
@@ -276,10 +267,9 @@ def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], pa
     check_same(straight, tmp_path)
 
 
-def test_a_folder_of_images_may_have_moved(tmp_path: Path, straight: Path) -> None:
+def test_a_folder_of_images_may_have_moved(tmp_path: Path) -> None:
     run_until(2, out=tmp_path, dataset="images/", **FAST)
     run(resume=True, out=tmp_path, dataset="/elsewhere/images", **FAST)
-    torch.testing.assert_close(read_trained(tmp_path).state, read_trained(straight).state)
     assert read_trained(tmp_path).config.dataset == "/elsewhere/images"
     assert checkpoints.read_config(tmp_path / "config.json").dataset == "/elsewhere/images"
 
