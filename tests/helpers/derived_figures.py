@@ -98,7 +98,6 @@ DERIVED: dict[str, dict[str, str]] = {
     "07": {
         "about 2.2 points": "sqrt(60 * (100 - 60) / 500)",
         "two fifths": "1 - 0.57",
-        "keeps a sixth of the MACs": "800 / 4_608",
     },
     "08": {
         "BSConv-U (17 %": "kept('parameter', 'resnet18')",

@@ -100,7 +100,8 @@ def dots(series: Mapping[str, Mapping[str, Sequence[float]]], **labels: str) -> 
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlim(left=min(0, axis.get_xlim()[0]))
     axis.grid(axis="x")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
+    if len(series) > 1:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
     return figure
 
 

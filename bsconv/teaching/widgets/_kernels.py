@@ -132,7 +132,7 @@ def _of_rank(name: str, kernel: Tensor, rank: int) -> View:
     )
     panels = {"the kernel": kernel, f"rank {rank}: {kept:.1%} kept": closest}
     panels["what is lost (own scale)"] = (kernel - closest) * (kept < 1 - 1e-12)  # not rounding
-    title = f"The {slices} slices, of {rank} pattern{'s' if rank > 1 else ''}"
+    title = f"The {slices} slices, made of {rank} pattern{'s' if rank > 1 else ''}"
     return View(summary, details, lambda: plotting.slice_grid(panels, title=title))
 
 
