@@ -18,7 +18,7 @@ from torch import nn
 
 from .._forms.form import DENSE, Form
 from .._forms.patches import Sampler
-from .._forms.plans import install
+from .._forms.plans import install, tied
 from .._tools.convs import IntOrTuple
 from .._tools.model_tree import check_module, parameter_count, unwrapped
 from .._tools.outside import apart_from, independent_copy
@@ -139,7 +139,8 @@ def project_pretrained(
     names = [layer.names for layer in replacer.plan(study.model).replaced]
     student = copy.deepcopy(study.model)
     if kind == "cp":
-        names = [own for own in names if len(own) == 1]
+        shared = tied(study.model)
+        names = [own for own in names if len(own) == 1 and own[0] not in shared]
         if not names:
             raise ValueError("kind='cp' needs a Conv2d that BSConv-CP can replace, got none")
         convs = {name: study.model.get_submodule(name) for (name,) in names}
