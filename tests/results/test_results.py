@@ -284,6 +284,11 @@ def test_variants_that_may_be_compared(
     assert [one.runs for one in found.values()] == [(records[at],) for at in chosen.values()]
 
 
+def test_more_runs_count_before_longer_ones() -> None:
+    records = [of("", 1, seed=0), of("", 1, seed=1), of("", 1, 2)]
+    assert len(results.variants_of(NETWORK, results.summarize(records))["dense"].runs) == 2
+
+
 # --- command line ---------------------------------------------------------------------------------
 
 

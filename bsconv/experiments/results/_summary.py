@@ -129,7 +129,8 @@ def variants_of(
     """The recorded variants of a network that may be compared: all of one recipe and one length.
 
     Runs with settings of their own, and networks that ``get_model`` has no name for, are left out.
-    Of several, the recipe and length with the most variants counts; then the longest; then today's.
+    Of several recipes and lengths, the one with the most variants counts, then the most runs of
+    each, then the longest, then today's.
     """
     together: dict[tuple[int, str], list[Summary]] = {}
     for summary in summaries:
@@ -138,8 +139,12 @@ def variants_of(
         if named and about == (family, dataset, ()):
             together.setdefault((summary.config.epochs, summary.recipe), []).append(summary)
     found = {key: by_variant(group) for key, group in together.items()}
-    best = max(found, key=lambda key: (len(found[key]), key[0], key[1] in RECIPES), default=None)
-    return {} if best is None else found[best]
+
+    def order(key: tuple[int, str]) -> tuple[int, int, int, bool]:
+        runs = min((len(one.runs) for one in found[key].values()), default=0)
+        return len(found[key]), runs, key[0], key[1] in RECIPES
+
+    return found[max(found, key=order)] if found else {}
 
 
 def by_variant(summaries: Iterable[Summary]) -> dict[str, Summary]:
