@@ -187,7 +187,7 @@ class BSConvS(BlueprintLayer, OrthonormalBasis):
 
     def basis(self) -> Tensor:
         """W_B, shape (mid_channels, in_channels): the weights of ``pw1``."""
-        return self.pw1.weight.flatten(1)
+        return convs.present_weight(self.pw1).flatten(1)
 
     def _factors(self, kernel: Tensor) -> tuple[Tensor, ...]:
         found = subspace_factors(kernel, self.pw1.out_channels)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bsconv.pytorch import BSConvS, BSConvU, get_model, project_pretrained, reestimate_batch_norm
 from bsconv.pytorch._forms.patches import Sampler
 from bsconv.pytorch.pretrained._inputs import Inputs
+from bsconv.pytorch.pretrained._operations import find_consumers
 from bsconv.pytorch.pretrained._sensitivity import EQUAL_SHARE, sensitivities
 from bsconv.pytorch.pretrained._study import Study, find_head
 from helpers.exact_errors import raises_exactly
@@ -28,7 +29,8 @@ def looked_at(model: nn.Module, names: list[str], images: Tensor = IMAGES) -> St
 
 def metric_at(model: nn.Sequential, images: Tensor = IMAGES) -> Tensor:
     """For errors of what the first layer returns."""
-    return sensitivities(model, [Inputs((images,))], {"0": model[0]}, {1})[1][0]
+    call = find_consumers(model, Inputs((images,)), {"0": model[0]})["0"].call
+    return sensitivities(model, [Inputs((images,))], {"0": model[0]}, {call})[call][0]
 
 
 def error(model: nn.Module, other: nn.Module, images: Tensor = IMAGES) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...basics.errors import needs, one_line
-from .._tools.convs import CONVS, check_sizes
+from .._tools.convs import check_sizes
 from .._tools.model_tree import check_module, exchange, places
+from .._tools.obstacles import why_not_plain
 from .._tools.outside import independent_copy
 from ..regularization import attach_reg_loss
 from .form import Form
@@ -29,13 +30,18 @@ def apply_plan(model: nn.Module, plan: Mapping[str, str]) -> nn.Module:
     check_module(model)
     if not isinstance(plan, Mapping):
         raise ValueError(f"plan needs the forms of layers by their names, got {plan!r}")
-    modules = dict(model.named_modules())
+    modules = dict[str, Any](model.named_modules())
     forms = {name: Form.parse(text) for name, text in plan.items()}
-    for name in forms:
-        if type(modules.get(name)) not in CONVS:
-            found = type(modules[name]).__name__ if name in modules else "none"
-            raise ValueError(f"the plan needs a convolution at '{name}', got {found}")
-        check_sizes(f"layer '{name}'", type(modules[name]), **vars(modules[name]))
+    for name, (kind, rank) in forms.items():
+        conv: Any = modules.get(name)
+        dimensions = (2,) if kind == "cp" else (1, 2, 3)
+        reason = why_not_plain(conv, dimensions=dimensions) if conv else "the model has none"
+        if reason:
+            raise ValueError(f"the plan needs a plain convolution at '{name}': {reason}")
+        check_sizes(f"layer '{name}'", type(conv), **vars(conv))
+        if kind == "s" and rank > conv.in_channels:
+            most = f"{conv.in_channels} channels at most"
+            raise ValueError(f"the plan needs {most} at '{name}', got '{plan[name]}'")
     return install(model, {name: form.layer(modules[name]) for name, form in forms.items()})
 
 

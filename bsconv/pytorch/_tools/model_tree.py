@@ -118,6 +118,8 @@ def exchange(
             layer = layers[id(old)]
             for hooks in MOVABLE_HOOKS:  # the very tables, so that handles still remove from them
                 setattr(layer, hooks, getattr(old, hooks))
+            attached = (item for item in vars(old).items() if not item[0].startswith("_"))
+            vars(layer).update((name, one) for name, one in attached if not hasattr(layer, name))
             if parent is None:
                 model = layer
             else:

@@ -7,7 +7,7 @@ right, even if the shortcut is wrong.
 
 import inspect
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map, tree_map_only
 
-from .._forms.patches import rectifies
+from .._forms.chains import Activation, Chain, value_of
 from .._tools.model_tree import tensors_in
 from ._inputs import Inputs
 
-PLACES = 50  # of each map, on which operations are tried
-LONGEST = 12  # steps of an activation
 NORM_STATE = ("running_mean", "running_var", "weight", "bias")
-CALLER = -1  # the number of what takes the answer
+# the layer that was called last, which of its calls that was, the operations since
+Number = tuple[str, int, int]
+CALLER: Number = ("", 0, -1)  # of what takes the answer
 
 
 class Operation(NamedTuple):
     """One call of a function of PyTorch, or of a layer that is watched as a whole."""
 
-    number: int  # counted from 0 in one forward pass
+    number: Number  # of its place in one forward pass
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -51,7 +51,6 @@ class Operation(NamedTuple):
         return bound.arguments
 
 
-Activation = Callable[[Tensor], Tensor]
 Visit = Callable[[Operation], Any]
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -59,7 +58,8 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 class _Counting(TorchFunctionMode):
     def __init__(self, visit: Visit) -> None:
         super().__init__()
-        self.visit, self.numbers = visit, itertools.count()
+        self.visit, self.last, self.steps = visit, ("", 0), itertools.count()
+        self.calls: Counter[str] = Counter()
         self.inside = False  # a watched layer, whose own operations do not count
 
     def __torch_function__(
@@ -67,12 +67,16 @@ class _Counting(TorchFunctionMode):
     ) -> Any:
         if self.inside:
             return func(*args, **(kwargs or {}))
-        return self.visit(Operation(next(self.numbers), func, args, kwargs or {}))
+        return self.visit(Operation(self.next(), func, args, kwargs or {}))
+
+    def next(self) -> Number:
+        return *self.last, next(self.steps)
 
     def call(self, name: str, forward: Callable[[Tensor], Tensor], input: Tensor) -> Any:
-        self.inside = True
+        self.calls[name] += 1
+        self.inside, self.last, self.steps = True, (name, self.calls[name]), itertools.count()
         try:
-            return self.visit(Operation(next(self.numbers), forward, (input,), {}, name))
+            return self.visit(Operation(self.next(), forward, (input,), {}, name))
         finally:
             self.inside = False
 
@@ -97,46 +101,11 @@ def visiting(layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
 class Consumer(NamedTuple):
     """What happens to the output of a convolution that is called once, by numbers of operations."""
 
-    own: int  # the convolution, or its BatchNorm
-    norm: int | None  # the BatchNorm that takes it and nothing else, whose state may be set
-    arrival: int  # the last operation whose output is that of the convolution plus something
+    call: Number  # the convolution
+    norm: Number | None  # the BatchNorm that takes it and nothing else, whose state may be set
+    arrival: Number  # the last operation whose output is that of the convolution plus something
     activation: Activation | None  # what alone sees it then, for maps of any size
     shapes: Shapes  # of the input and output of one image
-
-
-class _Chain:
-    """What is computed of one value alone, place by place, however it is written."""
-
-    def __init__(self, number: int, maps: Tensor) -> None:
-        self.start, self.shape, self.rows = _value(maps), maps.shape, _rows(maps)
-        self.functions: dict[Hashable, Activation] = {self.start: lambda x: x}  # by their values
-        self.numbers = [number]  # of their operations
-
-    def add(self, number: int, function: Activation, output: Tensor) -> bool:
-        """Whether an operation computes of a few places what it computes of maps."""
-        alike = torch.allclose(function(self.rows), _rows(output), 1e-3, 1e-5)
-        if alike := alike and output.shape == self.shape and len(self.numbers) < LONGEST:
-            self.functions[_value(output)] = function
-            self.numbers.append(number)
-        return alike
-
-    def is_sum(self, function: Activation) -> bool:
-        """Whether it adds what does not depend on the start."""
-        size = 10 * max(1.0, float(self.rows.std()))
-        generator = torch.Generator().manual_seed(0)
-        one, other = torch.randn(2, *self.shape, generator=generator).to(self.rows) * size
-        change = function(one).float() - function(other).float()
-        return torch.allclose(change, (one - other).float(), rtol=1e-3, atol=1e-4 * size)
-
-    def activation(self, users: Mapping[Hashable, set[int]]) -> Activation | None:
-        """The first step that rectifies, if nothing else uses what leads to it."""
-        used, numbers = set[int](), set[int]()
-        for number, (value, function) in zip(self.numbers, self.functions.items(), strict=True):
-            numbers.add(number)
-            if used <= numbers and rectifies(function, self.rows):
-                return function
-            used |= users[value]
-        return None
 
 
 def find_consumers(
@@ -152,19 +121,14 @@ def find_consumers(
         with visiting(layers, trace.visit):
             output = inputs.run(model)
     for tensor in tensors_in(output):
-        trace.users[_value(tensor)].add(CALLER)
+        trace.users[value_of(tensor)].add(CALLER)
     calls = trace.calls.items()
     found = {name: trace.consumer(*each[0]) for name, each in calls if len(each) == 1}
     last = {consumer.arrival: name for name, consumer in found.items()}
     for name, one in found.items():
         if last[one.arrival] != name:
-            found[name] = one._replace(arrival=one.own, activation=None)
+            found[name] = one._replace(arrival=one.norm or one.call, activation=None)
     return found
-
-
-def _value(tensor: Tensor) -> Hashable:
-    """What tells values apart: the node of autograd's graph, new whenever a tensor is written."""
-    return tensor.grad_fn or tensor
 
 
 class _Trace:
@@ -172,17 +136,17 @@ class _Trace:
 
     def __init__(self, owned: set[Tensor]) -> None:
         self.owned = owned
-        self.calls: dict[str, list[tuple[int, Hashable, Shapes]]] = defaultdict(list)
-        self.users: dict[Hashable, set[int]] = defaultdict(set)
+        self.calls: dict[str, list[tuple[Number, Hashable, Shapes]]] = defaultdict(list)
+        self.users: dict[Hashable, set[Number]] = defaultdict(set)
         # by the value that is taken: the operation, what it computes, its state if it is a norm
-        self.links: dict[Hashable, tuple[int, Hashable, dict[str, Any]]] = {}
-        self.chains: dict[Hashable, dict[Hashable, _Chain]] = defaultdict(dict)  # by value, start
+        self.links: dict[Hashable, tuple[Number, Hashable, dict[str, Any]]] = {}
+        self.chains: dict[Hashable, dict[Hashable, Chain]] = defaultdict(dict)  # by value, start
 
-    def follow(self, number: int, output: Tensor) -> None:
-        self.chains[_value(output)][_value(output)] = _Chain(number, output)
+    def follow(self, number: Number, output: Tensor) -> None:
+        self.chains[value_of(output)][value_of(output)] = Chain(number, output)
 
     def visit(self, operation: Operation) -> Any:
-        values = dict.fromkeys(map(_value, tensors_in((operation.args, operation.kwargs))))
+        values = dict.fromkeys(map(value_of, tensors_in((operation.args, operation.kwargs))))
         number, norm = operation.number, operation.norm_state()
         chains = {chain for value in values for chain in self.chains.get(value, {}).values()}
         # before the operation runs, which may write into what it takes
@@ -191,17 +155,17 @@ class _Trace:
         found = list(tensors_in(output))
         # not a user: what returns what it was given, as Dropout in eval mode, or makes others
         makes = getattr(operation.function, "__name__", "").startswith("new_")
-        if not found or makes or (len(found) == 1 and _value(found[0]) in values):
+        if not found or makes or (len(found) == 1 and value_of(found[0]) in values):
             return output
         for value in values:
             self.users[value].add(number)
         for chain, function in again.items():
             with suppress(Exception):  # of any kind: it is made for these tensors alone
                 if chain.start in values and (norm or chain.is_sum(function)):
-                    self.links[chain.start] = number, _value(output), norm
+                    self.links[chain.start] = number, value_of(output), norm
                     self.follow(number, output)
                 if not norm and chain.add(number, function, output):
-                    self.chains[_value(output)][chain.start] = chain
+                    self.chains[value_of(output)][chain.start] = chain
         if operation.layer is not None:
             image, layer = operation.args[0], getattr(operation.function, "__self__", None)
             if layer is None or image.dim() == layer.weight.dim():  # else there is no batch
@@ -210,17 +174,18 @@ class _Trace:
                 self.follow(number, output)
         return output
 
-    def consumer(self, call: int, value: Hashable, shapes: Shapes) -> Consumer:
-        own, norm, arrival = call, None, call
+    def consumer(self, call: Number, value: Hashable, shapes: Shapes) -> Consumer:
+        norm, arrival = None, call
         while len(self.users[value]) == 1 and value in self.links:
             number, following, state = self.links[value]
             if state:
                 if arrival != call or not self._can_be_set(state):
                     break
-                own = norm = number
+                norm = number
             arrival, value = number, following
         chain = self.chains[value].get(value)  # none where there are no derivatives
-        return Consumer(own, norm, arrival, chain.activation(self.users) if chain else None, shapes)
+        activation = chain.activation(self.users) if chain else None
+        return Consumer(call, norm, arrival, activation, shapes)
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""
@@ -233,7 +198,7 @@ def _again(operation: Operation, functions: Mapping[Hashable, Activation]) -> Ac
     """The operation as a function of what ``functions`` take; it writes only into copies."""
 
     def source(leaf: Any) -> Callable[[Tensor], Any]:
-        known = functions.get(_value(leaf)) if isinstance(leaf, Tensor) else None
+        known = functions.get(value_of(leaf)) if isinstance(leaf, Tensor) else None
         copy = leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
         return known or (lambda _: copy)
 
@@ -243,13 +208,6 @@ def _again(operation: Operation, functions: Mapping[Hashable, Activation]) -> Ac
     def function(tensor: Tensor) -> Any:
         found = tree_map(lambda one: one(tensor), sources)
         args, kwargs = tree_map_only(Tensor, torch.clone, found)
-        return Operation(0, operation.function, args, kwargs).run()
+        return operation._replace(args=args, kwargs=kwargs).run()
 
     return function
-
-
-def _rows(maps: Tensor) -> Tensor:
-    """Channels of a few places of maps (B, N, ...), as (R, N, 1, 1)."""
-    flat = maps.detach().reshape(*maps.shape[:2], -1)
-    places = torch.linspace(0, flat.shape[2] - 1, PLACES, device=maps.device).long()
-    return flat[:, :, places].movedim(2, 0).flatten(0, 1)[:, :, None, None]

@@ -28,7 +28,7 @@ from ._batch_norm import set_statistics
 from ._budget import Budget, budget_of, candidates
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
-from ._study import Study
+from ._study import Study, tied
 
 Names = list[tuple[str, ...]]  # of each layer
 Sizes = Sequence[IntOrTuple] | None
@@ -139,7 +139,8 @@ def project_pretrained(
     names = [layer.names for layer in replacer.plan(study.model).replaced]
     student = copy.deepcopy(study.model)
     if kind == "cp":
-        names = [own for own in names if len(own) == 1]
+        shared = tied(study.model)
+        names = [own for own in names if len(own) == 1 and own[0] not in shared]
         if not names:
             raise ValueError("kind='cp' needs a Conv2d that BSConv-CP can replace, got none")
         convs = {name: study.model.get_submodule(name) for (name,) in names}

@@ -85,8 +85,8 @@ class ProjectionReport(Table):
     the dense network; None where there are no images or logits. ``plan`` has the form of each
     replaced layer, as :func:`apply_plan` takes it. For a ``budget``, ``share`` is what the new
     network costs, relative to the dense one; ``kept`` names convolutions that stay dense because
-    the model calls them twice, or never; ``curve`` has what other budgets are predicted to lose,
-    for `bsconv.experiments.plotting.damage_curve`, which draws a report.
+    the model calls them twice or never, or ties their weights; ``curve`` has what other budgets
+    lose, for `bsconv.experiments.plotting.damage_curve`, which draws a report.
 
     >>> project_pretrained(nn.Sequential(nn.Conv2d(16, 32, 3)))[1].plan
     {'0': 'u'}
@@ -121,7 +121,7 @@ class ProjectionReport(Table):
             said = f"{changed} of {len(self.layers)} convolutions changed; {self.share:.1%} of the "
             said += f"{_title(self.of)}, predicted damage {self.damage:.3g}"
         if self.kept:
-            said += f"; {', '.join(map(repr, self.kept))} not called once, so left dense"
+            said += f"; {', '.join(map(repr, self.kept))} not called once or tied, so left dense"
         if self.agreement is not None:
             share = f"{self.agreement:.1%} of {self.images} images"
             said += f"; agrees with the dense network on {share}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._tools.model_tree import tensors_in
 from .._tools.numerics import power_of_two_scale
 from ._inputs import Inputs
-from ._operations import Operation, visiting
+from ._operations import Number, Operation, visiting
 
 PROBES = 3  # directions in the space of outputs, drawn at random for each image
 EQUAL_SHARE = 0.1  # of the metric: each channel counts the same, apart from all others
@@ -23,8 +23,11 @@ Sensitivity = tuple[Tensor, float | None]  # a metric and a scale
 
 
 def sensitivities(
-    model: nn.Module, batches: Iterable[Inputs], layers: Mapping[str, nn.Module], numbers: set[int]
-) -> dict[int, Sensitivity]:
+    model: nn.Module,
+    batches: Iterable[Inputs],
+    layers: Mapping[str, nn.Module],
+    numbers: set[Number],
+) -> dict[Number, Sensitivity]:
     """For operations of these numbers, a metric (N, N) of mean diagonal 1, and a scale.
 
     The damage of errors e (N) at all places of their outputs is scale * e @ metric @ e: nats of the
@@ -33,11 +36,11 @@ def sensitivities(
     second order, per image. Errors at different places are taken as unrelated. Operations without
     finite derivatives are left out.
     """
-    energies: dict[int, Tensor] = {}
+    energies: dict[Number, Tensor] = {}
     count = 0
     generator = torch.Generator().manual_seed(0)
 
-    def add(number: int, slope: Tensor) -> None:
+    def add(number: Number, slope: Tensor) -> None:
         rows = slope.transpose(0, 1).flatten(1).T
         scale = power_of_two_scale(rows)
         products = ((rows / scale).T @ (rows / scale)).double()

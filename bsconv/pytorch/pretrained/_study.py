@@ -6,10 +6,12 @@ waits at each layer until it is fitted, and goes on with what it computes then.
 """
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from math import prod
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,15 +23,16 @@ from torch import Tensor, nn
 from .._forms.fit import LARGE, TABLE_STEPS, Fit, balanced, dense_kernel
 from .._forms.form import DENSE, Form
 from .._forms.patches import RIDGE, Patches, Sampler, rectified, relative_error
-from .._tools.convs import CONVS, Conv
+from .._tools.convs import CONVS, Conv, why_computed
 from .._tools.model_tree import watching
 from .._tools.numerics import without_autocast
 from ._inputs import Inputs, check_finite
-from ._operations import NORM_STATE, Consumer, Operation, find_consumers, visiting
+from ._operations import NORM_STATE, Consumer, Number, Operation, find_consumers, visiting
 from ._report import Cost
 from ._sensitivity import sensitivities
 
 TRACED = 2  # images that tell where outputs arrive
+RULE = "model needs the same operations for any number of images"
 RECTIFIED_ROUNDS = 6
 PASSES = 0.05  # work for a multiply-accumulate when sensitivities are found, see Study.work
 Norm = dict[str, Any]  # arguments of F.batch_norm
@@ -97,6 +100,8 @@ class Study:
         consumers = find_consumers(self.model, few, watched)
         numbers = {consumer.arrival for consumer in consumers.values()}
         for name, one in consumers.items():
+            if name in tied(self.model):
+                continue
             kernel = watched[name].weight.detach().double().flatten(1)
             eye = torch.eye(len(kernel)).to(kernel)
             self.layers[name] = Layer(watched[name], one, kernel, eye, None)
@@ -170,16 +175,23 @@ class Study:
         layer has become by then is added afterwards.
         """
         consumers: dict[Any, Consumer] = {n: layer.consumer for n, layer in self.layers.items()}
-        norm_numbers = {consumer.norm for consumer in consumers.values()}
-        norms: dict[int | None, Norm] = {}
-        waiting: dict[int, tuple[Operation, Tensor]] = {}  # by the operation at which they arrive
+        behind = {one.norm: name for name, one in consumers.items()}  # by their BatchNorms
+        norms: dict[Number | None, Norm] = {}
+        waiting: dict[
+            Number, tuple[Operation, Tensor]
+        ] = {}  # by the operation at which they arrive
 
         def visit(operation: Operation) -> Any:
             number, consumer = operation.number, consumers.get(operation.layer)
+            wrong = operation.layer if consumer and number != consumer.call else None
+            if number in behind and not operation.norm_state():
+                wrong = behind[number]
+            if wrong is not None:
+                raise ValueError(f"{RULE}, got others at '{wrong}'")
             if consumer:  # others may write into what it sees until its output arrives in a sum
-                image, is_sum = operation.args[0], consumer.arrival != consumer.own
+                image, is_sum = operation.args[0], consumer.arrival not in (number, consumer.norm)
                 waiting[consumer.arrival] = operation, image.clone() if is_sum else image
-            if number in norm_numbers:
+            if number in behind:
                 norms[number] = operation.norm_state()
             if blank and consumer:
                 output = image.new_zeros((len(image), *consumer.shapes[1]))
@@ -198,6 +210,8 @@ class Study:
 
         with visiting(self.watched(model), visit):
             self.inputs.run(model)
+        for call, _ in waiting.values():
+            raise ValueError(f"{RULE}, got others at '{call.layer}'")
 
     @torch.no_grad()
     def agreement(self, student: nn.Module) -> float | None:
@@ -219,7 +233,8 @@ def fit_layer(layer: Layer, new: nn.Module, rows: Rows, norm: Norm, ridge: float
     activation, form = layer.consumer.activation, Form.of(new)
 
     def active(found: Tensor) -> Tensor:
-        return activation(found[:, :, None, None])[:, :, 0, 0] if activation else found
+        own = found[:, :, None, None].to(layer.conv.weight.dtype)  # that of a PReLU
+        return activation(own)[:, :, 0, 0].to(found) if activation else found
 
     has_bias = any(name.endswith("bias") for name, _ in new.named_parameters())
     patches = Patches(seen, centered=bool(norm) or has_bias, ridge=ridge)
@@ -249,6 +264,13 @@ def fit_layer(layer: Layer, new: nn.Module, rows: Rows, norm: Norm, ridge: float
     return relative_error(active(found), active(wanted))
 
 
+def tied(model: nn.Module) -> set[str]:
+    """The names of the modules that share a parameter with another one."""
+    own = {name: set(module.parameters(False)) for name, module in model.named_modules()}
+    owners = Counter(chain.from_iterable(own.values()))
+    return {name for name, found in own.items() if any(owners[one] > 1 for one in found)}
+
+
 def find_head(model: nn.Module, inputs: Inputs) -> str | None:
     """The Linear or 1x1 convolution whose output, maybe reshaped, the model returns, or None."""
     said: list[tuple[str, Tensor, Tensor]] = []
@@ -271,7 +293,7 @@ def _is_linear(module: nn.Module) -> bool:
     if isinstance(module, Conv) and type(module) in CONVS:
         sizes = {*module.stride, *module.kernel_size, module.groups}
         return sizes == {1} and set(module.padding) == {0}
-    return type(module) is nn.Linear
+    return type(module) is nn.Linear and not why_computed(module)
 
 
 def _bar(name: str, work: float, show: bool) -> Any:
