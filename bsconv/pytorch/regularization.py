@@ -95,11 +95,7 @@ class BSConvS_ModelRegLossMixin:
 
     def reg_loss(self, alpha: float = 0.1) -> Tensor:
         """The same as the function :func:`reg_loss` of this model."""
-        if not isinstance(self, nn.Module):
-            rule = "belongs next to torch.nn.Module among a class's bases"
-            got = f"{type(self).__name__}, which is not a module"
-            raise TypeError(f"BSConvS_ModelRegLossMixin {rule}, got {got}")
-        return reg_loss(self, alpha)
+        return reg_loss(self, alpha)  # type: ignore[arg-type]
 
 
 def check_reg_loss(model: nn.Module) -> None:

@@ -3,7 +3,9 @@
 import importlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +51,13 @@ def install(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     where = [place for place in places(model, leaves=()) if place.name in layers]
     made = {id(place.module): layers[place.name] for place in where}
     return exchange(model, where, made, attach_reg_loss)
+
+
+def tied(model: nn.Module) -> set[str]:
+    """The names of the modules that share a parameter with another one."""
+    own = {name: set(module.parameters(False)) for name, module in model.named_modules()}
+    owners = Counter(chain.from_iterable(own.values()))
+    return {name for name, found in own.items() if any(owners[one] > 1 for one in found)}
 
 
 def load_projected(

@@ -18,7 +18,7 @@ from torch import nn
 
 from .._forms.form import DENSE, Form
 from .._forms.patches import Sampler
-from .._forms.plans import install
+from .._forms.plans import install, tied
 from .._tools.convs import IntOrTuple
 from .._tools.model_tree import check_module, parameter_count, unwrapped
 from .._tools.outside import apart_from, independent_copy
@@ -28,7 +28,7 @@ from ._batch_norm import set_statistics
 from ._budget import Budget, budget_of, candidates
 from ._inputs import LIMIT, Images, Inputs, check_positive, read_inputs
 from ._report import BudgetCurve, Cost, Kind, LayerProjection, Method, ProjectionReport
-from ._study import Study, tied
+from ._study import Study
 
 Names = list[tuple[str, ...]]  # of each layer
 Sizes = Sequence[IntOrTuple] | None

@@ -6,12 +6,10 @@ waits at each layer until it is fitted, and goes on with what it computes then.
 """
 
 import importlib.util
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from math import prod
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from .._forms.fit import LARGE, TABLE_STEPS, Fit, balanced, dense_kernel
 from .._forms.form import DENSE, Form
 from .._forms.patches import RIDGE, Patches, Sampler, rectified, relative_error
+from .._forms.plans import tied
 from .._tools.convs import CONVS, Conv, why_computed
 from .._tools.model_tree import watching
 from .._tools.numerics import without_autocast
@@ -99,8 +98,9 @@ class Study:
         watched: dict[str, Any] = self.watched(self.model)
         consumers = find_consumers(self.model, few, watched)
         numbers = {consumer.arrival for consumer in consumers.values()}
+        shared = tied(self.model)
         for name, one in consumers.items():
-            if name in tied(self.model):
+            if name in shared:
                 continue
             kernel = watched[name].weight.detach().double().flatten(1)
             eye = torch.eye(len(kernel)).to(kernel)
@@ -177,9 +177,7 @@ class Study:
         consumers: dict[Any, Consumer] = {n: layer.consumer for n, layer in self.layers.items()}
         behind = {one.norm: name for name, one in consumers.items()}  # by their BatchNorms
         norms: dict[Number | None, Norm] = {}
-        waiting: dict[
-            Number, tuple[Operation, Tensor]
-        ] = {}  # by the operation at which they arrive
+        waiting: dict[Number, tuple[Operation, Tensor]] = {}  # by where they arrive
 
         def visit(operation: Operation) -> Any:
             number, consumer = operation.number, consumers.get(operation.layer)
@@ -262,13 +260,6 @@ def fit_layer(layer: Layer, new: nn.Module, rows: Rows, norm: Norm, ridge: float
         for name, value in zip(NORM_STATE, state, strict=True):
             norm[name].copy_(value)
     return relative_error(active(found), active(wanted))
-
-
-def tied(model: nn.Module) -> set[str]:
-    """The names of the modules that share a parameter with another one."""
-    own = {name: set(module.parameters(False)) for name, module in model.named_modules()}
-    owners = Counter(chain.from_iterable(own.values()))
-    return {name for name, found in own.items() if any(owners[one] > 1 for one in found)}
 
 
 def find_head(model: nn.Module, inputs: Inputs) -> str | None:
