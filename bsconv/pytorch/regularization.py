@@ -55,7 +55,8 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
     Add it to the training loss: ``loss += bsconv.pytorch.reg_loss(model, alpha=0.1)``. A layer that
     is used several times counts once, and so do layers that share their basis. Zero, on the model's
     device, if no layer has a basis. Wrappers (DataParallel, DistributedDataParallel, fully_shard,
-    torch.compile) make no difference. Raises ValueError for a basis offloaded to the meta device.
+    torch.compile) make no difference. Raises ValueError for a basis offloaded to the meta device,
+    and for a model of which torch.fx, torch.jit or torch.export left only the layers' parts.
 
     >>> reg_loss(BSConvS(16, 32, 3), alpha=0.1) > 0
     tensor(True)
@@ -74,6 +75,10 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
             basis = basis.full_tensor()
         by_shape[basis.shape, basis.dtype, basis.device].append(basis)
     if not by_shape:
+        parts = ["pw1", "pw2", "dw"]  # in their order, which is another one in BSConv-CP
+        names = (name.rpartition(".")[2] for name, _ in model.named_modules())
+        if [*dict.fromkeys(name for name in names if name in parts)] == parts:
+            raise ValueError("reg_loss needs BSConv-S layers, got parts of them, as from torch.fx")
         tensors = chain(model.parameters(), model.buffers(), [torch.empty(0)])
         return torch.zeros((), device=next(tensors).device)
     penalties = [_penalties(bases) for bases in by_shape.values()]

@@ -68,7 +68,7 @@ class Replacer:
         """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
 
         A model that is itself a convolution is returned converted. New layers take over device,
-        dtype, memory format, ``training``, requires_grad and hooks; what is shared stays shared.
+        dtype, memory format, mode, requires_grad, hooks and attributes; what is shared stays shared.
         The parameters are new: make the optimiser afterwards. ``report`` then holds what was done.
         Warns if nothing is replaced. Raises TypeError unless ``model`` is a torch.nn.Module, and
         ValueError, before anything changes, for hooks on the state dict or a parameter of a layer
@@ -130,10 +130,8 @@ class Replacer:
             return f"is {type(layer).__name__} already"
         if reason := why_not_plain(layer, dimensions=self.dimensions):
             return reason
-        own = layer.kernel_size
-        if self.kernel_sizes is not None and not any(
-            size == own or len({*size, *own}) == 1 for size in self.kernel_sizes
-        ):
+        own, sizes = layer.kernel_size, self.kernel_sizes
+        if sizes is not None and not any(size == own or len({*size, *own}) == 1 for size in sizes):
             return f"{_size(layer)} is not among kernel_sizes"
         convs.check_sizes(f"layer '{name}'", type(layer), **vars(layer))
         stand_in = stand_ins[layer] = self.layer_class.like(layer, device="meta", **self.options)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import prune
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from bsconv import pytorch as bp
 from bsconv.pytorch.regularization import (
@@ -184,3 +186,42 @@ def test_the_gradient_of_the_penalty_is_bounded_where_only_rounding_is_left(dtyp
     assert penalty < 100 * torch.finfo(dtype).eps
     # || 2 E B || / || E || is at most twice the largest singular value, which is one
     assert rows.grad.norm() < 2 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("with_bn", [False, True])
+@pytest.mark.parametrize(
+    "take_apart",
+    [
+        torch.fx.symbolic_trace,
+        torch.jit.script,
+        lambda model: nn.Sequential(create_feature_extractor(model, ["0.dw"]), nn.ReLU()),
+        lambda model: torch.export.export(model, (torch.rand(2, 8, 9, 9),)).module(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_layers_that_others_took_apart_do_not_pass_for_none(take_apart, with_bn):
+    model = nn.Sequential(bp.BSConvS(8, 16, 3, with_bn=with_bn), nn.ReLU()).eval()
+    with pytest.raises(ValueError, match=r"^reg_loss needs BSConv-S layers, got parts of them"):
+        bp.reg_loss(take_apart(model))
+    others = nn.Sequential(bp.BSConvU(8, 8, 3), bp.BSConvCP(8, 8, 3, blueprints=4)).eval()
+    if take_apart is torch.fx.symbolic_trace:
+        assert bp.reg_loss(take_apart(others)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "change", [nn.utils.weight_norm, lambda pw1: prune.l1_unstructured(pw1, "weight", 0.3)]
+)
+def test_weights_that_hooks_compute_are_those_of_now(change):
+    layer = bp.BSConvS(16, 8, 3, p=0.5)
+    change(layer.pw1)
+    with torch.no_grad():
+        layer(torch.rand(1, 16, 5, 5))
+        parameters = dict(layer.pw1.named_parameters())
+        source = parameters.get("weight_orig", parameters.get("weight_g"))
+        source.mul_(3)
+    found = bp.reg_loss(layer, alpha=1)
+    found.backward()
+    assert source.grad is not None
+    layer(torch.rand(1, 16, 5, 5))
+    torch.testing.assert_close(found.item(), numpy_penalty(layer.pw1.weight.flatten(1)))

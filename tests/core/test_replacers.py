@@ -188,6 +188,26 @@ def test_hooks_that_cannot_move_are_refused_before_anything_changes(replacer_cla
     replacer_class(exclude=["1"]).apply(model)
 
 
+@pytest.mark.parametrize("replacer_class", REPLACERS)
+def test_what_was_attached_to_a_convolution_goes_along(replacer_class):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = BSConvU(8, 8, 3).to_conv2d()
+            self.conv.gain, self.conv.stage = 0.5, ["a"]
+
+        def forward(self, x):
+            return self.conv(x) * getattr(self.conv, "gain", 1.0)
+
+    model, images = Scaled(), torch.rand(2, 8, 5, 5)
+    expected, stage = model(images), model.conv.stage
+    replacer_class(
+        init="project", **{"p": 1.0} if replacer_class is BSConvS_Replacer else {}
+    ).apply(model)
+    assert model.conv.stage is stage
+    torch.testing.assert_close(model(images), expected)
+
+
 @pytest.mark.parametrize("refusal", [AttributeError("sealed"), KeyboardInterrupt("sealed")])
 def test_a_parent_that_refuses_leaves_the_model_as_it_was(refusal):
     class Sealed(nn.Sequential):

@@ -359,6 +359,19 @@ def test_a_plan_of_another_model_is_refused_before_anything_changes(name: str, f
     assert type(model[0]) is nn.Conv2d
 
 
+@pytest.mark.parametrize(
+    ("layer", "form", "said"),
+    [
+        (nn.Conv1d(16, 8, 3), "cp:4", "a plain convolution at '0': Conv1d is not a Conv2d"),
+        (nn.Conv2d(16, 8, 3, groups=2), "u", "a plain convolution at '0': grouped (groups=2)"),
+        (nn.Conv2d(16, 8, 3), "s:99", "16 channels at most at '0', got 's:99'"),
+    ],
+)
+def test_a_form_that_a_layer_cannot_have_is_refused(layer: nn.Module, form: str, said: str) -> None:
+    with raises_exactly(f"the plan needs {said}"):
+        bp.apply_plan(nn.Sequential(layer), {"0": form})
+
+
 # --- wrong inputs ---------------------------------------------------------------------------------
 
 
