@@ -68,7 +68,7 @@ class Replacer:
         """Replaces what :meth:`plan` says, in place, and returns the model; all or nothing.
 
         A model that is itself a convolution is returned converted. New layers take over device,
-        dtype, memory format, mode, requires_grad, hooks and attributes; what is shared stays shared.
+        dtype, memory format, mode, requires_grad, hooks, attributes; what is shared stays shared.
         The parameters are new: make the optimiser afterwards. ``report`` then holds what was done.
         Warns if nothing is replaced. Raises TypeError unless ``model`` is a torch.nn.Module, and
         ValueError, before anything changes, for hooks on the state dict or a parameter of a layer
