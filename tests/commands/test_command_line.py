@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,7 +21,6 @@ from bsconv.experiments.training import _inputs
 from bsconv.pytorch import BSConvS_Replacer, BSConvU_Replacer, ModelProfiler, get_model, list_models
 
 Captured = pytest.CaptureFixture[str]
-Said = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +68,14 @@ def test_train_passes_every_option_on(train: Mock) -> None:
     train.assert_called_with(TrainConfig(model="cifar_resnet56"), resume=False)
 
 
-def test_resume_takes_its_settings_from_the_folder(trained: Path, said: Said, failure) -> None:
+def test_resume_takes_its_settings_from_the_folder(trained: Path, said: Any, failure) -> None:
     line = ("train", "--resume", "--out", trained)
     assert "is finished already" in said(*line).out
     assert "recipe='published', not recipe='fast'; resume" in failure(*line, "--recipe", "fast")
     assert "holds a run with p=0.25, not p=0.5; resume" in failure(*line, "--p", "1/2")
 
 
-def test_evaluate_repeats_what_train_has_measured(trained: Path, said: Said) -> None:
+def test_evaluate_repeats_what_train_has_measured(trained: Path, said: Any) -> None:
     rows = (trained / "metrics.jsonl").read_text().splitlines()
     top1 = f"test top-1 {json.loads(rows[-1])['test_top1']:.2f} % of 12 images"
     for source in (trained, trained / "model.safetensors", trained / "checkpoint.pt"):
@@ -98,12 +96,12 @@ def test_evaluate_finds_the_archives_of_the_run(trained: Path, monkeypatch, tmp_
     assert [call[0][1] for call in load_dataset.call_args_list] == ["elsewhere", "here", None]
 
 
-def test_models_lists_by_pattern(said: Said) -> None:
+def test_models_lists_by_pattern(said: Any) -> None:
     assert said("models", "cifar_resnet20*").out.splitlines() == list_models("cifar_resnet20*")
     assert said("models").out.splitlines() == list_models()
 
 
-def test_plan_prints_the_table_of_the_replacer(said: Said) -> None:
+def test_plan_prints_the_table_of_the_replacer(said: Any) -> None:
     model, line = get_model("cifar_resnet20", 10), ("plan", "cifar_resnet20")
     assert said(*line).out == f"{BSConvU_Replacer().plan(model)}\n"
     kept = "backbone.stage1.unit1.conv1.conv"
@@ -123,13 +121,13 @@ def test_plan_prints_the_table_of_the_replacer(said: Said) -> None:
         ("torchvision:regnet_y_400mf", "4,344,144 parameters"),  # cannot be built on meta
     ],
 )
-def test_profile_prints_the_table_of_the_profiler(line: str, summary: str, said: Said) -> None:
+def test_profile_prints_the_table_of_the_profiler(line: str, summary: str, said: Any) -> None:
     printed = said("profile", *line.split()).out.splitlines()
     assert printed[0].split()[:4] == ["layer", "type", "calls", "parameters"]
     assert re.search(summary, printed[-1])
 
 
-def test_profile_writes_what_it_prints(tmp_path: Path, said: Said) -> None:
+def test_profile_writes_what_it_prints(tmp_path: Path, said: Any) -> None:
     file = tmp_path / "rows.csv"
     profiler = ModelProfiler(get_model("cifar_resnet20_bsconvu", 7), (1, 3, 32, 32))
     line = ("profile", "cifar_resnet20_bsconvu", "--num-classes", "7", "--csv", file)

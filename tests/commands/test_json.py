@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 from bsconv.__main__ import COMMANDS
 from bsconv.pytorch import BSConvU_Replacer, ModelProfiler, get_model
 
-Said = Callable[..., Any]
 
-
-def document(said: Said, line: str) -> Any:
+def document(said: Any, line: str) -> Any:
     return json.loads(said(*line.split(), "--json").out)
 
 
@@ -28,29 +25,29 @@ def document(said: Said, line: str) -> Any:
         ("results", {"rows"}),
     ],
 )
-def test_one_document(line: str, keys: set[str], said: Said) -> None:
+def test_one_document(line: str, keys: set[str], said: Any) -> None:
     assert document(said, line).keys() == keys
 
 
-def test_numbers_are_numbers(said: Said) -> None:
+def test_numbers_are_numbers(said: Any) -> None:
     """And a cifar model has ten classes."""
     rows = document(said, "profile cifar_resnet20")["rows"]
     profile = ModelProfiler(get_model("cifar_resnet20", 10), (1, 3, 32, 32))
     assert sum(row["parameters"] for row in rows) == profile.total_parameter_count
 
 
-def test_bare_bsconv_prints_its_help(said: Said) -> None:
+def test_bare_bsconv_prints_its_help(said: Any) -> None:
     assert "usage: bsconv" in said().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_knows_commands_and_options(shell: str, said: Said) -> None:
+def test_completion_knows_commands_and_options(shell: str, said: Any) -> None:
     printed = said("completion", shell).out
     assert all(name in printed for name in (*COMMANDS, "new-head"))
 
 
 @pytest.mark.slow
-def test_bash_completes(said: Said, tmp_path: Path) -> None:
+def test_bash_completes(said: Any, tmp_path: Path) -> None:
     script = tmp_path / "completion"
     script.write_text(said("completion", "bash").out)
     for words, expected in (("tr", "train"), ("train --new", "--new-head")):

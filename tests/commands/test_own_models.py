@@ -1,7 +1,6 @@
 """Models that the user's own code makes: FILE.py:FACTORY and package.module:FACTORY."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 
-Said = Callable[..., Any]
 CODE = """
 from torch import nn
 import layers_of_mine
@@ -65,11 +63,11 @@ def test_a_factory_of_ones_own(name: str, classes: int, monkeypatch: pytest.Monk
         ("nets.py", "nets.py needs the function that makes it: nets.py:FACTORY"),
     ],
 )
-def test_what_is_wrong_is_one_line(name: str, message: str, failure: Callable[..., str]) -> None:
+def test_what_is_wrong_is_one_line(name: str, message: str, failure: Any) -> None:
     assert message in failure("plan", name)
 
 
-def test_a_network_for_signals(said: Said) -> None:
+def test_a_network_for_signals(said: Any) -> None:
     plan = ("plan", "nets.py:signals")
     assert "kept: Conv1d is not a Conv2d" in said(*plan).out
     assert "3 Conv1d becomes BSConv-U" in said(*plan, "--dimensions", "1", "2").out
@@ -77,7 +75,7 @@ def test_a_network_for_signals(said: Said) -> None:
     assert "on 1x2x100: 256 parameters" in profile
 
 
-def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: Said) -> None:
+def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: Any) -> None:
     settings = ("--image-size", "8", "--epochs", "1", "--device", "cpu", "--batch-size", "8")
     said("train", "--model", "nets.py:Net", "--dataset", images, *settings, "--out", here / "run")
     of_run = ("nets.py:Net", "--checkpoint", here / "run")
@@ -87,7 +85,7 @@ def test_a_run_remembers_its_model(images: Path, here: Path, monkeypatch, said: 
     said("evaluate", "--checkpoint", here / "run")
 
 
-def test_a_file_cannot_have_code_run(here: Path, failure: Callable[..., str]) -> None:
+def test_a_file_cannot_have_code_run(here: Path, failure: Any) -> None:
     (here / "evil nets.py").write_text("open('trace', 'w')\ndef make(): pass\n")
     written = here / "model.safetensors"
     for name in (f"{here}/evil nets.py:make", "evil:make"):
@@ -104,7 +102,7 @@ def test_a_list_of_names_that_cannot_be_written_is_said(here: Path) -> None:
         build_model("nets.py:Net", 3)
 
 
-def test_a_model_without_weights_to_train(images: Path, failure: Callable[..., str]) -> None:
+def test_a_model_without_weights_to_train(images: Path, failure: Any) -> None:
     train = ("train", "--dataset", images, "--image-size", 8, "--device", "cpu", "--out", "run")
     for name, kind in (("empty", "Sequential"), ("frozen", "Net")):
         said = failure(*train, "--model", f"nets.py:{name}")
@@ -114,13 +112,13 @@ def test_a_model_without_weights_to_train(images: Path, failure: Callable[..., s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "file"), [("onnx", "x.onnx"), ("exported-program", "x.pt2")])
-def test_export_compares_the_first_of_several_outputs(kind: str, file: str, said: Said) -> None:
+def test_export_compares_the_first_of_several_outputs(kind: str, file: str, said: Any) -> None:
     line = ("export", "nets.py:Pair", "--num-classes", "3", "--input-size", "16")
     printed = said(*line, "--format", kind, "--out", file).out
     assert "the same class for 100.0 % of 1 images" in printed
 
 
-def test_outputs_by_name_are_refused_in_one_line(images: Path, failure: Callable[..., str]) -> None:
+def test_outputs_by_name_are_refused_in_one_line(images: Path, failure: Any) -> None:
     message = "a classifier needs to answer with a tensor, or several, got a dict"
     train = ("train", "--model", "nets.py:Named", "--dataset", images, "--device", "cpu")
     assert message in failure(*train, "--image-size", "8")

@@ -25,7 +25,6 @@ from bsconv.experiments.files.checkpoints import write_trained
 from bsconv.experiments.model_sources import build_model
 from helpers.paths import ROOT
 
-Said = Callable[..., Any]
 CLASSES = {"cherry": (200, 30, 30), "lime": (40, 200, 40), "plum": (90, 30, 160)}
 CONFIG = {"model": "cifar_resnet20", "dataset": "2024", "image_size": 16, "normalize": "imagenet"}
 
@@ -175,7 +174,7 @@ def test_an_earlier_file_has_numbers_for_names(trained: nn.Module) -> None:
     assert bsconv.load_run("old.safetensors").classes == ("class 0", "class 1", "class 2")
 
 
-def test_a_run_is_compared_even_before_its_first_epoch(trained: nn.Module, said: Said) -> None:
+def test_a_run_is_compared_even_before_its_first_epoch(trained: nn.Module, said: Any) -> None:
     (row,) = json.loads(said("results", "--runs", "model.safetensors", "--json").out)["rows"]
     assert (row["parameters"], row["epochs"], row["last top-1"]) == (272_025, 0, None)
     assert row["data"] == "2024"
@@ -198,7 +197,7 @@ def test_onnx_says_the_same(trained, free: list[str], predicted, said) -> None:
 
 
 @pytest.mark.slow
-def test_the_guide_runs_as_it_stands(fruit: Path, said: Said) -> None:
+def test_the_guide_runs_as_it_stands(fruit: Path, said: Any) -> None:
     torch.save(build_model("torchvision:resnet18", 7).state_dict(), "flowers.pth")
     guide = (ROOT / "docs" / "your_images.md").read_text(encoding="utf-8")
     answers = {}

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from bsconv.experiments.files.checkpoints import read_trained, write_trained
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
 from bsconv.pytorch import load_projected, project_pretrained
-
-Said = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +44,9 @@ def line(weights: Path, out: Path, *more: object) -> tuple[object, ...]:
     return ("project", "cifar_resnet20", *options, "--images", 8, *more)
 
 
-def accuracy(said: Said, *arguments: object) -> str:
+def accuracy(said: Any, *arguments: object) -> str:
     common = ("--dataset", "synthetic", "--test-limit", 50, "--device", "cpu")
-    printed: str = said("evaluate", *arguments, *common).out
-    return printed.partition("test top-1")[2]
+    return said("evaluate", *arguments, *common).out.partition("test top-1")[2]
 
 
 @pytest.mark.parametrize(

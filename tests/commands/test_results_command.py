@@ -1,7 +1,6 @@
 """bsconv results: runs that may be compared with published numbers, and the rest apart."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +16,6 @@ from bsconv.pytorch._tools.model_tree import parameter_count
 from helpers.records import record
 from results.record import write_record
 
-Said = Callable[..., Any]
 WRN = "cifar_wrn16_1"
 SIZES = {WRN: 175_072, "cifar_wrn16_1_bsconvu": 27_312, "cifar_resnet20": 272_480}
 
@@ -48,7 +46,7 @@ def rows(text: str) -> list[list[str]]:
     ]
 
 
-def test_means_and_ranges_are_next_to_what_is_published(folder: Path, said: Said) -> None:
+def test_means_and_ranges_are_next_to_what_is_published(folder: Path, said: Any) -> None:
     line = ("results", "--results", folder, "--markdown")
     resnet, dense, u, other_data, limited = rows(said(*line).out)
     wrn = [WRN, "cifar10", "175,072", "fast", "2", "3", "91.00", "90.00 to 92.00"]
@@ -61,7 +59,7 @@ def test_means_and_ranges_are_next_to_what_is_published(folder: Path, said: Said
     assert rows(said(*line, "--dataset", "cifar100").out) == [other_data]
 
 
-def test_the_table_as_text_as_csv_and_the_figure(folder: Path, tmp_path: Path, said: Said) -> None:
+def test_the_table_as_text_as_csv_and_the_figure(folder: Path, tmp_path: Path, said: Any) -> None:
     path, figure = tmp_path / "table.csv", tmp_path / "accuracy.svg"
     printed = said("results", "--results", folder, "--csv", path, "--out", figure).out
     assert "\n1 run with settings of their own, which have no published number:\n" in printed

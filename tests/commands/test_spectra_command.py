@@ -2,7 +2,6 @@
 
 import sys
 import urllib.error
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,8 +15,6 @@ from torch import nn
 from bsconv.experiments import plotting
 from bsconv.pytorch import get_model, spectra_table
 
-Said = Callable[..., Any]
-Failure = Callable[..., str]
 MODEL = "cifar_resnet20"
 
 
@@ -36,7 +33,7 @@ def weights(network: nn.Module, tmp_path: Path) -> Path:
 # --- good input -----------------------------------------------------------------------------------
 
 
-def test_a_file_alone(weights: Path, network: nn.Module, tmp_path: Path, said: Said) -> None:
+def test_a_file_alone(weights: Path, network: nn.Module, tmp_path: Path, said: Any) -> None:
     state, path, expected = network.state_dict(), tmp_path / "table.csv", tmp_path / "expected.csv"
     assert said("spectra", weights, "--csv", path) == (f"{spectra_table(state)}\n", "")
     spectra_table(network).to_csv(expected)
@@ -52,7 +49,7 @@ def test_a_model_with_weights_of_any_number_of_classes(network, tmp_path, said) 
     assert said("spectra", path).out == f"{spectra_table(network.state_dict())}\n"
 
 
-def test_weights_tell_no_groups_but_the_model_does(tmp_path: Path, said: Said) -> None:
+def test_weights_tell_no_groups_but_the_model_does(tmp_path: Path, said: Any) -> None:
     model = torchvision.models.shufflenet_v2_x0_5()
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     line = ("spectra", "torchvision:shufflenet_v2_x0_5", "--weights", tmp_path / "weights.pt")
@@ -60,7 +57,7 @@ def test_weights_tell_no_groups_but_the_model_does(tmp_path: Path, said: Said) -
 
 
 @pytest.mark.parametrize("name", [MODEL, "torchvision:squeezenet1_1", "pytorchcv:resnet20_cifar10"])
-def test_random_weights_are_said_to_be_random(name: str, said: Said) -> None:
+def test_random_weights_are_said_to_be_random(name: str, said: Any) -> None:
     first, again = (said("spectra", name, "--num-classes", "10") for _ in range(2))
     assert first == again
     assert first.err.startswith(f"bsconv spectra: {name} starts from random weights; --weig")
@@ -72,7 +69,7 @@ STARTS = {".png": b"\x89PNG", ".PDF": b"%PDF", ".svg": b"<?xml"}
 
 
 @pytest.mark.parametrize("suffix", STARTS)
-def test_a_figure(suffix: str, weights: Path, tmp_path: Path, said: Said) -> None:
+def test_a_figure(suffix: str, weights: Path, tmp_path: Path, said: Any) -> None:
     path = tmp_path / f"figure{suffix}"
     path.write_bytes(b"an older one")
     said("spectra", weights, "--out", path)
@@ -96,7 +93,7 @@ def test_a_figure_shows_the_shares_of_layers(weights, network, tmp_path, monkeyp
     assert shown["title"].startswith("weights.safetensors: ")
 
 
-def test_default_weights_are_those_of_torchvision(monkeypatch, said: Said) -> None:
+def test_default_weights_are_those_of_torchvision(monkeypatch, said: Any) -> None:
     model = torchvision.models.squeezenet1_1()
     fetch = Mock(return_value=model.state_dict())
     monkeypatch.delenv("BSCONV_OFFLINE", raising=False)
@@ -106,7 +103,7 @@ def test_default_weights_are_those_of_torchvision(monkeypatch, said: Said) -> No
     assert fetch.call_args[0] == (torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url,)
 
 
-def test_default_weights_of_our_own(said: Said) -> None:
+def test_default_weights_of_our_own(said: Any) -> None:
     table = spectra_table(get_model(MODEL, 10, pretrained="cifar10"))
     assert said("spectra", MODEL, "--weights", "DEFAULT") == (f"{table}\n", "")
 
@@ -128,7 +125,7 @@ def test_default_weights_without_network(name: str, tmp_path, monkeypatch, failu
     assert f"--weights FILE takes a file of weights of {name} instead" in printed
 
 
-def test_a_figure_without_matplotlib(tmp_path, monkeypatch, failure: Failure) -> None:
+def test_a_figure_without_matplotlib(tmp_path, monkeypatch, failure: Any) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     printed = failure("spectra", "none.pth", "--out", tmp_path / "figure.png")
     assert "figures need the package matplotlib: pip install 'bsconv[lab]'" in printed

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +14,6 @@ from bsconv.experiments.files.checkpoints import Start, read_trained, write_trai
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import settled, train
 
-Said = Callable[..., Any]
 NAMES = ["blue", "lime", "red"]
 MODEL = "cifar_resnet20"
 IMAGES = {"image_size": 16, "resize": "20", "normalize": "imagenet"}
@@ -69,7 +67,7 @@ def test_export_notes_the_same_by_both_options(tmp_path, more, size, resize, sai
         assert (notes["resize"], notes["mean"][0]) == (resize, 0.485)
 
 
-def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path, said: Said) -> None:
+def test_project_keeps_the_names_of_the_weights(images: Path, tmp_path: Path, said: Any) -> None:
     theirs = ["rosso", "verde", "blu"]
     file, out = weights(tmp_path / "w.safetensors", theirs), tmp_path / "p.safetensors"
     options = ("--bsconv", "u", "--method", "weights", "--dataset", images, "--images", "8")

@@ -254,10 +254,7 @@ def truncated(path: Path) -> None:
             "the same classes; only one of them has a",
         ),
         (lambda folder: folder_of(folder / "test"), "got 0 in cats, 0 in dogs, 2 in test"),
-        (
-            lambda path: [noisy(path / x / "0.png") for x in ("train", "val")],
-            "0 in train, 0 in val",
-        ),
+        (lambda top: [noisy(top / x / "0.png") for x in ("train", "val")], "0 in train, 0 in val"),
     ],
 )
 def test_what_is_wrong_with_a_folder(tmp_path, damage, message):

@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from bsconv.pytorch.inference import optimize_for_inference
 from helpers.model_snapshots import assert_unchanged, snapshot
 from helpers.trained import trained
 
-Said = Callable[..., Any]
 SMALLEST = "cifar_wrn16_1_bsconvs_p1d4"
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -91,8 +89,7 @@ def test_a_damaged_program_is_one_line(damage: str, small: nn.Module, tmp_path: 
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes({"a bit": content, "the end": content[:-900], "all of it": b""}[damage])
-    message = r"m\.pt2 holds no exported program: [^\n]*$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"m\.pt2 holds no exported program: [^\n]*$"):
         load_exported(path)
 
 
@@ -185,7 +182,7 @@ def line(path: Path, *more: object) -> tuple[object, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--optimize"]])
-def test_the_command_says_what_it_wrote(more: list[str], tmp_path: Path, said: Said) -> None:
+def test_the_command_says_what_it_wrote(more: list[str], tmp_path: Path, said: Any) -> None:
     path, name = tmp_path / "m.onnx", "cifar_wrn16_1_bsconvu"
     options = ("--pretrained", "cifar10", "--dynamic-batch", "--batch-size", "2")
     printed = said(*line(path, name, *options, *more))
@@ -202,7 +199,7 @@ def test_the_command_says_what_it_wrote(more: list[str], tmp_path: Path, said: S
 
 
 @pytest.mark.slow
-def test_exported_program_by_the_command(tmp_path: Path, said: Said) -> None:
+def test_exported_program_by_the_command(tmp_path: Path, said: Any) -> None:
     settings = ("--bsconv", "s", "--p", "1/2", "--with-bn", "--num-classes", 7, "--input-size", 32)
     printed = said(*line(tmp_path / "m.pt2", "torchvision:resnet18", *settings))
     assert printed.err.startswith("bsconv export: torchvision:resnet18 starts from random weights")
@@ -217,7 +214,7 @@ def test_exported_program_by_the_command(tmp_path: Path, said: Said) -> None:
     ("checkpoint", "named", "kind"),
     [("run", [], "u"), ("run/model.safetensors", ["cifar_ResNet20"], None)],
 )
-def test_checkpoints(checkpoint: str, named: list[str], kind: Any, tmp_path, said: Said) -> None:
+def test_checkpoints(checkpoint: str, named: list[str], kind: Any, tmp_path, said: Any) -> None:
     config = TrainConfig("cifar_resnet20", "synthetic", bsconv=kind, image_size=16)
     model = trained(build_model("cifar_resnet20", 10, bsconv=kind)).eval()
     (tmp_path / "run").mkdir()
@@ -227,7 +224,7 @@ def test_checkpoints(checkpoint: str, named: list[str], kind: Any, tmp_path, sai
 
 
 @pytest.mark.slow
-def test_weights_say_how_many_classes_there_are(tmp_path: Path, said: Said) -> None:
+def test_weights_say_how_many_classes_there_are(tmp_path: Path, said: Any) -> None:
     model, file = trained(get_model("cifar_resnet20", 7)).eval(), tmp_path / "w.safetensors"
     save_file(model.state_dict(), file)
     said(*line(tmp_path / "m.pt2", "cifar_resnet20", "--normalize", "none", "--weights", file))
@@ -235,7 +232,7 @@ def test_weights_say_how_many_classes_there_are(tmp_path: Path, said: Said) -> N
 
 
 @pytest.mark.slow
-def test_without_an_engine_nothing_is_compared(tmp_path, monkeypatch, said: Said) -> None:
+def test_without_an_engine_nothing_is_compared(tmp_path, monkeypatch, said: Any) -> None:
     find = importlib.util.find_spec
     absent = lambda name: None if name == "onnxruntime" else find(name)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", absent)

@@ -15,17 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsconv.experiments.config import TrainConfig
-from bsconv.experiments.files.checkpoints import (
-    load_weights,
-    locked,
-    read_checkpoint,
-    read_config,
-    read_start,
-    read_trained,
-    write_atomically,
-    write_checkpoint,
-    write_trained,
-)
+from bsconv.experiments.files import checkpoints
 
 
 def model(classes: int = 3) -> nn.Module:
@@ -49,7 +39,7 @@ def test_failed_write_keeps_the_file_before(tmp_path, monkeypatch, step, error, 
     monkeypatch.setattr(os, step, Mock(side_effect=error))
     said = f"^cannot write {path}: {message}; what was there before is unharmed$"
     with pytest.raises(OSError, match=said):
-        write_atomically(path, b"new")
+        checkpoints.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -59,12 +49,12 @@ def test_two_that_write_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.M
 
     def fsync(descriptor: int) -> None:
         monkeypatch.setattr(os, "fsync", plain)
-        write_atomically(path, b"the other")  # as a whole, while the first is at work
+        checkpoints.write_atomically(path, b"the other")  # as a whole, while the first is at work
         assert path.read_bytes() == b"the other"
         plain(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_atomically(path, b"one")
+    checkpoints.write_atomically(path, b"one")
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -76,9 +66,9 @@ def test_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     written = {"epoch": 3, "model": model().state_dict(), "history": [{"epoch": 1, "x": 0.1}]}
     with pytest.raises(FileNotFoundError):
-        read_checkpoint(path)
-    write_checkpoint(path, written)
-    read = read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
+    checkpoints.write_checkpoint(path, written)
+    read = checkpoints.read_checkpoint(path)
     assert read.pop("format")
     torch.testing.assert_close(read.pop("model"), written.pop("model"), rtol=0, atol=0)
     assert read == written
@@ -95,7 +85,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
     else:
         torch.save(content, path)
     with pytest.raises(ValueError, match=f"^{path} is .*not a checkpoint of [^\n]*$"):
-        read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +101,7 @@ def test_broken_config(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=message):
-        read_config(path)
+        checkpoints.read_config(path)
 
 
 # --- trained models -------------------------------------------------------------------------------
@@ -121,8 +111,9 @@ def test_trained_model_comes_back_as_it_went(tmp_path: Path) -> None:
     path, trained = tmp_path / "model.safetensors", model()
     trained.to(memory_format=torch.channels_last)
     config = TrainConfig(bsconv="s", p=1 / 3, data="/some/where", out=str(tmp_path))
-    write_trained(path, trained, config, 3)
-    for source, read_it in itertools.product((path, tmp_path), (read_trained, read_start)):
+    checkpoints.write_trained(path, trained, config, 3)
+    readers = checkpoints.read_trained, checkpoints.read_start
+    for source, read_it in itertools.product((path, tmp_path), readers):
         read: Any = read_it(source)
         assert read.num_classes == 3
         assert read.config.difference(config) is None
@@ -133,17 +124,17 @@ def test_trained_model_comes_back_as_it_went(tmp_path: Path) -> None:
 
 
 def test_tied_weights_are_written_under_both_names(tmp_path: Path) -> None:
-    one = nn.Linear(3, 3)
-    write_trained(tmp_path / "model.safetensors", nn.Sequential(one, one), TrainConfig(), 3)
-    tensors = read_trained(tmp_path).state
+    path, one = tmp_path / "model.safetensors", nn.Linear(3, 3)
+    checkpoints.write_trained(path, nn.Sequential(one, one), TrainConfig(), 3)
+    tensors = checkpoints.read_trained(tmp_path).state
     assert set(tensors) == {"0.weight", "0.bias", "1.weight", "1.bias"}
     torch.testing.assert_close(tensors["1.weight"], one.weight.detach(), rtol=0, atol=0)
 
 
 def test_folder_of_an_unfinished_run_gives_its_checkpoint(tmp_path: Path) -> None:
     state = {"config": {"epochs": 7}, "num_classes": 3, "model": model().state_dict()}
-    write_checkpoint(tmp_path / "checkpoint.pt", state)
-    read = read_trained(tmp_path)
+    checkpoints.write_checkpoint(tmp_path / "checkpoint.pt", state)
+    read = checkpoints.read_trained(tmp_path)
     assert (read.config.epochs, read.num_classes) == (7, 3)
     torch.testing.assert_close(read.state, dict(state["model"]), rtol=0, atol=0)
 
@@ -165,8 +156,8 @@ GOOD = {"config": {}, "num_classes": 3, "model": {"a": torch.ones(3)}}
 def test_what_is_no_trained_model(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     path = tmp_path / "checkpoint.pt"
     content = {key: value for key, value in (GOOD | changed).items() if value is not None}
-    write_checkpoint(path, content)
-    for read in (read_trained, read_start):
+    checkpoints.write_checkpoint(path, content)
+    for read in (checkpoints.read_trained, checkpoints.read_start):
         with pytest.raises(ValueError, match=f"holds no model trained by bsconv train: {message}"):
             read(path)
 
@@ -174,21 +165,21 @@ def test_what_is_no_trained_model(tmp_path: Path, changed: dict[str, Any], messa
 def test_weights_of_others_are_a_start_and_no_trained_model(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    assert read_start(path).state.keys() == {"weight"}
-    assert (read_start(path).config, read_start(path).plan) == (None, {})
+    assert checkpoints.read_start(path).state.keys() == {"weight"}
+    assert (checkpoints.read_start(path).config, checkpoints.read_start(path).plan) == (None, {})
     with pytest.raises(ValueError, match="holds weights that do not say which model they are of"):
-        read_trained(path)
+        checkpoints.read_trained(path)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     message = r"in .*file do not fit its model: .*weight needs shape \(3, 4\), got \(4, 4\)"
     with pytest.raises(ValueError, match=message):
-        load_weights(model(3), model(4).state_dict(), tmp_path / "file")
+        checkpoints.load_weights(model(3), model(4).state_dict(), tmp_path / "file")
     integers = {key: tensor.char() for key, tensor in model().state_dict().items()}
     with pytest.raises(
         ValueError, match=r"do not fit its model: .*weight needs floats, got torch.i"
     ):
-        load_weights(model(), integers, tmp_path / "file")
+        checkpoints.load_weights(model(), integers, tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -198,13 +189,13 @@ def test_what_is_no_weight(value: float, what: str, tmp_path: Path) -> None:
     weights = model().state_dict()
     weights["1.running_var"][2] = value
     with pytest.raises(ValueError, match=f"file are not all numbers: 1.running_var has {what}"):
-        load_weights(model(), weights, tmp_path / "file")
+        checkpoints.load_weights(model(), weights, tmp_path / "file")
 
 
 def test_a_model_may_hold_infinite_numbers_itself(tmp_path: Path) -> None:
     masked = model()
     masked.register_buffer("mask", torch.full((2,), -math.inf))
-    load_weights(masked, masked.state_dict(), tmp_path / "file")
+    checkpoints.load_weights(masked, masked.state_dict(), tmp_path / "file")
 
 
 # --- locking --------------------------------------------------------------------------------------
@@ -224,11 +215,12 @@ def test_a_lock_that_was_taken_away_with_its_folder_is_none(tmp_path, monkeypatc
 
     folder.mkdir()
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(ValueError, match="another process is training in"), locked(folder):
+    refused = pytest.raises(ValueError, match="another process is training in")
+    with refused, checkpoints.locked(folder):
         pass
 
 
 def test_without_fcntl_nothing_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with locked(tmp_path), locked(tmp_path):
+    with checkpoints.locked(tmp_path), checkpoints.locked(tmp_path):
         pass

@@ -16,12 +16,7 @@ from torch import nn
 
 from bsconv.experiments.config import TrainConfig
 from bsconv.experiments.data import load_dataset
-from bsconv.experiments.files.checkpoints import (
-    read_checkpoint,
-    read_trained,
-    write_checkpoint,
-    write_trained,
-)
+from bsconv.experiments.files import checkpoints
 from bsconv.experiments.files.weights import read_weights
 from helpers.reliability import Section
 from helpers.same_runs import equal
@@ -35,15 +30,16 @@ def network() -> nn.Module:
 
 def checkpoint(path: Path) -> None:
     state = {"epoch": 1, "history": [{"epoch": 1, "train_loss": 0.1}], "num_classes": 3}
-    write_checkpoint(path, {**state, "config": {"seed": 1}, "model": network().state_dict()})
+    state |= {"config": {"seed": 1}, "model": network().state_dict()}
+    checkpoints.write_checkpoint(path, state)
 
 
 def trained(path: Path) -> None:
-    write_trained(path, network(), TrainConfig(), 3)
+    checkpoints.write_trained(path, network(), TrainConfig(), 3)
 
 
 def read_trained_parts(path: Path) -> Any:
-    return vars(read_trained(path))
+    return vars(checkpoints.read_trained(path))
 
 
 def archive(path: Path) -> None:
@@ -55,7 +51,7 @@ def archive(path: Path) -> None:
 
 # file -> how it is written and read
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
-    "checkpoint.pt": (checkpoint, read_checkpoint),
+    "checkpoint.pt": (checkpoint, checkpoints.read_checkpoint),
     "model.safetensors": (trained, read_trained_parts),
     "weights.pt": (lambda path: torch.save(network().state_dict(), path), read_weights),
     "weights.safetensors": (trained, lambda path: read_weights(path)[0]),

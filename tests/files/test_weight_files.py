@@ -101,9 +101,8 @@ def test_of_two_networks_it_says_which_is_taken(content: Any, said: str) -> None
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
 def test_a_weight_that_is_there_twice(prefix: str) -> None:
-    twice = {**STATE, **prefixed(prefix, OTHER)}
     with pytest.raises(ValueError, match=f"holds 0.weight twice, as 0.weight and as {prefix}0.w"):
-        state_dict_in(twice)
+        state_dict_in({**STATE, **prefixed(prefix, OTHER)})
 
 
 class Wrapped(nn.Module):

@@ -1,5 +1,7 @@
 """Training runs of milliseconds, in this process."""
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 
 from bsconv.experiments.data import ImageDataset
 from bsconv.experiments.training import History, TrainConfig, _inputs, _models, _train, train
+
+Use = Callable[..., None]  # as the fixture is that calls ``use`` below
 
 
 def noise(train: int = 20, test: int = 12, size: int = 8, classes: int = 4) -> ImageDataset:
@@ -42,6 +46,14 @@ def use(monkeypatch: Any, model: Callable[[int], nn.Module], data: Any = None) -
     dataset = data or noise()
     monkeypatch.setattr(_models, "build_model", lambda name, classes, **_: model(classes))
     monkeypatch.setattr(_inputs, "load_dataset", lambda *_, **__: dataset)
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is written to a terminal in place of stderr."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
 
 
 def config(**settings: Any) -> TrainConfig:

@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -238,7 +237,7 @@ def test_without_a_dense_network_there_is_no_ratio() -> None:
 
 
 @pytest.mark.slow
-def test_table_figure_and_csv(tmp_path: Path, said: Callable[..., Any]) -> None:
+def test_table_figure_and_csv(tmp_path: Path, said: Any) -> None:
     files = ("--out", tmp_path / "f.svg", "--csv", tmp_path / "t.csv")
     settings = "--variants dense,s --batch-size 1,2 --rounds 1 --device cpu --no-compile"
     printed = said("benchmark", MODEL, *settings.split(), *files)
@@ -270,11 +269,10 @@ def test_table_figure_and_csv(tmp_path: Path, said: Callable[..., Any]) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"f.svg", "t.csv"}  # written whole
 
 
-def test_a_bsconv_network_by_its_name(said: Callable[..., Any]) -> None:
+def test_a_bsconv_network_by_its_name(said: Any) -> None:
     name = f"{MODEL}_bsconvu"
     settings = "--device cpu --engines eager --rounds 1 --batch-size 1 --input-size 16"
-    printed = said("benchmark", name, *settings.split()).out
-    *_, legend, note, _, sentence = printed.splitlines()
+    *_, legend, note, _, sentence = said("benchmark", name, *settings.split()).out.splitlines()
     assert "images of 3x16x16" in legend
     assert note == f"{name} is a BSConv network already and is measured alone"
     assert "BSConv-U (" in sentence
@@ -295,7 +293,7 @@ def test_what_a_projection_wrote_is_one_network_more(tmp_path, said, failure) ->
     assert "not of cifar_wrn" in failure("benchmark", f"{MODEL}0", "--checkpoint", tmp_path / "s")
 
 
-def test_every_option_is_passed_on(monkeypatch, said: Callable[..., Any]) -> None:
+def test_every_option_is_passed_on(monkeypatch, said: Any) -> None:
     result = table(row("dense", GIVEN, 1.0))
     build = Mock(return_value=({"dense": nn.Identity()}, ["a note"]))
     measure = Mock(return_value=result)

@@ -117,8 +117,7 @@ CASES = {
 
 def drawn(case: str) -> Figure:
     arguments, options = CASES[case]
-    figure: Figure = getattr(plotting, case.split()[-1])(*arguments, **options)
-    return figure
+    return getattr(plotting, case.split()[-1])(*arguments, **options)
 
 
 def texts(items: Iterable[Text]) -> list[str]:
@@ -211,8 +210,7 @@ def test_stacked_shares_add_up_to_one() -> None:
 
 def test_bars_stand_side_by_side_and_carry_their_numbers() -> None:
     series = {"u": [17.0, 94.0], "s": [11.0, 93.0]}
-    figure = plotting.grouped_bars(["resnet", "vgg"], series, ylabel="%", number="{:.0f} %")
-    (axis,) = figure.axes
+    (axis,) = plotting.grouped_bars(["resnet", "vgg"], series, ylabel="%", number="{:.0f} %").axes
     assert bars(axis, "height") == [17.0, 94.0, 11.0, 93.0]
     assert apart([bar.get_bbox().intervalx for bar in axis.patches])
     assert texts(axis.texts) == ["17 %", "94 %", "11 %", "93 %"]
@@ -363,8 +361,7 @@ def test_a_grid_of_slices_holds_each_slice_once_on_the_scale_of_its_kernel() -> 
     assert {picture.get_clim() for picture in pictures} == {(-1, 1)}
     first, second = (picture.get_array().compressed() for picture in pictures)
     assert first == pytest.approx(second)
-    expected = np.unique(kernel) / np.percentile(np.abs(kernel), 98)
-    assert np.unique(first) == pytest.approx(expected)
+    assert np.unique(first) == pytest.approx(np.unique(kernel) / np.percentile(np.abs(kernel), 98))
 
 
 @pytest.mark.parametrize("case", SIGNED_PICTURES)
@@ -378,8 +375,7 @@ def test_negative_values_carry_a_dot_where_colours_are_not_seen(case: str) -> No
     assert centres.tolist() == [[2, 1], [1, 2]]  # x and y from the top left
     assert list(map(mpl.colors.to_hex, dots.get_facecolors())) == ["#444444", "#ffffff"]
     assert "(dot: negative)" in figure.axes[-1].get_ylabel()
-    plain = plotting.matrices({"a": SIGNED}, colour_label="value")
-    assert not plain.axes[0].collections
+    assert not plotting.matrices({"a": SIGNED}, colour_label="value").axes[0].collections
 
 
 def test_a_fit_shows_what_is_kept_and_orders_slices_by_weight() -> None:

@@ -128,9 +128,8 @@ def format_lines() -> Iterator[str]:
     """The formats of files, which their readers ask for."""
     for module in (checkpoints, spectra, _record):
         yield f"format {module.FORMAT!r}"
-    yield f"files of a run: {checkpoints.CONFIG}, {checkpoints.METRICS}, " + ", ".join(
-        (checkpoints.CHECKPOINT, checkpoints.MODEL)
-    )
+    files = (getattr(checkpoints, name) for name in ("CONFIG", "METRICS", "CHECKPOINT", "MODEL"))
+    yield f"files of a run: {', '.join(files)}"
     settings = [field.name for field in dataclasses.fields(TrainConfig)]
     yield f"settings of a run: {', '.join(settings)}"
 

@@ -66,8 +66,7 @@ def test_ratios_are_those_of_medians_with_the_extremes_of_single_rounds():
 def test_every_command_line_has_defaults_help_and_checks(name, capsys):
     alone = make_parser().parse_args([name, "--rounds", "2"])
     everything = make_parser().parse_args(["all", "--rounds", "2"])
-    among_all = vars(_arguments_of(name, everything))
-    assert among_all == {**vars(alone), "benchmark": "all"}
+    assert vars(_arguments_of(name, everything)) == {**vars(alone), "benchmark": "all"}
     for arguments, words in (
         ([name, "--help"], "--machine"),
         ([name, "--rounds", "0"], "must be a whole number >= 1, got '0'"),
@@ -143,8 +142,7 @@ def test_a_part_is_scaled_up_but_for_the_start(monkeypatch):
 @pytest.mark.slow
 def test_replacing_does_without_the_published_package(capsys, monkeypatch, tmp_path: Path):
     monkeypatch.setattr(published, "PEER", tmp_path)
-    tiny = ["--models", "squeezenet1_1", "--variants", "S"]
-    assert main(["replacing", *tiny, *ONCE]) == 0
+    assert main(["replacing", "--models", "squeezenet1_1", "--variants", "S", *ONCE]) == 0
     printed = capsys.readouterr().out
     assert "pip install --no-deps --target .peer bsconv==0.4.0" in printed
     assert "replacing by BSConv-S in squeezenet1_1" in printed
@@ -158,8 +156,7 @@ def test_spectra_and_numpy(capsys):
 
 def test_calls_of_a_model_dense_and_published(monkeypatch):
     def turn(given):
-        ours = given["variant"] == "U" and not given["published"]
-        return {"seconds": 1.0 if ours else 2.0}
+        return {"seconds": 1.0 if given["variant"] == "U" and not given["published"] else 2.0}
 
     monkeypatch.setattr(contenders, "Contender", fake(turn))
     monkeypatch.setattr(inference, "is_installed", lambda: True)

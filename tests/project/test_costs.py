@@ -53,8 +53,7 @@ def outcome(pytester: pytest.Pytester, test: str) -> str:
 @pytest.mark.slow
 def test_a_process_needs_the_mark(pytester: pytest.Pytester) -> None:
     test = "import os, pytest\n{}\ndef test_it(): os.system('true')"
-    said = "starts a process (os.system): mark it slow"
-    assert outcome(pytester, test.format("")) == said
+    assert outcome(pytester, test.format("")) == "starts a process (os.system): mark it slow"
     assert outcome(pytester, test.format("@pytest.mark.slow")) == "passed"
 
 

@@ -21,14 +21,9 @@ from helpers.notebooks import NOTEBOOKS, cells_of
 from helpers.paths import ROOT
 
 PACKAGES = ("mkdocs", "material", "mkdocstrings", "math_core")
-MODULES = [
-    *(
-        f"bsconv.pytorch.{found.name}"
-        for found in pkgutil.iter_modules(bsconv.pytorch.__path__)
-        if not found.name.startswith("_")
-    ),
-    *(f"bsconv.experiments.{name}" for name in ("classifier", "data", "plotting", "training")),
-]
+ROOMS = [found.name for found in pkgutil.iter_modules(bsconv.pytorch.__path__)]
+MODULES = [f"bsconv.pytorch.{name}" for name in ROOMS if not name.startswith("_")]
+MODULES += [f"bsconv.experiments.{name}" for name in ("classifier", "data", "plotting", "training")]
 
 pytestmark = pytest.mark.slow  # builds the site once, for all
 
@@ -91,8 +86,7 @@ def documented(site: Path) -> set[str]:
 
 
 def test_every_public_name_has_an_entry(documented: set[str]) -> None:
-    names = {f"bsconv.pytorch.{name}" for name in bsconv.pytorch.__all__}
-    assert names - documented == set()
+    assert {f"bsconv.pytorch.{name}" for name in bsconv.pytorch.__all__} - documented == set()
 
 
 @pytest.mark.parametrize("name", MODULES)

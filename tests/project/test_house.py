@@ -54,35 +54,30 @@ def part_of(module: str) -> str:
     return module
 
 
+ACROSS = [  # who imports what of another part
+    (module, name)
+    for module, names in IMPORTS.items()
+    for name in names
+    if part_of(name) not in ("", part_of(module))
+]
+
+
 # imports
 
 
 def test_every_part_imports_from_floors_below_it_alone() -> None:
-    wrong = [
-        f"{module} imports {name}"
-        for module, names in IMPORTS.items()
-        for name in names
-        if part_of(name) not in ("", part_of(module))
-        if HEIGHTS[part_of(name)] >= HEIGHTS[part_of(module)]
-    ]
+    wrong = [(m, name) for m, name in ACROSS if HEIGHTS[part_of(name)] >= HEIGHTS[part_of(m)]]
     assert wrong == []
 
 
 def test_each_room_of_the_library_and_each_public_file_has_its_floor() -> None:
-    unknown = [module for module in IMPORTS if part_of(module) == CORE != module]
-    assert unknown == []
+    assert [module for module in IMPORTS if part_of(module) == CORE != module] == []
 
 
 def test_only_the_door_of_a_room_is_used() -> None:
     """Private files are imported by their own room, but for what all rooms share."""
-    wrong = [
-        f"{module} imports {name}"
-        for module, names in IMPORTS.items()
-        for name in names
-        if part_of(name) not in {"", part_of(module), *SHARED}
-        if re.search(r"\._(?!_)", name)
-    ]
-    assert wrong == []
+    used = [(module, name) for module, name in ACROSS if part_of(name) not in SHARED]
+    assert [(module, name) for module, name in used if re.search(r"\._(?!_)", name)] == []
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -106,10 +101,7 @@ def test_the_library_imports_torch_alone(part: str, allowed: set[str]) -> None:
 
 
 def test_one_package_imports_matplotlib() -> None:
-    drawing = [
-        m for m, names in IMPORTS.items() if any(n.split(".")[0] == "matplotlib" for n in names)
-    ]
-    assert drawing
+    drawing = [m for m in IMPORTS if any(n.split(".")[0] == "matplotlib" for n in IMPORTS[m])]
     assert {part_of(module) for module in drawing} == {"bsconv.experiments.plotting"}
 
 
@@ -143,13 +135,12 @@ def test_files_rooms_and_the_core_are_small() -> None:
 
 def test_no_splat_packs_literals() -> None:
     """`*("a", "b")` only makes the formatter keep a line: items stand one on a line."""
-    wrong = [
+    assert [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path, text in SOURCES.items()
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Starred) and isinstance(node.value, (ast.Tuple, ast.List))
-    ]
-    assert wrong == []
+    ] == []
 
 
 def test_plain_words() -> None:

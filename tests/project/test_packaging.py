@@ -177,8 +177,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(*targets: str, python: str = "./python") -> subprocess.CompletedProcess[str]:
-    command = ["make", f"PYTHON={python}", *targets]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(["make", f"PYTHON={python}", *targets], capture_output=True, text=True)
 
 
 def installs() -> int:
@@ -255,5 +254,4 @@ def test_the_description_of_the_package_stands_alone() -> None:
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2
     assert all(block in readme for block in blocks)
-    extras = set(re.findall(r"bsconv\[(\w+)\]", text))
-    assert extras == set(EXTRAS) - {"docs", "dev"}
+    assert set(re.findall(r"bsconv\[(\w+)\]", text)) == set(EXTRAS) - {"docs", "dev"}

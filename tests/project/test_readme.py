@@ -140,8 +140,7 @@ def measured() -> dict[str, float]:
         for before in re.findall(r"\((\S+) % before\)", summary.runs[0].note):
             runs["before"] = float(before)
     for name, of in COMPRESSED.items():
-        path = RECORDS / "compression" / f"{name}.json"
-        dense, *rows = json.loads(path.read_text())["rows"]
+        dense, *rows = json.loads((RECORDS / "compression" / f"{name}.json").read_text())["rows"]
         for row in (dense, *rows):
             runs[f"{of}{row['method']} {row['budget']:.0%}"] = row["accuracy"]
             if row["method"] == "bsconv":

@@ -65,8 +65,7 @@ def test_models_start_from_them_in_float32(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_they_reach_what_is_written_of_them(path, cifar10_folder, said) -> None:
     line = ("evaluate", "--model", path.stem, "--pretrained", "cifar10", "--data", cifar10_folder)
-    reached = f"test top-1 {note(path)['test_top1']:.2f} % of 10,000 images"
-    assert reached in said(*line).out
+    assert f"test top-1 {note(path)['test_top1']:.2f} % of 10,000 images" in said(*line).out
 
 
 @pytest.mark.parametrize(

@@ -136,17 +136,13 @@ def test_another_record_is_never_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def without(name: str) -> Callable[[dict], dict]:
-    return lambda values: {key: value for key, value in values.items() if key != name}
-
-
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
         (lambda values: [values], "cannot be interpreted as an integer"),
         (lambda values: values | {"format": "2"}, "format needs to be 'bsconv record 1'"),
-        (without("machine"), "machine"),
-        (without("epochs"), "it lacks 'epochs'"),
+        (lambda values: {k: values[k] for k in values if k != "machine"}, "machine"),
+        (lambda values: {k: values[k] for k in values if k != "epochs"}, "it lacks 'epochs'"),
         (lambda values: values | {"host": "x"}, "host"),
         (lambda values: values | {"config": {"epochs": -1}}, "epochs needs"),
         (lambda values: values | {"epochs": [5]}, "must be a mapping"),
@@ -208,15 +204,12 @@ def test_a_summary_pools_seeds_and_devices_and_nothing_else() -> None:
 
 
 def test_how_steps_were_computed_splits_no_row() -> None:
-    merged = {"precision": "bfloat16", "compile": True, "plan": "merged", "device": "cuda"}
-    [summary] = results.summarize(
-        [
-            record(50, precision="float32", compile=False, plan="factored"),
-            record(52, seed=1, **merged),
-            record(54, seed=2),  # all of it left open
-            dataclasses.replace(record(52), config=TrainConfig(epochs=1, recipe="fast")),
-        ]
-    )
+    factored = record(50, precision="float32", compile=False, plan="factored")
+    left_open = record(54, seed=2)
+    unresolved = dataclasses.replace(record(52), config=TrainConfig(epochs=1, recipe="fast"))
+    how = {"precision": "bfloat16", "compile": True, "plan": "merged", "device": "cuda"}
+    merged = record(52, seed=1, **how)
+    [summary] = results.summarize([factored, merged, left_open, unresolved])
     assert summary.top1 == [50, 52, 54, 52]
     assert summary.precision == "auto and bfloat16 and float32"
     [apart] = results.summarize([record(50, weights="a/u_b.pt", train_limit=25_000, bsconv="u")])

@@ -1,26 +1,16 @@
 """What students get of the notebooks, and what their teacher gets."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
+import course
 import pytest
 
 from bsconv.teaching.exercises import CHECKS
 from helpers.notebooks import NOTEBOOKS, cells_of
-from helpers.paths import ROOT
-
-
-@pytest.fixture(scope="module")
-def course() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("course", ROOT / "docs" / "course.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def written(course: ModuleType, tmp_path: Path) -> Path:
+def written(tmp_path: Path) -> Path:
     course.write(tmp_path)
     return tmp_path
 
@@ -42,7 +32,7 @@ def test_the_teacher_gets_each_exercise_with_its_solution(written: Path) -> None
     assert all("```python\n" in page and "<details>" not in page for page in pages)
 
 
-def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
+def test_only_answers_to_a_question_are_folded() -> None:
     cells = [
         {"cell_type": kind, "source": text, "metadata": {}, "outputs": ["something"]}
         for kind, text in [
@@ -54,7 +44,7 @@ def test_only_answers_to_a_question_are_folded(course: ModuleType) -> None:
     assert folded == ["first", "second"]
 
 
-def test_slides_show_the_figures_of_the_notebooks_and_no_code(course, written) -> None:
+def test_slides_show_the_figures_of_the_notebooks_and_no_code(written: Path) -> None:
     for number, names in enumerate(course.LECTURES, 1):
         page = (written / f"course-lecture-{number}.html").read_text(encoding="utf-8")
         cells = [c for path in NOTEBOOKS if path.name[:2] in names for c in cells_of(path)]

@@ -49,14 +49,10 @@ def write(path: Path, *cells: NotebookNode) -> Path:
 
 
 def python(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=kept | {"PYTHONWARNINGS": STRICT, "BSCONV_OFFLINE": "1"} | variables,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, *map(str, arguments)]
+    given = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    given |= {"PYTHONWARNINGS": STRICT, "BSCONV_OFFLINE": "1"} | variables
+    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True)
 
 
 VERDICTS = {
@@ -118,11 +114,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "notebooks"
     folder.mkdir()
     shutil.copy(FOLDER / "run_all.py", folder)
-    plot = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2], [3, 4])\nplt.show()"
     good = write(
         folder / "01_good.ipynb",
         new_code_cell("for i in range(3):\n    print(i)", metadata={"collapsed": True}),
-        new_code_cell(plot),
+        new_code_cell("import matplotlib.pyplot as plt\n_ = plt.plot([1, 2], [3, 4])\nplt.show()"),
         new_code_cell(
             "import json\nfrom bsconv.teaching.notebook import start\n_ = start()\njson.loads('{')",
             metadata={"tags": ["raises-exception"]},
@@ -166,8 +161,7 @@ def test_run_all_stores_the_same_bytes_each_time(folder: Path) -> None:
     assert "json.loads" in cell
     assert "JSONDecodeError" in message
 
-    second = run_all(folder, "01_good")
-    assert re.fullmatch(r"01_good: \d+\.\d s, unchanged\n", second.stdout)
+    assert re.fullmatch(r"01_good: \d+\.\d s, unchanged\n", run_all(folder, "01_good").stdout)
     assert path.read_bytes() == stored
 
 

@@ -85,11 +85,9 @@ def test_a_missing_data_set_gives_the_synthetic_one(capsys, monkeypatch, tmp_pat
     monkeypatch.setenv("BSCONV_OFFLINE", "1")
     found = find_dataset()
     assert found.name == "synthetic"
-    reason, consequence = capsys.readouterr().out.splitlines()
+    reason, then = capsys.readouterr().out.splitlines()
     assert reason.startswith(f"SYNTHETIC DATA: no cifar10.npz in {tmp_path}")
-    assert consequence == (
-        "Going on with the synthetic set: what follows is true of it, not of cifar10."
-    )
+    assert then == "Going on with the synthetic set: what follows is true of it, not of cifar10."
     assert title_suffix(found) == " (synthetic data)"
 
 

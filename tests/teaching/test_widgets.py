@@ -361,8 +361,7 @@ def test_the_surgeon_brings_networks_of_its_own() -> None:
 
 def test_runs_are_compared_with_their_variants() -> None:
     # how steps are computed may differ
-    half = record(model="cifar_resnet20", seed=3, precision="bfloat16")
-    found = comparisons([*RECORDS, half])
+    found = comparisons([*RECORDS, record(model="cifar_resnet20", seed=3, precision="bfloat16")])
     assert [list(runs) for runs in found.values()] == [["dense", "BSConv-U"], ["dense"]]
     (resnet, wrn) = found
     assert resnet.startswith("cifar_resnet20, cifar10, fast")

@@ -204,8 +204,7 @@ def test_batch_norm_of_several_processes_is_that_of_the_whole_batch(ran: Path, c
     name = f"norm{count}"
     assert codes(ran, name) == [0] * count
     parts = [torch.load(ran / f"{name}.{rank}.pt", weights_only=True) for rank in range(count)]
-    alone = torch.load(ran / "norm1.0.pt", weights_only=True)
-    for number, expected in enumerate(alone):
+    for number, expected in enumerate(torch.load(ran / "norm1.0.pt", weights_only=True)):
         found = [part[number] for part in parts]
         tolerance = dict.fromkeys(("rtol", "atol"), TOLERANCES[expected["outputs"].dtype])
         for name in ("outputs", "gradient"):
@@ -348,8 +347,7 @@ def assert_same_run(one: Path, other: Path, weights: bool = True) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("other", ["even2", "even3", "odd3", "fast2", "second2"])
 def test_several_processes_train_as_one(ran: Path, other: str) -> None:
-    count = int(other[-1])
-    assert codes(ran, other) == [0] * count
+    assert codes(ran, other) == [0] * int(other[-1])
     # running variances of odd3 count images that two processes share twice
     assert_same_run(ran / f"{other[:-1]}1", ran / other, weights=other != "odd3")
 

@@ -1,6 +1,5 @@
 """Transfer: a fresh classifier in place of the one that the weights have."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,7 @@ from torch import nn
 from bsconv.experiments.model_sources import build_model
 from bsconv.experiments.training import _inputs
 from bsconv.experiments.training._new_head import head_names, with_new_head
-from helpers.small_runs import config, noise, run, weights
-
-Use = Callable[..., None]
+from helpers.small_runs import Use, config, noise, run, weights, with_all_state
 
 
 class TwoHeads(nn.Module):
@@ -61,26 +58,18 @@ def test_a_model_without_a_classifier_is_refused() -> None:
         with_new_head(model, 3, config())
 
 
-def network(classes: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(8, classes),
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("prefix", ["", "module.", "net."])
 def test_weights_of_other_classes_start_a_run(tmp_path: Path, use: Use, prefix: str) -> None:
     """With ``freeze``, all but the head stays as it was, BatchNorm statistics included."""
-    use(network)
-    foreign = network(7).state_dict()
+    use(with_all_state)
+    foreign = with_all_state(7).state_dict()
     torch.save({prefix + key: foreign[key] for key in foreign}, tmp_path / "foreign.pth")
     start = {"weights": str(tmp_path / "foreign.pth"), "normalize": "none", "new_head": True}
     trained = weights(run(**start, freeze=True))
-    assert trained["4.weight"].shape == (4, 8)
+    assert trained["6.weight"].shape == (4, 32)
     for key, tensor in foreign.items():
-        assert key.startswith("4.") or torch.equal(trained[key], tensor), key
-    tuned = weights(run(**start))
-    assert not torch.equal(tuned["0.weight"], foreign["0.weight"])
+        assert key.startswith("6.") or torch.equal(trained[key], tensor), key
+    assert not torch.equal(weights(run(**start))["0.weight"], foreign["0.weight"])
 
 
 def test_dense_weights_start_a_network_of_blueprints(tmp_path, monkeypatch) -> None:
@@ -106,10 +95,10 @@ def test_the_head_is_found_at_the_size_that_the_weights_want(tmp_path, use: Use)
 
 
 def test_weights_of_other_classes_say_the_way(tmp_path: Path, use: Use) -> None:
-    use(network)
-    torch.save(network(7).state_dict(), tmp_path / "foreign.pth")
-    with pytest.raises(ValueError, match=r"needs shape \(4, 8\), got \(7, 8\); .* --new-head"):
+    use(with_all_state)
+    torch.save(with_all_state(7).state_dict(), tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match=r"needs shape \(4, 32\), got \(7, 32\); .* --new-head"):
         run(weights=str(tmp_path / "foreign.pth"), normalize="none")
-    torch.save({**network(7).state_dict(), "more": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"got \(7, 8\)$"):
+    torch.save({**with_all_state(7).state_dict(), "more": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"got \(7, 32\)$"):
         run(weights=str(tmp_path / "other.pth"), normalize="none")

@@ -1,7 +1,6 @@
 """Images are normalised as the weights want it, wherever they come from, and somebody says so."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from bsconv.experiments.files.checkpoints import Start, read_trained
 from bsconv.experiments.model_sources import build_model, foreign_images
 from bsconv.experiments.normalization import Normalization
 from bsconv.experiments.training import settled
-from helpers.small_runs import config, linear, noise, run
+from helpers.small_runs import Use, config, linear, noise, run
 
-Use = Callable[..., None]
 HALF = {"mean": (0.5, 0.25, 1.0), "std": (0.5, 1.0, 0.25)}
 channels = st.tuples(*[st.floats(0.01, 1)] * 3)
 

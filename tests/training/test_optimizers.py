@@ -14,8 +14,7 @@ SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}
 
 
 def kernel(*shape: int, seed: int = 0) -> nn.Parameter:
-    generator = torch.Generator().manual_seed(seed)
-    return nn.Parameter(torch.randn(shape, generator=generator))
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
 def newton_schulz(matrix: np.ndarray) -> np.ndarray:

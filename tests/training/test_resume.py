@@ -198,13 +198,21 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, use: Callable[..., 
 # --- what is refused ------------------------------------------------------------------------------
 
 
+def refused(out: Path, match: str, **settings: Any) -> None:
+    """The run in ``out`` cannot be resumed, which is said in one line and changes no file."""
+    before = contents(out)
+    with pytest.raises(ValueError, match=match) as caught:
+        run(resume=True, out=out, **settings)
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
 @pytest.mark.parametrize("present", FILES)
 def test_a_folder_that_holds_a_run(tmp_path: Path, present: str) -> None:
     (tmp_path / present).write_bytes(b"precious")
     with pytest.raises(ValueError, match=rf"already holds a run \({present}\); resume it with"):
         run(out=tmp_path)
-    with pytest.raises(ValueError, match=f"{tmp_path}"):
-        run(resume=True, out=tmp_path)
+    refused(tmp_path, f"{tmp_path}")
     assert contents(tmp_path) == {present: b"precious"}
 
 
@@ -212,8 +220,7 @@ def test_resume_without_a_folder_or_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="resume needs out, the folder of the run to go on with"):
         run(resume=True)
     (tmp_path / "metrics.jsonl").touch()
-    with pytest.raises(ValueError, match=r"metrics.jsonl but no checkpoint.pt to resume from"):
-        run(resume=True, out=tmp_path)
+    refused(tmp_path, r"metrics.jsonl but no checkpoint.pt to resume from")
 
 
 def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +239,6 @@ def test_a_run_becomes_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("epochs_done", [0, 1])
 def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     run_until(epochs_done + 1, out=tmp_path)
-    before = contents(tmp_path)
     others: dict[str, Any] = {
         "model": "cifar_resnet56", "dataset": "synthetic", "bsconv": "u", "epochs": 1,
         "batch_size": 4, "seed": 1, "recipe": "fast", "learning_rate": 0.2, "alpha": 0.2,
@@ -240,9 +246,7 @@ def test_other_settings(tmp_path: Path, epochs_done: int) -> None:
     }  # fmt: skip
     for name, value in others.items():
         changed = "optimizer=.*'muon'" if name == "recipe" else f"{name}=.*, not {name}={value!r}"
-        with pytest.raises(ValueError, match=f"holds a run with ({changed}|{name}=)"):
-            run(resume=True, out=tmp_path, **{name: value})
-    assert contents(tmp_path) == before
+        refused(tmp_path, f"holds a run with ({changed}|{name}=)", **{name: value})
 
 
 def test_a_setting_of_no_effect_ends_no_run_that_has_begun(tmp_path, monkeypatch) -> None:
@@ -255,13 +259,10 @@ def test_a_setting_of_no_effect_ends_no_run_that_has_begun(tmp_path, monkeypatch
 @pytest.mark.parametrize("part", ["train_images", "train_labels", "test_images", "test_labels", ""])
 def test_other_data(tmp_path: Path, straight: Path, use: Callable[..., None], part: str) -> None:
     run_until(2, out=tmp_path, **FAST)
-    before = contents(tmp_path)
     other = {part: getattr(noise(), part).flip(0)} if part else {"classes": tuple("abcd")}
     use(with_all_state, dataclasses.replace(noise(), **other))
     message = f"noise is not what the run in {tmp_path} began with; .*--weights {tmp_path}"
-    with pytest.raises(ValueError, match=message):
-        run(resume=True, out=tmp_path, **FAST)
-    assert contents(tmp_path) == before
+    refused(tmp_path, message, **FAST)
     use(with_all_state)
     run(resume=True, out=tmp_path, **FAST)
     check_same(straight, tmp_path)
@@ -302,11 +303,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, damage: Callable[..., Any], me
     state = read_checkpoint(path)
     damage(state)
     write_checkpoint(path, state)
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match=message) as caught:
-        run(resume=True, out=tmp_path)
-    assert "\n" not in str(caught.value)
-    assert contents(tmp_path) == before
+    refused(tmp_path, message)
 
 
 def test_two_runs_in_one_folder(tmp_path, straight: Path, monkeypatch) -> None:

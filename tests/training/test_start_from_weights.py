@@ -1,7 +1,6 @@
 """Runs that start from a file of weights: what is loaded, what is refused, what resuming needs."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bsconv.experiments.training import TrainConfig, _job
-from helpers.small_runs import noise, run, run_until, weights
+from helpers.small_runs import Use, noise, run, run_until, weights, with_all_state
 
 State = dict[str, torch.Tensor]
 
 
-def net(classes: int) -> nn.Module:
-    layers = nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, classes))
-
-
 @pytest.fixture(autouse=True)
-def small(use: Callable[..., None]) -> None:
-    use(net, noise(classes=10))
+def small(use: Use) -> None:
+    use(with_all_state, noise(classes=10))
 
 
 @pytest.fixture
 def start() -> State:
     """Weights that no seed draws, with statistics of BatchNorm that no fresh network has."""
-    state = net(10).state_dict()
+    state = with_all_state(10).state_dict()
     state["1.running_mean"].fill_(0.3)
     state["1.num_batches_tracked"].fill_(5)
     return state
@@ -69,7 +63,7 @@ def test_only_the_start_differs(tmp_path: Path) -> None:
     """From the weights that its seed draws, a run is the run without a file, to the last bit."""
     torch.manual_seed(3)
     path = tmp_path / "drawn.safetensors"
-    save_file(net(10).state_dict(), path)
+    save_file(with_all_state(10).state_dict(), path)
     torch.testing.assert_close(
         weights(run(seed=3)), weights(run(seed=3, weights=path, normalize="none")), rtol=0, atol=0
     )

@@ -1,9 +1,7 @@
 """The recipe against its parts computed another way, and what it refuses."""
 
 import functools
-import io
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
@@ -22,9 +20,7 @@ from bsconv.pytorch import BSConvS, _layer_plans, reg_loss
 from helpers import small_runs
 from helpers.model_snapshots import assert_unchanged, snapshot
 from helpers.records import epochs
-from helpers.small_runs import config, linear, noise, run, weights
-
-Use = Callable[..., None]
+from helpers.small_runs import Use, at_a_terminal, config, linear, noise, run, weights
 
 
 def with_subspace(classes: int) -> nn.Module:
@@ -53,8 +49,7 @@ def test_two_steps_by_hand(use: Use, recipe: str) -> None:
     result = weights(training.train(settings, progress=False))
 
     torch.manual_seed(0)
-    start = linear(4)
-    weight, bias = (tensor.detach().double().numpy() for tensor in start.parameters())
+    weight, bias = (tensor.detach().double().numpy() for tensor in linear(4).parameters())
     pixels = images.flatten(1).double().numpy() / 255
     decays = (0.01, 0.01 if recipe == "published" else 0.0)
     velocities: list[Any] = [0, 0]
@@ -234,13 +229,6 @@ def test_seed_decides_everything_and_the_global_state_nothing(use: Use) -> None:
     torch.testing.assert_close(weights(first), weights(again), rtol=0, atol=0)
     assert [metrics.train_loss for metrics in first] == [metrics.train_loss for metrics in again]
     assert not torch.equal(weights(first)["6.weight"], weights(other)["6.weight"])
-
-
-def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
 
 
 def test_train_leaves_no_trace(use: Use, tmp_path, monkeypatch, capsys) -> None:

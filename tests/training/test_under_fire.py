@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import io
 import itertools
 import os
 import random
@@ -22,13 +21,13 @@ import tqdm.std
 from bsconv.experiments.files.checkpoints import CHECKPOINT, read_checkpoint
 from bsconv.experiments.training import TrainConfig, train
 from helpers.same_runs import check_refused, check_same
-from helpers.small_runs import config, linear, noise
+from helpers.small_runs import Use, at_a_terminal, config, linear, noise
 
 YEAR = 365 * 24 * 3600.0
 
 
 @pytest.fixture
-def small(use: Callable[..., None]) -> TrainConfig:
+def small(use: Use) -> TrainConfig:
     """A run of milliseconds, in this process."""
     use(linear, noise(train=8, test=8))
     return config(batch_size=4)
@@ -184,9 +183,7 @@ def test_clocks_that_jump(tmp_path, small: TrainConfig, monkeypatch) -> None:
         return clock
 
     clocks = [(time, "time"), (time, "monotonic"), (time, "perf_counter"), (tqdm.std, "time")]
-    drawn = io.StringIO()
-    monkeypatch.setattr(drawn, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", drawn)
+    drawn = at_a_terminal(monkeypatch)
     with monkeypatch.context() as patch:
         for place, name in clocks:
             patch.setattr(place, name, wrong(getattr(place, name)))
