@@ -17,9 +17,7 @@ from bsconv.pytorch.decomposition import (
     subspace_factors,
 )
 
-SHAPES = st.tuples(
-    st.integers(1, 6), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4)
-)  # N, M, Kh, Kw
+SHAPES = st.tuples(*(st.integers(1, most) for most in (6, 12, 4, 4)))  # N, M, Kh, Kw
 
 
 def smallest_rank_one_errors(kernel: torch.Tensor) -> np.ndarray:
@@ -49,11 +47,9 @@ def test_from_conv2d_reaches_it_to_within_the_rounding_of_the_dtype(dtype):
 
 def test_weights_and_blueprints_share_the_norm_and_the_sign_is_fixed():
     weights, blueprints = blueprint_factors(torch.randn(7, 5, 3, 3))
-    torch.testing.assert_close(weights.norm(dim=1), blueprints.flatten(1).norm(dim=1))
-    largest = blueprints.flatten(1).gather(
-        1, blueprints.flatten(1).abs().argmax(dim=1, keepdim=True)
-    )
-    assert (largest > 0).all()
+    flat = blueprints.flatten(1)
+    torch.testing.assert_close(weights.norm(dim=1), flat.norm(dim=1))
+    assert (flat.gather(1, flat.abs().argmax(dim=1, keepdim=True)) > 0).all()
 
 
 @given(shape=SHAPES, data=st.data())
@@ -125,8 +121,7 @@ def test_shared_blueprints_of_noise(shape: tuple[int, ...]) -> None:
     errors = [relative_square(kernel, shared_factors(kernel, count)) for count in (1, 2, 4, 50)]
     assert all(less <= more + 1e-12 for more, less in itertools.pairwise(errors))
     assert errors[-1] < 1e-20
-    filters = kernel.flatten(2)
-    singular = torch.linalg.svdvals(filters).flatten().sort(descending=True).values
+    singular = torch.linalg.svdvals(kernel.flatten(2)).flatten().sort(descending=True).values
     for count in (1, 2, shape[0]):
         truncated = float(1 - singular[:count].square().sum() / singular.square().sum())
         assert relative_square(kernel, shared_factors(kernel, count)) <= truncated + 1e-12
@@ -134,13 +129,11 @@ def test_shared_blueprints_of_noise(shape: tuple[int, ...]) -> None:
 
 def test_shared_factors_of_extreme_numbers() -> None:
     kernel = torch.randn(3, 4, 3, 3, dtype=torch.float64)
+    expected = relative_square(kernel, shared_factors(kernel, 2))
     for scale in (1e-150, 1e150):
         found = [factor / scale ** (1 / 3) for factor in shared_factors(kernel * scale, 2)]
-        assert relative_square(kernel, found) == pytest.approx(
-            relative_square(kernel, shared_factors(kernel, 2)), abs=1e-9
-        )
-    zeros = shared_factors(torch.zeros(3, 4, 3, 3), 2)
-    assert all(factor.isfinite().all() for factor in zeros)
+        assert relative_square(kernel, found) == pytest.approx(expected, abs=1e-9)
+    assert all(factor.isfinite().all() for factor in shared_factors(torch.zeros(3, 4, 3, 3), 2))
 
 
 def test_what_approximates_is_detached() -> None:

@@ -128,9 +128,8 @@ def test_a_budget_of_time_tells_dimensions_apart() -> None:
 
 
 def test_shared_blueprints_are_for_images_alone() -> None:
-    both = nn.Sequential(
-        nn.Conv2d(8, 8, 3), nn.Flatten(2), nn.Conv1d(8, 8, 3), nn.Flatten(), nn.Linear(112, 3)
-    )
+    convs, head = (nn.Conv2d(8, 8, 3), nn.Flatten(2), nn.Conv1d(8, 8, 3)), nn.Linear(112, 3)
+    both = nn.Sequential(*convs, nn.Flatten(), head)
     _, report = bp.project_pretrained(both, torch.randn(9, 8, 6, 6), "cp", progress=False)
     assert report.plan == {"0": "cp:8"}
     assert bp.project_pretrained(nn.Conv2d(3, 4, 3), None, "cp")[1].plan == {"": "cp:6"}

@@ -37,8 +37,7 @@ def test_columns_of_rounding_are_constant(dtype):
     eps = torch.finfo(dtype).eps
     sign = torch.tensor([1.0, -1.0], dtype=dtype).repeat(50)
     few, more = 3 * eps * 4 * sign, 3 * eps * 8 * CONSTANT * sign  # roundings, more than those
-    rows = torch.stack([3 + sign, 3 + few, 3 + more, 0 * sign, sign], dim=1)
-    rest, mean = without_mean(rows)
+    rest, mean = without_mean(torch.stack([3 + sign, 3 + few, 3 + more, 0 * sign, sign], dim=1))
     assert rest.dtype == mean.dtype == dtype
     torch.testing.assert_close(mean, torch.tensor([3.0, 3, 3, 0, 0], dtype=dtype))
     torch.testing.assert_close(rest[:, 0], sign)

@@ -81,8 +81,7 @@ kinds = st.lists(st.sampled_from(sorted(BOXES)), min_size=1, max_size=4)
 
 @given(kinds)
 def test_a_layer_in_boxes_in_boxes_is_kept(kinds: list[str]) -> None:
-    model = Holder(kinds)
-    (layer,) = bp.BSConvU_Replacer().plan(model).layers
+    (layer,) = bp.BSConvU_Replacer().plan(Holder(kinds)).layers
     assert layer.description == "kept: is also in held, outside the module tree"
 
 
@@ -288,10 +287,9 @@ OfALibrary = keeping(
 
 
 def test_a_copy_that_calls_the_original_is_noticed_when_it_runs() -> None:
-    images = torch.rand(4, 3, 8, 8)
     for work in (bp.project_pretrained, bp.optimize_for_inference):
         with pytest.raises(ValueError, match="its copy calls 'conv' of the original"):
-            work(OfALibrary(), images)
+            work(OfALibrary(), IMAGES)
     assert bp.ModelProfiler(OfALibrary(), (1, 3, 8, 8)).total_mac_count == 3 * 16 * 9 * 36
 
 

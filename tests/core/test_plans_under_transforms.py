@@ -20,8 +20,6 @@ LAYERS: list[Callable[[], Any]] = [
     lambda: BSConvS(4, 6, 3, min_mid_channels=2, with_bn=True).eval(),
     lambda: BSConvCP(4, 6, 3, blueprints=3),
 ]
-
-
 TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "functional_call": lambda layer: functional_call(
         layer, {k: 2.0 * v for k, v in layer.named_parameters()}, IMAGES

@@ -153,11 +153,9 @@ def approximated(kind: str, dtype: torch.dtype, many: int) -> Results:
     weight = kernel(kind, many)
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     fill(conv, kind)
+    conv.to(dtype)
     share = 0.5 if kind != "many channels" else 1 / 64
-    layers = [
-        bp.BSConvU.from_conv2d(conv.to(dtype)),
-        bp.BSConvS.from_conv2d(conv.to(dtype), p=share),
-    ]
+    layers = bp.BSConvU.from_conv2d(conv), bp.BSConvS.from_conv2d(conv, p=share)
     return {type(layer).__name__: layer.to_conv2d().weight for layer in layers}
 
 
@@ -212,13 +210,8 @@ def penalty_at_the_optimum(kind: str, dtype: torch.dtype, many: int) -> Results:
 
 
 def penalties(kind: str, dtype: torch.dtype, many: int) -> Results:
-    layers = (
-        bp.BSConvS(8, 8, 3),
-        bp.BSConvS(8, 8, 3),
-        OrthonormalConv2d(8, 4, 1),
-        bp.BSConvU(8, 8, 3),
-    )
-    model = Penalised(*layers)
+    first, second = bp.BSConvS(8, 8, 3), bp.BSConvS(8, 8, 3)
+    model = Penalised(first, second, OrthonormalConv2d(8, 4, 1), bp.BSConvU(8, 8, 3))
     fill(model, kind)
     model.to(dtype)
     names = ["0.pw1.weight", "1.pw1.weight", "2.weight"]

@@ -18,7 +18,6 @@ from bsconv.pytorch.regularization import (
     OrthonormalConv2d,
     orthonormality_penalty,
 )
-from bsconv.pytorch.replacers import BSConvU_Replacer
 from helpers.exact_errors import raises_exactly
 from helpers.precision import numbers
 
@@ -40,9 +39,8 @@ def test_reg_loss_is_alpha_times_the_sum_over_layers():
     model = Net()
     expected = sum(numpy_penalty(layer.basis()) for layer in (model.second, model.third[0]))
     for alpha in (0.1, 0.7, 0):
-        torch.testing.assert_close(model.reg_loss(alpha).item(), alpha * expected)
-        torch.testing.assert_close(model.reg_loss(alpha=alpha).item(), alpha * expected)
-        torch.testing.assert_close(bp.reg_loss(model, alpha).item(), alpha * expected)
+        for loss in (model.reg_loss(alpha), model.reg_loss(alpha=alpha), bp.reg_loss(model, alpha)):
+            torch.testing.assert_close(loss.item(), alpha * expected)
     torch.testing.assert_close(model.reg_loss().item(), 0.1 * expected)
 
 
@@ -67,7 +65,7 @@ def test_without_a_layer_to_penalise_it_is_a_zero_tensor_on_the_models_device():
     loss = torch.ones((), requires_grad=True) + bp.reg_loss(nn.ReLU())
     assert loss == 1
     loss.backward()
-    model = BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
+    model = bp.BSConvU_Replacer().apply(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
     assert copy.deepcopy(model).reg_loss(0.1) == model.reg_loss(alpha=0.1) == 0  # one loop for both
 
 

@@ -170,8 +170,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     "wrap", [nn.DataParallel, torch.compile, lambda model: nn.Sequential(torch.compile(model))]
 )
 def test_names_to_exclude_need_no_wrappers(wrap: Callable[[nn.Module], Any]) -> None:
-    inner = nn.ModuleDict({"c": nn.Conv2d(3, 8, 3), "d": nn.Conv2d(8, 8, 3)})
-    model = wrap(inner)
+    model = wrap(nn.ModuleDict({"c": nn.Conv2d(3, 8, 3), "d": nn.Conv2d(8, 8, 3)}))
     prefix = "0." if type(model) is nn.Sequential else ""
     plan = bp.BSConvU_Replacer(exclude=[f"{prefix}d"]).plan(model)
     assert [layer.name[-1] for layer in plan.replaced] == ["c"]

@@ -5,16 +5,13 @@ import pytest
 from golden import assert_extracts_close, measures, recorded
 
 THEIRS = recorded("foreign")
-LARGE = [name for name in measures.FOREIGN if not name.startswith("pytorchcv:resnet")]
+MODELS = [  # the others are large
+    pytest.param(name, marks=() if name.startswith("pytorchcv:resnet") else pytest.mark.slow)
+    for name in measures.FOREIGN
+]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        pytest.param(model, marks=pytest.mark.slow if model in LARGE else ())
-        for model in measures.FOREIGN
-    ],
-)
+@pytest.mark.parametrize("model", MODELS)
 def test_replaced_models_equal_those_of_the_published_package(model: str) -> None:
     for name, ours in measures.foreign([model]).items():
         other = THEIRS[name]

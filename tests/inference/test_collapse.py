@@ -12,15 +12,14 @@ from helpers.inference_cases import IMAGES, assert_equal, in_eval_mode, trained
 
 
 def test_collapse_gives_dense_convolutions() -> None:
-    model = BSConvU_Replacer(exclude=("layer1", "layer3")).apply(
-        torchvision.models.resnet18(num_classes=10)
-    )
+    model = torchvision.models.resnet18(num_classes=10)
+    dense = model.state_dict()
+    BSConvU_Replacer(exclude=("layer1", "layer3")).apply(model)
     model = trained(BSConvS_Replacer().apply(model))
     collapsed = collapse(model)
     assert not [module for module in collapsed.modules() if isinstance(module, (BSConvU, BSConvS))]
     assert [module for module in model.modules() if isinstance(module, BSConvU)]
     assert collapsed.training
-    dense = torchvision.models.resnet18(num_classes=10).state_dict()
     state = collapsed.state_dict()
     assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in dense.items()]
     images = torch.randn(IMAGES)
@@ -31,17 +30,11 @@ def test_collapse_names_what_stays_and_why() -> None:
     hooked = BSConvU(4, 4, 3)
     hooked.pw.register_forward_hook(lambda module, inputs, output: None)
     shared = BSConvU(4, 4, 1)
-    model = nn.Sequential(
-        OrderedDict(
-            padded=BSConvU(3, 4, 3, padding=1, with_bn=True),
-            unpadded=BSConvU(4, 4, 3, with_bn=True),
-            hooked=hooked,
-            shared=shared,
-            again=shared,
-            last=BSConvU(4, 4, 1),
-        )
-    )
-    model = trained(model).eval()
+    layers = OrderedDict(
+        padded=BSConvU(3, 4, 3, padding=1, with_bn=True), unpadded=BSConvU(4, 4, 3, with_bn=True),
+        hooked=hooked, shared=shared, again=shared, last=BSConvU(4, 4, 1),
+    )  # fmt: skip
+    model = trained(nn.Sequential(layers)).eval()
     with pytest.warns(UserWarning, match="stay as they are") as caught:
         collapsed = collapse(model)
     assert [str(warning.message) for warning in caught] == [

@@ -65,9 +65,8 @@ def test_the_fastest_is_taken(fastest: str, times: Any) -> None:
     assert type(times.timed["given"]) is nn.Sequential
     assert type(times.timed["eager"]) is OptimizedModel, "as it will be called"
     assert found.compiles == report.compiled
-    assert [row.plan for row in report.layers] == (
-        [] if fastest == "given" else ["merged", "joined"]
-    )
+    plans = [] if fastest == "given" else ["merged", "joined"]
+    assert [row.plan for row in report.layers] == plans
     assert_same_function(found, model)
 
 
@@ -185,12 +184,17 @@ def test_a_copy_does_without_a_compiler(monkeypatch: Patch) -> None:
 
 # --- ONNX Runtime and OpenVINO --------------------------------------------------------------------
 
-
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "small": small,
     "several": Several,
     "reflecting": lambda: nn.Sequential(BSConvU(3, 4, 3, padding=1, padding_mode="reflect")),
 }
+
+
+@pytest.fixture(params=ONNX_ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param)
+    return request.param
 
 
 @pytest.fixture(scope="module", params=[(e, m) for e in ONNX_ENGINES for m in MODELS])
@@ -272,9 +276,7 @@ def test_copies_set_the_engine_up_again(copied, pair):
     assert twin.runner.content == found.runner.content
 
 
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
 def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
-    pytest.importorskip(engine)
     model = trained(small())
     runner: Any = ENGINES[engine].build(model, torch.randn(IMAGES), Setting(torch.float32))
     for runner.piece in (0, 1, 2, 4):
@@ -286,7 +288,6 @@ def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
 @pytest.mark.parametrize(
     "forward",
     [
@@ -295,7 +296,6 @@ def test_threads_may_take_pieces_of_a_batch(engine: str) -> None:
     ],
 )
 def test_a_batch_stays_whole_where_images_depend_on_each_other(forward: Any, engine: str) -> None:
-    pytest.importorskip(engine)
     alike = torch.ones(8, *IMAGES[1:])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_onnx_engines, "medians", lambda taken: dict.fromkeys(taken, 0.0) | {0: 1.0})
@@ -307,9 +307,7 @@ def test_a_batch_stays_whole_where_images_depend_on_each_other(forward: Any, eng
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
 def test_workers_of_a_data_loader(engine: str, start: str) -> None:
-    pytest.importorskip(engine)
     model, images = small(), torch.randn(4, *IMAGES)
     found = optimize_for_inference(model, images[0], engines=engine)
     work: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": start, "timeout": 120}
@@ -367,10 +365,8 @@ def test_a_model_that_an_engine_cannot_take_falls_back() -> None:
     assert_same_function(found, model)
 
 
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
 @pytest.mark.parametrize("make", [BSConvU, BSConvS, BSConvCP])
 def test_layer_plans_run_in_the_engine(make: Callable[..., Any], engine: str) -> None:
-    pytest.importorskip(engine)
     options = {"blueprints": 5} if make is BSConvCP else {}
     layer = trained(make(8, 6, 3, padding=1, stride=2, **options)).eval()
     plans = layer_plans(layer)
@@ -417,8 +413,7 @@ def test_engines_that_are_not_installed_are_named(monkeypatch: Patch) -> None:
 def test_engines_say_what_they_compute_in(engine: str, dtype: torch.dtype, reason: str) -> None:
     if missing := ENGINES[engine].missing():
         pytest.skip(missing)
-    cpu = torch.device("cpu")
-    assert ENGINES[engine].why_not(cpu, dtype) == reason
+    assert ENGINES[engine].why_not(torch.device("cpu"), dtype) == reason
     if engine != "eager":
         elsewhere = "does not run on meta as installed here"
         assert ENGINES[engine].why_not(torch.device("meta"), torch.float32) == elsewhere

@@ -117,18 +117,14 @@ class OwnU(BSConvU):
 @pytest.mark.parametrize(
     ("layer", "folded"),
     [
-        (nn.Conv2d(4, 4, 3, groups=2), 1),
-        (nn.Conv2d(4, 4, 3, groups=4, bias=False), 1),
-        (OrthonormalConv2d(4, 4, 1), 1),
-        (BSConvU(4, 4, 3), 1),
+        (nn.Conv2d(4, 4, 3, groups=2), 1), (nn.Conv2d(4, 4, 3, groups=4, bias=False), 1),
+        (OrthonormalConv2d(4, 4, 1), 1), (BSConvU(4, 4, 3), 1),
         (BSConvS(4, 4, 3, with_bn=True, bias=False), 3),
-        (Doubling(4, 4, 3), 0),
-        (OwnU(4, 4, 3), 0),
-        (nn.ConvTranspose2d(4, 4, 3), 0),
+        (Doubling(4, 4, 3), 0), (OwnU(4, 4, 3), 0), (nn.ConvTranspose2d(4, 4, 3), 0),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)), 0),
     ],
     ids=lambda value: type(value).__name__,
-)
+)  # fmt: skip
 def test_norms_go_into_plain_convolutions_and_bsconv_layers(layer: nn.Module, folded: int) -> None:
     model = trained(nn.Sequential(layer, nn.BatchNorm2d(4)))
     pairs = foldable_pairs(model.eval(), torch.randn(1, 4, 8, 8))

@@ -102,8 +102,7 @@ def test_the_report(times: Any) -> None:
 
 
 def test_convolutions_that_took_in_a_norm_are_in_the_report() -> None:
-    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    (row,) = eager(model).report.layers
+    (row,) = eager(trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))).report.layers
     assert (row.name, row.kind, row.plan, row.norms_folded) == ("0", "Conv2d", "one convolution", 1)
 
 

@@ -38,8 +38,7 @@ def test_dense_convolutions_start_kaiming_uniform_and_the_classifier_xavier():
 def test_the_narrowest_mobilenets_have_a_channel_everywhere(family, least):
     for style in ("", "cifar_"):
         model = get_model(f"{style}{family}_w{least.numerator}d{least.denominator}", 2)
-        channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
-        assert min(channels) >= 1
+        assert min(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)) >= 1
         assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 2)
     with pytest.raises(ValueError, match=f"leaves a layer without.*needs at least {least}"):
         get_model(f"{family}_w1d{least.denominator + 1}", 2)
@@ -91,8 +90,6 @@ def test_a_parsed_name_tells_its_parts_and_its_dense_network():
 FRACTION = "while '3d4' or '1' would be one"
 NEEDS_WIDTH = "needs a width multiplier such as _w1 or _w3d4, and nothing else"
 UNKNOWN = "is not an architecture of this package"
-
-
 NO_NAMES = {
     "cifar_resnet21": "has depth 21, while cifar_resnet comes with 20, 56, 110, 302, 602",
     "cifar_resnet20_bsconv": UNKNOWN,

@@ -39,9 +39,8 @@ def build(library: str, name: str) -> nn.Module:
 
 
 def outputs(model: nn.Module) -> torch.Tensor:
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model(images)
+        return model(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
 
 
 def small(version: int) -> nn.Module:
@@ -115,11 +114,8 @@ def test_bottlenecks_keep_everything_and_gain_the_penalty(library, name, count, 
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        ("cifar_mobilenetv1_w1d4", "_bsconvu"),
-        ("cifar_mobilenetv1_w1", "_bsconvu"),
-        ("cifar_mobilenetv2_w1d2", "_bsconvs_p1d6"),
-        ("cifar_mobilenetv3_small_w1d2", "_bsconvs_p1d6"),
-        ("cifar_mobilenetv3_large_w1d2", "_bsconvs_p1d6"),
+        *((f"cifar_mobilenetv1_{width}", "_bsconvu") for width in ("w1d4", "w1")),
+        *((f"cifar_{family}_w1d2", "_bsconvs_p1d6") for family in COUNTS),
     ],
 )
 def test_own_networks_become_their_named_bsconv_variants(name, suffix):
@@ -151,13 +147,10 @@ def test_projections_stay_the_same_objects_with_their_hooks():
 @pytest.mark.parametrize(
     ("library", "name"),
     [
-        ("pytorchcv", "mobilenet_w1"),
-        ("pytorchcv", "mobilenet_wd4"),
-        ("timm", "mobilenetv1_100"),
-        ("bsconv", "mobilenetv1_w1d2"),
-        ("bsconv", "cifar_mobilenetv1_w1d4"),
+        ("pytorchcv", "mobilenet_w1"), ("pytorchcv", "mobilenet_wd4"), ("timm", "mobilenetv1_100"),
+        ("bsconv", "mobilenetv1_w1d2"), ("bsconv", "cifar_mobilenetv1_w1d4"),
     ],
-)
+)  # fmt: skip
 def test_separable_blocks_become_blueprint_blocks(library, name):
     model = randomized(build(library, name))
     before = outputs(model)

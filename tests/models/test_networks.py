@@ -47,8 +47,7 @@ def blocks(model: ImageClassifier, strides: list[int]) -> Iterator[tuple[str, in
 
 
 def logits(state: State, images: Tensor) -> Tensor:
-    pooled = images.mean((2, 3), keepdim=True)
-    return conv(state, "classifier.conv", pooled).flatten(1)
+    return conv(state, "classifier.conv", images.mean((2, 3), keepdim=True)).flatten(1)
 
 
 def like_trained(name: str) -> ImageClassifier:
@@ -77,8 +76,8 @@ def test_residual_networks(is_preactivated: bool, base: str, variant: str) -> No
         x = conv(state, f"{stem}.conv", x) if is_preactivated else normed(state, stem, x).relu()
     else:
         x = F.max_pool2d(normed(state, stem, x, 2).relu(), 3, 2, 1)
+    block = preactivated_block if is_preactivated else residual_block
     for name, _, stride in blocks(model, [1, 2, 2] if is_cifar else [1, 2, 2, 2]):
-        block = preactivated_block if is_preactivated else residual_block
         x = block(state, name, x, stride)
     if is_preactivated:
         x = norm(state, "backbone.final_activation.bn", x).relu()
@@ -142,8 +141,7 @@ def squeezed(state: State, name: str, x: Tensor) -> Tensor:
 def test_mobilenets_of_bottlenecks(family, strides, cifar_strides, swish_from, style, variant):
     model = like_trained(f"{style}{family}_w7d20{variant}")
     state, images = model.state_dict(), torch.rand(2, 3, 48, 48).double() * 3
-    relu = F.relu6 if family == "mobilenetv2" else F.relu
-    outer = F.relu6 if family == "mobilenetv2" else F.hardswish
+    relu, outer = (F.relu6, F.relu6) if family == "mobilenetv2" else (F.relu, F.hardswish)
     x = norm(state, "backbone.data_bn", images)
     x = outer(normed(state, "backbone.init_conv", x, 1 if style else 2))
     for name, stage, stride in blocks(model, cifar_strides if style else strides):

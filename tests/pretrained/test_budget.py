@@ -102,8 +102,7 @@ def test_candidates_are_on_the_grid_and_cost_less(align: int, of: Any) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_choices_are_the_best_within_the_budget(seed: int) -> None:
     forms, names = [Form("cp", rank + 1) for rank in range(5)], "abcd"
-    generator = torch.Generator().manual_seed(seed)
-    drawn = iter(torch.rand(40, generator=generator).tolist())
+    drawn = iter(torch.rand(40, generator=torch.Generator().manual_seed(seed)).tolist())
     costs, damages = ({n: {form: next(drawn) for form in forms} for n in names} for _ in range(2))
 
     def total(table: Any, chosen: Any) -> float:
@@ -278,8 +277,7 @@ def test_time_is_what_an_engine_takes(inputs: Any, monkeypatch: pytest.MonkeyPat
 
 
 def loaders() -> Iterator[Any]:
-    dataset = TensorDataset(IMAGES, torch.zeros(24))
-    yield DataLoader(dataset, batch_size=7)
+    yield DataLoader(TensorDataset(IMAGES, torch.zeros(24)), batch_size=7)
     yield list(IMAGES.split(10))
     yield [((batch,), "label") for batch in IMAGES.split(24)]
     yield [{"input": batch} for batch in IMAGES.split(5)]
@@ -311,8 +309,7 @@ class TwoSided(nn.Module):
 def test_models_may_have_several_inputs_and_outputs() -> None:
     torch.manual_seed(0)
     model = TwoSided().eval()
-    pairs = [((batch, batch.flip(3)),) for batch in IMAGES.split(8)]
-    student, report = project(model, 0.6, pairs)
+    student, report = project(model, 0.6, [((batch, batch.flip(3)),) for batch in IMAGES.split(8)])
     assert report.agreement is None
     assert 0 < report.damage < 1
     with torch.no_grad():
@@ -329,12 +326,10 @@ def test_a_file_carries_its_plan(tmp_path: Path) -> None:
     student, report = project(model, 0.5)
     assert "predicted damage" in str(report)
     assert report._repr_html_().startswith("<table>")
-    metadata = {"bsconv": json.dumps({"plan": report.plan})}
-    save_file(student.state_dict(), file, metadata=metadata)
+    save_file(student.state_dict(), file, metadata={"bsconv": json.dumps({"plan": report.plan})})
     for source in (file, (report.plan, student.state_dict())):
-        again = bp.load_projected(model, source)
         with torch.no_grad():
-            assert torch.equal(again(IMAGES), student(IMAGES))
+            assert torch.equal(bp.load_projected(model, source)(IMAGES), student(IMAGES))
     assert isinstance(model[2], nn.Conv2d)
     with pytest.raises(ValueError, match="needs to be a projection of this model: the plan needs"):
         bp.load_projected(nn.Sequential(nn.Conv2d(3, 8, 3)), file)
@@ -373,7 +368,6 @@ def test_a_form_that_a_layer_cannot_have_is_refused(layer: nn.Module, form: str,
 
 
 # --- wrong inputs ---------------------------------------------------------------------------------
-
 
 HALF: dict[str, Any] = {"budget": 0.5}
 SHARE = "budget needs 0 < budget <= 1, a share of the cost, got "

@@ -14,7 +14,7 @@ from bsconv.pytorch._forms.form import Form
 from bsconv.pytorch._forms.patches import Patches, Sampler, rectified, relative_error
 from bsconv.pytorch.pretrained import _study
 from bsconv.pytorch.pretrained._inputs import Inputs
-from bsconv.pytorch.pretrained._study import Layer, Study
+from bsconv.pytorch.pretrained._study import Study
 from helpers.trained import trained
 
 IMAGES = torch.rand(12, 4, 8, 8, generator=torch.Generator().manual_seed(5))
@@ -32,8 +32,7 @@ class Residual(nn.Module):
 
 
 def answering(*layers: nn.Module) -> nn.Sequential:
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5)
-    model = nn.Sequential(*layers, *head)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
     with torch.no_grad():
         model(IMAGES)
     return model.eval()
@@ -85,10 +84,10 @@ def test_the_error_is_that_of_the_new_network_where_the_layer_lands(case: str, k
         torch.testing.assert_close(found.mean((0, 2, 3)), expected.mean((0, 2, 3)))
 
 
-def looked_at(model: nn.Module, name: str, sampler: Sampler) -> Layer:
-    study = Study(model, Inputs((IMAGES,)), sampler)
-    study.look([name])
-    return study.layers[name]
+def looked_at(model: nn.Module) -> Study:
+    study = Study(model, Inputs((IMAGES,)), Sampler(50, EVERYWHERE))
+    study.look(["0"])
+    return study
 
 
 def test_a_layer_without_constant_is_fitted_about_zero() -> None:
@@ -97,7 +96,7 @@ def test_a_layer_without_constant_is_fitted_about_zero() -> None:
     patches = Patches(F.unfold(IMAGES, 3).mT.flatten(0, 1), centered=False)
     outputs = seen(model, "0").flatten(2).mT.flatten(0, 1)
     cross, mean = patches.cross(outputs, model[0].weight.detach().flatten(1))
-    metric = looked_at(model, "0", Sampler(50, EVERYWHERE)).metric
+    metric = looked_at(model).layers["0"].metric
     found = Fit(patches.steady, metric, 4).find(Form("u"), patches.solve(cross), cross)
     assert not mean.any()
     expected = dense_kernel("u", found)
@@ -159,8 +158,7 @@ def test_targets_below_zero_count_as_far_as_they_come_through(active, expected) 
 @pytest.mark.parametrize("kind", [bp.BSConvU_Replacer, bp.BSConvS_Replacer])
 def test_behind_a_relu_targets_and_fits_take_turns(kind, monkeypatch):
     model = MODELS["relu"][0]
-    study = Study(model, Inputs((IMAGES,)), Sampler(50, EVERYWHERE))
-    study.look(["0"])
+    study = looked_at(model)
     study.layers["0"].metric = torch.eye(4).double()  # of the errors that are reported
     errors = []
     for rounds in (0, 2, _study.RECTIFIED_ROUNDS):

@@ -144,16 +144,14 @@ def test_the_head_is_the_linear_layer_or_1x1_convolution_that_answers(model, fou
         assert find_head(model, Inputs((IMAGES[:2],))) == found
 
 
-def dense_head(bias):
-    return nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias)
-
-
-def convolutional_head(bias):
-    return nn.Conv2d(1, 6, 4), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 1, bias=bias)
-
-
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("layers", [dense_head, convolutional_head])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda bias: (nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, 3, bias=bias)),
+        lambda bias: (nn.Conv2d(1, 6, 4), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 1, bias=bias)),
+    ],
+)
 def test_a_refitted_head_says_what_the_teacher_says(layers, bias):
     """The features of the student are those of the teacher, mixed: another head says the same."""
 
@@ -203,8 +201,7 @@ def test_a_blueprint_network_comes_through_unchanged(kind, p, method):
     for name, layer in blueprint.named_modules():
         if isinstance(layer, BSConvU):
             dense.get_submodule(name).load_state_dict(layer.to_conv2d().state_dict())
-    images = None if method == "weights" else IMAGES
-    model, report = project(dense, images, kind, p, method=method)
+    model, report = project(dense, None if method == "weights" else IMAGES, kind, p, method=method)
     assert error(dense, model) < (1e-9 if method == "weights" else 1e-5)
     assert all(layer.weights_kept > 1 - 1e-5 for layer in report.layers)
 
@@ -231,8 +228,7 @@ def test_each_way_is_better_than_the_one_before(architecture):
     "head", [(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)), (nn.Conv2d(8, 4, 1),)]
 )
 def test_the_classifier_is_fitted_by_outputs_alone(head, method):
-    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()
-    dense = trained(nn.Sequential(*layers, *head)).eval()
+    dense = trained(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *head)).eval()
     model, _ = project(dense, IMAGES, method=method)
     assert torch.equal(model[-1].weight, dense[-1].weight) == (method != "outputs")
 
@@ -312,8 +308,7 @@ def test_a_layer_that_sees_constants_keeps_close_weights(kind, images):
     lost = []
     for given in (None, images):
         found, _ = project(model, given, kind, p=1)
-        kernel = found[0].to_conv2d().weight
-        lost.append(float((kernel - model[0].weight).detach().square().sum()))
+        lost.append(float((found[0].to_conv2d().weight - model[0].weight).detach().square().sum()))
     assert lost[1] < 1.1 * lost[0]
     torch.testing.assert_close(found(images), model(images))
 
@@ -322,8 +317,7 @@ def test_a_layer_that_sees_constants_keeps_close_weights(kind, images):
 def test_a_layer_that_sees_a_few_constants_is_fitted_to_the_rest(kind):
     """Zeros inside, and what is padded at the border tells more than nothing."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()).eval()
-    images = torch.full((8, 3, 16, 16), 0.1)
-    fitted, report = project(model, images, kind, p=1)
+    fitted, report = project(model, torch.full((8, 3, 16, 16), 0.1), kind, p=1)
     assert all(tensor.isfinite().all() for tensor in fitted.state_dict().values())
     assert 0 < report.layers[0].output_error < 0.5
 
@@ -332,11 +326,8 @@ def test_a_model_that_overflows_is_refused():
     model = small_network()
     model[0].weight.data.mul_(1e30)
     message = "images needs numbers for which the model stays finite, got NaN or infinity at "
-    for kind, method, place in (
-        ("u", "outputs", "'0'"),
-        ("s", "outputs", "'0'"),
-        ("u", "weights", "the outputs"),
-    ):
+    cases = ("u", "outputs", "'0'"), ("s", "outputs", "'0'"), ("u", "weights", "the outputs")
+    for kind, method, place in cases:
         with raises_exactly(message + place):
             project(model, IMAGES * 1e20, kind, method=method)
 
@@ -367,7 +358,6 @@ def test_statistics_beyond_the_dtype_are_refused_and_those_before_stay():
 
 def test_few_images_are_looked_at_in_all_their_places():
     model, images = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)).eval(), torch.rand(2, 3, 24, 24)
-    positions = None, 24 * 24, 64
-    reports = [project(model, images, positions=number)[1] for number in positions]
+    reports = [project(model, images, positions=number)[1] for number in (None, 24 * 24, 64)]
     all_places, same, fewer = (report.layers[0].output_error for report in reports)
     assert all_places == same != fewer

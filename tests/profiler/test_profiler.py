@@ -123,9 +123,7 @@ def test_all_else_is_free_and_named_if_it_computes_something(layer: nn.Module) -
 def test_rows_are_layers_and_add_up() -> None:
     model = nn.Sequential()
     model.stem = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-    model.pool = nn.AdaptiveAvgPool2d(1)
-    model.flat = nn.Flatten()
-    model.head = nn.Linear(4, 10)
+    model.pool, model.flat, model.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     profiler = profile(model)
     assert profiler.rows == (
         LayerProfile("stem.0", "Conv2d", 1, 108, 144 * 27, 144 * 27, 144, (1, 4, 6, 6)),
@@ -136,9 +134,8 @@ def test_rows_are_layers_and_add_up() -> None:
         LayerProfile("head", "Linear", 1, 50, 50, 40, 10, (1, 10)),
     )
     assert totals(profiler) == (166, 3888 + 288 + 144 + 144 + 50, 3888 + 40, 144 + 10)
-    assert totals(profiler) == tuple(
-        sum(getattr(row, f"{what}s") for row in profiler.rows) for what in COUNTED
-    )
+    sums = (sum(getattr(row, f"{what}s") for row in profiler.rows) for what in COUNTED)
+    assert totals(profiler) == tuple(sums)
     with pytest.raises(dataclasses.FrozenInstanceError):
         profiler.rows[0].flops = 0  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(profiler)).rows == profiler.rows
@@ -154,8 +151,7 @@ def test_a_shared_layer_has_its_parameters_once_and_costs_each_call() -> None:
 def test_layers_that_are_never_called_have_parameters_only() -> None:
     model = nn.Conv2d(3, 4, 3)
     model.spare = nn.Conv2d(7, 8, 1)
-    rows = profile(model).rows
-    assert rows[1] == LayerProfile("spare", "Conv2d", 0, 64, 0, 0, 0, None)
+    assert profile(model).rows[1] == LayerProfile("spare", "Conv2d", 0, 64, 0, 0, 0, None)
     assert profile(model).total_parameter_count == 112 + 64
 
 
@@ -267,10 +263,9 @@ def test_a_model_on_a_cuda_device(wrap: Callable[[nn.Module], nn.Module]) -> Non
 
 def test_wrappers_are_looked_through() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    rows = profile(model).rows
-    assert profile(nn.DataParallel(model)).rows == rows
-    assert profile(torch.compile(model, backend="eager")).rows == rows  # type: ignore[arg-type]
-    assert profile(nn.DataParallel(torch.compile(model, backend="eager"))).rows == rows  # type: ignore[arg-type]
+    compiled: Any = torch.compile(model, backend="eager")
+    for wrapped in (nn.DataParallel(model), compiled, nn.DataParallel(compiled)):
+        assert profile(wrapped).rows == profile(model).rows
 
 
 NOTES: list[tuple[torch.dtype, str]] = []
@@ -365,8 +360,7 @@ def test_the_model_ends_as_it_was(wrap, width, training):
     inner(torch.rand(2, 3, 8, 8)).sum().backward()
     before, random = snapshot(model), torch.get_rng_state()
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    fails = pytest.raises(ValueError, match="input_size") if width % 2 else nullcontext()
-    with fails:
+    with pytest.raises(ValueError, match="input_size") if width % 2 else nullcontext():
         profile(model, (1, 3, 8, width))
     assert_unchanged(model, before)
     assert torch.equal(torch.get_rng_state(), random)
@@ -449,7 +443,6 @@ def test_a_data_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- wrong input ----------------------------------------------------------------------------------
-
 
 NO_SIZES = [(), [], 224, "3x32x32", None, (1, 3, 0, 8), (1, 3, -8, 8), (1, 3, 8.0, 8)]
 NO_SIZES += [(True, 3, 8, 8), (1, 3, "8", 8), [IMAGE, ()], [IMAGE, 5], {1: 2}]
