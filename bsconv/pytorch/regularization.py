@@ -76,8 +76,8 @@ def reg_loss(model: nn.Module, alpha: float = 0.1) -> Tensor:
         by_shape[basis.shape, basis.dtype, basis.device].append(basis)
     if not by_shape:
         parts = ["pw1", "pw2", "dw"]  # in their order, which is another one in BSConv-CP
-        names = (name.rpartition(".")[2] for name, _ in model.named_modules())
-        if [*dict.fromkeys(name for name in names if name in parts)] == parts:
+        inside = ([n for n, _ in m.named_children() if n in parts] for m in model.modules())
+        if parts in inside:
             raise ValueError("reg_loss needs BSConv-S layers, got parts of them, as from torch.fx")
         tensors = chain(model.parameters(), model.buffers(), [torch.empty(0)])
         return torch.zeros((), device=next(tensors).device)

@@ -192,13 +192,14 @@ def test_the_gradient_of_the_penalty_is_bounded_where_only_rounding_is_left(dtyp
     [
         torch.fx.symbolic_trace,
         torch.jit.script,
-        lambda model: nn.Sequential(create_feature_extractor(model, ["0.dw"]), nn.ReLU()),
+        lambda model: nn.Sequential(create_feature_extractor(model, ["1.dw"]), nn.ReLU()),
         lambda model: torch.export.export(model, (torch.rand(2, 8, 9, 9),)).module(),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_layers_that_others_took_apart_do_not_pass_for_none(take_apart, with_bn):
-    model = nn.Sequential(bp.BSConvS(8, 16, 3, with_bn=with_bn), nn.ReLU()).eval()
+    other = bp.BSConvCP(8, 8, 3, padding=1, blueprints=4)
+    model = nn.Sequential(other, bp.BSConvS(8, 16, 3, with_bn=with_bn), nn.ReLU()).eval()
     with pytest.raises(ValueError, match=r"^reg_loss needs BSConv-S layers, got parts of them"):
         bp.reg_loss(take_apart(model))
     others = nn.Sequential(bp.BSConvU(8, 8, 3), bp.BSConvCP(8, 8, 3, blueprints=4)).eval()

@@ -60,6 +60,17 @@ def sum_for_few(net: Net, x: Tensor) -> Tensor:
     return maps + x.mean() if len(x) <= 4 else maps
 
 
+def shifted_sum(net: Net, x: Tensor) -> Tensor:
+    maps, added = net.first(x), x[:, :1]
+    added = added * 1.0 if len(x) > 4 else added
+    return net.head(F.relu(maps + added).mean((2, 3)))
+
+
+def layer_for_few(net: Net, x: Tensor) -> Tensor:
+    maps = net.first(x)
+    return net.head(F.relu(net.second(maps) if len(x) <= 4 else maps).mean((2, 3)))
+
+
 def error(model: nn.Module, **options: Any) -> float:
     """Of the projected network on other images, relative."""
     student, _ = project_pretrained(model, IMAGES, progress=False, **options)
@@ -92,6 +103,8 @@ def test_more_operations_for_more_images_change_nothing(
         (lambda net, x: torch.cat([plain(net, part) for part in x.split(8)]), "first"),
         (normed_for_few, "first"),
         (sum_for_few, "second"),
+        (shifted_sum, "first"),
+        (layer_for_few, "second"),
     ],
 )
 @pytest.mark.parametrize("options", [{"kind": "u"}, {"budget": 0.7}])

@@ -103,6 +103,7 @@ class Consumer(NamedTuple):
 
     call: Number  # the convolution
     norm: Number | None  # the BatchNorm that takes it and nothing else, whose state may be set
+    sum: Callable[..., Any] | None  # what computes the arrival, if neither of the two
     arrival: Number  # the last operation whose output is that of the convolution plus something
     activation: Activation | None  # what alone sees it then, for maps of any size
     shapes: Shapes  # of the input and output of one image
@@ -127,7 +128,7 @@ def find_consumers(
     last = {consumer.arrival: name for name, consumer in found.items()}
     for name, one in found.items():
         if last[one.arrival] != name:
-            found[name] = one._replace(arrival=one.norm or one.call, activation=None)
+            found[name] = one._replace(sum=None, arrival=one.norm or one.call, activation=None)
     return found
 
 
@@ -136,6 +137,7 @@ class _Trace:
 
     def __init__(self, owned: set[Tensor]) -> None:
         self.owned = owned
+        self.functions: dict[Number, Callable[..., Any]] = {}
         self.calls: dict[str, list[tuple[Number, Hashable, Shapes]]] = defaultdict(list)
         self.users: dict[Hashable, set[Number]] = defaultdict(set)
         # by the value that is taken: the operation, what it computes, its state if it is a norm
@@ -148,6 +150,7 @@ class _Trace:
     def visit(self, operation: Operation) -> Any:
         values = dict.fromkeys(map(value_of, tensors_in((operation.args, operation.kwargs))))
         number, norm = operation.number, operation.norm_state()
+        self.functions[number] = operation.function
         chains = {chain for value in values for chain in self.chains.get(value, {}).values()}
         # before the operation runs, which may write into what it takes
         again = {c: _again(operation, c.functions) for c in chains if operation.layer is None}
@@ -185,7 +188,8 @@ class _Trace:
             arrival, value = number, following
         chain = self.chains[value].get(value)  # none where there are no derivatives
         activation = chain.activation(self.users) if chain else None
-        return Consumer(call, norm, arrival, activation, shapes)
+        added = None if arrival in (call, norm) else self.functions[arrival]
+        return Consumer(call, norm, added, arrival, activation, shapes)
 
     def _can_be_set(self, norm: dict[str, Any]) -> bool:
         """Whether scale and shift are the convolution's own."""

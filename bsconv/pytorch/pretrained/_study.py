@@ -175,28 +175,29 @@ class Study:
         layer has become by then is added afterwards.
         """
         consumers: dict[Any, Consumer] = {n: layer.consumer for n, layer in self.layers.items()}
-        behind = {one.norm: name for name, one in consumers.items()}  # by their BatchNorms
+        expected: dict[Any, Any] = {c.norm: (n, F.batch_norm) for n, c in consumers.items()}
+        expected |= {c.arrival: (n, c.sum) for n, c in consumers.items() if c.sum}
+        missing = set(consumers)
         norms: dict[Number | None, Norm] = {}
         waiting: dict[Number, tuple[Operation, Tensor]] = {}  # by where they arrive
 
         def visit(operation: Operation) -> Any:
             number, consumer = operation.number, consumers.get(operation.layer)
-            wrong = operation.layer if consumer and number != consumer.call else None
-            if number in behind and not operation.norm_state():
-                wrong = behind[number]
-            if wrong is not None:
-                raise ValueError(f"{RULE}, got others at '{wrong}'")
+            name, function = expected.get(number, (operation.layer, operation.function))
+            if function != operation.function or (consumer and number != consumer.call):
+                raise ValueError(f"{RULE}, got others at '{name}'")
             if consumer:  # others may write into what it sees until its output arrives in a sum
                 image, is_sum = operation.args[0], consumer.arrival not in (number, consumer.norm)
                 waiting[consumer.arrival] = operation, image.clone() if is_sum else image
-            if number in behind:
-                norms[number] = operation.norm_state()
+            if number in expected and (state := operation.norm_state()):
+                norms[number] = state
             if blank and consumer:
                 output = image.new_zeros((len(image), *consumer.shapes[1]))
             else:
                 output = norms[number]["input"] if blank and number in norms else operation.run()
             if number in waiting:
                 call, images = waiting.pop(number)
+                missing.discard(call.layer)
                 norm = norms.pop(consumers[call.layer].norm, {})
                 with without_autocast(output.device.type):  # the model may have turned it on
                     arrive(str(call.layer), images, norm, output)
@@ -208,8 +209,8 @@ class Study:
 
         with visiting(self.watched(model), visit):
             self.inputs.run(model)
-        for call, _ in waiting.values():
-            raise ValueError(f"{RULE}, got others at '{call.layer}'")
+        if missing:
+            raise ValueError(f"{RULE}, got others at '{min(missing)}'")
 
     @torch.no_grad()
     def agreement(self, student: nn.Module) -> float | None:
