@@ -451,6 +451,7 @@ def test_a_budget_may_lie_in_convolutions_of_1x1() -> None:
         project(model, 0.5, kernel_sizes=[3])
 
 
+@pytest.mark.slow
 def test_a_classifier_that_is_a_convolution_is_fitted_as_cautiously_as_a_linear_one() -> None:
     model = network()
     model[8], model[9] = nn.Conv2d(24, 16, 1), nn.Flatten()

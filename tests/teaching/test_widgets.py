@@ -207,6 +207,7 @@ def test_layers_and_filters_follow_the_source(name: str) -> None:
     assert "weight, filter 0" in plain(getattr(widgets, name)(net[2].weight))
 
 
+@pytest.mark.slow
 def test_the_rank_slider_says_what_is_kept() -> None:
     net = small_net()
     slider = widgets.rank_slider(net, layer="2", filter=3, rank=8)
