@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import one_line
 
@@ -38,8 +39,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_csv(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    how = "utf-8", "surrogateescape", ""  # names of files need not be UTF-8
-    with written_whole(path) as whole, open(whole, "w", -1, *how) as file:
+    names: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # they need not be UTF-8
+    with written_whole(path) as whole, open(whole, "w", newline="", **names) as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 

@@ -146,6 +146,10 @@ TYPES: list[tuple[Callable[[], Any], str]] = [
     (lambda: S.from_conv(nn.Linear(4, 4)), "BSConvS takes the place of a Conv2d, got Linear"),
     (lambda: bp.get_model(3, 10), "architecture needs to be a name, got 3"),
     (lambda: bp.list_models(3), "pattern needs to be a string, got 3"),
+    (
+        lambda: bp.BSConvS_ModelRegLossMixin().reg_loss(),
+        "model needs to be a torch.nn.Module, got <bsconv.pytorch.regularization.BSConvS_M",
+    ),
 ]
 
 

@@ -41,6 +41,9 @@ def test_each_plan_is_the_layer_also_at_the_border(make, with_bn, geometry):
     expected = layer(images)
     for plan in (*found.values(), *padded.values()):
         torch.testing.assert_close(plan(images), expected)
+        for rows in (slice(0, 1), slice(-1, None)):
+            torch.testing.assert_close(plan(images)[:, :, rows], expected[:, :, rows])
+            torch.testing.assert_close(plan(images)[..., rows], expected[..., rows])
 
 
 def test_plans_need_plain_parts() -> None:

@@ -166,6 +166,7 @@ def test_a_model_and_its_state_dict_give_the_same() -> None:
     model = a_model()
     convs = {"0": model[0], "2.0": model[2][0], "4": model[4], "5": model[5]}
     expected = {name: by_svd(conv.weight) for name, conv in convs.items()}
+    assert_same(bp.kernel_spectra(model[0]), {"": expected["0"]})
     for source in (model, model.state_dict(), nn.DataParallel(model), torch.compile(model)):
         assert_same(bp.kernel_spectra(source), expected)
     assert_same(bp.kernel_spectra({"weight": model[0].weight, "step": 3}), {"": expected["0"]})
@@ -182,6 +183,7 @@ def test_groups_are_convolutions_side_by_side() -> None:
     conv = nn.Conv2d(8, 6, 3, groups=2)
     assert_same(bp.kernel_spectra(conv), {"": by_svd(conv.weight)})
     crossed = torch.cat([by_svd(group.transpose(0, 1)) for group in conv.weight.detach().chunk(2)])
+    assert crossed.shape == (8, 3)
     assert_same(bp.cross_kernel_spectra(conv), {"": crossed})
 
 
