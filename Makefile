@@ -54,7 +54,7 @@ quick: lint types  ## lint, types, and the quick tests of what differs from main
 test: lint types unit notebook-tests  ## lint, types, all quick tests and some slow ones, notebooks against their stored outputs
 	@echo "test: all passed"
 
-check: slow browser  ## what `make test` leaves out: the slow tests, and every notebook in a browser
+check: slow browser  ## what `make test` leaves out: most slow tests, and every notebook in a browser
 	@echo "check: all passed"
 
 nightly: test check peer  ## all of it, and tests that take an hour; writes docs/reliability.md
@@ -107,8 +107,8 @@ unit: env
 	@$(CHECKS) $(PYTEST) --slow first tests
 
 slow: env
-	@echo "tests: pytest, $(WORKERS) processes, slow tests"
-	@$(CHECKS) $(PYTEST) -m slow tests
+	@echo "tests: pytest, $(WORKERS) processes, the slow tests that \`make test\` leaves out"
+	@$(CHECKS) $(PYTEST) -m slow --slow rest tests
 
 notebook-tests: env
 	@echo "notebooks: nbval runs each and compares every output"

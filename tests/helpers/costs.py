@@ -24,7 +24,10 @@ sys.addaudithook(lambda event, _: started.append(event) if event in STARTS else 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--slow", choices=["none", "first", "all"], default="all", help="slow tests of each file"
+        "--slow",
+        choices=["none", "first", "rest", "all"],
+        default="all",
+        help="slow tests of each file",
     )
 
 
@@ -43,9 +46,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return at_night
         if slow == "all" or not item.get_closest_marker("slow"):
             return True
-        first = item.path not in files_seen
+        which = "rest" if item.path in files_seen else "first"
         files_seen.add(item.path)
-        return slow == "first" and first
+        return slow == which
 
     chosen = [item for item in items if runs(item)]
     config.hook.pytest_deselected(items=list(set(items) - set(chosen)))

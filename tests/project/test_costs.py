@@ -28,6 +28,7 @@ def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], ["quick", "slow", "slow_too"]),
         (["--slow", "first"], ["quick", "slow"]),
         (["--slow", "none"], ["quick"]),
+        (["--slow", "rest", "-m", "slow"], ["slow_too"]),
         (["-m", "slow"], ["slow", "slow_too"]),
         (["-m", "nightly"], ["nightly"]),
         (["-m", "nightly or not nightly"], ["quick", "slow", "slow_too", "nightly"]),
