@@ -49,8 +49,10 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def _get_value(self, action: Any, arg_string: str) -> Any:
-        if not arg_string and not action.choices and action.type in (None, Path):
-            raise argparse.ArgumentError(action, "expected a value, got ''")
+        if action.type in (None, Path) and not action.choices:
+            if not arg_string:
+                raise argparse.ArgumentError(action, "expected a value, got ''")
+            arg_string = os.path.expanduser(arg_string)  # of --out=~/x, shells do not
         return super()._get_value(action, arg_string)
 
 

@@ -22,7 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     TrainConfig(**given_settings(arguments))  # refuses what a run would
     name, options = arguments.dataset, {option: getattr(arguments, option) for option in IMAGES}
     dataset = load_dataset(name, arguments.data, **options)
-    place = Path(name).expanduser().absolute()
-    if name in DATASETS:
-        place = data_folder(arguments.data) / f"{name}.npz"
+    archive = data_folder(arguments.data) / f"{name}.npz"
+    place = archive if name in DATASETS else Path(name).absolute()
     print(f"{dataset}, {'made when it is needed' if name == 'synthetic' else place}")

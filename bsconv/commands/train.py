@@ -54,7 +54,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     if arguments.resume:
         if "out" not in arguments:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
-        saved = Path(os.path.expanduser(arguments.out)) / "config.json"
+        saved = Path(arguments.out) / "config.json"
         if saved.exists():
             from ..experiments.files.checkpoints import read_config
             from ..experiments.own_code import check_remembered

@@ -59,9 +59,8 @@ class OnnxRunner(Runner):
             return self.ready(images, self.size)(images)
         pieces = torch.split(images, piece)
         runs = [self.ready(each, (piece, *self.size[1:]), alone=True) for each in pieces]
-        found = _threads(os.getpid(), torch.get_num_threads()).map(
-            lambda run, part: run(part), runs, pieces
-        )
+        threads = _threads(os.getpid(), torch.get_num_threads())
+        found = threads.map(lambda run, part: run(part), runs, pieces)
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def ready(self, images: Tensor, size: Size, alone: bool = False) -> Compute:

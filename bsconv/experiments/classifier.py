@@ -95,10 +95,8 @@ class Classifier:
             logits = self.answer(torch.cat(inputs)) if inputs else torch.empty(0, 1)
             shares = iter(logits.float().softmax(1).cpu())
             for image, each in zip(batch, ready, strict=True):
-                if isinstance(each, str):
-                    yield image, each
-                else:
-                    yield image, self._prediction(image, next(shares), top)
+                is_fault = isinstance(each, str)
+                yield image, each if is_fault else self._prediction(image, next(shares), top)
 
     def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
         found = shares.topk(min(top, len(self.classes)))
@@ -135,8 +133,7 @@ class Run(Classifier):
         self.config: TrainConfig = trained.config
         self.model: nn.Module = trained_model(trained, path).eval()
         self.history = read_history(path)
-        numbered = tuple(f"class {number}" for number in range(trained.num_classes))
-        classes = trained.classes or numbered
+        classes = trained.classes or tuple(f"class {n}" for n in range(trained.num_classes))
         size, resize = self.config.image_size or FOLDER_SIZE, self.config.resize or "squash"
         super().__init__(path, self._answer, classes, size, resize, self.config.normalization)
 

@@ -212,12 +212,13 @@ WRONG = {
     },
 }
 LINES = {f"{start} {rest}": WRONG[start][rest] for start in WRONG for rest in WRONG[start]}
-LINES |= {  # of all options and arguments that take a path or a name
-    f"{name} {' '.join(one.option_strings)} ''": "expected a value, got ''"
+PATHS = {  # all options and arguments that take a path or a name
+    f"{name} {' '.join(one.option_strings)}": (command, one)
     for name, command in make_parser()._subparsers._group_actions[0].choices.items()
     for one in command._actions
     if one.nargs != 0 and not one.choices and one.type in (None, Path)
 }
+LINES |= {f"{start} ''": "expected a value, got ''" for start in PATHS}
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_trained(folder / "run.safetensors", model, config, 3)
     save_file({**model.state_dict(), "more.weight": torch.ones(3)}, folder / "more.safetensors")
     return folder
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home")  # which shells do not put into --out=~/x
+    assert {str(command._get_value(one, "~/x")) for command, one in PATHS.values()} == {"/home/x"}
 
 
 @pytest.mark.parametrize("line", LINES)

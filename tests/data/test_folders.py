@@ -116,14 +116,17 @@ def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
     for part in ("train", "val", "test", "docs"):
         folder_of(tmp_path / part)
     (tmp_path / "train" / "cats" / "boxes.txt").write_text("1 2 3 4")
+    for part in ("train", "test", "docs"):
+        noisy(tmp_path / part / "cover.png")
+    noisy(tmp_path / "all.JPG")
     (tmp_path / "test" / "dogs" / "a.heic").write_text("a format for which Pillow needs a plug-in")
     assert str(data.load_dataset(tmp_path)) == (
         f"{tmp_path.name}: 10 training and 10 test images in 2 classes, 32 x 32 squashed; "
-        "left out: 1 .heic files, 1 .txt files, 1 folder docs, 1 folder val"
+        "left out: 1 .heic files, 1 .txt files, 1 folder docs, 1 folder val, 3 images of no class"
     )
     assert said("data", tmp_path / "docs").out == (
         "docs: 8 training and 2 test images in 2 classes, 32 x 32 squashed; "
-        f"20% of each class held out to test, {tmp_path / 'docs'}\n"
+        f"20% of each class held out to test; left out: 1 images of no class, {tmp_path / 'docs'}\n"
     )
 
 

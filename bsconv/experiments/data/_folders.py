@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..rules import resize_parts
 from ._image_dataset import ImageDataset
-from ._image_files import ImageFiles, image_files, visible
+from ._image_files import ImageFiles, image_files, suffixes, visible
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first that is there
@@ -68,6 +68,7 @@ class _Tree:
 
     def train_and_test(self, split: float | None) -> tuple[Classes, Classes]:
         parts = {path.name.lower(): path for path in self.subfolders(self.folder)}
+        self.leave_out_images(self.folder)
         train, test = (
             next((parts[n] for n in names if n in parts and self.subfolders(parts[n])), None)
             for names in (TRAIN, TEST)
@@ -105,6 +106,8 @@ class _Tree:
 
     def classes(self, folder: Path) -> Classes:
         classes = {path.name: self.ordered(path, folder) for path in self.subfolders(folder)}
+        if folder != self.folder:
+            self.leave_out_images(folder)
         for name, files in classes.items():
             if not files:
                 raise ValueError(f"class folder {folder / name} holds no image that Pillow reads")
@@ -116,6 +119,11 @@ class _Tree:
     def ordered(self, folder: Path, above: Path | None = None) -> list[tuple[bytes, Path]]:
         files = image_files(folder, self.left_out, self.entries)
         return sorted((_order(file, above or folder), file) for file in files)
+
+    def leave_out_images(self, folder: Path) -> None:
+        """Those next to the folders of classes."""
+        images = (path for path in self.entries(folder) if path.suffix.lower() in suffixes())
+        self.left_out.update("images of no class" for path in images if path.is_file())
 
     def subfolders(self, folder: Path) -> list[Path]:
         return [path for path in self.entries(folder) if path.is_dir()]
@@ -142,7 +150,7 @@ def _order(file: Path, folder: Path) -> bytes:
 
 def _in_order(classes: Classes) -> tuple[tuple[Path, ...], Tensor]:
     """The files of all classes, and their labels."""
-    samples = [(*file, label) for label, files in enumerate(classes.values()) for file in files]
-    samples.sort()  # the first images are a fair sample
+    labelled = ((*file, n) for n, files in enumerate(classes.values()) for file in files)
+    samples = sorted(labelled)  # the first images are a fair sample
     labels = torch.tensor([label for _, _, label in samples], dtype=torch.int64)
     return tuple(file for _, file, _ in samples), labels

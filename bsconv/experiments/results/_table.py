@@ -111,7 +111,6 @@ def _published(summary: Summary) -> published.PublishedResult | None:
 
 def _cells(summary: Summary) -> Cells:
     config, found, several = summary.config, _published(summary), len(summary.runs) > 1
-    extremes = f"{summary.lowest:.2f} to {summary.highest:.2f}"
     own = bool(summary.own_settings)
     cells: Cells = {
         "network": summary.config.network,
@@ -121,7 +120,7 @@ def _cells(summary: Summary) -> Cells:
         **({"training": summary.schedule} if own else {"epochs": config.epochs}),
         "runs": len(summary.runs),
         "mean": f"{summary.mean:.2f}",
-        "range": extremes if several else "one run",
+        "range": f"{summary.lowest:.2f} to {summary.highest:.2f}" if several else "one run",
     }
     if not own:
         theirs = f"{found.top1:.2f}" if found else ""

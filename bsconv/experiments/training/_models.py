@@ -128,11 +128,9 @@ def projected(start: Start, model: nn.Module, config: TrainConfig, dataset: Imag
     images = model_input(chosen, config.image_size, config.normalization)
     dense = dataclasses.replace(config, bsconv=None)
     trained = load_start(make_model(dense, dataset.num_classes).to(images.device), start, dense)
-    kind: Any = config.bsconv
     # quick, because training follows; `bsconv project` fits the layers one by one
-    student, _ = project_pretrained(
-        trained.eval(), images, kind, p=config.p, method="batch_norm", progress=False
-    )
+    options: Any = {"kind": config.bsconv, "p": config.p, "method": "batch_norm"}
+    student, _ = project_pretrained(trained.eval(), images, **options, progress=False)
     return Start(student.state_dict(), {}, config)
 
 
@@ -140,10 +138,9 @@ def settled(config: TrainConfig, start: Start | None) -> TrainConfig:
     """``config`` with images as the weights ``start`` want them, where it does not say itself."""
     if start is None or start.config is None:
         return config
-    resize = config.resize
-    config = config.images_as(start.config)
+    found = config.images_as(start.config)
     # the images of an archive have their size already
-    return dataclasses.replace(config, resize=resize) if config.dataset in DATASETS else config
+    return dataclasses.replace(found, resize=config.resize) if found.dataset in DATASETS else found
 
 
 def ready_teacher(

@@ -33,11 +33,10 @@ class EpochMetrics:
     penalty: float = 0.0  # of BSConv-S, part of train_loss
 
     def __str__(self) -> str:
-        top1, rate = f"{self.test_top1:.2f} %", f"{self.learning_rate:.4g}"
-        loss = f"{self.train_loss - self.penalty:.4f}"
+        loss = f"train loss {self.train_loss - self.penalty:.4f}"
         loss += f", penalty {self.penalty:.4f}" if self.penalty else ""
-        reached = f"train loss {loss}, test top-1 {top1}"
-        return f"epoch {self.epoch}: {reached}, learning rate {rate}, {self.seconds:.1f} s"
+        rest = f"learning rate {self.learning_rate:.4g}, {self.seconds:.1f} s"
+        return f"epoch {self.epoch}: {loss}, test top-1 {self.test_top1:.2f} %, {rest}"
 
 
 class History(list[EpochMetrics]):
