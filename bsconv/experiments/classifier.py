@@ -95,8 +95,8 @@ class Classifier:
             logits = self.answer(torch.cat(inputs)) if inputs else torch.empty(0, 1)
             shares = iter(logits.float().softmax(1).cpu())
             for image, each in zip(batch, ready, strict=True):
-                is_fault = isinstance(each, str)
-                yield image, each if is_fault else self._prediction(image, next(shares), top)
+                fault = each if isinstance(each, str) else None
+                yield image, fault or self._prediction(image, next(shares), top)
 
     def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
         found = shares.topk(min(top, len(self.classes)))
