@@ -96,7 +96,7 @@ def with_images_of(config: TrainConfig, start: Start | None) -> TrainConfig:
     """``config`` with the images that the weights ``start`` were trained on, if they say so."""
     if start is None or (learnt := start.config) is None:
         return config
-    if learnt.dataset not in DATASETS and not Path(learnt.dataset).expanduser().is_dir():
+    if learnt.dataset not in DATASETS and not Path(learnt.dataset).is_dir():
         gone = f"the weights were trained on {learnt.dataset}, which is not here"
         raise ValueError(f"--dataset is missing: {gone}")
     return dataclasses.replace(config, dataset=learnt.dataset, split=config.split or learnt.split)

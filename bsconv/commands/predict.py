@@ -74,7 +74,7 @@ def _files(paths: list[Path]) -> list[Path]:
         for file in image_files(path, left_out) if path.is_dir() else [path]:
             files.setdefault(os.path.abspath(file), file)
     if left_out:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(left_out.items()))
         print(f"bsconv predict: left out, not images that Pillow reads: {kinds}", file=sys.stderr)
     if not files:
         raise ValueError(f"{paths[0]} holds no image that Pillow reads")

@@ -96,7 +96,7 @@ class Classifier:
             shares = iter(logits.float().softmax(1).cpu())
             for image, each in zip(batch, ready, strict=True):
                 fault = each if isinstance(each, str) else None
-                yield image, fault or self._prediction(image, next(shares), top)
+                yield image, self._prediction(image, next(shares), top) if fault is None else fault
 
     def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
         found = shares.topk(min(top, len(self.classes)))

@@ -89,7 +89,7 @@ def _module(name: str, place: str) -> types.ModuleType:
             known += ", FILE.py:FACTORY or package.module:FACTORY"
             unknown = f"unknown source {place!r} in {name!r}"
             raise ValueError(f"{unknown}: models come from {known}") from error
-    path = Path(place).expanduser().absolute()
+    path = Path(os.path.expanduser(place)).absolute()
     if not path.is_file():
         raise ValueError(f"{name} needs a Python file, {path} is not there")
     key = f"{path.stem}_{hash((path, path.stat().st_mtime_ns)):x}"

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ STD = channels("> 0 and <= 1")
 def absolute_name(model: str) -> str:
     """``FILE.py:FACTORY`` as it is found from any folder; other names as they are."""
     file, is_file, factory = model.rpartition(".py:")
-    return f"{Path(file).expanduser().absolute()}.py:{factory}" if is_file else model
+    return f"{Path(os.path.expanduser(file)).absolute()}.py:{factory}" if is_file else model
 
 
 def replaced_by(kind: str, p: float, with_bn: bool) -> str:

@@ -23,7 +23,7 @@ from ._tools.numerics import without_autocast
 
 REPEATS = 3
 WRITING = re.compile(r"[a-z]\w*[^_]_|__(set|setitem|i(add|sub|mul|truediv|floordiv|mod|pow))__")
-VIEWING = re.compile("__get(item)?__|detach|flatten|permute|reshape|(un)?squeeze|t(ranspose)?|view")
+VIEWING = ("__get__", "__getitem__", "detach", "flatten", "reshape", "view")  # the first is .data
 
 LIKE_A_CONVOLUTION = (
     *convs.GEOMETRY, "in_channels", "out_channels", "groups", "transposed", "output_padding",
@@ -45,7 +45,7 @@ class ReadOnly(Tensor):
             raise RuntimeError(f"weight of a BSConv layer {rule}, got {name}")
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            if VIEWING.fullmatch(name) and isinstance(result, Tensor) and isinstance(first, cls):
+            if name in VIEWING and isinstance(result, Tensor) and isinstance(first, cls):
                 return result.as_subclass(cls)
         return result
 

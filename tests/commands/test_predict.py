@@ -86,7 +86,7 @@ def test_unreadable_files_are_named_and_left_out(trained, predicted, capsys) -> 
     assert main(["predict", "model.safetensors", "fruit/test", "--csv", "a.csv", "--top", "1"]) == 1
     captured = capsys.readouterr()
     assert "broken.png is not a readable image" in captured.err
-    assert "left out, not images that Pillow reads: 1 .txt files\n" in captured.err
+    assert "left out, not images that Pillow reads: 1 .txt file\n" in captured.err
     assert len(captured.out.splitlines()) == 12
     lines = Path("a.csv").read_text().splitlines()
     assert lines[0] == "file,class_1,probability_1"

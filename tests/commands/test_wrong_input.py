@@ -25,6 +25,7 @@ WRONG = {
         "models nothing*": r"no architecture matches 'nothing\*'",
         "data cifar10 --split 7": "split needs a number > 0 and < 1",
         "data cifar10 --data empty": "no cifar10.npz in .*empty, and BSCONV_OFFLINE is set",
+        "data ~nobody/x": "the folder ~nobody/x does not exist",
     },
     "train": {
         "": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
@@ -212,13 +213,13 @@ WRONG = {
     },
 }
 LINES = {f"{start} {rest}": WRONG[start][rest] for start in WRONG for rest in WRONG[start]}
-PATHS = {  # all options and arguments that take a path or a name
-    f"{name} {' '.join(one.option_strings)}": (command, one)
+PATHS = [  # all options and arguments that take a path or a name
+    (f"{name} {' '.join(one.option_strings)} ''", command, one)
     for name, command in make_parser()._subparsers._group_actions[0].choices.items()
     for one in command._actions
     if one.nargs != 0 and not one.choices and one.type in (None, Path)
-}
-LINES |= {f"{start} ''": "expected a value, got ''" for start in PATHS}
+]
+LINES |= {line: "expected a value, got ''" for line, _, _ in PATHS}
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home")  # which shells do not put into --out=~/x
-    assert {str(command._get_value(one, "~/x")) for command, one in PATHS.values()} == {"/home/x"}
+    assert {str(command._get_value(one, "~/x")) for _, command, one in PATHS} == {"/home/x"}
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -122,11 +122,11 @@ def test_what_is_left_out_and_held_out_is_said(tmp_path, said):
     (tmp_path / "test" / "dogs" / "a.heic").write_text("a format for which Pillow needs a plug-in")
     assert str(data.load_dataset(tmp_path)) == (
         f"{tmp_path.name}: 10 training and 10 test images in 2 classes, 32 x 32 squashed; "
-        "left out: 1 .heic files, 1 .txt files, 1 folder docs, 1 folder val, 3 images of no class"
+        "left out: 1 .heic file, 1 .txt file, 1 folder docs, 1 folder val, 3 unlabelled images"
     )
     assert said("data", tmp_path / "docs").out == (
         "docs: 8 training and 2 test images in 2 classes, 32 x 32 squashed; "
-        f"20% of each class held out to test; left out: 1 images of no class, {tmp_path / 'docs'}\n"
+        f"20% of each class held out to test; left out: 1 unlabelled image, {tmp_path / 'docs'}\n"
     )
 
 

@@ -24,7 +24,7 @@ ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "classes
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Where archives are looked for: ``root``, else $BSCONV_DATA, else ``data/``."""
     given = root or os.environ.get("BSCONV_DATA")
-    return Path(given).expanduser().absolute() if given else project_folder("data")
+    return Path(os.path.expanduser(given)).absolute() if given else project_folder("data")
 
 
 def find_archive(name: str, root: str | os.PathLike[str] | None) -> Path:

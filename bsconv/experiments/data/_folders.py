@@ -63,7 +63,7 @@ class _Tree:
 
     @property
     def notes(self) -> str:
-        counts = [f"{count} {what}" for what, count in sorted(self.left_out.items())]
+        counts = [f"{n} {what}{'s' * (n > 1)}" for what, n in sorted(self.left_out.items())]
         return self.held_out + (f"; left out: {', '.join(counts)}" if counts else "")
 
     def train_and_test(self, split: float | None) -> tuple[Classes, Classes]:
@@ -121,9 +121,9 @@ class _Tree:
         return sorted((_order(file, above or folder), file) for file in files)
 
     def leave_out_images(self, folder: Path) -> None:
-        """Those next to the folders of classes."""
+        """Those next to the folders of classes, where other files go unsaid."""
         images = (path for path in self.entries(folder) if path.suffix.lower() in suffixes())
-        self.left_out.update("images of no class" for path in images if path.is_file())
+        self.left_out.update("unlabelled image" for path in images if path.is_file())
 
     def subfolders(self, folder: Path) -> list[Path]:
         return [path for path in self.entries(folder) if path.is_dir()]

@@ -67,7 +67,7 @@ def image_files(
         elif path.suffix.lower() in suffixes():
             found.append(path)
         else:
-            left_out[f"{path.suffix.lower() or path.name} files"] += 1
+            left_out[f"{path.suffix.lower() or path.name} file"] += 1
     return found
 
 

@@ -38,7 +38,7 @@ def load_dataset(
         if name == "synthetic":
             return synthetic_dataset()
         return read_archive(name, find_archive(name, root))
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if name and folder.is_dir():
         size = FOLDER_SIZE if image_size is None else image_size
         return read_folder(folder, size, resize or "squash", split, labelled)

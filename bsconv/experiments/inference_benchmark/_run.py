@@ -50,8 +50,7 @@ def build_variants(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(0)
         warnings.simplefilter("ignore")  # a line says that nothing is replaced
-        own = family_and_variant(name)[1]
-        if own != DENSE:
+        if (own := family_and_variant(name)[1]) != DENSE:
             line = f"{name} is a BSConv network already and is measured alone"
             return {own: build_model(name, num_classes)}, [line]
         for variant in dict.fromkeys(variants):
