@@ -25,7 +25,7 @@ WRONG = {
         "models nothing*": r"no architecture matches 'nothing\*'",
         "data cifar10 --split 7": "split needs a number > 0 and < 1",
         "data cifar10 --data empty": "no cifar10.npz in .*empty, and BSCONV_OFFLINE is set",
-        "data ~nobody/x": "the folder ~nobody/x does not exist",
+        "data ~no.one/x": "the folder ~no.one/x does not exist",
     },
     "train": {
         "": "--model is missing: an architecture of `bsconv models`; torchvision:NAME",
