@@ -120,6 +120,7 @@ CLAIMS = {  # what pages and notebooks say, often several of them, and where the
     r"224x224: (\d+) ms as BSConv-U, (\d+) ms": "ms as BSConv-U, ms dense",
     r"(\d\.\d) points more after 20 epochs(?: \(3 seeds\))?, 1\.0": "what V1 gains",
     r"V2: (\d\.\d) points (?:more )?after 5": "what V2 gains",
+    rf"{N} plain and {N} with it": "mobilenetv2_w1d4 20, mobilenetv2_w1d4_bsconvs_p1d6 20",
 }
 
 
