@@ -95,8 +95,8 @@ class Classifier:
             logits = self.answer(torch.cat(inputs)) if inputs else torch.empty(0, 1)
             shares = iter(logits.float().softmax(1).cpu())
             for image, each in zip(batch, ready, strict=True):
-                fault = each if isinstance(each, str) else None
-                yield image, self._prediction(image, next(shares), top) if fault is None else fault
+                said = each if isinstance(each, str) else self._prediction(image, next(shares), top)
+                yield image, said
 
     def _prediction(self, image: Any, shares: Tensor, top: int) -> Prediction:
         found = shares.topk(min(top, len(self.classes)))
